@@ -1,0 +1,286 @@
+//! The floor: what any server on epoll must pay, and nothing else.
+//!
+//! One `recv` into a buffer of the loop, a walk over the frame headers, one `send` of as many
+//! constant replies (`{"count": 1}`). It does not unmask, check, count, limit or time anything; a
+//! client must know this, and the load bench, its only caller, does. With `--echo` the payload goes
+//! back still masked, as it comes, behind a server's header. The distance of a server to this
+//! program is what can still be removed from that server.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::time::Instant;
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use revolve_bench_peers::{Options, listen};
+use slab::Slab;
+use tungstenite::handshake::derive_accept_key;
+
+/// One receive. 256 KiB keep 1 MiB messages to a few calls and still fit the second-level cache.
+const BUFFER: usize = 256 * 1024;
+/// Room before the bytes received: a frame header cut off by the last receive is put back here.
+const HEADROOM: usize = 16;
+const REPLY: &[u8] = b"\x81\x0c{\"count\": 1}";
+const LISTENER: Token = Token(usize::MAX);
+
+/// An idle connection is this and no more.
+struct Connection {
+    stream: TcpStream,
+    open: bool,
+    rest: Option<Box<Rest>>,
+}
+
+/// What a connection has only while a receive or a send ended in the middle of something.
+#[derive(Default)]
+struct Rest {
+    /// An incomplete request or frame header.
+    head: Vec<u8>,
+    /// Bytes of the current frame's payload that are still to come.
+    payload: usize,
+    /// Whether the current frame is a close frame.
+    closing: bool,
+    /// Bytes that the socket did not take; nothing is read until they are gone.
+    out: Vec<u8>,
+}
+
+struct Loop {
+    echo: bool,
+    input: Vec<u8>,
+    /// As many replies as one buffer can hold messages.
+    replies: Vec<u8>,
+}
+
+fn main() -> io::Result<()> {
+    let options = Options::from_arguments();
+    let mut listener = TcpListener::from_std(listen()?);
+    let mut poll = Poll::new()?;
+    let mut events = Events::with_capacity(1024);
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    let mut connections: Slab<Connection> = Slab::new();
+    let mut state = Loop {
+        echo: options.echo,
+        input: vec![0; HEADROOM + BUFFER],
+        replies: REPLY.repeat((HEADROOM + BUFFER) / 6 + 1),
+    };
+    let mut beat = options.heartbeat.map(|every| Instant::now() + every);
+
+    loop {
+        let timeout = beat.map(|at| at.saturating_duration_since(Instant::now()));
+        match poll.poll(&mut events, timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            result => result?,
+        }
+        for event in &events {
+            if event.token() == LISTENER {
+                accept(&listener, &poll, &mut connections)?;
+            } else if let Some(connection) = connections.get_mut(event.token().0)
+                && state.serve(connection, event.is_readable()).is_err()
+            {
+                // Dropping the socket also takes it out of epoll.
+                connections.remove(event.token().0);
+            }
+        }
+        if let (Some(at), Some(every)) = (beat, options.heartbeat)
+            && Instant::now() >= at
+        {
+            beat = Some(at + every);
+            for (_, connection) in connections.iter_mut().filter(|(_, c)| c.open) {
+                // The bench's clients read; a floor that queued for those who do not would not be one.
+                let _ = connection.stream.write(HEARTBEAT);
+            }
+        }
+    }
+}
+
+/// The same length as revolve's `{"ts": "2026-11-23T12:00:00.123456"}`.
+const HEARTBEAT: &[u8] = b"\x81\x24{\"ts\": \"2026-01-01T00:00:00.000000\"}";
+
+fn accept(listener: &TcpListener, poll: &Poll, all: &mut Slab<Connection>) -> io::Result<()> {
+    loop {
+        match listener.accept() {
+            Ok((mut stream, _)) => {
+                let entry = all.vacant_entry();
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                poll.registry().register(&mut stream, Token(entry.key()), interest)?;
+                entry.insert(Connection { stream, open: false, rest: None });
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl Loop {
+    /// Everything that one event of a connection asks for; an error ends the connection.
+    fn serve(&mut self, connection: &mut Connection, readable: bool) -> io::Result<()> {
+        let Connection { stream, open, rest } = connection;
+        let blocked = rest.as_ref().is_some_and(|rest| !rest.out.is_empty());
+        if !readable && !blocked {
+            return Ok(());
+        }
+        loop {
+            if let Some(waiting) = rest
+                && !waiting.out.is_empty()
+            {
+                let sent = write(stream, &waiting.out)?;
+                waiting.out.drain(..sent);
+                if !waiting.out.is_empty() {
+                    return Ok(());
+                }
+            }
+            let received = match stream.read(&mut self.input[HEADROOM..]) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(received) => received,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let end = HEADROOM + received;
+            // Unboxed at once: `unwrap_or_default()` would allocate a box on every event.
+            let mut rest_now = rest.take().map_or_else(Rest::default, |boxed| *boxed);
+            let start = if *open {
+                let start = HEADROOM - rest_now.head.len();
+                self.input[start..HEADROOM].copy_from_slice(&rest_now.head);
+                start
+            } else {
+                let bytes = &self.input[HEADROOM..end];
+                let before = rest_now.head.len();
+                let length = if before == 0 {
+                    upgrade(stream, bytes)?
+                } else {
+                    rest_now.head.extend_from_slice(bytes);
+                    upgrade(stream, &rest_now.head)?
+                };
+                let Some(length) = length else {
+                    if before == 0 {
+                        rest_now.head.extend_from_slice(bytes);
+                    }
+                    *rest = Some(Box::new(rest_now));
+                    return Ok(());
+                };
+                *open = true;
+                HEADROOM + length - before
+            };
+            rest_now.head.clear();
+            let closed = self.frames(stream, start, end, &mut rest_now)?;
+            if closed {
+                return Err(ErrorKind::ConnectionReset.into());
+            }
+            if !rest_now.is_empty() {
+                *rest = Some(Box::new(rest_now));
+            }
+            if received < BUFFER {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Walks the frames in `input[start..end]` and answers them with one send. True after a close.
+    fn frames(
+        &mut self,
+        stream: &mut TcpStream,
+        start: usize,
+        end: usize,
+        rest: &mut Rest,
+    ) -> io::Result<bool> {
+        let (mut at, mut replies, mut closed) = (start, 0, false);
+        // In echo mode: `input[from..to]` is what goes back.
+        let (mut from, mut to) = (start, start);
+        while at < end {
+            if rest.payload == 0 {
+                let Some((header, length)) = header(&self.input[at..end]) else {
+                    rest.head.extend_from_slice(&self.input[at..end]);
+                    break;
+                };
+                rest.closing = self.input[at] & 0x0f == 8;
+                rest.payload = length;
+                if self.echo {
+                    // The server's header is the client's without the mask bit and the key.
+                    self.input[at + 1] &= 0x7f;
+                    if from == to {
+                        (from, to) = (at + 4, at + 4);
+                    }
+                    self.input.copy_within(at..at + header - 4, to);
+                    to += header - 4;
+                }
+                at += header;
+            }
+            let here = rest.payload.min(end - at);
+            if self.echo {
+                if to != at {
+                    self.input.copy_within(at..at + here, to);
+                }
+                to += here;
+            }
+            at += here;
+            rest.payload -= here;
+            if rest.payload == 0 {
+                closed |= rest.closing;
+                replies += usize::from(!rest.closing);
+            }
+        }
+        let out = match self.echo {
+            true => &self.input[from..to],
+            false => &self.replies[..replies * REPLY.len()],
+        };
+        if !out.is_empty() {
+            let sent = write(stream, out)?;
+            rest.out.extend_from_slice(&out[sent..]);
+        }
+        if closed {
+            // 1000, whatever the client's code was; in echo mode its own frame went back above.
+            let close: &[u8] = if self.echo { b"" } else { b"\x88\x02\x03\xe8" };
+            write(stream, close)?;
+        }
+        Ok(closed)
+    }
+}
+
+impl Rest {
+    fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.payload == 0 && self.out.is_empty()
+    }
+}
+
+/// The lengths of a masked frame's header and payload, once the header is complete.
+fn header(bytes: &[u8]) -> Option<(usize, usize)> {
+    let short = usize::from(*bytes.get(1)? & 0x7f);
+    let (header, length) = match short {
+        126 => (8, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
+        127 => (14, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize),
+        _ => (6, short),
+    };
+    (bytes.len() >= header).then_some((header, length))
+}
+
+/// Answers a complete request head; says where it ends.
+fn upgrade(stream: &mut TcpStream, head: &[u8]) -> io::Result<Option<usize>> {
+    let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
+    let text = std::str::from_utf8(&head[..end]).map_err(|_| ErrorKind::InvalidData)?;
+    let key = text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"))
+        .ok_or(ErrorKind::InvalidData)?;
+    let accept = derive_accept_key(key.1.trim().as_bytes());
+    let response = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    );
+    match write(stream, response.as_bytes())? == response.len() {
+        true => Ok(Some(end + 4)),
+        false => Err(ErrorKind::WriteZero.into()),
+    }
+}
+
+/// Writes what the socket takes at once; a short count means that it is full.
+fn write(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match stream.write(&bytes[sent..]) {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sent)
+}

@@ -1,0 +1,46 @@
+//! tokio-tungstenite, the crate most users pick, on tokio's single-threaded runtime.
+//!
+//! Tuned: small read buffers, and replies are fed while more messages are at hand, then flushed
+//! once. It has no sessions, limits or timers. The load bench starts it.
+
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use revolve_bench_peers::{Options, count_text, listen};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::accept_async_with_config;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> std::io::Result<()> {
+    let options = Options::from_arguments();
+    let listener = TcpListener::from_std(listen()?)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        // A connection's error ends that connection: a dropped or closed peer is no news.
+        tokio::spawn(async move { serve(stream, options).await.ok() });
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    options: Options,
+) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+    let config = WebSocketConfig::default().read_buffer_size(options.read_buffer());
+    let mut socket = accept_async_with_config(stream, Some(config)).await?;
+    let mut count = 0;
+    while let Some(first) = socket.next().await {
+        let mut next = Some(first);
+        while let Some(message) = next {
+            let message = message?;
+            if message.is_text() || message.is_binary() {
+                count += 1;
+                let text = || Message::text(count_text(count));
+                socket.feed(if options.echo { message } else { text() }).await?;
+            }
+            // Polled once: a message that is not here yet is awaited above, after the flush.
+            next = socket.next().now_or_never().flatten();
+        }
+        socket.flush().await?;
+    }
+    Ok(())
+}

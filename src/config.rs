@@ -1,0 +1,307 @@
+//! Every setting and every bound of a server, in one place, each with its reason and default.
+//!
+//! [`Config`] is what an operator chooses; [`Limits`] is what the design chose, kept as values so
+//! that a test can make them small. Neither reads arguments nor the environment: the daemon's
+//! command line does that. Called by `server.rs`; everything below only reads.
+//!
+//! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
+//! without bound.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::thread;
+use std::time::Duration;
+
+/// Which session ids a client may resume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SessionIds {
+    /// Any well-formed id: an unknown one starts a session of that name at 0. What the Django
+    /// service does, and what a trusted front end that chooses the ids needs.
+    #[default]
+    Any,
+    /// Only ids that this server issued and still knows; an unknown one is answered with a new
+    /// session under a fresh id. A chosen id can be guessed or planted, an issued one cannot.
+    Issued,
+}
+
+/// What an operator chooses. The defaults are those of the daemon, which took Uvicorn's where it
+/// has the option.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Address to listen on. Default `127.0.0.1`: open to the machine alone until told otherwise.
+    pub host: IpAddr,
+    /// Port to listen on; 0 picks a free one. Default 8000.
+    pub port: u16,
+    /// Number of reactors, a thread each. Default: the cores this process may use.
+    pub workers: NonZeroUsize,
+    /// Connections that the kernel queues for us before they are accepted, per listener.
+    /// Default 2048; the kernel caps it at `net.core.somaxconn`.
+    pub backlog: u32,
+    /// Path of the WebSocket endpoint. Default `/ws/chat/`; also answered without its last slash.
+    pub ws_path: String,
+    /// Largest message in bytes, after reassembly. Default 16 MiB. A larger one closes with 1009.
+    pub ws_max_size: usize,
+    /// Time between pings. Default 20 s; `None` sends none.
+    pub ws_ping_interval: Option<Duration>,
+    /// Time a pong may take before the connection is closed. Default 20 s; `None` waits for ever.
+    pub ws_ping_timeout: Option<Duration>,
+    /// How long a session outlives its last connection. Default one hour.
+    pub session_ttl: Duration,
+    /// Sessions kept at most, over all reactors; beyond it the longest detached one leaves.
+    /// Default 1,000,000.
+    pub max_sessions: usize,
+    /// Which ids may be resumed. Default [`SessionIds::Any`].
+    pub session_ids: SessionIds,
+    /// WebSocket connections at most, over all reactors; beyond it upgrades get 503. Default: no
+    /// limit but the process's file descriptors.
+    pub limit_concurrency: Option<NonZeroUsize>,
+    /// Time a request head may take, counted from the accept (or from the previous response) and
+    /// not from its last byte. Default 10 s. A slower one gets 408.
+    pub timeout_handshake: Duration,
+    /// Time a drain may take before what is left is cut. Default 10 s.
+    pub timeout_graceful_shutdown: Duration,
+    /// High-water mark in bytes of what waits for one socket. Default 1 MiB. Above it we stop
+    /// reading from that peer; a broadcast that finds it exceeded closes with 1008.
+    pub max_send_buffer: usize,
+    /// Whether each connection's open and close is logged. Default on.
+    pub access_log: bool,
+    /// Bounds that the design chose.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 8000,
+            workers: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            backlog: 2048,
+            ws_path: "/ws/chat/".to_owned(),
+            ws_max_size: 16 << 20,
+            ws_ping_interval: Some(Duration::from_secs(20)),
+            ws_ping_timeout: Some(Duration::from_secs(20)),
+            session_ttl: Duration::from_secs(3600),
+            max_sessions: 1_000_000,
+            session_ids: SessionIds::Any,
+            limit_concurrency: None,
+            timeout_handshake: Duration::from_secs(10),
+            timeout_graceful_shutdown: Duration::from_secs(10),
+            max_send_buffer: 1 << 20,
+            access_log: true,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Bounds that no operator has asked to turn, each with its reason.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of a request head. 16 KiB: twice what browsers send with full cookies. Beyond: 431.
+    pub head_bytes: usize,
+    /// Bytes of a request target. 4 KiB: a 128-character session id, percent-encoded, ten times
+    /// over. Beyond: 414.
+    pub target_bytes: usize,
+    /// Bytes of the one receive buffer of a reactor, so also the most that is read from one
+    /// connection in a turn. 64 KiB: fits the second-level cache beside the replies it causes.
+    pub receive_buffer_bytes: usize,
+    /// Frames taken from one connection in a turn. 64 KiB of empty frames would be 10,922; this
+    /// keeps the longest visit under a millisecond.
+    pub frames_per_turn: usize,
+    /// Requests answered to one connection in a turn; pipelining cannot hold a reactor.
+    pub requests_per_turn: usize,
+    /// Bytes of replies that collect before they are written, in mid-visit if need be.
+    pub cork_bytes: usize,
+    /// Bytes of backlog flushed to one connection in a turn, so that one fast reader of a long
+    /// backlog does not hold the others.
+    pub flush_bytes_per_turn: usize,
+    /// Connections accepted in a turn: a storm of them leaves room for those that talk.
+    pub accepts_per_turn: usize,
+    /// Mails taken from the mailbox in a turn.
+    pub mails_per_turn: usize,
+    /// Mails a mailbox holds. A sender that finds it full keeps its mail, stops reading from its
+    /// own peers, and tries again each turn.
+    pub mailbox_capacity: usize,
+    /// Connections that a broadcast is written to in a turn: a heartbeat to 100,000 sockets takes
+    /// some hundred turns, and in each of them the others are served.
+    pub broadcast_slice: usize,
+    /// Broadcasts that may be under way at once; above it the reactor stops reading.
+    pub broadcasts_queued: usize,
+    /// Time between two requests on a kept-alive connection. 5 s, as Uvicorn's.
+    pub keep_alive: Duration,
+    /// Time a peer has to answer our Close. 5 s; then the socket is closed without.
+    pub close_timeout: Duration,
+    /// Time we go on reading after our half-close, so that unread bytes do not turn into a reset
+    /// that eats our last words. 1 s.
+    pub linger: Duration,
+    /// Bytes we throw away in that time. 256 KiB.
+    pub linger_bytes: usize,
+    /// Time a backlog may stand without one byte leaving. 20 s; then 1008 "slow consumer".
+    pub send_stall: Duration,
+    /// Time an unfinished message may take, from its first frame's header. 60 s; then 1008.
+    pub message_timeout: Duration,
+    /// Time the listener pauses when the process is out of descriptors (EMFILE). 100 ms.
+    pub accept_pause: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            head_bytes: 16 << 10,
+            target_bytes: 4 << 10,
+            receive_buffer_bytes: 64 << 10,
+            frames_per_turn: 4096,
+            requests_per_turn: 64,
+            cork_bytes: 64 << 10,
+            flush_bytes_per_turn: 1 << 20,
+            accepts_per_turn: 64,
+            mails_per_turn: 256,
+            mailbox_capacity: 1024,
+            broadcast_slice: 256,
+            broadcasts_queued: 1024,
+            keep_alive: Duration::from_secs(5),
+            close_timeout: Duration::from_secs(5),
+            linger: Duration::from_secs(1),
+            linger_bytes: 256 << 10,
+            send_stall: Duration::from_secs(20),
+            message_timeout: Duration::from_secs(60),
+            accept_pause: Duration::from_millis(100),
+        }
+    }
+}
+
+/// A setting out of its bounds: names the option, the value, and what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The field, spelled as the daemon's option without its dashes.
+    pub option: &'static str,
+    /// The value that was refused.
+    pub value: String,
+    /// What is allowed, as the end of a sentence.
+    pub allowed: &'static str,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--{}: {:?} is not {}", self.option, self.value, self.allowed)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// The address asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+
+    /// Checks every value that a type does not already bound.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is out of its bounds.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let refuse = |option, value: &dyn ToString, allowed| {
+            Err(ConfigError { option, value: value.to_string(), allowed })
+        };
+        let path = &self.ws_path;
+        let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'%');
+        if !path.starts_with('/') || path.len() < 2 || path.len() > 1024 || !path.bytes().all(plain)
+        {
+            return refuse(
+                "ws-path",
+                path,
+                "a path: a slash and 1 to 1023 further visible ASCII characters other than ? # %",
+            );
+        }
+        if self.workers.get() > 1024 {
+            return refuse("workers", &self.workers, "a number from 1 to 1024");
+        }
+        if self.backlog == 0 || self.backlog > 65_535 {
+            return refuse("backlog", &self.backlog, "a number from 1 to 65535");
+        }
+        // A larger message would not fit the 31-bit lengths some clients use; 0 must not come to
+        // mean "no limit" (CVE-2026-44545).
+        if self.ws_max_size == 0 || self.ws_max_size > 1 << 30 {
+            return refuse("ws-max-size", &self.ws_max_size, "a size from 1 to 1073741824 bytes");
+        }
+        if self.max_send_buffer < 1024 || self.max_send_buffer > 1 << 30 {
+            return refuse(
+                "max-send-buffer",
+                &self.max_send_buffer,
+                "a size from 1024 to 1073741824 bytes",
+            );
+        }
+        if self.max_sessions == 0 || self.max_sessions > u32::MAX as usize / 2 {
+            return refuse("max-sessions", &self.max_sessions, "a number from 1 to 2147483647");
+        }
+        let day = Duration::from_secs(86_400);
+        let bounded = |option, value: Duration, least: Duration, most: Duration, allowed| {
+            if value < least || value > most {
+                refuse(option, &value.as_secs_f64(), allowed)
+            } else {
+                Ok(())
+            }
+        };
+        let millisecond = Duration::from_millis(1);
+        for (option, value) in [
+            ("ws-ping-interval", self.ws_ping_interval),
+            ("ws-ping-timeout", self.ws_ping_timeout),
+        ] {
+            if let Some(value) = value {
+                bounded(option, value, millisecond, day, "0 or a time from 0.001 to 86400 seconds")?;
+            }
+        }
+        bounded(
+            "session-ttl",
+            self.session_ttl,
+            Duration::ZERO,
+            365 * day,
+            "a time from 0 to 31536000 seconds",
+        )?;
+        bounded(
+            "timeout-handshake",
+            self.timeout_handshake,
+            millisecond,
+            day,
+            "a time from 0.001 to 86400 seconds",
+        )?;
+        bounded(
+            "timeout-graceful-shutdown",
+            self.timeout_graceful_shutdown,
+            Duration::ZERO,
+            day,
+            "a time from 0 to 86400 seconds",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_refusal_names_option_value_and_what_is_allowed() {
+        let config = Config { ws_path: "chat".to_owned(), ..Config::default() };
+        let line = config.validate().unwrap_err().to_string();
+        assert!(line.starts_with("--ws-path: \"chat\" is not a path"), "{line}");
+    }
+
+    #[test]
+    fn zero_never_means_unlimited() {
+        for config in [
+            Config { ws_max_size: 0, ..Config::default() },
+            Config { max_send_buffer: 0, ..Config::default() },
+            Config { max_sessions: 0, ..Config::default() },
+            Config { timeout_handshake: Duration::ZERO, ..Config::default() },
+        ] {
+            assert!(config.validate().is_err());
+        }
+    }
+}

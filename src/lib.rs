@@ -1,0 +1,3 @@
+//! revolve
+pub mod config;
+pub mod protocol;

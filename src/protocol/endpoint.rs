@@ -1,0 +1,344 @@
+//! One connection's protocol state: Handshaking → Open → Closing → Closed, as one enum.
+//!
+//! It is the only face of `protocol/` that a connection holds. It takes bytes and an `Instant`,
+//! appends bytes to whatever the caller wants written, and names its next deadline. It has no
+//! socket: that a flush ended, that the peer's stream ended, that a deadline passed, it is told.
+//!
+//! Invariant: the state only ever moves to the right, except that a request answered on a
+//! kept-alive connection makes room for the next.
+
+use std::time::Instant;
+
+use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
+
+use super::frame::{self, Violation};
+use super::head::{self, Rejection};
+use super::message::{Message, Received, Receiver};
+use crate::config::{Config, Limits};
+
+/// The state, with what each state needs and nothing else.
+#[derive(Debug)]
+pub enum Endpoint {
+    /// HTTP: waiting for a request head, the first or a further one.
+    Handshaking(Handshaking),
+    /// A WebSocket, both directions open.
+    Open(Open),
+    /// Our last words are said; what is left is manners.
+    Closing(Closing),
+    /// Over. The socket can be let go of.
+    Closed,
+}
+
+/// Waiting for a request head.
+#[derive(Debug)]
+pub struct Handshaking {
+    /// Bytes of the head already looked at.
+    scanned: usize,
+    /// When waiting ends.
+    deadline: Instant,
+    /// Whether this connection has been answered before: then silence is not an error.
+    is_reused: bool,
+}
+
+/// An open WebSocket.
+#[derive(Debug)]
+pub struct Open {
+    receiver: Receiver,
+    liveness: Liveness,
+}
+
+/// Who has to speak next for the connection to count as alive.
+#[derive(Debug, Clone, Copy)]
+enum Liveness {
+    /// Nobody: pings are off.
+    Unwatched,
+    /// We: a ping is due then.
+    PingAt(Instant),
+    /// The peer: its pong is due then.
+    PongBy(Instant),
+}
+
+/// The stations of leaving.
+#[derive(Debug)]
+pub enum Closing {
+    /// Our Close is on its way; the peer's is read for until then (RFC 6455 7.1.1).
+    AwaitingEcho { receiver: Receiver, by: Instant },
+    /// Nothing more will be said or heard: what is queued leaves, then our half of the stream.
+    Flushing { by: Instant },
+    /// Our half is closed. What still arrives is thrown away, within bounds, so that closing the
+    /// socket finds no unread byte, which would make the kernel send a reset that may overtake
+    /// our last words.
+    Lingering { by: Instant, bytes_left: usize },
+}
+
+/// What an open connection's input held next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A message for the application.
+    Message(Message<'a>),
+    /// A ping (answered) or a pong (noted).
+    Control,
+    /// The peer's Close, with its code; the answer is written, the endpoint is Closing.
+    PeerClosed(CloseCode),
+}
+
+/// What a passed deadline means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Lapse {
+    /// It had moved.
+    None,
+    /// A ping was written.
+    Pinged,
+    /// The request head is late.
+    HeadLate(Rejection),
+    /// A message is late.
+    MessageLate(Violation),
+    /// The pong is late.
+    PongLate,
+    /// There is nothing to wait for any more.
+    Over,
+}
+
+impl Endpoint {
+    /// A fresh connection that has until `deadline` to send its first request head.
+    #[must_use]
+    pub fn new(deadline: Instant) -> Self {
+        Endpoint::Handshaking(Handshaking { scanned: 0, deadline, is_reused: false })
+    }
+
+    /// After a 101: the next bytes are frames.
+    pub fn open(&mut self, now: Instant, config: &Config) {
+        debug_assert!(matches!(self, Endpoint::Handshaking(_)));
+        let liveness = config
+            .ws_ping_interval
+            .map_or(Liveness::Unwatched, |interval| Liveness::PingAt(now + interval));
+        *self = Endpoint::Open(Open { receiver: Receiver::default(), liveness });
+    }
+
+    /// After a response that keeps the connection: the next bytes are another request.
+    pub fn await_request(&mut self, now: Instant, limits: &Limits) {
+        debug_assert!(matches!(self, Endpoint::Handshaking(_)));
+        let deadline = now + limits.keep_alive;
+        *self = Endpoint::Handshaking(Handshaking { scanned: 0, deadline, is_reused: true });
+    }
+
+    /// Says our Close and goes on reading for the peer's.
+    pub fn close(
+        &mut self,
+        code: CloseCode,
+        reason: &str,
+        now: Instant,
+        limits: &Limits,
+        out: &mut Vec<u8>,
+    ) {
+        let Endpoint::Open(open) = self else { return };
+        frame::encode_close(code, reason, out);
+        let receiver = std::mem::take(&mut open.receiver);
+        let by = now + limits.close_timeout;
+        *self = Endpoint::Closing(Closing::AwaitingEcho { receiver, by });
+    }
+
+    /// Says a Close that expects no answer, because the peer broke a rule or fell silent: what it
+    /// sends from here on has no meaning (RFC 6455 7.1.7).
+    pub fn fail(
+        &mut self,
+        code: CloseCode,
+        reason: &str,
+        now: Instant,
+        limits: &Limits,
+        out: &mut Vec<u8>,
+    ) {
+        if let Endpoint::Open(_) = self {
+            frame::encode_close(code, reason, out);
+        }
+        self.finish(now, limits);
+    }
+
+    /// Nothing more will be said: flush, half-close, linger.
+    pub fn finish(&mut self, now: Instant, limits: &Limits) {
+        *self = Endpoint::Closing(Closing::Flushing { by: now + limits.close_timeout });
+    }
+
+    /// Our queue is empty. In [`Closing::Flushing`] that is the time to half-close, which `true`
+    /// asks the caller to do.
+    pub fn flushed(&mut self, now: Instant, limits: &Limits) -> bool {
+        if !matches!(self, Endpoint::Closing(Closing::Flushing { .. })) {
+            return false;
+        }
+        let (by, bytes_left) = (now + limits.linger, limits.linger_bytes);
+        *self = Endpoint::Closing(Closing::Lingering { by, bytes_left });
+        true
+    }
+
+    /// When [`Self::on_deadline`] wants to be called. A late call costs punctuality and nothing
+    /// else; an early one is a no-op.
+    #[must_use]
+    pub fn deadline(&self, config: &Config) -> Option<Instant> {
+        match self {
+            Endpoint::Handshaking(handshaking) => Some(handshaking.deadline),
+            Endpoint::Open(open) => open.deadline(config),
+            Endpoint::Closing(
+                Closing::AwaitingEcho { by, .. }
+                | Closing::Flushing { by }
+                | Closing::Lingering { by, .. },
+            ) => Some(*by),
+            Endpoint::Closed => None,
+        }
+    }
+
+    /// Acts on what is due. A ping goes to `out`; everything else is the caller's to decide.
+    pub fn on_deadline(&mut self, now: Instant, config: &Config, out: &mut Vec<u8>) -> Lapse {
+        if self.deadline(config).is_none_or(|deadline| now < deadline) {
+            return Lapse::None;
+        }
+        match self {
+            // Silence between requests is how a kept-alive connection ends; a started head is late.
+            Endpoint::Handshaking(Handshaking { is_reused: true, scanned: 0, .. })
+            | Endpoint::Closing(_)
+            | Endpoint::Closed => Lapse::Over,
+            Endpoint::Handshaking(_) => Lapse::HeadLate(Rejection::HeadTimeout),
+            Endpoint::Open(open) => open.on_deadline(now, config, out),
+        }
+    }
+}
+
+impl Handshaking {
+    /// Looks for the end of a head in what has arrived of it, `received` from its first byte on.
+    ///
+    /// # Errors
+    ///
+    /// What the bytes so far already show.
+    pub fn head_end(
+        &mut self,
+        received: &[u8],
+        now: Instant,
+        config: &Config,
+    ) -> Result<Option<usize>, Rejection> {
+        if self.is_reused && self.scanned == 0 && !received.is_empty() {
+            // The clock of a further request starts with its first byte, and then does not stop.
+            self.deadline = now + config.timeout_handshake;
+        }
+        let end = head::find_end(received, self.scanned, &config.limits)?;
+        self.scanned = received.len();
+        Ok(end)
+    }
+}
+
+impl Open {
+    /// Takes the next thing from `input[*at..]`; `None` when no whole one is left. Answers to
+    /// control frames are appended to `out`.
+    ///
+    /// # Errors
+    ///
+    /// The rule that the peer broke; the caller answers with [`Endpoint::fail`].
+    #[inline]
+    pub fn next<'a>(
+        &mut self,
+        input: &'a mut [u8],
+        at: &mut usize,
+        assembled: &'a mut Vec<u8>,
+        config: &Config,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Event<'a>>, Violation> {
+        let received = self.receiver.next(input, at, assembled, config.ws_max_size, now)?;
+        Ok(match received {
+            Some(Received::Message(message)) => Some(Event::Message(message)),
+            None => None,
+            Some(Received::Ping(payload)) => {
+                // RFC 6455 5.5.3: the pong carries the ping's payload.
+                frame::encode(OpCode::Control(Control::Pong), payload, out);
+                Some(Event::Control)
+            }
+            Some(Received::Pong) => {
+                // One that nobody asked for (5.5.3 allows it) changes nothing.
+                if let (Liveness::PongBy(_), Some(interval)) =
+                    (self.liveness, config.ws_ping_interval)
+                {
+                    self.liveness = Liveness::PingAt(now + interval);
+                }
+                Some(Event::Control)
+            }
+            Some(Received::Close(close)) => {
+                // 5.5.1: the answer typically echoes the code; a Close without one gets none.
+                match close.code {
+                    CloseCode::Status => frame::encode(OpCode::Control(Control::Close), b"", out),
+                    code => frame::encode_close(code, "", out),
+                }
+                Some(Event::PeerClosed(close.code))
+            }
+        })
+    }
+
+    fn message_deadline(&self, limits: &Limits) -> Option<Instant> {
+        self.receiver.unfinished_since().map(|since| since + limits.message_timeout)
+    }
+
+    fn deadline(&self, config: &Config) -> Option<Instant> {
+        let alive = match self.liveness {
+            Liveness::Unwatched => None,
+            Liveness::PingAt(at) | Liveness::PongBy(at) => Some(at),
+        };
+        match (alive, self.message_deadline(&config.limits)) {
+            (Some(alive), Some(message)) => Some(alive.min(message)),
+            (alive, message) => alive.or(message),
+        }
+    }
+
+    fn on_deadline(&mut self, now: Instant, config: &Config, out: &mut Vec<u8>) -> Lapse {
+        if self.message_deadline(&config.limits).is_some_and(|deadline| now >= deadline) {
+            return Lapse::MessageLate(Violation::MessageTimeout);
+        }
+        match (self.liveness, config.ws_ping_interval) {
+            (Liveness::PingAt(at), Some(interval)) if now >= at => {
+                frame::encode(OpCode::Control(Control::Ping), b"", out);
+                self.liveness = match config.ws_ping_timeout {
+                    Some(timeout) => Liveness::PongBy(now + timeout),
+                    None => Liveness::PingAt(now + interval),
+                };
+                Lapse::Pinged
+            }
+            (Liveness::PongBy(by), _) if now >= by => Lapse::PongLate,
+            _ => Lapse::None,
+        }
+    }
+
+    /// Bytes held for an unfinished message.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.receiver.held_bytes()
+    }
+}
+
+impl Closing {
+    /// Reads past whatever the peer still sends. `true`: no more needs to be read, because its
+    /// Close came, its frames stopped making sense, or it sent more than we are willing to discard.
+    pub fn discard(
+        &mut self,
+        input: &mut [u8],
+        at: &mut usize,
+        assembled: &mut Vec<u8>,
+        config: &Config,
+        now: Instant,
+    ) -> bool {
+        match self {
+            Closing::AwaitingEcho { receiver, .. } => loop {
+                match receiver.next(input, at, assembled, config.ws_max_size, now) {
+                    Ok(Some(Received::Close(_))) | Err(_) => return true,
+                    Ok(Some(_)) => {}
+                    Ok(None) => return false,
+                }
+            },
+            Closing::Flushing { .. } => {
+                *at = input.len();
+                false
+            }
+            Closing::Lingering { bytes_left, .. } => {
+                *at = input.len();
+                let enough = input.len() > *bytes_left;
+                *bytes_left = bytes_left.saturating_sub(input.len());
+                enough
+            }
+        }
+    }
+}

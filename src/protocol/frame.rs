@@ -1,0 +1,295 @@
+//! One frame: its header checked, its payload unmasked in place, and frames of ours encoded.
+//!
+//! Layout and opcodes are tungstenite's ([`FrameHeader`], [`OpCode`]); what a server must refuse
+//! in them is ours, because `FrameHeader::parse` refuses reserved opcodes and nothing else. Knows
+//! one frame at a time: order, size and text belong to [`super::message`], its only caller on the
+//! way in. On the way out the application's context and the endpoint encode here.
+//!
+//! Invariant: a [`FrameHead`] that exists has passed every check that the header alone allows.
+
+use std::fmt;
+use std::io::Cursor;
+
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+
+/// The longest payload of a control frame (RFC 6455 5.5), and of the short form of a length.
+pub const MAX_SHORT: usize = 125;
+
+/// Longest header that a client may send: two bytes, a 64-bit length, a mask.
+pub const MAX_HEADER: usize = 14;
+
+/// A rule of RFC 6455 that a peer broke, or a limit of ours that it passed; each knows the close
+/// code that says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Violation {
+    /// 5.1: a client's frame MUST be masked.
+    Unmasked,
+    /// 5.2: RSV bits MUST be 0 unless an extension gave them a meaning.
+    ReservedBits,
+    /// 5.2: opcodes 3–7 and B–F are reserved.
+    ReservedOpcode,
+    /// 5.5: control frames MUST NOT be fragmented.
+    FragmentedControl,
+    /// 5.5: control frames MUST have a payload of 125 bytes or less.
+    LongControl,
+    /// 5.2: the minimal number of bytes MUST be used for the length, its top bit MUST be 0.
+    BadLength,
+    /// 5.4: a continuation frame outside a message.
+    LoneContinuation,
+    /// 5.4: a new data frame inside a fragmented message.
+    InterleavedMessage,
+    /// 5.5.1, 7.4: a close payload of one byte, or a code that must not be sent.
+    BadCloseCode,
+    /// 5.6, 8.1: text, or a close reason, that is not UTF-8.
+    NotUtf8,
+    /// A message larger than `--ws-max-size`.
+    TooBig,
+    /// A message still unfinished at its deadline.
+    MessageTimeout,
+}
+
+impl Violation {
+    /// The code of the close frame that answers it (RFC 6455 7.4.1).
+    #[must_use]
+    pub fn close_code(self) -> CloseCode {
+        match self {
+            Violation::NotUtf8 => CloseCode::Invalid,
+            Violation::TooBig => CloseCode::Size,
+            Violation::MessageTimeout => CloseCode::Policy,
+            _ => CloseCode::Protocol,
+        }
+    }
+
+    /// The reason in that frame.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Violation::Unmasked => "a client's frames must be masked",
+            Violation::ReservedBits => "reserved bits are set",
+            Violation::ReservedOpcode => "reserved opcode",
+            Violation::FragmentedControl => "a control frame must not be fragmented",
+            Violation::LongControl => "a control frame carries at most 125 bytes",
+            Violation::BadLength => "the length is not in its shortest form",
+            Violation::LoneContinuation => "continuation without a message",
+            Violation::InterleavedMessage => "new message inside a fragmented one",
+            Violation::BadCloseCode => "invalid close code",
+            Violation::NotUtf8 => "invalid UTF-8",
+            Violation::TooBig => "message too big",
+            Violation::MessageTimeout => "message took too long",
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason())
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// A frame header that passed the checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameHead {
+    /// Data or control; never a reserved one.
+    pub opcode: OpCode,
+    /// Whether the message ends with this frame.
+    pub is_final: bool,
+    /// What the payload is masked with.
+    pub mask: [u8; 4],
+    /// Payload bytes that follow.
+    pub length: u64,
+    /// Bytes of the header itself.
+    pub header_bytes: usize,
+}
+
+/// Reads the header at the start of `input`; `None` while it is incomplete.
+///
+/// # Errors
+///
+/// Whatever the bytes present already show, even when the header is not complete.
+pub fn decode(input: &[u8]) -> Result<Option<FrameHead>, Violation> {
+    let Some(&first) = input.first() else { return Ok(None) };
+    if first & 0x70 != 0 {
+        return Err(Violation::ReservedBits);
+    }
+    let opcode = OpCode::from(first & 0x0f);
+    let is_control = match opcode {
+        OpCode::Data(Data::Reserved(_)) | OpCode::Control(Control::Reserved(_)) => {
+            return Err(Violation::ReservedOpcode);
+        }
+        OpCode::Control(_) => true,
+        OpCode::Data(_) => false,
+    };
+    if is_control && first & 0x80 == 0 {
+        return Err(Violation::FragmentedControl);
+    }
+    let Some(&second) = input.get(1) else { return Ok(None) };
+    if second & 0x80 == 0 {
+        return Err(Violation::Unmasked);
+    }
+    let short_length = usize::from(second & 0x7f);
+    if is_control && short_length > MAX_SHORT {
+        return Err(Violation::LongControl);
+    }
+    let mut cursor = Cursor::new(input);
+    let (header, length) = match FrameHeader::parse(&mut cursor) {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) => return Ok(None),
+        // The only error it knows is the opcode, which was judged above.
+        Err(_) => return Err(Violation::ReservedOpcode),
+    };
+    let minimal = match short_length {
+        126 => 126..=0xffff,
+        127 => 0x1_0000..=u64::MAX >> 1,
+        _ => 0..=125,
+    };
+    if !minimal.contains(&length) {
+        return Err(Violation::BadLength);
+    }
+    let mask = header.mask.ok_or(Violation::Unmasked)?;
+    // A header is at most 14 bytes.
+    let header_bytes = cursor.position() as usize;
+    Ok(Some(FrameHead { opcode, is_final: header.is_final, mask, length, header_bytes }))
+}
+
+/// Unmasks in place (RFC 6455 5.3); `mask[0]` belongs to the first byte of `payload`.
+#[inline]
+pub fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+    let [a, b, c, d] = mask;
+    let key = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (words, rest) = payload.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ key).to_ne_bytes();
+    }
+    for (at, byte) in rest.iter_mut().enumerate() {
+        *byte ^= mask[at & 3];
+    }
+}
+
+/// The mask as it applies after `consumed` bytes of the payload.
+#[must_use]
+pub fn rotated(mut mask: [u8; 4], consumed: usize) -> [u8; 4] {
+    mask.rotate_left(consumed & 3);
+    mask
+}
+
+/// Appends a whole frame of ours: final, unmasked (RFC 6455 5.1: a server MUST NOT mask).
+#[inline]
+pub fn encode(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
+    encode_header(opcode, payload.len(), out);
+    out.extend_from_slice(payload);
+}
+
+/// Appends the header of a frame of ours.
+#[inline]
+pub fn encode_header(opcode: OpCode, length: usize, out: &mut Vec<u8>) {
+    if length <= MAX_SHORT {
+        // The compiler knows MAX_SHORT fits in a byte; so does this cast.
+        out.extend_from_slice(&[0x80 | u8::from(opcode), length as u8]);
+    } else {
+        encode_long_header(opcode, length, out);
+    }
+}
+
+#[cold]
+fn encode_long_header(opcode: OpCode, length: usize, out: &mut Vec<u8>) {
+    let header = FrameHeader { opcode, is_final: true, ..FrameHeader::default() };
+    let written = header.format(length as u64, out);
+    debug_assert!(written.is_ok(), "writing to a Vec cannot fail");
+}
+
+/// Appends a Close frame. A reason longer than the 123 bytes a control frame has room for is cut
+/// at a character boundary.
+pub fn encode_close(code: CloseCode, reason: &str, out: &mut Vec<u8>) {
+    let reason = &reason[..reason.floor_char_boundary(MAX_SHORT - 2)];
+    encode_header(OpCode::Control(Control::Close), 2 + reason.len(), out);
+    out.extend_from_slice(&u16::from(code).to_be_bytes());
+    out.extend_from_slice(reason.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masked(first: u8, length: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![first];
+        bytes.extend_from_slice(length);
+        bytes[1] |= 0x80;
+        bytes.extend_from_slice(&[1, 2, 3, 4]);
+        bytes
+    }
+
+    #[test]
+    fn every_cut_of_a_header_waits_for_more() {
+        for length in [&[5u8][..], &[126, 1, 0], &[127, 0, 0, 0, 0, 0, 1, 0, 0]] {
+            let bytes = masked(0x82, length);
+            for cut in 0..bytes.len() {
+                assert_eq!(decode(&bytes[..cut]), Ok(None), "{length:?} cut at {cut}");
+            }
+            let head = decode(&bytes).unwrap().unwrap();
+            assert_eq!(head.header_bytes, bytes.len());
+            assert_eq!(head.mask, [1, 2, 3, 4]);
+        }
+    }
+
+    #[test]
+    fn what_the_header_shows_is_refused_at_the_header() {
+        for (bytes, expected) in [
+            (&[0xc1][..], Violation::ReservedBits),
+            (&[0xa1], Violation::ReservedBits),
+            (&[0x91], Violation::ReservedBits),
+            (&[0x83], Violation::ReservedOpcode),
+            (&[0x8b], Violation::ReservedOpcode),
+            (&[0x09], Violation::FragmentedControl),
+            (&[0x81, 0x05], Violation::Unmasked),
+            (&[0x89, 0xfe], Violation::LongControl),
+        ] {
+            assert_eq!(decode(bytes), Err(expected), "{bytes:x?}");
+        }
+        for length in [
+            &[126u8, 0, 125][..],
+            &[127, 0, 0, 0, 0, 0, 0, 0xff, 0xff],
+            &[127, 0x80, 0, 0, 0, 0, 0, 0, 0],
+        ] {
+            assert_eq!(decode(&masked(0x81, length)), Err(Violation::BadLength), "{length:x?}");
+        }
+    }
+
+    #[test]
+    fn unmasking_in_pieces_equals_unmasking_whole() {
+        let mask = [0xde, 0xad, 0xbe, 0xef];
+        let clear: Vec<u8> = (0..100).collect();
+        let mut whole = clear.clone();
+        unmask(&mut whole, mask);
+        for cut in 0..clear.len() {
+            let mut pieces = whole.clone();
+            let (left, right) = pieces.split_at_mut(cut);
+            unmask(left, mask);
+            unmask(right, rotated(mask, cut));
+            assert_eq!(pieces, clear, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn our_headers_are_tungstenites() {
+        for length in [0usize, 125, 126, 65_535, 65_536] {
+            let opcode = OpCode::Data(Data::Text);
+            let mut ours = Vec::new();
+            encode_header(opcode, length, &mut ours);
+            let mut theirs = Vec::new();
+            let header = FrameHeader { opcode, ..FrameHeader::default() };
+            header.format(length as u64, &mut theirs).unwrap();
+            assert_eq!(ours, theirs, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_long_close_reason_is_cut_at_a_character() {
+        let mut out = Vec::new();
+        encode_close(CloseCode::Normal, &"é".repeat(100), &mut out);
+        assert_eq!(out[1], 2 + 122);
+        assert!(std::str::from_utf8(&out[4..]).is_ok());
+    }
+}

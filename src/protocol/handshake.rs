@@ -1,0 +1,151 @@
+//! The opening handshake of RFC 6455, section 4.2: whether a request may become a WebSocket, and
+//! the response that makes it one.
+//!
+//! Knows nothing of sessions or routes: what else the response says (our session headers) is the
+//! caller's. Called by the shard when a request for the WebSocket path is complete.
+
+use sha1_smol::Sha1;
+
+use super::head::{Rejection, Request};
+
+/// RFC 6455 1.3: what the key is hashed with.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The value of `Sec-WebSocket-Accept`: base64 of the SHA-1 of key and GUID (RFC 6455 4.2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accept([u8; 28]);
+
+impl Accept {
+    fn of_key(key: &[u8]) -> Accept {
+        let mut sha1 = Sha1::new();
+        sha1.update(key);
+        sha1.update(GUID);
+        let mut text = [0; 28];
+        data_encoding::BASE64.encode_mut(&sha1.digest().bytes(), &mut text);
+        Accept(text)
+    }
+
+    /// As it stands in the response.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Judges an upgrade, rule by rule of RFC 6455 4.2.1.
+///
+/// # Errors
+///
+/// The first rule that the request breaks.
+pub fn judge(request: &Request<'_, '_>) -> Result<Accept, Rejection> {
+    if request.method != "GET" {
+        return Err(Rejection::MethodNotAllowed("GET"));
+    }
+    if !request.has_token("upgrade", "websocket") {
+        // Without any Upgrade this is a browser or a probe that should learn what lives here.
+        return Err(match request.values("upgrade").next() {
+            None => Rejection::UpgradeRequired,
+            Some(_) => Rejection::BadUpgrade,
+        });
+    }
+    // "The method of the request MUST be GET, and the HTTP version MUST be at least 1.1."
+    if request.http_1_0 {
+        return Err(Rejection::HttpVersion);
+    }
+    if !request.has_token("connection", "upgrade") {
+        return Err(Rejection::BadUpgrade);
+    }
+    if request.has_body {
+        return Err(Rejection::UnexpectedBody);
+    }
+    let mut versions = request.values("sec-websocket-version");
+    if (versions.next(), versions.next()) != (Some(&b"13"[..]), None) {
+        return Err(Rejection::VersionNotOffered);
+    }
+    let mut keys = request.values("sec-websocket-key");
+    match (keys.next(), keys.next()) {
+        (Some(key), None) if is_key(key) => Ok(Accept::of_key(key)),
+        _ => Err(Rejection::BadKey),
+    }
+}
+
+/// "A base64-encoded value that, when decoded, is 16 bytes in length."
+fn is_key(key: &[u8]) -> bool {
+    let mut decoded = [0; 18];
+    key.len() == 24 && data_encoding::BASE64.decode_mut(key, &mut decoded) == Ok(16)
+}
+
+/// Appends the 101, up to and without the empty line, so that the caller can add its fields and
+/// end the head with [`end_response`].
+pub fn begin_response(accept: &Accept, out: &mut Vec<u8>) {
+    out.extend_from_slice(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Accept: ",
+    );
+    out.extend_from_slice(accept.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the empty line that ends a response head.
+pub fn end_response(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::head::header_slots;
+    use super::*;
+    use crate::config::Limits;
+
+    const GOOD: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                        Sec-WebSocket-Version: 13\r\n\r\n";
+
+    fn verdict(head: &str) -> Result<Accept, Rejection> {
+        let mut slots = header_slots();
+        judge(&Request::parse(head.as_bytes(), &mut slots, &Limits::default())?)
+    }
+
+    #[test]
+    fn the_example_of_the_rfc() {
+        // RFC 6455 1.3.
+        assert_eq!(verdict(GOOD).unwrap().as_bytes(), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn tungstenite_derives_the_same_key() {
+        let ours = Accept::of_key(b"AQIDBAUGBwgJCgsMDQ4PEC==");
+        let theirs = tungstenite::handshake::derive_accept_key(b"AQIDBAUGBwgJCgsMDQ4PEC==");
+        assert_eq!(ours.as_bytes(), theirs.as_bytes());
+    }
+
+    #[test]
+    fn each_rule_has_its_answer() {
+        for (find, put, expected) in [
+            ("GET", "POST", Rejection::MethodNotAllowed("GET")),
+            ("Upgrade: websocket\r\n", "", Rejection::UpgradeRequired),
+            ("Upgrade: websocket", "Upgrade: h2c", Rejection::BadUpgrade),
+            ("HTTP/1.1", "HTTP/1.0", Rejection::HttpVersion),
+            ("Connection: Upgrade", "Connection: close", Rejection::BadUpgrade),
+            ("Version: 13", "Version: 8", Rejection::VersionNotOffered),
+            ("Sec-WebSocket-Version: 13\r\n", "", Rejection::VersionNotOffered),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=", Rejection::BadKey),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ=A", Rejection::BadKey),
+            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", Rejection::BadKey),
+            (
+                "Sec-WebSocket-Version",
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version",
+                Rejection::BadKey,
+            ),
+            ("Host: a", "Host: a\r\nContent-Length: 3", Rejection::UnexpectedBody),
+        ] {
+            assert_eq!(verdict(&GOOD.replacen(find, put, 1)), Err(expected), "{find} -> {put}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_found_in_lists_and_in_any_case() {
+        let firefox = GOOD.replace("Connection: Upgrade", "Connection: keep-alive, UPGRADE");
+        assert!(verdict(&firefox.replace("websocket", "WebSocket")).is_ok());
+    }
+}

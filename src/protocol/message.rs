@@ -1,0 +1,428 @@
+//! Frames become messages: order, reassembly, size, UTF-8, and the control frames in between.
+//!
+//! A message whose one frame lies whole in the receive buffer is handed out as a borrow of that
+//! buffer, unmasked in place: the usual case costs no copy and no allocation. Only an unfinished
+//! message owns memory, and only for bytes that have arrived: nothing is ever reserved for a
+//! declared length (CVE-2022-35922). Answers nothing and closes nothing; [`super::endpoint`] does.
+//!
+//! Invariant: what has been taken from the input is never looked at again, and what is left is
+//! less than one frame header or one control frame.
+
+use std::time::Instant;
+
+use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+
+use super::frame::{self, FrameHead, MAX_SHORT, Violation};
+
+/// A message as the application sees it, borrowed from the reactor's receive buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A text message (RFC 6455 5.6).
+    Text(&'a str),
+    /// A binary message.
+    Binary(&'a [u8]),
+}
+
+impl<'a> Message<'a> {
+    /// The payload, whatever its type.
+    #[must_use]
+    pub fn as_bytes(&self) -> &'a [u8] {
+        match self {
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(bytes) => bytes,
+        }
+    }
+}
+
+/// What a Close frame said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CloseFrame<'a> {
+    /// The code; [`CloseCode::Status`] (1005) stands for a frame without one (RFC 6455 7.1.5).
+    pub code: CloseCode,
+    /// The reason, often empty.
+    pub reason: &'a str,
+}
+
+/// One step through the input.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received<'a> {
+    /// A whole message.
+    Message(Message<'a>),
+    /// A ping with its payload, to be echoed (RFC 6455 5.5.2).
+    Ping(&'a [u8]),
+    /// A pong.
+    Pong,
+    /// A Close.
+    Close(CloseFrame<'a>),
+}
+
+/// The receiving half of one connection. Eight bytes while no message is unfinished.
+#[derive(Debug, Default)]
+pub struct Receiver {
+    unfinished: Option<Box<Unfinished>>,
+}
+
+/// A message of which the end has not arrived.
+#[derive(Debug)]
+struct Unfinished {
+    is_text: bool,
+    data: Vec<u8>,
+    /// How much of `data` is known to be UTF-8, if it is text.
+    checked: usize,
+    position: Position,
+    since: Instant,
+}
+
+/// Where the next byte belongs.
+#[derive(Debug)]
+enum Position {
+    /// Between two frames of the message.
+    Boundary,
+    /// In the payload of a frame.
+    Payload { remaining: u64, mask: [u8; 4], is_final: bool },
+}
+
+impl Receiver {
+    /// When the unfinished message began, if there is one.
+    #[must_use]
+    pub fn unfinished_since(&self) -> Option<Instant> {
+        self.unfinished.as_ref().map(|unfinished| unfinished.since)
+    }
+
+    /// Bytes held for an unfinished message.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.unfinished.as_ref().map_or(0, |unfinished| unfinished.data.capacity())
+    }
+
+    /// Takes the next message or control frame from `input[*at..]` and moves `at` behind it;
+    /// `None` when the rest of the input holds no whole one. `assembled` is the reactor's, and
+    /// holds a message that came in pieces for as long as the caller looks at it.
+    ///
+    /// # Errors
+    ///
+    /// The rule that the peer broke, at the first byte that shows it.
+    #[inline]
+    pub fn next<'a>(
+        &mut self,
+        input: &'a mut [u8],
+        at: &mut usize,
+        assembled: &'a mut Vec<u8>,
+        max_size: usize,
+        now: Instant,
+    ) -> Result<Option<Received<'a>>, Violation> {
+        // The commonest frame has a path of its own: final text or binary, masked, under 126
+        // bytes, whole, outside any other message. Everything it could break is excluded by the
+        // pattern, but for the limit (which could be under 126) and UTF-8.
+        if let [first @ (0x81 | 0x82), second @ 0x80..=0xfd, a, b, c, d, ..] = input[*at..] {
+            let start = *at + 6;
+            let length = usize::from(second & 0x7f);
+            let end = start + length;
+            if end <= input.len() && length <= max_size && self.unfinished.is_none() {
+                *at = end;
+                let payload = &mut input[start..end];
+                frame::unmask(payload, [a, b, c, d]);
+                return deliver(first == 0x81, payload).map(Some);
+            }
+        }
+        self.next_of_any_kind(input, at, assembled, max_size, now)
+    }
+
+    fn next_of_any_kind<'a>(
+        &mut self,
+        input: &'a mut [u8],
+        at: &mut usize,
+        assembled: &'a mut Vec<u8>,
+        max_size: usize,
+        now: Instant,
+    ) -> Result<Option<Received<'a>>, Violation> {
+        loop {
+            if let Some(unfinished) = &mut self.unfinished
+                && let Position::Payload { is_final, .. } = unfinished.position
+            {
+                let ended = unfinished.take_payload(&mut input[*at..], at);
+                if ended && is_final {
+                    std::mem::swap(assembled, &mut unfinished.data);
+                    let is_text = unfinished.is_text;
+                    self.unfinished = None;
+                    return deliver(is_text, assembled).map(Some);
+                }
+                unfinished.check_text()?;
+                if !ended {
+                    return Ok(None);
+                }
+                unfinished.position = Position::Boundary;
+            }
+            let Some(head) = frame::decode(&input[*at..])? else { return Ok(None) };
+            let start = *at + head.header_bytes;
+            let available = input.len() - start;
+            match head.opcode {
+                OpCode::Control(control) => {
+                    // `decode` bounds a control frame's length to 125.
+                    let length = head.length as usize;
+                    debug_assert!(length <= MAX_SHORT);
+                    if available < length {
+                        return Ok(None);
+                    }
+                    *at = start + length;
+                    let payload = &mut input[start..start + length];
+                    frame::unmask(payload, head.mask);
+                    return take_control(control, payload).map(Some);
+                }
+                OpCode::Data(kind) => {
+                    self.check_order_and_size(kind, &head, max_size)?;
+                    if self.unfinished.is_none()
+                        && head.is_final
+                        && head.length <= available as u64
+                    {
+                        *at = start + head.length as usize;
+                        let payload = &mut input[start..*at];
+                        frame::unmask(payload, head.mask);
+                        return deliver(kind == Data::Text, payload).map(Some);
+                    }
+                    *at = start;
+                    let unfinished = self.unfinished.get_or_insert_with(|| {
+                        Box::new(Unfinished {
+                            is_text: kind == Data::Text,
+                            data: Vec::new(),
+                            checked: 0,
+                            position: Position::Boundary,
+                            since: now,
+                        })
+                    });
+                    unfinished.position = Position::Payload {
+                        remaining: head.length,
+                        mask: head.mask,
+                        is_final: head.is_final,
+                    };
+                }
+            }
+        }
+    }
+
+    fn check_order_and_size(
+        &self,
+        kind: Data,
+        head: &FrameHead,
+        max_size: usize,
+    ) -> Result<(), Violation> {
+        let so_far = match (&self.unfinished, kind) {
+            (None, Data::Continue) => return Err(Violation::LoneContinuation),
+            (None, _) => 0,
+            (Some(unfinished), Data::Continue) => unfinished.data.len(),
+            (Some(_), _) => return Err(Violation::InterleavedMessage),
+        };
+        // Compared as u64 and subtracted from what is left: a declared length of nearly 2^63
+        // cannot overflow (CVE-2020-27813).
+        if head.length > (max_size - so_far.min(max_size)) as u64 {
+            return Err(Violation::TooBig);
+        }
+        Ok(())
+    }
+}
+
+impl Unfinished {
+    /// Moves what is there of the current frame's payload to `data`; true at the frame's end.
+    fn take_payload(&mut self, input: &mut [u8], at: &mut usize) -> bool {
+        let Position::Payload { remaining, mask, .. } = &mut self.position else { return true };
+        let taken = usize::try_from(*remaining).unwrap_or(usize::MAX).min(input.len());
+        let payload = &mut input[..taken];
+        // In place first, while the bytes are in the cache, then one copy.
+        frame::unmask(payload, *mask);
+        // Growth doubles, as Vec's own would, but never passes what the frame declared.
+        let room = self.data.capacity() - self.data.len();
+        if room < taken {
+            let doubled = self.data.len().max(taken);
+            let bounded = usize::try_from(*remaining).map_or(doubled, |rest| doubled.min(rest));
+            self.data.reserve_exact(bounded);
+        }
+        self.data.extend_from_slice(payload);
+        *mask = frame::rotated(*mask, taken);
+        *remaining -= taken as u64;
+        *at += taken;
+        *remaining == 0
+    }
+
+    /// RFC 6455 8.1, at the first wrong byte: what has arrived must be the beginning of UTF-8.
+    fn check_text(&mut self) -> Result<(), Violation> {
+        if !self.is_text {
+            return Ok(());
+        }
+        match std::str::from_utf8(&self.data[self.checked..]) {
+            Ok(_) => self.checked = self.data.len(),
+            Err(error) if error.error_len().is_none() => self.checked += error.valid_up_to(),
+            Err(_) => return Err(Violation::NotUtf8),
+        }
+        Ok(())
+    }
+}
+
+#[inline]
+fn deliver(is_text: bool, payload: &[u8]) -> Result<Received<'_>, Violation> {
+    Ok(Received::Message(if is_text {
+        Message::Text(std::str::from_utf8(payload).map_err(|_| Violation::NotUtf8)?)
+    } else {
+        Message::Binary(payload)
+    }))
+}
+
+fn take_control(control: Control, payload: &[u8]) -> Result<Received<'_>, Violation> {
+    Ok(match control {
+        Control::Ping => Received::Ping(payload),
+        Control::Pong => Received::Pong,
+        // `decode` refuses the reserved ones, so this is Close.
+        Control::Close | Control::Reserved(_) => Received::Close(close_frame(payload)?),
+    })
+}
+
+/// RFC 6455 5.5.1 and 7.4: nothing, or a code that may be sent and a UTF-8 reason.
+fn close_frame(payload: &[u8]) -> Result<CloseFrame<'_>, Violation> {
+    match payload {
+        [] => Ok(CloseFrame { code: CloseCode::Status, reason: "" }),
+        [_] => Err(Violation::BadCloseCode),
+        [high, low, reason @ ..] => {
+            let code = CloseCode::from(u16::from_be_bytes([*high, *low]));
+            if !code.is_allowed() {
+                return Err(Violation::BadCloseCode);
+            }
+            let reason = std::str::from_utf8(reason).map_err(|_| Violation::NotUtf8)?;
+            Ok(CloseFrame { code, reason })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 1000;
+
+    fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mask = [7, 77, 177, 200];
+        let mut bytes = vec![first];
+        match payload.len() {
+            short @ 0..=125 => bytes.push(0x80 | short as u8),
+            medium @ 126..=0xffff => {
+                bytes.push(0x80 | 126);
+                bytes.extend_from_slice(&(medium as u16).to_be_bytes());
+            }
+            long => {
+                bytes.push(0x80 | 127);
+                bytes.extend_from_slice(&(long as u64).to_be_bytes());
+            }
+        }
+        bytes.extend_from_slice(&mask);
+        let start = bytes.len();
+        bytes.extend_from_slice(payload);
+        frame::unmask(&mut bytes[start..], mask);
+        bytes
+    }
+
+    /// Feeds the stream in the given pieces, as a connection would, and prints what came out.
+    fn outcome<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Vec<String> {
+        let mut receiver = Receiver::default();
+        let mut assembled = Vec::new();
+        let mut seen = Vec::new();
+        let mut tail = Vec::new();
+        let now = Instant::now();
+        for piece in pieces {
+            tail.extend_from_slice(piece);
+            let mut at = 0;
+            loop {
+                match receiver.next(&mut tail, &mut at, &mut assembled, MAX, now) {
+                    Ok(Some(Received::Close(close))) => {
+                        seen.push(format!("close {} {:?}", u16::from(close.code), close.reason));
+                        return seen;
+                    }
+                    Ok(Some(received)) => seen.push(format!("{received:?}")),
+                    Ok(None) => break,
+                    Err(violation) => {
+                        seen.push(format!("{violation:?}"));
+                        return seen;
+                    }
+                }
+            }
+            tail.drain(..at);
+            assert!(tail.len() < frame::MAX_HEADER + MAX_SHORT, "the tail stays small");
+        }
+        seen
+    }
+
+    fn a_conversation() -> Vec<u8> {
+        let mut stream = client_frame(0x81, "héllo".as_bytes());
+        stream.extend(client_frame(0x82, &[0; 200]));
+        stream.extend(client_frame(0x01, "split é".as_bytes()));
+        stream.extend(client_frame(0x89, b"in between"));
+        stream.extend(client_frame(0x00, b""));
+        stream.extend(client_frame(0x80, b"!"));
+        stream.extend(client_frame(0x8a, b""));
+        stream.extend(client_frame(0x81, b""));
+        stream.extend(client_frame(0x88, &[0x03, 0xe8, b'b', b'y', b'e']));
+        stream
+    }
+
+    #[test]
+    fn the_same_messages_wherever_the_stream_is_cut() {
+        let stream = a_conversation();
+        let whole = outcome([&stream[..]]);
+        assert_eq!(whole.len(), 7);
+        assert_eq!(whole[3], r#"Message(Text("split é!"))"#);
+        assert_eq!(whole[6], "close 1000 \"bye\"");
+        for cut in 0..=stream.len() {
+            let (left, right) = stream.split_at(cut);
+            assert_eq!(outcome([left, right]), whole, "cut at {cut}");
+        }
+        assert_eq!(outcome(stream.chunks(1)), whole, "byte by byte");
+    }
+
+    #[test]
+    fn every_rule_bites_wherever_the_stream_is_cut() {
+        let text = |bytes: &[u8]| client_frame(0x81, bytes);
+        let mut euro_broken = client_frame(0x01, &[0xe2, 0x82]);
+        euro_broken.extend(client_frame(0x80, &[0x28]));
+        let mut interleaved = client_frame(0x01, b"a");
+        interleaved.extend(client_frame(0x81, b"b"));
+        let mut sum_too_big = client_frame(0x02, &[0; 600]);
+        sum_too_big.extend(client_frame(0x80, &[0; 401]));
+        for (stream, expected) in [
+            (text(&[0xff]), "NotUtf8"),
+            (text(&[0xc0, 0x80]), "NotUtf8"),
+            (text(&[0xed, 0xa0, 0x80]), "NotUtf8"),
+            (text(&[0xe2, 0x82]), "NotUtf8"),
+            (euro_broken, "NotUtf8"),
+            (interleaved, "InterleavedMessage"),
+            (client_frame(0x80, b"a"), "LoneContinuation"),
+            (client_frame(0x82, &[0; 1001]), "TooBig"),
+            (sum_too_big, "TooBig"),
+            (client_frame(0x88, &[3]), "BadCloseCode"),
+            (client_frame(0x88, &1005u16.to_be_bytes()), "BadCloseCode"),
+            (client_frame(0x88, &[0x03, 0xe8, 0xff]), "NotUtf8"),
+        ] {
+            for cut in 0..=stream.len() {
+                let (left, right) = stream.split_at(cut);
+                assert_eq!(outcome([left, right]), [expected], "{stream:x?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_text_is_seen_before_its_frame_ends() {
+        let stream = client_frame(0x81, &[b"abc\xffdef".as_slice(), &[b'x'; 90]].concat());
+        assert_eq!(outcome([&stream[..10]]), ["NotUtf8"]);
+        assert_eq!(outcome([&stream[..9]]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_declared_length_reserves_nothing() {
+        let mut receiver = Receiver::default();
+        let mut header = vec![0x82, 0xff];
+        header.extend_from_slice(&(1u64 << 29).to_be_bytes());
+        header.extend_from_slice(&[0; 4]);
+        let (mut at, mut assembled) = (0, Vec::new());
+        let now = Instant::now();
+        let next = receiver.next(&mut header, &mut at, &mut assembled, 1 << 30, now);
+        assert_eq!(next, Ok(None));
+        assert_eq!(receiver.held_bytes(), 0);
+        assert_eq!(receiver.unfinished_since(), Some(now));
+    }
+}

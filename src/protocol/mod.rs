@@ -1,0 +1,13 @@
+//! The protocol without its sockets: bytes and `Instant`s in; bytes, events and a deadline out.
+//!
+//! Nothing here does I/O, reads a clock or knows that connections come in thousands, so all of it
+//! is tested with literal bytes: whole, byte by byte, and cut at every position. In reading order:
+//! [`head`] and [`handshake`] turn a request into an open connection, [`frame`] and [`message`]
+//! turn bytes into messages, [`endpoint`] is the state machine around both and the only face that
+//! the rest of the crate drives.
+
+pub mod endpoint;
+pub mod frame;
+pub mod handshake;
+pub mod head;
+pub mod message;
