@@ -245,12 +245,17 @@ impl Config {
             }
         };
         let millisecond = Duration::from_millis(1);
-        for (option, value) in [
-            ("ws-ping-interval", self.ws_ping_interval),
-            ("ws-ping-timeout", self.ws_ping_timeout),
-        ] {
+        for (option, value) in
+            [("ws-ping-interval", self.ws_ping_interval), ("ws-ping-timeout", self.ws_ping_timeout)]
+        {
             if let Some(value) = value {
-                bounded(option, value, millisecond, day, "0 or a time from 0.001 to 86400 seconds")?;
+                bounded(
+                    option,
+                    value,
+                    millisecond,
+                    day,
+                    "0 or a time from 0.001 to 86400 seconds",
+                )?;
             }
         }
         bounded(

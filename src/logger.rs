@@ -3,8 +3,9 @@
 //! It limits no rate and chooses no words; the library does. `main.rs` installs it, once; the
 //! `log` macros call it from any thread; one thread of its own writes.
 //!
-//! Invariant: only the writer thread touches stderr, so nothing that stderr does (a full pipe, a
-//! closed one) reaches the thread that logs. A line is written whole, or it is counted as dropped.
+//! Invariant: while the server runs, the writer thread alone touches stderr, so nothing that stderr
+//! does (a full pipe, a closed one) reaches the thread that logs. A line is written whole, or it is
+//! counted as dropped.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -26,12 +27,15 @@ use simple_logger::SimpleLogger;
 /// one MiB.
 const QUEUE_LINES: usize = 8192;
 
-/// Bytes of one message, and of one value behind it; the rest is cut. It bounds what a stuck
-/// stderr can hold in memory, at 8192 lines of it.
+/// Bytes of one message, and of one value behind it; the rest is cut. So the messages that wait
+/// for a stuck stderr hold at most 32 MiB, whatever peers send.
 const TEXT_BYTES: usize = 4096;
 
 /// Pause before a stderr in non-blocking mode (a shared terminal or pipe can be) is tried again.
 const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Whom the lines come from that no module of the library logs.
+const TARGET: &str = "revolve";
 
 /// Time that a caller of [`log::Log::flush`] waits for the writer at most.
 pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -103,8 +107,8 @@ pub(crate) fn log_panics() {
         let thread = thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         match panic.location() {
-            Some(place) => log::error!(thread; "panic at {place}: {text}"),
-            None => log::error!(thread; "panic: {text}"),
+            Some(place) => log::error!(target: TARGET, thread; "panic at {place}: {text}"),
+            None => log::error!(target: TARGET, thread; "panic: {text}"),
         }
     }));
 }
@@ -200,9 +204,7 @@ impl fmt::Write for Cut {
         }
         let end = (0..=room).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
         self.0.push_str(&text[..end]);
-        // Reaches over the limit in any case, so that nothing can follow it.
         self.0.push('…');
-        self.0.extend(std::iter::repeat_n('.', TEXT_BYTES.saturating_sub(self.0.len())));
         Err(fmt::Error)
     }
 }
@@ -238,8 +240,12 @@ impl<'kvs> VisitSource<'kvs> for Fields {
             Format::Json => {
                 self.text.push(',');
                 // An object has each key once, and these four are ours.
-                let taken = matches!(key, "time" | "level" | "message" | "target");
-                push_json(&mut self.text, &Cow::from(if taken { format!("{key}_") } else { key.to_owned() }));
+                match key {
+                    "time" | "level" | "message" | "target" => {
+                        push_json(&mut self.text, &format!("{key}_"));
+                    }
+                    _ => push_json(&mut self.text, key),
+                }
                 self.text.push(':');
             }
             Format::Text => {
@@ -302,16 +308,16 @@ impl<W: Write> Writer<W> {
         IS_WRITER.set(true);
         for mail in mails {
             match mail {
-                Mail::Line(line) if self.write(&line).is_err() => {
-                    self.dropped.fetch_add(1, Ordering::Relaxed);
-                }
-                // Told when stderr takes lines again and has caught up: once a jam, not once a line.
-                Mail::Line(_) if mails.is_empty() => self.tell_drops(),
-                Mail::Line(_) => {}
-                Mail::Flush(written) => {
-                    // A full or closed answer channel: who asked has stopped waiting.
-                    let _ = written.try_send(());
-                }
+                Mail::Line(line) => match self.write(&line) {
+                    // Told when stderr has caught up: once a jam, not once a line.
+                    Ok(()) if mails.is_empty() => self.tell_drops(),
+                    Ok(()) => {}
+                    Err(_) => {
+                        self.dropped.fetch_add(1, Ordering::Relaxed);
+                    }
+                },
+                // Who asked may have stopped waiting.
+                Mail::Flush(written) => written.try_send(()).unwrap_or_default(),
             }
         }
     }
@@ -326,7 +332,7 @@ impl<W: Write> Writer<W> {
         let line = Line {
             time: SystemTime::now(),
             level: Level::Warn,
-            target: Cow::Borrowed("revolve"),
+            target: Cow::Borrowed(TARGET),
             message: Cow::Owned(format!("{new} log lines dropped: stderr did not take them")),
             fields: String::new(),
         };
@@ -471,4 +477,221 @@ fn push_json(out: &mut String, text: &str) {
         }
     }
     out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so many bytes, then fails in the way given, once; then takes all.
+    struct Fails(Vec<u8>, usize, Option<io::ErrorKind>);
+
+    impl Write for Fails {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let room = bytes.len().min(self.1.saturating_sub(self.0.len()));
+            match self.2 {
+                Some(_) if room > 0 => {
+                    self.0.extend_from_slice(&bytes[..room]);
+                    Ok(room)
+                }
+                Some(kind) => {
+                    self.2 = None;
+                    Err(kind.into())
+                }
+                None => {
+                    self.0.extend_from_slice(bytes);
+                    Ok(bytes.len())
+                }
+            }
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn line(message: &'static str) -> Line {
+        Line {
+            time: SystemTime::UNIX_EPOCH + Duration::from_micros(1_796_040_000_123_456),
+            level: Level::Info,
+            target: Cow::Borrowed("revolve"),
+            message: Cow::Borrowed(message),
+            fields: String::new(),
+        }
+    }
+
+    fn json(line: &Line) -> String {
+        let mut out = String::new();
+        push_json_line(&mut out, line);
+        out
+    }
+
+    fn logger(format: Format, lines: usize) -> (Logger, Receiver<Mail>) {
+        let (mails, incoming) = bounded(lines);
+        let queue = LogQueue { mails, dropped: Arc::default() };
+        (Logger { queue, level: LevelFilter::Info, format }, incoming)
+    }
+
+    /// What becomes of one record on its way to the writer.
+    fn fields(format: Format, pairs: &[(&str, Value<'_>)]) -> String {
+        let record = Record::builder().args(format_args!("m")).key_values(&pairs).build();
+        Line::new(&record, format).fields
+    }
+
+    fn escaped(text: &str) -> String {
+        let mut out = String::new();
+        push_escaped(&mut out, text);
+        out
+    }
+
+    #[test]
+    fn a_json_line_is_one_object_with_time_level_message_target() {
+        let expected = concat!(
+            r#"{"time":"2026-11-30T12:00:00.123456Z","level":"INFO","#,
+            r#""message":"two \"words\"","target":"revolve"}"#,
+            "\n"
+        );
+        assert_eq!(json(&line("two \"words\"")), expected);
+    }
+
+    #[test]
+    fn json_escapes_all_that_is_not_shown() {
+        let mut out = String::new();
+        push_json(
+            &mut out,
+            "\0\u{8}\t\n\r\u{1b}[31m\u{7f}\u{85}\u{9f}\u{2028}\u{2029}\u{202e}\\\" é😀",
+        );
+        assert_eq!(
+            out,
+            concat!(
+                r#""\u0000\u0008\t\n\r\u001b[31m\u007f\u0085\u009f"#,
+                r#"\u2028\u2029\u202e\\\" é😀""#
+            )
+        );
+        for c in (0..=0x10_ffff).filter_map(char::from_u32) {
+            out.clear();
+            push_json(&mut out, c.encode_utf8(&mut [0; 4]));
+            assert!(!out.contains(|c: char| c.is_control()), "{out:?}");
+        }
+    }
+
+    #[test]
+    fn key_values_keep_their_type_in_json() {
+        let pairs = [
+            ("connection", Value::from(u64::MAX)),
+            ("delta", Value::from(-3_i32)),
+            ("seconds", Value::from(0.25)),
+            ("rate", Value::from(f64::NAN)),
+            ("resumed", Value::from(true)),
+            ("session", Value::from("a\"b\n")),
+            ("none", Value::null()),
+            ("time", Value::from(1)),
+            ("large", Value::from_display(&u128::MAX)),
+        ];
+        assert_eq!(
+            fields(Format::Json, &pairs),
+            concat!(
+                r#","connection":18446744073709551615,"delta":-3,"seconds":0.25,"rate":"NaN""#,
+                r#","resumed":true,"session":"a\"b\n","none":null,"time_":1"#,
+                r#","large":"340282366920938463463374607431768211455""#
+            )
+        );
+    }
+
+    #[test]
+    fn key_values_stand_behind_a_text_message_and_cannot_forge_another() {
+        let pairs = [
+            ("connection", Value::from(7)),
+            ("path", Value::from("/ws/chat/?a=1\\u{1b}")),
+            ("agent", Value::from("x code=1000 \"\\\u{1b}")),
+            ("empty", Value::from("")),
+        ];
+        assert_eq!(
+            fields(Format::Text, &pairs),
+            concat!(
+                r#" connection=7 path=/ws/chat/?a=1\u{1b}"#,
+                r#" agent="x code=1000 \"\\\u{1b}" empty="""#
+            )
+        );
+    }
+
+    #[test]
+    fn text_escapes_what_steers_a_terminal_and_leaves_backslashes() {
+        assert_eq!(escaped("a\nb\u{1b}[2J\u{9b}\u{2029}"), r"a\nb\u{1b}[2J\u{9b}\u{2029}");
+        assert_eq!(escaped(r"C:\x \u{1b} é"), r"C:\x \u{1b} é");
+    }
+
+    #[test]
+    fn a_full_queue_counts_and_does_not_wait() {
+        let (logger, incoming) = logger(Format::Text, 2);
+        let begun = Instant::now();
+        for _ in 0..5 {
+            logger.log(&Record::builder().level(Level::Info).args(format_args!("m")).build());
+        }
+        assert!(!logger.queue.flush(Duration::from_millis(20)), "nobody writes");
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert_eq!(logger.queue.dropped().load(Ordering::Relaxed), 3);
+        drop(incoming);
+        logger.log(&Record::builder().level(Level::Info).args(format_args!("m")).build());
+        assert_eq!(logger.queue.dropped().load(Ordering::Relaxed), 4);
+        assert!(!logger.queue.flush(Duration::from_secs(60)), "nobody ever will");
+    }
+
+    #[test]
+    fn a_record_below_the_level_goes_nowhere() {
+        let (logger, incoming) = logger(Format::Text, 2);
+        logger.log(&Record::builder().level(Level::Debug).args(format_args!("m")).build());
+        assert!(incoming.is_empty());
+    }
+
+    #[test]
+    fn a_message_is_cut_at_a_character() {
+        for odd in ["", "x", "xx"] {
+            let text = format!("{odd}{}", "€".repeat(TEXT_BYTES));
+            let cut = Cut::from(&format_args!("{text}{text}"));
+            assert!((TEXT_BYTES..TEXT_BYTES + 4).contains(&cut.len()), "{}", cut.len());
+            assert!(cut.ends_with("€…") && text.starts_with(&cut[..cut.len() - 3]));
+        }
+        assert_eq!(Cut::from(&"x".repeat(TEXT_BYTES)).len(), TEXT_BYTES);
+    }
+
+    #[test]
+    fn flush_waits_for_what_was_logged_before_it() {
+        let (logger, incoming) = logger(Format::Json, 16);
+        let (dropped, sink) = (logger.queue.dropped(), Fails(Vec::new(), 0, None));
+        let writer = Writer::new(sink, Format::Json, LevelFilter::Info, dropped);
+        let thread = thread::spawn(move || writer.run(&incoming));
+        logger.log(&Record::builder().level(Level::Info).args(format_args!("m")).build());
+        assert!(logger.queue.flush(Duration::from_secs(60)));
+        drop(logger);
+        thread.join().expect("the writer ends with its queue");
+    }
+
+    #[test]
+    fn a_failed_write_is_counted_told_once_and_does_not_tear_the_next_line() {
+        let (logger, incoming) = logger(Format::Json, 16);
+        for _ in 0..3 {
+            logger.queue.offer(line("m"));
+        }
+        let dropped = logger.queue.dropped();
+        drop(logger);
+        let mut sink = Fails(Vec::new(), 9, Some(io::ErrorKind::BrokenPipe));
+        Writer::new(&mut sink, Format::Json, LevelFilter::Info, Arc::clone(&dropped))
+            .run(&incoming);
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+        let written = String::from_utf8(sink.0).expect("UTF-8");
+        let lines: Vec<&str> = written.lines().collect();
+        assert_eq!(lines[0], r#"{"time":""#);
+        assert_eq!(format!("{}\n", lines[1]), json(&line("m")));
+        assert_eq!(format!("{}\n", lines[2]), json(&line("m")));
+        assert!(lines[3].contains(r#""message":"1 log lines dropped:"#), "{written}");
+        assert_eq!(lines.len(), 4);
+    }
+
+    #[test]
+    fn a_stderr_that_would_block_is_waited_for() {
+        let mut sink = Fails(Vec::new(), 9, Some(io::ErrorKind::WouldBlock));
+        let mut writer = Writer::new(&mut sink, Format::Json, LevelFilter::Info, Arc::default());
+        assert!(writer.write(&line("m")).is_ok());
+        assert_eq!(sink.0, json(&line("m")).into_bytes());
+    }
 }

@@ -62,13 +62,26 @@ enum Liveness {
 #[derive(Debug)]
 pub enum Closing {
     /// Our Close is on its way; the peer's is read for until then (RFC 6455 7.1.1).
-    AwaitingEcho { receiver: Receiver, by: Instant },
+    AwaitingEcho {
+        /// Reads on: data still in flight comes before the Close.
+        receiver: Receiver,
+        /// When waiting ends.
+        by: Instant,
+    },
     /// Nothing more will be said or heard: what is queued leaves, then our half of the stream.
-    Flushing { by: Instant },
+    Flushing {
+        /// When waiting for the peer to take it ends.
+        by: Instant,
+    },
     /// Our half is closed. What still arrives is thrown away, within bounds, so that closing the
     /// socket finds no unread byte, which would make the kernel send a reset that may overtake
     /// our last words.
-    Lingering { by: Instant, bytes_left: usize },
+    Lingering {
+        /// When it ends.
+        by: Instant,
+        /// How much more is thrown away.
+        bytes_left: usize,
+    },
 }
 
 /// What an open connection's input held next.

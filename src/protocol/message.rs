@@ -171,9 +171,7 @@ impl Receiver {
                 }
                 OpCode::Data(kind) => {
                     self.check_order_and_size(kind, &head, max_size)?;
-                    if self.unfinished.is_none()
-                        && head.is_final
-                        && head.length <= available as u64
+                    if self.unfinished.is_none() && head.is_final && head.length <= available as u64
                     {
                         *at = start + head.length as usize;
                         let payload = &mut input[start..*at];

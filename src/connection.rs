@@ -1,0 +1,328 @@
+//! One stream, one endpoint, and what is known of their readiness.
+//!
+//! [`Connection::fill`] and [`Connection::flush`] are the only places that read and write a
+//! socket. Neither loops until the kernel is tired: each stops at its share, and what it leaves
+//! behind is written down in [`Inbound`], in `writable` and, for the whole visit, in [`Rest`].
+//! Decides nothing about protocol or sessions; the shard does.
+//!
+//! Invariant: a connection never rests without a waker (the table at [`Rest`]).
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::time::Instant;
+
+use crate::config::Config;
+use crate::out_buffer::{BufferPool, OutBuffer};
+use crate::protocol::endpoint::Endpoint;
+use crate::session::SessionSlot;
+use crate::timer::Tick;
+use crate::token::ConnectionId;
+
+/// What a connection needs of a socket; in tests, of a script.
+pub trait Stream: io::Read + io::Write {
+    /// Ends our half of the stream; the peer's goes on.
+    ///
+    /// # Errors
+    ///
+    /// When the socket is gone.
+    fn half_close(&mut self) -> io::Result<()>;
+}
+
+impl Stream for mio::net::TcpStream {
+    fn half_close(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+/// Why a connection stopped, and so what brings it back. Edge-triggered readiness is lost if one
+/// stops early and forgets it; therefore every stop yields one of these, and each has exactly one
+/// waker. A deadline stands behind every one but `Ended`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// The socket said `WouldBlock`, or gave a short read: the kernel's next edge.
+    Blocked,
+    /// Its share of the turn is used up: the ready queue, next turn.
+    Spent,
+    /// Its backlog is above the high-water mark, and we do not read: its own flush, when the
+    /// socket takes bytes again and the backlog falls below the low-water mark.
+    Throttled,
+    /// Closed, failed or timed out: the reaper, at the end of this turn.
+    Ended,
+}
+
+/// What is known of the stream's reading side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inbound {
+    /// Nothing there; an edge will tell.
+    Drained,
+    /// An edge said there is something, and no short read has said otherwise since.
+    Readable,
+    /// The same, and the peer's FIN is already behind it: a short read does not mean drained, for
+    /// there will be no further edge.
+    Final,
+    /// The FIN has been read.
+    Ended,
+}
+
+/// What a connection has to do with a session.
+#[derive(Debug, Clone, Copy)]
+pub enum Attachment {
+    /// It has not upgraded.
+    Never,
+    /// It is open, and speaks for this one.
+    Live(LiveSession),
+    /// It was open.
+    Former,
+}
+
+/// The session of an open connection.
+#[derive(Debug, Clone, Copy)]
+pub struct LiveSession {
+    /// Where the session is.
+    pub slot: SessionSlot,
+    /// Whether it was there before.
+    pub is_resumed: bool,
+    /// When the WebSocket opened.
+    pub since: Instant,
+    /// Messages received so far.
+    pub messages: u64,
+    /// Bytes of frames taken so far.
+    pub bytes_in: u64,
+    /// Bytes queued before the first frame of ours, which are not the WebSocket's.
+    pub bytes_out_before: u64,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection<S> {
+    stream: S,
+    /// Its name.
+    pub id: ConnectionId,
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+    /// The protocol's state.
+    pub endpoint: Endpoint,
+    /// The session, while the WebSocket is open.
+    pub attachment: Attachment,
+    /// What waits for the socket.
+    pub backlog: OutBuffer,
+    /// Bytes read and not yet taken: an incomplete head or frame header, or what a used-up share
+    /// left.
+    tail: Option<Box<[u8]>>,
+    inbound: Inbound,
+    writable: bool,
+    /// Why it last stopped.
+    pub rest: Rest,
+    /// The tick of its live entry in the timer wheel.
+    pub alarm: Option<Tick>,
+    /// Bytes read.
+    pub bytes_in: u64,
+    /// Bytes queued.
+    pub bytes_out: u64,
+}
+
+impl<S: Stream> Connection<S> {
+    /// A connection that has yet to send its first request.
+    #[must_use]
+    pub fn new(stream: S, id: ConnectionId, peer: SocketAddr, deadline: Instant) -> Self {
+        Connection {
+            stream,
+            id,
+            peer,
+            endpoint: Endpoint::new(deadline),
+            attachment: Attachment::Never,
+            backlog: OutBuffer::default(),
+            tail: None,
+            inbound: Inbound::Drained,
+            // True of every fresh socket; if not, the first write will tell.
+            writable: true,
+            rest: Rest::Blocked,
+            alarm: None,
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+
+    /// Takes note of an edge. Acting on it is for the turn.
+    pub fn note(&mut self, readable: bool, writable: bool, read_closed: bool) {
+        self.writable |= writable;
+        self.inbound = match self.inbound {
+            Inbound::Ended => Inbound::Ended,
+            Inbound::Final => Inbound::Final,
+            _ if read_closed => Inbound::Final,
+            _ if readable => Inbound::Readable,
+            before => before,
+        };
+    }
+
+    /// What is known of the reading side.
+    #[must_use]
+    pub fn inbound(&self) -> Inbound {
+        self.inbound
+    }
+
+    /// Whether the socket took all that it was last offered.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Whether bytes were read that nobody has taken yet.
+    #[must_use]
+    pub fn has_tail(&self) -> bool {
+        self.tail.is_some()
+    }
+
+    /// The stream, to register it.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// Puts the tail and what the socket has behind it into `buffer`, with one read at most;
+    /// returns how many bytes stand there.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection: a reset, mostly.
+    pub fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let kept = match self.tail.take() {
+            Some(tail) => {
+                buffer[..tail.len()].copy_from_slice(&tail);
+                tail.len()
+            }
+            None => 0,
+        };
+        if kept == buffer.len() || matches!(self.inbound, Inbound::Drained | Inbound::Ended) {
+            return Ok(kept);
+        }
+        let room = &mut buffer[kept..];
+        let offered = room.len();
+        match self.stream.read(room) {
+            Ok(0) => self.inbound = Inbound::Ended,
+            Ok(count) => {
+                self.bytes_in += count as u64;
+                // A short read means drained: no second one just to hear `WouldBlock`.
+                if count < offered && self.inbound == Inbound::Readable {
+                    self.inbound = Inbound::Drained;
+                }
+                return Ok(kept + count);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.inbound = Inbound::Drained;
+            }
+            // The visit ends with `inbound` still readable, so it comes again.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(kept)
+    }
+
+    /// Keeps what is left of the input for the next visit.
+    pub fn keep(&mut self, rest: &[u8]) {
+        debug_assert!(self.tail.is_none());
+        if !rest.is_empty() {
+            self.tail = Some(rest.into());
+        }
+    }
+
+    /// Sends, as far as the socket takes it now; the rest joins the backlog.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection.
+    pub fn send(&mut self, bytes: &[u8], now: Instant, pool: &mut BufferPool) -> io::Result<()> {
+        self.bytes_out += bytes.len() as u64;
+        let mut sent = 0;
+        if self.writable && self.backlog.is_empty() && !bytes.is_empty() {
+            sent = self.write(bytes)?;
+        }
+        self.backlog.push(&bytes[sent..], now, pool);
+        Ok(())
+    }
+
+    /// Writes from the backlog until it is empty, the socket is full, or `share` bytes have left.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection.
+    pub fn flush(
+        &mut self,
+        mut share: usize,
+        now: Instant,
+        pool: &mut BufferPool,
+    ) -> io::Result<()> {
+        while self.writable && share > 0 && !self.backlog.is_empty() {
+            let front = self.backlog.front();
+            let offered = &front[..front.len().min(share)];
+            // `write` needs the whole connection, and the backlog is a part of it.
+            let count = write_once(&mut self.stream, offered, &mut self.writable)?;
+            share -= count;
+            self.backlog.advance(count, now, pool);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write_once(&mut self.stream, bytes, &mut self.writable)
+    }
+
+    /// When the shard has to look at this connection, whatever happens.
+    #[must_use]
+    pub fn deadline(&self, config: &Config) -> Option<Instant> {
+        let stall = self.backlog.stalled_since().map(|since| since + config.limits.send_stall);
+        match (self.endpoint.deadline(config), stall) {
+            // While we do not read, a pong could not be seen, nor the end of a message.
+            (Some(_), Some(stall))
+                if self.rest == Rest::Throttled && matches!(self.endpoint, Endpoint::Open(_)) =>
+            {
+                Some(stall)
+            }
+            (Some(protocol), Some(stall)) => Some(protocol.min(stall)),
+            (protocol, stall) => protocol.or(stall),
+        }
+    }
+
+    /// Lets go of the session, if it has one.
+    pub fn detach(&mut self) -> Option<LiveSession> {
+        let Attachment::Live(session) = self.attachment else { return None };
+        self.attachment = Attachment::Former;
+        Some(session)
+    }
+
+    /// Whether it is, or was, a WebSocket.
+    #[must_use]
+    pub fn has_upgraded(&self) -> bool {
+        !matches!(self.attachment, Attachment::Never)
+    }
+
+    /// Whether it waits for a request and owes no response.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Handshaking(_)) && self.backlog.is_empty()
+    }
+
+    /// Everything a hand-over takes along; the rest of the connection is dropped.
+    #[must_use]
+    pub fn into_parts(self) -> (S, Vec<u8>) {
+        (self.stream, self.backlog.front().to_vec())
+    }
+}
+
+/// One `write`, and what it says of the socket. A short one means full, as `WouldBlock` does: the
+/// kernel has taken note that we want an edge.
+fn write_once<S: Stream>(stream: &mut S, bytes: &[u8], writable: &mut bool) -> io::Result<usize> {
+    match stream.write(bytes) {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Ok(count) => {
+            *writable = count == bytes.len();
+            Ok(count)
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            *writable = false;
+            Ok(0)
+        }
+        // Still writable: the flush loop, or the next visit, tries again.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        Err(error) => Err(error),
+    }
+}

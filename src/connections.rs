@@ -1,0 +1,80 @@
+//! The slab of connections: ids to connections and back, and no way to reach a slot's former
+//! tenant.
+//!
+//! Called by the shard.
+//!
+//! Invariant: an id finds the connection it was made for, or nothing.
+
+use std::num::NonZeroU32;
+
+use slab::Slab;
+
+use crate::connection::{Connection, Stream};
+use crate::token::ConnectionId;
+
+/// All connections of one reactor.
+#[derive(Debug)]
+pub struct Connections<S> {
+    slab: Slab<Connection<S>>,
+    generation: NonZeroU32,
+}
+
+impl<S> Default for Connections<S> {
+    fn default() -> Self {
+        Connections { slab: Slab::new(), generation: NonZeroU32::MIN }
+    }
+}
+
+impl<S: Stream> Connections<S> {
+    /// Adds the connection that `make` makes of its id.
+    pub fn insert(&mut self, make: impl FnOnce(ConnectionId) -> Connection<S>) -> ConnectionId {
+        let entry = self.slab.vacant_entry();
+        // A process has far fewer than 2^32 descriptors.
+        let id = ConnectionId { index: entry.key() as u32, generation: self.generation };
+        // After 2^32 connections generations come round; none of that age is still referred to.
+        self.generation = self.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        entry.insert(make(id));
+        id
+    }
+
+    /// The connection called `id`, unless it has gone.
+    #[inline]
+    pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection<S>> {
+        self.slab.get_mut(id.index as usize).filter(|connection| connection.id == id)
+    }
+
+    /// Takes it out.
+    pub fn remove(&mut self, id: ConnectionId) -> Option<Connection<S>> {
+        self.get_mut(id)?;
+        self.slab.try_remove(id.index as usize)
+    }
+
+    /// Who lives in a slot now.
+    #[must_use]
+    pub fn tenant(&self, index: usize) -> Option<ConnectionId> {
+        self.slab.get(index).map(|connection| connection.id)
+    }
+
+    /// One more than the highest slot in use: where a walk over the slots ends.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slab.iter().next_back().map_or(0, |(index, _)| index + 1)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Connection<S>> {
+        self.slab.iter().map(|(_, connection)| connection)
+    }
+}

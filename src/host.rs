@@ -1,0 +1,62 @@
+//! What a shard asks of its surroundings: every effect that is not the reading and writing of a
+//! stream.
+//!
+//! The reactor implements it over the kernel; the simulation over a script. So a shard has no
+//! poll, no listener, no channel and no random generator of its own, and a seed decides all that
+//! happens to it.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::connection::Stream;
+use crate::mailbox::Mail;
+use crate::token::ConnectionId;
+
+/// The surroundings of one shard.
+pub trait Host {
+    /// The sockets.
+    type Stream: Stream;
+
+    /// The next connection in the accept queue.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when there is none; whatever `accept(2)` says.
+    fn accept(&mut self) -> io::Result<(Self::Stream, SocketAddr)>;
+
+    /// Stops listening, for good.
+    fn stop_listening(&mut self);
+
+    /// Asks for edges of `stream`, in both directions, under the token of `id`: once in its life
+    /// on this reactor.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no room for it.
+    fn register(&mut self, stream: &mut Self::Stream, id: ConnectionId) -> io::Result<()>;
+
+    /// Asks for no more edges, because the stream moves to another reactor. (One that is closed
+    /// needs none: the kernel forgets a closed socket, and a call is saved.)
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not know it.
+    fn deregister(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
+
+    /// Sends mail to another reactor.
+    ///
+    /// # Errors
+    ///
+    /// The mail itself, when that reactor's mailbox is full.
+    fn send(&mut self, reactor: usize, mail: Mail<Self::Stream>) -> Result<(), Mail<Self::Stream>>;
+
+    /// The next mail for this reactor, if there is one.
+    fn receive(&mut self) -> Option<Mail<Self::Stream>>;
+
+    /// Fills `room` from a generator that nobody can predict: session ids come from it.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no randomness.
+    fn random(&mut self, room: &mut [u8]) -> io::Result<()>;
+}

@@ -1,0 +1,210 @@
+//! The `revolve` program: the library's server with a command line, signals and a log.
+//!
+//! It decides nothing about connections, sessions or protocols. The operating system calls it.
+//!
+//! Invariant: every way out goes through an exit code that means something: 0 served and drained
+//! (or printed what was asked for), 1 the environment or a dead reactor, 2 usage, 128 + n signal n
+//! when it came a second time.
+
+mod arguments;
+mod logger;
+
+use std::env;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use revolve::config::{Config, SessionIds};
+use revolve::{Counter, Echo, ServeError, Server, ServerHandle, ShutdownTrigger};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use arguments::{App, Command, Settings, seconds};
+use logger::{FLUSH_TIMEOUT, Format, LogQueue};
+
+/// Served, drained, printed.
+const DONE: u8 = 0;
+/// What we were run in does not allow it, or a reactor died.
+const FAILED: u8 = 1;
+/// The command line does not allow it.
+const MISUSED: u8 = 2;
+
+/// Signals closer together than this are one stroke: GNU `timeout` and process supervisors send
+/// one to the process and one to its group, a terminal and a wrapper both pass on a Ctrl-C.
+const ONE_STROKE: Duration = Duration::from_millis(50);
+
+/// What "at once" leaves for lines already logged.
+const LAST_FLUSH: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let status = match arguments::parse(env::args_os().skip(1), env::vars_os()) {
+        Ok(Command::Run(settings)) => run(*settings),
+        Ok(Command::Help(text)) => print(&text),
+        Ok(Command::Version) => print(concat!("revolve ", env!("CARGO_PKG_VERSION"), "\n")),
+        Err(error) => refuse(Format::Text, &error, MISUSED),
+    };
+    ExitCode::from(status)
+}
+
+/// To stdout. A reader who has had enough (`revolve --help | head -1`) is no failure.
+fn print(text: &str) -> u8 {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            refuse(Format::Text, &format!("cannot write to stdout: {error}"), FAILED)
+        }
+        _ => DONE,
+    }
+}
+
+/// One line that says why there is no server: for a person, unless the log is for programs.
+fn refuse(format: Format, why: &dyn Display, status: u8) -> u8 {
+    match format {
+        // A stderr that is gone cannot be told about.
+        Format::Text => writeln!(io::stderr(), "revolve: {why}").unwrap_or_default(),
+        Format::Json => log::error!("{why}"),
+    }
+    status
+}
+
+fn run(settings: Settings) -> u8 {
+    let log = match logger::install(settings.log_level, settings.log_format) {
+        Ok(log) => log,
+        Err(error) => {
+            return refuse(Format::Text, &format!("cannot start the log: {error}"), FAILED);
+        }
+    };
+    logger::log_panics();
+    // Even a panic here leaves its line in the log before the process ends.
+    let status = panic::catch_unwind(AssertUnwindSafe(|| serve(settings, &log)));
+    log.flush(FLUSH_TIMEOUT);
+    status.unwrap_or(FAILED)
+}
+
+fn serve(settings: Settings, log: &LogQueue) -> u8 {
+    let Settings { config, app, heartbeat, log_level: _, log_format: format } = settings;
+    // Before the first connection, so that no signal finds the default action.
+    let signals = match Signals::new([SIGTERM, SIGINT]) {
+        Ok(signals) => signals,
+        Err(error) => {
+            return refuse(format, &format!("cannot listen for signals: {error}"), FAILED);
+        }
+    };
+    let builder = Server::builder().config(config.clone()).dropped_log_lines(log.dropped());
+    let served = match app {
+        App::Counter => builder.serve(move || Counter::new(heartbeat)),
+        App::Echo => builder.serve(|| Echo),
+    };
+    let server = match served {
+        Ok(server) => server,
+        Err(error @ ServeError::Config(_)) => return refuse(format, &error, MISUSED),
+        Err(error) => return refuse(format, &error, FAILED),
+    };
+    introduce(&config, app, heartbeat, server.local_addr());
+    let drain = seconds(config.timeout_graceful_shutdown);
+    match watch(signals, server.shutdown_trigger(), drain, log.clone()) {
+        Ok(()) => wait(server),
+        Err(error) => refuse(format, &format!("cannot start the signal thread: {error}"), FAILED),
+    }
+}
+
+/// What was started, where, within what limits, and how to stop it.
+fn introduce(config: &Config, app: App, heartbeat: Option<Duration>, bound: SocketAddr) {
+    let reactors = plural(config.workers.get(), "reactor");
+    let app = match (app, heartbeat) {
+        (App::Counter, Some(time)) => format!("counter with a heartbeat every {} s", seconds(time)),
+        (App::Counter, None) => "counter without heartbeat".to_owned(),
+        (App::Echo, _) => "echo".to_owned(),
+    };
+    let near = reachable(bound);
+    let sessions = match config.session_ids {
+        SessionIds::Any => "under any id",
+        SessionIds::Issued => "under issued ids only",
+    };
+    let connections = match config.limit_concurrency {
+        Some(limit) => format!("at most {}", plural(limit.get(), "connection")),
+        None => "connections unlimited".to_owned(),
+    };
+    log::info!("revolve {}: {reactors}, {app}", env!("CARGO_PKG_VERSION"));
+    log::info!(
+        "listening on {bound}: ws://{near}{} (also /healthz, /readyz, /metrics)",
+        config.ws_path
+    );
+    log::info!(
+        "limits: messages {} bytes, send buffer {} bytes, {connections}, {} for {} s {sessions}",
+        config.ws_max_size,
+        config.max_send_buffer,
+        plural(config.max_sessions, "session"),
+        seconds(config.session_ttl),
+    );
+    log::info!(
+        "to stop: Ctrl-C or SIGTERM, which drains for at most {} s; a second one ends at once",
+        seconds(config.timeout_graceful_shutdown)
+    );
+}
+
+/// The address as this machine can reach it: "every interface" is none to connect to.
+fn reachable(bound: SocketAddr) -> SocketAddr {
+    let ip = match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, bound.port())
+}
+
+fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Starts the thread that turns the first signal into a drain and the second into the end.
+fn watch(
+    mut signals: Signals,
+    trigger: ShutdownTrigger,
+    drain: String,
+    log: LogQueue,
+) -> io::Result<()> {
+    let watch = move || {
+        let mut begun: Option<Instant> = None;
+        for signal in signals.forever() {
+            let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+            match begun {
+                None => {
+                    begun = Some(Instant::now());
+                    log::info!("{name}: draining, at most {drain} s");
+                    trigger.begin();
+                }
+                Some(begun) if begun.elapsed() < ONE_STROKE => {
+                    log::debug!("{name}: taken for the same stroke");
+                }
+                Some(_) => {
+                    log::warn!("{name} again: ending at once");
+                    log.flush(LAST_FLUSH);
+                    // No destructors, no exit handlers: whatever hangs, this does not.
+                    signal_hook::low_level::exit(128 + signal);
+                }
+            }
+        }
+    };
+    thread::Builder::new().name("revolve-signal".to_owned()).spawn(watch).map(drop)
+}
+
+/// Serves until it has been told to stop and has drained.
+fn wait(server: ServerHandle) -> u8 {
+    let summary = server.join();
+    log::info!(
+        "stopped: {} connections closed, {} cut, {:.3} s",
+        summary.closed,
+        summary.cut,
+        summary.duration.as_secs_f64()
+    );
+    if summary.panicked > 0 {
+        log::error!("{} ended by a panic", plural(summary.panicked, "reactor"));
+        return FAILED;
+    }
+    DONE
+}

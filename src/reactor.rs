@@ -1,0 +1,142 @@
+//! The event loop: one thread, one poll, one shard.
+//!
+//! [`Reactor::run`] is the loop; [`Kernel`] is the shard's host made of real sockets. What happens
+//! in a turn is `shard/`'s.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use mio::event::Event;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Registry, Token};
+
+use crate::application::Application;
+use crate::host::Host;
+use crate::mailbox::{Mail, MailSender, Mailbox};
+use crate::metrics::ReactorMetrics;
+use crate::shard::{DrainOutcome, Shard};
+use crate::token::ConnectionId;
+
+/// The listener's token. Like the mailbox's it has generation 0, which no connection has.
+pub const LISTENER: Token = Token(0);
+/// The mailbox's token.
+pub const MAILBOX: Token = Token(1);
+
+/// Events taken from the kernel at once. More are taken next turn; a turn stays a turn.
+pub const EVENTS: usize = 1024;
+
+/// A shard, and the poll that feeds it.
+pub struct Reactor<A: Application> {
+    /// Where readiness comes from.
+    pub poll: Poll,
+    /// What happens then.
+    pub shard: Shard<A, Kernel>,
+    /// Sockets, mail, randomness.
+    pub kernel: Kernel,
+}
+
+impl<A: Application> Reactor<A> {
+    /// Turns until the shard has drained.
+    ///
+    /// # Errors
+    ///
+    /// When the poll itself fails, which leaves nothing to be done.
+    pub fn run(mut self, metrics: &ReactorMetrics) -> io::Result<DrainOutcome> {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut now = Instant::now();
+        loop {
+            match self.poll.poll(&mut events, self.shard.timeout(now)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            let woken = Instant::now();
+            metrics.asleep_ns.add(nanoseconds(now, woken));
+            for event in &events {
+                self.note(event);
+            }
+            metrics.turn(events.iter().count() as u64);
+            self.shard.turn(woken, &mut self.kernel);
+            now = Instant::now();
+            metrics.busy_ns.add(nanoseconds(woken, now));
+            if let Some(outcome) = self.shard.outcome() {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Writes down what the kernel said. Acting on it is for the turn: so the order of events in
+    /// one poll decides nothing, and a connection that ends early in a turn leaves no event behind.
+    fn note(&mut self, event: &Event) {
+        match event.token() {
+            LISTENER => self.shard.note_listener(),
+            MAILBOX => {
+                self.kernel.mailbox.opened();
+                self.shard.note_mail();
+            }
+            token => {
+                if let Some(id) = ConnectionId::from_token(token) {
+                    // An error is read from the socket by whoever reads it: a reset shows up as
+                    // `ECONNRESET`, in order behind the bytes that came before it.
+                    let readable = event.is_readable() || event.is_error();
+                    let read_closed = event.is_read_closed() || event.is_error();
+                    self.shard.note_connection(id, readable, event.is_writable(), read_closed);
+                }
+            }
+        }
+    }
+}
+
+fn nanoseconds(from: Instant, to: Instant) -> u64 {
+    to.saturating_duration_since(from).as_nanos() as u64
+}
+
+/// Real sockets, real mail, the system's randomness.
+pub struct Kernel {
+    /// Where sockets are registered: the poll's own.
+    pub registry: Registry,
+    /// Until the drain.
+    pub listener: Option<TcpListener>,
+    /// Mail for this reactor.
+    pub mailbox: Mailbox<TcpStream>,
+    /// The way to every reactor, by number.
+    pub senders: Vec<MailSender<TcpStream>>,
+}
+
+impl Host for Kernel {
+    type Stream = TcpStream;
+
+    fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        match &self.listener {
+            Some(listener) => listener.accept(),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn stop_listening(&mut self) {
+        // Dropping it closes it, and the kernel forgets it.
+        self.listener = None;
+    }
+
+    fn register(&mut self, stream: &mut TcpStream, id: ConnectionId) -> io::Result<()> {
+        // Both directions, once, for good: mio registers edge-triggered, so an interest that is
+        // always there costs nothing, and none is ever changed.
+        self.registry.register(stream, id.token(), Interest::READABLE | Interest::WRITABLE)
+    }
+
+    fn deregister(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+        self.registry.deregister(stream)
+    }
+
+    fn send(&mut self, reactor: usize, mail: Mail<TcpStream>) -> Result<(), Mail<TcpStream>> {
+        self.senders[reactor].send(mail)
+    }
+
+    fn receive(&mut self) -> Option<Mail<TcpStream>> {
+        self.mailbox.receive()
+    }
+
+    fn random(&mut self, room: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(room).map_err(io::Error::other)
+    }
+}

@@ -1,0 +1,337 @@
+//! A server: its listeners, a thread for each reactor, and the handle that ends them.
+//!
+//! Nothing here is global, so a process can hold several. Called by the daemon and by whoever
+//! embeds revolve.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Poll};
+
+use crate::application::Application;
+use crate::config::{Config, ConfigError};
+use crate::listener;
+use crate::mailbox::{Mail, MailSender, Mailbox, mailbox};
+use crate::metrics::ServerStatus;
+use crate::reactor::{Kernel, LISTENER, MAILBOX, Reactor};
+use crate::shard::{DrainOutcome, Shard};
+
+/// The way to a running server: [`Server::builder`].
+#[derive(Debug, Clone, Copy)]
+pub struct Server;
+
+impl Server {
+    /// A server with the default [`Config`].
+    pub fn builder() -> Builder {
+        Builder { config: Config::default(), log_lines_dropped: Arc::default() }
+    }
+}
+
+/// Settings of a server that is not yet running.
+///
+/// ```
+/// use revolve::{Echo, Server};
+///
+/// let server = Server::builder().port(0).workers(2).serve(|| Echo)?;
+/// println!("listening on {}", server.local_addr());
+/// server.shutdown();
+/// assert_eq!(server.join().cut, 0);
+/// # Ok::<(), revolve::ServeError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a server runs once `serve` is called"]
+pub struct Builder {
+    config: Config,
+    log_lines_dropped: Arc<AtomicU64>,
+}
+
+impl Builder {
+    /// All settings at once.
+    pub fn config(self, config: Config) -> Self {
+        Builder { config, ..self }
+    }
+
+    /// The address to listen on. Default 127.0.0.1.
+    pub fn host(mut self, host: IpAddr) -> Self {
+        self.config.host = host;
+        self
+    }
+
+    /// The port to listen on; 0 picks one. Default 8000.
+    pub fn port(mut self, port: u16) -> Self {
+        self.config.port = port;
+        self
+    }
+
+    /// How many reactors; 0 counts as 1. Default: one a core.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.config.workers = NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN);
+        self
+    }
+
+    /// The path of the WebSocket endpoint. Default `/ws/chat/`.
+    pub fn ws_path(mut self, path: impl Into<String>) -> Self {
+        self.config.ws_path = path.into();
+        self
+    }
+
+    /// Where a logger counts the lines it dropped, to be shown on `/metrics`.
+    pub fn dropped_log_lines(mut self, count: Arc<AtomicU64>) -> Self {
+        self.log_lines_dropped = count;
+        self
+    }
+
+    /// Binds the port and starts a thread a reactor, each with an application that `make` makes
+    /// there. Returns once the port is open.
+    ///
+    /// # Errors
+    ///
+    /// A setting out of its bounds, a port that cannot be had, or a system out of descriptors or
+    /// threads.
+    pub fn serve<A, F>(self, make: F) -> Result<ServerHandle, ServeError>
+    where
+        A: Application,
+        F: Fn() -> A + Send + Sync + 'static,
+    {
+        self.config.validate().map_err(ServeError::Config)?;
+        let config = Arc::new(self.config);
+        let workers = config.workers.get();
+        let (listeners, address) = listener::bind(config.address(), config.backlog, workers)
+            .map_err(|error| ServeError::Listen { address: config.address(), error })?;
+        let status = Arc::new(ServerStatus::new(workers, self.log_lines_dropped));
+        let sockets = listeners
+            .into_iter()
+            .map(|listener| Sockets::open(listener, config.limits.mailbox_capacity))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(ServeError::Start)?;
+        let senders: Vec<_> = sockets.iter().map(|sockets| sockets.sender.clone()).collect();
+        let trigger = ShutdownTrigger { senders: senders.into(), status: status.clone() };
+        let make = Arc::new(make);
+        let mut threads = Vec::with_capacity(workers);
+        for (number, sockets) in sockets.into_iter().enumerate() {
+            let seat = Seat {
+                number,
+                config: config.clone(),
+                status: status.clone(),
+                trigger: trigger.clone(),
+            };
+            let make = make.clone();
+            let thread = thread::Builder::new()
+                .name(format!("reactor-{number}"))
+                .spawn(move || seat.run(sockets, &*make));
+            match thread {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    // The reactors that did start end again.
+                    trigger.begin();
+                    return Err(ServeError::Start(error));
+                }
+            }
+        }
+        Ok(ServerHandle { address, threads, trigger })
+    }
+}
+
+/// What a reactor is made of that can fail, opened before any thread starts.
+struct Sockets {
+    poll: Poll,
+    listener: TcpListener,
+    sender: MailSender<TcpStream>,
+    mailbox: Mailbox<TcpStream>,
+}
+
+impl Sockets {
+    fn open(mut listener: TcpListener, mailbox_capacity: usize) -> io::Result<Sockets> {
+        let poll = Poll::new()?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let (sender, mailbox) = mailbox(mailbox_capacity, poll.registry(), MAILBOX)?;
+        Ok(Sockets { poll, listener, sender, mailbox })
+    }
+}
+
+/// What a reactor's thread needs to know of its server.
+struct Seat {
+    number: usize,
+    config: Arc<Config>,
+    status: Arc<ServerStatus>,
+    trigger: ShutdownTrigger,
+}
+
+impl Seat {
+    fn run<A: Application>(
+        self,
+        sockets: Sockets,
+        make: &dyn Fn() -> A,
+    ) -> io::Result<DrainOutcome> {
+        // A reactor that dies takes its sessions with it. The others must not go on as if nothing
+        // had happened: clients of the dead one would wait for ever.
+        let _guard = EndWithMe(&self.trigger);
+        let Sockets { poll, listener, mailbox, .. } = sockets;
+        let registry = poll.registry().try_clone()?;
+        let senders = self.trigger.senders.to_vec();
+        let kernel = Kernel { registry, listener: Some(listener), mailbox, senders };
+        let now = Instant::now();
+        let shard = Shard::new(self.number, self.config, self.status.clone(), make(), now);
+        let reactor = Reactor { poll, shard, kernel };
+        let outcome = reactor.run(self.status.reactor(self.number));
+        if let Err(error) = &outcome {
+            log::error!(reactor = self.number; "a reactor ended: {error}");
+        }
+        outcome
+    }
+}
+
+/// Shuts the server down when it is dropped; after a regular end that changes nothing.
+struct EndWithMe<'a>(&'a ShutdownTrigger);
+
+impl Drop for EndWithMe<'_> {
+    fn drop(&mut self) {
+        self.0.begin();
+    }
+}
+
+/// Starts the shutdown of a server, from any thread.
+#[derive(Debug, Clone)]
+pub struct ShutdownTrigger {
+    senders: Arc<[MailSender<TcpStream>]>,
+    status: Arc<ServerStatus>,
+}
+
+impl ShutdownTrigger {
+    /// Begins the drain, and returns at once. Further calls change nothing.
+    pub fn begin(&self) {
+        if self.status.draining_since().is_some() {
+            return;
+        }
+        // From here on `/readyz` says 503, whichever reactor is asked.
+        self.status.begin_drain(Instant::now());
+        for sender in self.senders.iter() {
+            let mut mail = Mail::Shutdown;
+            // A full mailbox is being emptied by a reactor that runs.
+            while let Err(refused) = sender.send(mail) {
+                mail = refused;
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// WebSockets that were closed in good order during the drain.
+    pub closed: u64,
+    /// WebSockets that were cut when its time was up.
+    pub cut: u64,
+    /// How long the drain took.
+    pub duration: Duration,
+    /// Reactors that failed instead of draining. Not 0 is a defect of revolve's, or of the system.
+    pub panicked: usize,
+}
+
+/// A running server. Dropping the handle leaves it running.
+#[derive(Debug)]
+pub struct ServerHandle {
+    address: SocketAddr,
+    threads: Vec<JoinHandle<io::Result<DrainOutcome>>>,
+    trigger: ShutdownTrigger,
+}
+
+impl ServerHandle {
+    /// The address it listens on, with the port it got.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Begins the drain, and returns at once: no new connections, 1001 to everyone, an end when
+    /// all have answered or `timeout_graceful_shutdown` has passed.
+    pub fn shutdown(&self) {
+        self.trigger.begin();
+    }
+
+    /// Something that can call for the drain from elsewhere: a signal handler's thread.
+    #[must_use]
+    pub fn shutdown_trigger(&self) -> ShutdownTrigger {
+        self.trigger.clone()
+    }
+
+    /// The page that `/metrics` shows.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.trigger.status.render(Instant::now())
+    }
+
+    /// Waits for the end.
+    pub fn join(self) -> Summary {
+        let mut summary = Summary::default();
+        for thread in self.threads {
+            match thread.join() {
+                Ok(Ok(outcome)) => {
+                    summary.closed += outcome.closed;
+                    summary.cut += outcome.cut;
+                    summary.duration = summary.duration.max(outcome.duration);
+                }
+                Ok(Err(_)) | Err(_) => summary.panicked += 1,
+            }
+        }
+        summary
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A setting is out of its bounds.
+    Config(ConfigError),
+    /// The address cannot be listened on.
+    Listen {
+        /// Which one.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The system has no descriptors or no threads left.
+    Start(io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Config(error) => error.fmt(f),
+            ServeError::Listen { address, error } => {
+                let advice = match error.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        "the port is in use; choose another with --port, or 0 for a free one"
+                    }
+                    io::ErrorKind::AddrNotAvailable => {
+                        "this machine has no such address; choose another with --host"
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        "ports below 1024 need a privilege; choose another with --port"
+                    }
+                    _ => return write!(f, "cannot listen on {address}: {error}"),
+                };
+                write!(f, "cannot listen on {address}: {advice}")
+            }
+            ServeError::Start(error) => write!(f, "cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ServeError::Config(error) => Some(error),
+            ServeError::Listen { error, .. } | ServeError::Start(error) => Some(error),
+        }
+    }
+}

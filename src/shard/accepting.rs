@@ -1,0 +1,197 @@
+//! Where connections come from: the listener, and other reactors' mail.
+
+use std::io;
+use std::time::Instant;
+
+use super::Shard;
+use crate::application::Application;
+use crate::connection::Connection;
+use crate::host::Host;
+use crate::mailbox::{Mail, Parcel};
+
+/// What is known of the accept queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Listening {
+    /// Empty when last looked at; an edge will tell.
+    Idle,
+    /// There may be more.
+    Ready,
+    /// The process is out of descriptors or memory: looked at again then. The edge is not lost,
+    /// it is remembered here.
+    Paused { until: Instant },
+    /// Draining: what is in the queue is taken, then the listener closes.
+    LastCall,
+    /// Over.
+    Closed,
+}
+
+impl Listening {
+    pub(super) fn is_ready(self, now: Instant) -> bool {
+        match self {
+            Listening::Ready | Listening::LastCall => true,
+            Listening::Paused { until } => until <= now,
+            Listening::Idle | Listening::Closed => false,
+        }
+    }
+
+    pub(super) fn resumes_at(self) -> Option<Instant> {
+        match self {
+            Listening::Paused { until } => Some(until),
+            _ => None,
+        }
+    }
+}
+
+/// What an error of `accept(2)` is about.
+enum AcceptFailure {
+    QueueEmpty,
+    /// That one connection: it is gone already (accept(2), "Error handling").
+    OneConnection,
+    /// The process or the system.
+    OutOfResources,
+}
+
+fn classify(error: &io::Error) -> AcceptFailure {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::WouldBlock => AcceptFailure::QueueEmpty,
+        Kind::Interrupted
+        | Kind::ConnectionAborted
+        | Kind::ConnectionReset
+        | Kind::NotConnected
+        | Kind::NetworkDown
+        | Kind::NetworkUnreachable
+        | Kind::HostUnreachable => AcceptFailure::OneConnection,
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM; and what nobody foresaw had better not spin.
+        _ => AcceptFailure::OutOfResources,
+    }
+}
+
+impl<A: Application, H: Host> Shard<A, H> {
+    /// Takes note of an edge on the listener.
+    pub fn note_listener(&mut self) {
+        if let Listening::Idle = self.listening {
+            self.listening = Listening::Ready;
+        }
+    }
+
+    /// Accepts a share of the queue.
+    pub(super) fn accept(&mut self, now: Instant, host: &mut H) {
+        if !self.listening.is_ready(now) {
+            return;
+        }
+        if let Listening::Paused { .. } = self.listening {
+            self.listening = Listening::Ready;
+        }
+        for _ in 0..self.config.limits.accepts_per_turn {
+            match host.accept() {
+                Ok((stream, peer)) => {
+                    self.metrics().accepts.add(1);
+                    let deadline = now + self.config.timeout_handshake;
+                    self.adopt(
+                        Parcel { stream, peer, received: Vec::new(), unsent: Vec::new(), deadline },
+                        now,
+                        host,
+                    );
+                }
+                Err(error) => match classify(&error) {
+                    AcceptFailure::OneConnection => {}
+                    AcceptFailure::QueueEmpty => {
+                        self.end_of_queue(host);
+                        return;
+                    }
+                    AcceptFailure::OutOfResources => {
+                        self.pause_accepting(&error, now, host);
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn end_of_queue(&mut self, host: &mut H) {
+        self.listening = match self.listening {
+            Listening::LastCall => {
+                host.stop_listening();
+                Listening::Closed
+            }
+            _ => Listening::Idle,
+        };
+    }
+
+    fn pause_accepting(&mut self, error: &io::Error, now: Instant, host: &mut H) {
+        if let Listening::LastCall = self.listening {
+            // Nobody waits for room in a server that is leaving.
+            host.stop_listening();
+            self.listening = Listening::Closed;
+            return;
+        }
+        let pauses = &self.metrics().accept_pauses;
+        // One line at the first pause and at every 600th (a minute's worth): a server short of
+        // descriptors must not also fill the disk.
+        if pauses.get().is_multiple_of(600) {
+            log::warn!(
+                reactor = self.reactor;
+                "cannot accept connections: {error}; trying again every {} ms",
+                self.config.limits.accept_pause.as_millis()
+            );
+        }
+        pauses.add(1);
+        self.listening = Listening::Paused { until: now + self.config.limits.accept_pause };
+    }
+
+    /// Takes in a connection, new or handed over.
+    fn adopt(&mut self, parcel: Parcel<H::Stream>, now: Instant, host: &mut H) {
+        let Parcel { stream, peer, received, unsent, deadline } = parcel;
+        let id = self.connections.insert(|id| Connection::new(stream, id, peer, deadline));
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if let Err(error) = host.register(connection.stream_mut(), id) {
+            log::warn!(reactor = self.reactor; "cannot watch a connection: {error}");
+            self.connections.remove(id);
+            return;
+        }
+        connection.backlog.push(&unsent, now, &mut self.pool);
+        connection.keep(&received);
+        // Whoever came with bytes is visited this turn; of the others an edge will tell.
+        self.settle(id, !received.is_empty(), now);
+    }
+
+    /// Reads a share of the mail.
+    pub(super) fn take_mail(&mut self, now: Instant, host: &mut H) {
+        if !self.has_mail {
+            return;
+        }
+        for _ in 0..self.config.limits.mails_per_turn {
+            match host.receive() {
+                None => {
+                    self.has_mail = false;
+                    return;
+                }
+                Some(Mail::HandOver(parcel)) => {
+                    self.metrics().hand_overs_in.add(1);
+                    self.adopt(parcel, now, host);
+                }
+                Some(Mail::Broadcast(frame)) => self.broadcasts.push_back(frame),
+                Some(Mail::Shutdown) => self.begin_drain(now),
+            }
+        }
+    }
+
+    /// Tries the mail again that found a full box, in order.
+    pub(super) fn send_mail(&mut self, host: &mut H) {
+        while let Some((reactor, mail)) = self.outbox.pop_front() {
+            if let Err(mail) = host.send(reactor, mail) {
+                self.outbox.push_front((reactor, mail));
+                return;
+            }
+        }
+    }
+
+    /// Sends mail, behind whatever is still waiting to be sent.
+    pub(super) fn post(&mut self, reactor: usize, mail: Mail<H::Stream>, host: &mut H) {
+        let refused = if self.outbox.is_empty() { host.send(reactor, mail) } else { Err(mail) };
+        if let Err(mail) = refused {
+            self.outbox.push_back((reactor, mail));
+        }
+    }
+}

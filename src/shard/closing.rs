@@ -1,0 +1,244 @@
+//! How connections end: a WebSocket's last words, its session's release, and lost sockets.
+//!
+//! [`Shard::leave_open`] is the one door out of Open. Whoever goes through it has its `on_close`,
+//! lets go of its session and its place, and is counted and logged, exactly once.
+
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::Shard;
+use crate::application::{Application, CloseReason, Context, Side};
+use crate::connection::{LiveSession, Rest};
+use crate::host::Host;
+use crate::protocol::endpoint::{Closing, Endpoint, Lapse};
+use crate::token::ConnectionId;
+
+/// Why a WebSocket stops being open.
+pub(super) enum Leaving {
+    /// The peer's Close came and was answered.
+    Answered(CloseCode),
+    /// The stream ended, or broke, without one.
+    Lost,
+    /// We say Close, and wait for the peer's.
+    Ours(CloseCode, Cow<'static, str>),
+    /// We say Close, and nothing the peer sends counts any more.
+    Failed(CloseCode, &'static str),
+}
+
+impl<A: Application, H: Host> Shard<A, H> {
+    /// Takes a connection out of Open. Its last frame is appended to `out`, which the caller
+    /// writes.
+    pub(super) fn leave_open(
+        &mut self,
+        id: ConnectionId,
+        leaving: Leaving,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
+        let Shard { connections, config, .. } = self;
+        let Some(connection) = connections.get_mut(id) else { return };
+        let Some(attachment) = connection.detach() else { return };
+        let limits = &config.limits;
+        let reason = match leaving {
+            Leaving::Answered(code) => {
+                connection.endpoint.finish(now, limits);
+                CloseReason { code: code.into(), side: Side::Client }
+            }
+            Leaving::Lost => {
+                connection.endpoint.finish(now, limits);
+                CloseReason { code: CloseCode::Abnormal.into(), side: Side::Client }
+            }
+            Leaving::Ours(code, text) => {
+                connection.endpoint.close(code, &text, now, limits, out);
+                CloseReason { code: code.into(), side: Side::Server }
+            }
+            Leaving::Failed(code, text) => {
+                connection.endpoint.fail(code, text, now, limits, out);
+                CloseReason { code: code.into(), side: Side::Server }
+            }
+        };
+        self.log_close(id, &attachment, reason, now, out.len());
+        self.call_on_close(id, &attachment, reason);
+        self.sessions.detach(attachment.slot, id, now);
+        self.status.release();
+        let metrics = self.metrics();
+        metrics.closed(reason);
+        // One writer: this thread counted it in.
+        metrics.websockets.set(metrics.websockets.get().saturating_sub(1));
+    }
+
+    fn call_on_close(&mut self, id: ConnectionId, attachment: &LiveSession, reason: CloseReason) {
+        let Shard { connections, sessions, application, wishes, .. } = self;
+        let (Some(connection), Some(session)) =
+            (connections.get_mut(id), sessions.of_connection(attachment.slot, id))
+        else {
+            return;
+        };
+        let mut nowhere = Vec::new();
+        let mut cx = Context {
+            session,
+            cork: &mut nowhere,
+            wishes,
+            connection: id,
+            peer: connection.peer,
+            is_resumed: attachment.is_resumed,
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| application.on_close(&mut cx, reason)));
+        // It is closing already.
+        wishes.close = None;
+        if outcome.is_err() {
+            self.note_panic(id);
+        }
+    }
+
+    /// Ends a WebSocket outside its own visit, and settles it.
+    pub(super) fn leave_aside(&mut self, id: ConnectionId, leaving: Leaving, now: Instant) {
+        let mut aside = std::mem::take(&mut self.aside);
+        self.leave_open(id, leaving, now, &mut aside);
+        self.aside = aside;
+        self.send_aside(id, now);
+    }
+
+    /// Writes what stands aside to a connection, and settles it.
+    pub(super) fn send_aside(&mut self, id: ConnectionId, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let sent = connection.send(&self.aside, now, &mut self.pool);
+        self.status.reactor(self.reactor).bytes_out.add(self.aside.len() as u64);
+        self.aside.clear();
+        match sent {
+            Ok(()) => self.settle(id, false, now),
+            Err(_) => self.lose(id, now),
+        }
+    }
+
+    /// The socket failed: nothing can be said any more.
+    pub(super) fn lose(&mut self, id: ConnectionId, now: Instant) {
+        self.cork.clear();
+        let mut nowhere = Vec::new();
+        self.leave_open(id, Leaving::Lost, now, &mut nowhere);
+        self.cut(id, now);
+    }
+
+    /// Lets go of a connection without further words.
+    fn cut(&mut self, id: ConnectionId, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.endpoint = Endpoint::Closed;
+            connection.backlog.clear(&mut self.pool);
+            self.settle(id, false, now);
+        }
+    }
+
+    /// The peer will send no more, and all that it sent was taken.
+    pub(super) fn end_of_stream(&mut self, id: ConnectionId, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        match &connection.endpoint {
+            Endpoint::Open(_) => {
+                let mut nowhere = Vec::new();
+                self.leave_open(id, Leaving::Lost, now, &mut nowhere);
+            }
+            // Its half is closed, ours may still have something to say: `printf … | nc` must get
+            // its answer.
+            Endpoint::Handshaking(_) | Endpoint::Closing(Closing::AwaitingEcho { .. }) => {
+                connection.endpoint.finish(now, &self.config.limits);
+            }
+            Endpoint::Closing(Closing::Lingering { .. }) => connection.endpoint = Endpoint::Closed,
+            Endpoint::Closing(Closing::Flushing { .. }) | Endpoint::Closed => {}
+        }
+        self.settle(id, false, now);
+    }
+
+    /// Looks at a connection whose alarm went off.
+    pub(super) fn on_deadline(&mut self, id: ConnectionId, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let stalled = connection
+            .backlog
+            .stalled_since()
+            .is_some_and(|since| now >= since + self.config.limits.send_stall);
+        if stalled {
+            let leaving = Leaving::Failed(CloseCode::Policy, "slow consumer");
+            return match connection.endpoint {
+                Endpoint::Open(_) => self.leave_aside(id, leaving, now),
+                _ => self.cut(id, now),
+            };
+        }
+        if connection.rest == Rest::Throttled && matches!(connection.endpoint, Endpoint::Open(_)) {
+            // We do not read, so we cannot know whether the pong has come.
+            return self.settle(id, false, now);
+        }
+        match connection.endpoint.on_deadline(now, &self.config, &mut self.aside) {
+            Lapse::None | Lapse::Pinged => self.send_aside(id, now),
+            Lapse::HeadLate(rejection) => {
+                self.reject(id, rejection, now);
+                if self.uncork(id, now) {
+                    self.settle(id, false, now);
+                }
+            }
+            Lapse::MessageLate(violation) => {
+                let leaving = Leaving::Failed(violation.close_code(), violation.reason());
+                self.leave_aside(id, leaving, now);
+            }
+            // As Python's websockets, which Uvicorn uses, says it.
+            Lapse::PongLate => {
+                let leaving = Leaving::Failed(CloseCode::Error, "keepalive ping timeout");
+                self.leave_aside(id, leaving, now);
+            }
+            Lapse::Over => self.cut(id, now),
+        }
+    }
+
+    /// A callback panicked; the panic hook has said where.
+    pub(super) fn note_panic(&mut self, id: ConnectionId) {
+        self.metrics().panics.add(1);
+        self.wishes.close = None;
+        log::error!(
+            connection:% = id, reactor = self.reactor;
+            "the application panicked: its connection ends with 1011"
+        );
+    }
+
+    fn log_close(
+        &mut self,
+        id: ConnectionId,
+        attachment: &LiveSession,
+        reason: CloseReason,
+        now: Instant,
+        last_words: usize,
+    ) {
+        if !self.config.access_log {
+            return;
+        }
+        let (Some(connection), Some(session)) =
+            (self.connections.get_mut(id), self.sessions.of_connection(attachment.slot, id))
+        else {
+            return;
+        };
+        let seconds = now.saturating_duration_since(attachment.since).as_secs_f64();
+        let side = match reason.side {
+            Side::Client => "client",
+            Side::Server => "server",
+        };
+        // What stands in the cork is counted when it is written, which is after this line.
+        let bytes_out =
+            (connection.bytes_out + last_words as u64).saturating_sub(attachment.bytes_out_before);
+        log::info!(
+            target: "revolve::access",
+            connection:% = id,
+            session = session.id().prefix().as_str(),
+            reactor = self.reactor,
+            peer:% = connection.peer,
+            path = self.config.ws_path.as_str(),
+            resumed = attachment.is_resumed,
+            count = session.count(),
+            seconds = seconds,
+            messages = attachment.messages,
+            bytes_in = attachment.bytes_in,
+            bytes_out = bytes_out,
+            code = reason.code,
+            side = side;
+            "WebSocket closed"
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! Going away: no new connections, a Close for everyone, time for the answers, and an end.
+
+use std::time::{Duration, Instant};
+
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::Shard;
+use super::accepting::Listening;
+use super::closing::Leaving;
+use crate::application::Application;
+use crate::connection::Connection;
+use crate::host::Host;
+use crate::protocol::endpoint::Endpoint;
+use crate::token::ConnectionId;
+
+/// Connections told goodbye in a turn: echoes and replies in flight are served in between.
+const SLICE: usize = 256;
+
+/// Where a shard is in its life.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Lifecycle {
+    Running,
+    /// Slots below `swept` have been told goodbye.
+    Draining {
+        swept: usize,
+        since: Instant,
+        closed: u64,
+    },
+    Ended(DrainOutcome),
+}
+
+/// How a drain went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DrainOutcome {
+    /// WebSockets that were closed in good order.
+    pub closed: u64,
+    /// WebSockets that were still there when the time was up.
+    pub cut: u64,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl<A: Application, H: Host> Shard<A, H> {
+    /// Starts to go away.
+    pub(super) fn begin_drain(&mut self, now: Instant) {
+        if let Lifecycle::Running = self.lifecycle {
+            self.status.begin_drain(now);
+            self.lifecycle = Lifecycle::Draining { swept: 0, since: now, closed: 0 };
+            // Who is in the accept queue was told that it is connected: it gets an answer.
+            self.listening = match self.listening {
+                Listening::Closed => Listening::Closed,
+                _ => Listening::LastCall,
+            };
+        }
+    }
+
+    /// How the shard ended, once it has.
+    #[must_use]
+    pub fn outcome(&self) -> Option<DrainOutcome> {
+        match self.lifecycle {
+            Lifecycle::Ended(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_sweeping(&self) -> bool {
+        matches!(self.lifecycle, Lifecycle::Draining { swept, .. } if swept < self.connections.slots())
+    }
+
+    pub(super) fn drain_deadline(&self) -> Option<Instant> {
+        match self.lifecycle {
+            Lifecycle::Draining { since, .. } => {
+                Some(since + self.config.timeout_graceful_shutdown)
+            }
+            _ => None,
+        }
+    }
+
+    /// Notes a connection that the reaper let go of.
+    pub(super) fn note_reaped(&mut self, connection: &Connection<H::Stream>) {
+        if connection.has_upgraded() {
+            self.websockets -= 1;
+            if let Lifecycle::Draining { closed, .. } = &mut self.lifecycle {
+                *closed += 1;
+            }
+        }
+    }
+
+    /// A turn's worth of going away.
+    pub(super) fn drain(&mut self, now: Instant, host: &mut H) {
+        let Lifecycle::Draining { swept, since, .. } = self.lifecycle else { return };
+        let end = self.connections.slots();
+        let stop = end.min(swept + SLICE);
+        for index in swept..stop {
+            let Some(id) = self.connections.tenant(index) else { continue };
+            self.say_goodbye(id, now);
+        }
+        self.forward_wishes(host);
+        self.reap();
+        let Lifecycle::Draining { swept, closed, .. } = &mut self.lifecycle else { return };
+        *swept = stop;
+        let closed = *closed;
+        let is_late = now >= since + self.config.timeout_graceful_shutdown;
+        let is_done = stop == end
+            && matches!(self.listening, Listening::Closed)
+            && self.websockets == 0
+            && self.outbox.is_empty()
+            && !self.has_mail
+            && self.connections.iter().all(Connection::is_idle);
+        if is_late || is_done {
+            if !matches!(self.listening, Listening::Closed) {
+                host.stop_listening();
+                self.listening = Listening::Closed;
+            }
+            let cut = self.websockets as u64;
+            let duration = now.saturating_duration_since(since);
+            self.release_all(now);
+            self.lifecycle = Lifecycle::Ended(DrainOutcome { closed, cut, duration });
+        }
+    }
+
+    fn say_goodbye(&mut self, id: ConnectionId, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if let Endpoint::Open(_) = connection.endpoint {
+            let leaving = Leaving::Ours(CloseCode::Away, "server is going away".into());
+            self.leave_aside(id, leaving, now);
+        }
+    }
+
+    /// Drops every connection that is left; applications still hear of it.
+    fn release_all(&mut self, now: Instant) {
+        let left: Vec<ConnectionId> =
+            self.connections.iter().map(|connection| connection.id).collect();
+        for id in left {
+            self.lose(id, now);
+        }
+        self.reap();
+    }
+}

@@ -1,0 +1,68 @@
+//! What must hold between turns, in one place.
+
+use super::Shard;
+use crate::application::Application;
+use crate::connection::{Attachment, Inbound, Rest};
+use crate::host::Host;
+use crate::protocol::endpoint::Endpoint;
+
+impl<A: Application, H: Host> Shard<A, H> {
+    /// Checks every invariant of the shard, connection by connection. Costs as much as there are
+    /// connections: the simulation calls it after every turn.
+    ///
+    /// # Panics
+    ///
+    /// If one does not hold.
+    pub fn invariants(&self) {
+        let mut attached = 0;
+        for connection in self.connections.iter() {
+            let id = connection.id;
+            assert!(self.ended.is_empty(), "the reaper has been");
+            // The table at `Rest`: each stop has its waker.
+            let has_unread = matches!(connection.inbound(), Inbound::Readable | Inbound::Final);
+            match connection.rest {
+                Rest::Blocked => {
+                    assert!(!has_unread, "{id}: blocked, with something to read");
+                    assert!(
+                        connection.backlog.is_empty() || !connection.is_writable(),
+                        "{id}: blocked, with something to write and room for it"
+                    );
+                }
+                Rest::Spent => assert!(self.ready.contains(id), "{id}: spent and not queued"),
+                Rest::Throttled => {
+                    assert!(
+                        connection.backlog.len() > self.config.max_send_buffer / 2,
+                        "{id}: throttled below the low-water mark"
+                    );
+                    assert!(!connection.is_writable(), "{id}: throttled, with room to write");
+                }
+                Rest::Ended => panic!("{id}: ended and not reaped"),
+            }
+            // A deadline stands behind every rest that has one to give.
+            if let Some(deadline) = connection.deadline(&self.config) {
+                // One that had passed already was entered at the wheel's next tick.
+                let latest = self.wheel.tick_of(deadline) + 1;
+                assert!(
+                    connection.alarm.is_some_and(|tick| tick <= latest),
+                    "{id}: a deadline without an alarm"
+                );
+            }
+            // A session exactly while open.
+            let is_open = matches!(connection.endpoint, Endpoint::Open(_));
+            assert_eq!(
+                matches!(connection.attachment, Attachment::Live(_)),
+                is_open,
+                "{id}: a session while open"
+            );
+            attached += usize::from(is_open);
+        }
+        assert_eq!(self.sessions.attached(), attached, "a connection for each attached session");
+        assert_eq!(self.metrics().websockets.get(), attached as u64);
+        assert!(self.cork.is_empty() && self.aside.is_empty(), "what was said was sent");
+        assert!(
+            self.wishes.close.is_none() && self.wishes.to_all.is_empty(),
+            "wishes were granted"
+        );
+        self.sessions.invariants();
+    }
+}

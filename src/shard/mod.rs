@@ -1,0 +1,306 @@
+//! Everything one thread owns, and its turn.
+//!
+//! There is no poll in here and no clock: `reactor.rs` notes what is ready and calls
+//! [`Shard::turn`] with the time, and so does the simulation. The parts, in the order of a
+//! connection's life: `accepting` (and mail), `visit` (one connection's share of a turn),
+//! `upgrade`, `closing`, `fanout` (broadcasts), `drain`, and `invariants`, which says in one place
+//! what must hold between turns.
+//!
+//! Invariant: between two turns every connection rests, and its [`Rest`] tells what wakes it.
+
+mod accepting;
+mod closing;
+mod drain;
+mod fanout;
+mod invariants;
+mod upgrade;
+mod visit;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::application::{Application, Broadcast, Wishes};
+use crate::config::Config;
+use crate::connection::{Attachment, Inbound, Rest, Stream};
+use crate::connections::Connections;
+use crate::host::Host;
+use crate::mailbox::Mail;
+use crate::metrics::{ReactorMetrics, ServerStatus};
+use crate::out_buffer::BufferPool;
+use crate::protocol::endpoint::Endpoint;
+use crate::ready::ReadyQueue;
+use crate::session::{IdSource, SessionTable};
+use crate::timer::{self, Tick, TimerWheel};
+use crate::token::ConnectionId;
+
+use accepting::Listening;
+pub use drain::DrainOutcome;
+use drain::Lifecycle;
+
+/// Pause before mail that found a full box is tried again.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// Storage beyond this that a turn leaves in a shared buffer goes back to the allocator: one
+/// large message must not be held for ever by each reactor it passed.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// One reactor's connections, sessions, timers and application.
+pub struct Shard<A: Application, H: Host> {
+    reactor: usize,
+    config: Arc<Config>,
+    status: Arc<ServerStatus>,
+    application: A,
+    connections: Connections<H::Stream>,
+    sessions: SessionTable<A::Session>,
+    ids: IdSource,
+    wheel: TimerWheel,
+    ready: ReadyQueue,
+    listening: Listening,
+    has_mail: bool,
+    /// Mail whose box was full.
+    outbox: VecDeque<(usize, Mail<H::Stream>)>,
+    /// Frames on their way to all connections of this reactor; `fanout_at` is the next slot that
+    /// gets the first of them.
+    broadcasts: VecDeque<Broadcast>,
+    fanout_at: usize,
+    next_tick: Option<Instant>,
+    lifecycle: Lifecycle,
+    /// Connections that have upgraded and are still held.
+    websockets: usize,
+    /// Who lets go at the end of this turn.
+    ended: Vec<ConnectionId>,
+
+    // Storage that every connection uses in its turn, so that none has to own it.
+    receive_buffer: Box<[u8]>,
+    cork: Vec<u8>,
+    assembled: Vec<u8>,
+    /// What is written to a connection outside its own visit.
+    aside: Vec<u8>,
+    pool: BufferPool,
+    wishes: Wishes,
+    turn_queue: Vec<ConnectionId>,
+    due: Vec<(ConnectionId, Tick)>,
+}
+
+impl<A: Application, H: Host> Shard<A, H> {
+    /// A shard that begins at `now`, number `reactor` of `config.workers`.
+    #[must_use]
+    pub fn new(
+        reactor: usize,
+        config: Arc<Config>,
+        status: Arc<ServerStatus>,
+        application: A,
+        now: Instant,
+    ) -> Self {
+        let workers = config.workers.get();
+        // Each reactor bounds its own share; ids spread evenly, and nothing is shared to count.
+        let capacity = (config.max_sessions / workers).max(1);
+        let receive_buffer = vec![0; config.limits.receive_buffer_bytes].into_boxed_slice();
+        Shard {
+            reactor,
+            sessions: SessionTable::new(capacity, config.session_ttl, config.session_ids),
+            ids: IdSource::new(reactor, workers),
+            wheel: TimerWheel::new(now),
+            ready: ReadyQueue::default(),
+            listening: Listening::Idle,
+            has_mail: false,
+            outbox: VecDeque::new(),
+            broadcasts: VecDeque::new(),
+            fanout_at: 0,
+            next_tick: application.tick_interval().map(|interval| now + interval),
+            lifecycle: Lifecycle::Running,
+            websockets: 0,
+            ended: Vec::new(),
+            receive_buffer,
+            cork: Vec::with_capacity(config.limits.cork_bytes),
+            assembled: Vec::new(),
+            aside: Vec::new(),
+            pool: BufferPool::default(),
+            wishes: Wishes::default(),
+            turn_queue: Vec::new(),
+            due: Vec::new(),
+            connections: Connections::default(),
+            config,
+            status,
+            application,
+        }
+    }
+
+    /// Takes note of an edge on a connection's socket.
+    #[inline]
+    pub fn note_connection(
+        &mut self,
+        id: ConnectionId,
+        readable: bool,
+        writable: bool,
+        read_closed: bool,
+    ) {
+        // The connection may have ended since the kernel queued the edge.
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.note(readable, writable, read_closed);
+            self.ready.push(id);
+        }
+    }
+
+    /// Takes note that there is mail.
+    pub fn note_mail(&mut self) {
+        self.has_mail = true;
+    }
+
+    /// One turn. Every step is bounded: by the shares in [`crate::config::Limits`], or by what was
+    /// queued when it began.
+    pub fn turn(&mut self, now: Instant, host: &mut H) {
+        self.fire_timers(now);
+        self.take_mail(now, host);
+        self.accept(now, host);
+
+        let mut turn_queue = std::mem::take(&mut self.turn_queue);
+        self.ready.take(&mut turn_queue);
+        for id in turn_queue.drain(..) {
+            self.visit(id, now, host);
+        }
+        self.turn_queue = turn_queue;
+
+        self.fan_out(now);
+        self.drain(now, host);
+        self.send_mail(host);
+        self.reap();
+        self.publish();
+    }
+
+    /// How long the poll may sleep. `None`: until something happens.
+    #[must_use]
+    pub fn timeout(&self, now: Instant) -> Option<Duration> {
+        if !self.ready.is_empty()
+            || self.has_mail
+            || !self.broadcasts.is_empty()
+            || self.listening.is_ready(now)
+            || self.is_sweeping()
+        {
+            return Some(Duration::ZERO);
+        }
+        let mut next = self.wheel.next_at();
+        let mut consider = |at: Option<Instant>| {
+            next = match (next, at) {
+                (Some(next), Some(at)) => Some(next.min(at)),
+                (next, at) => next.or(at),
+            };
+        };
+        consider(self.next_tick);
+        consider(self.sessions.next_expiry());
+        consider(self.listening.resumes_at());
+        consider(self.drain_deadline());
+        consider((!self.outbox.is_empty()).then(|| now + RETRY));
+        next.map(|next| next.saturating_duration_since(now))
+    }
+
+    /// Whether reading has to wait because what it caused has not been delivered: mail to a full
+    /// box, or more broadcasts than are allowed to be under way.
+    fn is_congested(&self) -> bool {
+        !self.outbox.is_empty() || self.broadcasts.len() >= self.config.limits.broadcasts_queued
+    }
+
+    fn metrics(&self) -> &ReactorMetrics {
+        self.status.reactor(self.reactor)
+    }
+
+    fn fire_timers(&mut self, now: Instant) {
+        if self.next_tick.is_some_and(|at| at <= now) {
+            self.tick(now);
+        }
+        if self.sessions.next_expiry().is_some_and(|at| at <= now) {
+            self.sessions.expire(now);
+        }
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.advance(now, &mut due);
+        for (id, tick) in due.drain(..) {
+            if let Some(connection) = self.connections.get_mut(id)
+                && connection.alarm == Some(tick)
+            {
+                connection.alarm = None;
+                self.on_deadline(id, now);
+            }
+        }
+        self.due = due;
+    }
+
+    /// Sees a connection off after anything that may have changed it: half-close when its last
+    /// words have left, the reaper when it is over, else a [`Rest`] and an alarm. `more` says that
+    /// its own share was used up.
+    fn settle(&mut self, id: ConnectionId, more: bool, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let limits = &self.config.limits;
+        if connection.rest == Rest::Ended {
+            return;
+        }
+        if connection.backlog.is_empty() && connection.endpoint.flushed(now, limits) {
+            let peer_is_done = connection.inbound() == Inbound::Ended;
+            if peer_is_done || connection.stream_mut().half_close().is_err() {
+                connection.endpoint = Endpoint::Closed;
+            }
+        }
+        if let Endpoint::Closed = connection.endpoint {
+            connection.rest = Rest::Ended;
+            connection.backlog.clear(&mut self.pool);
+            self.ended.push(id);
+            return;
+        }
+        let has_readable = matches!(connection.inbound(), Inbound::Readable | Inbound::Final);
+        let can_flush = connection.is_writable() && !connection.backlog.is_empty();
+        let mark = match connection.rest {
+            Rest::Throttled => self.config.max_send_buffer / 2,
+            _ => self.config.max_send_buffer,
+        };
+        let is_throttled = connection.backlog.len() > mark;
+        connection.rest = if can_flush || (!is_throttled && (more || has_readable)) {
+            self.ready.push(id);
+            Rest::Spent
+        } else if self.ready.contains(id) {
+            Rest::Spent
+        } else if is_throttled {
+            Rest::Throttled
+        } else {
+            Rest::Blocked
+        };
+        if let Some(deadline) = connection.deadline(&self.config) {
+            // An entry that fires up to a tick after the deadline is the deadline's own.
+            let covers = |tick| self.wheel.at(tick) < deadline + timer::TICK;
+            if !connection.alarm.is_some_and(covers) {
+                connection.alarm = Some(self.wheel.schedule(id, deadline));
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        for id in std::mem::take(&mut self.ended) {
+            if let Some(connection) = self.connections.remove(id) {
+                debug_assert!(
+                    !matches!(connection.attachment, Attachment::Live(_)),
+                    "its session was let go of"
+                );
+                self.note_reaped(&connection);
+            }
+        }
+        for storage in [&mut self.cork, &mut self.assembled, &mut self.aside] {
+            if storage.capacity() > KEPT_BYTES {
+                *storage = Vec::new();
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let metrics = self.metrics();
+        metrics.connections.set(self.connections.len() as u64);
+        metrics.sessions_live.set(self.sessions.attached() as u64);
+        metrics.sessions_detached.set(self.sessions.detached() as u64);
+        let totals = self.sessions.totals();
+        metrics.expiries.set(totals.expired);
+        metrics.evictions.set(totals.evicted);
+    }
+
+    /// The sessions this shard owns, with their counts: for tests.
+    pub fn session_counts(&self) -> Vec<(String, u64)> {
+        self.sessions.counts().map(|(id, count)| (id.text().as_str().to_owned(), count)).collect()
+    }
+}

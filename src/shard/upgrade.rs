@@ -1,0 +1,173 @@
+//! How a request becomes a session's connection: here, or on the reactor that owns the session.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+
+use super::Shard;
+use super::closing::Leaving;
+use crate::application::{Application, Context};
+use crate::connection::{Attachment, LiveSession};
+use crate::host::Host;
+use crate::mailbox::{Mail, Parcel};
+use crate::protocol::frame;
+use crate::protocol::handshake::{self, Accept};
+use crate::protocol::head::Rejection;
+use crate::session::{Attached, Wanted};
+use crate::token::ConnectionId;
+
+impl<A: Application, H: Host> Shard<A, H> {
+    /// Sends a connection to the reactor that owns its session: the socket, what was read from
+    /// it from its request on, and the responses that have not left yet. Here it is forgotten at
+    /// once; there it is read from the start, as if it had just been accepted.
+    pub(super) fn hand_over(
+        &mut self,
+        id: ConnectionId,
+        owner: usize,
+        received: &[u8],
+        now: Instant,
+        host: &mut H,
+    ) {
+        if !self.uncork(id, now) {
+            return;
+        }
+        let Some(mut connection) = self.connections.remove(id) else { return };
+        if let Err(error) = host.deregister(connection.stream_mut()) {
+            log::warn!(reactor = self.reactor; "cannot hand a connection over: {error}");
+            return;
+        }
+        self.metrics().hand_overs_out.add(1);
+        let peer = connection.peer;
+        let deadline = connection
+            .endpoint
+            .deadline(&self.config)
+            .unwrap_or(now + self.config.timeout_handshake);
+        let (stream, unsent) = connection.into_parts();
+        let parcel = Parcel { stream, peer, received: received.to_vec(), unsent, deadline };
+        self.post(owner, Mail::HandOver(parcel), host);
+    }
+
+    /// Makes a connection that of a session of ours.
+    pub(super) fn upgrade(
+        &mut self,
+        id: ConnectionId,
+        accept: &Accept,
+        wanted: Wanted,
+        now: Instant,
+        host: &mut H,
+    ) {
+        // One live connection a session, and the newer one wins. The older leaves first, so its
+        // place is free, its `on_close` comes before the newer one's `on_open`, and at no time do
+        // two connections hold one session.
+        if let Some(older) = wanted.id.as_ref().and_then(|id| self.sessions.connection_of(id)) {
+            self.metrics().takeovers.add(1);
+            let leaving = Leaving::Ours(CloseCode::Library(4001), "session taken over".into());
+            self.leave_aside(older, leaving, now);
+            self.forward_wishes(host);
+        }
+        let limit = self.config.limit_concurrency.map_or(usize::MAX, std::num::NonZero::get);
+        if !self.status.admit(limit) {
+            return self.reject(id, Rejection::LimitConcurrency, now);
+        }
+        let Shard { sessions, ids, .. } = self;
+        let fresh = || ids.next(|room| host.random(room));
+        match sessions.attach(wanted.id.as_ref(), id, now, fresh) {
+            Err(rejection) => {
+                self.status.release();
+                self.reject(id, rejection, now);
+            }
+            Ok(attached) => self.open(id, accept, attached, wanted.hello, now, host),
+        }
+    }
+
+    fn open(
+        &mut self,
+        id: ConnectionId,
+        accept: &Accept,
+        Attached { slot, resumed }: Attached,
+        hello: bool,
+        now: Instant,
+        host: &mut H,
+    ) {
+        let Shard { connections, sessions, application, cork, wishes, config, .. } = self;
+        let (Some(connection), Some(session)) =
+            (connections.get_mut(id), sessions.of_connection(slot, id))
+        else {
+            debug_assert!(false, "both were there a moment ago");
+            return;
+        };
+        connection.endpoint.open(now, config);
+        let text = session.id().text();
+        let mut digits = itoa::Buffer::new();
+        let count = digits.format(session.count());
+        let resumed_text = if resumed { "true" } else { "false" };
+        handshake::begin_response(accept, cork);
+        for (name, value) in [
+            ("X-Session-Id: ", text.as_str()),
+            ("X-Session-Resumed: ", resumed_text),
+            ("X-Session-Count: ", count),
+        ] {
+            for part in [name, value, "\r\n"] {
+                cork.extend_from_slice(part.as_bytes());
+            }
+        }
+        handshake::end_response(cork);
+        connection.attachment = Attachment::Live(LiveSession {
+            slot,
+            is_resumed: resumed,
+            since: now,
+            messages: 0,
+            bytes_in: 0,
+            bytes_out_before: connection.bytes_out + cork.len() as u64,
+        });
+        if hello {
+            let id = text.as_str();
+            let hello =
+                format!(r#"{{"session_id": "{id}", "count": {count}, "resumed": {resumed_text}}}"#);
+            frame::encode(OpCode::Data(Data::Text), hello.as_bytes(), cork);
+        }
+        let mut cx = Context {
+            session,
+            cork,
+            wishes,
+            connection: id,
+            peer: connection.peer,
+            is_resumed: resumed,
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| application.on_open(&mut cx)));
+        let metrics = self.metrics();
+        metrics.websockets.add(1);
+        metrics.resumes.add(u64::from(resumed));
+        self.websockets += 1;
+        self.log_open(id);
+        if outcome.is_err() {
+            self.note_panic(id);
+            self.step_out_inner(id, Leaving::Failed(CloseCode::Error, "internal error"), now);
+        } else if let Some((code, reason)) = self.wishes.close.take() {
+            self.step_out_inner(id, Leaving::Ours(code, reason.into()), now);
+        }
+        self.forward_wishes(host);
+    }
+
+    /// One line for the access log.
+    fn log_open(&mut self, id: ConnectionId) {
+        if !self.config.access_log {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Attachment::Live(attachment) = connection.attachment else { return };
+        let Some(session) = self.sessions.of_connection(attachment.slot, id) else { return };
+        log::info!(
+            target: "revolve::access",
+            connection:% = id,
+            session = session.id().prefix().as_str(),
+            reactor = self.reactor,
+            peer:% = connection.peer,
+            path = self.config.ws_path.as_str(),
+            resumed = attachment.is_resumed,
+            count = session.count();
+            "WebSocket accepted"
+        );
+    }
+}

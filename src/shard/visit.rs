@@ -1,0 +1,390 @@
+//! One connection's share of a turn: flush what waits, read once, take what is there, write once.
+//!
+//! The path of a message is [`Shard::visit`] → [`Shard::converse`] → the application → the cork →
+//! one write. Everything that is not that path leaves these functions early, as a [`Step`].
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::Shard;
+use super::closing::Leaving;
+use crate::application::{Application, Context};
+use crate::connection::{Attachment, Inbound, Rest};
+use crate::host::Host;
+use crate::http::{self, Route};
+use crate::protocol::endpoint::{Closing, Endpoint, Event};
+use crate::protocol::frame::Violation;
+use crate::protocol::handshake::{self, Accept};
+use crate::protocol::head::{self, Rejection, Request};
+use crate::session::{Wanted, owner_of};
+use crate::token::ConnectionId;
+
+/// What became of a stretch of input.
+enum Step {
+    /// The endpoint changed; what follows is read in its new state.
+    Again,
+    /// The rest of the input is not whole.
+    NeedMore,
+    /// The share is used up, or the backlog is over its mark: the rest of the input waits.
+    Wait,
+    /// The connection has left this shard.
+    Gone,
+}
+
+/// Why a conversation stopped.
+enum Pause {
+    NeedMore,
+    Share,
+    CorkFull,
+    Wish,
+    PeerClosed(CloseCode),
+    Broken(Violation),
+}
+
+/// What a request led to.
+enum Answered {
+    NotYet,
+    /// A response is written; whether the connection is kept.
+    Plain {
+        length: usize,
+        keeps: bool,
+    },
+    Upgrade {
+        length: usize,
+        accept: Accept,
+        wanted: Wanted,
+    },
+    /// The session lives on that reactor.
+    Elsewhere(usize),
+}
+
+impl<A: Application, H: Host> Shard<A, H> {
+    /// Gives a ready connection its share.
+    pub(super) fn visit(&mut self, id: ConnectionId, now: Instant, host: &mut H) {
+        // An id in the ready queue may have outlived its connection.
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.rest == Rest::Ended {
+            return;
+        }
+        if !connection.backlog.is_empty() {
+            let share = self.config.limits.flush_bytes_per_turn;
+            if connection.flush(share, now, &mut self.pool).is_err() {
+                return self.lose(id, now);
+            }
+            let is_throttled = match connection.rest {
+                Rest::Throttled => connection.backlog.len() > self.config.max_send_buffer / 2,
+                _ => connection.backlog.len() > self.config.max_send_buffer,
+            };
+            if is_throttled {
+                return self.settle(id, false, now);
+            }
+        }
+        if self.is_congested() {
+            return self.settle(id, true, now);
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        // Taken out for the length of the visit, so that input and shard can be borrowed apart.
+        let mut buffer = std::mem::take(&mut self.receive_buffer);
+        let before = connection.bytes_in;
+        match connection.fill(&mut buffer) {
+            Ok(filled) => {
+                let read = connection.bytes_in - before;
+                self.metrics().bytes_in.add(read);
+                self.take_input(id, &mut buffer[..filled], now, host);
+            }
+            Err(_) => self.lose(id, now),
+        }
+        self.receive_buffer = buffer;
+    }
+
+    /// Takes the input as far as it goes, writes what it caused, and settles the connection.
+    fn take_input(&mut self, id: ConnectionId, input: &mut [u8], now: Instant, host: &mut H) {
+        let mut at = 0;
+        let mut frames = self.config.limits.frames_per_turn;
+        let mut requests = self.config.limits.requests_per_turn;
+        let must_wait = loop {
+            let Some(connection) = self.connections.get_mut(id) else { return };
+            let step = match &mut connection.endpoint {
+                Endpoint::Open(_) => self.converse(id, input, &mut at, &mut frames, now, host),
+                Endpoint::Handshaking(_) if requests == 0 => Step::Wait,
+                Endpoint::Handshaking(_) => {
+                    requests -= 1;
+                    self.serve_request(id, input, &mut at, now, host)
+                }
+                Endpoint::Closing(closing) => {
+                    let is_lingering = matches!(closing, Closing::Lingering { .. });
+                    let enough =
+                        closing.discard(input, &mut at, &mut self.assembled, &self.config, now);
+                    match (enough, is_lingering) {
+                        (false, _) => Step::NeedMore,
+                        (true, true) => {
+                            connection.endpoint = Endpoint::Closed;
+                            Step::NeedMore
+                        }
+                        (true, false) => {
+                            connection.endpoint.finish(now, &self.config.limits);
+                            Step::Again
+                        }
+                    }
+                }
+                Endpoint::Closed => Step::NeedMore,
+            };
+            match step {
+                Step::Again => {}
+                Step::NeedMore => break false,
+                Step::Wait => break true,
+                Step::Gone => return,
+            }
+        };
+        if !self.uncork(id, now) {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if !matches!(connection.endpoint, Endpoint::Closed) {
+            connection.keep(&input[at..]);
+        }
+        if connection.inbound() == Inbound::Ended && !must_wait {
+            return self.end_of_stream(id, now);
+        }
+        self.settle(id, must_wait, now);
+    }
+
+    /// Writes the cork to the connection that filled it; false if that was the end of it.
+    pub(super) fn uncork(&mut self, id: ConnectionId, now: Instant) -> bool {
+        if self.cork.is_empty() {
+            return true;
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return false };
+        let sent = connection.send(&self.cork, now, &mut self.pool);
+        self.status.reactor(self.reactor).bytes_out.add(self.cork.len() as u64);
+        self.cork.clear();
+        if sent.is_err() {
+            self.lose(id, now);
+        }
+        sent.is_ok()
+    }
+
+    /// The hot path: frames to messages to the application, until the input or the share ends.
+    #[inline]
+    fn converse(
+        &mut self,
+        id: ConnectionId,
+        input: &mut [u8],
+        at: &mut usize,
+        frames: &mut usize,
+        now: Instant,
+        host: &mut H,
+    ) -> Step {
+        let Shard { connections, sessions, application, cork, wishes, assembled, config, .. } =
+            self;
+        let Some(connection) = connections.get_mut(id) else { return Step::Gone };
+        let (Endpoint::Open(open), Attachment::Live(attachment)) =
+            (&mut connection.endpoint, &mut connection.attachment)
+        else {
+            debug_assert!(false, "an open connection has a session");
+            return Step::NeedMore;
+        };
+        let Some(session) = sessions.of_connection(attachment.slot, id) else {
+            debug_assert!(false, "a displaced connection is closed before it is visited");
+            return Step::NeedMore;
+        };
+        let mut cx: Context<'_, A> = Context {
+            session,
+            cork,
+            wishes,
+            connection: id,
+            peer: connection.peer,
+            is_resumed: attachment.is_resumed,
+        };
+        let begin = *at;
+        let mut messages = 0;
+        // One guard around the whole stretch: a panic ends this connection whichever message it
+        // struck at, and a guard a message would keep the callback from being inlined.
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            while *frames > 0 {
+                *frames -= 1;
+                match open.next(input, at, assembled, config, now, cx.cork) {
+                    Ok(Some(Event::Message(message))) => {
+                        messages += 1;
+                        application.on_message(&mut cx, message);
+                        if cx.wishes.close.is_some() {
+                            return Pause::Wish;
+                        }
+                        if cx.cork.len() >= config.limits.cork_bytes {
+                            return Pause::CorkFull;
+                        }
+                    }
+                    Ok(Some(Event::Control)) => {
+                        if cx.cork.len() >= config.limits.cork_bytes {
+                            return Pause::CorkFull;
+                        }
+                    }
+                    Ok(Some(Event::PeerClosed(code))) => return Pause::PeerClosed(code),
+                    Ok(None) => return Pause::NeedMore,
+                    Err(violation) => return Pause::Broken(violation),
+                }
+            }
+            Pause::Share
+        }));
+        attachment.messages += messages;
+        attachment.bytes_in += (*at - begin) as u64;
+        self.metrics().messages.add(messages);
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.note_panic(id);
+                let leaving = Leaving::Failed(CloseCode::Error, "internal error");
+                return self.step_out(id, leaving, now, host);
+            }
+        };
+        self.forward_wishes(host);
+        match outcome {
+            Pause::NeedMore => Step::NeedMore,
+            Pause::Share => Step::Wait,
+            Pause::CorkFull => {
+                if !self.uncork(id, now) {
+                    return Step::Gone;
+                }
+                match self.connections.get_mut(id) {
+                    Some(connection) if connection.backlog.len() <= self.config.max_send_buffer => {
+                        Step::Again
+                    }
+                    _ => Step::Wait,
+                }
+            }
+            Pause::Wish => match self.wishes.close.take() {
+                Some((code, reason)) => {
+                    self.step_out(id, Leaving::Ours(code, reason.into()), now, host)
+                }
+                None => Step::Again,
+            },
+            Pause::PeerClosed(code) => self.step_out(id, Leaving::Answered(code), now, host),
+            Pause::Broken(violation) => {
+                let leaving = Leaving::Failed(violation.close_code(), violation.reason());
+                self.step_out(id, leaving, now, host)
+            }
+        }
+    }
+
+    /// Ends the WebSocket in mid-visit: what it says last joins the cork.
+    pub(super) fn step_out_inner(&mut self, id: ConnectionId, leaving: Leaving, now: Instant) {
+        let mut cork = std::mem::take(&mut self.cork);
+        self.leave_open(id, leaving, now, &mut cork);
+        self.cork = cork;
+    }
+
+    fn step_out(&mut self, id: ConnectionId, leaving: Leaving, now: Instant, host: &mut H) -> Step {
+        self.step_out_inner(id, leaving, now);
+        self.forward_wishes(host);
+        Step::Again
+    }
+
+    /// Serves one request, if a whole one is there.
+    fn serve_request(
+        &mut self,
+        id: ConnectionId,
+        input: &mut [u8],
+        at: &mut usize,
+        now: Instant,
+        host: &mut H,
+    ) -> Step {
+        *at += head::leading_empty_lines(&input[*at..]);
+        let received = &input[*at..];
+        if received.is_empty() || received == b"\r" {
+            return Step::NeedMore;
+        }
+        match self.answer(id, received, now) {
+            Ok(Answered::NotYet) => Step::NeedMore,
+            Ok(Answered::Plain { length, keeps }) => {
+                *at += length;
+                let Some(connection) = self.connections.get_mut(id) else { return Step::Gone };
+                if keeps {
+                    connection.endpoint.await_request(now, &self.config.limits);
+                } else {
+                    connection.endpoint.finish(now, &self.config.limits);
+                }
+                self.uncork_if_full(id, now)
+            }
+            Ok(Answered::Elsewhere(owner)) => {
+                self.hand_over(id, owner, &input[*at..], now, host);
+                Step::Gone
+            }
+            Ok(Answered::Upgrade { length, accept, wanted }) => {
+                *at += length;
+                self.upgrade(id, &accept, wanted, now, host);
+                Step::Again
+            }
+            Err(rejection) => {
+                self.reject(id, rejection, now);
+                Step::Again
+            }
+        }
+    }
+
+    fn uncork_if_full(&mut self, id: ConnectionId, now: Instant) -> Step {
+        if self.cork.len() < self.config.limits.cork_bytes {
+            return Step::Again;
+        }
+        if !self.uncork(id, now) {
+            return Step::Gone;
+        }
+        match self.connections.get_mut(id) {
+            Some(connection) if connection.backlog.len() <= self.config.max_send_buffer => {
+                Step::Again
+            }
+            _ => Step::Wait,
+        }
+    }
+
+    /// Reads the request at the start of `received` and decides what becomes of it.
+    fn answer(
+        &mut self,
+        id: ConnectionId,
+        received: &[u8],
+        now: Instant,
+    ) -> Result<Answered, Rejection> {
+        let Some(connection) = self.connections.get_mut(id) else { return Ok(Answered::NotYet) };
+        let Endpoint::Handshaking(handshaking) = &mut connection.endpoint else {
+            return Ok(Answered::NotYet);
+        };
+        let Some(length) = handshaking.head_end(received, now, &self.config)? else {
+            return Ok(Answered::NotYet);
+        };
+        let mut slots = head::header_slots();
+        let request = Request::parse(&received[..length], &mut slots, &self.config.limits)?;
+        let route = Route::of(request.path, &self.config.ws_path).ok_or(Rejection::NotFound)?;
+        if route != Route::WebSocket {
+            let keeps = http::respond(route, &request, &self.status, now, &mut self.cork)?;
+            return Ok(Answered::Plain { length, keeps });
+        }
+        let accept = handshake::judge(&request)?;
+        if self.status.draining_since().is_some() {
+            return Err(Rejection::Draining);
+        }
+        let wanted = Wanted::from_query(request.query)?;
+        let owner = wanted
+            .id
+            .as_ref()
+            .map_or(self.reactor, |id| owner_of(id.text().as_str(), self.config.workers.get()));
+        Ok(if owner == self.reactor {
+            Answered::Upgrade { length, accept, wanted }
+        } else {
+            Answered::Elsewhere(owner)
+        })
+    }
+
+    /// Answers with an error; the connection closes after it.
+    pub(super) fn reject(&mut self, id: ConnectionId, rejection: Rejection, now: Instant) {
+        self.metrics().rejected(rejection);
+        http::refuse(rejection, &mut self.cork);
+        if let Some(connection) = self.connections.get_mut(id) {
+            log::debug!(
+                connection:% = id, reactor = self.reactor;
+                "{}: refused: {}", connection.peer, rejection.advice()
+            );
+            connection.endpoint.finish(now, &self.config.limits);
+        }
+    }
+}
