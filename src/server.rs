@@ -228,7 +228,7 @@ impl ShutdownTrigger {
 pub struct Summary {
     /// WebSockets that were closed in good order during the drain.
     pub closed: u64,
-    /// WebSockets that were cut when its time was up.
+    /// WebSockets that were cut: they did not answer our Close, or its time was up.
     pub cut: u64,
     /// How long the drain took.
     pub duration: Duration,

@@ -74,6 +74,12 @@ impl TimerWheel {
         self.next = self.next.max(passed + 1);
     }
 
+    /// Whether an entry for `id` at `tick` is still to fire.
+    #[must_use]
+    pub fn holds(&self, id: ConnectionId, tick: Tick) -> bool {
+        tick >= self.next && self.slots[tick as usize % SLOTS].contains(&id)
+    }
+
     /// When a tick fires.
     #[must_use]
     pub fn at(&self, tick: Tick) -> Instant {

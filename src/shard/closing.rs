@@ -185,7 +185,16 @@ impl<A: Application, H: Host> Shard<A, H> {
                 let leaving = Leaving::Failed(CloseCode::Error, "keepalive ping timeout");
                 self.leave_aside(id, leaving, now);
             }
-            Lapse::Over => self.cut(id, now),
+            Lapse::Over => {
+                let has_goodbye = matches!(
+                    connection.endpoint,
+                    Endpoint::Closing(Closing::Lingering { .. }) | Endpoint::Handshaking(_)
+                );
+                if !has_goodbye && connection.has_upgraded() {
+                    self.note_cut();
+                }
+                self.cut(id, now);
+            }
         }
     }
 

@@ -24,7 +24,10 @@ pub(super) enum Lifecycle {
     Draining {
         swept: usize,
         since: Instant,
-        closed: u64,
+        /// WebSockets let go of since then.
+        released: u64,
+        /// Those among them that never answered.
+        cut: u64,
     },
     Ended(DrainOutcome),
 }
@@ -34,7 +37,7 @@ pub(super) enum Lifecycle {
 pub struct DrainOutcome {
     /// WebSockets that were closed in good order.
     pub closed: u64,
-    /// WebSockets that were still there when the time was up.
+    /// WebSockets that did not answer our Close, or were still there when the time was up.
     pub cut: u64,
     /// How long it took.
     pub duration: Duration,
@@ -45,7 +48,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     pub(super) fn begin_drain(&mut self, now: Instant) {
         if let Lifecycle::Running = self.lifecycle {
             self.status.begin_drain(now);
-            self.lifecycle = Lifecycle::Draining { swept: 0, since: now, closed: 0 };
+            self.lifecycle = Lifecycle::Draining { swept: 0, since: now, released: 0, cut: 0 };
             // Who is in the accept queue was told that it is connected: it gets an answer.
             self.listening = match self.listening {
                 Listening::Closed => Listening::Closed,
@@ -80,9 +83,16 @@ impl<A: Application, H: Host> Shard<A, H> {
     pub(super) fn note_reaped(&mut self, connection: &Connection<H::Stream>) {
         if connection.has_upgraded() {
             self.websockets -= 1;
-            if let Lifecycle::Draining { closed, .. } = &mut self.lifecycle {
-                *closed += 1;
+            if let Lifecycle::Draining { released, .. } = &mut self.lifecycle {
+                *released += 1;
             }
+        }
+    }
+
+    /// Notes a WebSocket that did not answer our Close in time.
+    pub(super) fn note_cut(&mut self) {
+        if let Lifecycle::Draining { cut, .. } = &mut self.lifecycle {
+            *cut += 1;
         }
     }
 
@@ -97,9 +107,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         self.forward_wishes(host);
         self.reap();
-        let Lifecycle::Draining { swept, closed, .. } = &mut self.lifecycle else { return };
+        let Lifecycle::Draining { swept, released, cut, .. } = &mut self.lifecycle else { return };
         *swept = stop;
-        let closed = *closed;
+        let (closed, cut) = (*released - *cut, *cut);
         let is_late = now >= since + self.config.timeout_graceful_shutdown;
         let is_done = stop == end
             && matches!(self.listening, Listening::Closed)
@@ -112,7 +122,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 host.stop_listening();
                 self.listening = Listening::Closed;
             }
-            let cut = self.websockets as u64;
+            let cut = cut + self.websockets as u64;
             let duration = now.saturating_duration_since(since);
             self.release_all(now);
             self.lifecycle = Lifecycle::Ended(DrainOutcome { closed, cut, duration });

@@ -43,7 +43,9 @@ impl<A: Application, H: Host> Shard<A, H> {
                 // One that had passed already was entered at the wheel's next tick.
                 let latest = self.wheel.tick_of(deadline) + 1;
                 assert!(
-                    connection.alarm.is_some_and(|tick| tick <= latest),
+                    connection
+                        .alarm
+                        .is_some_and(|tick| tick <= latest && self.wheel.holds(id, tick)),
                     "{id}: a deadline without an alarm"
                 );
             }

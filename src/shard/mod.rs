@@ -172,7 +172,10 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// How long the poll may sleep. `None`: until something happens.
     #[must_use]
     pub fn timeout(&self, now: Instant) -> Option<Duration> {
-        if !self.ready.is_empty()
+        // While mail waits for room in another's box nobody here is read, and to turn at once would
+        // be to spin on somebody else's progress.
+        let can_act = self.outbox.is_empty() && !self.ready.is_empty();
+        if can_act
             || self.has_mail
             || !self.broadcasts.is_empty()
             || self.listening.is_ready(now)

@@ -1,0 +1,403 @@
+//! The clients: what each sends, in which pieces, what it makes of the answers, and how it ends.
+//!
+//! A client reads like a real one: response head, then frames. It knows nothing of the server but
+//! its bytes.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::Chance;
+use super::streams::Wire;
+
+/// How a client behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Sends its messages, waits for the replies, then ends as its `Ending` says.
+    Talks,
+    /// Talks, but never reads: the server must throttle it and then let go.
+    NeverReads,
+    /// Connects and says nothing.
+    Silent,
+    /// Sends random bytes.
+    Garbage,
+    /// Asks for pages, pipelined.
+    Browses,
+}
+
+/// How a talking client ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Quit,
+    Close,
+    /// FIN without a Close, perhaps in mid-frame.
+    Leave,
+    Reset,
+    /// Stays until the server drains.
+    Stay,
+    /// Stays, but answers nothing from then on, not even pings.
+    FallSilent,
+    /// Makes the application panic.
+    Panic,
+    /// Breaks a rule.
+    Break,
+}
+
+/// What came from the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// Status of a response, and the count it told.
+    Response(u16, Option<u64>),
+    Text(String),
+    Close(u16),
+    Ping,
+}
+
+#[derive(Debug)]
+pub struct Client {
+    pub address: SocketAddr,
+    pub wire: Rc<RefCell<Wire>>,
+    pub manner: Manner,
+    pub ending: Ending,
+    pub session: Option<String>,
+    /// Bytes not yet on the wire.
+    pending: Vec<u8>,
+    /// Bytes from the wire not yet understood.
+    unread: Vec<u8>,
+    is_open: bool,
+    pub heard: Vec<Heard>,
+    /// Counted messages sent, and all that get a reply.
+    pub asked: usize,
+    ended: bool,
+}
+
+fn mask_of(chance: &mut Chance) -> [u8; 4] {
+    (chance.next() as u32).to_ne_bytes()
+}
+
+fn frame(first: u8, payload: &[u8], chance: &mut Chance) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match payload.len() {
+        short @ 0..=125 => bytes.push(0x80 | short as u8),
+        medium => {
+            bytes.push(0x80 | 126);
+            bytes.extend_from_slice(&(medium as u16).to_be_bytes());
+        }
+    }
+    let mask = mask_of(chance);
+    bytes.extend_from_slice(&mask);
+    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes
+}
+
+/// A message of some size, whole or in fragments, with a ping in between now and then.
+fn message(chance: &mut Chance) -> Vec<u8> {
+    let length = chance.pick(&[0, 1, 5, 16, 16, 125, 126, 700]);
+    let payload = vec![b'm'; length];
+    if chance.percent(20) && length > 1 {
+        let cut = chance.within(0, length);
+        let mut bytes = frame(0x01, &payload[..cut], chance);
+        if chance.percent(50) {
+            bytes.extend(frame(0x89, b"are you there", chance));
+        }
+        bytes.extend(frame(0x80, &payload[cut..], chance));
+        bytes
+    } else {
+        let first = chance.pick(&[0x81, 0x82]);
+        frame(first, &payload, chance)
+    }
+}
+
+impl Client {
+    pub fn new(
+        number: u16,
+        manner: Manner,
+        session: Option<String>,
+        chance: &mut Chance,
+    ) -> Client {
+        let wire = Wire::new(chance.pick(&[64, 300, 2000, 20_000]), chance.within(0, 2));
+        let ending = chance.pick(&[
+            Ending::Quit,
+            Ending::Close,
+            Ending::Leave,
+            Ending::Reset,
+            Ending::Stay,
+            Ending::Stay,
+            Ending::FallSilent,
+            Ending::Panic,
+            Ending::Break,
+        ]);
+        let mut client = Client {
+            address: SocketAddr::from(([127, 0, 0, 1], number)),
+            wire: Rc::new(RefCell::new(wire)),
+            manner,
+            ending,
+            session,
+            pending: Vec::new(),
+            unread: Vec::new(),
+            is_open: false,
+            heard: Vec::new(),
+            asked: 0,
+            ended: false,
+        };
+        client.plan(chance);
+        client
+    }
+
+    /// Puts together all that it will say of its own accord.
+    fn plan(&mut self, chance: &mut Chance) {
+        match self.manner {
+            Manner::Silent => {}
+            Manner::Garbage => {
+                let length = chance.within(1, 3000);
+                self.pending = (0..length).map(|_| chance.next() as u8).collect();
+            }
+            Manner::Browses => {
+                for _ in 0..chance.within(1, 6) {
+                    let path = chance.pick(&["/healthz", "/readyz", "/nowhere", "/ws/chat/"]);
+                    let line = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+                    self.pending.extend_from_slice(line.as_bytes());
+                }
+            }
+            Manner::Talks | Manner::NeverReads => {
+                if chance.percent(10) {
+                    self.pending.extend_from_slice(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+                }
+                let query = match &self.session {
+                    Some(session) => format!("?session_id={session}"),
+                    None => chance.pick(&["", "?session_id=", "?hello=1"]).to_owned(),
+                };
+                let head = format!(
+                    "GET /ws/chat/{query} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+                     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                     Sec-WebSocket-Version: 13\r\n\r\n"
+                );
+                self.pending.extend_from_slice(head.as_bytes());
+                let most = if self.manner == Manner::NeverReads { 300 } else { 12 };
+                for _ in 0..chance.within(0, most) {
+                    if chance.percent(8) {
+                        self.pending.extend(frame(0x81, b"all", chance));
+                    } else {
+                        self.asked += 1;
+                        let bytes = message(chance);
+                        self.pending.extend(bytes);
+                    }
+                }
+                match self.ending {
+                    Ending::Quit => self.pending.extend(frame(0x81, b"quit", chance)),
+                    Ending::Close => {
+                        self.pending.extend(frame(0x88, &1000u16.to_be_bytes(), chance));
+                    }
+                    Ending::Panic => self.pending.extend(frame(0x81, b"panic", chance)),
+                    Ending::Break => {
+                        let broken = chance.pick(&[0xc1, 0x83, 0x80]);
+                        self.pending.extend(frame(broken, b"x", chance));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Whether it has something to do that needs no answer first.
+    pub fn is_busy(&self) -> bool {
+        let wire = self.wire.borrow();
+        !self.ended
+            && !wire.reset
+            && (!self.pending.is_empty()
+                || (self.reads() && !wire.down.is_empty())
+                || (self.wants_to_end() && !wire.fin)
+                || (wire.server_fin && wire.down.is_empty())
+                || wire.closed)
+    }
+
+    fn reads(&self) -> bool {
+        self.manner != Manner::NeverReads && !self.is_mute()
+    }
+
+    fn is_mute(&self) -> bool {
+        self.ending == Ending::FallSilent && self.pending.is_empty() && self.replies() >= self.asked
+    }
+
+    fn replies(&self) -> usize {
+        let is_count =
+            |heard: &&Heard| matches!(heard, Heard::Text(text) if text.parse::<u64>().is_ok());
+        self.heard.iter().filter(is_count).count()
+    }
+
+    fn wants_to_end(&self) -> bool {
+        self.pending.is_empty()
+            && match self.ending {
+                // In good order: every reply first. Some leave at once.
+                Ending::Leave => self.replies() >= self.asked || self.asked.is_multiple_of(2),
+                Ending::Reset => self.replies() >= self.asked / 2,
+                _ => {
+                    self.manner == Manner::Browses && self.asked == 0 && self.ending == Ending::Stay
+                }
+            }
+            && self.manner != Manner::NeverReads
+            && self.manner != Manner::Silent
+    }
+
+    /// Does one thing.
+    pub fn act(&mut self, chance: &mut Chance) {
+        let wire = self.wire.clone();
+        let mut wire = wire.borrow_mut();
+        if wire.reset || (wire.closed && (wire.down.is_empty() || !self.reads())) {
+            self.ended = true;
+            return;
+        }
+        if !self.pending.is_empty() && !wire.fin && !wire.closed && chance.percent(60) {
+            let most = chance.pick(&[1, 3, 40, 400, 4000]).min(self.pending.len());
+            let piece: Vec<u8> = self.pending.drain(..most).collect();
+            wire.send(&piece);
+            return;
+        }
+        if !wire.down.is_empty() && self.reads() {
+            let most = chance.pick(&[1, 7, 100, 10_000]);
+            self.unread.extend(wire.receive(most));
+            drop(wire);
+            self.understand(chance);
+            return;
+        }
+        if (wire.server_fin && wire.down.is_empty()) || self.wants_to_end() {
+            if self.ending == Ending::Reset {
+                wire.reset();
+                self.ended = true;
+            } else if !wire.fin {
+                self.pending.clear();
+                wire.end();
+                // Having said all, it still reads until the server has ended its half too.
+                self.ended = wire.server_fin;
+            } else {
+                self.ended = wire.server_fin;
+            }
+        }
+    }
+
+    fn understand(&mut self, chance: &mut Chance) {
+        while let Some(heard) = self.next_heard() {
+            match &heard {
+                Heard::Response(101, _) => self.is_open = true,
+                Heard::Ping if !self.is_mute() => {
+                    let pong = frame(0x8a, b"", chance);
+                    self.say(&pong);
+                }
+                Heard::Close(code) => {
+                    let code = code.to_be_bytes();
+                    let echo = frame(0x88, &code, chance);
+                    self.say(&echo);
+                }
+                _ => {}
+            }
+            self.heard.push(heard);
+        }
+    }
+
+    /// Says something in between, if it is between two frames of its own.
+    fn say(&mut self, bytes: &[u8]) {
+        if self.pending.is_empty() && !self.wire.borrow().fin {
+            self.pending.extend_from_slice(bytes);
+        }
+    }
+
+    fn next_heard(&mut self) -> Option<Heard> {
+        if !self.is_open {
+            return self.next_response();
+        }
+        let [first, second, ..] = self.unread[..] else { return None };
+        let (start, length) = match second {
+            0..=125 => (2, usize::from(second)),
+            126 => {
+                let bytes = [*self.unread.get(2)?, *self.unread.get(3)?];
+                (4, usize::from(u16::from_be_bytes(bytes)))
+            }
+            _ => panic!("a frame longer than any reply: {second}"),
+        };
+        if self.unread.len() < start + length {
+            return None;
+        }
+        let payload: Vec<u8> = self.unread.drain(..start + length).skip(start).collect();
+        Some(match first {
+            0x81 => Heard::Text(String::from_utf8(payload).expect("text is UTF-8")),
+            0x88 => Heard::Close(u16::from_be_bytes([payload[0], payload[1]])),
+            0x89 => Heard::Ping,
+            0x8a => return self.next_heard(),
+            _ => panic!("a frame that the server must not send: {first:x}"),
+        })
+    }
+
+    fn next_response(&mut self) -> Option<Heard> {
+        let end = self.unread.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+        let head = String::from_utf8(self.unread[..end].to_vec()).expect("heads are ASCII");
+        let field = |name: &str| {
+            head.lines()
+                .find_map(|line| line.strip_prefix(name))
+                .and_then(|v| v.trim().parse().ok())
+        };
+        let length: u64 = field("Content-Length:").unwrap_or(0);
+        if (self.unread.len() as u64) < end as u64 + length {
+            return None;
+        }
+        self.unread.drain(..end + length as usize);
+        let status = head[9..12].parse().expect("a status");
+        Some(Heard::Response(status, field("X-Session-Count:")))
+    }
+
+    /// The counts it was told, in order.
+    pub fn counts(&self) -> Vec<u64> {
+        self.heard
+            .iter()
+            .filter_map(|heard| match heard {
+                Heard::Text(text) => text.parse().ok(),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The broadcasts it got from one reactor, in order.
+    pub fn broadcasts_of(&self, reactor: usize) -> Vec<u64> {
+        let prefix = format!("all {reactor} ");
+        self.heard
+            .iter()
+            .filter_map(|heard| match heard {
+                Heard::Text(text) => text.strip_prefix(&prefix)?.parse().ok(),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Whether it is still there, listening, with nothing left to say.
+    pub fn is_attentive(&self) -> bool {
+        let wire = self.wire.borrow();
+        self.manner == Manner::Talks
+            && self.ending == Ending::Stay
+            && self.pending.is_empty()
+            && !wire.fin
+            && !wire.reset
+            && !wire.closed
+    }
+
+    /// Whether it neither left on its own nor stopped listening: then it is owed a Close.
+    pub fn is_owed_a_close(&self) -> bool {
+        let by_itself = [Ending::Leave, Ending::Reset, Ending::FallSilent];
+        self.manner == Manner::Talks && self.is_open && !by_itself.contains(&self.ending)
+    }
+
+    /// Whether it was taken in: it asked properly, so only a full house may refuse it.
+    pub fn is_welcome(&self) -> bool {
+        self.heard.iter().all(|heard| !matches!(heard, Heard::Response(400, _)))
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    pub fn was_refused(&self) -> bool {
+        self.heard.iter().any(|heard| matches!(heard, Heard::Response(408 | 503, _)))
+    }
+
+    pub fn has_closed(&self) -> bool {
+        self.heard.iter().any(|heard| matches!(heard, Heard::Close(_)))
+    }
+}

@@ -1,0 +1,90 @@
+//! The application under simulation: it counts like the default one, and checks as it goes.
+//!
+//! Its log is the model: which client speaks for a session, and how far each session has counted.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use revolve::{Application, CloseReason, Context, Message};
+
+/// What the application panics with when a client asks it to.
+pub const PLANNED: &str = "a client asked for it";
+
+/// What all shards of one run have seen.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// The client that speaks for a session now.
+    live: HashMap<String, SocketAddr>,
+    /// The last count of a session.
+    pub counts: HashMap<String, u64>,
+    /// The counts that were given to a client, in order.
+    pub given: HashMap<SocketAddr, Vec<u64>>,
+    /// Broadcasts sent, by reactor.
+    pub broadcasts: HashMap<usize, u64>,
+    /// How many of them there were when a client's connection opened.
+    pub broadcasts_before: HashMap<SocketAddr, HashMap<usize, u64>>,
+    pub opens: u64,
+    pub closes: u64,
+    /// Whether sessions may be forgotten in this run (expiry, a small table).
+    pub forgets: bool,
+}
+
+/// One shard's application.
+pub struct Recorder {
+    pub reactor: usize,
+    pub log: Rc<RefCell<Log>>,
+}
+
+impl Application for Recorder {
+    type Session = ();
+
+    fn on_open(&mut self, cx: &mut Context<'_, Self>) {
+        let mut log = self.log.borrow_mut();
+        log.opens += 1;
+        let before = log.broadcasts.clone();
+        log.broadcasts_before.insert(cx.peer(), before);
+        let id = cx.session_id();
+        let older = log.live.insert(id.clone(), cx.peer());
+        assert_eq!(older, None, "two connections of one session");
+        let known = log.counts.get(&id).copied().unwrap_or(0);
+        if log.forgets && cx.count() == 0 {
+            log.counts.remove(&id);
+        } else {
+            assert_eq!(cx.count(), known, "a session came back with another count");
+        }
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+        let mut log = self.log.borrow_mut();
+        let id = cx.session_id();
+        assert_eq!(log.live.get(&id), Some(&cx.peer()), "a displaced connection was heard");
+        match message {
+            Message::Text("quit") => {
+                cx.send_text("bye");
+                cx.close(1000, "quit");
+            }
+            Message::Text("panic") => std::panic::panic_any(PLANNED),
+            Message::Text("all") => {
+                let number = log.broadcasts.entry(self.reactor).or_default();
+                *number += 1;
+                cx.broadcast_text(&format!("all {} {number}", self.reactor));
+            }
+            _ => {
+                let count = cx.count_message();
+                let last = log.counts.insert(id, count).unwrap_or(0);
+                assert_eq!(count, last + 1, "a count was skipped or repeated");
+                log.given.entry(cx.peer()).or_default().push(count);
+                cx.send_text(&format!("{count}"));
+            }
+        }
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Self>, _reason: CloseReason) {
+        let mut log = self.log.borrow_mut();
+        log.closes += 1;
+        let gone = log.live.remove(&cx.session_id());
+        assert_eq!(gone, Some(cx.peer()), "a close for a connection that was not live");
+    }
+}

@@ -1,0 +1,194 @@
+//! A scripted stream: what a kernel does between two ends, with its edges.
+//!
+//! Edges are given as sparingly as epoll gives them: one for bytes that arrive, one for the FIN,
+//! one for a reset, one for room after a write that found none. Knows no protocol.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+
+use revolve::connection::Stream;
+use revolve::token::ConnectionId;
+
+/// Both directions of one connection, and what the server's end has been told.
+#[derive(Debug, Default)]
+pub struct Wire {
+    /// Towards the server.
+    pub up: VecDeque<u8>,
+    /// The client has ended its half.
+    pub fin: bool,
+    /// The client has reset the connection.
+    pub reset: bool,
+    /// Towards the client.
+    pub down: VecDeque<u8>,
+    /// How many bytes `down` may hold: the socket's send buffer.
+    room: usize,
+    /// A write found too little room, so room to come is an edge.
+    wants_room: bool,
+    /// Where the server has registered it.
+    pub registered: Option<(usize, ConnectionId)>,
+    /// Edges not yet delivered.
+    pub edges: Edges,
+    /// The server has ended its half.
+    pub server_fin: bool,
+    /// The server has dropped its end.
+    pub closed: bool,
+    /// Reads and writes still to be interrupted by a signal.
+    interruptions: usize,
+}
+
+/// What a poll would report.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Edges {
+    pub readable: bool,
+    pub writable: bool,
+    pub read_closed: bool,
+}
+
+impl Edges {
+    pub fn any(self) -> bool {
+        self.readable || self.writable || self.read_closed
+    }
+}
+
+impl Wire {
+    /// A wire whose server side can send `room` bytes ahead, and is interrupted so many times.
+    pub fn new(room: usize, interruptions: usize) -> Wire {
+        Wire { room, interruptions, ..Wire::default() }
+    }
+
+    /// The client sends.
+    pub fn send(&mut self, bytes: &[u8]) {
+        assert!(!self.fin && !self.reset);
+        if !bytes.is_empty() {
+            self.up.extend(bytes);
+            self.edges.readable = true;
+            // epoll reports a socket's whole state with each edge.
+            self.edges.writable |= self.down.len() < self.room;
+        }
+    }
+
+    /// The client ends its half.
+    pub fn end(&mut self) {
+        self.fin = true;
+        self.edges.readable = true;
+        self.edges.read_closed = true;
+    }
+
+    /// The client is gone.
+    pub fn reset(&mut self) {
+        self.reset = true;
+        self.up.clear();
+        self.down.clear();
+        self.edges = Edges { readable: true, writable: true, read_closed: true };
+    }
+
+    /// The client reads up to `most` bytes.
+    pub fn receive(&mut self, most: usize) -> Vec<u8> {
+        let taken: Vec<u8> = self.down.drain(..most.min(self.down.len())).collect();
+        if self.wants_room && self.down.len() < self.room {
+            self.wants_room = false;
+            self.edges.writable = true;
+        }
+        taken
+    }
+
+    /// What a poll reports now. Like epoll's, the report is of the state at that moment.
+    pub fn take_edges(&mut self) -> Edges {
+        let mut edges = std::mem::take(&mut self.edges);
+        edges.writable &= self.reset || self.down.len() < self.room;
+        edges
+    }
+
+    /// What registering reports at once.
+    pub fn register(&mut self, shard: usize, id: ConnectionId) {
+        self.registered = Some((shard, id));
+        self.wants_room = false;
+        self.edges = Edges {
+            readable: !self.up.is_empty() || self.fin || self.reset,
+            writable: self.down.len() < self.room || self.reset,
+            read_closed: self.fin || self.reset,
+        };
+    }
+}
+
+/// The server's end.
+#[derive(Debug)]
+pub struct Scripted(pub Rc<RefCell<Wire>>);
+
+impl Scripted {
+    fn interrupted(wire: &mut Wire) -> io::Result<()> {
+        if wire.interruptions > 0 && wire.up.len() % 3 == 1 {
+            wire.interruptions -= 1;
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        Ok(())
+    }
+}
+
+impl io::Read for Scripted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut wire = self.0.borrow_mut();
+        Scripted::interrupted(&mut wire)?;
+        if wire.reset {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if wire.up.is_empty() {
+            return if wire.fin { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        }
+        let count = buffer.len().min(wire.up.len());
+        for (slot, byte) in buffer.iter_mut().zip(wire.up.drain(..count)) {
+            *slot = byte;
+        }
+        Ok(count)
+    }
+}
+
+impl io::Write for Scripted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut wire = self.0.borrow_mut();
+        Scripted::interrupted(&mut wire)?;
+        assert!(!wire.server_fin, "a write after the half-close");
+        assert!(!wire.wants_room || wire.reset, "a write to a socket known to be full");
+        if wire.reset {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let count = bytes.len().min(wire.room.saturating_sub(wire.down.len()));
+        wire.wants_room = count < bytes.len();
+        if count == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        wire.down.extend(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Scripted {
+    fn half_close(&mut self) -> io::Result<()> {
+        let mut wire = self.0.borrow_mut();
+        if wire.reset {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        wire.server_fin = true;
+        Ok(())
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        let mut wire = self.0.borrow_mut();
+        wire.closed = true;
+        if !wire.up.is_empty() {
+            // Closing a socket with unread bytes in it sends a reset, and a reset may overtake
+            // what was still on its way to the peer.
+            wire.down.clear();
+        }
+        wire.registered = None;
+        wire.edges = Edges::default();
+    }
+}
