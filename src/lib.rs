@@ -94,3 +94,8 @@ pub use config::{Config, ConfigError, Limits, SessionIds};
 pub use counter::Counter;
 pub use echo::Echo;
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
