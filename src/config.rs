@@ -48,8 +48,9 @@ pub struct Config {
     pub ws_ping_timeout: Option<Duration>,
     /// How long a session outlives its last connection. Default one hour.
     pub session_ttl: Duration,
-    /// Sessions kept at most, over all reactors; beyond it the longest detached one leaves.
-    /// Default 1,000,000.
+    /// Sessions kept without a connection, over all reactors, each of which has an equal share;
+    /// beyond it the longest detached one leaves. (Sessions with a connection are bounded by the
+    /// connections.) Default 1,000,000.
     pub max_sessions: usize,
     /// Which ids may be resumed. Default [`SessionIds::Any`].
     pub session_ids: SessionIds,
@@ -132,9 +133,11 @@ pub struct Limits {
     /// Time a peer has to answer our Close. 5 s; then the socket is closed without.
     pub close_timeout: Duration,
     /// Time we go on reading after our half-close, so that unread bytes do not turn into a reset
-    /// that eats our last words. 1 s.
+    /// that eats our last words. 5 s, as nginx's `lingering_timeout`.
     pub linger: Duration,
-    /// Bytes we throw away in that time. 256 KiB.
+    /// Bytes we throw away in that time. 64 MiB: whoever is told 1009 in the middle of pushing a
+    /// message four times too large reads it once it has finished pushing. (With 256 KiB, three of
+    /// four senders of 16 MiB + 1 saw a reset instead.)
     pub linger_bytes: usize,
     /// Time a backlog may stand without one byte leaving. 20 s; then 1008 "slow consumer".
     pub send_stall: Duration,
@@ -161,8 +164,8 @@ impl Default for Limits {
             broadcasts_queued: 1024,
             keep_alive: Duration::from_secs(5),
             close_timeout: Duration::from_secs(5),
-            linger: Duration::from_secs(1),
-            linger_bytes: 256 << 10,
+            linger: Duration::from_secs(5),
+            linger_bytes: 64 << 20,
             send_stall: Duration::from_secs(20),
             message_timeout: Duration::from_secs(60),
             accept_pause: Duration::from_millis(100),

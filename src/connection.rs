@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::config::Config;
 use crate::out_buffer::{BufferPool, OutBuffer};
-use crate::protocol::endpoint::Endpoint;
+use crate::protocol::endpoint::{Closing, Endpoint};
 use crate::session::SessionSlot;
 use crate::timer::Tick;
 use crate::token::ConnectionId;
@@ -295,10 +295,14 @@ impl<S: Stream> Connection<S> {
         !matches!(self.attachment, Attachment::Never)
     }
 
-    /// Whether it waits for a request and owes no response.
+    /// Whether all that it is to be told has been told: it waits for a request, or lingers.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
-        matches!(self.endpoint, Endpoint::Handshaking(_)) && self.backlog.is_empty()
+    pub fn owes_nothing(&self) -> bool {
+        let is_waiting = matches!(
+            self.endpoint,
+            Endpoint::Handshaking(_) | Endpoint::Closing(Closing::Lingering { .. })
+        );
+        is_waiting && self.backlog.is_empty()
     }
 
     /// Everything a hand-over takes along; the rest of the connection is dropped.

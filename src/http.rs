@@ -83,7 +83,8 @@ pub fn respond(
 }
 
 /// Appends the response for a request that is refused. The connection closes after it.
-pub fn refuse(rejection: Rejection, out: &mut Vec<u8>) {
+/// `with_body` is false for a HEAD: "the server MUST NOT send content" (RFC 9110 9.3.2).
+pub fn refuse(rejection: Rejection, with_body: bool, out: &mut Vec<u8>) {
     let mut fields = String::from("Connection: close\r\n");
     match rejection {
         // RFC 9110 15.5.6: a 405 names the methods that there are.
@@ -98,13 +99,13 @@ pub fn refuse(rejection: Rejection, out: &mut Vec<u8>) {
                       Sec-WebSocket-Version: 13\r\n"
                 .to_owned();
         }
-        Rejection::LimitConcurrency | Rejection::LimitSessions | Rejection::Draining => {
+        Rejection::LimitConcurrency | Rejection::NoSessionId | Rejection::Draining => {
             fields.push_str("Retry-After: 1\r\n");
         }
         _ => {}
     }
     let body = format!("{}\n", rejection.advice());
-    write_response(rejection.status(), "text/plain; charset=utf-8", &fields, &body, true, out);
+    write_response(rejection.status(), "text/plain; charset=utf-8", &fields, &body, with_body, out);
 }
 
 fn write_response(
@@ -143,7 +144,7 @@ mod tests {
         let kept = match respond(route, &request, status, Instant::now(), &mut out) {
             Ok(kept) => Some(kept),
             Err(rejection) => {
-                refuse(rejection, &mut out);
+                refuse(rejection, true, &mut out);
                 None
             }
         };

@@ -4,7 +4,7 @@
 //! no cache line that two threads write. Whoever scrapes reads all cells and adds nothing to
 //! anybody's turn. [`ServerStatus`] also holds the only two things that reactors do share: how
 //! many WebSockets are open (for `--limit-concurrency`; touched at open and close, never per
-//! message) and whether the server is draining.
+//! message) and how far the server has drained.
 //!
 //! Invariant: label values come from closed sets, so no peer can grow the page.
 
@@ -143,6 +143,7 @@ pub struct ServerStatus {
     reactors: Box<[ReactorMetrics]>,
     websockets: AtomicUsize,
     draining_since: OnceLock<Instant>,
+    drained: AtomicUsize,
     log_lines_dropped: Arc<AtomicU64>,
 }
 
@@ -154,6 +155,7 @@ impl ServerStatus {
             reactors: (0..reactors).map(|_| ReactorMetrics::default()).collect(),
             websockets: AtomicUsize::new(0),
             draining_since: OnceLock::new(),
+            drained: AtomicUsize::new(0),
             log_lines_dropped,
         }
     }
@@ -188,6 +190,17 @@ impl ServerStatus {
     #[must_use]
     pub fn draining_since(&self) -> Option<Instant> {
         self.draining_since.get().copied()
+    }
+
+    /// One more reactor has said goodbye to all its WebSockets; each says so once.
+    pub fn note_drained(&self) {
+        self.drained.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether all have.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed) >= self.reactors.len()
     }
 
     /// The page, in Prometheus' text format 0.0.4

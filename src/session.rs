@@ -326,7 +326,7 @@ pub struct SessionTable<T> {
 }
 
 impl<T: Default> SessionTable<T> {
-    /// An empty table of at most `capacity` sessions, each kept for `ttl` after it was left.
+    /// An empty table that keeps at most `capacity` detached sessions, each for `ttl`.
     #[must_use]
     pub fn new(capacity: usize, ttl: Duration, policy: SessionIds) -> Self {
         SessionTable {
@@ -357,8 +357,7 @@ impl<T: Default> SessionTable<T> {
     ///
     /// # Errors
     ///
-    /// [`Rejection::LimitSessions`] if all sessions are in use and the table is full, or if there
-    /// is no randomness to be had.
+    /// [`Rejection::NoSessionId`] if a fresh id is needed and there is no randomness to be had.
     pub fn attach(
         &mut self,
         id: Option<&SessionId>,
@@ -372,14 +371,9 @@ impl<T: Default> SessionTable<T> {
             self.entries[found as usize].presence = Presence::Attached(connection);
             return Ok(Attached { slot: SessionSlot(found), resumed: true });
         }
-        if self.entries.len() >= self.capacity {
-            let oldest = self.oldest.ok_or(Rejection::LimitSessions)?;
-            self.remove(oldest.get() - 1);
-            self.totals.evicted += 1;
-        }
         let id = match (id, self.policy) {
             (Some(id), SessionIds::Any) => id.clone(),
-            _ => fresh().map_err(|_| Rejection::LimitSessions)?,
+            _ => fresh().map_err(|_| Rejection::NoSessionId)?,
         };
         let hash = self.hash(&id);
         let session = Session { id, count: 0, is_touched: false, state: T::default() };
@@ -410,7 +404,8 @@ impl<T: Default> SessionTable<T> {
         }
     }
 
-    /// `connection` leaves; its time to live begins, if it is worth keeping.
+    /// `connection` leaves; its session's time to live begins, if it is worth keeping. Only here
+    /// can it push another one out: who merely connects, or stays, displaces nobody.
     pub fn detach(&mut self, slot: SessionSlot, connection: ConnectionId, now: Instant) {
         let Some(session) = self.of_connection(slot, connection) else {
             debug_assert!(false, "only the attached connection detaches");
@@ -431,6 +426,12 @@ impl<T: Default> SessionTable<T> {
         self.newest = Some(link);
         self.detached += 1;
         self.expire(now);
+        if self.detached > self.capacity
+            && let Some(oldest) = self.oldest
+        {
+            self.remove(oldest.get() - 1);
+            self.totals.evicted += 1;
+        }
     }
 
     /// Forgets the sessions whose time is over.
@@ -482,7 +483,7 @@ impl<T: Default> SessionTable<T> {
     /// If it does not hold.
     pub fn invariants(&self) {
         assert_eq!(self.index.len(), self.entries.len());
-        assert!(self.entries.len() <= self.capacity);
+        assert!(self.detached <= self.capacity);
         let mut listed = 0;
         let (mut at, mut older) = (self.oldest, None);
         while let Some(link) = at {
@@ -697,7 +698,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_lets_the_longest_detached_go_and_never_an_attached_one() {
+    fn a_full_table_lets_the_longest_detached_go_and_nobody_else() {
         let mut table = table(3, SessionIds::Any);
         let now = Instant::now();
         for (who, name) in ["a", "b", "c"].into_iter().enumerate() {
@@ -711,11 +712,13 @@ mod tests {
             table.counts().map(|(id, count)| format!("{}{count}", id.text().as_str())).collect();
         names.sort();
         assert_eq!(names, ["a2", "c1", "d1"]);
-        for (who, name) in ["e", "f", "g"].into_iter().enumerate() {
-            table.attach(Some(&id(name)), connection(20 + who as u32), now, fresh).unwrap();
+        // Who comes and says nothing, however often and however many at once, displaces nobody.
+        for who in 20..40 {
+            visit(&mut table, "e", who, 0, now);
+            table.attach(Some(&id(&format!("f{who}"))), connection(who), now, fresh).unwrap();
         }
-        let refused = table.attach(Some(&id("h")), connection(30), now, fresh);
-        assert_eq!(refused, Err(Rejection::LimitSessions));
+        assert_eq!((table.attached(), table.detached()), (20, 3));
+        assert_eq!(table.totals().evicted, 1);
         table.invariants();
     }
 

@@ -183,6 +183,16 @@ impl Endpoint {
         true
     }
 
+    /// We read again after a time in which we did not, because the peer did not read either. What it
+    /// may have said meanwhile, a pong or the end of a message, gets its whole time anew.
+    pub fn listened_again(&mut self, now: Instant, config: &Config) {
+        let Endpoint::Open(open) = self else { return };
+        if let (Liveness::PongBy(_), Some(timeout)) = (open.liveness, config.ws_ping_timeout) {
+            open.liveness = Liveness::PongBy(now + timeout);
+        }
+        open.receiver.restart_clock(now);
+    }
+
     /// When [`Self::on_deadline`] wants to be called. A late call costs punctuality and nothing
     /// else; an early one is a no-op.
     #[must_use]

@@ -61,8 +61,8 @@ pub enum Rejection {
     HttpVersion,
     /// `--limit-concurrency` is reached.
     LimitConcurrency,
-    /// Every session in the table is in use and the table is full.
-    LimitSessions,
+    /// No fresh session id can be made: the system has no randomness.
+    NoSessionId,
     /// The server is going away.
     Draining,
 }
@@ -86,7 +86,7 @@ impl Rejection {
         Rejection::TooManyHeaders,
         Rejection::HttpVersion,
         Rejection::LimitConcurrency,
-        Rejection::LimitSessions,
+        Rejection::NoSessionId,
         Rejection::Draining,
     ];
 
@@ -110,7 +110,7 @@ impl Rejection {
             Rejection::TooManyHeaders => 13,
             Rejection::HttpVersion => 14,
             Rejection::LimitConcurrency => 15,
-            Rejection::LimitSessions => 16,
+            Rejection::NoSessionId => 16,
             Rejection::Draining => 17,
         }
     }
@@ -135,7 +135,7 @@ impl Rejection {
             Rejection::TooManyHeaders => "too_many_headers",
             Rejection::HttpVersion => "http_version",
             Rejection::LimitConcurrency => "limit_concurrency",
-            Rejection::LimitSessions => "limit_sessions",
+            Rejection::NoSessionId => "no_session_id",
             Rejection::Draining => "draining",
         }
     }
@@ -158,7 +158,7 @@ impl Rejection {
             Rejection::HeadTooLarge | Rejection::TooManyHeaders => {
                 "431 Request Header Fields Too Large"
             }
-            Rejection::LimitConcurrency | Rejection::LimitSessions | Rejection::Draining => {
+            Rejection::LimitConcurrency | Rejection::NoSessionId | Rejection::Draining => {
                 "503 Service Unavailable"
             }
             Rejection::HttpVersion => "505 HTTP Version Not Supported",
@@ -187,7 +187,7 @@ impl Rejection {
             Rejection::TooManyHeaders => "the request has too many header fields",
             Rejection::HttpVersion => "HTTP/1.1 is spoken here",
             Rejection::LimitConcurrency => "too many connections: try again later",
-            Rejection::LimitSessions => "too many sessions: try again later",
+            Rejection::NoSessionId => "no session can be made now: try again later",
             Rejection::Draining => "the server is going away: connect anew",
         }
     }

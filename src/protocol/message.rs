@@ -89,6 +89,13 @@ impl Receiver {
         self.unfinished.as_ref().map(|unfinished| unfinished.since)
     }
 
+    /// Counts an unfinished message's time from `now` on.
+    pub fn restart_clock(&mut self, now: Instant) {
+        if let Some(unfinished) = &mut self.unfinished {
+            unfinished.since = now;
+        }
+    }
+
     /// Bytes held for an unfinished message.
     #[must_use]
     pub fn held_bytes(&self) -> usize {

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use super::Shard;
+use super::drain::Lifecycle;
 use crate::application::Application;
 use crate::connection::Connection;
 use crate::host::Host;
@@ -152,8 +153,13 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         connection.backlog.push(&unsent, now, &mut self.pool);
         connection.keep(&received);
+        let is_running = matches!(self.lifecycle, Lifecycle::Running);
+        if !is_running {
+            // There may be no further poll to bring the edge of what it has sent already.
+            connection.note(true, true, false);
+        }
         // Whoever came with bytes is visited this turn; of the others an edge will tell.
-        self.settle(id, !received.is_empty(), now);
+        self.settle(id, !received.is_empty() || !is_running, now);
     }
 
     /// Reads a share of the mail.
@@ -162,6 +168,11 @@ impl<A: Application, H: Host> Shard<A, H> {
             return;
         }
         for _ in 0..self.config.limits.mails_per_turn {
+            // Broadcasts are taken no faster than they are written here, so the mailbox fills, and
+            // who sends too many stops reading. Writing waits for nobody, so this ends.
+            if self.broadcasts.len() >= self.config.limits.broadcasts_queued {
+                return;
+            }
             match host.receive() {
                 None => {
                     self.has_mail = false;

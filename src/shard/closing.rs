@@ -116,7 +116,6 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     /// The socket failed: nothing can be said any more.
     pub(super) fn lose(&mut self, id: ConnectionId, now: Instant) {
-        self.cork.clear();
         let mut nowhere = Vec::new();
         self.leave_open(id, Leaving::Lost, now, &mut nowhere);
         self.cut(id, now);
@@ -171,7 +170,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         match connection.endpoint.on_deadline(now, &self.config, &mut self.aside) {
             Lapse::None | Lapse::Pinged => self.send_aside(id, now),
             Lapse::HeadLate(rejection) => {
-                self.reject(id, rejection, now);
+                self.reject(id, rejection, true, now);
                 if self.uncork(id, now) {
                     self.settle(id, false, now);
                 }

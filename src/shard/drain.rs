@@ -29,8 +29,17 @@ pub(super) enum Lifecycle {
         /// Those among them that never answered.
         cut: u64,
     },
+    /// Its WebSockets are gone, another reactor's are not: until then `/readyz` is answered here
+    /// too, on the connections that were open before.
+    Drained {
+        outcome: DrainOutcome,
+        until: Instant,
+    },
     Ended(DrainOutcome),
 }
+
+/// How often a drained shard looks whether the others are.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// How a drain went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,12 +79,14 @@ impl<A: Application, H: Host> Shard<A, H> {
         matches!(self.lifecycle, Lifecycle::Draining { swept, .. } if swept < self.connections.slots())
     }
 
-    pub(super) fn drain_deadline(&self) -> Option<Instant> {
+    /// When the drain wants a turn, whatever else happens.
+    pub(super) fn drain_deadline(&self, now: Instant) -> Option<Instant> {
         match self.lifecycle {
             Lifecycle::Draining { since, .. } => {
                 Some(since + self.config.timeout_graceful_shutdown)
             }
-            _ => None,
+            Lifecycle::Drained { until, .. } => Some(until.min(now + LOOK)),
+            Lifecycle::Running | Lifecycle::Ended(_) => None,
         }
     }
 
@@ -98,35 +109,58 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     /// A turn's worth of going away.
     pub(super) fn drain(&mut self, now: Instant, host: &mut H) {
-        let Lifecycle::Draining { swept, since, .. } = self.lifecycle else { return };
+        match self.lifecycle {
+            Lifecycle::Running | Lifecycle::Ended(_) => {}
+            Lifecycle::Draining { swept, since, .. } => self.sweep(swept, since, now, host),
+            Lifecycle::Drained { outcome, until } => {
+                if self.status.is_drained() || now >= until {
+                    self.end(outcome, now, host);
+                }
+            }
+        }
+    }
+
+    fn sweep(&mut self, swept: usize, since: Instant, now: Instant, host: &mut H) {
         let end = self.connections.slots();
         let stop = end.min(swept + SLICE);
         for index in swept..stop {
-            let Some(id) = self.connections.tenant(index) else { continue };
-            self.say_goodbye(id, now);
+            if let Some(id) = self.connections.tenant(index) {
+                self.say_goodbye(id, now);
+            }
         }
-        self.forward_wishes(host);
         self.reap();
         let Lifecycle::Draining { swept, released, cut, .. } = &mut self.lifecycle else { return };
         *swept = stop;
         let (closed, cut) = (*released - *cut, *cut);
-        let is_late = now >= since + self.config.timeout_graceful_shutdown;
+        let until = since + self.config.timeout_graceful_shutdown;
+        let duration = now.saturating_duration_since(since);
+        if now >= until {
+            let cut = cut + self.websockets as u64;
+            self.status.note_drained();
+            return self.end(DrainOutcome { closed, cut, duration }, now, host);
+        }
         let is_done = stop == end
             && matches!(self.listening, Listening::Closed)
             && self.websockets == 0
             && self.outbox.is_empty()
             && !self.has_mail
-            && self.connections.iter().all(Connection::is_idle);
-        if is_late || is_done {
-            if !matches!(self.listening, Listening::Closed) {
-                host.stop_listening();
-                self.listening = Listening::Closed;
-            }
-            let cut = cut + self.websockets as u64;
-            let duration = now.saturating_duration_since(since);
-            self.release_all(now);
-            self.lifecycle = Lifecycle::Ended(DrainOutcome { closed, cut, duration });
+            && self.connections.iter().all(Connection::owes_nothing);
+        if is_done {
+            let outcome = DrainOutcome { closed, cut, duration };
+            self.lifecycle = Lifecycle::Drained { outcome, until };
+            self.status.note_drained();
+            self.drain(now, host);
         }
+    }
+
+    /// Lets go of everything.
+    fn end(&mut self, outcome: DrainOutcome, now: Instant, host: &mut H) {
+        if !matches!(self.listening, Listening::Closed) {
+            host.stop_listening();
+            self.listening = Listening::Closed;
+        }
+        self.release_all(now);
+        self.lifecycle = Lifecycle::Ended(outcome);
     }
 
     fn say_goodbye(&mut self, id: ConnectionId, now: Instant) {

@@ -63,7 +63,10 @@ impl<A: Application, H: Host> Shard<A, H> {
             if !matches!(connection.endpoint, Endpoint::Open(_)) {
                 continue;
             }
-            if connection.backlog.len() + frame.len() > self.config.max_send_buffer {
+            // The size of the frame is not the fault of those who hear it: it counts only behind
+            // something that they have not taken.
+            let waiting = connection.backlog.len();
+            if waiting > 0 && waiting + frame.len() > self.config.max_send_buffer {
                 // Dropping the frame would leave a hole in an ordered stream without a word
                 // (workadventure/workadventure#6125), so the connection ends instead.
                 let leaving = Leaving::Failed(CloseCode::Policy, "slow consumer");

@@ -159,11 +159,14 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.ready.take(&mut turn_queue);
         for id in turn_queue.drain(..) {
             self.visit(id, now, host);
+            self.forward_wishes(host);
         }
         self.turn_queue = turn_queue;
 
         self.fan_out(now);
         self.drain(now, host);
+        // What `on_close` wished for outside a visit: at a deadline, in a broadcast, in the drain.
+        self.forward_wishes(host);
         self.send_mail(host);
         self.reap();
         self.publish();
@@ -193,7 +196,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         consider(self.next_tick);
         consider(self.sessions.next_expiry());
         consider(self.listening.resumes_at());
-        consider(self.drain_deadline());
+        consider(self.drain_deadline(now));
         consider((!self.outbox.is_empty()).then(|| now + RETRY));
         next.map(|next| next.saturating_duration_since(now))
     }
@@ -256,7 +259,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             _ => self.config.max_send_buffer,
         };
         let is_throttled = connection.backlog.len() > mark;
-        connection.rest = if can_flush || (!is_throttled && (more || has_readable)) {
+        let rest = if can_flush || (!is_throttled && (more || has_readable)) {
             self.ready.push(id);
             Rest::Spent
         } else if self.ready.contains(id) {
@@ -266,6 +269,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         } else {
             Rest::Blocked
         };
+        if connection.rest == Rest::Throttled && rest != Rest::Throttled {
+            connection.endpoint.listened_again(now, &self.config);
+        }
+        connection.rest = rest;
         if let Some(deadline) = connection.deadline(&self.config) {
             // An entry that fires up to a tick after the deadline is the deadline's own.
             let covers = |tick| self.wheel.at(tick) < deadline + timer::TICK;

@@ -64,20 +64,19 @@ impl<A: Application, H: Host> Shard<A, H> {
             self.metrics().takeovers.add(1);
             let leaving = Leaving::Ours(CloseCode::Library(4001), "session taken over".into());
             self.leave_aside(older, leaving, now);
-            self.forward_wishes(host);
         }
         let limit = self.config.limit_concurrency.map_or(usize::MAX, std::num::NonZero::get);
         if !self.status.admit(limit) {
-            return self.reject(id, Rejection::LimitConcurrency, now);
+            return self.reject(id, Rejection::LimitConcurrency, true, now);
         }
         let Shard { sessions, ids, .. } = self;
         let fresh = || ids.next(|room| host.random(room));
         match sessions.attach(wanted.id.as_ref(), id, now, fresh) {
             Err(rejection) => {
                 self.status.release();
-                self.reject(id, rejection, now);
+                self.reject(id, rejection, true, now);
             }
-            Ok(attached) => self.open(id, accept, attached, wanted.hello, now, host),
+            Ok(attached) => self.open(id, accept, attached, wanted.hello, now),
         }
     }
 
@@ -88,7 +87,6 @@ impl<A: Application, H: Host> Shard<A, H> {
         Attached { slot, resumed }: Attached,
         hello: bool,
         now: Instant,
-        host: &mut H,
     ) {
         let Shard { connections, sessions, application, cork, wishes, config, .. } = self;
         let (Some(connection), Some(session)) =
@@ -143,11 +141,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.log_open(id);
         if outcome.is_err() {
             self.note_panic(id);
-            self.step_out_inner(id, Leaving::Failed(CloseCode::Error, "internal error"), now);
+            self.leave_in_visit(id, Leaving::Failed(CloseCode::Error, "internal error"), now);
         } else if let Some((code, reason)) = self.wishes.close.take() {
-            self.step_out_inner(id, Leaving::Ours(code, reason.into()), now);
+            self.leave_in_visit(id, Leaving::Ours(code, reason.into()), now);
         }
-        self.forward_wishes(host);
     }
 
     /// One line for the access log.

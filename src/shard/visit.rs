@@ -107,7 +107,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let must_wait = loop {
             let Some(connection) = self.connections.get_mut(id) else { return };
             let step = match &mut connection.endpoint {
-                Endpoint::Open(_) => self.converse(id, input, &mut at, &mut frames, now, host),
+                Endpoint::Open(_) => self.converse(id, input, &mut at, &mut frames, now),
                 Endpoint::Handshaking(_) if requests == 0 => Step::Wait,
                 Endpoint::Handshaking(_) => {
                     requests -= 1;
@@ -175,7 +175,6 @@ impl<A: Application, H: Host> Shard<A, H> {
         at: &mut usize,
         frames: &mut usize,
         now: Instant,
-        host: &mut H,
     ) -> Step {
         let Shard { connections, sessions, application, cork, wishes, assembled, config, .. } =
             self;
@@ -236,49 +235,30 @@ impl<A: Application, H: Host> Shard<A, H> {
             Err(_) => {
                 self.note_panic(id);
                 let leaving = Leaving::Failed(CloseCode::Error, "internal error");
-                return self.step_out(id, leaving, now, host);
+                self.leave_in_visit(id, leaving, now);
+                return Step::Again;
             }
         };
-        self.forward_wishes(host);
-        match outcome {
-            Pause::NeedMore => Step::NeedMore,
-            Pause::Share => Step::Wait,
-            Pause::CorkFull => {
-                if !self.uncork(id, now) {
-                    return Step::Gone;
-                }
-                match self.connections.get_mut(id) {
-                    Some(connection) if connection.backlog.len() <= self.config.max_send_buffer => {
-                        Step::Again
-                    }
-                    _ => Step::Wait,
-                }
-            }
+        let leaving = match outcome {
+            Pause::NeedMore => return Step::NeedMore,
+            Pause::Share => return Step::Wait,
+            Pause::CorkFull => return self.uncork_in_visit(id, now),
             Pause::Wish => match self.wishes.close.take() {
-                Some((code, reason)) => {
-                    self.step_out(id, Leaving::Ours(code, reason.into()), now, host)
-                }
-                None => Step::Again,
+                Some((code, reason)) => Leaving::Ours(code, reason.into()),
+                None => return Step::Again,
             },
-            Pause::PeerClosed(code) => self.step_out(id, Leaving::Answered(code), now, host),
-            Pause::Broken(violation) => {
-                let leaving = Leaving::Failed(violation.close_code(), violation.reason());
-                self.step_out(id, leaving, now, host)
-            }
-        }
+            Pause::PeerClosed(code) => Leaving::Answered(code),
+            Pause::Broken(violation) => Leaving::Failed(violation.close_code(), violation.reason()),
+        };
+        self.leave_in_visit(id, leaving, now);
+        Step::Again
     }
 
     /// Ends the WebSocket in mid-visit: what it says last joins the cork.
-    pub(super) fn step_out_inner(&mut self, id: ConnectionId, leaving: Leaving, now: Instant) {
+    pub(super) fn leave_in_visit(&mut self, id: ConnectionId, leaving: Leaving, now: Instant) {
         let mut cork = std::mem::take(&mut self.cork);
         self.leave_open(id, leaving, now, &mut cork);
         self.cork = cork;
-    }
-
-    fn step_out(&mut self, id: ConnectionId, leaving: Leaving, now: Instant, host: &mut H) -> Step {
-        self.step_out_inner(id, leaving, now);
-        self.forward_wishes(host);
-        Step::Again
     }
 
     /// Serves one request, if a whole one is there.
@@ -305,7 +285,10 @@ impl<A: Application, H: Host> Shard<A, H> {
                 } else {
                     connection.endpoint.finish(now, &self.config.limits);
                 }
-                self.uncork_if_full(id, now)
+                if self.cork.len() < self.config.limits.cork_bytes {
+                    return Step::Again;
+                }
+                self.uncork_in_visit(id, now)
             }
             Ok(Answered::Elsewhere(owner)) => {
                 self.hand_over(id, owner, &input[*at..], now, host);
@@ -317,16 +300,16 @@ impl<A: Application, H: Host> Shard<A, H> {
                 Step::Again
             }
             Err(rejection) => {
-                self.reject(id, rejection, now);
+                // A HEAD is known by its first bytes, even where the rest of it is no request.
+                let with_body = !input[*at..].starts_with(b"HEAD ");
+                self.reject(id, rejection, with_body, now);
                 Step::Again
             }
         }
     }
 
-    fn uncork_if_full(&mut self, id: ConnectionId, now: Instant) -> Step {
-        if self.cork.len() < self.config.limits.cork_bytes {
-            return Step::Again;
-        }
+    /// Writes a full cork in mid-visit; the visit goes on if the socket keeps up.
+    fn uncork_in_visit(&mut self, id: ConnectionId, now: Instant) -> Step {
         if !self.uncork(id, now) {
             return Step::Gone;
         }
@@ -376,9 +359,15 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     /// Answers with an error; the connection closes after it.
-    pub(super) fn reject(&mut self, id: ConnectionId, rejection: Rejection, now: Instant) {
+    pub(super) fn reject(
+        &mut self,
+        id: ConnectionId,
+        rejection: Rejection,
+        with_body: bool,
+        now: Instant,
+    ) {
         self.metrics().rejected(rejection);
-        http::refuse(rejection, &mut self.cork);
+        http::refuse(rejection, with_body, &mut self.cork);
         if let Some(connection) = self.connections.get_mut(id) {
             log::debug!(
                 connection:% = id, reactor = self.reactor;

@@ -1,0 +1,188 @@
+//! A case against the sans-IO core: head, handshake, endpoint and frames, put together as the
+//! shard does it, around an echo. No sockets, no shard, no sessions; the bytes come in whatever
+//! pieces the caller cuts.
+
+use std::time::Instant;
+
+use revolve::config::Config;
+use revolve::http;
+use revolve::protocol::endpoint::{Closing, Endpoint, Event};
+use revolve::protocol::frame;
+use revolve::protocol::handshake::{self, Accept};
+use revolve::protocol::head::{self, Rejection, Request};
+use revolve::protocol::message::Message;
+use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+
+use crate::case::{Case, End};
+use crate::wire;
+
+/// The server's side of one connection.
+struct EchoServer<'c> {
+    case: &'c Case,
+    config: Config,
+    endpoint: Endpoint,
+    tail: Vec<u8>,
+    assembled: Vec<u8>,
+    written: Vec<u8>,
+    has_half_closed: bool,
+    now: Instant,
+}
+
+impl<'c> EchoServer<'c> {
+    fn new(case: &'c Case) -> Self {
+        let now = Instant::now();
+        EchoServer {
+            case,
+            config: Config { ws_max_size: case.max_size, ..Config::default() },
+            endpoint: Endpoint::new(now),
+            tail: Vec::new(),
+            assembled: Vec::new(),
+            written: Vec::new(),
+            has_half_closed: false,
+            now,
+        }
+    }
+
+    /// Takes what has arrived as far as it goes; what is written leaves at once.
+    fn receive(&mut self, piece: &[u8]) {
+        self.tail.extend_from_slice(piece);
+        let mut at = 0;
+        while self.step(&mut at) {}
+        self.tail.drain(..at);
+        self.has_half_closed |= self.endpoint.flushed(self.now, &self.config.limits);
+    }
+
+    /// One thing from the input; false when no whole one is left.
+    fn step(&mut self, at: &mut usize) -> bool {
+        let EchoServer { config, endpoint, tail, assembled, written, now, .. } = self;
+        let (now, limits) = (*now, &config.limits);
+        match endpoint {
+            Endpoint::Handshaking(handshaking) => {
+                let judged = match handshaking.head_end(&tail[*at..], now, config) {
+                    Ok(None) => return false,
+                    Ok(Some(length)) => judge(&tail[*at..*at + length], config).inspect(|_| {
+                        *at += length;
+                    }),
+                    Err(rejection) => Err(rejection),
+                };
+                match judged {
+                    Ok(accept) => {
+                        handshake::begin_response(&accept, written);
+                        handshake::end_response(written);
+                        endpoint.open(now, config);
+                        if self.case.server_closes {
+                            endpoint.close(CloseCode::Away, "", now, limits, written);
+                        }
+                    }
+                    Err(rejection) => {
+                        http::refuse(rejection, true, written);
+                        endpoint.finish(now, limits);
+                    }
+                }
+                true
+            }
+            Endpoint::Open(open) => match open.next(tail, at, assembled, config, now, written) {
+                Ok(Some(Event::Message(message))) => {
+                    let kind = match message {
+                        Message::Text(_) => Data::Text,
+                        Message::Binary(_) => Data::Binary,
+                    };
+                    frame::encode(OpCode::Data(kind), message.as_bytes(), written);
+                    true
+                }
+                Ok(Some(Event::Control)) => true,
+                Ok(Some(Event::PeerClosed(_))) => {
+                    endpoint.finish(now, limits);
+                    true
+                }
+                Ok(None) => false,
+                Err(violation) => {
+                    let (code, reason) = (violation.close_code(), violation.reason());
+                    endpoint.fail(code, reason, now, limits, written);
+                    true
+                }
+            },
+            Endpoint::Closing(closing) => {
+                let is_waiting = matches!(closing, Closing::AwaitingEcho { .. });
+                let enough = closing.discard(tail, at, assembled, config, now);
+                if enough && is_waiting {
+                    endpoint.finish(now, limits);
+                }
+                enough && is_waiting
+            }
+            Endpoint::Closed => false,
+        }
+    }
+
+    /// Whether the client can still change how it ends.
+    fn is_undecided(&self) -> bool {
+        matches!(
+            self.endpoint,
+            Endpoint::Handshaking(_)
+                | Endpoint::Open(_)
+                | Endpoint::Closing(Closing::AwaitingEcho { .. })
+        )
+    }
+
+    /// Compares what became of it with what the case says.
+    fn check(&self) -> Result<(), String> {
+        let case = self.case;
+        let head = self.written.windows(4).position(|window| window == b"\r\n\r\n");
+        let (head, rest) = self.written.split_at(head.ok_or("no response")? + 4);
+        case.check_head(&String::from_utf8_lossy(head))?;
+        if !matches!(case.end, End::Refused(..)) {
+            let replies = wire::read_replies(rest);
+            if replies != case.replies {
+                return Err(format!("heard {replies:x?}, not {:x?}", case.replies));
+            }
+        }
+        let is_open = case.end == End::Open;
+        if self.is_undecided() != is_open || self.has_half_closed == is_open {
+            return Err(format!("it ended as {:?}", self.endpoint));
+        }
+        Ok(())
+    }
+}
+
+fn judge(head: &[u8], config: &Config) -> Result<Accept, Rejection> {
+    let mut slots = head::header_slots();
+    handshake::judge(&Request::parse(head, &mut slots, &config.limits)?)
+}
+
+/// All that the client of a case sends.
+pub(crate) fn stream(case: &Case) -> Vec<u8> {
+    [case.head.as_bytes(), &case.sent, &case.after].concat()
+}
+
+/// Runs a case in these pieces.
+pub(crate) fn run<'p>(
+    case: &Case,
+    pieces: impl IntoIterator<Item = &'p [u8]>,
+) -> Result<(), String> {
+    let mut server = EchoServer::new(case);
+    pieces.into_iter().for_each(|piece| server.receive(piece));
+    server.check()
+}
+
+/// Runs a case byte by byte, and sees to it that the byte that decides is the one that the case
+/// names, and that nothing behind it changes anything.
+pub(crate) fn run_byte_by_byte(case: &Case) -> Result<(), String> {
+    let mut server = EchoServer::new(case);
+    let up_to = [case.head.as_bytes(), &case.sent].concat();
+    for (number, byte) in up_to.chunks(1).enumerate() {
+        if !server.is_undecided() {
+            let sent = number.saturating_sub(case.head.len());
+            return Err(format!("decided after {sent} of {} bytes", case.sent.len()));
+        }
+        server.receive(byte);
+    }
+    server.check()?;
+    let written = server.written.len();
+    for byte in case.after.chunks(1) {
+        server.receive(byte);
+    }
+    if server.written.len() != written {
+        return Err("what came when all was decided was answered".to_owned());
+    }
+    server.check()
+}

@@ -1,0 +1,29 @@
+//! The whole server over real sockets: in-process servers on free loopback ports, spoken to with
+//! tungstenite's client and with bytes.
+//!
+//! One module a subject. Nothing here measures speed or asserts that something took a certain
+//! time: reads have a generous timeout, and what happens on its own is waited for. What a shard
+//! does in every order of events is `tests/simulation`'s, other people's clients are
+//! `tests/foreign`'s, the command line is the daemon's. Run by `cargo test`.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so")]
+
+/// A directory of its own beside this file, which `mod client;` alone would not look into.
+mod server {
+    mod client;
+
+    mod application;
+    mod broadcast;
+    mod counter;
+    mod drain;
+    mod dropped;
+    mod echo;
+    mod http;
+    mod keeping;
+    mod limits;
+    mod liveness;
+    mod metrics;
+    mod pressure;
+    mod resume;
+    mod sessions;
+    mod takeover;
+}

@@ -1,0 +1,222 @@
+//! One live connection a session: the newer one wins, and the older one cannot count any more.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::client::{PATIENCE, Running, TEXT, close, config, frame, get, upgrade};
+use revolve::{Application, CloseReason, Config, Context, Limits, Message};
+
+fn taken_over() -> (u16, String) {
+    (4001, "session taken over".to_owned())
+}
+
+#[test]
+fn the_older_one_is_told_and_the_newer_one_goes_on() {
+    let server = Running::counter(config(4));
+    for n in 0..20 {
+        let query = format!("session_id=t-{n}");
+        let mut older = server.open(&query);
+        older.say("1");
+        assert_eq!(older.text(), r#"{"count": 1}"#);
+        let (mut newer, head) = server.open_with_head(&query);
+        assert_eq!(head.session(), (format!("t-{n}").as_str(), true, 1));
+        assert_eq!(older.close(), taken_over());
+        // What it says now counts for nobody.
+        older.say("late");
+        older.say("quit");
+        newer.say("2");
+        assert_eq!(newer.text(), r#"{"count": 2}"#);
+        older.send(close(4001));
+        older.at_end();
+        newer.say("3");
+        assert_eq!(newer.text(), r#"{"count": 3}"#);
+    }
+    assert_eq!(server.metric("revolve_takeovers_total", ""), 20);
+    server.wait_for("revolve_closed_total", "code=\"4001\",side=\"server\"", 20);
+}
+
+#[test]
+fn frames_already_in_flight_count_before_it_or_not_at_all() {
+    // Few frames a turn, so that a takeover strikes in the middle of a burst.
+    let limits = Limits { frames_per_turn: 8, ..Limits::default() };
+    let server = Running::counter(Config { limits, ..config(4) });
+    for n in 0..40 {
+        let query = format!("session_id=flight-{n}");
+        let mut older = server.open(&query);
+        let burst = frame(TEXT, "hello").repeat(1000);
+        let mut newer = server.connect();
+        if n % 2 == 0 {
+            older.send(&burst);
+            newer.send(upgrade(&query));
+        } else {
+            newer.send(upgrade(&query));
+            older.send(&burst);
+        }
+        let counted = newer.head().session().2;
+        // Each message that was counted was answered, in order, before the Close.
+        for count in 1..=counted {
+            assert_eq!(older.text(), format!("{{\"count\": {count}}}"));
+        }
+        assert_eq!(older.close(), taken_over());
+        newer.say("mine");
+        assert_eq!(newer.text(), format!("{{\"count\": {}}}", counted + 1));
+    }
+}
+
+#[test]
+fn no_count_is_given_twice() {
+    const RIVALS: u64 = 6;
+    const ROUNDS: u64 = 40;
+    let server = Arc::new(Running::counter(config(4)));
+    let rivals: Vec<_> = (0..RIVALS)
+        .map(|_| {
+            let server = server.clone();
+            thread::spawn(move || {
+                let mut counts = Vec::new();
+                for _ in 0..ROUNDS {
+                    let mut raw = server.open("session_id=prize");
+                    raw.say("mine");
+                    let frame = raw.frame();
+                    if frame.first == TEXT {
+                        let text = String::from_utf8(frame.payload).unwrap();
+                        let digits = text.trim_start_matches(r#"{"count": "#);
+                        counts.push(digits.trim_end_matches('}').parse::<u64>().unwrap());
+                    }
+                }
+                counts
+            })
+        })
+        .collect();
+    let mut counts: Vec<_> = rivals.into_iter().flat_map(|rival| rival.join().unwrap()).collect();
+    counts.sort_unstable();
+    let total = counts.len() as u64;
+    assert_eq!(counts, (1..=total).collect::<Vec<_>>());
+    // The last of them may have been displaced before it counted, but somebody counted.
+    assert!(total > 0);
+}
+
+#[test]
+fn one_that_vanished_unnoticed_is_taken_over_too() {
+    // It ends its half in silence at the moment its successor comes: whether the server hears of
+    // the one or the other first, the count is right.
+    let server = Running::counter(config(4));
+    for n in 0..50 {
+        let query = format!("session_id=v-{n}");
+        let mut older = server.open(&query);
+        older.say("1");
+        older.text();
+        let mut newer = server.connect();
+        if n % 2 == 0 {
+            older.reset();
+        } else {
+            older.half_close();
+        }
+        newer.send(upgrade(&query));
+        assert_eq!(newer.head().session().2, 1);
+    }
+}
+
+// --- what an application sees ----------------------------------------------------------------
+
+type Story = Arc<Mutex<Vec<String>>>;
+
+struct Chronicler(Story);
+
+impl Chronicler {
+    fn note(&self, line: String) {
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+impl Application for Chronicler {
+    type Session = u32;
+
+    fn on_open(&mut self, cx: &mut Context<'_, Self>) {
+        *cx.session_mut() += 1;
+        self.note(format!("{} opens as {}", cx.connection_id(), cx.session()));
+        let name = cx.connection_id().to_string();
+        cx.send_text(&name);
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, _message: Message<'_>) {
+        self.note(format!("{} speaks", cx.connection_id()));
+        cx.count_message();
+        cx.send_text("heard");
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Self>, reason: CloseReason) {
+        let CloseReason { code, side } = reason;
+        self.note(format!("{} closes as {}: {code} {side:?}", cx.connection_id(), cx.session()));
+    }
+}
+
+#[test]
+fn the_older_one_closes_before_the_newer_one_opens() {
+    let story = Story::default();
+    let heard = story.clone();
+    let server = Running::new(config(4), move || Chronicler(story.clone()));
+    let mut older = server.open("session_id=s");
+    let first = older.text();
+    older.say("x");
+    older.text();
+    let mut newer = server.open("session_id=s");
+    let second = newer.text();
+    older.say("too late");
+    newer.say("x");
+    newer.text();
+    let lines = heard.lock().unwrap().clone();
+    let expected = [
+        format!("{first} opens as 1"),
+        format!("{first} speaks"),
+        format!("{first} closes as 1: 4001 Server"),
+        format!("{second} opens as 2"),
+        format!("{second} speaks"),
+    ];
+    assert_eq!(lines, expected);
+}
+
+/// Holds its reactor at the word "wait" until the test lets it go on.
+struct Gate {
+    entered: Sender<()>,
+    release: Arc<Mutex<Receiver<()>>>,
+}
+
+impl Application for Gate {
+    type Session = ();
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+        if message == Message::Text("wait") {
+            self.entered.send(()).unwrap();
+            self.release.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        }
+        cx.count_message();
+        cx.send_text("heard");
+    }
+}
+
+#[test]
+fn a_takeover_from_a_dead_socket_loses_none_of_the_newer_ones_responses() {
+    // The reactor is held while three things happen, so that it finds them in this order: a
+    // request and an upgrade in one packet, then the reset of the connection that holds the
+    // session. Writing the 4001 then fails, in the middle of the newer one's visit.
+    let (entered, has_entered) = channel();
+    let (let_go, release) = channel();
+    let release = Arc::new(Mutex::new(release));
+    let server = Running::new(config(1), move || Gate {
+        entered: entered.clone(),
+        release: release.clone(),
+    });
+    let mut keeper = server.open("");
+    let older = server.open("session_id=s");
+    let mut newer = server.connect();
+    newer.send(get("/healthz"));
+    newer.response();
+    keeper.say("wait");
+    has_entered.recv_timeout(PATIENCE).unwrap();
+    newer.send(get("/readyz") + &upgrade("session_id=s"));
+    older.reset();
+    let_go.send(()).unwrap();
+    assert_eq!(newer.response().body, r#"{"ready": true}"#);
+    assert_eq!(newer.head().status, 101);
+}
