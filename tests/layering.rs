@@ -1,0 +1,490 @@
+//! The house rules that a compiler does not know, read off the sources: the map of modules in
+//! `src/lib.rs` is complete and every arrow in it points upward; each file says what it is, is
+//! short enough to be read at a sitting, and names things by what they are; nothing is `unsafe`.
+//!
+//! It reads text, not Rust: comments and literals are blanked first, and what is left is simple
+//! enough. It knows no types and expands no macros. `cargo test` runs it; a rule that is broken is
+//! told with file and line.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules of the daemon, which stand on the whole library and in nobody's map.
+const DAEMON: [&str; 3] = ["main", "arguments", "logger"];
+
+/// Lines of code that a file may have at most; comments, empty lines and tests do not count.
+const LINES_MAX: usize = 500;
+
+/// Words that say nothing about what a thing is.
+const SAYS_NOTHING: [&str; 4] = ["process_", "manager", "helper", "utils"];
+
+/// One file under `src/`.
+struct Source {
+    /// Relative to `src/`.
+    name: String,
+    /// As it stands there.
+    text: String,
+    /// The same, with blanks for comments and literals.
+    code: String,
+    /// The same again, with blanks for what is compiled for tests alone.
+    shipped: String,
+}
+
+impl Source {
+    fn read(root: &Path, file: &Path) -> Source {
+        let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{file:?}: {error}"));
+        let name = file.strip_prefix(root).unwrap_or(file).display().to_string();
+        let code = without_comments_and_literals(&text);
+        let shipped = without_tests(&code);
+        Source { name, text, code, shipped }
+    }
+
+    /// `["shard", "visit"]` for `shard/visit.rs`; nothing for `lib.rs`.
+    fn module(&self) -> Vec<&str> {
+        let path = self.name.trim_end_matches(".rs").trim_end_matches("/mod");
+        if path == "lib" { Vec::new() } else { path.split('/').collect() }
+    }
+
+    fn is_the_daemons(&self) -> bool {
+        self.module().first().is_some_and(|module| DAEMON.contains(module))
+    }
+}
+
+fn source_directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// All files under `src/` but those that are compiled for tests alone.
+fn sources() -> Vec<Source> {
+    let root = source_directory();
+    let (mut directories, mut sources) = (vec![root.clone()], Vec::new());
+    while let Some(directory) = directories.pop() {
+        let entries = fs::read_dir(&directory).unwrap_or_else(|e| panic!("{directory:?}: {e}"));
+        for path in entries.map_while(Result::ok).map(|entry| entry.path()) {
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push(Source::read(&root, &path));
+            }
+        }
+    }
+    sources.sort_by(|a, b| a.name.cmp(&b.name));
+    let test_files: BTreeSet<String> = sources.iter().flat_map(test_files_of).collect();
+    sources.retain(|source| !test_files.contains(&source.name));
+    assert!(sources.len() > 20, "these are not all: {}", sources.len());
+    sources
+}
+
+/// The files that a source declares for tests alone: `#[cfg(test)] mod tests;`.
+fn test_files_of(source: &Source) -> Vec<String> {
+    let declared = |code: &str| -> BTreeSet<String> {
+        code.lines()
+            .filter_map(|line| line.trim().strip_suffix(';')?.split_once("mod "))
+            .map(|(_, module)| module.to_owned())
+            .collect()
+    };
+    let directory = source.module().join("/");
+    let in_tests = &declared(&source.code) - &declared(&source.shipped);
+    in_tests.iter().map(|module| format!("{directory}/{module}.rs")).collect()
+}
+
+/// The modules in the order of the map in `lib.rs`: what stands in brackets in the first column
+/// of its table.
+fn map(lib: &str) -> Vec<String> {
+    let rows = lib.lines().filter_map(|line| line.strip_prefix("//! | ")?.split('|').next());
+    let names = rows.flat_map(|first| first.split("[`").skip(1));
+    names.filter_map(|name| Some(name.split_once("`]")?.0.to_owned())).collect()
+}
+
+fn lib() -> Source {
+    Source::read(&source_directory(), &source_directory().join("lib.rs"))
+}
+
+// ---- reading Rust, roughly ----
+
+/// Blanks comments, strings and characters; line breaks stay where they are.
+fn without_comments_and_literals(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let is_in_word = code.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        let skipped = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            block_comment(rest)
+        } else if next == '"' {
+            string(rest, 1)
+        } else if next == '\'' {
+            character(rest)
+        } else if !is_in_word && (rest.starts_with("b\"") || rest.starts_with("c\"")) {
+            string(rest, 2)
+        } else if !is_in_word && rest.starts_with("b'") {
+            1 + character(&rest[1..])
+        } else if !is_in_word {
+            raw_string(rest)
+        } else {
+            0
+        };
+        if skipped == 0 {
+            code.push(next);
+            rest = &rest[next.len_utf8()..];
+        } else {
+            let blank = |c: char| if c == '\n' { '\n' } else { ' ' };
+            code.extend(rest[..skipped].chars().map(blank));
+            rest = &rest[skipped..];
+        }
+    }
+    code
+}
+
+/// Length of the comment, with those inside of it.
+fn block_comment(text: &str) -> usize {
+    let (mut depth, mut at) = (0, 0);
+    loop {
+        let step = match text.as_bytes().get(at..) {
+            Some([b'/', b'*', ..]) => {
+                depth += 1;
+                2
+            }
+            Some([b'*', b'/', ..]) => {
+                depth -= 1;
+                2
+            }
+            Some([_, ..]) => 1,
+            _ => return text.len(),
+        };
+        at += step;
+        if depth == 0 {
+            return at;
+        }
+    }
+}
+
+/// Length of the string of which the opening quote is the last of its first `opening` bytes.
+fn string(text: &str, opening: usize) -> usize {
+    let mut at = opening;
+    while let Some(byte) = text.as_bytes().get(at) {
+        match byte {
+            b'\\' => at += 2,
+            b'"' => return at + 1,
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+/// Length of the character literal; 0 for a lifetime or a label.
+fn character(text: &str) -> usize {
+    let mut characters = text.char_indices().skip(1);
+    match (characters.next(), characters.next()) {
+        (Some((_, '\\')), Some(_)) => {
+            // The escaped one may be a quote itself.
+            characters.find(|(_, c)| *c == '\'').map_or(0, |(at, _)| at + 1)
+        }
+        (Some(_), Some((at, '\''))) => at + 1,
+        _ => 0,
+    }
+}
+
+/// Length of the raw string (`r"…"`, `br#"…"#`); 0 if there is none here.
+fn raw_string(text: &str) -> usize {
+    let Some(begin) = ["r", "br", "cr"].iter().find_map(|begin| text.strip_prefix(begin)) else {
+        return 0;
+    };
+    let hashes = begin.len() - begin.trim_start_matches('#').len();
+    let Some(inside) = begin[hashes..].strip_prefix('"') else { return 0 };
+    let closing = format!("\"{}", "#".repeat(hashes));
+    let opened = text.len() - inside.len();
+    inside.find(&closing).map_or(text.len(), |at| opened + at + closing.len())
+}
+
+/// Blanks each item under `#[cfg(test)]`: to its semicolon, or to its closing brace.
+fn without_tests(code: &str) -> String {
+    const MARK: &str = "#[cfg(test)]";
+    let mut shipped = String::with_capacity(code.len());
+    let mut rest = code;
+    while let Some(begin) = rest.find(MARK) {
+        shipped.push_str(&rest[..begin]);
+        let mut depth = 0;
+        let end = rest[begin..].char_indices().find_map(|(at, c)| {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            (depth == 0 && matches!(c, '}' | ';')).then_some(begin + at + 1)
+        });
+        let end = end.unwrap_or(rest.len());
+        shipped.extend(rest[begin..end].chars().filter(|&c| c == '\n'));
+        rest = &rest[end..];
+    }
+    shipped.push_str(rest);
+    shipped
+}
+
+/// Names in the code, with the byte at which each begins.
+fn identifiers(code: &str) -> impl Iterator<Item = (usize, &str)> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let begin = at + code[at..].find(is_part)?;
+        let length = code[begin..].find(|c| !is_part(c)).unwrap_or(code.len() - begin);
+        at = begin + length;
+        Some((begin, &code[begin..at]))
+    })
+}
+
+fn line(code: &str, at: usize) -> usize {
+    1 + code[..at].matches('\n').count()
+}
+
+/// What follows each `crate::` or `super::` in a source, from the crate's root: with the byte at
+/// which it begins, `["config", "Limits"]` for `crate::config::Limits`. Braces make several.
+fn paths(source: &Source) -> Vec<(usize, Vec<String>)> {
+    let code = &source.shipped;
+    let mut paths = Vec::new();
+    for (at, name) in identifiers(code) {
+        let is_first = !code[..at].trim_end().ends_with("::");
+        if !is_first || !matches!(name, "crate" | "super") {
+            continue;
+        }
+        // `super` in `shard/visit.rs` is `shard`; in `shard/mod.rs`, as in `ready.rs`, the root.
+        let mut base: Vec<String> = source.module().iter().map(|part| part.to_string()).collect();
+        let mut rest = &code[at..];
+        if let Some(behind) = rest.strip_prefix("crate") {
+            base.clear();
+            rest = behind.trim_start();
+        } else {
+            while let Some(behind) = rest.strip_prefix("super") {
+                base.pop();
+                rest = behind.trim_start();
+                rest = match rest.strip_prefix("::") {
+                    Some(behind) if behind.trim_start().starts_with("super") => behind.trim_start(),
+                    _ => rest,
+                };
+            }
+        }
+        // Without `::` it is a visibility: `pub(crate)`, `pub(super)`.
+        if let Some(tree) = rest.strip_prefix("::") {
+            paths.extend(leaves(tree, &base).into_iter().map(|path| (at, path)));
+        }
+    }
+    paths
+}
+
+/// The paths of a use tree that begins here, each behind `base`.
+fn leaves(tree: &str, base: &[String]) -> Vec<Vec<String>> {
+    let tree = tree.trim_start();
+    if let Some(inside) = tree.strip_prefix('{') {
+        let (mut depth, mut begin, mut found) = (0, 0, Vec::new());
+        for (at, c) in inside.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    let item = inside[begin..at].trim();
+                    if !item.is_empty() {
+                        found.extend(leaves(item, base));
+                    }
+                    begin = at + 1;
+                    if c == '}' {
+                        return found;
+                    }
+                }
+                _ => {}
+            }
+        }
+        return found;
+    }
+    let Some((0, name)) = identifiers(tree).next() else { return vec![base.to_vec()] };
+    let path = [base, &[name.to_owned()]].concat();
+    match tree[name.len()..].trim_start().strip_prefix("::") {
+        Some(rest) => leaves(rest, &path),
+        None => vec![path],
+    }
+}
+
+fn no_complaints(complaints: Vec<String>) {
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+// ---- the rules ----
+
+#[test]
+fn the_map_is_complete() {
+    let map = map(&lib().text);
+    let mapped: BTreeSet<&str> = map.iter().map(String::as_str).collect();
+    assert_eq!(map.len(), mapped.len(), "a module stands in the map twice: {map:?}");
+    let sources = sources();
+    let files: BTreeSet<&str> = sources
+        .iter()
+        .filter(|source| !source.is_the_daemons())
+        .filter_map(|source| source.module().first().copied())
+        .collect();
+    let missing: Vec<_> = files.difference(&mapped).collect();
+    let invented: Vec<_> = mapped.difference(&files).collect();
+    assert!(missing.is_empty(), "not in the map of lib.rs: {missing:?}");
+    assert!(invented.is_empty(), "in the map of lib.rs, but not in src/: {invented:?}");
+}
+
+#[test]
+fn arrows_point_upward_in_the_map() {
+    let map = map(&lib().text);
+    let place = |module: &str| map.iter().position(|mapped| mapped == module);
+    let mut complaints = Vec::new();
+    let mut arrows = 0;
+    for source in sources().iter().filter(|source| !source.is_the_daemons()) {
+        // lib.rs stands below everything: it re-exports.
+        let module = source.module();
+        let Some(own) = module.first().and_then(|module| place(module)) else { continue };
+        for (at, path) in paths(source) {
+            let used = path.first().map_or("", String::as_str);
+            let whither = match place(used) {
+                Some(there) if there <= own => {
+                    arrows += 1;
+                    continue;
+                }
+                Some(_) => "which stands below it in the map",
+                // A name at the root is a re-export: it hides where the arrow goes.
+                None => "which is no module of the map",
+            };
+            let line = line(&source.shipped, at);
+            complaints.push(format!("src/{}:{line} uses {used}, {whither}", source.name));
+        }
+    }
+    no_complaints(complaints);
+    assert!(arrows > 50, "hardly anything uses anything: is it being read right?");
+}
+
+/// `protocol/` has an order of its own, that in which its first page introduces the parts.
+#[test]
+fn arrows_point_upward_in_the_protocol() {
+    let sources = sources();
+    let in_protocol = |source: &&Source| source.module().first() == Some(&"protocol");
+    let page = sources.iter().find(|source| source.name == "protocol/mod.rs");
+    let page = &page.unwrap_or_else(|| panic!("there is a protocol/mod.rs")).text;
+    let introduced = |module: &str| page.find(&format!("[`{module}`]"));
+    let mut complaints = Vec::new();
+    for source in sources.iter().filter(in_protocol) {
+        let module = source.module();
+        let Some(own) = module.get(1) else { continue };
+        assert!(introduced(own).is_some(), "protocol/mod.rs does not introduce {own}");
+        for (at, path) in paths(source).iter().filter(|(_, path)| path[0] == "protocol") {
+            let used = path.get(1).map_or("", String::as_str);
+            if introduced(used).is_none() || introduced(used) > introduced(own) {
+                let line = line(&source.shipped, *at);
+                complaints
+                    .push(format!("src/{}:{line} uses {used}, introduced later", source.name));
+            }
+        }
+    }
+    no_complaints(complaints);
+}
+
+#[test]
+fn each_file_says_what_it_is() {
+    let silent = sources().into_iter().filter(|source| !source.text.starts_with("//!"));
+    no_complaints(silent.map(|source| format!("src/{} begins without //!", source.name)).collect());
+}
+
+#[test]
+fn each_file_can_be_read_at_a_sitting() {
+    let length =
+        |source: &Source| source.shipped.lines().filter(|line| !line.trim().is_empty()).count();
+    let long = sources().into_iter().filter(|source| length(source) >= LINES_MAX);
+    no_complaints(
+        long.map(|source| format!("src/{} has {} lines of code", source.name, length(&source)))
+            .collect(),
+    );
+}
+
+#[test]
+fn names_say_what_a_thing_is() {
+    let mut complaints = Vec::new();
+    for source in sources() {
+        let mut names: Vec<(usize, &str)> = identifiers(&source.code).collect();
+        names.push((0, &source.name));
+        for (at, name) in names {
+            let lower = name.to_lowercase();
+            if SAYS_NOTHING.iter().any(|word| lower.contains(word)) {
+                complaints.push(format!("src/{}:{} {name}", source.name, line(&source.code, at)));
+            }
+        }
+    }
+    no_complaints(complaints);
+}
+
+#[test]
+fn nothing_is_unsafe() {
+    let mut complaints = Vec::new();
+    for source in sources() {
+        for (at, name) in identifiers(&source.code) {
+            // The lint that forbids it is called `unsafe_code`, which is another word.
+            if name == "unsafe" {
+                complaints.push(format!("src/{}:{}", source.name, line(&source.code, at)));
+            }
+        }
+    }
+    no_complaints(complaints);
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let manifest = fs::read_to_string(manifest).unwrap_or_default();
+    let is_forbidden = manifest.contains("unsafe_code = \"forbid\"")
+        || lib().code.contains("#![forbid(unsafe_code)]");
+    assert!(is_forbidden, "unsafe_code is not forbidden");
+}
+
+// ---- whether it reads right ----
+
+#[test]
+fn comments_and_literals_are_blanked() {
+    for (text, code) in [
+        ("a // b\nc", "a     \nc"),
+        ("a /* b /* c */ d\n */ e", "a                \n    e"),
+        (r#"a("b \" c", d)"#, r"a(        , d)"),
+        (r##"a(r#"b " c"#, br"d\", e)"##, r"a(          ,      , e)"),
+        (r"a('b', '\'', '\\', b'\n', 'c)", r"a(   ,     ,     ,      , 'c)"),
+        ("fn f<'a>(x: &'a str) {}", "fn f<'a>(x: &'a str) {}"),
+        (r#"for r in bar"b""#, "for r in bar   "),
+        ("'é' '\u{10ffff}' x", "        x"),
+    ] {
+        // The width of a blank does not matter, where the lines are does.
+        let words = |text: &str| -> Vec<String> {
+            text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        };
+        assert_eq!(words(&without_comments_and_literals(text)), words(code), "{text}");
+    }
+}
+
+#[test]
+fn what_is_for_tests_is_left_out() {
+    let code = "a\n#[cfg(test)]\nmod tests { fn f() { g(); }\n }\nb\n#[cfg(test)] use c::d;\ne";
+    assert_eq!(without_tests(code), "a\n\n\n\nb\n\ne");
+}
+
+#[test]
+fn paths_are_followed_to_the_root() {
+    let code = "use crate::{a, b::{self, c as d}, e::*};\n\
+                use super::f::G;\nuse super::super::h;\n\
+                pub(crate) fn i() { crate::j::k::<u8>(); self::super::l() }";
+    let source = |name: &str| Source {
+        name: name.to_owned(),
+        text: String::new(),
+        code: String::new(),
+        shipped: code.to_owned(),
+    };
+    let found = |name: &str| -> Vec<String> {
+        paths(&source(name)).into_iter().map(|(_, path)| path.join("::")).collect()
+    };
+    let common = ["a", "b::self", "b::c", "e"];
+    let deep = [&common[..], &["shard::f::G", "h", "j::k"]].concat();
+    assert_eq!(found("shard/visit.rs"), deep);
+    assert_eq!(paths(&source("ready.rs"))[4].1, ["f", "G"]);
+}
+
+#[test]
+fn the_map_is_read_from_its_table() {
+    let text = "//! | module | what |\n//! |---|---|\n//! | [`a`] | uses [`x`] |\n\
+                //! | [`b`], [`c`] | both |\n//! [`d`] is prose\n";
+    assert_eq!(map(text), ["a", "b", "c"]);
+}
