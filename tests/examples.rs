@@ -1,0 +1,187 @@
+//! The examples, run as whoever copies them will run them: as programs of their own, spoken to by
+//! a WebSocket client, ended by the end of their stdin.
+//!
+//! Builds nothing: `cargo test` builds the examples, and `cargo test --test examples` alone does
+//! not (then `cargo build --examples` first).
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so")]
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tungstenite::{Message, WebSocket};
+
+/// How long an answer may take on a machine that has other things to do.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running example. Ends with its test, whatever that comes to.
+struct Example {
+    process: Child,
+    url: String,
+}
+
+impl Example {
+    /// Starts it on a free port and waits for the URL that it prints.
+    fn start(name: &str) -> Example {
+        // This test is target/<profile>/deps/examples-<hash>.
+        let executable = env::current_exe().unwrap();
+        let profile = executable.ancestors().nth(2).unwrap();
+        let program =
+            profile.join("examples").join(name).with_extension(env::consts::EXE_EXTENSION);
+        let mut process = Command::new(&program)
+            .arg("0")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("{}: {error} (cargo build --examples makes it)", program.display())
+            });
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        let (told, first_line) = mpsc::channel();
+        thread::spawn(move || {
+            // Reads on, so that the example never writes to a closed pipe.
+            for line in stdout.lines() {
+                let _ = told.send(line.unwrap());
+            }
+        });
+        let mut example = Example { process, url: String::new() };
+        let line = first_line.recv_timeout(PATIENCE).expect("it prints where it listens");
+        example.url = line.split(' ').next().unwrap().to_owned();
+        example
+    }
+
+    fn connect(&self, query: &str) -> WebSocket<TcpStream> {
+        let address = self.url.strip_prefix("ws://").unwrap().split('/').next().unwrap();
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        tungstenite::client(format!("{}{query}", self.url), stream).unwrap().0
+    }
+
+    /// Closes its stdin, and waits for it to end.
+    fn end(mut self) -> ExitStatus {
+        drop(self.process.stdin.take());
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begin.elapsed() < PATIENCE, "it does not end with its stdin");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        // One that has ended cannot be killed, which is as good.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Reads until somebody says this: what others say meanwhile may come first.
+#[track_caller]
+fn hear(client: &mut WebSocket<TcpStream>, expected: &str) {
+    let mut heard = Vec::new();
+    loop {
+        match client.read() {
+            Ok(Message::Text(text)) if text == expected => return,
+            Ok(other) => heard.push(other),
+            Err(error) => panic!("{expected:?} never came ({error}), but {heard:?}"),
+        }
+    }
+}
+
+fn close(mut client: WebSocket<TcpStream>) {
+    client.close(None).unwrap();
+    while client.read().is_ok() {}
+}
+
+#[test]
+fn echo() {
+    let example = Example::start("echo");
+    assert!(example.url.ends_with("/echo"), "{}", example.url);
+    let mut client = example.connect("");
+    for message in [Message::text("grüezi"), Message::binary(vec![0, 159, 255]), Message::text("")]
+    {
+        client.send(message.clone()).unwrap();
+        assert_eq!(client.read().unwrap(), message);
+    }
+    close(client);
+    assert!(example.end().success());
+}
+
+#[test]
+fn chat() {
+    let example = Example::start("chat");
+    assert!(example.url.ends_with("/chat"), "{}", example.url);
+    let mut ann = example.connect("?session_id=ann-4711");
+    let ann_guest = format!("guest-{}", ann.get_ref().local_addr().unwrap().port());
+    hear(&mut ann, &format!("* {ann_guest} joined"));
+    let mut bob = example.connect("?session_id=bob-4711");
+    let bob_guest = format!("guest-{}", bob.get_ref().local_addr().unwrap().port());
+    for client in [&mut ann, &mut bob] {
+        hear(client, &format!("* {bob_guest} joined"));
+    }
+    ann.send("hello".into()).unwrap();
+    for client in [&mut ann, &mut bob] {
+        hear(client, &format!("{ann_guest}: hello"));
+    }
+    ann.send("/nick  Ann ".into()).unwrap();
+    for client in [&mut ann, &mut bob] {
+        hear(client, &format!("* {ann_guest} is now Ann"));
+    }
+    bob.send("/nick ".into()).unwrap();
+    hear(&mut bob, "* a nick has at least one letter");
+    close(ann);
+    hear(&mut bob, "* Ann left");
+    // The name is the session's: it was kept, and nobody had to tell it again.
+    let mut ann = example.connect("?session_id=ann-4711");
+    for client in [&mut ann, &mut bob] {
+        hear(client, "* Ann is back");
+    }
+    ann.send("/me waves".into()).unwrap();
+    for client in [&mut ann, &mut bob] {
+        hear(client, "Ann: /me waves");
+    }
+    ann.send(Message::binary(vec![1])).unwrap();
+    hear(&mut bob, "* Ann left");
+    while ann.read().is_ok() {}
+    close(bob);
+    assert!(example.end().success());
+}
+
+#[test]
+fn one_that_is_told_to_end_says_goodbye() {
+    let example = Example::start("chat");
+    let mut client = example.connect("");
+    let address = client.get_ref().peer_addr().unwrap();
+    let waiting = thread::spawn(move || {
+        loop {
+            match client.read().unwrap() {
+                Message::Close(close) => return u16::from(close.unwrap().code),
+                Message::Text(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    assert!(example.end().success());
+    assert_eq!(waiting.join().unwrap(), 1001);
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn each_is_short_enough_to_be_read_at_once() {
+    for name in ["echo", "chat"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+        let text = fs::read_to_string(path.with_extension("rs")).unwrap();
+        assert!(text.starts_with("//! "), "{name} says what it is");
+        assert!(text.lines().count() < 60, "{name} has {} lines", text.lines().count());
+    }
+}
