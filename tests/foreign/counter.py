@@ -4,11 +4,12 @@ Not here: resuming a count (resume.py), the heartbeat (heartbeat.py).
 """
 
 import asyncio
+import socket
 
 import websockets
 
 from harness import Daemon, case, expect, run
-from raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Raw, close, frame
+from raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Raw, close, frame, upgrade
 
 
 @case
@@ -125,6 +126,31 @@ async def nothing_after_quit_is_answered():
         expect((got.opcode, got.close_code), (CLOSE, 1000), "what follows the goodbye")
         await raw.send(close(1000))
         expect(await raw.at_end(), True, "the server closes the connection")
+
+
+@case
+async def the_replies_to_one_packet_leave_in_one_write():
+    # 100 messages in one packet; the first read must have all 100 replies. Were they written one
+    # by one, some of 100 tries would see less.
+    replies = b"".join(
+        bytes([0x81, len(text)]) + text
+        for text in (b'{"count": %d}' % number for number in range(1, 101))
+    )
+    async with Daemon("--workers", "1", "--no-access-log") as daemon:
+
+        def attempt():
+            with socket.create_connection(("127.0.0.1", daemon.port), timeout=10) as plain:
+                plain.sendall(upgrade())
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    head += plain.recv(1)
+                plain.sendall(frame(TEXT, "hello") * 100)
+                return plain.recv(65536)
+
+        for number in range(100):
+            found = await asyncio.to_thread(attempt)
+            expect(found[:40], replies[:40], "the first replies")
+            expect(len(found), len(replies), f"bytes of the first read, try {number}")
 
 
 run()

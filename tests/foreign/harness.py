@@ -75,6 +75,19 @@ async def until(condition, seconds, what):
         await asyncio.sleep(0.02)
 
 
+async def some_at_a_time(times, job, width=20):
+    """Runs `job(n)` for n below `times`, `width` of them at once; the first failure ends it."""
+    numbers = iter(range(times))
+
+    async def lane():
+        for number in numbers:
+            await job(number)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(width):
+            group.create_task(lane())
+
+
 def environment(extra=None):
     """Ours without REVOLVE_…, which would be options, and with `extra`."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("REVOLVE_")}
@@ -159,13 +172,13 @@ class Daemon:
         elif not self._stopped:
             await self.stop()
 
-    def signal(self, number):
+    def send_signal(self, number):
         """Sends a signal to this daemon, unless it has ended."""
         self.process.send_signal(number)
 
     async def stop(self, number=signal.SIGTERM, seconds=20):
         """SIGTERM, and the exit code must be 0."""
-        self.signal(number)
+        self.send_signal(number)
         expect(await self.ended(seconds), 0, f"exit code after {signal.Signals(number).name}")
 
     async def ended(self, seconds):
@@ -177,7 +190,8 @@ class Daemon:
         self._stopped = True
         if self.stderr == "read":
             await asyncio.to_thread(self._reader.join, 5)
-        require(b"panicked" not in self.log, "the daemon's log tells of a panic")
+        for word in (b"panicked", b"panic at "):
+            require(word not in self.log, "the daemon's log tells of a panic")
         return code
 
     def kill(self):
@@ -228,8 +242,14 @@ def _overdue(name, seconds):
 
 
 async def _bounded(function, seconds):
-    async with asyncio.timeout(seconds):
-        await function()
+    try:
+        async with asyncio.timeout(seconds):
+            await function()
+    except ExceptionGroup as group:
+        # Of several tasks that failed together, one tells the story.
+        while isinstance(group, ExceptionGroup):
+            group = group.exceptions[0]
+        raise group from None
 
 
 def run():

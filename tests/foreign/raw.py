@@ -12,7 +12,7 @@ import os
 import socket
 from dataclasses import dataclass
 
-from harness import PATH
+from harness import PATH, Failure
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -113,7 +113,7 @@ class Raw:
         await raw.send(upgrade(query))
         raw.response = await raw.answer()
         if raw.response.status != 101:
-            raise AssertionError(f"the upgrade was answered {raw.response}")
+            raise Failure(f"the upgrade was answered {raw.response}")
         return raw
 
     async def __aenter__(self):
@@ -134,7 +134,10 @@ class Raw:
 
     async def answer(self, head_only=False):
         """One HTTP response; `head_only` for the answer to HEAD."""
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        try:
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise Failure(f"the connection ended where an answer was due: {error}") from None
         first, *lines = head[:-4].split("\r\n")
         headers = {}
         for line in lines:
@@ -154,7 +157,7 @@ class Raw:
         head = await self.reader.readexactly(2)
         length = head[1] & 0x7F
         if head[1] & 0x80:
-            raise AssertionError("a server's frame came masked")
+            raise Failure("a server's frame came masked")
         if length >= 126:
             more = await self.reader.readexactly(2 if length == 126 else 8)
             head += more
@@ -169,7 +172,7 @@ class Raw:
             if got.opcode == TEXT:
                 return got.payload.decode()
             if got.opcode != PING:
-                raise AssertionError(f"wanted a text frame, got {got}")
+                raise Failure(f"wanted a text frame, got {got}")
             await self.send(frame(PONG, got.payload))
 
     async def at_end(self):

@@ -6,26 +6,11 @@ same packet as the request, and with the request byte by byte.
 Not here: the forms of session_id and the headers (session_forms.py), takeover (takeover.py).
 """
 
-import asyncio
-
-from harness import Daemon, case, expect, note, require, run
-from raw import TEXT, Raw, close, frame, upgrade
+from harness import Daemon, case, expect, note, require, run, some_at_a_time
+from raw import BINARY, TEXT, Raw, close, frame, upgrade
 from scrape import scrape
 
 WORKERS = ("--workers", "4", "--no-access-log")
-
-
-async def some_at_a_time(jobs, width=20):
-    """Runs the coroutines, `width` of them at once; the first failure ends it."""
-    gate = asyncio.Semaphore(width)
-
-    async def one(job):
-        async with gate:
-            await job
-
-    async with asyncio.TaskGroup() as group:
-        for job in jobs:
-            group.create_task(one(job))
 
 
 async def hand_overs(daemon):
@@ -54,7 +39,7 @@ async def reconnects(daemon, identity, times, counted=0):
 @case(seconds=90)
 async def a_thousand_reconnects_by_chosen_ids():
     async with Daemon(*WORKERS) as daemon:
-        await some_at_a_time(reconnects(daemon, f"chosen-{n}", 10) for n in range(100))
+        await some_at_a_time(100, lambda n: reconnects(daemon, f"chosen-{n}", 10))
         await hand_overs(daemon)
 
 
@@ -63,7 +48,7 @@ async def a_thousand_reconnects_by_issued_ids():
     async with Daemon(*WORKERS) as daemon:
         issued = set()
 
-        async def one():
+        async def one(_):
             async with daemon.connect() as client:
                 identity = client.response.headers["X-Session-Id"]
                 issued.add(identity)
@@ -71,7 +56,7 @@ async def a_thousand_reconnects_by_issued_ids():
                 expect(await client.recv(), '{"count": 1}', "first reply")
             await reconnects(daemon, identity, 10, counted=1)
 
-        await some_at_a_time(one() for _ in range(100))
+        await some_at_a_time(100, one)
         expect(len(issued), 100, "different ids among 100 new sessions")
         await hand_overs(daemon)
 
@@ -89,7 +74,7 @@ async def reconnects_without_a_goodbye():
                 expect(await client.recv(), f'{{"count": {number}}}', f"reply to {identity}")
                 client.transport.abort()
 
-        await some_at_a_time(one(f"abrupt-{n}") for n in range(100))
+        await some_at_a_time(100, lambda n: one(f"abrupt-{n}"))
 
 
 @case(seconds=90)
@@ -114,7 +99,7 @@ async def frames_in_the_packet_of_the_request():
                     expect((await raw.frame()).close_code, 1000, "the echo of our close")
                     expect(await raw.at_end(), True, "the connection ends after the close")
 
-        await some_at_a_time(one(f"packet-{n}") for n in range(100))
+        await some_at_a_time(100, lambda n: one(f"packet-{n}"))
         await hand_overs(daemon)
 
 
@@ -134,8 +119,8 @@ async def requests_byte_by_byte():
                     expect((await raw.frame()).close_code, 1000, "the echo of our close")
 
         # 100 sessions as fast as they come, and 20 whose every byte the server is awake for.
-        await some_at_a_time(one(f"bytes-{n}", 0) for n in range(100))
-        await some_at_a_time(one(f"slow-{n}", 0.002) for n in range(20))
+        await some_at_a_time(100, lambda n: one(f"bytes-{n}", 0))
+        await some_at_a_time(20, lambda n: one(f"slow-{n}", 0.002))
         await hand_overs(daemon)
 
 
@@ -153,7 +138,7 @@ async def a_frame_cut_by_the_hand_over_is_completed():
                 await raw.send(message[cut:])
                 expect(await raw.text(), '{"count": 1}', f"reply after a cut at byte {cut}")
 
-        await some_at_a_time(one(n) for n in range(100))
+        await some_at_a_time(100, one)
         await hand_overs(daemon)
 
 
@@ -164,11 +149,11 @@ async def a_large_message_in_the_packet_of_the_request():
         async def one(number):
             payload = bytes([number]) * 300_000
             async with await Raw.connect(daemon.port) as raw:
-                await raw.send(upgrade(f"?session_id=large-{number}") + frame(0x2, payload))
+                await raw.send(upgrade(f"?session_id=large-{number}") + frame(BINARY, payload))
                 expect((await raw.answer()).status, 101, "status")
                 require((await raw.frame()).payload == payload, "the echo is not what was sent")
 
-        await some_at_a_time(one(n) for n in range(40))
+        await some_at_a_time(40, one)
 
 
 run()

@@ -5,8 +5,8 @@ Knows no metric by name; metrics.py has the cases about them.
 Called by the cases that watch a number move.
 """
 
-import urllib.request
 import asyncio
+import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 

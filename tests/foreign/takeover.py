@@ -8,7 +8,7 @@ import re
 
 import websockets
 
-from harness import Daemon, Failure, case, expect, require, run, until
+from harness import Daemon, Failure, case, expect, require, run, some_at_a_time, until
 from scrape import scrape
 
 
@@ -37,7 +37,8 @@ async def the_newer_connection_wins():
                 expect(await taken_over(older), [], "messages to the older before its close")
                 await newer.send("hello")
                 expect(await newer.recv(), '{"count": 3}', "reply to the newer")
-        moved = [name for name in (found := await scrape(daemon)).names() if "takeover" in name]
+        found = await scrape(daemon)
+        moved = [name for name in found.names() if "takeover" in name]
         require(moved, "no metric counts takeovers")
         require(any(found.value(name) == 1 for name in moved), f"none of {moved} counted it")
 
@@ -46,21 +47,20 @@ async def the_newer_connection_wins():
 async def on_every_reactor():
     async with Daemon("--workers", "4", "--no-access-log") as daemon:
 
-        async def one(identity):
+        async def one(number):
+            identity = f"moved-{number}"
             older = await daemon.connect(f"?session_id={identity}")
             await older.send("hello")
             expect(await older.recv(), '{"count": 1}', "reply to the older")
-            for number in range(2, 7):
+            for count in range(2, 7):
                 newer = await daemon.connect(f"?session_id={identity}")
                 expect(await taken_over(older), [], "messages to the older before its close")
                 await newer.send("hello")
-                expect(await newer.recv(), f'{{"count": {number}}}', "reply to the newer")
+                expect(await newer.recv(), f'{{"count": {count}}}', "reply to the newer")
                 older = newer
             await older.close()
 
-        async with asyncio.TaskGroup() as group:
-            for number in range(40):
-                group.create_task(one(f"moved-{number}"))
+        await some_at_a_time(40, one)
 
 
 @case(seconds=60)
@@ -74,6 +74,8 @@ async def a_flood_from_the_older_never_counts_after_it():
                 try:
                     while True:
                         await older.send("hello")
+                        # A send that finds room in the buffer does not yield by itself.
+                        await asyncio.sleep(0)
                 except websockets.ConnectionClosed:
                     pass
 
@@ -96,7 +98,7 @@ async def a_flood_from_the_older_never_counts_after_it():
                 "replies to the older",
             )
             # Every reply the older got was counted before the newer was told its start.
-            require(len(replies) <= start, f"{len(replies)} replies, but the newer began at {start}")
+            require(len(replies) <= start, f"{len(replies)} replies, but the start was {start}")
 
 
 @case(seconds=60)

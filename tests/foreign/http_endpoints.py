@@ -1,0 +1,189 @@
+"""Cases: plain HTTP on the same port. healthz, readyz, refusals, keep-alive, pipelining.
+
+Not here: what /metrics says (metrics.py), readyz while draining (drain.py).
+"""
+
+import asyncio
+import http.client
+
+from harness import PATH, Daemon, case, expect, require, run
+from raw import Raw, request, upgrade
+
+GOOD = {"/healthz": b'{"status": "ok"}', "/readyz": b'{"ready": true}'}
+ENDPOINTS = ("/healthz", "/readyz", "/metrics")
+
+
+@case
+async def healthz_and_readyz():
+    async with Daemon() as daemon, await Raw.connect(daemon.port) as raw:
+        for target, body in GOOD.items():
+            answer = await raw.ask(target)
+            expect((answer.status, answer.body), (200, body), f"GET {target}")
+            require("json" in answer.headers.get("content-type", ""), f"{target} is not JSON")
+            expect((await raw.ask(target + "?probe=1")).status, 200, f"GET {target} with a query")
+
+
+@case
+async def head_is_get_without_its_body():
+    async with Daemon() as daemon, await Raw.connect(daemon.port) as raw:
+        for target, body in GOOD.items():
+            answer = await raw.ask(target, "HEAD")
+            expect(answer.status, 200, f"HEAD {target}")
+            expect(answer.headers["content-length"], str(len(body)), "Content-Length")
+        expect((await raw.ask("/metrics", "HEAD")).status, 200, "HEAD /metrics")
+        # Had a body followed one of the HEADs, this answer would not be found where it is.
+        expect((await raw.ask("/healthz")).body, GOOD["/healthz"], "GET after the HEADs")
+
+
+@case
+async def other_methods_get_405_with_allow():
+    async with Daemon() as daemon:
+        for target in (*ENDPOINTS, PATH):
+            for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
+                async with await Raw.connect(daemon.port) as raw:
+                    answer = await raw.ask(target, method, ["Content-Length: 0"])
+                    expect(answer.status, 405, f"{method} {target}")
+                    allow = [m.strip() for m in answer.headers.get("allow", "").split(",")]
+                    require("GET" in allow, f"{method} {target}: Allow is {allow}")
+                    if target != PATH:
+                        require("HEAD" in allow, f"{method} {target}: Allow is {allow}")
+
+
+@case
+async def unknown_paths_get_404():
+    async with Daemon() as daemon:
+        for target in ("/nowhere", "/healthz/", "/ws", "/ws/chat/more", "/../etc/passwd", "/%00"):
+            async with await Raw.connect(daemon.port) as raw:
+                expect((await raw.ask(target)).status, 404, f"GET {target}")
+        async with await Raw.connect(daemon.port) as raw:
+            await raw.send(upgrade(path="/elsewhere/"))
+            expect((await raw.answer()).status, 404, "an upgrade on another path")
+
+
+@case
+async def a_plain_get_on_the_websocket_path_gets_426():
+    async with Daemon() as daemon:
+        for target in (PATH, PATH[:-1], PATH + "?session_id=a"):
+            async with await Raw.connect(daemon.port) as raw:
+                answer = await raw.ask(target)
+                expect(answer.status, 426, f"GET {target}")
+                expect(answer.headers.get("upgrade", "").lower(), "websocket", "Upgrade")
+
+
+@case
+async def a_stock_client_keeps_its_connection():
+    async with Daemon() as daemon:
+
+        def talk():
+            connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=10)
+            connection.connect()
+            socket = connection.sock
+            for number in range(50):
+                target = list(GOOD)[number % 2]
+                connection.request("GET", target)
+                answer = connection.getresponse()
+                expect((answer.status, answer.read()), (200, GOOD[target]), f"GET {target}")
+                require(connection.sock is socket, "the server closed a connection to be kept")
+            connection.request("GET", "/healthz", headers={"Connection": "close"})
+            answer = connection.getresponse()
+            expect(answer.read(), GOOD["/healthz"], "the last body")
+            expect(answer.getheader("Connection", "").lower(), "close", "Connection on the last")
+            connection.close()
+
+        await asyncio.to_thread(talk)
+
+
+@case
+async def close_is_honoured():
+    async with Daemon() as daemon, await Raw.connect(daemon.port) as raw:
+        await raw.ask("/healthz")
+        await raw.ask("/healthz", headers=["Connection: close"])
+        expect(await raw.at_end(), True, "the connection ends after Connection: close")
+
+
+@case
+async def http_1_0_is_closed_after_its_answer():
+    async with Daemon() as daemon, await Raw.connect(daemon.port) as raw:
+        await raw.send(b"GET /healthz HTTP/1.0\r\n\r\n")
+        answer = await raw.answer()
+        expect((answer.status, answer.body), (200, GOOD["/healthz"]), "GET by HTTP/1.0")
+        expect(await raw.at_end(), True, "the connection ends after HTTP/1.0")
+
+
+@case
+async def pipelined_requests_are_answered_in_order():
+    async with Daemon() as daemon, await Raw.connect(daemon.port) as raw:
+        targets = [list(GOOD)[number % 2] for number in range(200)]
+        await raw.send(b"".join(request(target) for target in targets))
+        for target in targets:
+            expect((await raw.answer()).body, GOOD[target], f"GET {target} in the pipeline")
+        # A refusal may close its connection, so it comes last.
+        await raw.send(request("/healthz") + request("/nowhere"))
+        expect((await raw.answer()).status, 200, "GET /healthz before a 404")
+        expect((await raw.answer()).status, 404, "GET /nowhere behind it")
+
+
+@case
+async def requests_byte_by_byte():
+    async with Daemon() as daemon, await Raw.connect(daemon.port) as raw:
+        for _ in range(2):
+            await raw.send_bytewise(request("/healthz", headers=["User-Agent: slow"]), 0.001)
+            expect((await raw.answer()).body, GOOD["/healthz"], "GET byte by byte")
+
+
+@case
+async def a_head_that_takes_too_long_gets_408():
+    # The time counts from the accept, so trickling bytes do not prolong it.
+    async with Daemon("--timeout-handshake", "1") as daemon:
+        async with await Raw.connect(daemon.port) as raw:
+            await raw.send(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+            answering = asyncio.create_task(raw.answer())
+            for _ in range(100):
+                if answering.done():
+                    break
+                raw.writer.write(b"y")
+                await asyncio.sleep(0.1)
+            expect((await answering).status, 408, "a request head that never ends")
+            expect(await raw.at_end(), True, "the connection ends after the 408")
+
+
+@case
+async def an_upgrade_may_follow_plain_requests():
+    async with Daemon("--workers", "4") as daemon:
+        for number in range(20):
+            async with await Raw.connect(daemon.port) as raw:
+                await raw.send(request("/healthz") + upgrade(f"?session_id=after-{number}"))
+                expect((await raw.answer()).body, GOOD["/healthz"], "GET before the upgrade")
+                answer = await raw.answer()
+                expect(answer.status, 101, "the upgrade behind it")
+                expect(answer.headers["x-session-id"], f"after-{number}", "X-Session-Id")
+
+
+@case
+async def nonsense_is_refused_and_hurts_nobody():
+    async with Daemon() as daemon, daemon.connect() as client:
+        for nonsense in (
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),  # a TLS hello
+            b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+            b"GET\r\n\r\n",
+            b"GET /healthz HTTP/1.1\r\nHost : a\r\n\r\n",
+            b"\x00" * 1000,
+            b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 70_000,
+        ):
+            async with await Raw.connect(daemon.port) as raw:
+                try:
+                    await raw.send(nonsense)
+                    raw.writer.write_eof()
+                    answer = await asyncio.wait_for(raw.reader.read(-1), 15)
+                except ConnectionError:
+                    continue
+                status = answer[:12]
+                require(
+                    answer == b"" or status.startswith(b"HTTP/1.1 4"),
+                    f"{nonsense[:20]!r} was answered {status!r}",
+                )
+        await client.send("still here")
+        expect(await client.recv(), '{"count": 1}', "a client beside the nonsense")
+
+
+run()
