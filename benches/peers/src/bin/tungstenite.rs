@@ -94,7 +94,11 @@ fn step(connection: Connection, config: WebSocketConfig, echo: bool) -> Connecti
     }
 }
 
-fn serve(socket: &mut WebSocket<TcpStream>, count: &mut u64, echo: bool) -> tungstenite::Result<()> {
+fn serve(
+    socket: &mut WebSocket<TcpStream>,
+    count: &mut u64,
+    echo: bool,
+) -> tungstenite::Result<()> {
     // What the socket did not take at the last event goes first; while it is full, nothing is read.
     if !flush(socket)? {
         return Ok(());
