@@ -123,6 +123,12 @@ pub struct Limits {
     /// Mails a mailbox holds. A sender that finds it full keeps its mail, stops reading from its
     /// own peers, and tries again each turn.
     pub mailbox_capacity: usize,
+    /// Alarms looked at in a turn. Each may write a ping, some microseconds of system call: whoever
+    /// connected at one moment is pinged at one moment, and the others are served in between.
+    pub alarms_per_turn: usize,
+    /// Sessions forgotten in a turn: a million whose time ends at one moment take some 250 turns,
+    /// and in each of them the others are served.
+    pub expiries_per_turn: usize,
     /// Connections that a broadcast is written to in a turn: a heartbeat to 100,000 sockets takes
     /// some hundred turns, and in each of them the others are served.
     pub broadcast_slice: usize,
@@ -160,6 +166,8 @@ impl Default for Limits {
             accepts_per_turn: 64,
             mails_per_turn: 256,
             mailbox_capacity: 1024,
+            alarms_per_turn: 512,
+            expiries_per_turn: 4096,
             broadcast_slice: 256,
             broadcasts_queued: 1024,
             keep_alive: Duration::from_secs(5),

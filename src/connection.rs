@@ -161,6 +161,12 @@ impl<S: Stream> Connection<S> {
         self.inbound
     }
 
+    /// Whether the peer's FIN has come: it will send no more than what is here already.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.inbound, Inbound::Final | Inbound::Ended)
+    }
+
     /// Whether the socket took all that it was last offered.
     #[must_use]
     pub fn is_writable(&self) -> bool {

@@ -365,11 +365,16 @@ impl<T: Default> SessionTable<T> {
         now: Instant,
         fresh: impl FnOnce() -> io::Result<SessionId>,
     ) -> Result<Attached, Rejection> {
-        self.expire(now);
         if let Some(found) = id.and_then(|id| self.find(id)) {
-            self.unlink(found);
-            self.entries[found as usize].presence = Presence::Attached(connection);
-            return Ok(Attached { slot: SessionSlot(found), resumed: true });
+            // Its time may be over although its turn to be forgotten has not come.
+            if self.is_due(found, now) {
+                self.remove(found);
+                self.totals.expired += 1;
+            } else {
+                self.unlink(found);
+                self.entries[found as usize].presence = Presence::Attached(connection);
+                return Ok(Attached { slot: SessionSlot(found), resumed: true });
+            }
         }
         let id = match (id, self.policy) {
             (Some(id), SessionIds::Any) => id.clone(),
@@ -411,7 +416,7 @@ impl<T: Default> SessionTable<T> {
             debug_assert!(false, "only the attached connection detaches");
             return;
         };
-        if !session.is_worth_keeping() {
+        if !session.is_worth_keeping() || self.ttl.is_zero() {
             self.remove(slot.0);
             return;
         }
@@ -425,7 +430,6 @@ impl<T: Default> SessionTable<T> {
         }
         self.newest = Some(link);
         self.detached += 1;
-        self.expire(now);
         if self.detached > self.capacity
             && let Some(oldest) = self.oldest
         {
@@ -434,23 +438,35 @@ impl<T: Default> SessionTable<T> {
         }
     }
 
-    /// Forgets the sessions whose time is over.
-    pub fn expire(&mut self, now: Instant) {
-        while self.next_expiry().is_some_and(|due| due <= now) {
-            let Some(oldest) = self.oldest else { return };
-            self.remove(oldest.get() - 1);
+    /// Forgets sessions whose time is over, `most` of them at the most: they may be a million that
+    /// left at the same moment. What is left is due at once.
+    pub fn expire(&mut self, now: Instant, most: usize) {
+        for _ in 0..most {
+            let Some(oldest) = self.oldest.map(|link| link.get() - 1) else { return };
+            if !self.is_due(oldest, now) {
+                return;
+            }
+            self.remove(oldest);
             self.totals.expired += 1;
+        }
+    }
+
+    fn is_due(&self, slot: u32, now: Instant) -> bool {
+        self.expiry(slot).is_some_and(|due| due <= now)
+    }
+
+    fn expiry(&self, slot: u32) -> Option<Instant> {
+        match self.entries[slot as usize].presence {
+            // Far beyond any uptime an Instant may not reach; then it is as good as never.
+            Presence::Detached { since, .. } => since.checked_add(self.ttl),
+            Presence::Attached(_) => None,
         }
     }
 
     /// When [`Self::expire`] next has something to do.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
-        match self.entries[self.oldest?.get() as usize - 1].presence {
-            // Far beyond any uptime an Instant may not reach; then it is as good as never.
-            Presence::Detached { since, .. } => since.checked_add(self.ttl),
-            Presence::Attached(_) => None,
-        }
+        self.expiry(self.oldest?.get() - 1)
     }
 
     /// Sessions with a connection.
@@ -665,9 +681,26 @@ mod tests {
         table.detach(resumed.slot, connection(2), now);
         let later = now + Duration::from_secs(10);
         assert_eq!(table.next_expiry(), Some(later));
-        table.expire(later);
+        table.expire(later, 1);
         assert_eq!((table.detached(), table.totals().expired), (0, 1));
         assert!(!table.attach(Some(&id("a")), connection(3), later, fresh).unwrap().resumed);
+        table.invariants();
+    }
+
+    #[test]
+    fn expiry_takes_a_slice_at_a_time_and_what_is_due_is_not_resumed() {
+        let mut table = table(10, SessionIds::Any);
+        let now = Instant::now();
+        for (who, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            visit(&mut table, name, who as u32 + 1, 1, now);
+        }
+        let later = now + Duration::from_secs(10);
+        table.expire(later, 2);
+        assert_eq!((table.detached(), table.totals().expired), (2, 2));
+        assert_eq!(table.next_expiry(), Some(later), "the rest is due at once");
+        assert!(!table.attach(Some(&id("d")), connection(9), later, fresh).unwrap().resumed);
+        table.expire(later, 10);
+        assert_eq!((table.attached(), table.detached(), table.totals().expired), (1, 0, 4));
         table.invariants();
     }
 

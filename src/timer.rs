@@ -60,7 +60,7 @@ impl TimerWheel {
 
     /// Takes every entry whose tick has passed at `now`, with its tick: whoever has been
     /// scheduled anew since then recognises by it that the entry is stale.
-    pub fn advance(&mut self, now: Instant, due: &mut Vec<(ConnectionId, Tick)>) {
+    pub fn advance(&mut self, now: Instant, due: &mut impl Extend<(ConnectionId, Tick)>) {
         let passed = now.saturating_duration_since(self.beginning).as_nanos() / TICK.as_nanos();
         let passed = passed.min((Tick::MAX - SLOTS as Tick).into()) as Tick;
         while let Some(tick) = self.first_occupied().filter(|&tick| tick <= passed) {

@@ -65,11 +65,13 @@ pub enum Rejection {
     NoSessionId,
     /// The server is going away.
     Draining,
+    /// The client has already ended its stream, and its session has a connection that lives.
+    Superseded,
 }
 
 impl Rejection {
     /// One of each, for the metrics page.
-    pub const ALL: [Rejection; 18] = [
+    pub const ALL: [Rejection; 19] = [
         Rejection::MalformedHead,
         Rejection::BadHost,
         Rejection::UnexpectedBody,
@@ -88,6 +90,7 @@ impl Rejection {
         Rejection::LimitConcurrency,
         Rejection::NoSessionId,
         Rejection::Draining,
+        Rejection::Superseded,
     ];
 
     /// Place in [`Self::ALL`], so in a table of counters.
@@ -112,6 +115,7 @@ impl Rejection {
             Rejection::LimitConcurrency => 15,
             Rejection::NoSessionId => 16,
             Rejection::Draining => 17,
+            Rejection::Superseded => 18,
         }
     }
 
@@ -137,6 +141,7 @@ impl Rejection {
             Rejection::LimitConcurrency => "limit_concurrency",
             Rejection::NoSessionId => "no_session_id",
             Rejection::Draining => "draining",
+            Rejection::Superseded => "superseded",
         }
     }
 
@@ -153,6 +158,7 @@ impl Rejection {
             Rejection::NotFound => "404 Not Found",
             Rejection::MethodNotAllowed(_) => "405 Method Not Allowed",
             Rejection::HeadTimeout => "408 Request Timeout",
+            Rejection::Superseded => "409 Conflict",
             Rejection::TargetTooLong => "414 URI Too Long",
             Rejection::UpgradeRequired | Rejection::VersionNotOffered => "426 Upgrade Required",
             Rejection::HeadTooLarge | Rejection::TooManyHeaders => {
@@ -189,6 +195,7 @@ impl Rejection {
             Rejection::LimitConcurrency => "too many connections: try again later",
             Rejection::NoSessionId => "no session can be made now: try again later",
             Rejection::Draining => "the server is going away: connect anew",
+            Rejection::Superseded => "the session has a newer connection than this ended one",
         }
     }
 }

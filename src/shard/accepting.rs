@@ -153,13 +153,14 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         connection.backlog.push(&unsent, now, &mut self.pool);
         connection.keep(&received);
-        let is_running = matches!(self.lifecycle, Lifecycle::Running);
-        if !is_running {
-            // There may be no further poll to bring the edge of what it has sent already.
+        // A connection that was handed over is looked at this turn, and read, because its peer may
+        // have left meanwhile (see `upgrade`). So is one that comes in a drain: there may be no
+        // further poll to bring its edge. Of all others an edge will tell.
+        let at_once = !received.is_empty() || !matches!(self.lifecycle, Lifecycle::Running);
+        if at_once {
             connection.note(true, true, false);
         }
-        // Whoever came with bytes is visited this turn; of the others an edge will tell.
-        self.settle(id, !received.is_empty() || !is_running, now);
+        self.settle(id, at_once, now);
     }
 
     /// Reads a share of the mail.

@@ -5,6 +5,8 @@ use crate::application::Application;
 use crate::connection::{Attachment, Inbound, Rest};
 use crate::host::Host;
 use crate::protocol::endpoint::Endpoint;
+use crate::timer::Tick;
+use crate::token::ConnectionId;
 
 impl<A: Application, H: Host> Shard<A, H> {
     /// Checks every invariant of the shard, connection by connection. Costs as much as there are
@@ -45,7 +47,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 assert!(
                     connection
                         .alarm
-                        .is_some_and(|tick| tick <= latest && self.wheel.holds(id, tick)),
+                        .is_some_and(|tick| tick <= latest && self.is_alarm_set(id, tick)),
                     "{id}: a deadline without an alarm"
                 );
             }
@@ -66,5 +68,10 @@ impl<A: Application, H: Host> Shard<A, H> {
             "wishes were granted"
         );
         self.sessions.invariants();
+    }
+
+    /// An alarm is in the wheel, or has gone off and waits for its share of a turn.
+    fn is_alarm_set(&self, id: ConnectionId, tick: Tick) -> bool {
+        self.wheel.holds(id, tick) || self.due.contains(&(id, tick))
     }
 }

@@ -80,7 +80,8 @@ pub struct Shard<A: Application, H: Host> {
     pool: BufferPool,
     wishes: Wishes,
     turn_queue: Vec<ConnectionId>,
-    due: Vec<(ConnectionId, Tick)>,
+    /// Alarms that have gone off, and whose connections have not been looked at yet.
+    due: VecDeque<(ConnectionId, Tick)>,
 }
 
 impl<A: Application, H: Host> Shard<A, H> {
@@ -119,7 +120,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             pool: BufferPool::default(),
             wishes: Wishes::default(),
             turn_queue: Vec::new(),
-            due: Vec::new(),
+            due: VecDeque::new(),
             connections: Connections::default(),
             config,
             status,
@@ -180,6 +181,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let can_act = self.outbox.is_empty() && !self.ready.is_empty();
         if can_act
             || self.has_mail
+            || !self.due.is_empty()
             || !self.broadcasts.is_empty()
             || self.listening.is_ready(now)
             || self.is_sweeping()
@@ -216,11 +218,11 @@ impl<A: Application, H: Host> Shard<A, H> {
             self.tick(now);
         }
         if self.sessions.next_expiry().is_some_and(|at| at <= now) {
-            self.sessions.expire(now);
+            self.sessions.expire(now, self.config.limits.expiries_per_turn);
         }
-        let mut due = std::mem::take(&mut self.due);
-        self.wheel.advance(now, &mut due);
-        for (id, tick) in due.drain(..) {
+        self.wheel.advance(now, &mut self.due);
+        for _ in 0..self.config.limits.alarms_per_turn {
+            let Some((id, tick)) = self.due.pop_front() else { break };
             if let Some(connection) = self.connections.get_mut(id)
                 && connection.alarm == Some(tick)
             {
@@ -228,7 +230,6 @@ impl<A: Application, H: Host> Shard<A, H> {
                 self.on_deadline(id, now);
             }
         }
-        self.due = due;
     }
 
     /// Sees a connection off after anything that may have changed it: half-close when its last

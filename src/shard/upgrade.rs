@@ -61,6 +61,12 @@ impl<A: Application, H: Host> Shard<A, H> {
         // place is free, its `on_close` comes before the newer one's `on_open`, and at no time do
         // two connections hold one session.
         if let Some(older) = wanted.id.as_ref().and_then(|id| self.sessions.connection_of(id)) {
+            // Whoever comes last need not be the newer one: a client that gave up on a busy reactor
+            // and was back on another one would be displaced by its own past. What has given up has
+            // ended its stream.
+            if self.connections.get_mut(id).is_some_and(|connection| connection.has_ended()) {
+                return self.reject(id, Rejection::Superseded, true, now);
+            }
             self.metrics().takeovers.add(1);
             let leaving = Leaving::Ours(CloseCode::Library(4001), "session taken over".into());
             self.leave_aside(older, leaving, now);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::client::{PATIENCE, Running, TEXT, close, config, frame, get, upgrade};
+use revolve::session::owner_of;
 use revolve::{Application, CloseReason, Config, Context, Limits, Message};
 
 fn taken_over() -> (u16, String) {
@@ -219,4 +220,38 @@ fn a_takeover_from_a_dead_socket_loses_none_of_the_newer_ones_responses() {
     let_go.send(()).unwrap();
     assert_eq!(newer.response().body, r#"{"ready": true}"#);
     assert_eq!(newer.head().status, 101);
+}
+
+#[test]
+fn who_has_left_already_takes_nothing_over() {
+    // The owner is held while clients ask for a session that has a connection, and leave again:
+    // some wait in its accept queue, some are handed over to it by the other reactor. When it gets
+    // to them they are the past of their client, however late they come.
+    let (entered, has_entered) = channel();
+    let (let_go, release) = channel();
+    let release = Arc::new(Mutex::new(release));
+    let server = Running::new(config(2), move || Gate {
+        entered: entered.clone(),
+        release: release.clone(),
+    });
+    let mine = |n: &u32| owner_of(&format!("s-{n}"), 2) == 0;
+    let names: Vec<String> = (0..).filter(mine).take(2).map(|n| format!("s-{n}")).collect();
+    let mut keeper = server.open(&format!("session_id={}", names[0]));
+    let mut holder = server.open(&format!("session_id={}", names[1]));
+    let before = server.metric("revolve_hand_overs_out_total", "reactor=\"1\"");
+    keeper.say("wait");
+    has_entered.recv_timeout(PATIENCE).unwrap();
+    // So many that some land on either reactor, whatever the kernel deals.
+    let gone = 40;
+    for _ in 0..gone {
+        let mut raw = server.connect();
+        raw.send(upgrade(&format!("session_id={}", names[1])));
+        drop(raw);
+    }
+    let_go.send(()).unwrap();
+    server.wait_for("revolve_rejected_total", "reason=\"superseded\"", gone);
+    assert!(server.metric("revolve_hand_overs_out_total", "reactor=\"1\"") > before);
+    assert_eq!(server.metric("revolve_takeovers_total", ""), 0);
+    holder.say("still here");
+    assert_eq!(holder.text(), "heard");
 }

@@ -200,6 +200,8 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
             flush_bytes_per_turn: chance.pick(&[10, 500, 100_000]),
             accepts_per_turn: chance.within(1, 4),
             mails_per_turn: chance.within(1, 3),
+            alarms_per_turn: chance.within(1, 3),
+            expiries_per_turn: chance.within(1, 3),
             broadcast_slice: chance.within(1, 5),
             broadcasts_queued: chance.within(1, 6),
             // Longer than the bustle: clients there are slow, and are not to be let down for it.
