@@ -70,6 +70,7 @@ fn a_given_id_names_the_session() {
         let (_, head) = server.open_with_head(&query);
         assert_eq!(head.session(), (id, false, 0));
     }
+    server.wait_for("revolve_websockets", "", 0);
     // The first one counts, percent-encoding is undone, and both spellings are one session.
     count_one_and_leave(&server, "session_id=a%7Eb&session_id=c");
     let (_, head) = server.open_with_head("session_id=a~b");
