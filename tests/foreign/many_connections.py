@@ -50,7 +50,7 @@ async def five_thousand_at_once():
         each = (daemon.memory() - before) / MANY
         note(f"{each:.0f} bytes resident for an idle connection with its session "
              f"({before / 1024:.0f} KiB before, {daemon.memory() / 1024:.0f} KiB with {MANY})")
-        require(each < 2048, f"{each:.0f} bytes resident for an idle connection")
+        require(each < 512, f"{each:.0f} bytes resident for an idle connection")
         expect((await scrape(daemon)).value("ws_active_connections"), MANY, "ws_active_connections")
 
         async def again(number, client):
