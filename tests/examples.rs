@@ -1,5 +1,6 @@
 //! The examples, run as whoever copies them will run them: as programs of their own, spoken to by
-//! a WebSocket client, ended by the end of their stdin.
+//! a WebSocket client, ended by the end of their stdin. The ladder of `01_…` to `05_…` is spoken to
+//! in `examples/ladder.rs`.
 //!
 //! Builds nothing: `cargo test` builds the examples, and `cargo test --test examples` alone does
 //! not (then `cargo build --examples` first).
@@ -17,6 +18,11 @@ use std::time::{Duration, Instant};
 
 use tungstenite::{Message, WebSocket};
 
+/// A directory of its own beside this file.
+mod examples {
+    mod ladder;
+}
+
 /// How long an answer may take on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -29,6 +35,11 @@ struct Example {
 impl Example {
     /// Starts it on a free port and waits for the URL that it prints.
     fn start(name: &str) -> Example {
+        Example::start_with(name, &[])
+    }
+
+    /// The same, with further arguments behind the port.
+    fn start_with(name: &str, arguments: &[&str]) -> Example {
         // This test is target/<profile>/deps/examples-<hash>.
         let executable = env::current_exe().unwrap();
         let profile = executable.ancestors().nth(2).unwrap();
@@ -36,6 +47,7 @@ impl Example {
             profile.join("examples").join(name).with_extension(env::consts::EXE_EXTENSION);
         let mut process = Command::new(&program)
             .arg("0")
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -56,10 +68,18 @@ impl Example {
         example
     }
 
-    fn connect(&self, query: &str) -> WebSocket<TcpStream> {
-        let address = self.url.strip_prefix("ws://").unwrap().split('/').next().unwrap();
+    /// A connection that says nothing yet.
+    fn dial(&self) -> TcpStream {
+        let address = self.url.split_once("://").unwrap().1.split('/').next().unwrap();
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    fn connect(&self, query: &str) -> WebSocket<TcpStream> {
+        let stream = self.dial();
         tungstenite::client(format!("{}{query}", self.url), stream).unwrap().0
     }
 
