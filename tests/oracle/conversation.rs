@@ -2,8 +2,8 @@
 //! the stream is cut. Half of them are right; the others were right until something was done to
 //! them. Knows nothing of who will read them.
 
-use crate::frames::{ClientFrame, LengthForm};
-use crate::random::Random;
+use super::frames::{ClientFrame, LengthForm};
+use super::random::Random;
 
 /// One of them.
 pub(crate) struct Conversation {

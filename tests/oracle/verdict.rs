@@ -12,8 +12,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, WebSocket, error::ProtocolError};
 
-use crate::conversation::Conversation;
-use crate::frames::FrameFacts;
+use super::conversation::Conversation;
+use super::frames::FrameFacts;
 
 /// Something that arrived whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
