@@ -1,14 +1,12 @@
 //! The clients: what each sends, in which pieces, what it makes of the answers, and how it ends.
-//!
-//! A client reads like a real one: response head, then frames. It knows nothing of the server but
-//! its bytes.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use super::Chance;
-use super::streams::Wire;
+use super::pieces::chance::Chance;
+use super::pieces::speech::{Heard, Hearing, frame, upgrade};
+use super::pieces::streams::Wire;
 
 /// How a client behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,16 +41,6 @@ pub enum Ending {
     Break,
 }
 
-/// What came from the server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
-    /// Status of a response, and the count it told.
-    Response(u16, Option<u64>),
-    Text(String),
-    Close(u16),
-    Ping,
-}
-
 #[derive(Debug)]
 pub struct Client {
     pub address: SocketAddr,
@@ -62,32 +50,11 @@ pub struct Client {
     pub session: Option<String>,
     /// Bytes not yet on the wire.
     pending: Vec<u8>,
-    /// Bytes from the wire not yet understood.
-    unread: Vec<u8>,
-    is_open: bool,
+    hearing: Hearing,
     pub heard: Vec<Heard>,
     /// Counted messages sent, and all that get a reply.
     pub asked: usize,
     ended: bool,
-}
-
-fn mask_of(chance: &mut Chance) -> [u8; 4] {
-    (chance.next() as u32).to_ne_bytes()
-}
-
-fn frame(first: u8, payload: &[u8], chance: &mut Chance) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match payload.len() {
-        short @ 0..=125 => bytes.push(0x80 | short as u8),
-        medium => {
-            bytes.push(0x80 | 126);
-            bytes.extend_from_slice(&(medium as u16).to_be_bytes());
-        }
-    }
-    let mask = mask_of(chance);
-    bytes.extend_from_slice(&mask);
-    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    bytes
 }
 
 /// A message of some size, whole or in fragments, with a ping in between now and then.
@@ -134,8 +101,7 @@ impl Client {
             ending,
             session,
             pending: Vec::new(),
-            unread: Vec::new(),
-            is_open: false,
+            hearing: Hearing::default(),
             heard: Vec::new(),
             asked: 0,
             ended: false,
@@ -167,12 +133,7 @@ impl Client {
                     Some(session) => format!("?session_id={session}"),
                     None => chance.pick(&["", "?session_id=", "?hello=1"]).to_owned(),
                 };
-                let head = format!(
-                    "GET /ws/chat/{query} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
-                     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                     Sec-WebSocket-Version: 13\r\n\r\n"
-                );
-                self.pending.extend_from_slice(head.as_bytes());
+                self.pending.extend(upgrade(&query));
                 let most = if self.manner == Manner::NeverReads { 300 } else { 12 };
                 for _ in 0..chance.within(0, most) {
                     if chance.percent(8) {
@@ -255,7 +216,7 @@ impl Client {
         }
         if !wire.down.is_empty() && self.reads() {
             let most = chance.pick(&[1, 7, 100, 10_000]);
-            self.unread.extend(wire.receive(most));
+            self.hearing.feed(&wire.receive(most));
             drop(wire);
             self.understand(chance);
             return;
@@ -276,9 +237,8 @@ impl Client {
     }
 
     fn understand(&mut self, chance: &mut Chance) {
-        while let Some(heard) = self.next_heard() {
+        while let Some(heard) = self.hearing.next_heard() {
             match &heard {
-                Heard::Response(101, _) => self.is_open = true,
                 Heard::Ping if !self.is_mute() => {
                     let pong = frame(0x8a, b"", chance);
                     self.say(&pong);
@@ -299,49 +259,6 @@ impl Client {
         if self.pending.is_empty() && !self.wire.borrow().fin {
             self.pending.extend_from_slice(bytes);
         }
-    }
-
-    fn next_heard(&mut self) -> Option<Heard> {
-        if !self.is_open {
-            return self.next_response();
-        }
-        let [first, second, ..] = self.unread[..] else { return None };
-        let (start, length) = match second {
-            0..=125 => (2, usize::from(second)),
-            126 => {
-                let bytes = [*self.unread.get(2)?, *self.unread.get(3)?];
-                (4, usize::from(u16::from_be_bytes(bytes)))
-            }
-            _ => panic!("a frame longer than any reply: {second}"),
-        };
-        if self.unread.len() < start + length {
-            return None;
-        }
-        let payload: Vec<u8> = self.unread.drain(..start + length).skip(start).collect();
-        Some(match first {
-            0x81 => Heard::Text(String::from_utf8(payload).expect("text is UTF-8")),
-            0x88 => Heard::Close(u16::from_be_bytes([payload[0], payload[1]])),
-            0x89 => Heard::Ping,
-            0x8a => return self.next_heard(),
-            _ => panic!("a frame that the server must not send: {first:x}"),
-        })
-    }
-
-    fn next_response(&mut self) -> Option<Heard> {
-        let end = self.unread.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-        let head = String::from_utf8(self.unread[..end].to_vec()).expect("heads are ASCII");
-        let field = |name: &str| {
-            head.lines()
-                .find_map(|line| line.strip_prefix(name))
-                .and_then(|v| v.trim().parse().ok())
-        };
-        let length: u64 = field("Content-Length:").unwrap_or(0);
-        if (self.unread.len() as u64) < end as u64 + length {
-            return None;
-        }
-        self.unread.drain(..end + length as usize);
-        let status = head[9..12].parse().expect("a status");
-        Some(Heard::Response(status, field("X-Session-Count:")))
     }
 
     /// The counts it was told, in order.
@@ -381,7 +298,7 @@ impl Client {
     /// Whether it neither left on its own nor stopped listening: then it is owed a Close.
     pub fn is_owed_a_close(&self) -> bool {
         let by_itself = [Ending::Leave, Ending::Reset, Ending::FallSilent];
-        self.manner == Manner::Talks && self.is_open && !by_itself.contains(&self.ending)
+        self.manner == Manner::Talks && self.hearing.is_open && !by_itself.contains(&self.ending)
     }
 
     /// Whether it was taken in: it asked properly, so only a full house may refuse it.
@@ -390,7 +307,7 @@ impl Client {
     }
 
     pub fn is_open(&self) -> bool {
-        self.is_open
+        self.hearing.is_open
     }
 
     pub fn was_refused(&self) -> bool {

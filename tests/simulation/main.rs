@@ -16,40 +16,12 @@
 #![allow(unreachable_pub, reason = "`pub` says which items the other files here use")]
 
 mod clients;
-mod recorder;
-mod streams;
+#[path = "pieces.rs"]
+mod pieces;
+mod torture;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-/// The whole run's only source of chance (splitmix64, <https://prng.di.unimi.it/splitmix64.c>).
-#[derive(Debug, Clone)]
-pub struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// From `least` to `most`, both included.
-    pub fn within(&mut self, least: usize, most: usize) -> usize {
-        least + (self.next() % (most - least + 1) as u64) as usize
-    }
-
-    /// True in `percent` of the cases.
-    pub fn percent(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
-    }
-
-    /// One of `choices`.
-    pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.within(0, choices.len() - 1)]
-    }
-}
 
 /// Seeds of an ordinary run; `REVOLVE_SEEDS=100000` makes a long one.
 const SEEDS: u64 = 1000;
@@ -59,19 +31,9 @@ fn number_from(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}: {text:?} is not a number")))
 }
 
-/// The panics that clients ask for are part of the plan; all others are printed.
-fn hide_planned_panics() {
-    let print = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        if info.payload().downcast_ref::<&str>() != Some(&recorder::PLANNED) {
-            print(info);
-        }
-    }));
-}
-
 #[test]
 fn every_seed_ends_well() {
-    hide_planned_panics();
+    pieces::recorder::hide_planned_panics();
     if let Some(seed) = number_from("REVOLVE_SEED") {
         let totals = world::run(seed, true);
         println!("seed {seed}: {totals:?}");

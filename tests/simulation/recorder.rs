@@ -12,11 +12,21 @@ use revolve::{Application, CloseReason, Context, Message};
 /// What the application panics with when a client asks it to.
 pub const PLANNED: &str = "a client asked for it";
 
+/// Hides the panics that clients ask for, which are part of the plan; all others are printed.
+pub fn hide_planned_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if info.payload().downcast_ref::<&str>() != Some(&PLANNED) {
+            print(info);
+        }
+    }));
+}
+
 /// What all shards of one run have seen.
 #[derive(Debug, Default)]
 pub struct Log {
     /// The client that speaks for a session now.
-    live: HashMap<String, SocketAddr>,
+    pub live: HashMap<String, SocketAddr>,
     /// The last count of a session.
     pub counts: HashMap<String, u64>,
     /// The counts that were given to a client, in order.

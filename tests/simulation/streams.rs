@@ -1,7 +1,8 @@
 //! A scripted stream: what a kernel does between two ends, with its edges.
 //!
 //! Edges are given as sparingly as epoll gives them: one for bytes that arrive, one for the FIN,
-//! one for a reset, one for room after a write that found none. Knows no protocol.
+//! one for a reset, one for room after a write that found none. A planned failure leaves the
+//! stream as a kernel would: what it held back comes with an edge. Knows no protocol.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,6 +11,8 @@ use std::rc::Rc;
 
 use revolve::connection::Stream;
 use revolve::token::ConnectionId;
+
+use super::faults::{Call, EINTR, ENOBUFS, ENOMEM, Fault, Faults};
 
 /// Both directions of one connection, and what the server's end has been told.
 #[derive(Debug, Default)]
@@ -36,6 +39,8 @@ pub struct Wire {
     pub closed: bool,
     /// Reads and writes still to be interrupted by a signal.
     interruptions: usize,
+    /// What else is to fail.
+    pub faults: Faults,
 }
 
 /// What a poll would report.
@@ -98,6 +103,7 @@ impl Wire {
     pub fn take_edges(&mut self) -> Edges {
         let mut edges = std::mem::take(&mut self.edges);
         edges.writable &= self.reset || self.down.len() < self.room;
+        self.wants_room &= !edges.writable;
         edges
     }
 
@@ -125,19 +131,50 @@ impl Scripted {
         }
         Ok(())
     }
+
+    /// An errno, and what it says of the stream.
+    fn failed(wire: &mut Wire, errno: i32) -> io::Error {
+        // A signal, or a kernel short of memory, leaves the stream as it was.
+        if ![EINTR, ENOBUFS, ENOMEM].contains(&errno) {
+            wire.reset();
+        }
+        io::Error::from_raw_os_error(errno)
+    }
 }
 
 impl io::Read for Scripted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut wire = self.0.borrow_mut();
-        Scripted::interrupted(&mut wire)?;
+        let wire = &mut *wire;
+        Scripted::interrupted(wire)?;
+        let fault = wire.faults.strike(Call::Read);
         if wire.reset {
             return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        let mut most = buffer.len();
+        match fault {
+            None | Some(Fault::Full) => {}
+            Some(Fault::Errno(errno)) => return Err(Scripted::failed(wire, errno)),
+            Some(Fault::Later) => {
+                wire.edges.readable = true;
+                wire.edges.read_closed |= wire.fin;
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Some(Fault::OneByte) if wire.up.len() > 1 => {
+                most = 1;
+                wire.edges.readable = true;
+                wire.edges.read_closed |= wire.fin;
+            }
+            Some(Fault::OneByte) => {}
+            Some(Fault::Zero) => {
+                wire.up.clear();
+                wire.fin = true;
+            }
         }
         if wire.up.is_empty() {
             return if wire.fin { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
-        let count = buffer.len().min(wire.up.len());
+        let count = most.min(wire.up.len());
         for (slot, byte) in buffer.iter_mut().zip(wire.up.drain(..count)) {
             *slot = byte;
         }
@@ -148,13 +185,27 @@ impl io::Read for Scripted {
 impl io::Write for Scripted {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut wire = self.0.borrow_mut();
-        Scripted::interrupted(&mut wire)?;
+        let wire = &mut *wire;
+        Scripted::interrupted(wire)?;
+        let fault = wire.faults.strike(Call::Write);
         assert!(!wire.server_fin, "a write after the half-close");
         assert!(!wire.wants_room || wire.reset, "a write to a socket known to be full");
         if wire.reset {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let count = bytes.len().min(wire.room.saturating_sub(wire.down.len()));
+        let mut room = wire.room.saturating_sub(wire.down.len());
+        match fault {
+            None | Some(Fault::Full) => {}
+            Some(Fault::Errno(errno)) => return Err(Scripted::failed(wire, errno)),
+            // The room that there is comes a moment later.
+            Some(Fault::Later) => room = 0,
+            Some(Fault::OneByte) => room = room.min(1),
+            Some(Fault::Zero) => return Ok(0),
+        }
+        if fault.is_some() && room < bytes.len() {
+            wire.edges.writable = true;
+        }
+        let count = bytes.len().min(room);
         wire.wants_room = count < bytes.len();
         if count == 0 && !bytes.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -171,6 +222,9 @@ impl io::Write for Scripted {
 impl Stream for Scripted {
     fn half_close(&mut self) -> io::Result<()> {
         let mut wire = self.0.borrow_mut();
+        if let Some(Fault::Errno(errno)) = wire.faults.strike(Call::HalfClose) {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
         if wire.reset {
             return Err(io::ErrorKind::NotConnected.into());
         }

@@ -1,26 +1,22 @@
-//! The world of one seed: shards, their hosts, the clients, and time; and what must be true of it.
+//! The world of one seed: a machine, its clients, and what must be true of them.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io;
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use revolve::config::{Config, Limits};
-use revolve::host::Host;
-use revolve::mailbox::Mail;
-use revolve::metrics::ServerStatus;
 use revolve::session::owner_of;
-use revolve::shard::Shard;
-use revolve::token::ConnectionId;
 
-use super::Chance;
-use super::clients::{Client, Ending, Heard, Manner};
-use super::recorder::{Log, Recorder};
-use super::streams::{Edges, Scripted, Wire};
+use super::clients::{Client, Ending, Manner};
+use super::pieces::chance::Chance;
+use super::pieces::faults::Faults;
+use super::pieces::machine::Machine;
+use super::pieces::recorder::{Log, Recorder};
+use super::pieces::speech::Heard;
+use super::pieces::streams::Wire;
 
 /// How often the interesting things happened.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -73,112 +69,11 @@ impl Totals {
     }
 }
 
-type Parcelled = Mail<Scripted>;
-
-/// What the hosts of all shards share: accept queues and mailboxes.
-#[derive(Default)]
-struct Net {
-    queues: Vec<VecDeque<(Scripted, SocketAddr)>>,
-    listening: Vec<bool>,
-    /// An edge on a listener that has not been delivered.
-    arrivals: Vec<bool>,
-    boxes: Vec<VecDeque<Parcelled>>,
-    wakes: Vec<bool>,
-    box_capacity: usize,
-    ended: Vec<bool>,
-    registrations: Vec<i64>,
-    /// Accepts that fail before the next one succeeds.
-    accept_errors: VecDeque<i32>,
-    random: u64,
-    full_boxes: u64,
-}
-
-struct SimHost {
-    shard: usize,
-    net: Rc<RefCell<Net>>,
-}
-
-impl Host for SimHost {
-    type Stream = Scripted;
-
-    fn accept(&mut self) -> io::Result<(Scripted, SocketAddr)> {
-        let mut net = self.net.borrow_mut();
-        if net.queues[self.shard].is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        if let Some(errno) = net.accept_errors.pop_front() {
-            return Err(io::Error::from_raw_os_error(errno));
-        }
-        net.queues[self.shard].pop_front().ok_or_else(|| io::ErrorKind::WouldBlock.into())
-    }
-
-    fn stop_listening(&mut self) {
-        self.net.borrow_mut().listening[self.shard] = false;
-        self.net.borrow_mut().queues[self.shard].clear();
-    }
-
-    fn register(&mut self, stream: &mut Scripted, id: ConnectionId) -> io::Result<()> {
-        assert!(stream.0.borrow().registered.is_none(), "registered twice");
-        stream.0.borrow_mut().register(self.shard, id);
-        self.net.borrow_mut().registrations[self.shard] += 1;
-        Ok(())
-    }
-
-    fn deregister(&mut self, stream: &mut Scripted) -> io::Result<()> {
-        let left = stream.0.borrow_mut().registered.take();
-        assert_eq!(left.map(|(shard, _)| shard), Some(self.shard));
-        self.net.borrow_mut().registrations[self.shard] -= 1;
-        Ok(())
-    }
-
-    fn send(&mut self, reactor: usize, mail: Parcelled) -> Result<(), Parcelled> {
-        assert_ne!(reactor, self.shard, "mail to oneself");
-        let mut net = self.net.borrow_mut();
-        if net.ended[reactor] {
-            // To nobody: a channel without a receiver drops what is put into it.
-            return Ok(());
-        }
-        if net.boxes[reactor].len() >= net.box_capacity {
-            net.full_boxes += 1;
-            return Err(mail);
-        }
-        net.boxes[reactor].push_back(mail);
-        net.wakes[reactor] = true;
-        Ok(())
-    }
-
-    fn receive(&mut self) -> Option<Parcelled> {
-        self.net.borrow_mut().boxes[self.shard].pop_front()
-    }
-
-    fn random(&mut self, room: &mut [u8]) -> io::Result<()> {
-        let mut net = self.net.borrow_mut();
-        let mut chance = Chance(net.random);
-        room.fill_with(|| chance.next() as u8);
-        net.random = chance.0;
-        Ok(())
-    }
-}
-
-struct Station {
-    shard: Shard<Recorder, SimHost>,
-    host: SimHost,
-    /// When its poll returns without an event.
-    wakes_at: Option<Instant>,
-    /// Wires registered here, for counting.
-    ended: bool,
-}
-
 struct World {
     chance: Chance,
-    now: Instant,
-    stations: Vec<Station>,
+    machine: Machine<Recorder>,
     clients: Vec<Client>,
-    net: Rc<RefCell<Net>>,
     log: Rc<RefCell<Log>>,
-    status: Arc<ServerStatus>,
-    turns: u64,
-    trace: bool,
 }
 
 fn config(chance: &mut Chance, workers: usize) -> Config {
@@ -223,30 +118,12 @@ pub fn run(seed: u64, trace: bool) -> Totals {
     let log = Rc::new(RefCell::new(Log::default()));
     log.borrow_mut().forgets = config.max_sessions < 100 || config.session_ttl.as_secs() < 100;
     let config = Arc::new(config);
-    let status = Arc::new(ServerStatus::new(workers, Arc::default()));
-    let now = Instant::now();
-    let net = Rc::new(RefCell::new(Net {
-        queues: (0..workers).map(|_| VecDeque::new()).collect(),
-        listening: vec![true; workers],
-        arrivals: vec![false; workers],
-        boxes: (0..workers).map(|_| VecDeque::new()).collect(),
-        wakes: vec![false; workers],
-        ended: vec![false; workers],
-        box_capacity: chance.within(1, 3),
-        registrations: vec![0; workers],
-        random: seed,
-        ..Net::default()
-    }));
-    let stations = (0..workers)
-        .map(|number| {
-            let recorder = Recorder { reactor: number, log: log.clone() };
-            let shard = Shard::new(number, config.clone(), status.clone(), recorder, now);
-            let host = SimHost { shard: number, net: net.clone() };
-            Station { shard, host, wakes_at: None, ended: false }
-        })
-        .collect();
-    let clients = Vec::new();
-    let mut world = World { chance, now, stations, clients, net, log, status, turns: 0, trace };
+    let box_capacity = chance.within(1, 3);
+    let mut machine = Machine::new(&config, box_capacity, seed, Faults::default(), |number| {
+        Recorder { reactor: number, log: log.clone() }
+    });
+    machine.trace = trace;
+    let mut world = World { chance, machine, clients: Vec::new(), log };
     world.bustle();
     world.settle();
     world.check_attentive();
@@ -265,11 +142,11 @@ impl World {
                 61..=96 => self.some_shard_turns(),
                 97 => {
                     let errno = self.chance.pick(&[4, 103, 24]); // EINTR, ECONNABORTED, EMFILE
-                    self.net.borrow_mut().accept_errors.push_back(errno);
+                    self.machine.net.borrow_mut().accept_errors.push_back(errno);
                 }
                 _ => {
                     let step = self.chance.pick(&[1, 60, 900, 6000]);
-                    self.now += Duration::from_millis(step);
+                    self.machine.now += Duration::from_millis(step);
                 }
             }
         }
@@ -289,11 +166,8 @@ impl World {
             format!("s{name}")
         });
         let client = Client::new(number, manner, session, &mut self.chance);
-        let at = self.chance.within(0, self.stations.len() - 1);
-        let mut net = self.net.borrow_mut();
-        net.queues[at].push_back((Scripted(client.wire.clone()), client.address));
-        net.arrivals[at] = true;
-        drop(net);
+        let at = self.chance.within(0, self.machine.len() - 1);
+        self.machine.connect(at, &client.wire, client.address);
         self.clients.push(client);
     }
 
@@ -307,65 +181,8 @@ impl World {
     }
 
     fn some_shard_turns(&mut self) {
-        let at = self.chance.within(0, self.stations.len() - 1);
-        self.turn_if_woken(at);
-    }
-
-    /// Gives a shard its turn, if a poll would return: for an event, or because its time is up.
-    fn turn_if_woken(&mut self, at: usize) -> bool {
-        let station = &mut self.stations[at];
-        if station.ended {
-            return false;
-        }
-        let mut woken = station.wakes_at.is_some_and(|when| when <= self.now);
-        let mut net = self.net.borrow_mut();
-        if std::mem::take(&mut net.arrivals[at]) && net.listening[at] {
-            station.shard.note_listener();
-            woken = true;
-        }
-        if std::mem::take(&mut net.wakes[at]) {
-            station.shard.note_mail();
-            woken = true;
-        }
-        drop(net);
-        for client in &self.clients {
-            let mut wire = client.wire.borrow_mut();
-            let Some((shard, id)) = wire.registered else { continue };
-            if shard == at && wire.edges.any() {
-                let Edges { readable, writable, read_closed } = wire.take_edges();
-                station.shard.note_connection(id, readable, writable, read_closed);
-                woken = true;
-            }
-        }
-        if !woken {
-            return false;
-        }
-        station.shard.turn(self.now, &mut station.host);
-        self.turns += 1;
-        if station.shard.outcome().is_some() {
-            station.ended = true;
-            self.net.borrow_mut().ended[at] = true;
-            // The receiver goes with its reactor, and what it had not read with it.
-            let unread = std::mem::take(&mut self.net.borrow_mut().boxes[at]);
-            drop(unread);
-        }
-        station.wakes_at = station.shard.timeout(self.now).map(|sleep| self.now + sleep);
-        if self.trace {
-            println!("turn {} of shard {at} at {:?}", self.turns, station.wakes_at);
-        }
-        if !station.ended {
-            station.shard.invariants();
-        }
-        let held = self.status.reactor(at).connections.get() as i64;
-        let watched = |client: &&Client| {
-            client.wire.borrow().registered.is_some_and(|(shard, _)| shard == at)
-        };
-        assert_eq!(
-            self.clients.iter().filter(watched).count() as i64,
-            held,
-            "slab = registrations"
-        );
-        true
+        let at = self.chance.within(0, self.machine.len() - 1);
+        self.machine.turn_if_woken(at);
     }
 
     /// Everyone acts until nobody has anything to do without time passing.
@@ -382,19 +199,14 @@ impl World {
                     acted = true;
                 }
             }
-            for at in 0..self.stations.len() {
-                acted |= self.turn_if_woken(at);
+            for at in 0..self.machine.len() {
+                acted |= self.machine.turn_if_woken(at);
             }
-            // A shard that retries a full mailbox in a millisecond is not at rest.
-            let retries = |station: &Station| {
-                let soon = self.now + Duration::from_millis(2);
-                !station.ended && station.wakes_at.is_some_and(|when| when <= soon)
-            };
             if !acted {
-                if !self.stations.iter().any(retries) {
+                if !self.machine.retries_soon() {
                     return;
                 }
-                self.now += Duration::from_millis(1);
+                self.machine.now += Duration::from_millis(1);
             }
         }
     }
@@ -405,7 +217,7 @@ impl World {
         self.check_at_rest();
         for _ in 0..100 {
             self.quiet();
-            self.now += Duration::from_secs(3);
+            self.machine.now += Duration::from_secs(3);
         }
         self.quiet();
         for client in &self.clients {
@@ -421,9 +233,8 @@ impl World {
 
     /// What must have happened without any time passing.
     fn check_at_rest(&self) {
-        let pauses: u64 =
-            (0..self.stations.len()).map(|at| self.status.reactor(at).accept_pauses.get()).sum();
-        let is_accepted = self.net.borrow().queues.iter().all(VecDeque::is_empty);
+        let pauses = self.machine.sum(|r| r.accept_pauses.get());
+        let is_accepted = self.machine.net.borrow().queues.iter().all(VecDeque::is_empty);
         assert!(is_accepted || pauses > 0, "someone waits to be accepted");
         for client in &self.clients {
             let wire = client.wire.borrow();
@@ -457,16 +268,17 @@ impl World {
                 assert_eq!(got, expected, "{}: broadcasts of {reactor}", client.address);
             }
         }
-        for (at, station) in self.stations.iter().enumerate() {
-            for (id, count) in station.shard.session_counts() {
-                assert_eq!(owner_of(&id, self.stations.len()), at, "a session in the wrong table");
+        for (at, shard) in self.machine.shards().enumerate() {
+            for (id, count) in shard.session_counts() {
+                assert_eq!(owner_of(&id, self.machine.len()), at, "a session in the wrong table");
                 assert_eq!(log.counts.get(&id).copied().unwrap_or(0), count);
             }
         }
         if !log.forgets {
             for (id, &count) in &log.counts {
-                let owner = &self.stations[owner_of(id, self.stations.len())].shard;
-                let kept = owner.session_counts().contains(&(id.clone(), count));
+                let owner = self.machine.shards().nth(owner_of(id, self.machine.len()));
+                let kept = owner
+                    .is_some_and(|owner| owner.session_counts().contains(&(id.clone(), count)));
                 assert!(kept, "session {id} was lost");
             }
         }
@@ -508,23 +320,16 @@ impl World {
             self.some_client_acts();
             self.some_shard_turns();
         }
-        for at in 0..self.stations.len() {
-            self.net.borrow_mut().boxes[at].push_back(Mail::Shutdown);
-            self.net.borrow_mut().wakes[at] = true;
-        }
+        self.machine.shut_down();
         for _ in 0..30 {
             self.quiet();
-            if self.stations.iter().all(|station| station.ended) {
+            if self.machine.has_ended() {
                 break;
             }
-            self.now += Duration::from_millis(500);
+            self.machine.now += Duration::from_millis(500);
         }
         self.quiet();
-        assert!(self.stations.iter().all(|station| station.ended), "a shard did not end");
-        self.net.borrow_mut().queues.iter_mut().for_each(VecDeque::clear);
-        for client in &self.clients {
-            assert!(client.wire.borrow().closed, "{}: a socket leaked", client.address);
-        }
+        self.machine.check_released();
         let log = self.log.borrow();
         assert_eq!(log.opens, log.closes, "each open has its close");
         for client in &self.clients {
@@ -537,22 +342,20 @@ impl World {
     }
 
     fn totals(&self) -> Totals {
-        let sum = |cell: fn(&revolve::metrics::ReactorMetrics) -> u64| {
-            (0..self.stations.len()).map(|at| cell(self.status.reactor(at))).sum()
-        };
-        let outcomes = self.stations.iter().filter_map(|station| station.shard.outcome());
+        let machine = &self.machine;
+        let outcomes = machine.shards().filter_map(|shard| shard.outcome());
         let is_slow = |client: &&Client| client.manner == Manner::NeverReads;
         Totals {
-            turns: self.turns,
-            messages: sum(|r| r.messages.get()),
-            hand_overs: sum(|r| r.hand_overs_in.get()),
-            takeovers: sum(|r| r.takeovers.get()),
-            resumes: sum(|r| r.resumes.get()),
+            turns: machine.turns,
+            messages: machine.sum(|r| r.messages.get()),
+            hand_overs: machine.sum(|r| r.hand_overs_in.get()),
+            takeovers: machine.sum(|r| r.takeovers.get()),
+            resumes: machine.sum(|r| r.resumes.get()),
             broadcasts: self.log.borrow().broadcasts.values().sum(),
             throttled: self.clients.iter().filter(is_slow).count() as u64,
-            full_boxes: self.net.borrow().full_boxes,
+            full_boxes: machine.net.borrow().full_boxes,
             lost: self.clients.iter().filter(|client| client.wire.borrow().reset).count() as u64,
-            panics: sum(|r| r.panics.get()),
+            panics: machine.sum(|r| r.panics.get()),
             cut: outcomes.map(|outcome| outcome.cut).sum(),
         }
     }

@@ -1,0 +1,305 @@
+//! Several shards on one scripted kernel: accept queues, mailboxes, wires, and time. A shard gets
+//! a turn only when a kernel would wake it, and its invariants are checked after each.
+//!
+//! Knows no clients and checks nothing of what they are told.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use revolve::Application;
+use revolve::config::Config;
+use revolve::host::Host;
+use revolve::mailbox::Mail;
+use revolve::metrics::{ReactorMetrics, ServerStatus};
+use revolve::shard::Shard;
+use revolve::token::ConnectionId;
+
+use super::chance::Chance;
+use super::faults::{Call, ECONNABORTED, Fault, Faults};
+use super::streams::{Edges, Scripted, Wire};
+
+type Parcelled = Mail<Scripted>;
+
+/// What the hosts of all shards share: accept queues and mailboxes.
+#[derive(Default)]
+pub struct Net {
+    pub queues: Vec<VecDeque<(Scripted, SocketAddr)>>,
+    listening: Vec<bool>,
+    /// An edge on a listener that has not been delivered.
+    arrivals: Vec<bool>,
+    boxes: Vec<VecDeque<Parcelled>>,
+    wakes: Vec<bool>,
+    box_capacity: usize,
+    ended: Vec<bool>,
+    /// Accepts that fail before the next one succeeds.
+    pub accept_errors: VecDeque<i32>,
+    random: u64,
+    pub full_boxes: u64,
+    faults: Faults,
+}
+
+/// One shard's view of it.
+pub struct SimHost {
+    shard: usize,
+    net: Rc<RefCell<Net>>,
+}
+
+impl Host for SimHost {
+    type Stream = Scripted;
+
+    fn accept(&mut self) -> io::Result<(Scripted, SocketAddr)> {
+        let mut net = self.net.borrow_mut();
+        let fault = net.faults.strike(Call::Accept);
+        if net.queues[self.shard].is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if let Some(errno) = net.accept_errors.pop_front() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        match fault {
+            Some(Fault::Errno(errno)) => {
+                if errno == ECONNABORTED {
+                    // That connection is gone: the kernel has taken it out of the queue.
+                    net.queues[self.shard].pop_front();
+                }
+                return Err(io::Error::from_raw_os_error(errno));
+            }
+            Some(Fault::Later) => {
+                net.arrivals[self.shard] = true;
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            _ => {}
+        }
+        net.queues[self.shard].pop_front().ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    }
+
+    fn stop_listening(&mut self) {
+        self.net.borrow_mut().listening[self.shard] = false;
+        self.net.borrow_mut().queues[self.shard].clear();
+    }
+
+    fn register(&mut self, stream: &mut Scripted, id: ConnectionId) -> io::Result<()> {
+        if let Some(Fault::Errno(errno)) = self.net.borrow().faults.strike(Call::Register) {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        assert!(stream.0.borrow().registered.is_none(), "registered twice");
+        stream.0.borrow_mut().register(self.shard, id);
+        Ok(())
+    }
+
+    fn deregister(&mut self, stream: &mut Scripted) -> io::Result<()> {
+        if let Some(Fault::Errno(errno)) = self.net.borrow().faults.strike(Call::Deregister) {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let left = stream.0.borrow_mut().registered.take();
+        assert_eq!(left.map(|(shard, _)| shard), Some(self.shard));
+        Ok(())
+    }
+
+    fn send(&mut self, reactor: usize, mail: Parcelled) -> Result<(), Parcelled> {
+        assert_ne!(reactor, self.shard, "mail to oneself");
+        let mut net = self.net.borrow_mut();
+        let is_struck = net.faults.strike(Call::Send) == Some(Fault::Full);
+        if net.ended[reactor] {
+            // To nobody: a channel without a receiver drops what is put into it.
+            return Ok(());
+        }
+        if is_struck || net.boxes[reactor].len() >= net.box_capacity {
+            net.full_boxes += 1;
+            return Err(mail);
+        }
+        net.boxes[reactor].push_back(mail);
+        net.wakes[reactor] = true;
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Option<Parcelled> {
+        self.net.borrow_mut().boxes[self.shard].pop_front()
+    }
+
+    fn random(&mut self, room: &mut [u8]) -> io::Result<()> {
+        let mut net = self.net.borrow_mut();
+        if let Some(Fault::Errno(errno)) = net.faults.strike(Call::Random) {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let mut chance = Chance(net.random);
+        room.fill_with(|| chance.next() as u8);
+        net.random = chance.0;
+        Ok(())
+    }
+}
+
+struct Station<A: Application> {
+    shard: Shard<A, SimHost>,
+    host: SimHost,
+    /// When its poll returns without an event.
+    wakes_at: Option<Instant>,
+    ended: bool,
+}
+
+/// The shards, and all that is outside of them but the clients.
+pub struct Machine<A: Application> {
+    pub now: Instant,
+    pub net: Rc<RefCell<Net>>,
+    pub status: Arc<ServerStatus>,
+    stations: Vec<Station<A>>,
+    wires: Vec<Rc<RefCell<Wire>>>,
+    pub turns: u64,
+    /// Prints each turn.
+    pub trace: bool,
+}
+
+impl<A: Application> Machine<A> {
+    /// Shards with an application each, and mailboxes of `box_capacity`; their randomness begins
+    /// with `random`.
+    pub fn new(
+        config: &Arc<Config>,
+        box_capacity: usize,
+        random: u64,
+        faults: Faults,
+        application: impl Fn(usize) -> A,
+    ) -> Machine<A> {
+        let workers = config.workers.get();
+        let status = Arc::new(ServerStatus::new(workers, Arc::default()));
+        let now = Instant::now();
+        let net = Rc::new(RefCell::new(Net {
+            queues: (0..workers).map(|_| VecDeque::new()).collect(),
+            listening: vec![true; workers],
+            arrivals: vec![false; workers],
+            boxes: (0..workers).map(|_| VecDeque::new()).collect(),
+            wakes: vec![false; workers],
+            ended: vec![false; workers],
+            box_capacity,
+            random,
+            faults,
+            ..Net::default()
+        }));
+        let station = |number| {
+            let (config, status) = (config.clone(), status.clone());
+            let shard = Shard::new(number, config, status, application(number), now);
+            let host = SimHost { shard: number, net: net.clone() };
+            Station { shard, host, wakes_at: None, ended: false }
+        };
+        let stations = (0..workers).map(station).collect();
+        Machine { now, net, status, stations, wires: Vec::new(), turns: 0, trace: false }
+    }
+
+    pub fn shards(&self) -> impl Iterator<Item = &Shard<A, SimHost>> {
+        self.stations.iter().map(|station| &station.shard)
+    }
+
+    /// How many shards there are.
+    pub fn len(&self) -> usize {
+        self.stations.len()
+    }
+
+    /// A client connects to a shard's listener.
+    pub fn connect(&mut self, at: usize, wire: &Rc<RefCell<Wire>>, address: SocketAddr) {
+        let mut net = self.net.borrow_mut();
+        wire.borrow_mut().faults = net.faults.clone();
+        net.queues[at].push_back((Scripted(wire.clone()), address));
+        net.arrivals[at] = true;
+        self.wires.push(wire.clone());
+    }
+
+    /// Gives a shard its turn, if a poll would return: for an event, or because its time is up.
+    pub fn turn_if_woken(&mut self, at: usize) -> bool {
+        let station = &mut self.stations[at];
+        if station.ended {
+            return false;
+        }
+        let mut woken = station.wakes_at.is_some_and(|when| when <= self.now);
+        let mut net = self.net.borrow_mut();
+        if std::mem::take(&mut net.arrivals[at]) && net.listening[at] {
+            station.shard.note_listener();
+            woken = true;
+        }
+        if std::mem::take(&mut net.wakes[at]) {
+            station.shard.note_mail();
+            woken = true;
+        }
+        drop(net);
+        for wire in &self.wires {
+            let mut wire = wire.borrow_mut();
+            let Some((shard, id)) = wire.registered else { continue };
+            if shard == at && wire.edges.any() {
+                let Edges { readable, writable, read_closed } = wire.take_edges();
+                station.shard.note_connection(id, readable, writable, read_closed);
+                woken = true;
+            }
+        }
+        if !woken {
+            return false;
+        }
+        station.shard.turn(self.now, &mut station.host);
+        self.turns += 1;
+        if station.shard.outcome().is_some() {
+            station.ended = true;
+            self.net.borrow_mut().ended[at] = true;
+            // The receiver goes with its reactor, and what it had not read with it.
+            let unread = std::mem::take(&mut self.net.borrow_mut().boxes[at]);
+            drop(unread);
+        }
+        station.wakes_at = station.shard.timeout(self.now).map(|sleep| self.now + sleep);
+        if self.trace {
+            println!("turn {} of shard {at} at {:?}", self.turns, station.wakes_at);
+        }
+        if !station.ended {
+            station.shard.invariants();
+        }
+        let held = self.status.reactor(at).connections.get();
+        let watched = |wire: &&Rc<RefCell<Wire>>| {
+            wire.borrow().registered.is_some_and(|(shard, _)| shard == at)
+        };
+        assert_eq!(self.wires.iter().filter(watched).count() as u64, held, "slab = registrations");
+        true
+    }
+
+    /// Whether a shard is about to try a full mailbox again: then all is quiet, but not at rest.
+    pub fn retries_soon(&self) -> bool {
+        let soon = self.now + Duration::from_millis(2);
+        let retries = |station: &Station<A>| {
+            !station.ended && station.wakes_at.is_some_and(|when| when <= soon)
+        };
+        self.stations.iter().any(retries)
+    }
+
+    /// Tells every shard to go away.
+    pub fn shut_down(&mut self) {
+        for at in 0..self.stations.len() {
+            self.net.borrow_mut().boxes[at].push_back(Mail::Shutdown);
+            self.net.borrow_mut().wakes[at] = true;
+        }
+    }
+
+    /// Whether every shard has gone.
+    pub fn has_ended(&self) -> bool {
+        self.stations.iter().all(|station| station.ended)
+    }
+
+    /// The sum of one cell over all shards.
+    pub fn sum(&self, cell: impl Fn(&ReactorMetrics) -> u64) -> u64 {
+        (0..self.stations.len()).map(|at| cell(self.status.reactor(at))).sum()
+    }
+
+    /// What must be true once every shard has gone: nothing is held, counted in, or waiting.
+    pub fn check_released(&self) {
+        assert!(self.has_ended(), "a shard did not end");
+        self.net.borrow_mut().queues.iter_mut().for_each(VecDeque::clear);
+        for (at, wire) in self.wires.iter().enumerate() {
+            assert!(wire.borrow().closed, "wire {at}: a socket leaked");
+        }
+        assert_eq!(self.sum(|r| r.connections.get()), 0, "connections are still counted");
+        assert_eq!(self.sum(|r| r.websockets.get()), 0, "WebSockets are still counted");
+        assert_eq!(self.sum(|r| r.sessions_live.get()), 0, "sessions are still attached");
+        assert!(self.status.admit(1), "a place was not given back");
+        self.status.release();
+        let posts = self.net.borrow().boxes.iter().map(VecDeque::len).sum::<usize>();
+        assert_eq!(posts, 0, "mail was left");
+    }
+}
