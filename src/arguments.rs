@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
-use revolve::config::{Config, SessionIds};
+use revolve::config::{AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, SessionIds};
 
 use crate::logger::Format;
 
@@ -167,6 +167,19 @@ static OPTIONS: &[Row] = &[
         show: |s| show_time_or_off(s.config.ws_ping_timeout),
     },
     Row {
+        group: "WebSocket",
+        name: "allowed-origins",
+        takes: Takes::Value("LIST", ORIGINS_ALLOWED),
+        about: "Pages that may connect; others get 403",
+        set: |s, text| store(&mut s.config.allowed_origins, origins(text)),
+        show: |s| match &s.config.allowed_origins {
+            AllowedOrigins::Any => "any".to_owned(),
+            AllowedOrigins::Only(these) => {
+                these.iter().map(Origin::to_string).collect::<Vec<_>>().join(",")
+            }
+        },
+    },
+    Row {
         group: "Application",
         name: "app",
         takes: Takes::Word { of: &words(&APPS) },
@@ -218,6 +231,14 @@ static OPTIONS: &[Row] = &[
         about: "Connections at most; beyond it 503",
         set: |s, text| store(&mut s.config.limit_concurrency, number(text).map(Some)),
         show: |s| s.config.limit_concurrency.map_or("none".to_owned(), |n| n.to_string()),
+    },
+    Row {
+        group: "Limits",
+        name: "limit-per-ip",
+        takes: Takes::Value("N", "a number of at least 1"),
+        about: "Sockets at most from an address; beyond it 429",
+        set: |s, text| store(&mut s.config.limit_per_ip, number(text).map(Some)),
+        show: |s| s.config.limit_per_ip.map_or("none".to_owned(), |n| n.to_string()),
     },
     Row {
         group: "Limits",
@@ -404,6 +425,12 @@ fn listed(words: &[&str]) -> String {
 
 fn store<T>(place: &mut T, value: Option<T>) -> bool {
     value.map(|value| *place = value).is_some()
+}
+
+/// `https://a,https://b`, blanks allowed around the commas.
+fn origins(text: &str) -> Option<AllowedOrigins> {
+    let origins: Option<_> = text.split(',').map(|one| Origin::parse(one.trim())).collect();
+    origins.map(AllowedOrigins::Only)
 }
 
 /// Digits only: no sign, no blanks, no exponent.
@@ -602,12 +629,14 @@ mod tests {
         ("ws-max-size", "65536"),
         ("ws-ping-interval", "0.5"),
         ("ws-ping-timeout", "0"),
+        ("allowed-origins", "https://example.com,http://localhost:3000,null"),
         ("app", "echo"),
         ("heartbeat", "1.25"),
         ("session-ids", "issued"),
         ("session-ttl", "0"),
         ("max-sessions", "10"),
         ("limit-concurrency", "100"),
+        ("limit-per-ip", "20"),
         ("timeout-handshake", "0.1"),
         ("max-send-buffer", "1024"),
         ("timeout-graceful-shutdown", "0"),
@@ -699,6 +728,10 @@ mod tests {
             ("max-send-buffer", "007", "a size from 1024 to 1073741824 bytes"),
             ("max-sessions", "many", "a number from 1 to 2147483647"),
             ("limit-concurrency", "none", "a number of at least 1"),
+            ("limit-per-ip", "0", "a number of at least 1"),
+            ("allowed-origins", "*", ORIGINS_ALLOWED),
+            ("allowed-origins", "https://a,", ORIGINS_ALLOWED),
+            ("allowed-origins", "https://a/index.html", ORIGINS_ALLOWED),
             ("session-ttl", "31536001", "a time from 0 to 31536000 seconds"),
             ("session-ids", "some", "any or issued"),
             ("app", "Echo", "counter or echo"),
@@ -732,6 +765,7 @@ mod tests {
             Config { max_sessions: 0, ..defaults() },
             Config { ws_ping_interval: Some(day), ..defaults() },
             Config { ws_ping_timeout: Some(day), ..defaults() },
+            Config { allowed_origins: AllowedOrigins::Only(Vec::new()), ..defaults() },
             Config { session_ttl: 366 * day, ..defaults() },
             Config { timeout_handshake: day, ..defaults() },
             Config { timeout_graceful_shutdown: day, ..defaults() },

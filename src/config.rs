@@ -25,6 +25,68 @@ pub enum SessionIds {
     Issued,
 }
 
+/// From which pages a browser may connect. Pages of any site can open a WebSocket to any server,
+/// and the browser sends that server's cookies along: only the Origin field tells them apart
+/// (RFC 6455 10.2, "cross-site WebSocket hijacking").
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AllowedOrigins {
+    /// From any: right where the session id is the only credential.
+    #[default]
+    Any,
+    /// Only from these; a browser elsewhere gets 403.
+    Only(Vec<Origin>),
+}
+
+/// Where a page comes from, as a browser writes it: `https://example.com`,
+/// `http://localhost:3000`, or `null` for a page without an origin (RFC 6454 6.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin(Box<str>);
+
+impl Origin {
+    /// Reads `null` or `scheme://host[:port]`, without a path. The port that a scheme implies is
+    /// left out, as browsers do.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Origin> {
+        if text == "null" {
+            return Some(Origin(text.into()));
+        }
+        let (scheme, host) = text.split_once("://")?;
+        let in_scheme = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
+        // RFC 3986 3.2.2, in which brackets and colons are an IPv6 literal's and the port's.
+        let in_host = |b: u8| b.is_ascii_alphanumeric() || b"-._~[]:".contains(&b);
+        let starts_well = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
+        if !starts_well || !scheme.bytes().all(in_scheme) || !host.bytes().all(in_host) {
+            return None;
+        }
+        let (name, port) = match host.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+            _ => (host, None),
+        };
+        if name.is_empty() || port.is_some_and(|port| port.parse::<u16>().is_err()) {
+            return None;
+        }
+        let is_implied = |port: &str| match scheme.to_ascii_lowercase().as_str() {
+            "http" => port == "80",
+            "https" => port == "443",
+            _ => false,
+        };
+        let end = if port.is_some_and(is_implied) { name.len() } else { host.len() };
+        Some(Origin(text[..scheme.len() + 3 + end].into()))
+    }
+
+    /// Whether an Origin field says this one; neither scheme nor host minds the case.
+    #[must_use]
+    pub fn is(&self, field: &[u8]) -> bool {
+        self.0.as_bytes().eq_ignore_ascii_case(field)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What an operator chooses. The defaults are those of the daemon, which took Uvicorn's where it
 /// has the option.
 #[derive(Debug, Clone)]
@@ -46,6 +108,8 @@ pub struct Config {
     pub ws_ping_interval: Option<Duration>,
     /// Time a pong may take before the connection is closed. Default 20 s; `None` waits for ever.
     pub ws_ping_timeout: Option<Duration>,
+    /// From which pages a browser may connect. Default [`AllowedOrigins::Any`].
+    pub allowed_origins: AllowedOrigins,
     /// How long a session outlives its last connection. Default one hour.
     pub session_ttl: Duration,
     /// Sessions kept without a connection, over all reactors, each of which has an equal share;
@@ -54,9 +118,14 @@ pub struct Config {
     pub max_sessions: usize,
     /// Which ids may be resumed. Default [`SessionIds::Any`].
     pub session_ids: SessionIds,
-    /// WebSocket connections at most, over all reactors; beyond it upgrades get 503. Default: no
-    /// limit but the process's file descriptors.
+    /// WebSocket connections at most, over all reactors; beyond it upgrades get 503. Sockets of
+    /// every kind are at most twice as many, and some for refusals ([`Limits::door_margin`]).
+    /// Default: no limit but the process's file descriptors.
     pub limit_concurrency: Option<NonZeroUsize>,
+    /// Sockets at most from one address, over all reactors, whatever they are used for; beyond it
+    /// 429. Default: no limit, for behind a proxy all clients have one address. An IPv4 address
+    /// counts alone, of an IPv6 one the first 64 bits.
+    pub limit_per_ip: Option<NonZeroUsize>,
     /// Time a request head may take, counted from the accept (or from the previous response) and
     /// not from its last byte. Default 10 s. A slower one gets 408.
     pub timeout_handshake: Duration,
@@ -82,10 +151,12 @@ impl Default for Config {
             ws_max_size: 16 << 20,
             ws_ping_interval: Some(Duration::from_secs(20)),
             ws_ping_timeout: Some(Duration::from_secs(20)),
+            allowed_origins: AllowedOrigins::Any,
             session_ttl: Duration::from_secs(3600),
             max_sessions: 1_000_000,
             session_ids: SessionIds::Any,
             limit_concurrency: None,
+            limit_per_ip: None,
             timeout_handshake: Duration::from_secs(10),
             timeout_graceful_shutdown: Duration::from_secs(10),
             max_send_buffer: 1 << 20,
@@ -116,6 +187,10 @@ pub struct Limits {
     /// Bytes of backlog flushed to one connection in a turn, so that one fast reader of a long
     /// backlog does not hold the others.
     pub flush_bytes_per_turn: usize,
+    /// Sockets that may be there beyond twice `--limit-concurrency`, for requests that are no
+    /// upgrades while all WebSockets are taken; and as many again, to be told 503. 256: what health
+    /// checks and a page of metrics need, with room.
+    pub door_margin: usize,
     /// Connections accepted in a turn: a storm of them leaves room for those that talk.
     pub accepts_per_turn: usize,
     /// Mails taken from the mailbox in a turn.
@@ -163,6 +238,7 @@ impl Default for Limits {
             requests_per_turn: 64,
             cork_bytes: 64 << 10,
             flush_bytes_per_turn: 1 << 20,
+            door_margin: 256,
             accepts_per_turn: 64,
             mails_per_turn: 256,
             mailbox_capacity: 1024,
@@ -180,6 +256,19 @@ impl Default for Limits {
         }
     }
 }
+
+/// What [`Config::most_sockets`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MostSockets {
+    /// So many are let in.
+    pub admitted: usize,
+    /// So many are held, with those that are being told that they are too many.
+    pub refused: usize,
+}
+
+/// What `--allowed-origins` takes, as the end of a sentence.
+pub const ORIGINS_ALLOWED: &str =
+    "null or a list such as https://example.com,http://localhost:3000";
 
 /// A setting out of its bounds: names the option, the value, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,6 +294,16 @@ impl Config {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)
+    }
+
+    /// How many sockets there may be, if that is bounded: twice as many as WebSockets, because one
+    /// that is closing, or has not asked yet, has no place among those; and a margin.
+    #[must_use]
+    pub fn most_sockets(&self) -> Option<MostSockets> {
+        let limit = self.limit_concurrency?;
+        let margin = self.limits.door_margin;
+        let admitted = limit.get().saturating_mul(2).saturating_add(margin);
+        Some(MostSockets { admitted, refused: admitted.saturating_add(margin) })
     }
 
     /// Checks every value that a type does not already bound.
@@ -246,6 +345,9 @@ impl Config {
         }
         if self.max_sessions == 0 || self.max_sessions > u32::MAX as usize / 2 {
             return refuse("max-sessions", &self.max_sessions, "a number from 1 to 2147483647");
+        }
+        if self.allowed_origins == AllowedOrigins::Only(Vec::new()) {
+            return refuse("allowed-origins", &"", ORIGINS_ALLOWED);
         }
         let day = Duration::from_secs(86_400);
         let bounded = |option, value: Duration, least: Duration, most: Duration, allowed| {
@@ -310,12 +412,43 @@ mod tests {
     }
 
     #[test]
+    fn origins_are_scheme_host_and_port() {
+        for (text, expected) in [
+            ("null", Some("null")),
+            ("https://example.com", Some("https://example.com")),
+            ("https://example.com:443", Some("https://example.com")),
+            ("HTTP://a:80", Some("HTTP://a")),
+            ("http://a:443", Some("http://a:443")),
+            ("http://[::1]:3000", Some("http://[::1]:3000")),
+            ("http://[::1]", Some("http://[::1]")),
+            ("chrome-extension://abcdef", Some("chrome-extension://abcdef")),
+            ("", None),
+            ("*", None),
+            ("example.com", None),
+            ("https://", None),
+            ("https://:80", None),
+            ("https://a:", None),
+            ("https://a:65536", None),
+            ("https://a/", None),
+            ("https://u@a", None),
+            ("https://a b", None),
+            ("https://*.example.com", None),
+            ("1a://b", None),
+            ("https://caf\u{e9}", None),
+        ] {
+            let shown = Origin::parse(text).map(|origin| origin.to_string());
+            assert_eq!(shown.as_deref(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
     fn zero_never_means_unlimited() {
         for config in [
             Config { ws_max_size: 0, ..Config::default() },
             Config { max_send_buffer: 0, ..Config::default() },
             Config { max_sessions: 0, ..Config::default() },
             Config { timeout_handshake: Duration::ZERO, ..Config::default() },
+            Config { allowed_origins: AllowedOrigins::Only(vec![]), ..Config::default() },
         ] {
             assert!(config.validate().is_err());
         }

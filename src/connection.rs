@@ -12,6 +12,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::time::Instant;
 
 use crate::config::Config;
+use crate::door::Place;
 use crate::out_buffer::{BufferPool, OutBuffer};
 use crate::protocol::endpoint::{Closing, Endpoint};
 use crate::session::SessionSlot;
@@ -100,6 +101,8 @@ pub struct Connection<S> {
     pub id: ConnectionId,
     /// Who is at the other end.
     pub peer: SocketAddr,
+    /// Its place among the sockets, if those are counted; given back when it is dropped.
+    pub place: Option<Place>,
     /// The protocol's state.
     pub endpoint: Endpoint,
     /// The session, while the WebSocket is open.
@@ -129,6 +132,7 @@ impl<S: Stream> Connection<S> {
             stream,
             id,
             peer,
+            place: None,
             endpoint: Endpoint::new(deadline),
             attachment: Attachment::Never,
             backlog: OutBuffer::default(),

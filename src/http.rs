@@ -99,7 +99,11 @@ pub fn refuse(rejection: Rejection, with_body: bool, out: &mut Vec<u8>) {
                       Sec-WebSocket-Version: 13\r\n"
                 .to_owned();
         }
-        Rejection::LimitConcurrency | Rejection::NoSessionId | Rejection::Draining => {
+        // RFC 9110 15.6.4, RFC 6585 4: when to come back.
+        Rejection::LimitConcurrency
+        | Rejection::LimitPerIp
+        | Rejection::NoSessionId
+        | Rejection::Draining => {
             fields.push_str("Retry-After: 1\r\n");
         }
         _ => {}

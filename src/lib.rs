@@ -40,6 +40,7 @@
 //! | [`counter`], [`echo`] | the two applications that the daemon has |
 //! | [`timer`] | a coarse, lazy timer wheel |
 //! | [`ready`] | who has something to do this turn |
+//! | [`door`] | how many sockets are inside, in all and from each address |
 //! | [`connection`] | a stream, an endpoint, their readiness; why a connection stopped: `Rest` |
 //! | [`connections`] | the slab; no way to reach a slot's former tenant |
 //! | [`mailbox`] | the only way into a reactor from outside |
@@ -73,6 +74,7 @@ pub mod config;
 pub mod connection;
 pub mod connections;
 pub mod counter;
+pub mod door;
 pub mod echo;
 pub mod host;
 pub mod http;
@@ -90,7 +92,7 @@ pub mod timer;
 pub mod token;
 
 pub use application::{Application, CloseReason, Context, Message, ReactorContext, Side};
-pub use config::{Config, ConfigError, Limits, SessionIds};
+pub use config::{AllowedOrigins, Config, ConfigError, Limits, Origin, SessionIds};
 pub use counter::Counter;
 pub use echo::Echo;
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};

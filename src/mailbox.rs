@@ -16,6 +16,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use mio::{Registry, Token, Waker};
 
 use crate::application::Broadcast;
+use crate::door::Place;
 
 /// A connection on its way to the reactor that owns its session, as a plain value: the socket,
 /// what was read from it, and what has not been written. The owner reads the request again from
@@ -32,6 +33,8 @@ pub struct Parcel<S> {
     pub unsent: Vec<u8>,
     /// When the handshake has to be over.
     pub deadline: Instant,
+    /// Its place among the sockets, if those are counted.
+    pub place: Option<Place>,
 }
 
 /// What one reactor, or the server's handle, tells another.

@@ -2,9 +2,9 @@
 //!
 //! Each reactor has cells of its own and is their only writer: a relaxed load and store, no lock,
 //! no cache line that two threads write. Whoever scrapes reads all cells and adds nothing to
-//! anybody's turn. [`ServerStatus`] also holds the only two things that reactors do share: how
+//! anybody's turn. [`ServerStatus`] also holds the only three things that reactors do share: how
 //! many WebSockets are open (for `--limit-concurrency`; touched at open and close, never per
-//! message) and how far the server has drained.
+//! message), the door, and how far the server has drained.
 //!
 //! Invariant: label values come from closed sets, so no peer can grow the page.
 
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::application::{CloseReason, Side};
+use crate::door::Door;
 use crate::protocol::head::Rejection;
 
 /// A number that one thread writes and any may read.
@@ -142,6 +143,7 @@ impl ReactorMetrics {
 pub struct ServerStatus {
     reactors: Box<[ReactorMetrics]>,
     websockets: AtomicUsize,
+    door: Arc<Door>,
     draining_since: OnceLock<Instant>,
     drained: AtomicUsize,
     log_lines_dropped: Arc<AtomicU64>,
@@ -154,6 +156,7 @@ impl ServerStatus {
         ServerStatus {
             reactors: (0..reactors).map(|_| ReactorMetrics::default()).collect(),
             websockets: AtomicUsize::new(0),
+            door: Arc::default(),
             draining_since: OnceLock::new(),
             drained: AtomicUsize::new(0),
             log_lines_dropped,
@@ -164,6 +167,12 @@ impl ServerStatus {
     #[must_use]
     pub fn reactor(&self, reactor: usize) -> &ReactorMetrics {
         &self.reactors[reactor]
+    }
+
+    /// Where sockets come in.
+    #[must_use]
+    pub fn door(&self) -> &Arc<Door> {
+        &self.door
     }
 
     /// Takes one of `limit` places for a WebSocket; false if there is none.

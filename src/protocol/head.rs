@@ -67,11 +67,15 @@ pub enum Rejection {
     Draining,
     /// The client has already ended its stream, and its session has a connection that lives.
     Superseded,
+    /// A browser's page from elsewhere than `--allowed-origins` (RFC 6455 10.2).
+    OriginNotAllowed,
+    /// `--limit-per-ip` is reached by the client's address.
+    LimitPerIp,
 }
 
 impl Rejection {
     /// One of each, for the metrics page.
-    pub const ALL: [Rejection; 19] = [
+    pub const ALL: [Rejection; 21] = [
         Rejection::MalformedHead,
         Rejection::BadHost,
         Rejection::UnexpectedBody,
@@ -91,6 +95,8 @@ impl Rejection {
         Rejection::NoSessionId,
         Rejection::Draining,
         Rejection::Superseded,
+        Rejection::OriginNotAllowed,
+        Rejection::LimitPerIp,
     ];
 
     /// Place in [`Self::ALL`], so in a table of counters.
@@ -116,6 +122,8 @@ impl Rejection {
             Rejection::NoSessionId => 16,
             Rejection::Draining => 17,
             Rejection::Superseded => 18,
+            Rejection::OriginNotAllowed => 19,
+            Rejection::LimitPerIp => 20,
         }
     }
 
@@ -142,6 +150,8 @@ impl Rejection {
             Rejection::NoSessionId => "no_session_id",
             Rejection::Draining => "draining",
             Rejection::Superseded => "superseded",
+            Rejection::OriginNotAllowed => "origin_not_allowed",
+            Rejection::LimitPerIp => "limit_per_ip",
         }
     }
 
@@ -155,12 +165,14 @@ impl Rejection {
             | Rejection::BadUpgrade
             | Rejection::BadKey
             | Rejection::BadSessionId => "400 Bad Request",
+            Rejection::OriginNotAllowed => "403 Forbidden",
             Rejection::NotFound => "404 Not Found",
             Rejection::MethodNotAllowed(_) => "405 Method Not Allowed",
             Rejection::HeadTimeout => "408 Request Timeout",
             Rejection::Superseded => "409 Conflict",
             Rejection::TargetTooLong => "414 URI Too Long",
             Rejection::UpgradeRequired | Rejection::VersionNotOffered => "426 Upgrade Required",
+            Rejection::LimitPerIp => "429 Too Many Requests",
             Rejection::HeadTooLarge | Rejection::TooManyHeaders => {
                 "431 Request Header Fields Too Large"
             }
@@ -196,13 +208,20 @@ impl Rejection {
             Rejection::NoSessionId => "no session can be made now: try again later",
             Rejection::Draining => "the server is going away: connect anew",
             Rejection::Superseded => "the session has a newer connection than this ended one",
+            Rejection::OriginNotAllowed => "pages of this origin may not connect",
+            Rejection::LimitPerIp => "too many connections from this address: close some",
         }
     }
 }
 
+/// What stands before and behind the target in a request's first line, at most: the longest method
+/// registered has 16 letters, and "GET " with " HTTP/1.1" has 13.
+const METHOD_AND_VERSION: usize = 16;
+
 /// Says where the head that starts `received` ends, or that it has not yet.
 ///
 /// `scanned` bytes of it were looked at by earlier calls; the rest is checked here, each byte once.
+/// So the verdict is that of the first byte that shows one, however the head was cut on its way.
 ///
 /// # Errors
 ///
@@ -212,36 +231,34 @@ pub fn find_end(
     scanned: usize,
     limits: &Limits,
 ) -> Result<Option<usize>, Rejection> {
+    let line_most = limits.target_bytes + METHOD_AND_VERSION;
+    // A first line that had not ended by then would have been refused by then.
+    let mut in_first_line = scanned <= line_most && !received[..scanned].contains(&b'\r');
     for (at, &byte) in received.iter().enumerate().skip(scanned) {
+        if in_first_line && at >= line_most && byte != b'\r' {
+            return Err(Rejection::TargetTooLong);
+        }
         let after_cr = at > 0 && received[at - 1] == b'\r';
         match byte {
             b'\n' if after_cr => {
                 if at >= 3 && received[at - 3..at - 1] == *b"\r\n" {
-                    let length = at + 1;
-                    return if length > limits.head_bytes {
-                        Err(Rejection::HeadTooLarge)
-                    } else {
-                        Ok(Some(length))
-                    };
+                    return Ok(Some(at + 1));
                 }
             }
             // RFC 9112 2.2 lets a server take a bare LF as a line end, and makes a bare CR
             // invalid; two readings of one head are how requests get smuggled, so: neither.
             _ if after_cr => return Err(Rejection::MalformedHead),
-            b' '..=b'~' | b'\t' | b'\r' if at > 0 => {}
+            b'\r' if at > 0 => in_first_line = false,
+            b' '..=b'~' | b'\t' if at > 0 => {}
             // The first byte of a method is a letter: a TLS hello, random bytes and an answer
             // meant for someone else end here.
             b'A'..=b'Z' | b'a'..=b'z' => {}
             _ => return Err(Rejection::MalformedHead),
         }
-    }
-    // "GET " and the like stand before the target; 16 covers the longest method registered.
-    let line_ended = received.iter().take(limits.target_bytes + 16).any(|&b| b == b'\r');
-    if !line_ended && received.len() > limits.target_bytes + 16 {
-        return Err(Rejection::TargetTooLong);
-    }
-    if received.len() >= limits.head_bytes {
-        return Err(Rejection::HeadTooLarge);
+        // No end yet, and no room for one.
+        if at + 1 >= limits.head_bytes {
+            return Err(Rejection::HeadTooLarge);
+        }
     }
     Ok(None)
 }
@@ -446,6 +463,36 @@ mod tests {
         assert_eq!(end(long_head.as_bytes()), Err(Rejection::HeadTooLarge));
         let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(MAX_HEADERS));
         assert_eq!(parsed(&many, |_| ()), Err(Rejection::TooManyHeaders));
+    }
+
+    #[test]
+    fn the_verdict_does_not_depend_on_how_the_head_was_cut() {
+        let limits = Limits { head_bytes: 200, target_bytes: 50, ..Limits::default() };
+        let line = "GET / HTTP/1.1\r\n";
+        for (head, expected) in [
+            (format!("GET /{}", "a".repeat(300)), Err(Rejection::TargetTooLong)),
+            (format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(300)), Err(Rejection::TargetTooLong)),
+            (format!("{line}X: {}\r\n\r\n", "a".repeat(300)), Err(Rejection::HeadTooLarge)),
+            (format!("{line}X: {}\n", "a".repeat(300)), Err(Rejection::HeadTooLarge)),
+            (format!("{line}X: \n{}", "a".repeat(300)), Err(Rejection::MalformedHead)),
+            (format!("{line}X: {}\r\n\r\n", "a".repeat(200 - 16 - 7)), Ok(Some(200))),
+            (
+                format!("{line}X: {}\r\n\r\n", "a".repeat(201 - 16 - 7)),
+                Err(Rejection::HeadTooLarge),
+            ),
+        ] {
+            assert_eq!(find_end(head.as_bytes(), 0, &limits), expected, "{head:?}");
+            for step in [1, 2, 3, 50, 70, 199] {
+                let mut scanned = 0;
+                let mut ends = (1..=head.len()).filter(|n| n % step == 0 || *n == head.len());
+                let verdict = ends.find_map(|upto| {
+                    let verdict = find_end(&head.as_bytes()[..upto], scanned, &limits);
+                    scanned = upto;
+                    (verdict != Ok(None)).then_some(verdict)
+                });
+                assert_eq!(verdict, Some(expected), "{head:?} in steps of {step}");
+            }
+        }
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! Where connections come from: the listener, and other reactors' mail.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Shard;
 use super::drain::Lifecycle;
 use crate::application::Application;
 use crate::connection::Connection;
+use crate::door::Admission;
 use crate::host::Host;
 use crate::mailbox::{Mail, Parcel};
+use crate::token::ConnectionId;
 
 /// What is known of the accept queue.
 #[derive(Debug, Clone, Copy)]
@@ -86,15 +89,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         for _ in 0..self.config.limits.accepts_per_turn {
             match host.accept() {
-                Ok((stream, peer)) => {
-                    self.metrics().accepts.add(1);
-                    let deadline = now + self.config.timeout_handshake;
-                    self.adopt(
-                        Parcel { stream, peer, received: Vec::new(), unsent: Vec::new(), deadline },
-                        now,
-                        host,
-                    );
-                }
+                Ok((stream, peer)) => self.let_in(stream, peer, now, host),
                 Err(error) => match classify(&error) {
                     AcceptFailure::OneConnection => {}
                     AcceptFailure::QueueEmpty => {
@@ -106,6 +101,27 @@ impl<A: Application, H: Host> Shard<A, H> {
                         return;
                     }
                 },
+            }
+        }
+    }
+
+    /// A connection has been accepted; whether it may stay is for the door to say.
+    fn let_in(&mut self, stream: H::Stream, peer: SocketAddr, now: Instant, host: &mut H) {
+        self.metrics().accepts.add(1);
+        let (place, refusal) = match self.status.door().enter(peer.ip(), &self.config) {
+            Admission::Welcome(place) => (place, None),
+            Admission::Refused(place, rejection) => (Some(place), Some(rejection)),
+            Admission::Dropped(rejection) => return self.metrics().rejected(rejection),
+        };
+        let deadline = now + self.config.timeout_handshake;
+        let (received, unsent) = (Vec::new(), Vec::new());
+        let parcel = Parcel { stream, peer, received, unsent, deadline, place };
+        let Some(id) = self.adopt(parcel, now, host) else { return };
+        // Its request would change nothing, so it is not waited for.
+        if let Some(rejection) = refusal {
+            self.reject(id, rejection, true, now);
+            if self.uncork(id, now) {
+                self.settle(id, false, now);
             }
         }
     }
@@ -141,15 +157,21 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.listening = Listening::Paused { until: now + self.config.limits.accept_pause };
     }
 
-    /// Takes in a connection, new or handed over.
-    fn adopt(&mut self, parcel: Parcel<H::Stream>, now: Instant, host: &mut H) {
-        let Parcel { stream, peer, received, unsent, deadline } = parcel;
+    /// Takes in a connection, new or handed over; `None` if it cannot be watched.
+    fn adopt(
+        &mut self,
+        parcel: Parcel<H::Stream>,
+        now: Instant,
+        host: &mut H,
+    ) -> Option<ConnectionId> {
+        let Parcel { stream, peer, received, unsent, deadline, place } = parcel;
         let id = self.connections.insert(|id| Connection::new(stream, id, peer, deadline));
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let connection = self.connections.get_mut(id)?;
+        connection.place = place;
         if let Err(error) = host.register(connection.stream_mut(), id) {
             log::warn!(reactor = self.reactor; "cannot watch a connection: {error}");
             self.connections.remove(id);
-            return;
+            return None;
         }
         connection.backlog.push(&unsent, now, &mut self.pool);
         connection.keep(&received);
@@ -161,6 +183,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             connection.note(true, true, false);
         }
         self.settle(id, at_once, now);
+        Some(id)
     }
 
     /// Reads a share of the mail.
@@ -181,7 +204,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 }
                 Some(Mail::HandOver(parcel)) => {
                     self.metrics().hand_overs_in.add(1);
-                    self.adopt(parcel, now, host);
+                    let _ = self.adopt(parcel, now, host);
                 }
                 Some(Mail::Broadcast(frame)) => self.broadcasts.push_back(frame),
                 Some(Mail::Shutdown) => self.begin_drain(now),

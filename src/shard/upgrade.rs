@@ -43,8 +43,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             .endpoint
             .deadline(&self.config)
             .unwrap_or(now + self.config.timeout_handshake);
+        let place = connection.place.take();
         let (stream, unsent) = connection.into_parts();
-        let parcel = Parcel { stream, peer, received: received.to_vec(), unsent, deadline };
+        let parcel = Parcel { stream, peer, received: received.to_vec(), unsent, deadline, place };
         self.post(owner, Mail::HandOver(parcel), host);
     }
 

@@ -343,6 +343,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             return Ok(Answered::Plain { length, keeps });
         }
         let accept = handshake::judge(&request)?;
+        if !handshake::is_origin_allowed(&request, &self.config.allowed_origins) {
+            return Err(Rejection::OriginNotAllowed);
+        }
         if self.status.draining_since().is_some() {
             return Err(Rejection::Draining);
         }
