@@ -279,7 +279,13 @@ impl<S: Stream> Connection<S> {
     /// When the shard has to look at this connection, whatever happens.
     #[must_use]
     pub fn deadline(&self, config: &Config) -> Option<Instant> {
-        let stall = self.backlog.stalled_since().map(|since| since + config.limits.send_stall);
+        let stall = match self.endpoint {
+            // Our last words have a time of their own, whether or not the peer moves.
+            Endpoint::Closing(_) | Endpoint::Closed => None,
+            Endpoint::Handshaking(_) | Endpoint::Open(_) => {
+                self.backlog.stalled_since().map(|since| since + config.limits.send_stall)
+            }
+        };
         match (self.endpoint.deadline(config), stall) {
             // While we do not read, a pong could not be seen, nor the end of a message.
             (Some(_), Some(stall))
@@ -315,10 +321,18 @@ impl<S: Stream> Connection<S> {
         is_waiting && self.backlog.is_empty()
     }
 
+    /// Bytes of storage that it holds beside its slot: the input not yet taken, the unfinished
+    /// message, and the backlog.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let tail = self.tail.as_ref().map_or(0, |tail| tail.len());
+        tail + self.endpoint.held_bytes() + self.backlog.storage()
+    }
+
     /// Everything a hand-over takes along; the rest of the connection is dropped.
     #[must_use]
     pub fn into_parts(self) -> (S, Vec<u8>) {
-        (self.stream, self.backlog.front().to_vec())
+        (self.stream, self.backlog.to_vec())
     }
 }
 

@@ -1,5 +1,5 @@
 //! The slab of connections: ids to connections and back, and no way to reach a slot's former
-//! tenant.
+//! tenant. Of that one only the alarm is left, for the next.
 //!
 //! Called by the shard.
 //!
@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 use slab::Slab;
 
 use crate::connection::{Connection, Stream};
+use crate::timer::Tick;
 use crate::token::ConnectionId;
 
 /// All connections of one reactor.
@@ -17,11 +18,13 @@ use crate::token::ConnectionId;
 pub struct Connections<S> {
     slab: Slab<Connection<S>>,
     generation: NonZeroU32,
+    /// By slot, what was entered in the timer wheel for its former tenant.
+    left_alarms: Vec<Option<Tick>>,
 }
 
 impl<S> Default for Connections<S> {
     fn default() -> Self {
-        Connections { slab: Slab::new(), generation: NonZeroU32::MIN }
+        Connections { slab: Slab::new(), generation: NonZeroU32::MIN, left_alarms: Vec::new() }
     }
 }
 
@@ -45,8 +48,18 @@ impl<S: Stream> Connections<S> {
 
     /// Takes it out.
     pub fn remove(&mut self, id: ConnectionId) -> Option<Connection<S>> {
-        self.get_mut(id)?;
-        self.slab.try_remove(id.index as usize)
+        let alarm = self.get_mut(id)?.alarm;
+        let index = id.index as usize;
+        if index >= self.left_alarms.len() {
+            self.left_alarms.resize(index + 1, None);
+        }
+        self.left_alarms[index] = alarm;
+        self.slab.try_remove(index)
+    }
+
+    /// The alarm that the former tenant of this slot left behind, which may have gone off since.
+    pub fn take_left_alarm(&mut self, id: ConnectionId) -> Option<Tick> {
+        self.left_alarms.get_mut(id.index as usize)?.take()
     }
 
     /// Who lives in a slot now.

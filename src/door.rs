@@ -172,14 +172,16 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Limits;
     use std::num::NonZeroUsize;
 
     fn limited(per_ip: Option<usize>, concurrency: Option<usize>) -> Config {
-        let mut config = Config::default();
-        config.limit_per_ip = per_ip.and_then(NonZeroUsize::new);
-        config.limit_concurrency = concurrency.and_then(NonZeroUsize::new);
-        config.limits.door_margin = 3;
-        config
+        Config {
+            limit_per_ip: per_ip.and_then(NonZeroUsize::new),
+            limit_concurrency: concurrency.and_then(NonZeroUsize::new),
+            limits: Limits { door_margin: 3, ..Limits::default() },
+            ..Config::default()
+        }
     }
 
     fn enter(door: &Arc<Door>, peer: &str, config: &Config) -> Admission {

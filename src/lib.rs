@@ -48,6 +48,7 @@
 //! | [`http`] | health, readiness, metrics, refusals |
 //! | [`host`] | what a shard asks of its surroundings |
 //! | [`shard`] | all that one thread owns, and its turn |
+//! | [`memory`] | the most memory that all this can take, term by term |
 //! | [`listener`] | sockets that share a port |
 //! | [`reactor`] | the event loop |
 //! | [`server`] | bind, one thread a reactor, drain, join |
@@ -80,6 +81,7 @@ pub mod host;
 pub mod http;
 pub mod listener;
 pub mod mailbox;
+pub mod memory;
 pub mod metrics;
 pub mod out_buffer;
 pub mod protocol;

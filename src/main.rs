@@ -18,7 +18,8 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use revolve::config::{Config, SessionIds};
+use revolve::config::{AllowedOrigins, Config, Origin, SessionIds};
+use revolve::memory::{MemoryBound, descriptor_limit};
 use revolve::{Counter, Echo, ServeError, Server, ServerHandle, ShutdownTrigger};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -141,6 +142,24 @@ fn introduce(config: &Config, app: App, heartbeat: Option<Duration>, bound: Sock
         plural(config.max_sessions, "session"),
         seconds(config.session_ttl),
     );
+    match &config.allowed_origins {
+        AllowedOrigins::Any => log::info!(
+            "origins: pages of any site may connect; --allowed-origins names those that may"
+        ),
+        AllowedOrigins::Only(origins) => {
+            let origins: Vec<_> = origins.iter().map(Origin::to_string).collect();
+            log::info!("origins: pages of {} may connect, of others not", origins.join(", "));
+        }
+    }
+    match MemoryBound::of::<()>(config, descriptor_limit()) {
+        Some(bound) => log::info!(
+            "memory: at most {bound}; less with a lower --ws-max-size, --max-send-buffer, \
+             --limit-concurrency or --max-sessions"
+        ),
+        None => log::info!(
+            "memory: without a bound, as connections have none; --limit-concurrency sets one"
+        ),
+    }
     log::info!(
         "to stop: Ctrl-C or SIGTERM, which drains for at most {} s; a second one ends at once",
         seconds(config.timeout_graceful_shutdown)

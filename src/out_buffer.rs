@@ -2,11 +2,21 @@
 //!
 //! An idle connection has none and owns none: the storage is borrowed from the reactor's
 //! [`BufferPool`] with the first byte that has to wait, and goes back with the last one that left.
-//! Writes nothing itself; the connection does.
+//! It is a row of chunks: a long queue is never copied to make room, gives storage back as it
+//! leaves, and owns little more than it holds. Writes nothing itself; the connection does.
 //!
-//! Invariant: storage is held exactly while bytes are queued.
+//! Invariant: storage is held exactly while bytes are queued, and is at most [`SLACK`] more.
 
+use std::collections::VecDeque;
 use std::time::Instant;
+
+/// Bytes of a chunk, and so of the longest single write from a queue. 32 KiB: the copy into the
+/// kernel outweighs the call.
+const CHUNK: usize = 32 << 10;
+
+/// How much more storage than bytes a queue holds at most: what has left of its first chunk, and
+/// what is free in its last.
+pub const SLACK: usize = 2 * CHUNK;
 
 /// The queue. Eight bytes while empty.
 #[derive(Debug, Default)]
@@ -16,9 +26,13 @@ pub struct OutBuffer {
 
 #[derive(Debug)]
 struct Queued {
-    bytes: Vec<u8>,
-    /// Where the first unsent byte is. A partial write moves this and not the bytes.
+    /// None is empty; all but the last are full.
+    chunks: VecDeque<Vec<u8>>,
+    /// Where the first unsent byte is in the first chunk. A partial write moves this and not the
+    /// bytes.
     start: usize,
+    /// Bytes unsent.
+    len: usize,
     /// When the socket last took a byte, or the queue last was empty.
     progress: Instant,
 }
@@ -26,21 +40,22 @@ struct Queued {
 /// Storage for [`OutBuffer`]s, kept warm between uses.
 #[derive(Debug, Default)]
 pub struct BufferPool {
-    // Boxed as the queues hold them, so that lending one allocates nothing.
+    // Boxed as the queues hold them, each with one chunk, so that lending one allocates nothing.
     #[expect(clippy::vec_box, reason = "the box itself is what is lent")]
     spare: Vec<Box<Queued>>,
 }
 
-/// Spare buffers kept at most, and the largest one kept: together they bound what a past burst
-/// leaves behind at 4 MiB a reactor.
+/// Spare queues kept at most: 2 MiB a reactor are what a past burst leaves behind.
 const SPARE_MOST: usize = 64;
-const SPARE_BYTES_MOST: usize = 64 << 10;
+
+/// What a [`BufferPool`] holds at most, in bytes.
+pub const POOL: usize = SPARE_MOST * (CHUNK + 256);
 
 impl OutBuffer {
     /// Bytes queued.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.queued.as_ref().map_or(0, |queued| queued.bytes.len() - queued.start)
+        self.queued.as_ref().map_or(0, |queued| queued.len)
     }
 
     /// Whether nothing waits.
@@ -49,10 +64,27 @@ impl OutBuffer {
         self.queued.is_none()
     }
 
-    /// What to write next, all of it; empty if nothing waits.
+    /// What to write next; empty if nothing waits. There may be more behind it.
     #[must_use]
     pub fn front(&self) -> &[u8] {
-        self.queued.as_ref().map_or(&[], |queued| &queued.bytes[queued.start..])
+        let first = self.queued.as_ref().and_then(|queued| Some((queued.chunks.front()?, queued)));
+        first.map_or(&[], |(chunk, queued)| &chunk[queued.start..])
+    }
+
+    /// All that waits, as one piece.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let Some(queued) = &self.queued else { return Vec::new() };
+        let mut all = Vec::with_capacity(queued.len);
+        all.extend_from_slice(self.front());
+        queued.chunks.iter().skip(1).for_each(|chunk| all.extend_from_slice(chunk));
+        all
+    }
+
+    /// Bytes of storage held.
+    #[must_use]
+    pub fn storage(&self) -> usize {
+        self.queued.as_ref().map_or(0, |queued| queued.chunks.iter().map(Vec::capacity).sum())
     }
 
     /// Since when no byte has left, if any wait.
@@ -66,13 +98,7 @@ impl OutBuffer {
         if bytes.is_empty() {
             return;
         }
-        let queued = self.queued.get_or_insert_with(|| pool.take(now));
-        // Before storage grows, the room of what has left is used again.
-        if queued.start > 0 && queued.bytes.capacity() - queued.bytes.len() < bytes.len() {
-            queued.bytes.drain(..queued.start);
-            queued.start = 0;
-        }
-        queued.bytes.extend_from_slice(bytes);
+        self.queued.get_or_insert_with(|| pool.take(now)).push(bytes);
     }
 
     /// Notes that the socket took `count` bytes of [`Self::front`].
@@ -81,12 +107,17 @@ impl OutBuffer {
             debug_assert_eq!(count, 0, "nothing was queued");
             return;
         };
+        debug_assert!(queued.start + count <= queued.chunks.front().map_or(0, Vec::len));
         queued.start += count;
-        debug_assert!(queued.start <= queued.bytes.len());
-        if queued.start == queued.bytes.len() {
+        queued.len -= count;
+        if queued.len == 0 {
             self.clear(pool);
         } else if count > 0 {
             queued.progress = now;
+            if queued.chunks.front().is_some_and(|chunk| chunk.len() == queued.start) {
+                queued.chunks.pop_front();
+                queued.start = 0;
+            }
         }
     }
 
@@ -98,6 +129,44 @@ impl OutBuffer {
     }
 }
 
+impl Queued {
+    fn push(&mut self, mut bytes: &[u8]) {
+        self.len += bytes.len();
+        // Before the only chunk grows, the room of what has left is used again, if that is the
+        // larger part: so no byte is moved more often than another one leaves.
+        if let (1, Some(only)) = (self.chunks.len(), self.chunks.front_mut())
+            && only.capacity() - only.len() < bytes.len()
+            && self.start >= only.len() - self.start
+        {
+            only.drain(..self.start);
+            self.start = 0;
+        }
+        while !bytes.is_empty() {
+            let taken = match self.chunks.back_mut() {
+                Some(last) if last.len() < CHUNK => append(last, bytes),
+                _ => {
+                    let mut next = Vec::new();
+                    let taken = append(&mut next, bytes);
+                    self.chunks.push_back(next);
+                    taken
+                }
+            };
+            bytes = &bytes[taken..];
+        }
+    }
+}
+
+/// Appends what the chunk has room for; its storage doubles, and never passes [`CHUNK`].
+fn append(chunk: &mut Vec<u8>, bytes: &[u8]) -> usize {
+    let room = CHUNK - chunk.len();
+    let taken = bytes.len().min(room);
+    if chunk.capacity() - chunk.len() < taken {
+        chunk.reserve_exact(chunk.len().clamp(taken, room));
+    }
+    chunk.extend_from_slice(&bytes[..taken]);
+    taken
+}
+
 impl BufferPool {
     fn take(&mut self, now: Instant) -> Box<Queued> {
         match self.spare.pop() {
@@ -105,14 +174,19 @@ impl BufferPool {
                 queued.progress = now;
                 queued
             }
-            None => Box::new(Queued { bytes: Vec::new(), start: 0, progress: now }),
+            None => {
+                let chunks = VecDeque::with_capacity(1);
+                Box::new(Queued { chunks, start: 0, len: 0, progress: now })
+            }
         }
     }
 
     fn put_back(&mut self, mut queued: Box<Queued>) {
-        if self.spare.len() < SPARE_MOST && queued.bytes.capacity() <= SPARE_BYTES_MOST {
-            queued.bytes.clear();
-            queued.start = 0;
+        if self.spare.len() < SPARE_MOST {
+            queued.chunks.truncate(1);
+            queued.chunks.shrink_to(4);
+            queued.chunks.iter_mut().for_each(Vec::clear);
+            (queued.start, queued.len) = (0, 0);
             self.spare.push(queued);
         }
     }
@@ -152,16 +226,47 @@ mod tests {
             buffer.advance(63, now, &mut pool);
         }
         assert_eq!(buffer.len(), 1000);
-        assert!(buffer.queued.unwrap().bytes.capacity() < 8192);
+        assert!(buffer.storage() < 8192);
+    }
+
+    #[test]
+    fn bytes_leave_in_the_order_in_which_they_came_and_storage_stays_close() {
+        let (mut buffer, mut pool) = (OutBuffer::default(), BufferPool::default());
+        let now = Instant::now();
+        let (mut pushed, mut left, mut seed) = (0usize, 0usize, 1u64);
+        for round in 0..3000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            // Up for a while, then down.
+            let largest = if round < 1500 { 9000 } else { 900 };
+            let bytes: Vec<u8> =
+                (0..(seed >> 33) as usize % largest).map(|n| (pushed + n) as u8).collect();
+            buffer.push(&bytes, now, &mut pool);
+            pushed += bytes.len();
+            let taken = (seed >> 20) as usize % 4000;
+            let front = buffer.front();
+            let taken = taken.min(front.len());
+            for (at, byte) in front[..taken].iter().enumerate() {
+                assert_eq!(*byte, (left + at) as u8);
+            }
+            buffer.advance(taken, now, &mut pool);
+            left += taken;
+            assert_eq!(buffer.len(), pushed - left);
+            assert!(buffer.storage() <= buffer.len() + SLACK, "round {round}");
+        }
+        let all = buffer.to_vec();
+        assert!(all.len() > CHUNK, "this was too easy");
+        assert!(all.iter().enumerate().all(|(at, byte)| *byte == (left + at) as u8));
     }
 
     #[test]
     fn a_burst_leaves_little_behind() {
         let mut pool = BufferPool::default();
         let now = Instant::now();
-        let mut buffer = OutBuffer::default();
-        buffer.push(&vec![0; 1 << 20], now, &mut pool);
-        buffer.clear(&mut pool);
-        assert!(pool.spare.is_empty());
+        let mut buffers: Vec<_> = (0..SPARE_MOST + 10).map(|_| OutBuffer::default()).collect();
+        buffers.iter_mut().for_each(|buffer| buffer.push(&vec![0; 1 << 20], now, &mut pool));
+        buffers.iter_mut().for_each(|buffer| buffer.clear(&mut pool));
+        let queues = pool.spare.iter();
+        let bytes: usize = queues.flat_map(|queued| &queued.chunks).map(Vec::capacity).sum();
+        assert!(pool.spare.len() == SPARE_MOST && bytes <= POOL, "{bytes}");
     }
 }

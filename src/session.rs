@@ -326,6 +326,13 @@ pub struct SessionTable<T> {
 }
 
 impl<T: Default> SessionTable<T> {
+    /// What a place in the table takes, in bytes: in the slab, and in the index, whose entries are
+    /// five bytes and three eighths of which may be free.
+    pub const SLOT_BYTES: usize = size_of::<Entry<T>>() + size_of::<usize>() + 8;
+
+    /// What a session holds beside its place: a chosen id of the longest kind.
+    pub const BESIDE_SLOT_BYTES: usize = ID_MOST + 16;
+
     /// An empty table that keeps at most `capacity` detached sessions, each for `ttl`.
     #[must_use]
     pub fn new(capacity: usize, ttl: Duration, policy: SessionIds) -> Self {

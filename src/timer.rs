@@ -1,22 +1,24 @@
 //! A coarse, lazy timer wheel: the deadlines of a hundred thousand connections for a few
 //! instructions each.
 //!
-//! An entry is a hint: "look at this connection about then". The connection's own deadline is the
-//! truth. So a deadline that moves later costs nothing (the hint fires, finds it too early, and is
-//! set anew), and a connection has one live entry at a time. Fires nothing itself: it returns who
-//! to look at. Called by the shard.
+//! An entry is a hint: "look at whoever lives in this slot, about then". The connection's own
+//! deadline is the truth. So a deadline that moves later costs nothing (the hint fires, finds it too
+//! early, and is set anew), a connection has one live entry at a time, and the next tenant of a slot
+//! takes its predecessor's over: clients that come and go do not fill the wheel. Fires nothing
+//! itself: it returns who to look at. Called by the shard.
 //!
 //! Invariant: an entry fires at the first `advance` at or after its tick, never before.
 
 use std::time::{Duration, Instant};
-
-use crate::token::ConnectionId;
 
 /// Length of a tick. No deadline here is one that a person could tell from one 50 ms later.
 pub const TICK: Duration = Duration::from_millis(50);
 
 /// Slots in the wheel: 25.6 s, so the default ping interval needs one hop.
 const SLOTS: usize = 512;
+
+/// Slot of a connection: the index in its id.
+pub type Slot = u32;
 
 /// Number of a tick since the wheel's beginning; 32 bits last six years.
 pub type Tick = u32;
@@ -27,7 +29,7 @@ pub struct TimerWheel {
     beginning: Instant,
     /// The next tick to fire. All entries lie in `next..next + SLOTS`.
     next: Tick,
-    slots: Box<[Vec<ConnectionId>]>,
+    slots: Box<[Vec<Slot>]>,
     /// A bit for each slot that has entries, so that a long sleep is found in eight words.
     occupied: [u64; SLOTS / 64],
 }
@@ -40,12 +42,12 @@ impl TimerWheel {
         TimerWheel { beginning, next: 1, slots, occupied: [0; SLOTS / 64] }
     }
 
-    /// Enters a hint for `deadline`, and returns the tick at which it fires: that of the deadline,
+    /// Enters a hint to look at `tenant`'s slot at `deadline`, and returns the tick at which it fires: that of the deadline,
     /// or the last one on the wheel if the deadline lies beyond.
-    pub fn schedule(&mut self, id: ConnectionId, deadline: Instant) -> Tick {
+    pub fn schedule(&mut self, tenant: Slot, deadline: Instant) -> Tick {
         let tick = self.tick_of(deadline);
         let slot = tick as usize % SLOTS;
-        self.slots[slot].push(id);
+        self.slots[slot].push(tenant);
         self.occupied[slot / 64] |= 1 << (slot % 64);
         tick
     }
@@ -60,7 +62,7 @@ impl TimerWheel {
 
     /// Takes every entry whose tick has passed at `now`, with its tick: whoever has been
     /// scheduled anew since then recognises by it that the entry is stale.
-    pub fn advance(&mut self, now: Instant, due: &mut impl Extend<(ConnectionId, Tick)>) {
+    pub fn advance(&mut self, now: Instant, due: &mut impl Extend<(Slot, Tick)>) {
         let passed = now.saturating_duration_since(self.beginning).as_nanos() / TICK.as_nanos();
         let passed = passed.min((Tick::MAX - SLOTS as Tick).into()) as Tick;
         while let Some(tick) = self.first_occupied().filter(|&tick| tick <= passed) {
@@ -68,16 +70,29 @@ impl TimerWheel {
             self.occupied[slot / 64] &= !(1 << (slot % 64));
             // The slot's storage goes too: entries cluster, and the crest of the wave must not
             // leave its high-water mark in every slot it passes.
-            due.extend(std::mem::take(&mut self.slots[slot]).into_iter().map(|id| (id, tick)));
+            let tenants = std::mem::take(&mut self.slots[slot]);
+            due.extend(tenants.into_iter().map(|tenant| (tenant, tick)));
             self.next = tick + 1;
         }
         self.next = self.next.max(passed + 1);
     }
 
-    /// Whether an entry for `id` at `tick` is still to fire.
+    /// Entries that are still to fire, stale ones included.
     #[must_use]
-    pub fn holds(&self, id: ConnectionId, tick: Tick) -> bool {
-        tick >= self.next && self.slots[tick as usize % SLOTS].contains(&id)
+    pub fn entries(&self) -> usize {
+        self.slots.iter().map(Vec::len).sum()
+    }
+
+    /// Whether entries at `tick` are still to fire.
+    #[must_use]
+    pub fn is_to_come(&self, tick: Tick) -> bool {
+        tick >= self.next
+    }
+
+    /// Whether an entry for `tenant`'s slot at `tick` is still to fire.
+    #[must_use]
+    pub fn holds(&self, tenant: Slot, tick: Tick) -> bool {
+        self.is_to_come(tick) && self.slots[tick as usize % SLOTS].contains(&tenant)
     }
 
     /// When a tick fires.
@@ -117,11 +132,6 @@ impl TimerWheel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::num::NonZeroU32;
-
-    fn id(index: u32) -> ConnectionId {
-        ConnectionId { index, generation: NonZeroU32::MIN }
-    }
 
     #[test]
     fn never_early_and_at_most_a_tick_late() {
@@ -134,7 +144,7 @@ mod tests {
             let mut due = Vec::new();
             wheel.advance(start, &mut due);
             let deadline = start + Duration::from_millis((seed >> 20) % 25_000);
-            wheel.schedule(id(round), deadline);
+            wheel.schedule(round, deadline);
             let fires = wheel.next_at().unwrap();
             assert!(fires >= deadline && fires < deadline + TICK * 2, "round {round}");
             wheel.advance(fires - Duration::from_nanos(1), &mut due);
@@ -149,7 +159,7 @@ mod tests {
     fn a_deadline_beyond_the_wheel_fires_at_its_edge() {
         let beginning = Instant::now();
         let mut wheel = TimerWheel::new(beginning);
-        let tick = wheel.schedule(id(0), beginning + Duration::from_secs(3600));
+        let tick = wheel.schedule(0, beginning + Duration::from_secs(3600));
         assert_eq!(tick as usize, SLOTS);
     }
 
@@ -158,14 +168,14 @@ mod tests {
         let beginning = Instant::now();
         let mut wheel = TimerWheel::new(beginning);
         for at in 0..500u32 {
-            wheel.schedule(id(at), beginning + TICK * (at + 1));
+            wheel.schedule(at, beginning + TICK * (at + 1));
         }
         let mut due = Vec::new();
         wheel.advance(beginning + Duration::from_secs(100), &mut due);
-        let indices: Vec<u32> = due.iter().map(|(id, _)| id.index).collect();
+        let indices: Vec<Slot> = due.iter().map(|(tenant, _)| *tenant).collect();
         assert_eq!(indices, (0..500).collect::<Vec<_>>());
         // And the wheel goes on from there.
-        let tick = wheel.schedule(id(9), beginning + Duration::from_secs(100) + TICK);
+        let tick = wheel.schedule(9, beginning + Duration::from_secs(100) + TICK);
         assert_eq!(tick, 2001);
     }
 }

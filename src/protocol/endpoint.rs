@@ -209,6 +209,16 @@ impl Endpoint {
         }
     }
 
+    /// Bytes held for an unfinished message.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Endpoint::Open(Open { receiver, .. })
+            | Endpoint::Closing(Closing::AwaitingEcho { receiver, .. }) => receiver.held_bytes(),
+            _ => 0,
+        }
+    }
+
     /// Acts on what is due. A ping goes to `out`; everything else is the caller's to decide.
     pub fn on_deadline(&mut self, now: Instant, config: &Config, out: &mut Vec<u8>) -> Lapse {
         if self.deadline(config).is_none_or(|deadline| now < deadline) {
@@ -324,12 +334,6 @@ impl Open {
             (Liveness::PongBy(by), _) if now >= by => Lapse::PongLate,
             _ => Lapse::None,
         }
-    }
-
-    /// Bytes held for an unfinished message.
-    #[must_use]
-    pub fn held_bytes(&self) -> usize {
-        self.receiver.held_bytes()
     }
 }
 

@@ -147,7 +147,7 @@ impl Receiver {
             if let Some(unfinished) = &mut self.unfinished
                 && let Position::Payload { is_final, .. } = unfinished.position
             {
-                let ended = unfinished.take_payload(&mut input[*at..], at);
+                let ended = unfinished.take_payload(&mut input[*at..], at, max_size);
                 if ended && is_final {
                     std::mem::swap(assembled, &mut unfinished.data);
                     let is_text = unfinished.is_text;
@@ -228,18 +228,22 @@ impl Receiver {
 
 impl Unfinished {
     /// Moves what is there of the current frame's payload to `data`; true at the frame's end.
-    fn take_payload(&mut self, input: &mut [u8], at: &mut usize) -> bool {
-        let Position::Payload { remaining, mask, .. } = &mut self.position else { return true };
+    fn take_payload(&mut self, input: &mut [u8], at: &mut usize, max_size: usize) -> bool {
+        let Position::Payload { remaining, mask, is_final } = &mut self.position else {
+            return true;
+        };
         let taken = usize::try_from(*remaining).unwrap_or(usize::MAX).min(input.len());
         let payload = &mut input[..taken];
         // In place first, while the bytes are in the cache, then one copy.
         frame::unmask(payload, *mask);
-        // Growth doubles, as Vec's own would, but never passes what the frame declared.
-        let room = self.data.capacity() - self.data.len();
-        if room < taken {
+        // Growth doubles, as Vec's own would, so that a million fragments of a byte cost twenty
+        // copies and not a million (CVE-2026-48779 pinned fifteen bytes for each); but it never
+        // passes what may still come, so storage is at most twice what has arrived, and never more
+        // than the limit. The header was checked against the limit, so `taken` is in bounds.
+        if self.data.capacity() - self.data.len() < taken {
+            let to_come = if *is_final { *remaining } else { (max_size - self.data.len()) as u64 };
             let doubled = self.data.len().max(taken);
-            let bounded = usize::try_from(*remaining).map_or(doubled, |rest| doubled.min(rest));
-            self.data.reserve_exact(bounded);
+            self.data.reserve_exact(usize::try_from(to_come).map_or(doubled, |n| doubled.min(n)));
         }
         self.data.extend_from_slice(payload);
         *mask = frame::rotated(*mask, taken);
@@ -415,6 +419,36 @@ mod tests {
         let stream = client_frame(0x81, &[b"abc\xffdef".as_slice(), &[b'x'; 90]].concat());
         assert_eq!(outcome([&stream[..10]]), ["NotUtf8"]);
         assert_eq!(outcome([&stream[..9]]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn storage_follows_what_has_arrived_and_never_passes_the_limit() {
+        const LIMIT: usize = 100_000;
+        let now = Instant::now();
+        // In fragments of a byte, and in one frame that arrives in pieces.
+        for whole in [false, true] {
+            let (mut receiver, mut assembled) = (Receiver::default(), Vec::new());
+            let mut header = vec![0x82, 0xff];
+            header.extend_from_slice(&(LIMIT as u64).to_be_bytes());
+            header.extend_from_slice(&[0; 4]);
+            let (mut growths, mut before) = (0, 0);
+            for arrived in 1..LIMIT {
+                let mut input = match (whole, arrived) {
+                    (true, 1) => [&header[..], b"x"].concat(),
+                    (true, _) => b"x".to_vec(),
+                    (false, 1) => client_frame(0x02, b"x"),
+                    (false, _) => client_frame(0x00, b"x"),
+                };
+                let mut at = 0;
+                let next = receiver.next(&mut input, &mut at, &mut assembled, LIMIT, now);
+                assert_eq!(next, Ok(None));
+                let held = receiver.held_bytes();
+                assert!(held <= (2 * arrived).clamp(8, LIMIT), "{held} after {arrived}");
+                growths += usize::from(held != before);
+                before = held;
+            }
+            assert!(growths < 20, "{growths} growths");
+        }
     }
 
     #[test]

@@ -166,7 +166,10 @@ impl<A: Application, H: Host> Shard<A, H> {
     ) -> Option<ConnectionId> {
         let Parcel { stream, peer, received, unsent, deadline, place } = parcel;
         let id = self.connections.insert(|id| Connection::new(stream, id, peer, deadline));
+        let alarm =
+            self.connections.take_left_alarm(id).filter(|&tick| self.wheel.is_to_come(tick));
         let connection = self.connections.get_mut(id)?;
+        connection.alarm = alarm;
         connection.place = place;
         if let Err(error) = host.register(connection.stream_mut(), id) {
             log::warn!(reactor = self.reactor; "cannot watch a connection: {error}");

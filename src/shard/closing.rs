@@ -156,12 +156,13 @@ impl<A: Application, H: Host> Shard<A, H> {
             .backlog
             .stalled_since()
             .is_some_and(|since| now >= since + self.config.limits.send_stall);
-        if stalled {
-            let leaving = Leaving::Failed(CloseCode::Policy, "slow consumer");
-            return match connection.endpoint {
-                Endpoint::Open(_) => self.leave_aside(id, leaving, now),
-                _ => self.cut(id, now),
-            };
+        match connection.endpoint {
+            Endpoint::Open(_) if stalled => {
+                let leaving = Leaving::Failed(CloseCode::Policy, "slow consumer");
+                return self.leave_aside(id, leaving, now);
+            }
+            Endpoint::Handshaking(_) if stalled => return self.cut(id, now),
+            _ => {}
         }
         if connection.rest == Rest::Throttled && matches!(connection.endpoint, Endpoint::Open(_)) {
             // We do not read, so we cannot know whether the pong has come.

@@ -72,6 +72,6 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     /// An alarm is in the wheel, or has gone off and waits for its share of a turn.
     fn is_alarm_set(&self, id: ConnectionId, tick: Tick) -> bool {
-        self.wheel.holds(id, tick) || self.due.contains(&(id, tick))
+        self.wheel.holds(id.index, tick) || self.due.contains(&(id.index, tick))
     }
 }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::application::{Application, Broadcast, Wishes};
 use crate::config::Config;
-use crate::connection::{Attachment, Inbound, Rest, Stream};
+use crate::connection::{Attachment, Connection, Inbound, Rest, Stream};
 use crate::connections::Connections;
 use crate::host::Host;
 use crate::mailbox::Mail;
@@ -31,7 +31,7 @@ use crate::out_buffer::BufferPool;
 use crate::protocol::endpoint::Endpoint;
 use crate::ready::ReadyQueue;
 use crate::session::{IdSource, SessionTable};
-use crate::timer::{self, Tick, TimerWheel};
+use crate::timer::{self, Slot, Tick, TimerWheel};
 use crate::token::ConnectionId;
 
 use accepting::Listening;
@@ -81,7 +81,7 @@ pub struct Shard<A: Application, H: Host> {
     wishes: Wishes,
     turn_queue: Vec<ConnectionId>,
     /// Alarms that have gone off, and whose connections have not been looked at yet.
-    due: VecDeque<(ConnectionId, Tick)>,
+    due: VecDeque<(Slot, Tick)>,
 }
 
 impl<A: Application, H: Host> Shard<A, H> {
@@ -222,7 +222,8 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         self.wheel.advance(now, &mut self.due);
         for _ in 0..self.config.limits.alarms_per_turn {
-            let Some((id, tick)) = self.due.pop_front() else { break };
+            let Some((slot, tick)) = self.due.pop_front() else { break };
+            let Some(id) = self.connections.tenant(slot as usize) else { continue };
             if let Some(connection) = self.connections.get_mut(id)
                 && connection.alarm == Some(tick)
             {
@@ -278,7 +279,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             // An entry that fires up to a tick after the deadline is the deadline's own.
             let covers = |tick| self.wheel.at(tick) < deadline + timer::TICK;
             if !connection.alarm.is_some_and(covers) {
-                connection.alarm = Some(self.wheel.schedule(id, deadline));
+                connection.alarm = Some(self.wheel.schedule(id.index, deadline));
             }
         }
     }
@@ -308,6 +309,18 @@ impl<A: Application, H: Host> Shard<A, H> {
         let totals = self.sessions.totals();
         metrics.expiries.set(totals.expired);
         metrics.evictions.set(totals.evicted);
+    }
+
+    /// Bytes of storage that its connections hold beside their slots: for tests.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.connections.iter().map(Connection::held_bytes).sum()
+    }
+
+    /// Entries in its timer wheel, stale ones included: for tests.
+    #[must_use]
+    pub fn alarms(&self) -> usize {
+        self.wheel.entries()
     }
 
     /// The sessions this shard owns, with their counts: for tests.

@@ -1,0 +1,253 @@
+//! The most memory that connections and sessions can take, reckoned from the settings.
+//!
+//! Nothing here limits anything: each term is the sum of limits that other files keep, and says
+//! which. Not counted: the program itself, the log's queue, what an application holds beyond its
+//! session's own size, and the kernel's socket buffers. The daemon prints the sum at its start; a
+//! test fills everything to its limit and compares.
+//!
+//! Invariant: a term is an upper bound of what its limits allow, never an estimate of what is usual.
+
+use std::fmt;
+use std::fs;
+
+use mio::net::TcpStream;
+
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::mailbox::Mail;
+use crate::out_buffer;
+use crate::protocol::frame;
+use crate::session::SessionTable;
+use crate::timer::{Slot, Tick};
+use crate::token::ConnectionId;
+
+/// One reactor's part of the page of metrics, the longest page there is.
+const METRICS_BYTES: usize = 8 << 10;
+
+/// What a message that is not finished costs beside its bytes, and an allocation its allocator.
+const BOOKKEEPING: usize = 256;
+
+/// The bound and its terms, all in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryBound {
+    /// How many connections there can be.
+    pub connections: usize,
+    /// What each of them can hold.
+    pub per_connection: usize,
+    /// How many sessions there can be without a connection.
+    pub sessions: usize,
+    /// What each of them holds.
+    pub per_session: usize,
+    /// How many reactors there are.
+    pub reactors: usize,
+    /// What each of them holds for all its connections.
+    pub per_reactor: usize,
+}
+
+impl MemoryBound {
+    /// Reckons the bound for an application whose sessions hold a `T` and whose replies are no
+    /// longer than the messages they answer, as those of the daemon are.
+    ///
+    /// `descriptors` is how many the process may open ([`descriptor_limit`]). `None` if neither
+    /// that nor `--limit-concurrency` bounds the connections.
+    #[must_use]
+    pub fn of<T: Default>(config: &Config, descriptors: Option<usize>) -> Option<MemoryBound> {
+        let limits = &config.limits;
+        let reactors = config.workers.get();
+        let sockets = config.most_sockets().map(|sockets| sockets.refused);
+        let connections = match (sockets, descriptors) {
+            (Some(sockets), Some(descriptors)) => sockets.min(descriptors),
+            (sockets, descriptors) => sockets.or(descriptors)?,
+        };
+
+        // The longest thing that is said to one connection: the echo of the longest message, or
+        // the page of metrics.
+        let message = config.ws_max_size + frame::MAX_HEADER;
+        let reply = message.max((reactors + 1) * METRICS_BYTES);
+        let held = [
+            // A message of which the end has not come, whose storage never passes `ws_max_size`
+            // (protocol/message.rs); or the longest reply, that waits to be sent. Not both: while
+            // a message is unfinished there is no reply to it, and no other can have come.
+            reply,
+            // The backlog up to the high-water mark, and what one visit can add before it looks at
+            // the mark again: a cork (shard/visit.rs).
+            config.max_send_buffer + limits.cork_bytes,
+            // Storage of the backlog in which nothing stands.
+            out_buffer::SLACK,
+            // What a used-up share leaves of one read (connection.rs).
+            limits.receive_buffer_bytes,
+            // The address in the door's table, which grows by doubling.
+            if config.limit_per_ip.is_some() { 128 } else { 0 },
+            BOOKKEEPING,
+        ];
+
+        // A slab, and what goes with its slots, doubles when it grows and never shrinks; and all
+        // connections may meet at each of the reactors, one after the other. The slot of the
+        // session that a connection is attached to goes with it.
+        let ids = size_of::<ConnectionId>();
+        let slot = [
+            size_of::<Connection<TcpStream>>() + size_of::<usize>(),
+            // Ready now, ready next turn, its mark, due, ended (shard/mod.rs).
+            5 * ids,
+            // Alarms: the live one, and those that an earlier one made stale, of which a wheel's
+            // round has room for a few (timer.rs); and what a former tenant leaves.
+            17 * size_of::<Slot>() + size_of::<Option<Tick>>(),
+            SessionTable::<T>::SLOT_BYTES,
+        ];
+        let per_slot = 2 * slot.iter().sum::<usize>();
+
+        let per_reactor = [
+            limits.receive_buffer_bytes,
+            // The cork, which doubles when it grows, with one reply more than it holds.
+            2 * (limits.cork_bytes + reply),
+            // The message that an application is looking at, and storage being copied as it grows.
+            2 * config.ws_max_size,
+            out_buffer::POOL,
+            // Mail, and broadcasts under way; of the daemon's applications these are heartbeats.
+            limits.mailbox_capacity * size_of::<Mail<TcpStream>>(),
+            (limits.mailbox_capacity + limits.broadcasts_queued) * BOOKKEEPING,
+            BOOKKEEPING * 1024,
+        ];
+        Some(MemoryBound {
+            connections,
+            per_connection: held.iter().sum::<usize>() + reactors * per_slot,
+            // Each reactor keeps one at least.
+            sessions: config.max_sessions.max(reactors),
+            per_session: 2 * SessionTable::<T>::SLOT_BYTES + SessionTable::<T>::BESIDE_SLOT_BYTES,
+            reactors,
+            per_reactor: per_reactor.iter().sum(),
+        })
+    }
+
+    /// The bound, in bytes.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        let terms = [
+            (self.connections, self.per_connection),
+            (self.sessions, self.per_session),
+            (self.reactors, self.per_reactor),
+        ];
+        terms.iter().fold(0, |sum, (many, each)| sum.saturating_add(many.saturating_mul(*each)))
+    }
+}
+
+impl fmt::Display for MemoryBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} ({} connections of {}, {} sessions of {}, {} reactors of {})",
+            Bytes(self.total()),
+            self.connections,
+            Bytes(self.per_connection),
+            self.sessions,
+            Bytes(self.per_session),
+            self.reactors,
+            Bytes(self.per_reactor),
+        )
+    }
+}
+
+/// A size for people: three digits or so, and a unit.
+struct Bytes(usize);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+        if self.0 < 10 << 10 {
+            return write!(f, "{} bytes", self.0);
+        }
+        let (mut size, mut unit) = (self.0 as f64 / 1024.0, 0);
+        while size >= 1000.0 && unit + 1 < UNITS.len() {
+            size /= 1024.0;
+            unit += 1;
+        }
+        write!(f, "{size:.1} {}", UNITS[unit])
+    }
+}
+
+/// How many descriptors this process may have open, if the system says so where Linux does.
+///
+/// It is the soft limit: we never raise it, so that whoever starts the server decides.
+#[must_use]
+pub fn descriptor_limit() -> Option<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    soft_limit(&limits)
+}
+
+/// `Max open files            1024                 524288               files`
+fn soft_limit(limits: &str) -> Option<usize> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroUsize;
+
+    #[test]
+    fn the_limit_is_read_as_linux_writes_it() {
+        let text = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                    Max processes             95902                95902                processes \n\
+                    Max open files            1024                 524288               files     \n";
+        assert_eq!(soft_limit(text), Some(1024));
+        assert_eq!(soft_limit("Max open files            unlimited   unlimited   files"), None);
+        assert_eq!(soft_limit(""), None);
+    }
+
+    #[test]
+    fn connections_are_bounded_by_whichever_is_less() {
+        let limited =
+            |limit| Config { limit_concurrency: NonZeroUsize::new(limit), ..Config::default() };
+        let connections = |config: &Config, descriptors| {
+            MemoryBound::of::<()>(config, descriptors).map(|bound| bound.connections)
+        };
+        assert_eq!(connections(&limited(0), None), None);
+        assert_eq!(connections(&limited(0), Some(1024)), Some(1024));
+        assert_eq!(connections(&limited(100), Some(1024)), Some(100 * 2 + 256 * 2));
+        assert_eq!(connections(&limited(1000), Some(1024)), Some(1024));
+        assert_eq!(connections(&limited(1000), None), Some(1000 * 2 + 256 * 2));
+    }
+
+    #[test]
+    fn no_setting_overflows_it() {
+        let config = Config {
+            ws_max_size: 1 << 30,
+            max_send_buffer: 1 << 30,
+            max_sessions: i32::MAX as usize,
+            workers: NonZeroUsize::new(1024).unwrap(),
+            ..Config::default()
+        };
+        config.validate().unwrap();
+        let bound = MemoryBound::of::<()>(&config, Some(usize::MAX)).unwrap();
+        assert_eq!(bound.total(), usize::MAX);
+    }
+
+    #[test]
+    fn it_reads_as_a_sentence() {
+        let bound = MemoryBound {
+            connections: 1024,
+            per_connection: 17 << 20,
+            sessions: 1_000_000,
+            per_session: 300,
+            reactors: 2,
+            per_reactor: 70 << 20,
+        };
+        assert_eq!(
+            bound.to_string(),
+            "17.4 GiB (1024 connections of 17.0 MiB, 1000000 sessions of 300 bytes, \
+             2 reactors of 70.0 MiB)"
+        );
+    }
+
+    #[test]
+    fn the_page_of_metrics_is_no_longer_than_reckoned() {
+        for reactors in [1, 2, 50] {
+            let status = crate::metrics::ServerStatus::new(reactors, Default::default());
+            let page = status.render(std::time::Instant::now());
+            // With room for larger numbers than 0.
+            let reckoned = (reactors + 1) * METRICS_BYTES;
+            assert!(page.len() * 5 / 4 < reckoned, "{} of {reckoned}", page.len());
+        }
+    }
+}
