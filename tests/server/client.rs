@@ -300,7 +300,7 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    fn new(stream: TcpStream) -> Raw {
+    pub(crate) fn new(stream: TcpStream) -> Raw {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();

@@ -1,0 +1,295 @@
+//! What comes instead of a request: too slow, too large, malformed, another protocol.
+
+use std::time::Duration;
+
+use crate::client::{TEXT, frame, get, plain_frame, upgrade};
+use crate::yard::{BYSTANDERS, Stranger, Talks, Yard};
+
+with_both_applications! {
+    silence_is_408,
+    a_byte_now_and_then_moves_no_deadline,
+    two_thousand_half_open_handshakes,
+    what_is_no_request_has_its_answer,
+    the_same_byte_by_byte,
+    random_bytes_never_get_in,
+    behind_an_upgrade_come_frames_and_behind_a_refusal_nothing,
+}
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const LINGER: Duration = Duration::from_secs(5);
+/// Deadlines are looked at every 50 ms.
+const TICK: Duration = Duration::from_millis(100);
+
+fn silence_is_408<A: Talks>() {
+    let mut yard = Yard::<A>::new();
+    let mut silent = yard.connect();
+    let mut half = yard.connect();
+    half.send(&upgrade("")[..60]);
+    yard.turn();
+    yard.begin_watch();
+    yard.pass(HANDSHAKE - TICK);
+    for stranger in [&mut silent, &mut half] {
+        assert_eq!(stranger.text(), "", "the deadline has not come");
+    }
+    yard.pass(2 * TICK);
+    for stranger in [&mut silent, &mut half] {
+        assert!(stranger.text().starts_with("HTTP/1.1 408 "), "{}", stranger.text());
+        assert!(stranger.is_half_closed() && !stranger.is_released());
+    }
+    assert_eq!(yard.metric("revolve_rejected_total", "head_timeout"), 2);
+    // They stay deaf, and are let go of all the same.
+    yard.pass(LINGER);
+    assert!(silent.is_released() && half.is_released());
+    yard.only_bystanders_are_left();
+    yard.bystanders_went_on();
+}
+
+fn a_byte_now_and_then_moves_no_deadline<A: Talks>() {
+    let mut yard = Yard::<A>::new();
+    let mut dripping = yard.connect();
+    let head = upgrade("");
+    for byte in head.as_bytes() {
+        dripping.send([*byte]);
+        yard.pass(Duration::from_millis(200));
+        if dripping.is_half_closed() {
+            break;
+        }
+    }
+    let late = yard.elapsed();
+    assert!(late >= HANDSHAKE && late <= HANDSHAKE + Duration::from_millis(500), "{late:?}");
+    assert!(dripping.text().starts_with("HTTP/1.1 408 "));
+    // What it goes on to send is thrown away and buys no time.
+    for _ in 0..LINGER.as_millis() / 200 + 1 {
+        dripping.send("x");
+        yard.pass(Duration::from_millis(200));
+    }
+    assert!(dripping.is_released());
+    yard.only_bystanders_are_left();
+    yard.bystanders_went_on();
+}
+
+/// Slowloris.
+fn two_thousand_half_open_handshakes<A: Talks>() {
+    const MANY: usize = 2000;
+    let mut yard = Yard::<A>::new();
+    let half = upgrade(&format!("session_id={}", "a".repeat(100)));
+    let half = &half[..half.len() - 3];
+    yard.begin_watch();
+    let mut strangers: Vec<_> = (0..MANY).map(|_| yard.connect()).collect();
+    strangers.iter().for_each(|stranger| stranger.send(half));
+    // 64 are accepted in a turn.
+    yard.turns(MANY / 64 + 2);
+    assert_eq!(yard.metrics().connections.get(), (MANY + BYSTANDERS) as u64);
+    // Each holds what it has sent, to the byte.
+    assert_eq!(yard.shard.held_bytes(), MANY * half.len());
+    yard.pass(HANDSHAKE + TICK);
+    // They are all due at once, and are looked at 512 a turn.
+    yard.turns(MANY / 512 + 1);
+    assert_eq!(yard.metric("revolve_rejected_total", "head_timeout"), MANY as u64);
+    for stranger in &mut strangers {
+        assert!(stranger.text().starts_with("HTTP/1.1 408 "));
+    }
+    yard.pass(LINGER + TICK);
+    yard.turns(MANY / 512 + 1);
+    assert!(strangers.iter().all(Stranger::is_released));
+    yard.only_bystanders_are_left();
+    yard.bystanders_went_on();
+}
+
+/// What is sent, the status that answers it, and under which reason it is counted.
+fn table() -> Vec<(Vec<u8>, u16, &'static str)> {
+    let good = upgrade("");
+    let put = |find: &str, put: &str| {
+        assert!(good.contains(find), "{find:?}");
+        good.replacen(find, put, 1).into_bytes()
+    };
+    let field = |field: &[u8]| {
+        let (head, _) = good.split_at(good.len() - 2);
+        [head.as_bytes(), field, b"\r\n\r\n"].concat()
+    };
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let many = "X: y\r\n".repeat(101);
+    vec![
+        // Too large.
+        (field(format!("X: {}", "x".repeat(17_000)).as_bytes()), 431, "head_too_large"),
+        (field(many.trim_end().as_bytes()), 431, "too_many_headers"),
+        (put("/ws/chat/", &format!("/{}", "x".repeat(5000))), 414, "target_too_long"),
+        (put("/ws/chat/", &format!("/{}", "x".repeat(20_000))), 414, "target_too_long"),
+        // A list of 15,000 items is gone through once (CVE-2021-32640), and means nothing here.
+        (
+            [
+                put(key, "").strip_suffix(b"\r\n").unwrap(),
+                format!("Sec-WebSocket-Protocol: {}\r\n\r\n", ", ".repeat(7000)).as_bytes(),
+            ]
+            .concat(),
+            400,
+            "bad_key",
+        ),
+        // Malformed.
+        (b"GET /ws/chat/ HTTP/1.1\nHost: a\n\n".to_vec(), 400, "malformed_head"),
+        (put("\r\nHost", "\nHost"), 400, "malformed_head"),
+        (put("\r\nHost", "\r\rHost"), 400, "malformed_head"),
+        (put("localhost", "local\0host"), 400, "malformed_head"),
+        (put("localhost", "local\x07host"), 400, "malformed_head"),
+        (field(b"X: a\r\n b"), 400, "malformed_head"),
+        (field(b"X : a"), 400, "malformed_head"),
+        (field(b": a"), 400, "malformed_head"),
+        (put("GET ", "GET  "), 400, "malformed_head"),
+        (put("/ws/chat/", "ws/chat/"), 400, "malformed_head"),
+        (put("/ws/chat/", "*"), 400, "malformed_head"),
+        // Bytes that are no ASCII: in the target, a name, a value (the class of granian's panic).
+        (put("/ws/chat/", "/caf\u{e9}"), 400, "malformed_head"),
+        (field("S\u{e9}c: a".as_bytes()), 400, "malformed_head"),
+        (field("Sec-WebSocket-Protocol: caf\u{e9}".as_bytes()), 400, "malformed_head"),
+        (field(b"Sec-WebSocket-Protocol: \xff\xfe"), 400, "malformed_head"),
+        (field(b"Origin: \x80"), 400, "malformed_head"),
+        (put("GET", "G\u{c9}T"), 400, "malformed_head"),
+        // Whose request this is must be clear.
+        (put("Host: localhost\r\n", ""), 400, "bad_host"),
+        (put("Host: localhost\r\n", "Host: localhost\r\nHost: localhost\r\n"), 400, "bad_host"),
+        (put("localhost", ""), 400, "bad_host"),
+        (put("localhost", "a b"), 400, "bad_host"),
+        (put("localhost", "user@localhost"), 400, "bad_host"),
+        (put("localhost", "localhost:http"), 400, "bad_host"),
+        (put("/ws/chat/", "http://elsewhere/ws/chat/"), 400, "bad_host"),
+        (put("/ws/chat/", "http://user@localhost/ws/chat/"), 400, "bad_host"),
+        // And how far it reaches.
+        (field(b"Content-Length: 5"), 400, "unexpected_body"),
+        (field(b"Content-Length: 5\r\nContent-Length: 6"), 400, "unexpected_body"),
+        (field(b"Content-Length: +5"), 400, "unexpected_body"),
+        (field(b"Content-Length: 0, 5"), 400, "unexpected_body"),
+        (field(b"Transfer-Encoding: chunked"), 400, "unexpected_body"),
+        (field(b"Content-Length: 0\r\nTransfer-Encoding: chunked"), 400, "unexpected_body"),
+        // Something else.
+        (put("HTTP/1.1", "HTTP/1.0"), 505, "http_version"),
+        (put("HTTP/1.1", "HTTP/2.0"), 505, "http_version"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), 505, "http_version"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), 400, "malformed_head"),
+        (b"\x05\x01\x00".to_vec(), 400, "malformed_head"),
+        (b"\0".to_vec(), 400, "malformed_head"),
+        (get("/admin").into_bytes(), 404, "not_found"),
+        (put("GET", "POST"), 405, "method_not_allowed"),
+        (get("/ws/chat/").into_bytes(), 426, "upgrade_required"),
+        // No handshake.
+        (put("Version: 13", "Version: 8"), 426, "version_not_offered"),
+        (put("Version: 13", "Version: 13, 8"), 426, "version_not_offered"),
+        (put("Sec-WebSocket-Version: 13\r\n", ""), 426, "version_not_offered"),
+        (put("Upgrade: websocket", "Upgrade: h2c"), 400, "bad_upgrade"),
+        (put("Connection: Upgrade", "Connection: close"), 400, "bad_upgrade"),
+        (put(key, ""), 400, "bad_key"),
+        (put(key, &key.repeat(2)), 400, "bad_key"),
+        (put("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j"), 400, "bad_key"),
+        (put("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ"), 400, "bad_key"),
+        (put("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ=$"), 400, "bad_key"),
+        // No session.
+        (upgrade("session_id=%00").into_bytes(), 400, "bad_session_id"),
+        (upgrade("session_id=a%0d%0ab").into_bytes(), 400, "bad_session_id"),
+    ]
+}
+
+/// Sends each in steps of so many bytes and checks the answer, its count, and the release.
+fn answers<A: Talks>(step: usize) {
+    for (bytes, status, reason) in table() {
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();
+        let mut yard = Yard::<A>::new();
+        yard.begin_watch();
+        let mut stranger = yard.connect();
+        for piece in bytes.chunks(step) {
+            stranger.send(piece);
+            yard.quick_turn();
+        }
+        yard.turn();
+        let answer = stranger.text();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{shown}\n{answer}");
+        assert!(answer.contains("\r\nConnection: close"), "{answer}");
+        let version = answer.contains("\r\nSec-WebSocket-Version: 13\r\n");
+        assert_eq!(version, status == 426, "{shown}\n{answer}");
+        assert_eq!(answer.matches("\r\nDate: ").count(), 1, "one answer:\n{answer}");
+        assert!(stranger.is_half_closed());
+        assert_eq!(yard.metric("revolve_rejected_total", reason), 1, "{shown}");
+        assert_eq!(yard.metric("revolve_rejected_total", ""), 1, "{shown}");
+        stranger.hang_up();
+        yard.turns(5);
+        assert!(stranger.is_released(), "{shown}");
+        yard.only_bystanders_are_left();
+        yard.bystanders_went_on();
+    }
+}
+
+fn what_is_no_request_has_its_answer<A: Talks>() {
+    answers::<A>(usize::MAX);
+}
+
+fn the_same_byte_by_byte<A: Talks>() {
+    answers::<A>(1);
+}
+
+fn random_bytes_never_get_in<A: Talks>() {
+    let mut yard = Yard::<A>::new();
+    let mut seed = 1u64;
+    let mut random = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) as usize
+    };
+    let letters: Vec<u8> = (b' '..=b'~').chain(*b"\r\n\r\n\t").collect();
+    let mut strangers = Vec::new();
+    for round in 0..400 {
+        let length = 1 + random() % 6000;
+        // Of all bytes, of those that a head may have, and a head with some of its bytes changed.
+        let bytes: Vec<u8> = match round % 3 {
+            0 => (0..length).map(|_| random() as u8).collect(),
+            1 => (0..length).map(|_| letters[random() % letters.len()]).collect(),
+            _ => {
+                let mut bytes = upgrade("session_id=a").into_bytes();
+                for _ in 0..1 + random() % 3 {
+                    let at = random() % bytes.len();
+                    bytes[at] = random() as u8 | 0x80;
+                }
+                bytes
+            }
+        };
+        let stranger = yard.connect();
+        stranger.send(&bytes);
+        strangers.push(stranger);
+    }
+    yard.pass(HANDSHAKE + LINGER + 2 * TICK);
+    for stranger in &mut strangers {
+        let answer = stranger.text();
+        assert!(answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 5"), "{answer}");
+        assert!(stranger.is_released());
+    }
+    assert_eq!(yard.metric("revolve_rejected_total", ""), strangers.len() as u64);
+    yard.only_bystanders_are_left();
+    yard.bystanders_went_on();
+}
+
+fn behind_an_upgrade_come_frames_and_behind_a_refusal_nothing<A: Talks>() {
+    let mut yard = Yard::<A>::new();
+    let mut eager = yard.connect();
+    eager.send([upgrade("").into_bytes(), frame(TEXT, "at once")].concat());
+    let mut refused = yard.connect();
+    let behind = [frame(TEXT, "at once"), get("/healthz").into_bytes()].concat();
+    refused.send([upgrade("session_id=%20").into_bytes(), behind.clone()].concat());
+    // Behind a plain request comes another one; behind one that is refused there, nothing.
+    let mut pipelined = yard.connect();
+    pipelined.send(get("/healthz") + &get("/healthz") + &get("/nowhere") + &get("/healthz"));
+    yard.turns(2);
+    let reply = plain_frame(TEXT, A::reply("at once", 1));
+    assert!(eager.read().ends_with(&reply), "{}", eager.text());
+    let answer = refused.text();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.matches("HTTP/1.1").count() == 1);
+    let answers = pipelined.text();
+    let statuses: Vec<_> = answers.split("HTTP/1.1 ").skip(1).map(|text| &text[..3]).collect();
+    assert_eq!(statuses, ["200", "200", "404"]);
+    // Nor is it ever taken up later.
+    refused.send(&behind);
+    yard.turns(3);
+    assert_eq!(refused.text(), answer);
+    assert_eq!(yard.metrics().websockets.get(), 1 + BYSTANDERS as u64);
+    for stranger in [&eager, &refused, &pipelined] {
+        stranger.hang_up();
+    }
+    yard.turns(5);
+    yard.only_bystanders_are_left();
+    yard.bystanders_went_on();
+}
