@@ -1,1 +1,197 @@
-//! Under construction.
+//! As much as a peer can send: fragments without end, tiny ones, empty ones, pings, pongs, messages.
+//! Each turn takes one read from each of them, so the others are served in every turn.
+//!
+//! There is no limit to the number of fragments, and none is needed: they are no more than their
+//! bytes here. A message is one piece of storage that grows with what has arrived, twice as large at
+//! most; an empty fragment adds nothing to it; and the age of an unfinished message has a limit.
+
+use std::time::Duration;
+
+use crate::client::{BINARY, CLOSE, PING, PONG, TEXT, close_payload, frame};
+use crate::yard::{BYSTANDERS, Stranger, Talks, Yard};
+
+with_both_applications! {
+    every_flood_has_its_share_and_no_more,
+    fragments_of_a_byte_cost_what_they_weigh,
+    empty_fragments_hold_nothing_and_have_a_deadline,
+    a_message_without_end_has_a_deadline,
+    who_comes_and_goes_fills_nothing,
+}
+
+const CONTINUE: u8 = 0x00;
+/// The most that one read takes.
+const SHARE: u64 = 64 << 10;
+
+/// Sends `bytes` over and over until so much waits.
+fn fill(stranger: &Stranger, bytes: &[u8], most: usize) {
+    while stranger.unread_by_server() < most {
+        stranger.send(bytes);
+    }
+}
+
+fn every_flood_has_its_share_and_no_more<A: Talks>() {
+    const FLOODERS: u64 = 4;
+    const TURNS: usize = 100;
+    let begun = frame(BINARY & 0x0f, "");
+    for (what, first, one) in [
+        ("empty fragments", &begun[..], frame(CONTINUE, "")),
+        ("fragments of a byte", &begun, frame(CONTINUE, "x")),
+        ("pings", b"", frame(PING, "")),
+        ("long pings", b"", frame(PING, [7; 125])),
+        ("pongs", b"", frame(PONG, "")),
+        ("empty messages", b"", frame(TEXT, "")),
+        ("small messages", b"", frame(TEXT, "hello")),
+        ("large messages", b"", frame(BINARY, vec![7; 60_000])),
+    ] {
+        let mut yard = Yard::<A>::new();
+        let mut strangers: Vec<_> = (0..FLOODERS).map(|_| yard.open("")).collect();
+        strangers.iter().for_each(|stranger| stranger.send(first));
+        yard.turn();
+        yard.begin_watch();
+        for _ in 0..TURNS {
+            for stranger in &mut strangers {
+                fill(stranger, &one, 2 * SHARE as usize);
+                stranger.read();
+                stranger.heard.clear();
+            }
+            let before = (yard.metrics().bytes_in.get(), yard.metrics().messages.get());
+            yard.turn();
+            let bytes = yard.metrics().bytes_in.get() - before.0;
+            let messages = yard.metrics().messages.get() - before.1;
+            let talk = BYSTANDERS as u64 * 20;
+            assert!(bytes <= FLOODERS * SHARE + talk, "{what}: {bytes} bytes in a turn");
+            let most = FLOODERS * yard.config.limits.frames_per_turn as u64;
+            assert!(messages <= most + BYSTANDERS as u64, "{what}: {messages} messages in a turn");
+            // What is kept between turns is the backlog, which has its mark, one share each and what
+            // it makes of it, and of an unfinished message at most twice what came of it: a seventh,
+            // for the rest are headers.
+            let held = yard.shard.held_bytes() as u64;
+            let arrived = yard.metrics().bytes_in.get() / 7;
+            let most = yard.config.max_send_buffer as u64 + 4 * SHARE;
+            assert!(held <= FLOODERS * most + 2 * arrived, "{what}: {held} bytes held");
+        }
+        yard.bystanders_went_on();
+        assert_eq!(yard.metrics().websockets.get(), FLOODERS + BYSTANDERS as u64, "{what}");
+        strangers.iter().for_each(Stranger::reset);
+        yard.turns(2);
+        yard.only_bystanders_are_left();
+    }
+}
+
+/// CVE-2026-48779: there, 0.87 MB of such fragments held 13.5 MB.
+fn fragments_of_a_byte_cost_what_they_weigh<A: Talks>() {
+    let mut yard = Yard::<A>::new();
+    let mut stranger = yard.open("");
+    stranger.send(frame(BINARY & 0x0f, "x"));
+    yard.turn();
+    yard.begin_watch();
+    let one = frame(CONTINUE, "x");
+    let (mut sent, mut growths, mut before) = (1, 0, 0);
+    while sent < 500_000 {
+        for _ in 0..9000 {
+            stranger.send(&one);
+            sent += 1;
+        }
+        yard.turn();
+        let held = yard.shard.held_bytes();
+        assert!(held <= 2 * sent, "{held} bytes held for {sent}");
+        growths += usize::from(held != before);
+        before = held;
+    }
+    // Were each one copied to make room for the next, storage would change every turn.
+    assert!(growths <= 20, "{growths} growths");
+    // And it is a message after all.
+    stranger.send(frame(0x80, "x"));
+    for _ in 0..30 {
+        yard.turn();
+        stranger.read();
+    }
+    let expected = if A::COUNTS { 2 + A::reply("", 1).len() } else { 10 + sent + 1 };
+    assert_eq!(stranger.heard.len(), expected);
+    stranger.reset();
+    yard.turns(2);
+    yard.only_bystanders_are_left();
+    yard.bystanders_went_on();
+}
+
+/// Sends something every half second until it is told to stop; returns after how long that was, and
+/// what it was told.
+fn until_told<A: Talks>(
+    yard: &mut Yard<A>,
+    stranger: &mut Stranger,
+    bytes: &[u8],
+) -> (Duration, Vec<u8>) {
+    let begin = yard.elapsed();
+    for _ in 0..200 {
+        stranger.send(bytes);
+        yard.pass(Duration::from_millis(500));
+        assert!(yard.shard.held_bytes() <= 1000);
+        while let Some((first, payload)) = stranger.frame() {
+            match first {
+                PING => stranger.send(frame(PONG, payload)),
+                CLOSE => return (yard.elapsed() - begin, payload),
+                // The counter tells the time.
+                _ => assert!(payload.starts_with(b"{\"ts\""), "{payload:?}"),
+            }
+        }
+    }
+    panic!("it goes on for ever");
+}
+
+fn deadline<A: Talks>(begin: &[u8], go_on: &[u8], seconds: u64, code: u16, reason: &str) {
+    let mut yard = Yard::<A>::new();
+    yard.begin_watch();
+    let mut stranger = yard.open_and_talk("session_id=endless");
+    stranger.send(begin);
+    let (late, told) = until_told(&mut yard, &mut stranger, go_on);
+    assert_eq!(told, close_payload(code, reason));
+    let limit = Duration::from_secs(seconds);
+    assert!(late >= limit && late < limit + Duration::from_secs(1), "{late:?}");
+    assert!(stranger.is_half_closed());
+    let label = format!("code=\"{code}\",side=\"server\"");
+    assert_eq!(yard.metric("revolve_closed_total", &label), 1);
+    yard.pass(Duration::from_millis(5100));
+    assert!(stranger.is_released());
+    yard.only_bystanders_are_left();
+    assert_eq!(yard.metrics().sessions_detached.get(), u64::from(A::COUNTS));
+    yard.bystanders_went_on();
+}
+
+const LATE: (u64, u16, &str) = (60, 1008, "message took too long");
+
+fn empty_fragments_hold_nothing_and_have_a_deadline<A: Talks>() {
+    let (seconds, code, reason) = LATE;
+    let (begin, go_on) = (frame(TEXT & 0x0f, ""), frame(CONTINUE, "").repeat(100));
+    deadline::<A>(&begin, &go_on, seconds, code, reason);
+}
+
+fn a_message_without_end_has_a_deadline<A: Talks>() {
+    let (seconds, code, reason) = LATE;
+    deadline::<A>(&frame(TEXT & 0x0f, "x"), &frame(CONTINUE, "x"), seconds, code, reason);
+    // Who is in the middle of one frame cannot answer a ping, and that deadline comes first.
+    let begin = &frame(BINARY, "x".repeat(200))[..8];
+    deadline::<A>(begin, b"x", 40, 1011, "keepalive ping timeout");
+}
+
+fn who_comes_and_goes_fills_nothing<A: Talks>() {
+    let mut yard = Yard::<A>::new();
+    yard.begin_watch();
+    for round in 0..3000 {
+        let stranger = yard.connect();
+        if round % 3 == 0 {
+            stranger.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+        } else if round % 3 == 1 {
+            stranger.send(crate::client::upgrade(""));
+        }
+        yard.quick_turn();
+        yard.quick_turn();
+        stranger.reset();
+    }
+    yard.turns(2);
+    // The deadlines of those who have left are not kept until they pass.
+    let alarms = yard.shard.alarms();
+    assert!(alarms <= 20 * (BYSTANDERS + 4), "{alarms} alarms");
+    yard.only_bystanders_are_left();
+    assert_eq!(yard.metrics().sessions_detached.get(), 0);
+    yard.bystanders_went_on();
+}
