@@ -25,11 +25,12 @@ macro_rules! with_both_applications {
 #[path = "../server/client.rs"]
 #[allow(dead_code, reason = "not every helper of the other tests is needed here")]
 mod client;
-#[path = "../simulation/streams.rs"]
-#[allow(unreachable_pub, dead_code, reason = "written for the simulation")]
-mod streams;
+#[path = "../simulation/pieces.rs"]
+#[allow(unreachable_pub, dead_code, clippy::print_stdout, reason = "written for the simulation")]
+mod pieces;
 
 mod daemon;
+#[allow(dead_code, reason = "the subjects to come need all of it")]
 mod yard;
 
 mod bound;

@@ -22,7 +22,7 @@ use revolve::token::ConnectionId;
 use revolve::{Application, Config, Counter, Echo};
 
 use crate::client::{self, PING, PONG, TEXT, frame, metric, upgrade};
-use crate::streams::{Edges, Scripted, Wire};
+use crate::pieces::streams::{Edges, Scripted, Wire};
 
 /// What the kernel keeps for a stream's direction, so that a peer who reads nothing soon has a
 /// backlog: small, so that tests are quick.
