@@ -177,10 +177,10 @@ impl<S: Stream> Connection<S> {
         self.writable
     }
 
-    /// Whether bytes were read that nobody has taken yet.
+    /// Bytes that were read and that nobody has taken yet.
     #[must_use]
-    pub fn has_tail(&self) -> bool {
-        self.tail.is_some()
+    pub fn tail_bytes(&self) -> usize {
+        self.tail.as_ref().map_or(0, |tail| tail.len())
     }
 
     /// The stream, to register it.

@@ -149,8 +149,11 @@ struct Logger {
 }
 
 impl Log for Logger {
+    /// Traces are revolve's own. What the crates below it trace, a line for every bit of a frame's
+    /// header among it, would drown them.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= self.level
+        let is_ours = metadata.target().starts_with(TARGET);
+        metadata.level() <= self.level && (is_ours || metadata.level() < Level::Trace)
     }
 
     fn log(&self, record: &Record<'_>) {

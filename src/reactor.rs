@@ -57,8 +57,10 @@ impl<A: Application> Reactor<A> {
             }
             metrics.turn(events.iter().count() as u64);
             self.shard.turn(woken, &mut self.kernel);
-            now = Instant::now();
-            metrics.busy_ns.add(nanoseconds(woken, now));
+            let done = Instant::now();
+            metrics.busy_ns.add(nanoseconds(woken, done));
+            self.shard.tell_turn(now, woken, done);
+            now = done;
             if let Some(outcome) = self.shard.outcome() {
                 return Ok(outcome);
             }

@@ -335,6 +335,12 @@ impl Open {
             _ => Lapse::None,
         }
     }
+
+    /// Bytes that the payload of the frame under way still wants.
+    #[must_use]
+    pub fn owed_bytes(&self) -> u64 {
+        self.receiver.owed_bytes()
+    }
 }
 
 impl Closing {

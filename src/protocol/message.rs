@@ -102,6 +102,15 @@ impl Receiver {
         self.unfinished.as_ref().map_or(0, |unfinished| unfinished.data.capacity())
     }
 
+    /// Bytes that the payload of the frame under way still wants.
+    #[must_use]
+    pub fn owed_bytes(&self) -> u64 {
+        match self.unfinished.as_ref().map(|unfinished| &unfinished.position) {
+            Some(&Position::Payload { remaining, .. }) => remaining,
+            Some(Position::Boundary) | None => 0,
+        }
+    }
+
     /// Takes the next message or control frame from `input[*at..]` and moves `at` behind it;
     /// `None` when the rest of the input holds no whole one. `assembled` is the reactor's, and
     /// holds a message that came in pieces for as long as the caller looks at it.

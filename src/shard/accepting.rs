@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Shard;
 use super::drain::Lifecycle;
+use super::story::Story;
 use crate::application::Application;
 use crate::connection::Connection;
 use crate::door::Admission;
@@ -155,6 +156,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         pauses.add(1);
         self.listening = Listening::Paused { until: now + self.config.limits.accept_pause };
+        self.tell(Story::paused);
     }
 
     /// Takes in a connection, new or handed over; `None` if it cannot be watched.
@@ -185,6 +187,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if at_once {
             connection.note(true, true, false);
         }
+        self.tell(|story| story.adopted(id, peer, received.len()));
         self.settle(id, at_once, now);
         Some(id)
     }
@@ -209,7 +212,10 @@ impl<A: Application, H: Host> Shard<A, H> {
                     self.metrics().hand_overs_in.add(1);
                     let _ = self.adopt(parcel, now, host);
                 }
-                Some(Mail::Broadcast(frame)) => self.broadcasts.push_back(frame),
+                Some(Mail::Broadcast(frame)) => {
+                    self.tell(|story| story.broadcast(frame.len()));
+                    self.broadcasts.push_back(frame);
+                }
                 Some(Mail::Shutdown) => self.begin_drain(now),
             }
         }

@@ -61,6 +61,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
         };
         self.log_close(id, &attachment, reason, now, out.len());
+        self.tell(|story| story.closed(id, reason, attachment.bytes_in));
         self.call_on_close(id, &attachment, reason);
         self.sessions.detach(attachment.slot, id, now);
         self.status.release();
@@ -106,6 +107,9 @@ impl<A: Application, H: Host> Shard<A, H> {
     pub(super) fn send_aside(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let sent = connection.send(&self.aside, now, &mut self.pool);
+        if let Some(story) = &mut self.story {
+            story.said_aside(id, self.aside.len(), connection.backlog.len());
+        }
         self.status.reactor(self.reactor).bytes_out.add(self.aside.len() as u64);
         self.aside.clear();
         match sent {
@@ -116,6 +120,7 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     /// The socket failed: nothing can be said any more.
     pub(super) fn lose(&mut self, id: ConnectionId, now: Instant) {
+        self.tell(|story| story.lost(id));
         let mut nowhere = Vec::new();
         self.leave_open(id, Leaving::Lost, now, &mut nowhere);
         self.cut(id, now);

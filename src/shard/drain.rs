@@ -7,6 +7,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::Shard;
 use super::accepting::Listening;
 use super::closing::Leaving;
+use super::story::Story;
 use crate::application::Application;
 use crate::connection::Connection;
 use crate::host::Host;
@@ -57,6 +58,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     pub(super) fn begin_drain(&mut self, now: Instant) {
         if let Lifecycle::Running = self.lifecycle {
             self.status.begin_drain(now);
+            self.tell(Story::draining);
             self.lifecycle = Lifecycle::Draining { swept: 0, since: now, released: 0, cut: 0 };
             // Who is in the accept queue was told that it is connected: it gets an answer.
             self.listening = match self.listening {
@@ -123,6 +125,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     fn sweep(&mut self, swept: usize, since: Instant, now: Instant, host: &mut H) {
         let end = self.connections.slots();
         let stop = end.min(swept + SLICE);
+        self.tell(|story| story.swept(swept, stop));
         for index in swept..stop {
             if let Some(id) = self.connections.tenant(index) {
                 self.say_goodbye(id, now);

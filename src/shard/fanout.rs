@@ -10,6 +10,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Shard;
 use super::closing::Leaving;
+use super::story::Story;
 use crate::application::{Application, ReactorContext};
 use crate::host::Host;
 use crate::mailbox::Mail;
@@ -25,6 +26,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut cx = ReactorContext { wishes: &mut self.wishes, reactor: self.reactor };
         let application = &mut self.application;
         let outcome = catch_unwind(AssertUnwindSafe(|| application.on_tick(&mut cx, now)));
+        self.tell(Story::ticked);
         if outcome.is_err() {
             self.metrics().panics.add(1);
             log::error!(reactor = self.reactor; "the application panicked in on_tick");
@@ -48,6 +50,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             for reactor in (0..self.config.workers.get()).filter(|&other| other != here) {
                 self.post(reactor, Mail::Broadcast(frame.clone()), host);
             }
+            self.tell(|story| story.broadcast(frame.len()));
             self.broadcasts.push_back(frame);
         }
     }
@@ -57,7 +60,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         let Some(frame) = self.broadcasts.front().cloned() else { return };
         let end = self.connections.slots();
         let stop = end.min(self.fanout_at + self.config.limits.broadcast_slice);
-        for index in self.fanout_at..stop {
+        let from = self.fanout_at;
+        self.tell(|story| story.fanned_out(frame.len(), from, stop, end));
+        for index in from..stop {
             let Some(id) = self.connections.tenant(index) else { continue };
             let Some(connection) = self.connections.get_mut(id) else { continue };
             if !matches!(connection.endpoint, Endpoint::Open(_)) {

@@ -38,6 +38,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             return;
         }
         self.metrics().hand_overs_out.add(1);
+        self.tell(|story| story.handed_over(id, owner, received.len()));
         let peer = connection.peer;
         let deadline = connection
             .endpoint
@@ -69,6 +70,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 return self.reject(id, Rejection::Superseded, true, now);
             }
             self.metrics().takeovers.add(1);
+            self.tell(|story| story.taken_over(id, older));
             let leaving = Leaving::Ours(CloseCode::Library(4001), "session taken over".into());
             self.leave_aside(older, leaving, now);
         }
@@ -95,7 +97,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         hello: bool,
         now: Instant,
     ) {
-        let Shard { connections, sessions, application, cork, wishes, config, .. } = self;
+        let Shard { connections, sessions, application, cork, wishes, config, story, .. } = self;
         let (Some(connection), Some(session)) =
             (connections.get_mut(id), sessions.of_connection(slot, id))
         else {
@@ -103,6 +105,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             return;
         };
         connection.endpoint.open(now, config);
+        if let Some(story) = story {
+            story.opened(id, resumed, session.count());
+        }
         let text = session.id().text();
         let mut digits = itoa::Buffer::new();
         let count = digits.format(session.count());

@@ -279,6 +279,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             Ok(Answered::NotYet) => Step::NeedMore,
             Ok(Answered::Plain { length, keeps }) => {
                 *at += length;
+                self.tell(|story| story.answered(id));
                 let Some(connection) = self.connections.get_mut(id) else { return Step::Gone };
                 if keeps {
                     connection.endpoint.await_request(now, &self.config.limits);
@@ -370,6 +371,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         now: Instant,
     ) {
         self.metrics().rejected(rejection);
+        self.tell(|story| story.refused(id, rejection));
         http::refuse(rejection, with_body, &mut self.cork);
         if let Some(connection) = self.connections.get_mut(id) {
             log::debug!(

@@ -108,6 +108,30 @@ async def text_lines_name_the_connection_too():
 
 
 @case
+async def trace_tells_each_turn():
+    async with Daemon("--log-level", "trace", "--workers", "1", "--heartbeat", "0") as daemon:
+        async with daemon.connect(f"?session_id={IDENTITY}") as client:
+            for _ in range(3):
+                await client.send("hello")
+                await client.recv()
+        await daemon.stop()
+        turns = [line for line in daemon.lines() if "[revolve::turn]" in line]
+        for line in turns:
+            note(line)
+        for beat in (
+            "accepted from 127.0.0.1:",
+            "upgrade: new session, count 0",
+            "readable: 11 B read; text 5 B → count 3; 14 B in one write; blocked",
+            "closed by the peer: 1000",
+            "told to go away: the drain begins",
+        ):
+            expect(sum(beat in line for line in turns), 1, f"lines with {beat!r}")
+        # Only revolve itself speaks at this level: the crates below it would drown it out.
+        others = [line for line in daemon.lines() if " TRACE " in line and line not in turns]
+        require(not others, f"traced by others: {others[:3]}")
+
+
+@case
 async def no_access_log_means_none():
     async with Daemon("--no-access-log") as daemon:
         async with daemon.connect(f"?session_id={IDENTITY}") as client:

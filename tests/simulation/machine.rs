@@ -139,6 +139,8 @@ struct Station<A: Application> {
     host: SimHost,
     /// When its poll returns without an event.
     wakes_at: Option<Instant>,
+    /// When its last turn ended.
+    asleep_since: Instant,
     ended: bool,
 }
 
@@ -150,8 +152,8 @@ pub struct Machine<A: Application> {
     stations: Vec<Station<A>>,
     wires: Vec<Rc<RefCell<Wire>>>,
     pub turns: u64,
-    /// Prints each turn.
-    pub trace: bool,
+    /// Takes what a shard has told of its turn, where somebody listens.
+    pub ear: Option<fn() -> Vec<String>>,
 }
 
 impl<A: Application> Machine<A> {
@@ -183,10 +185,10 @@ impl<A: Application> Machine<A> {
             let (config, status) = (config.clone(), status.clone());
             let shard = Shard::new(number, config, status, application(number), now);
             let host = SimHost { shard: number, net: net.clone() };
-            Station { shard, host, wakes_at: None, ended: false }
+            Station { shard, host, wakes_at: None, asleep_since: now, ended: false }
         };
         let stations = (0..workers).map(station).collect();
-        Machine { now, net, status, stations, wires: Vec::new(), turns: 0, trace: false }
+        Machine { now, net, status, stations, wires: Vec::new(), turns: 0, ear: None }
     }
 
     pub fn shards(&self) -> impl Iterator<Item = &Shard<A, SimHost>> {
@@ -236,7 +238,11 @@ impl<A: Application> Machine<A> {
         if !woken {
             return false;
         }
+        let writes = self.wires.iter().map(|wire| wire.borrow().writes).sum();
+        self.status.reactor(at).turn(0);
         station.shard.turn(self.now, &mut station.host);
+        station.shard.tell_turn(station.asleep_since, self.now, self.now);
+        station.asleep_since = self.now;
         self.turns += 1;
         if station.shard.outcome().is_some() {
             station.ended = true;
@@ -246,9 +252,6 @@ impl<A: Application> Machine<A> {
             drop(unread);
         }
         station.wakes_at = station.shard.timeout(self.now).map(|sleep| self.now + sleep);
-        if self.trace {
-            println!("turn {} of shard {at} at {:?}", self.turns, station.wakes_at);
-        }
         if !station.ended {
             station.shard.invariants();
         }
@@ -257,7 +260,24 @@ impl<A: Application> Machine<A> {
             wire.borrow().registered.is_some_and(|(shard, _)| shard == at)
         };
         assert_eq!(self.wires.iter().filter(watched).count() as u64, held, "slab = registrations");
+        if let Some(ear) = self.ear {
+            self.check_story(&ear(), writes);
+        }
         true
+    }
+
+    /// What was told of a turn is true, as far as it can be counted from outside; `writes` is how
+    /// many there were before it.
+    fn check_story(&self, lines: &[String], writes: usize) {
+        let count = |what: &str| lines.iter().map(|line| line.matches(what).count()).sum::<usize>();
+        // These do not say how many writes they were.
+        let is_vague = [" written", " to say", "broadcast", "handed over", " lost", " more"]
+            .iter()
+            .any(|what| count(what) > 0);
+        if !lines.is_empty() && !is_vague {
+            let now: usize = self.wires.iter().map(|wire| wire.borrow().writes).sum();
+            assert_eq!(now - writes, count("in one write"), "{lines:#?}");
+        }
     }
 
     /// Whether a shard is about to try a full mailbox again: then all is quiet, but not at rest.

@@ -9,19 +9,24 @@
 //! checks counts and fencing; at the end `world.rs` checks that nothing is stuck, lost or
 //! reordered. What it does not do: real sockets (`tests/server.rs`).
 //!
-//! A failing seed prints itself. To replay it: `REVOLVE_SEED=n cargo test --test simulation`
+//! A failing seed prints itself. To replay it, with every turn told:
+//! `REVOLVE_SEED=n cargo test --test simulation every_seed -- --nocapture`
 
 #![allow(clippy::expect_used, reason = "a client that cannot read an answer has found a defect")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test's report")]
 #![allow(unreachable_pub, reason = "`pub` says which items the other files here use")]
 
 mod clients;
+mod ear;
 #[path = "pieces.rs"]
 mod pieces;
 mod torture;
 mod world;
 
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 /// Seeds of an ordinary run; `REVOLVE_SEEDS=100000` makes a long one.
 const SEEDS: u64 = 1000;
@@ -35,14 +40,15 @@ fn number_from(variable: &str) -> Option<u64> {
 fn every_seed_ends_well() {
     pieces::recorder::hide_planned_panics();
     if let Some(seed) = number_from("REVOLVE_SEED") {
-        let totals = world::run(seed, true);
+        ear::listen(|shard, line| println!("{shard}: {line}"));
+        let totals = world::run(seed);
         println!("seed {seed}: {totals:?}");
         return;
     }
     let mut totals = world::Totals::default();
     let seeds = number_from("REVOLVE_SEEDS").unwrap_or(SEEDS);
     for seed in 0..seeds {
-        match catch_unwind(AssertUnwindSafe(|| world::run(seed, false))) {
+        match catch_unwind(AssertUnwindSafe(|| world::run(seed))) {
             Ok(seen) => totals.add(&seen),
             Err(panic) => {
                 eprintln!("\nseed {seed} failed: REVOLVE_SEED={seed} cargo test --test simulation");
@@ -57,5 +63,62 @@ fn every_seed_ends_well() {
 
 #[test]
 fn a_seed_replays_to_the_letter() {
-    assert_eq!(world::run(7, false), world::run(7, false));
+    assert_eq!(world::run(7), world::run(7));
+}
+
+/// Every word that stories have here: whatever else stood in one, a peer would have put there.
+const WORDS: &str = "\
+    a accepted accepting alarm all and answered away backlog beginning begins binary blocked \
+    box broadcast busy by close closed count descriptor drain end ended event expired for \
+    fragment frame from full go goes goodbye half handed in is its kept last left let lost \
+    mail mails more new next no not nothing of on one our over pauses peer ping pong queued \
+    reactor read readable ready refused request resumed say session sessions shrinks slept \
+    slots socket spent spurious stream takes text the throttled to told turn until upgrade \
+    us wait who with writable write written B Bad Conflict Found Not Request Required \
+    Service Timeout Unavailable Upgrade ms s";
+
+/// What a few seeds suffice to hear.
+const BEATS: [&str; 20] = [
+    "accepted from",
+    "handed over to reactor",
+    "handed to us by mail",
+    "mails wait",
+    "new session",
+    "resumed session",
+    "takes its session over",
+    "refused",
+    "→ count",
+    "last fragment",
+    "in one write",
+    "the socket is full",
+    "spent",
+    "throttled",
+    "spurious event",
+    "alarm",
+    "a broadcast of",
+    "closed by the peer",
+    "closed by us",
+    "the drain begins",
+];
+
+/// The story of every turn, as `--log-level trace` tells it.
+#[test]
+fn every_turn_is_told_in_words_of_our_own() {
+    pieces::recorder::hide_planned_panics();
+    let lines = Rc::new(RefCell::new(Vec::new()));
+    let hearing = lines.clone();
+    ear::listen(move |_, line| hearing.borrow_mut().push(line.to_owned()));
+    let words: HashSet<&str> = WORDS.split_whitespace().collect();
+    let mut unheard = BTreeSet::from(BEATS);
+    for seed in 0..60 {
+        world::run(seed);
+        for line in lines.borrow_mut().drain(..) {
+            unheard.retain(|beat| !line.contains(beat));
+            for word in line.split(|c: char| !c.is_ascii_alphabetic()) {
+                assert!(word.is_empty() || words.contains(word), "{word:?} in {line:?}");
+            }
+        }
+    }
+    ear::stop();
+    assert!(unheard.is_empty(), "never told: {unheard:?}");
 }

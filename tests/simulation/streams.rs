@@ -39,6 +39,8 @@ pub struct Wire {
     pub closed: bool,
     /// Reads and writes still to be interrupted by a signal.
     interruptions: usize,
+    /// Writes so far, whatever came of them.
+    pub writes: usize,
     /// What else is to fail.
     pub faults: Faults,
 }
@@ -186,6 +188,7 @@ impl io::Write for Scripted {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut wire = self.0.borrow_mut();
         let wire = &mut *wire;
+        wire.writes += 1;
         Scripted::interrupted(wire)?;
         let fault = wire.faults.strike(Call::Write);
         assert!(!wire.server_fin, "a write after the half-close");

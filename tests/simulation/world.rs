@@ -11,6 +11,7 @@ use revolve::config::{Config, Limits};
 use revolve::session::owner_of;
 
 use super::clients::{Client, Ending, Manner};
+use super::ear;
 use super::pieces::chance::Chance;
 use super::pieces::faults::Faults;
 use super::pieces::machine::Machine;
@@ -109,7 +110,7 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
     }
 }
 
-pub fn run(seed: u64, trace: bool) -> Totals {
+pub fn run(seed: u64) -> Totals {
     let mut chance = Chance(seed);
     let workers = chance.within(1, 4);
     let mut config = config(&mut chance, workers);
@@ -122,7 +123,7 @@ pub fn run(seed: u64, trace: bool) -> Totals {
     let mut machine = Machine::new(&config, box_capacity, seed, Faults::default(), |number| {
         Recorder { reactor: number, log: log.clone() }
     });
-    machine.trace = trace;
+    machine.ear = Some(ear::take);
     let mut world = World { chance, machine, clients: Vec::new(), log };
     world.bustle();
     world.settle();

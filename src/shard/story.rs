@@ -1,0 +1,476 @@
+//! A turn, told: the line or the handful of lines that `--log-level trace` has for each.
+//!
+//! What is rare (an accept, a takeover, a close, an alarm) is noted where it happens, through
+//! [`Shard::tell`]. What happens for every message is not noted at all: a visit is told from
+//! outside, by comparing a [`Glimpse`] from before it with one from after it, and by walking once
+//! more over the receive buffer, where the headers of the frames still stand. So the path of a
+//! message has no hook in it, and while nobody listens a turn costs one look at the log's level
+//! and a visit two looks at an empty option. Decides nothing, and the shard never reads it.
+//!
+//! Invariant: a story is made of kinds, sizes and words of our own, never of what a peer wrote, and
+//! has at most [`BEATS_MAX`] beats, whatever the turn did.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::Shard;
+use super::glimpse::{Bytes, Glimpse, OpenGlimpse};
+use crate::application::{Application, CloseReason, Side};
+use crate::connection::Attachment;
+use crate::host::Host;
+use crate::protocol::endpoint::Endpoint;
+use crate::protocol::head::Rejection;
+use crate::token::ConnectionId;
+
+/// The target of the lines.
+const TARGET: &str = "revolve::turn";
+
+/// Beats told of one turn: a handful to read. Of the others the number is told.
+const BEATS_MAX: usize = 16;
+
+/// What has happened so far in this turn.
+#[derive(Debug, Default)]
+pub(super) struct Story {
+    beats: Vec<Beat>,
+    /// What found no room among the beats.
+    untold: usize,
+    /// Connections visited.
+    ready: usize,
+    visit: Option<Visit>,
+}
+
+/// All that is told of one connection at one time, or one thing that is about none.
+#[derive(Debug)]
+struct Beat {
+    about: Option<ConnectionId>,
+    /// Why it is its turn.
+    head: String,
+    facts: Vec<String>,
+}
+
+/// The visit under way.
+#[derive(Debug)]
+struct Visit {
+    beat: usize,
+    id: ConnectionId,
+    before: Glimpse,
+    /// Bytes of frames that its WebSocket had taken when it closed in mid-visit.
+    taken_at_close: Option<u64>,
+    is_lost: bool,
+}
+
+impl<A: Application, H: Host> Shard<A, H> {
+    /// Begins the story of a turn, if somebody listens.
+    #[inline]
+    pub(super) fn begin_story(&mut self) {
+        // The level alone, which is one load; whether anybody wants this target is asked behind it.
+        if log::max_level() == log::LevelFilter::Trace {
+            self.open_story();
+        }
+    }
+
+    /// Notes something that is not part of every message's way.
+    #[inline]
+    pub(super) fn tell(&mut self, note: impl FnOnce(&mut Story)) {
+        if let Some(story) = &mut self.story {
+            note(story);
+        }
+    }
+
+    /// Looks at a connection before its visit.
+    #[inline]
+    pub(super) fn tell_visit(&mut self, id: ConnectionId) {
+        if self.story.is_some() {
+            self.begin_visit(id, false);
+        }
+    }
+
+    /// Looks at a connection before its deadline is.
+    #[inline]
+    pub(super) fn tell_alarm(&mut self, id: ConnectionId) {
+        if self.story.is_some() {
+            self.begin_visit(id, true);
+        }
+    }
+
+    /// Looks at it again afterwards, and tells the difference.
+    #[inline]
+    pub(super) fn tell_visited(&mut self) {
+        if self.story.is_some() {
+            self.end_visit();
+        }
+    }
+
+    /// Ends the story of a turn for which the poll slept from `asleep` to `woken`, and which ended
+    /// at `done`: its lines go to the log. For whoever owns the clock.
+    #[inline]
+    pub fn tell_turn(&mut self, asleep: Instant, woken: Instant, done: Instant) {
+        if self.story.is_some() {
+            self.log_story(woken.duration_since(asleep), done.duration_since(woken));
+        }
+    }
+
+    #[cold]
+    fn open_story(&mut self) {
+        let is_heard = log::log_enabled!(target: TARGET, log::Level::Trace);
+        self.story = is_heard.then(Box::default);
+    }
+
+    #[cold]
+    fn begin_visit(&mut self, id: ConnectionId, is_alarm: bool) {
+        let before = self.glimpse(id);
+        if let (Some(story), Some(before)) = (&mut self.story, before) {
+            story.begin_visit(id, before, is_alarm);
+        }
+    }
+
+    #[cold]
+    fn end_visit(&mut self) {
+        let Some(mut story) = self.story.take() else { return };
+        if let Some(visit) = story.visit.take() {
+            let after = self.glimpse(visit.id);
+            let cork_bytes = self.config.limits.cork_bytes;
+            story.end_visit(&visit, after, &self.receive_buffer, cork_bytes);
+        }
+        self.story = Some(story);
+    }
+
+    fn glimpse(&mut self, id: ConnectionId) -> Option<Glimpse> {
+        let connection = self.connections.get_mut(id)?;
+        let mut glimpse = Glimpse::of(connection);
+        if let (Attachment::Live(live), Endpoint::Open(open)) =
+            (&connection.attachment, &connection.endpoint)
+        {
+            let session = self.sessions.of_connection(live.slot, id)?;
+            glimpse.open = Some(OpenGlimpse {
+                messages: live.messages,
+                taken: live.bytes_in,
+                owed: open.owed_bytes(),
+                count: session.count(),
+            });
+        }
+        Some(glimpse)
+    }
+
+    #[cold]
+    fn log_story(&mut self, slept: Duration, busy: Duration) {
+        let Some(mut story) = self.story.take() else { return };
+        if !self.outbox.is_empty() {
+            story.note(format_args!("{} mails wait for a full box", self.outbox.len()));
+        }
+        for line in story.lines(self.metrics().turns.get(), slept, busy) {
+            log::trace!(target: TARGET, reactor = self.reactor; "{line}");
+        }
+    }
+}
+
+// ---- what the shard has to tell ----
+
+impl Story {
+    pub(super) fn ticked(&mut self) {
+        self.note(format_args!("the application's tick"));
+    }
+
+    pub(super) fn expired(&mut self, sessions: u64) {
+        if sessions > 0 {
+            self.note(format_args!("{sessions} sessions expired"));
+        }
+    }
+
+    pub(super) fn paused(&mut self) {
+        self.note(format_args!("no descriptor left: accepting pauses"));
+    }
+
+    pub(super) fn draining(&mut self) {
+        self.note(format_args!("told to go away: the drain begins"));
+    }
+
+    pub(super) fn swept(&mut self, from: usize, to: usize) {
+        if from < to {
+            self.note(format_args!("goodbye (1001) to who is in slots {from} to {}", to - 1));
+        }
+    }
+
+    pub(super) fn broadcast(&mut self, bytes: usize) {
+        self.note(format_args!("a broadcast of {} is queued", Bytes(bytes as u64)));
+    }
+
+    pub(super) fn fanned_out(&mut self, bytes: usize, from: usize, to: usize, slots: usize) {
+        if from < to {
+            let bytes = Bytes(bytes as u64);
+            let last = to - 1;
+            self.note(format_args!("a broadcast of {bytes}: slots {from} to {last} of {slots}"));
+        }
+    }
+
+    /// A connection came: from the listener, or from another reactor with what that had read.
+    pub(super) fn adopted(&mut self, id: ConnectionId, peer: SocketAddr, received: usize) {
+        match received as u64 {
+            0 => self.head(id, format_args!("accepted from {peer}")),
+            bytes => self.head(id, format_args!("handed to us by mail with {}", Bytes(bytes))),
+        }
+    }
+
+    pub(super) fn answered(&mut self, id: ConnectionId) {
+        self.fact(id, format_args!("a request answered"));
+    }
+
+    pub(super) fn refused(&mut self, id: ConnectionId, rejection: Rejection) {
+        self.fact(id, format_args!("refused: {}", rejection.status()));
+    }
+
+    pub(super) fn handed_over(&mut self, id: ConnectionId, owner: usize, received: usize) {
+        let received = Bytes(received as u64);
+        self.fact(id, format_args!("handed over to reactor {owner}, with {received}"));
+    }
+
+    pub(super) fn taken_over(&mut self, id: ConnectionId, older: ConnectionId) {
+        self.fact(id, format_args!("takes its session over from #{older}"));
+    }
+
+    pub(super) fn opened(&mut self, id: ConnectionId, resumed: bool, count: u64) {
+        let session = if resumed { "resumed" } else { "new" };
+        self.fact(id, format_args!("upgrade: {session} session, count {count}"));
+    }
+
+    pub(super) fn closed(&mut self, id: ConnectionId, reason: CloseReason, taken: u64) {
+        if let Some(visit) = self.visit.as_mut().filter(|visit| visit.id == id) {
+            visit.taken_at_close = Some(taken);
+        }
+        let side = match reason.side {
+            Side::Client => "the peer",
+            Side::Server => "us",
+        };
+        self.fact(id, format_args!("closed by {side}: {}", reason.code));
+    }
+
+    pub(super) fn reaped(&mut self, id: ConnectionId) {
+        self.fact(id, format_args!("let go of"));
+    }
+
+    pub(super) fn lost(&mut self, id: ConnectionId) {
+        if let Some(visit) = self.visit.as_mut().filter(|visit| visit.id == id) {
+            visit.is_lost = true;
+        }
+        self.fact(id, format_args!("lost"));
+    }
+
+    /// Said to a connection by others than itself; `waiting` bytes of its backlog have not left.
+    pub(super) fn said_aside(&mut self, id: ConnectionId, bytes: usize, waiting: usize) {
+        if self.visit.as_ref().is_some_and(|visit| visit.id == id) {
+            // Found in the difference that its visit makes.
+            return;
+        }
+        match (bytes as u64, waiting as u64) {
+            (0, _) => {}
+            (bytes, 0) => self.fact(id, format_args!("{} in one write", Bytes(bytes))),
+            (bytes, waiting) => {
+                self.fact(id, format_args!("{} to say, {} wait", Bytes(bytes), Bytes(waiting)));
+            }
+        }
+    }
+}
+
+// ---- how it becomes text ----
+
+impl Story {
+    fn note(&mut self, fact: fmt::Arguments<'_>) {
+        if let Some(beat) = self.beat(None) {
+            beat.head = fact.to_string();
+        }
+    }
+
+    fn head(&mut self, id: ConnectionId, head: fmt::Arguments<'_>) {
+        if let Some(beat) = self.beat(Some(id)) {
+            beat.head = head.to_string();
+        }
+    }
+
+    /// Joins what is being told of that connection, if it is being told of.
+    fn fact(&mut self, id: ConnectionId, fact: fmt::Arguments<'_>) {
+        let visited = self.visit.as_ref().filter(|visit| visit.id == id).map(|visit| visit.beat);
+        let last = self.beats.len().checked_sub(1);
+        let told = visited.or(last.filter(|&last| self.beats[last].about == Some(id)));
+        let beat = match told {
+            Some(told) => self.beats.get_mut(told),
+            None => self.beat(Some(id)),
+        };
+        if let Some(beat) = beat {
+            beat.facts.push(fact.to_string());
+        }
+    }
+
+    /// A new beat, if there is room.
+    fn beat(&mut self, about: Option<ConnectionId>) -> Option<&mut Beat> {
+        if self.beats.len() == BEATS_MAX {
+            self.untold += 1;
+            return None;
+        }
+        self.beats.push(Beat { about, head: String::new(), facts: Vec::new() });
+        self.beats.last_mut()
+    }
+
+    fn begin_visit(&mut self, id: ConnectionId, before: Glimpse, is_alarm: bool) {
+        self.ready += usize::from(!is_alarm);
+        let at = self.beats.len();
+        if let Some(beat) = self.beat(Some(id)) {
+            let head = if is_alarm { "alarm" } else { before.why_visited() };
+            beat.head = head.to_owned();
+            let (taken_at_close, is_lost) = (None, false);
+            self.visit = Some(Visit { beat: at, id, before, taken_at_close, is_lost });
+        }
+    }
+
+    /// Puts what was read before the facts that were told meanwhile, and what was written behind.
+    fn end_visit(
+        &mut self,
+        visit: &Visit,
+        after: Option<Glimpse>,
+        receive_buffer: &[u8],
+        cork_bytes: usize,
+    ) {
+        let Some(beat) = self.beats.get_mut(visit.beat) else { return };
+        // One that was handed over has told where it went.
+        let Some(after) = after else { return };
+        let mut facts: Vec<String> = Vec::new();
+        facts.extend(after.read_since(&visit.before));
+        facts.extend(after.frames_since(&visit.before, visit.taken_at_close, receive_buffer));
+        facts.append(&mut beat.facts);
+        if !visit.is_lost {
+            facts.extend(after.written_since(&visit.before, cork_bytes));
+        }
+        if after.is_lingering && !visit.before.is_lingering {
+            facts.push("our half is closed".to_owned());
+        }
+        facts.push(after.why_it_rests());
+        beat.facts = facts;
+    }
+
+    /// One line, if there is one beat; else a heading, and the beats indented below it. A turn in
+    /// which nothing happened is not told.
+    fn lines(self, turn: u64, slept: Duration, busy: Duration) -> Vec<String> {
+        let (slept, busy) = (Span(slept), Span(busy));
+        let heading = format!("turn {turn}: slept {slept}, {} ready, busy {busy}", self.ready);
+        match &self.beats[..] {
+            [] => Vec::new(),
+            [only] => vec![format!("{heading}: {only}")],
+            beats => {
+                let mut lines = vec![heading];
+                lines.extend(beats.iter().map(|beat| format!("  {beat}")));
+                if self.untold > 0 {
+                    lines.push(format!("  and {} more", self.untold));
+                }
+                lines
+            }
+        }
+    }
+}
+
+impl fmt::Display for Beat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut mark = "";
+        if let Some(id) = self.about {
+            write!(f, "#{id}")?;
+            mark = " ";
+        }
+        if !self.head.is_empty() {
+            write!(f, "{mark}{}", self.head)?;
+        }
+        mark = ": ";
+        for fact in &self.facts {
+            write!(f, "{mark}{fact}")?;
+            mark = "; ";
+        }
+        Ok(())
+    }
+}
+
+/// `41 µs`, `3.1 ms`, `25.6 s`.
+struct Span(Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_micros() {
+            micros @ ..1000 => write!(f, "{micros} µs"),
+            micros @ ..1_000_000 => write!(f, "{:.1} ms", micros as f64 / 1e3),
+            micros => write!(f, "{:.1} s", micros as f64 / 1e6),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+
+    fn id(index: u32) -> ConnectionId {
+        ConnectionId { index, generation: NonZeroU32::MIN }
+    }
+
+    fn lines(story: Story) -> Vec<String> {
+        story.lines(812, Duration::from_micros(3100), Duration::from_micros(41))
+    }
+
+    #[test]
+    fn a_beat_is_one_line_and_several_are_indented() {
+        let heading = "turn 812: slept 3.1 ms, 0 ready, busy 41 µs";
+        assert!(lines(Story::default()).is_empty());
+        let mut story = Story::default();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 4711));
+        story.adopted(id(3), peer, 0);
+        assert_eq!(lines(story), [format!("{heading}: #3.1 accepted from 127.0.0.1:4711")]);
+        let mut story = Story::default();
+        story.adopted(id(3), peer, 0);
+        story.adopted(id(4), peer, 70_000);
+        story.ticked();
+        assert_eq!(
+            lines(story),
+            [
+                heading,
+                "  #3.1 accepted from 127.0.0.1:4711",
+                "  #4.1 handed to us by mail with 70.0 kB",
+                "  the application's tick",
+            ]
+        );
+    }
+
+    #[test]
+    fn facts_join_the_connection_that_is_being_told_of() {
+        let mut story = Story::default();
+        story.head(id(1), format_args!("alarm"));
+        story.closed(id(1), CloseReason { code: 1011, side: Side::Server }, 0);
+        story.said_aside(id(1), 26, 20);
+        story.said_aside(id(2), 2, 0);
+        story.said_aside(id(2), 0, 0);
+        story.lost(id(1));
+        assert_eq!(
+            lines(story)[1..],
+            [
+                "  #1.1 alarm: closed by us: 1011; 26 B to say, 20 B wait",
+                "  #2.1: 2 B in one write",
+                "  #1.1: lost",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_crowded_turn_is_told_by_number() {
+        let mut story = Story::default();
+        for index in 0..1000 {
+            story.lost(id(index));
+        }
+        let lines = lines(story);
+        assert_eq!(lines.len(), 1 + BEATS_MAX + 1);
+        assert_eq!(lines[BEATS_MAX + 1], format!("  and {} more", 1000 - BEATS_MAX));
+    }
+
+    #[test]
+    fn times_are_short() {
+        for (micros, text) in
+            [(0, "0 µs"), (999, "999 µs"), (3100, "3.1 ms"), (25_600_000, "25.6 s")]
+        {
+            assert_eq!(Span(Duration::from_micros(micros)).to_string(), text);
+        }
+    }
+}
