@@ -157,8 +157,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             return true;
         }
         let Some(connection) = self.connections.get_mut(id) else { return false };
-        let sent = connection.send(&self.cork, now, &mut self.pool);
+        // Counted first: whoever has an answer finds it in the metrics.
         self.status.reactor(self.reactor).bytes_out.add(self.cork.len() as u64);
+        let sent = connection.send(&self.cork, now, &mut self.pool);
         self.cork.clear();
         if sent.is_err() {
             self.lose(id, now);
