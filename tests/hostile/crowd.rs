@@ -1,1 +1,230 @@
-//! Under construction.
+//! Too many: from one address, in all, or at the wrong time. Refusals are told from the door if
+//! there is room to tell them, and take nothing from those inside.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::client::{self, Raw, Running, TEXT, frame, get, upgrade};
+use crate::yard::{BYSTANDERS, Stranger, Talks, Yard, defaults};
+use revolve::mailbox::Mail;
+use revolve::{Config, Limits};
+
+with_both_applications! {
+    one_address_has_its_limit,
+    half_open_handshakes_of_one_address_hold_no_more_than_twice_its_limit,
+    a_full_house_still_answers_probes_and_holds_no_more_than_it_says,
+    a_server_that_leaves_says_when_to_come_back,
+}
+
+fn limited(limit: usize) -> Config {
+    Config { limit_per_ip: NonZeroUsize::new(limit), ..defaults() }
+}
+
+/// What an upgrade from this address is answered with; empty if with nothing at all.
+fn asks<A: Talks>(yard: &mut Yard<A>, address: &str) -> (Stranger, String) {
+    let mut stranger = yard.connect_from(address.parse().unwrap());
+    stranger.send(upgrade(""));
+    yard.turns(2);
+    let answer = stranger.text();
+    (stranger, answer)
+}
+
+fn one_address_has_its_limit<A: Talks>() {
+    let mut yard = Yard::<A>::with(limited(3));
+    yard.begin_watch();
+    // Mapped, an IPv4 address is still the same one.
+    let mut inside = Vec::new();
+    for address in ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1"] {
+        let (stranger, answer) = asks(&mut yard, address);
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        inside.push(stranger);
+    }
+    // Three more are told, and have a moment to read it.
+    let mut refused = Vec::new();
+    for _ in 0..3 {
+        let (stranger, answer) = asks(&mut yard, "192.0.2.1");
+        assert!(answer.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{answer}");
+        assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
+        assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
+        assert!(stranger.is_half_closed() && !stranger.is_released());
+        refused.push(stranger);
+    }
+    // For any more there is nothing.
+    for _ in 0..20 {
+        let (stranger, answer) = asks(&mut yard, "192.0.2.1");
+        assert_eq!(answer, "");
+        assert!(stranger.is_released());
+    }
+    assert_eq!(yard.metric("revolve_rejected_total", "limit_per_ip"), 23);
+    assert_eq!(yard.metrics().connections.get(), (BYSTANDERS + 6) as u64);
+    // It is nobody else's limit.
+    let (other, answer) = asks(&mut yard, "192.0.2.2");
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    // Of IPv6 the first 64 bits count.
+    for host in 1..=3 {
+        let (stranger, answer) = asks(&mut yard, &format!("2001:db8::{host}"));
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        inside.push(stranger);
+    }
+    let (stranger, answer) = asks(&mut yard, "2001:db8::ffff:ffff:ffff:ffff");
+    assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+    refused.push(stranger);
+    let (neighbour, answer) = asks(&mut yard, "2001:db8:0:1::1");
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    // The refused are gone when they have read it; who leaves makes room for one.
+    refused.iter().for_each(Stranger::hang_up);
+    yard.turns(2);
+    assert!(refused.iter().all(Stranger::is_released));
+    inside.remove(0).reset();
+    yard.turns(2);
+    let (stranger, answer) = asks(&mut yard, "192.0.2.1");
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    inside.push(stranger);
+    let (stranger, answer) = asks(&mut yard, "192.0.2.1");
+    assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+    stranger.reset();
+    inside.iter().chain([&other, &neighbour]).for_each(Stranger::reset);
+    yard.turns(2);
+    yard.only_bystanders_are_left();
+    // Nothing is kept of those who have left.
+    assert_eq!(yard.status.door().counts(), (BYSTANDERS, BYSTANDERS));
+    yard.bystanders_went_on();
+}
+
+fn half_open_handshakes_of_one_address_hold_no_more_than_twice_its_limit<A: Talks>() {
+    let mut yard = Yard::<A>::with(limited(10));
+    yard.begin_watch();
+    let mut strangers = Vec::new();
+    // Whoever is let go of is replaced at once, for longer than all deadlines.
+    for _ in 0..20 * 20 {
+        for _ in 0..10 {
+            let stranger = yard.connect_from("192.0.2.1".parse().unwrap());
+            stranger.send("GET ");
+            strangers.push(stranger);
+        }
+        yard.pass(Duration::from_millis(50));
+        let held = yard.metrics().connections.get() as usize - BYSTANDERS;
+        assert!(held <= 20, "{held} sockets");
+        strangers.retain(|stranger| !stranger.is_released());
+    }
+    strangers.iter().for_each(Stranger::reset);
+    yard.turns(2);
+    yard.only_bystanders_are_left();
+    yard.bystanders_went_on();
+}
+
+fn a_full_house_still_answers_probes_and_holds_no_more_than_it_says<A: Talks>() {
+    // Room for the bystanders and two more.
+    let limit = BYSTANDERS + 2;
+    let mut yard = Yard::<A>::with(Config {
+        limit_concurrency: NonZeroUsize::new(limit),
+        limits: Limits { door_margin: 5, ..Limits::default() },
+        ..defaults()
+    });
+    let most = yard.config.most_sockets().unwrap();
+    assert_eq!((most.admitted, most.refused), (2 * limit + 5, 2 * limit + 10));
+    yard.begin_watch();
+    let _inside = [yard.open(""), yard.open("")];
+    let (refused, answer) = asks(&mut yard, "192.0.2.1");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 1\r\n"));
+    refused.hang_up();
+    yard.turns(2);
+    let mut probe = yard.connect();
+    probe.send(get("/readyz"));
+    yard.turns(2);
+    assert!(probe.text().starts_with("HTTP/1.1 200 "), "full, and ready for who has a session");
+    // Half-open handshakes fill the rest of the house.
+    let halves: Vec<_> = (0..most.admitted - limit - 1).map(|_| yard.connect()).collect();
+    yard.turns(2);
+    let mut told = Vec::new();
+    for _ in 0..most.refused - most.admitted {
+        let mut stranger = yard.connect();
+        yard.turns(2);
+        assert!(stranger.text().starts_with("HTTP/1.1 503 "), "{}", stranger.text());
+        told.push(stranger);
+    }
+    for _ in 0..20 {
+        let mut stranger = yard.connect();
+        yard.turns(2);
+        assert!(stranger.text().is_empty() && stranger.is_released());
+    }
+    assert_eq!(yard.metrics().connections.get(), most.refused as u64);
+    // And a probe on its kept connection is answered throughout.
+    probe.send(get("/healthz"));
+    yard.turn();
+    assert!(probe.text().contains("{\"status\": \"ok\"}"));
+    assert_eq!(yard.metric("revolve_rejected_total", "limit_concurrency"), 1 + 5 + 20);
+    // Their deadlines make room.
+    yard.pass(Duration::from_millis(15_200));
+    assert!(halves.iter().chain(&told).all(Stranger::is_released));
+    let (_, answer) = asks(&mut yard, "192.0.2.1");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "as a WebSocket still: {answer}");
+    yard.bystanders_went_on();
+}
+
+fn a_server_that_leaves_says_when_to_come_back<A: Talks>() {
+    let mut yard = Yard::<A>::new();
+    let mut kept = yard.connect();
+    kept.send(get("/healthz"));
+    yard.turns(2);
+    kept.read();
+    kept.heard.clear();
+    let mut late = yard.connect();
+    late.send(upgrade(""));
+    yard.tell(Mail::Shutdown);
+    kept.send(upgrade("session_id=a"));
+    yard.leave();
+    for stranger in [&mut kept, &mut late] {
+        let answer = stranger.text();
+        assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+        assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
+        assert!(stranger.is_half_closed());
+    }
+    assert_eq!(yard.metric("revolve_rejected_total", "draining"), 2);
+}
+
+/// An open or refused WebSocket from another address of the loopback network.
+fn from(server: SocketAddr, address: [u8; 4], query: &str) -> (Raw, u16) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(IpAddr::from(address), 0).into()).unwrap();
+    socket.connect(&server.into()).unwrap();
+    let mut raw = Raw::new(TcpStream::from(socket));
+    raw.send(upgrade(query));
+    let status = raw.head().status;
+    (raw, status)
+}
+
+#[test]
+fn the_limit_of_an_address_is_exact_over_all_reactors_and_through_hand_overs() {
+    const LIMIT: usize = 20;
+    let config = Config { limit_per_ip: NonZeroUsize::new(LIMIT), ..client::config(4) };
+    let server = Running::counter(config);
+    let (here, there) = ([127, 0, 0, 2], [127, 0, 0, 3]);
+    for round in 0..3 {
+        // Chosen ids, so that three of four are handed over.
+        let mut inside: Vec<_> = (0..LIMIT)
+            .map(|n| {
+                let (raw, status) = from(server.address, here, &format!("session_id={round}-{n}"));
+                assert_eq!(status, 101, "round {round}, {n}");
+                raw
+            })
+            .collect();
+        for _ in 0..LIMIT {
+            assert_eq!(from(server.address, here, "").1, 429);
+        }
+        let (mut other, status) = from(server.address, there, "");
+        assert_eq!(status, 101, "another address");
+        for raw in inside.iter_mut().chain([&mut other]) {
+            raw.send(frame(TEXT, "x"));
+            assert_eq!(raw.text(), r#"{"count": 1}"#);
+        }
+        // All leave; so all may come back.
+        drop((inside, other));
+        server.wait_for("revolve_connections", "", 0);
+    }
+    assert_eq!(server.metric("revolve_rejected_total", "limit_per_ip"), 3 * LIMIT as u64);
+    assert!(server.metric("revolve_hand_overs_in_total", "") > LIMIT as u64);
+}

@@ -326,6 +326,12 @@ impl<A: Talks> Yard<A> {
     }
 
     fn turn_after(&mut self, time: Duration) {
+        self.turn_of_the_shard(time);
+        self.listen();
+        self.ask();
+    }
+
+    fn turn_of_the_shard(&mut self, time: Duration) {
         self.now += time;
         self.turns += 1;
         if std::mem::take(&mut self.gate.has_arrivals) {
@@ -342,8 +348,6 @@ impl<A: Talks> Yard<A> {
         }
         self.shard.turn(self.now, &mut self.gate);
         self.shard.invariants();
-        self.listen();
-        self.ask();
     }
 
     /// So many turns, a millisecond apart.
@@ -374,6 +378,24 @@ impl<A: Talks> Yard<A> {
             assert!(self.now < give_up, "never came: {what}");
             self.turn_after(revolve::timer::TICK);
         }
+    }
+
+    /// Turns until the shard has drained and ended; bystanders answer its Close and leave.
+    #[track_caller]
+    pub(crate) fn leave(&mut self) {
+        self.turn_of_the_shard(Duration::from_millis(1));
+        let bystanders = std::mem::take(&mut self.bystanders);
+        for _ in 0..100 {
+            for bystander in &bystanders {
+                bystander.stranger.send(client::close(1001));
+                bystander.stranger.hang_up();
+            }
+            self.turn_of_the_shard(Duration::from_millis(20));
+            if self.shard.outcome().is_some() {
+                return;
+            }
+        }
+        panic!("it does not end");
     }
 
     fn ask(&mut self) {
