@@ -153,7 +153,7 @@ fn introduce(config: &Config, app: App, heartbeat: Option<Duration>, bound: Sock
     }
     match MemoryBound::of::<()>(config, descriptor_limit()) {
         Some(bound) => log::info!(
-            "memory: at most {bound}; less with a lower --ws-max-size, --max-send-buffer, \
+            "memory: connections and sessions take at most {bound}; less with a lower --ws-max-size, --max-send-buffer, \
              --limit-concurrency or --max-sessions"
         ),
         None => log::info!(

@@ -16,7 +16,7 @@ OPTIONS = """
     --host --port --workers --backlog --ws-path --ws-max-size --ws-ping-interval --ws-ping-timeout
     --heartbeat --session-ttl --max-sessions --session-ids --limit-concurrency --timeout-handshake
     --timeout-graceful-shutdown --max-send-buffer --log-level --log-format --access-log
-    --no-access-log --app --help --version
+    --no-access-log --app --allowed-origins --limit-per-ip --help --version
 """.split()
 
 

@@ -93,8 +93,17 @@ impl Daemon {
 
     /// Its resident memory, in bytes.
     pub(crate) fn resident(&self) -> usize {
+        self.of_its_status("VmRSS:")
+    }
+
+    /// The most that its resident memory has been, in bytes.
+    pub(crate) fn resident_most(&self) -> usize {
+        self.of_its_status("VmHWM:")
+    }
+
+    fn of_its_status(&self, field: &str) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         line.split_whitespace().next().unwrap().parse::<usize>().unwrap() * 1024
     }
 

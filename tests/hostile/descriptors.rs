@@ -46,6 +46,8 @@ fn without_descriptors(app: &str) {
             };
             assert_eq!(reply, expected);
         }
+        // Asked now and then, the connection is kept: another one could not be had.
+        daemon.page(&mut probe);
     }
 
     // When the crowd leaves there is room, and whoever waits or comes then gets in.

@@ -9,6 +9,7 @@
 //!
 //! ARCHITECTURE.md shows the table, input by input, and a test here keeps it true.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so")]
+#![allow(clippy::print_stdout, reason = "a test's report")]
 
 /// Runs each case with both applications of the daemon.
 macro_rules! with_both_applications {
@@ -33,9 +34,12 @@ mod daemon;
 #[allow(dead_code, reason = "the subjects to come need all of it")]
 mod yard;
 
+// These two look at the daemon through /proc.
+#[cfg(target_os = "linux")]
 mod bound;
 mod crowd;
 mod deaf;
+#[cfg(target_os = "linux")]
 mod descriptors;
 mod floods;
 mod frames;

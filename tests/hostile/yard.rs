@@ -365,21 +365,6 @@ impl<A: Talks> Yard<A> {
         }
     }
 
-    /// Turns until `is_so`; it must come within so much time.
-    #[track_caller]
-    pub(crate) fn until(
-        &mut self,
-        what: &str,
-        within: Duration,
-        mut is_so: impl FnMut(&mut Self) -> bool,
-    ) {
-        let give_up = self.now + within;
-        while !is_so(self) {
-            assert!(self.now < give_up, "never came: {what}");
-            self.turn_after(revolve::timer::TICK);
-        }
-    }
-
     /// Turns until the shard has drained and ended; bystanders answer its Close and leave.
     #[track_caller]
     pub(crate) fn leave(&mut self) {
