@@ -1,0 +1,135 @@
+//! Request heads, from the first byte to the response.
+//!
+//! Input: a byte of style (bit 0: limits that a short input can reach), a byte that says how large
+//! the pieces are, then what a client sends.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use revolve::config::{Config, Limits};
+use revolve::http::{self, Route};
+use revolve::metrics::ServerStatus;
+use revolve::protocol::endpoint::Endpoint;
+use revolve::protocol::handshake;
+use revolve::protocol::head::{self, Rejection, Request};
+use revolve::session::Wanted;
+use tungstenite::handshake::derive_accept_key;
+
+/// What is known of a head when all has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Incomplete,
+    Refused(Rejection),
+    /// So many bytes.
+    Whole(usize),
+}
+
+pub(crate) fn run(data: &[u8]) {
+    let Some((&[style, piece], sent)) = data.split_first_chunk() else { return };
+    let mut config = Config::default();
+    if style & 1 == 1 {
+        config.limits = Limits { head_bytes: 120, target_bytes: 24, ..config.limits };
+    }
+    // An empty line or more may stand before the request.
+    let sent = &sent[head::leading_empty_lines(sent)..];
+    let at_once = find(sent, sent.len().max(1), &config);
+    let in_pieces = find(sent, usize::from(piece).max(1), &config);
+    let answered = match at_once {
+        Found::Whole(length) => answer(&sent[..length], &config),
+        Found::Refused(rejection) => Err(rejection),
+        Found::Incomplete => Ok(()),
+    };
+    match (at_once, in_pieces) {
+        _ if at_once == in_pieces => {}
+        // The line is too long before its end has come; with its end, another reason may be found.
+        (Found::Whole(_) | Found::Refused(_), Found::Refused(_)) if answered.is_err() => {}
+        _ => panic!("at once {at_once:?}, {answered:?}; in pieces {in_pieces:?}"),
+    }
+    if let Err(rejection) = answered {
+        for with_body in [true, false] {
+            let mut out = Vec::new();
+            http::refuse(rejection, with_body, &mut out);
+            check_response(&out, with_body);
+        }
+    }
+}
+
+/// Looks for the end of the head as a connection does: whenever some more bytes have come.
+fn find(sent: &[u8], piece: usize, config: &Config) -> Found {
+    let now = Instant::now();
+    let mut endpoint = Endpoint::new(now);
+    let Endpoint::Handshaking(handshaking) = &mut endpoint else { panic!("it is new") };
+    let mut arrived = 0;
+    while arrived < sent.len() {
+        arrived = (arrived + piece).min(sent.len());
+        match handshaking.head_end(&sent[..arrived], now, config) {
+            Ok(None) => {}
+            Ok(Some(length)) => {
+                assert!(length <= arrived && length <= config.limits.head_bytes);
+                assert!(sent[..length].ends_with(b"\r\n\r\n"));
+                return Found::Whole(length);
+            }
+            Err(rejection) => return Found::Refused(rejection),
+        }
+    }
+    assert!(sent.len() < config.limits.head_bytes, "so much, and still no answer");
+    Found::Incomplete
+}
+
+/// Answers a whole head as a shard does, up to the session.
+fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
+    let mut slots = head::header_slots();
+    let request = Request::parse(head, &mut slots, &config.limits)?;
+    check_request(&request, config);
+    let route = Route::of(request.path, &config.ws_path).ok_or(Rejection::NotFound)?;
+    if route != Route::WebSocket {
+        let status = ServerStatus::new(1, Arc::default());
+        let mut out = Vec::new();
+        let keeps = http::respond(route, &request, &status, Instant::now(), &mut out)?;
+        assert_eq!(keeps, request.keeps_alive());
+        check_response(&out, request.method != "HEAD");
+        return Ok(());
+    }
+    let accept = handshake::judge(&request)?;
+    let mut keys = request.values("sec-websocket-key");
+    let key = keys.next().expect("an upgrade has a key");
+    assert_eq!(accept.as_bytes(), derive_accept_key(key).as_bytes());
+    assert!(keys.next().is_none() && request.method == "GET" && !request.http_1_0);
+    let mut out = Vec::new();
+    handshake::begin_response(&accept, &mut out);
+    handshake::end_response(&mut out);
+    check_response(&out, true);
+    Wanted::from_query(request.query).map(|_| ())
+}
+
+fn check_request(request: &Request<'_, '_>, config: &Config) {
+    assert!(request.path.starts_with('/') && !request.path.contains('?'));
+    let target = request.path.len() + request.query.len();
+    assert!(target <= config.limits.target_bytes);
+    let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    assert!(is_plain(request.path) && is_plain(request.query) && is_plain(request.method));
+    for header in request.headers {
+        assert!(is_plain(header.name) && !header.name.is_empty());
+        assert!(header.value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t')));
+    }
+    assert!(request.http_1_0 || request.values("host").count() == 1);
+}
+
+/// A response is one that any client can read, and is exactly as long as it says.
+fn check_response(bytes: &[u8], with_body: bool) {
+    let mut slots = [httparse::EMPTY_HEADER; 16];
+    let mut response = httparse::Response::new(&mut slots);
+    let Ok(httparse::Status::Complete(head)) = response.parse(bytes) else {
+        panic!("no response: {:?}", bytes.escape_ascii().to_string());
+    };
+    let body = bytes.len() - head;
+    let length = response.headers.iter().find(|header| header.name == "Content-Length");
+    match (response.code, length) {
+        (Some(101), None) => assert_eq!(body, 0),
+        (Some(200..), Some(length)) => {
+            let said = std::str::from_utf8(length.value).expect("digits");
+            assert!(body.to_string() == said || (!with_body && body == 0));
+        }
+        other => panic!("{other:?}"),
+    }
+}

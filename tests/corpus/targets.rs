@@ -1,0 +1,27 @@
+//! What each fuzz target does with an input, for whoever calls it: the fuzzer (`fuzz/`), or
+//! `cargo test` with the corpus that the fuzzer found. A target panics
+//! if the product does what it must not.
+
+pub(crate) mod frames;
+pub(crate) mod head;
+pub(crate) mod session;
+pub(crate) mod shard;
+
+#[allow(dead_code, reason = "its seeded conversations are for its own test")]
+#[path = "../oracle/comparison.rs"]
+mod oracle;
+
+#[allow(dead_code, unreachable_pub, reason = "some of it is for the simulation's own tests")]
+#[path = "../simulation/pieces.rs"]
+mod simulation;
+
+/// A target takes any bytes.
+pub(crate) type Target = fn(&[u8]);
+
+/// Every target, by the name of its binary and of its folder in `fuzz/corpus`.
+pub(crate) const TARGETS: [(&str, Target); 4] = [
+    ("frames", frames::run),
+    ("head", head::run),
+    ("session", session::run),
+    ("shard", shard::run),
+];
