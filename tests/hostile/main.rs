@@ -27,11 +27,10 @@ macro_rules! with_both_applications {
 #[allow(dead_code, reason = "not every helper of the other tests is needed here")]
 mod client;
 #[path = "../simulation/pieces.rs"]
-#[allow(unreachable_pub, dead_code, clippy::print_stdout, reason = "written for the simulation")]
+#[allow(unreachable_pub, dead_code, reason = "written for the simulation")]
 mod pieces;
 
 mod daemon;
-#[allow(dead_code, reason = "the subjects to come need all of it")]
 mod yard;
 
 // These two look at the daemon through /proc.
