@@ -163,6 +163,8 @@ impl<A: Application, H: Host> Shard<A, H> {
             self.listening = Listening::Closed;
         }
         self.release_all(now);
+        // A connection on its way to a reactor whose box stayed full: its socket closes here.
+        self.outbox.clear();
         self.lifecycle = Lifecycle::Ended(outcome);
     }
 
