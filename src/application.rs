@@ -119,7 +119,7 @@ impl<A: Application> Context<'_, A> {
     }
 
     /// Sends the parts as one text message, without joining them first.
-    #[inline]
+    #[inline(always)]
     pub fn send_text_parts<const N: usize>(&mut self, parts: [&str; N]) {
         let length = parts.iter().map(|part| part.len()).sum();
         frame::encode_header(OpCode::Data(Data::Text), length, self.cork);

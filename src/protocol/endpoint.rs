@@ -13,7 +13,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
 use super::frame::{self, Violation};
 use super::head::{self, Rejection};
-use super::message::{Message, Received, Receiver};
+use super::message::{Message, Received, Receiver, Scratch};
 use crate::config::{Config, Limits};
 
 /// The state, with what each state needs and nothing else.
@@ -258,23 +258,39 @@ impl Handshaking {
 }
 
 impl Open {
+    /// The short message that stands next, if one does: [`Self::next`]'s usual case, for whoever
+    /// takes very many.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Self::next`].
+    #[inline(always)]
+    pub fn next_short<'a>(
+        &self,
+        input: &[u8],
+        at: &mut usize,
+        scratch: &'a mut Scratch,
+        config: &Config,
+    ) -> Option<Result<Message<'a>, Violation>> {
+        self.receiver.next_short(input, at, scratch, config.ws_max_size)
+    }
+
     /// Takes the next thing from `input[*at..]`; `None` when no whole one is left. Answers to
     /// control frames are appended to `out`.
     ///
     /// # Errors
     ///
     /// The rule that the peer broke; the caller answers with [`Endpoint::fail`].
-    #[inline]
     pub fn next<'a>(
         &mut self,
         input: &'a mut [u8],
         at: &mut usize,
-        assembled: &'a mut Vec<u8>,
+        scratch: &'a mut Scratch,
         config: &Config,
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<Option<Event<'a>>, Violation> {
-        let received = self.receiver.next(input, at, assembled, config.ws_max_size, now)?;
+        let received = self.receiver.next(input, at, scratch, config.ws_max_size, now)?;
         Ok(match received {
             Some(Received::Message(message)) => Some(Event::Message(message)),
             None => None,
@@ -350,13 +366,13 @@ impl Closing {
         &mut self,
         input: &mut [u8],
         at: &mut usize,
-        assembled: &mut Vec<u8>,
+        scratch: &mut Scratch,
         config: &Config,
         now: Instant,
     ) -> bool {
         match self {
             Closing::AwaitingEcho { receiver, .. } => loop {
-                match receiver.next(input, at, assembled, config.ws_max_size, now) {
+                match receiver.next(input, at, scratch, config.ws_max_size, now) {
                     Ok(Some(Received::Close(_))) | Err(_) => return true,
                     Ok(Some(_)) => {}
                     Ok(None) => return false,

@@ -31,6 +31,7 @@ use crate::mailbox::Mail;
 use crate::metrics::{ReactorMetrics, ServerStatus};
 use crate::out_buffer::BufferPool;
 use crate::protocol::endpoint::Endpoint;
+use crate::protocol::message::Scratch;
 use crate::ready::ReadyQueue;
 use crate::session::{IdSource, SessionTable};
 use crate::timer::{self, Slot, Tick, TimerWheel};
@@ -79,7 +80,7 @@ pub struct Shard<A: Application, H: Host> {
     // Storage that every connection uses in its turn, so that none has to own it.
     receive_buffer: Box<[u8]>,
     cork: Vec<u8>,
-    assembled: Vec<u8>,
+    scratch: Scratch,
     /// What is written to a connection outside its own visit.
     aside: Vec<u8>,
     pool: BufferPool,
@@ -121,7 +122,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             story: None,
             receive_buffer,
             cork: Vec::with_capacity(config.limits.cork_bytes),
-            assembled: Vec::new(),
+            scratch: Scratch::default(),
             aside: Vec::new(),
             pool: BufferPool::default(),
             wishes: Wishes::default(),
@@ -311,11 +312,12 @@ impl<A: Application, H: Host> Shard<A, H> {
                 self.tell(|story| story.reaped(id));
             }
         }
-        for storage in [&mut self.cork, &mut self.assembled, &mut self.aside] {
+        for storage in [&mut self.cork, &mut self.aside] {
             if storage.capacity() > KEPT_BYTES {
                 *storage = Vec::new();
             }
         }
+        self.scratch.trim(KEPT_BYTES);
     }
 
     fn publish(&self) {

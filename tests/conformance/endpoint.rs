@@ -10,7 +10,7 @@ use revolve::protocol::endpoint::{Closing, Endpoint, Event};
 use revolve::protocol::frame;
 use revolve::protocol::handshake::{self, Accept};
 use revolve::protocol::head::{self, Rejection, Request};
-use revolve::protocol::message::Message;
+use revolve::protocol::message::{Message, Scratch};
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
 use crate::case::{Case, End};
@@ -22,7 +22,7 @@ struct EchoServer<'c> {
     config: Config,
     endpoint: Endpoint,
     tail: Vec<u8>,
-    assembled: Vec<u8>,
+    scratch: Scratch,
     written: Vec<u8>,
     has_half_closed: bool,
     now: Instant,
@@ -36,7 +36,7 @@ impl<'c> EchoServer<'c> {
             config: Config { ws_max_size: case.max_size, ..Config::default() },
             endpoint: Endpoint::new(now),
             tail: Vec::new(),
-            assembled: Vec::new(),
+            scratch: Scratch::default(),
             written: Vec::new(),
             has_half_closed: false,
             now,
@@ -54,7 +54,7 @@ impl<'c> EchoServer<'c> {
 
     /// One thing from the input; false when no whole one is left.
     fn step(&mut self, at: &mut usize) -> bool {
-        let EchoServer { config, endpoint, tail, assembled, written, now, .. } = self;
+        let EchoServer { config, endpoint, tail, scratch, written, now, .. } = self;
         let (now, limits) = (*now, &config.limits);
         match endpoint {
             Endpoint::Handshaking(handshaking) => {
@@ -81,7 +81,7 @@ impl<'c> EchoServer<'c> {
                 }
                 true
             }
-            Endpoint::Open(open) => match open.next(tail, at, assembled, config, now, written) {
+            Endpoint::Open(open) => match open.next(tail, at, scratch, config, now, written) {
                 Ok(Some(Event::Message(message))) => {
                     let kind = match message {
                         Message::Text(_) => Data::Text,
@@ -104,7 +104,7 @@ impl<'c> EchoServer<'c> {
             },
             Endpoint::Closing(closing) => {
                 let is_waiting = matches!(closing, Closing::AwaitingEcho { .. });
-                let enough = closing.discard(tail, at, assembled, config, now);
+                let enough = closing.discard(tail, at, scratch, config, now);
                 if enough && is_waiting {
                     endpoint.finish(now, limits);
                 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use revolve::config::Config;
 use revolve::protocol::endpoint::{Endpoint, Event};
 use revolve::protocol::frame::Violation;
-use revolve::protocol::message::{Message, Received, Receiver};
+use revolve::protocol::message::{Message, Received, Receiver, Scratch};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, WebSocket, error::ProtocolError};
@@ -88,7 +88,7 @@ pub(crate) fn ours(conversation: &Conversation) -> (Verdict, Option<Breach>) {
 
 fn receive(conversation: &Conversation) -> (Vec<Seen>, End, Option<Breach>) {
     let mut receiver = Receiver::default();
-    let mut assembled = Vec::new();
+    let mut scratch = Scratch::default();
     let mut tail = Tail::default();
     let mut seen = Vec::new();
     let now = Instant::now();
@@ -99,7 +99,7 @@ fn receive(conversation: &Conversation) -> (Vec<Seen>, End, Option<Breach>) {
         arrived += piece.len();
         let mut at = 0;
         loop {
-            match receiver.next(&mut tail.bytes, &mut at, &mut assembled, max_size, now) {
+            match receiver.next(&mut tail.bytes, &mut at, &mut scratch, max_size, now) {
                 Ok(None) => break,
                 Ok(Some(Received::Message(Message::Text(text)))) => {
                     seen.push(Seen::Text(text.to_owned()));
@@ -159,13 +159,13 @@ fn converse(conversation: &Conversation) -> Talk {
     endpoint.open(now, &config);
     let Endpoint::Open(open) = &mut endpoint else { panic!("it was opened") };
     let (mut heard, mut out) = (Vec::new(), Vec::new());
-    let mut assembled = Vec::new();
+    let mut scratch = Scratch::default();
     let mut tail = Tail::default();
     for piece in conversation.pieces() {
         tail.bytes.extend_from_slice(piece);
         let mut at = 0;
         loop {
-            match open.next(&mut tail.bytes, &mut at, &mut assembled, &config, now, &mut out) {
+            match open.next(&mut tail.bytes, &mut at, &mut scratch, &config, now, &mut out) {
                 Ok(None) => break,
                 Ok(Some(Event::Message(message))) => {
                     heard.push(Heard::Message(message.as_bytes().to_vec()));
@@ -301,12 +301,12 @@ pub(crate) fn ours_after_our_close(conversation: &Conversation) -> bool {
     endpoint.open(now, &config);
     endpoint.close(CloseCode::Away, "", now, &config.limits, &mut out);
     let Endpoint::Closing(closing) = &mut endpoint else { panic!("it was closed") };
-    let mut assembled = Vec::new();
+    let mut scratch = Scratch::default();
     let mut tail = Tail::default();
     for piece in conversation.pieces() {
         tail.bytes.extend_from_slice(piece);
         let mut at = 0;
-        if closing.discard(&mut tail.bytes, &mut at, &mut assembled, &config, now) {
+        if closing.discard(&mut tail.bytes, &mut at, &mut scratch, &config, now) {
             return true;
         }
         tail.drop_front(at);

@@ -1,0 +1,75 @@
+//! Runs a program under valgrind's callgrind and reads how many instructions it executed.
+//!
+//! The same everywhere: the environment is empty, so the stack begins at the same place, and glibc is
+//! told not to pick its copying functions by the processor at hand.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::Result;
+
+/// Copies by `rep movsb` are counted by the byte, and from which size on glibc uses them depends on
+/// the processor: never.
+const TUNABLES: &str = "glibc.cpu.x86_rep_movsb_threshold=0x7fffffffffffffff:\
+    glibc.cpu.x86_rep_stosb_threshold=0x7fffffffffffffff:\
+    glibc.cpu.x86_non_temporal_threshold=0x7fffffffffffffff";
+
+/// What decides how many instructions a source becomes: compiler and target, C library, valgrind.
+pub(crate) fn toolchain() -> Result<String> {
+    let first_line = |command: &mut Command| -> Option<String> {
+        let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.lines().next().unwrap_or_default().to_owned())
+    };
+    let valgrind = first_line(Command::new("valgrind").arg("--version"))
+        .ok_or("valgrind is needed (Debian: apt-get install valgrind)")?;
+    let rustc = first_line(Command::new("rustc").arg("--version")).unwrap_or_default();
+    let libc = first_line(Command::new("getconf").arg("GNU_LIBC_VERSION")).unwrap_or_default();
+    Ok(format!("{rustc}, {}, {libc}, {valgrind}", std::env::consts::ARCH))
+}
+
+/// Where the traces go.
+pub(crate) fn scratch() -> Result<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
+    let scratch = std::path::absolute(target.join("micro"))?;
+    fs::create_dir_all(&scratch)?;
+    Ok(scratch)
+}
+
+/// A command line that begins with valgrind; the program and its arguments are the caller's to add.
+pub(crate) fn command(trace: &std::path::Path, options: &[&str]) -> Command {
+    let mut command = Command::new("valgrind");
+    let mut out = std::ffi::OsString::from("--callgrind-out-file=");
+    out.push(trace);
+    command.arg("--tool=callgrind").arg(out).args(options);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    command.env_clear().env("PATH", path).env("GLIBC_TUNABLES", TUNABLES);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs this very program with `arguments` and counts inside the function that `pattern` names.
+pub(crate) fn count(arguments: &[&str], pattern: &str) -> Result<u64> {
+    let trace = scratch()?.join(format!("callgrind.{}", std::process::id()));
+    let inside = format!("--toggle-collect={pattern}");
+    let output = command(&trace, &["--collect-atstart=no", &inside])
+        .arg(std::env::current_exe()?)
+        .args(arguments)
+        .output()?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{}: {}\n{text}", arguments.join(" "), output.status).into());
+    }
+    let total = total(&fs::read_to_string(&trace)?);
+    fs::remove_file(&trace)?;
+    match total {
+        Some(total @ 1..) => Ok(total),
+        _ => Err(format!("nothing was counted in {pattern}: are the symbols stripped?").into()),
+    }
+}
+
+/// The total of a trace.
+pub(crate) fn total(trace: &str) -> Option<u64> {
+    trace.lines().find_map(|line| line.strip_prefix("totals: "))?.trim().parse().ok()
+}

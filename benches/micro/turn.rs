@@ -1,0 +1,170 @@
+//! A shard in memory: its connections read a script and write into a count, its host has no kernel.
+//!
+//! What a turn costs without the system's part: noting the edges, the turn, the next timeout. The
+//! stream copies a message into the receive buffer, as the kernel would in its own time, so a few
+//! instructions of each figure are the bench's.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use revolve::application::Application;
+use revolve::config::Config;
+use revolve::connection::Stream;
+use revolve::host::Host;
+use revolve::mailbox::Mail;
+use revolve::metrics::ServerStatus;
+use revolve::shard::Shard;
+use revolve::token::ConnectionId;
+
+const REQUEST: &[u8] = b"GET /ws/chat/ HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
+
+/// What all streams share: what each read returns, whole, and what the server has done.
+struct Traffic {
+    input: Cell<&'static [u8]>,
+    reads: Cell<usize>,
+    writes: Cell<usize>,
+    written: Cell<usize>,
+}
+
+/// A socket that has the same thing to say each time it is asked, and room for every answer.
+struct Wire(Rc<Traffic>);
+
+impl io::Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let input = self.0.input.get();
+        self.0.reads.set(self.0.reads.get() + 1);
+        buffer[..input.len()].copy_from_slice(input);
+        Ok(input.len())
+    }
+}
+
+impl io::Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.writes.set(self.0.writes.get() + 1);
+        self.0.written.set(self.0.written.get() + bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Wire {
+    fn half_close(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Surroundings of which only the accept queue has anything in it.
+struct Quiet {
+    queue: VecDeque<Wire>,
+    registered: Rc<RefCell<Vec<ConnectionId>>>,
+    random: u64,
+}
+
+impl Host for Quiet {
+    type Stream = Wire;
+
+    fn accept(&mut self) -> io::Result<(Wire, SocketAddr)> {
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 4711));
+        self.queue.pop_front().map(|wire| (wire, peer)).ok_or(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn stop_listening(&mut self) {}
+
+    fn register(&mut self, _: &mut Wire, id: ConnectionId) -> io::Result<()> {
+        self.registered.borrow_mut().push(id);
+        Ok(())
+    }
+
+    fn deregister(&mut self, _: &mut Wire) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn send(&mut self, _: usize, _: Mail<Wire>) -> Result<(), Mail<Wire>> {
+        unreachable!("there is one reactor")
+    }
+
+    fn receive(&mut self) -> Option<Mail<Wire>> {
+        None
+    }
+
+    fn random(&mut self, room: &mut [u8]) -> io::Result<()> {
+        for byte in room {
+            self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            *byte = (self.random >> 56) as u8;
+        }
+        Ok(())
+    }
+}
+
+/// A shard with open connections.
+pub(crate) struct Turns<A: Application> {
+    shard: Shard<A, Quiet>,
+    host: Quiet,
+    traffic: Rc<Traffic>,
+    connections: Vec<ConnectionId>,
+    now: Instant,
+}
+
+impl<A: Application> Turns<A> {
+    /// `connections` of them, each of which says `batch` whenever it is readable.
+    pub(crate) fn new(application: A, connections: usize, batch: Vec<u8>) -> Self {
+        let traffic = Rc::new(Traffic {
+            input: Cell::new(REQUEST),
+            reads: Cell::new(0),
+            writes: Cell::new(0),
+            written: Cell::new(0),
+        });
+        let registered = Rc::new(RefCell::new(Vec::new()));
+        let wire = || Wire(Rc::clone(&traffic));
+        let queue = std::iter::repeat_with(wire).take(connections).collect();
+        let host = Quiet { queue, registered: Rc::clone(&registered), random: 1 };
+        let config = Config { workers: NonZeroUsize::MIN, access_log: false, ..Config::default() };
+        let status = Arc::new(ServerStatus::new(1, Arc::new(AtomicU64::new(0))));
+        let now = Instant::now();
+        let shard = Shard::new(0, Arc::new(config), status, application, now);
+        let mut turns = Turns { shard, host, traffic, connections: Vec::new(), now };
+        turns.shard.note_listener();
+        while registered.borrow().len() < connections {
+            turns.shard.turn(now, &mut turns.host);
+        }
+        turns.connections = registered.borrow().clone();
+        turns.run(1);
+        assert!(turns.traffic.written.get() > connections * 100, "each got its 101");
+        turns.traffic.input.set(Vec::leak(batch));
+        turns
+    }
+
+    /// Turns in which each connection is readable once.
+    pub(crate) fn run(&mut self, turns: usize) {
+        let before = self.traffic.reads.get();
+        for _ in 0..turns {
+            self.now += Duration::from_micros(100);
+            for &id in &self.connections {
+                self.shard.note_connection(id, true, true, false);
+            }
+            self.shard.turn(self.now, &mut self.host);
+            std::hint::black_box(self.shard.timeout(self.now));
+        }
+        // What the system would be asked for: one read and one write for each edge.
+        let edges = turns * self.connections.len();
+        assert_eq!(self.traffic.reads.get() - before, edges, "one read an edge");
+        assert_eq!(self.traffic.writes.get(), self.traffic.reads.get(), "one write a read");
+    }
+
+    /// Bytes of all answers so far.
+    pub(crate) fn written(&self) -> usize {
+        self.traffic.written.get()
+    }
+}
