@@ -182,7 +182,8 @@ pub struct Limits {
     pub frames_per_turn: usize,
     /// Requests answered to one connection in a turn; pipelining cannot hold a reactor.
     pub requests_per_turn: usize,
-    /// Bytes of replies that collect before they are written, in mid-visit if need be.
+    /// Bytes of replies that collect before they are written, in mid-visit if need be. Of HTTP
+    /// responses it is also the most in a turn: a page of metrics is a thousand messages' work.
     pub cork_bytes: usize,
     /// Bytes of backlog flushed to one connection in a turn, so that one fast reader of a long
     /// backlog does not hold the others.

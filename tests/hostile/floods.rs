@@ -7,11 +7,12 @@
 
 use std::time::Duration;
 
-use crate::client::{BINARY, CLOSE, PING, PONG, TEXT, close_payload, frame};
+use crate::client::{BINARY, CLOSE, PING, PONG, TEXT, close_payload, frame, get};
 use crate::yard::{BYSTANDERS, Stranger, Talks, Yard};
 
 with_both_applications! {
     every_flood_has_its_share_and_no_more,
+    pages_have_a_share_of_their_own,
     fragments_of_a_byte_cost_what_they_weigh,
     empty_fragments_hold_nothing_and_have_a_deadline,
     a_message_without_end_has_a_deadline,
@@ -76,6 +77,33 @@ fn every_flood_has_its_share_and_no_more<A: Talks>() {
         yard.turns(2);
         yard.only_bystanders_are_left();
     }
+}
+
+/// The page of metrics is the most that a few bytes can ask for.
+fn pages_have_a_share_of_their_own<A: Talks>() {
+    const FLOODERS: u64 = 4;
+    let mut yard = Yard::<A>::new();
+    let mut strangers: Vec<_> = (0..FLOODERS).map(|_| yard.connect()).collect();
+    yard.turns(2);
+    yard.begin_watch();
+    let page = yard.status.render(yard.now).len() as u64;
+    for _ in 0..100 {
+        for stranger in &mut strangers {
+            fill(stranger, get("/metrics").as_bytes(), SHARE as usize);
+            stranger.read();
+            stranger.heard.clear();
+        }
+        let before = yard.metrics().bytes_out.get();
+        yard.turn();
+        let sent = yard.metrics().bytes_out.get() - before;
+        // A cork of them, and the one that made it full, with its head and larger numbers.
+        let most = FLOODERS * (SHARE + page + 2000);
+        assert!(sent <= most + BYSTANDERS as u64 * 30, "{sent} bytes of pages in a turn");
+    }
+    yard.bystanders_went_on();
+    strangers.iter().for_each(Stranger::reset);
+    yard.turns(2);
+    yard.only_bystanders_are_left();
 }
 
 /// CVE-2026-48779: there, 0.87 MB of such fragments held 13.5 MB.
