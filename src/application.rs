@@ -106,7 +106,7 @@ pub struct Context<'a, A: Application> {
     pub(crate) cork: &'a mut Vec<u8>,
     pub(crate) wishes: &'a mut Wishes,
     pub(crate) connection: ConnectionId,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: &'a SocketAddr,
     pub(crate) is_resumed: bool,
 }
 
@@ -195,7 +195,7 @@ impl<A: Application> Context<'_, A> {
     /// The peer's address.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
-        self.peer
+        *self.peer
     }
 
     /// The connection's name, unique on its reactor: what the log calls it.

@@ -244,9 +244,11 @@ impl<S: Stream> Connection<S> {
         self.bytes_out += bytes.len() as u64;
         let mut sent = 0;
         if self.writable && self.backlog.is_empty() && !bytes.is_empty() {
-            sent = self.write(bytes)?;
+            sent = write_once(&mut self.stream, bytes, &mut self.writable)?;
         }
-        self.backlog.push(&bytes[sent..], now, pool);
+        if sent < bytes.len() {
+            self.backlog.push(&bytes[sent..], now, pool);
+        }
         Ok(())
     }
 
@@ -264,7 +266,6 @@ impl<S: Stream> Connection<S> {
         while self.writable && share > 0 && !self.backlog.is_empty() {
             let front = self.backlog.front();
             let offered = &front[..front.len().min(share)];
-            // `write` needs the whole connection, and the backlog is a part of it.
             let count = write_once(&mut self.stream, offered, &mut self.writable)?;
             share -= count;
             self.backlog.advance(count, now, pool);
@@ -272,13 +273,12 @@ impl<S: Stream> Connection<S> {
         Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        write_once(&mut self.stream, bytes, &mut self.writable)
-    }
-
     /// When the shard has to look at this connection, whatever happens.
     #[must_use]
     pub fn deadline(&self, config: &Config) -> Option<Instant> {
+        if self.backlog.is_empty() {
+            return self.endpoint.deadline(config);
+        }
         let stall = match self.endpoint {
             // Our last words have a time of their own, whether or not the peer moves.
             Endpoint::Closing(_) | Endpoint::Closed => None,

@@ -43,7 +43,9 @@ impl<S: Stream> Connections<S> {
     /// The connection called `id`, unless it has gone.
     #[inline]
     pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection<S>> {
-        self.slab.get_mut(id.index as usize).filter(|connection| connection.id == id)
+        let connection = self.slab.get_mut(id.index as usize)?;
+        // The slot is the index: what is left to compare is the tenant.
+        (connection.id.generation == id.generation).then_some(connection)
     }
 
     /// Takes it out.

@@ -141,7 +141,7 @@ impl ReactorMetrics {
 /// What all of a server's threads may see.
 #[derive(Debug)]
 pub struct ServerStatus {
-    reactors: Box<[ReactorMetrics]>,
+    reactors: Box<[Arc<ReactorMetrics>]>,
     websockets: AtomicUsize,
     door: Arc<Door>,
     draining_since: OnceLock<Instant>,
@@ -154,7 +154,7 @@ impl ServerStatus {
     #[must_use]
     pub fn new(reactors: usize, log_lines_dropped: Arc<AtomicU64>) -> Self {
         ServerStatus {
-            reactors: (0..reactors).map(|_| ReactorMetrics::default()).collect(),
+            reactors: (0..reactors).map(|_| Arc::default()).collect(),
             websockets: AtomicUsize::new(0),
             door: Arc::default(),
             draining_since: OnceLock::new(),
@@ -165,7 +165,7 @@ impl ServerStatus {
 
     /// The cells of one reactor.
     #[must_use]
-    pub fn reactor(&self, reactor: usize) -> &ReactorMetrics {
+    pub fn reactor(&self, reactor: usize) -> &Arc<ReactorMetrics> {
         &self.reactors[reactor]
     }
 

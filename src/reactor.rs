@@ -52,10 +52,12 @@ impl<A: Application> Reactor<A> {
             }
             let woken = Instant::now();
             metrics.asleep_ns.add(nanoseconds(now, woken));
+            let mut noted = 0;
             for event in &events {
                 self.note(event);
+                noted += 1;
             }
-            metrics.turn(events.iter().count() as u64);
+            metrics.turn(noted);
             self.shard.turn(woken, &mut self.kernel);
             let done = Instant::now();
             metrics.busy_ns.add(nanoseconds(woken, done));

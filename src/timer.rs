@@ -30,6 +30,10 @@ pub struct TimerWheel {
     /// The next tick to fire. All entries lie in `next..next + SLOTS`.
     next: Tick,
     slots: Box<[Vec<Slot>]>,
+    /// By slot, the latest time that is too early for its entries: one tick before they fire. So
+    /// whether an entry is early enough is a comparison, which every visit makes; to reckon the
+    /// time of a tick took 45 instructions each.
+    too_early: Box<[Instant]>,
     /// A bit for each slot that has entries, so that a long sleep is found in eight words.
     occupied: [u64; SLOTS / 64],
 }
@@ -39,7 +43,11 @@ impl TimerWheel {
     #[must_use]
     pub fn new(beginning: Instant) -> Self {
         let slots = (0..SLOTS).map(|_| Vec::new()).collect();
-        TimerWheel { beginning, next: 1, slots, occupied: [0; SLOTS / 64] }
+        // Slot 0 has tick 512; its first round has no tick 0.
+        let round = (1..=SLOTS as Tick).map(|tick| beginning + TICK * (tick - 1));
+        let mut too_early: Box<[Instant]> = round.collect();
+        too_early.rotate_right(1);
+        TimerWheel { beginning, next: 1, slots, too_early, occupied: [0; SLOTS / 64] }
     }
 
     /// Enters a hint to look at `tenant`'s slot at `deadline`, and returns the tick at which it fires: that of the deadline,
@@ -55,16 +63,14 @@ impl TimerWheel {
     /// The tick that an entry for `deadline` would get now.
     #[must_use]
     pub fn tick_of(&self, deadline: Instant) -> Tick {
-        let exact = deadline.saturating_duration_since(self.beginning).as_nanos();
-        let tick = exact.div_ceil(TICK.as_nanos()).min(Tick::MAX.into()) as Tick;
+        let tick = self.ticks(deadline + TICK - Duration::from_nanos(1));
         tick.clamp(self.next, self.next + SLOTS as Tick - 1)
     }
 
     /// Takes every entry whose tick has passed at `now`, with its tick: whoever has been
     /// scheduled anew since then recognises by it that the entry is stale.
     pub fn advance(&mut self, now: Instant, due: &mut impl Extend<(Slot, Tick)>) {
-        let passed = now.saturating_duration_since(self.beginning).as_nanos() / TICK.as_nanos();
-        let passed = passed.min((Tick::MAX - SLOTS as Tick).into()) as Tick;
+        let passed = self.ticks(now).min(Tick::MAX - SLOTS as Tick);
         while let Some(tick) = self.first_occupied().filter(|&tick| tick <= passed) {
             let slot = tick as usize % SLOTS;
             self.occupied[slot / 64] &= !(1 << (slot % 64));
@@ -72,9 +78,25 @@ impl TimerWheel {
             // leave its high-water mark in every slot it passes.
             let tenants = std::mem::take(&mut self.slots[slot]);
             due.extend(tenants.into_iter().map(|tenant| (tenant, tick)));
-            self.next = tick + 1;
+            self.go_to(tick + 1);
         }
-        self.next = self.next.max(passed + 1);
+        self.go_to(passed + 1);
+    }
+
+    /// Lets the ticks before `next` be over: their slots begin another round.
+    fn go_to(&mut self, next: Tick) {
+        for tick in self.next.max(next.saturating_sub(SLOTS as Tick))..next {
+            self.too_early[tick as usize % SLOTS] = self.at(tick + SLOTS as Tick - 1);
+        }
+        self.next = self.next.max(next);
+    }
+
+    /// Whether an entry at `tick` fires early enough for `deadline`: at most a tick after it, or
+    /// it has fired already.
+    #[inline]
+    #[must_use]
+    pub fn covers(&self, tick: Tick, deadline: Instant) -> bool {
+        tick < self.next || self.too_early[tick as usize % SLOTS] < deadline
     }
 
     /// Entries that are still to fire, stale ones included.
@@ -93,6 +115,18 @@ impl TimerWheel {
     #[must_use]
     pub fn holds(&self, tenant: Slot, tick: Tick) -> bool {
         self.is_to_come(tick) && self.slots[tick as usize % SLOTS].contains(&tenant)
+    }
+
+    /// Whole ticks from the beginning to `time`.
+    fn ticks(&self, time: Instant) -> Tick {
+        const PER_SECOND: u64 = 1_000_000_000 / TICK.as_nanos() as u64;
+        const {
+            assert!(PER_SECOND * TICK.as_nanos() as u64 == 1_000_000_000, "a tick divides a second")
+        };
+        let passed = time.saturating_duration_since(self.beginning);
+        let parts = passed.subsec_nanos() / TICK.subsec_nanos();
+        let ticks = passed.as_secs().saturating_mul(PER_SECOND).saturating_add(parts.into());
+        ticks.min(Tick::MAX.into()) as Tick
     }
 
     /// When a tick fires.

@@ -174,6 +174,7 @@ impl Endpoint {
 
     /// Our queue is empty. In [`Closing::Flushing`] that is the time to half-close, which `true`
     /// asks the caller to do.
+    #[inline]
     pub fn flushed(&mut self, now: Instant, limits: &Limits) -> bool {
         if !matches!(self, Endpoint::Closing(Closing::Flushing { .. })) {
             return false;
@@ -195,6 +196,7 @@ impl Endpoint {
 
     /// When [`Self::on_deadline`] wants to be called. A late call costs punctuality and nothing
     /// else; an early one is a no-op.
+    #[inline]
     #[must_use]
     pub fn deadline(&self, config: &Config) -> Option<Instant> {
         match self {

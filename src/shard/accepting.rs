@@ -108,11 +108,11 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     /// A connection has been accepted; whether it may stay is for the door to say.
     fn let_in(&mut self, stream: H::Stream, peer: SocketAddr, now: Instant, host: &mut H) {
-        self.metrics().accepts.add(1);
+        self.metrics.accepts.add(1);
         let (place, refusal) = match self.status.door().enter(peer.ip(), &self.config) {
             Admission::Welcome(place) => (place, None),
             Admission::Refused(place, rejection) => (Some(place), Some(rejection)),
-            Admission::Dropped(rejection) => return self.metrics().rejected(rejection),
+            Admission::Dropped(rejection) => return self.metrics.rejected(rejection),
         };
         let deadline = now + self.config.timeout_handshake;
         let (received, unsent) = (Vec::new(), Vec::new());
@@ -144,7 +144,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             self.listening = Listening::Closed;
             return;
         }
-        let pauses = &self.metrics().accept_pauses;
+        let pauses = &self.metrics.accept_pauses;
         // One line at the first pause and at every 600th (a minute's worth): a server short of
         // descriptors must not also fill the disk.
         if pauses.get().is_multiple_of(600) {
@@ -209,7 +209,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                     return;
                 }
                 Some(Mail::HandOver(parcel)) => {
-                    self.metrics().hand_overs_in.add(1);
+                    self.metrics.hand_overs_in.add(1);
                     let _ = self.adopt(parcel, now, host);
                 }
                 Some(Mail::Broadcast(frame)) => {

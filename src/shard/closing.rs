@@ -65,7 +65,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.call_on_close(id, &attachment, reason);
         self.sessions.detach(attachment.slot, id, now);
         self.status.release();
-        let metrics = self.metrics();
+        let metrics = &self.metrics;
         metrics.closed(reason);
         // One writer: this thread counted it in.
         metrics.websockets.set(metrics.websockets.get().saturating_sub(1));
@@ -84,7 +84,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             cork: &mut nowhere,
             wishes,
             connection: id,
-            peer: connection.peer,
+            peer: &connection.peer,
             is_resumed: attachment.is_resumed,
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| application.on_close(&mut cx, reason)));
@@ -110,7 +110,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if let Some(story) = &mut self.story {
             story.said_aside(id, self.aside.len(), connection.backlog.len());
         }
-        self.status.reactor(self.reactor).bytes_out.add(self.aside.len() as u64);
+        self.metrics.bytes_out.add(self.aside.len() as u64);
         self.aside.clear();
         match sent {
             Ok(()) => self.settle(id, false, now),
@@ -205,7 +205,7 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     /// A callback panicked; the panic hook has said where.
     pub(super) fn note_panic(&mut self, id: ConnectionId) {
-        self.metrics().panics.add(1);
+        self.metrics.panics.add(1);
         self.wishes.close = None;
         log::error!(
             connection:% = id, reactor = self.reactor;

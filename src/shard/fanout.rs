@@ -28,7 +28,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let outcome = catch_unwind(AssertUnwindSafe(|| application.on_tick(&mut cx, now)));
         self.tell(Story::ticked);
         if outcome.is_err() {
-            self.metrics().panics.add(1);
+            self.metrics.panics.add(1);
             log::error!(reactor = self.reactor; "the application panicked in on_tick");
         }
         self.broadcasts.extend(self.wishes.to_reactor.drain(..));
@@ -79,7 +79,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 continue;
             }
             let sent = connection.send(&frame, now, &mut self.pool);
-            self.status.reactor(self.reactor).bytes_out.add(frame.len() as u64);
+            self.metrics.bytes_out.add(frame.len() as u64);
             match sent {
                 Ok(()) => self.settle(id, false, now),
                 Err(_) => self.lose(id, now),

@@ -61,7 +61,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             attached += usize::from(is_open);
         }
         assert_eq!(self.sessions.attached(), attached, "a connection for each attached session");
-        assert_eq!(self.metrics().websockets.get(), attached as u64);
+        assert_eq!(self.metrics.websockets.get(), attached as u64);
         assert!(self.cork.is_empty() && self.aside.is_empty(), "what was said was sent");
         assert!(
             self.wishes.close.is_none() && self.wishes.to_all.is_empty(),

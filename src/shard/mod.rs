@@ -34,7 +34,7 @@ use crate::protocol::endpoint::Endpoint;
 use crate::protocol::message::Scratch;
 use crate::ready::ReadyQueue;
 use crate::session::{IdSource, SessionTable};
-use crate::timer::{self, Slot, Tick, TimerWheel};
+use crate::timer::{Slot, Tick, TimerWheel};
 use crate::token::ConnectionId;
 
 use accepting::Listening;
@@ -54,6 +54,8 @@ pub struct Shard<A: Application, H: Host> {
     reactor: usize,
     config: Arc<Config>,
     status: Arc<ServerStatus>,
+    /// Our own cells of it.
+    metrics: Arc<ReactorMetrics>,
     application: A,
     connections: Connections<H::Stream>,
     sessions: SessionTable<A::Session>,
@@ -130,6 +132,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             due: VecDeque::new(),
             connections: Connections::default(),
             config,
+            metrics: status.reactor(reactor).clone(),
             status,
             application,
         }
@@ -221,10 +224,6 @@ impl<A: Application, H: Host> Shard<A, H> {
         !self.outbox.is_empty() || self.broadcasts.len() >= self.config.limits.broadcasts_queued
     }
 
-    fn metrics(&self) -> &ReactorMetrics {
-        self.status.reactor(self.reactor)
-    }
-
     fn fire_timers(&mut self, now: Instant) {
         if self.next_tick.is_some_and(|at| at <= now) {
             self.tick(now);
@@ -255,11 +254,11 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// its own share was used up.
     fn settle(&mut self, id: ConnectionId, more: bool, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let limits = &self.config.limits;
         if connection.rest == Rest::Ended {
             return;
         }
-        if connection.backlog.is_empty() && connection.endpoint.flushed(now, limits) {
+        let queued = connection.backlog.len();
+        if queued == 0 && connection.endpoint.flushed(now, &self.config.limits) {
             let peer_is_done = connection.inbound() == Inbound::Ended;
             if peer_is_done || connection.stream_mut().half_close().is_err() {
                 connection.endpoint = Endpoint::Closed;
@@ -272,12 +271,11 @@ impl<A: Application, H: Host> Shard<A, H> {
             return;
         }
         let has_readable = matches!(connection.inbound(), Inbound::Readable | Inbound::Final);
-        let can_flush = connection.is_writable() && !connection.backlog.is_empty();
-        let mark = match connection.rest {
-            Rest::Throttled => self.config.max_send_buffer / 2,
-            _ => self.config.max_send_buffer,
+        let can_flush = queued > 0 && connection.is_writable();
+        let is_throttled = queued > 0 && {
+            let mark = self.config.max_send_buffer;
+            queued > if connection.rest == Rest::Throttled { mark / 2 } else { mark }
         };
-        let is_throttled = connection.backlog.len() > mark;
         let rest = if can_flush || (!is_throttled && (more || has_readable)) {
             self.ready.push(id);
             Rest::Spent
@@ -292,12 +290,10 @@ impl<A: Application, H: Host> Shard<A, H> {
             connection.endpoint.listened_again(now, &self.config);
         }
         connection.rest = rest;
-        if let Some(deadline) = connection.deadline(&self.config) {
-            // An entry that fires up to a tick after the deadline is the deadline's own.
-            let covers = |tick| self.wheel.at(tick) < deadline + timer::TICK;
-            if !connection.alarm.is_some_and(covers) {
-                connection.alarm = Some(self.wheel.schedule(id.index, deadline));
-            }
+        if let Some(deadline) = connection.deadline(&self.config)
+            && !connection.alarm.is_some_and(|tick| self.wheel.covers(tick, deadline))
+        {
+            connection.alarm = Some(self.wheel.schedule(id.index, deadline));
         }
     }
 
@@ -321,7 +317,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     fn publish(&self) {
-        let metrics = self.metrics();
+        let metrics = &self.metrics;
         metrics.connections.set(self.connections.len() as u64);
         metrics.sessions_live.set(self.sessions.attached() as u64);
         metrics.sessions_detached.set(self.sessions.detached() as u64);

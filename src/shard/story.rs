@@ -159,7 +159,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if !self.outbox.is_empty() {
             story.note(format_args!("{} mails wait for a full box", self.outbox.len()));
         }
-        for line in story.lines(self.metrics().turns.get(), slept, busy) {
+        for line in story.lines(self.metrics.turns.get(), slept, busy) {
             log::trace!(target: TARGET, reactor = self.reactor; "{line}");
         }
     }

@@ -37,7 +37,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             log::warn!(reactor = self.reactor; "cannot hand a connection over: {error}");
             return;
         }
-        self.metrics().hand_overs_out.add(1);
+        self.metrics.hand_overs_out.add(1);
         self.tell(|story| story.handed_over(id, owner, received.len()));
         let peer = connection.peer;
         let deadline = connection
@@ -69,7 +69,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             if self.connections.get_mut(id).is_some_and(|connection| connection.has_ended()) {
                 return self.reject(id, Rejection::Superseded, true, now);
             }
-            self.metrics().takeovers.add(1);
+            self.metrics.takeovers.add(1);
             self.tell(|story| story.taken_over(id, older));
             let leaving = Leaving::Ours(CloseCode::Library(4001), "session taken over".into());
             self.leave_aside(older, leaving, now);
@@ -142,11 +142,11 @@ impl<A: Application, H: Host> Shard<A, H> {
             cork,
             wishes,
             connection: id,
-            peer: connection.peer,
+            peer: &connection.peer,
             is_resumed: resumed,
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| application.on_open(&mut cx)));
-        let metrics = self.metrics();
+        let metrics = &self.metrics;
         metrics.websockets.add(1);
         metrics.resumes.add(u64::from(resumed));
         self.websockets += 1;

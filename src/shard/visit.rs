@@ -63,6 +63,7 @@ enum Answered {
 impl<A: Application, H: Host> Shard<A, H> {
     /// Gives a ready connection its share.
     pub(super) fn visit(&mut self, id: ConnectionId, now: Instant, host: &mut H) {
+        let is_congested = self.is_congested();
         // An id in the ready queue may have outlived its connection.
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.rest == Rest::Ended {
@@ -81,17 +82,15 @@ impl<A: Application, H: Host> Shard<A, H> {
                 return self.settle(id, false, now);
             }
         }
-        if self.is_congested() {
+        if is_congested {
             return self.settle(id, true, now);
         }
-        let Some(connection) = self.connections.get_mut(id) else { return };
         // Taken out for the length of the visit, so that input and shard can be borrowed apart.
         let mut buffer = std::mem::take(&mut self.receive_buffer);
         let before = connection.bytes_in;
         match connection.fill(&mut buffer) {
             Ok(filled) => {
-                let read = connection.bytes_in - before;
-                self.metrics().bytes_in.add(read);
+                self.metrics.bytes_in.add(connection.bytes_in - before);
                 self.take_input(id, &mut buffer[..filled], now, host);
             }
             Err(_) => self.lose(id, now),
@@ -158,7 +157,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         let Some(connection) = self.connections.get_mut(id) else { return false };
         // Counted first: whoever has an answer finds it in the metrics.
-        self.status.reactor(self.reactor).bytes_out.add(self.cork.len() as u64);
+        self.metrics.bytes_out.add(self.cork.len() as u64);
         let sent = connection.send(&self.cork, now, &mut self.pool);
         self.cork.clear();
         if sent.is_err() {
@@ -196,7 +195,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             cork,
             wishes,
             connection: id,
-            peer: connection.peer,
+            peer: &connection.peer,
             is_resumed: attachment.is_resumed,
         };
         let begin = *at;
@@ -239,7 +238,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         }));
         attachment.messages += messages;
         attachment.bytes_in += (*at - begin) as u64;
-        self.metrics().messages.add(messages);
+        self.metrics.messages.add(messages);
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -379,7 +378,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         with_body: bool,
         now: Instant,
     ) {
-        self.metrics().rejected(rejection);
+        self.metrics.rejected(rejection);
         self.tell(|story| story.refused(id, rejection));
         http::refuse(rejection, with_body, &mut self.cork);
         if let Some(connection) = self.connections.get_mut(id) {
