@@ -6,6 +6,8 @@
 //!
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
+//!
+//! Next: [`crate::protocol`], where bytes get a meaning.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -6,6 +6,8 @@
 //! Decides nothing about protocol or sessions; the shard does.
 //!
 //! Invariant: a connection never rests without a waker (the table at [`Rest`]).
+//!
+//! Next: [`crate::connections`], where all of them live.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};

@@ -4,6 +4,8 @@
 //! Called by the shard.
 //!
 //! Invariant: an id finds the connection it was made for, or nothing.
+//!
+//! Next: [`crate::mailbox`]: how other threads get a word in.
 
 use std::num::NonZeroU32;
 

@@ -1,6 +1,8 @@
 //! The default application: each message is answered with its session's running count.
 //!
 //! Byte for byte what the Django service sends. It uses nothing that an embedder could not.
+//!
+//! Next: [`crate::echo`], a shorter one.
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -4,6 +4,8 @@
 //! The reactor implements it over the kernel; the simulation over a script. So a shard has no
 //! poll, no listener, no channel and no random generator of its own, and a seed decides all that
 //! happens to it.
+//!
+//! Next: [`crate::shard`], where all of this comes together.
 
 use std::io;
 use std::net::SocketAddr;

@@ -4,6 +4,8 @@
 //! kept. Called by the shard with a parsed request, or with the reason why there is none.
 //!
 //! Invariant: no text of a request ever stands in a response (CVE-2020-7695, CVE-2018-1000164).
+//!
+//! Next: [`crate::host`]: what is left to be asked of the world.
 
 use std::time::{Instant, SystemTime};
 

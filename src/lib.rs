@@ -25,28 +25,93 @@
 //! # Ok::<(), revolve::ServeError>(())
 //! ```
 //!
-//! # The map
+//! # A turn
 //!
-//! In reading order; a module uses only those above it, and a test sees to that.
+//! Everything that a server does, it does in a turn of one of its reactors:
+//!
+//! ```text
+//!        poll.poll(events, timeout)      asleep, until an edge, mail, or the clock
+//!                    │
+//!        for event in events: note it    readiness is written down, not acted on:
+//!                    │                   the order of events decides nothing
+//!        shard.turn(now)                 busy, and every step has a bound
+//!          1  fire_timers                pings, deadlines, the application's tick
+//!          2  take_mail                  hand-overs, broadcasts, the shutdown
+//!          3  accept                     a share of the accept queue
+//!          4  visit each that is ready   once, whatever the number of its reasons:
+//!          │    flush                      what it has not taken yet
+//!          │    read                       once, into the one receive buffer
+//!          │    take                       frame → message → application → cork
+//!          │    write                      the cork, once
+//!          │    rest                       why it stops, and so what wakes it
+//!          5  fan_out                    a slice of the broadcast under way
+//!          6  drain                      if the server is going away
+//!          7  send_mail                  what found a full box before
+//!          8  reap                       let go of who has ended
+//!                    │
+//!                    └── again; without sleeping, if anybody had to stop at its share
+//! ```
+//!
+//! mio's contract is behind all of it. [Draining readiness]: an edge is told once, so whoever stops
+//! before `WouldBlock` must remember that there is more. [Spurious events]: one may be told for
+//! nothing, so every visit must bear to find nothing. Of the first we have made a type,
+//! [`connection::Rest`], and a sentence: **a connection never rests without a waker**. Of the
+//! second, a habit: a visit looks, whatever it was told.
+//!
+//! To watch turns happen, start the program with `--log-level trace`: each tells its story.
+//!
+//! # The tour
+//!
+//! Who has not written an event loop before climbs the ladder first: `examples/01_blocking_echo.rs`
+//! to `05_frames_in_place.rs`, each of which ends with what is still wrong with it, and where in
+//! here that is put right. Then this, in order; every module ends its first page with the way to
+//! the next. A module uses only those above it, and a test sees to that.
+//!
+//! Before the first byte, all bounds in one place:
 //!
 //! | module | what it is |
 //! |---|---|
 //! | [`config`] | every setting and bound, each with its reason |
+//!
+//! From bytes to messages, without a socket in sight:
+//!
+//! | module | what it is |
+//! |---|---|
 //! | [`protocol`] | sans-IO: request heads, the handshake, frames, messages, the endpoint's states |
+//!
+//! What connections are called, what waits for them, what outlives them, and who uses that:
+//!
+//! | module | what it is |
+//! |---|---|
 //! | [`token`] | the name of a connection: slot and generation |
 //! | [`out_buffer`] | bytes that wait for one socket |
 //! | [`session`] | ids, who owns them, and one reactor's table of them |
 //! | [`application`] | what runs on a reactor, and the context through which it answers |
 //! | [`counter`], [`echo`] | the two applications that the daemon has |
+//!
+//! Why a connection stops, and what wakes it. If you read one of these, read [`connection`]:
+//!
+//! | module | what it is |
+//! |---|---|
 //! | [`timer`] | a coarse, lazy timer wheel |
 //! | [`ready`] | who has something to do this turn |
 //! | [`door`] | how many sockets are inside, in all and from each address |
 //! | [`connection`] | a stream, an endpoint, their readiness; why a connection stopped: `Rest` |
 //! | [`connections`] | the slab; no way to reach a slot's former tenant |
+//!
+//! How a reactor that shares nothing deals with the rest of the world:
+//!
+//! | module | what it is |
+//! |---|---|
 //! | [`mailbox`] | the only way into a reactor from outside |
 //! | [`metrics`] | what is counted, and the page that shows it |
 //! | [`http`] | health, readiness, metrics, refusals |
 //! | [`host`] | what a shard asks of its surroundings |
+//!
+//! The turn, and the loop around it:
+//!
+//! | module | what it is |
+//! |---|---|
 //! | [`shard`] | all that one thread owns, and its turn |
 //! | [`memory`] | the most memory that all this can take, term by term |
 //! | [`listener`] | sockets that share a port |
@@ -60,7 +125,8 @@
 //!
 //! - **reactor**: a thread, its poll and its shard. **shard**: all that it owns, without the poll.
 //! - **turn**: sleep, note what is ready, act on it a share each, let go of what ended.
-//! - **readiness**, **edge**, **token**, **interest**, **drain**: as mio uses them.
+//! - **readiness**, **edge**, **token**, **interest**, **drain**, **spurious**: as mio uses them.
+//! - **visit**: one connection's share of a turn. **rest**: what it does between two.
 //! - **cork**: where the replies of one readable event collect, to leave in one write.
 //! - **backlog**: what the socket did not take; above the **high-water mark** we stop reading from
 //!   that peer (**backpressure**) until it falls below the **low-water mark**.
@@ -69,6 +135,12 @@
 //! - **mailbox**, **waker**: how another thread's words get into a turn.
 //! - **half-close**, **linger**: ending our half of a stream, and reading on for a moment.
 //! - **deadline**: when to look again whatever happens. **timer wheel**: the hints about when.
+//! - **story**: what a turn tells of itself at trace level.
+//!
+//! [Draining readiness]: https://docs.rs/mio/1/mio/struct.Poll.html#draining-readiness
+//! [Spurious events]: https://docs.rs/mio/1/mio/struct.Poll.html#spurious-events
+//!
+//! Next: [`crate::config`], where the tour begins.
 
 pub mod application;
 pub mod config;

@@ -2,6 +2,8 @@
 //! (SO_REUSEPORT).
 //!
 //! Accepting, and when to pause, is the shard's business. Called once, by `server.rs`.
+//!
+//! Next: [`crate::reactor`], the loop.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};

@@ -5,6 +5,8 @@
 //! further mail needs none.
 //!
 //! Invariant: if there is mail and the receiver sleeps, a wake is on its way.
+//!
+//! Next: [`crate::metrics`]: how they learn something without asking.
 
 use std::io;
 use std::net::SocketAddr;

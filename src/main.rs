@@ -5,6 +5,8 @@
 //! Invariant: every way out goes through an exit code that means something: 0 served and drained
 //! (or printed what was asked for), 1 the environment or a dead reactor, 2 usage, 128 + n signal n
 //! when it came a second time.
+//!
+//! Next: `arguments.rs`: what can be asked of it.
 
 mod arguments;
 mod logger;

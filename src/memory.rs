@@ -6,6 +6,8 @@
 //! test fills everything to its limit and compares.
 //!
 //! Invariant: a term is an upper bound of what its limits allow, never an estimate of what is usual.
+//!
+//! Next: [`crate::listener`]: the sockets themselves, at last.
 
 use std::fmt;
 use std::fs;

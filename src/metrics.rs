@@ -7,6 +7,8 @@
 //! message), the door, and how far the server has drained.
 //!
 //! Invariant: label values come from closed sets, so no peer can grow the page.
+//!
+//! Next: [`crate::http`], which serves that page.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -6,6 +6,8 @@
 //! leaves, and owns little more than it holds. Writes nothing itself; the connection does.
 //!
 //! Invariant: storage is held exactly while bytes are queued, and is at most [`SLACK`] more.
+//!
+//! Next: [`crate::session`]: what is left of a connection when it is gone.
 
 use std::collections::VecDeque;
 use std::time::Instant;

@@ -2,6 +2,8 @@
 //!
 //! [`Reactor::run`] is the loop; [`Kernel`] is the shard's host made of real sockets. What happens
 //! in a turn is `shard/`'s.
+//!
+//! Next: [`crate::server`], which starts one of these a core.
 
 use std::io;
 use std::net::SocketAddr;

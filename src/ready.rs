@@ -5,6 +5,8 @@
 //! cannot starve the rest. Knows nothing of why.
 //!
 //! Invariant: `marks[index]` is the generation queued for that slot, or 0 for none.
+//!
+//! Next: [`crate::door`]: who gets in at all.
 
 use crate::token::ConnectionId;
 

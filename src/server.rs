@@ -2,6 +2,8 @@
 //!
 //! Nothing here is global, so a process can hold several. Called by the daemon and by whoever
 //! embeds revolve.
+//!
+//! Next: `main.rs`, the program around it.
 
 use std::fmt;
 use std::io;

@@ -6,6 +6,8 @@
 //!
 //! Invariant: a session is attached to one connection at most, and only that one can reach it; a
 //! detached one stands in the list of detached sessions in the order of leaving, exactly once.
+//!
+//! Next: [`crate::application`], whose state that is.
 
 use std::collections::hash_map::RandomState;
 use std::fmt;

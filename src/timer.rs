@@ -8,6 +8,8 @@
 //! itself: it returns who to look at. Called by the shard.
 //!
 //! Invariant: an entry fires at the first `advance` at or after its tick, never before.
+//!
+//! Next: [`crate::ready`]: whom to look at, because something did.
 
 use std::time::{Duration, Instant};
 

@@ -5,6 +5,8 @@
 //! reused; generations are not (CVE-2020-35681 was one request's scope read by another).
 //!
 //! Invariant: two connections of one reactor never have equal ids.
+//!
+//! Next: [`crate::out_buffer`]: what waits until such a one can take it.
 
 use std::fmt;
 use std::num::NonZeroU32;

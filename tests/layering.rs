@@ -1,6 +1,7 @@
 //! The house rules that a compiler does not know, read off the sources: the map of modules in
-//! `src/lib.rs` is complete and every arrow in it points upward; each file says what it is, is
-//! short enough to be read at a sitting, and names things by what they are; nothing is `unsafe`.
+//! `src/lib.rs` is complete and every arrow in it points upward; each file says what it is, leads to
+//! the next, is short enough to be read at a sitting, and names things by what they are; nothing is
+//! `unsafe`.
 //!
 //! It reads text, not Rust: comments and literals are blanked first, and what is left is simple
 //! enough. It knows no types and expands no macros. `cargo test` runs it; a rule that is broken is
@@ -377,6 +378,52 @@ fn arrows_point_upward_in_the_protocol() {
                 complaints
                     .push(format!("src/{}:{line} uses {used}, introduced later", source.name));
             }
+        }
+    }
+    no_complaints(complaints);
+}
+
+/// The tour leads through every file: the map's modules in its order, each folder's parts in the
+/// order in which its first page introduces them, and the daemon behind them.
+#[test]
+fn each_file_leads_to_the_next() {
+    let sources = sources();
+    let map = map(&lib().text);
+    let modules = map.iter().map(String::as_str).chain(DAEMON);
+    let mut tour = vec!["lib.rs"];
+    for module in modules {
+        let name = |source: &&Source| source.module().join("/");
+        let page = sources.iter().find(|source| name(source) == module);
+        let page = page.unwrap_or_else(|| panic!("there is no src/{module}"));
+        tour.push(&page.name);
+        let parts = sources.iter().filter(|source| source.name.starts_with(&format!("{module}/")));
+        let mut parts: Vec<_> = parts.filter(|part| part.name != page.name).collect();
+        parts.sort_by_key(|part| {
+            let part = part.module()[1];
+            let introduced = page.text.find(&format!("`{part}`"));
+            introduced.unwrap_or_else(|| panic!("src/{} does not introduce {part}", page.name))
+        });
+        tour.extend(parts.iter().map(|part| part.name.as_str()));
+    }
+    assert_eq!(tour.len(), sources.len(), "some file is not on the tour: {tour:#?}");
+    let mut complaints = Vec::new();
+    for (here, there) in tour.iter().zip(&tour[1..]) {
+        let source = sources.iter().find(|source| source.name == **here);
+        let text = source.map_or("", |source| &source.text);
+        let head: Vec<&str> = text.lines().take_while(|line| line.starts_with("//!")).collect();
+        let last_paragraph = head.rsplit(|line| *line == "//!").next().unwrap_or_default();
+        let next = last_paragraph.join(" ").replace("//! ", "");
+        let next = next.strip_prefix("Next: ");
+        let module = there.trim_end_matches(".rs").trim_end_matches("/mod");
+        // A page of the documentation, or a file: a part of a folder that is private has no page,
+        // and to rustdoc the daemon is another crate.
+        let is_named = next.is_some_and(|next| {
+            next.contains(&format!("[`crate::{}`]", module.replace('/', "::")))
+                || next.contains(&format!("`{there}`"))
+                || next.contains(&format!("`{}`", module.rsplit('/').next().unwrap_or(module)))
+        });
+        if !is_named {
+            complaints.push(format!("src/{here}: its head does not end with Next: … {module}"));
         }
     }
     no_complaints(complaints);

@@ -6,6 +6,8 @@
 //!
 //! Invariant: the state only ever moves to the right, except that a request answered on a
 //! kept-alive connection makes room for the next.
+//!
+//! Next: [`crate::token`]: so much for one connection. This is the name of one among many.
 
 use std::time::Instant;
 

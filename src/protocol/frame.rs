@@ -6,6 +6,8 @@
 //! way in. On the way out the application's context and the endpoint encode here.
 //!
 //! Invariant: a [`FrameHead`] that exists has passed every check that the header alone allows.
+//!
+//! Next: [`crate::protocol::message`], which puts frames together.
 
 use std::fmt;
 use std::io::Cursor;

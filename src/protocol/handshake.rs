@@ -3,6 +3,8 @@
 //!
 //! Knows nothing of sessions or routes: what else the response says (our session headers) is the
 //! caller's. Called by the shard when a request for the WebSocket path is complete.
+//!
+//! Next: [`crate::protocol::frame`]: what is spoken behind the 101.
 
 use sha1_smol::Sha1;
 

@@ -7,6 +7,8 @@
 //!
 //! Invariant: a head is parsed once, when it is complete, and every byte of it was checked once
 //! (CVE-2023-43669 was a head parsed anew for each packet).
+//!
+//! Next: [`crate::protocol::handshake`], which judges what was parsed here.
 
 use std::mem::MaybeUninit;
 

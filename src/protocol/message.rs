@@ -7,6 +7,8 @@
 //!
 //! Invariant: what has been taken from the input is never looked at again, and what is left is
 //! less than one frame header or one control frame.
+//!
+//! Next: [`crate::protocol::endpoint`], the states around it.
 
 use std::time::Instant;
 

@@ -5,6 +5,8 @@
 //! [`head`] and [`handshake`] turn a request into an open connection, [`frame`] and [`message`]
 //! turn bytes into messages, [`endpoint`] is the state machine around both and the only face that
 //! the rest of the crate drives.
+//!
+//! Next: [`crate::protocol::head`], the first thing that a peer says.
 
 pub mod endpoint;
 pub mod frame;

@@ -1,4 +1,6 @@
 //! Where connections come from: the listener, and other reactors' mail.
+//!
+//! Next: [`crate::shard::visit`]: its first visit.
 
 use std::io;
 use std::net::SocketAddr;

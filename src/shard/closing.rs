@@ -2,6 +2,8 @@
 //!
 //! [`Shard::leave_open`] is the one door out of Open. Whoever goes through it has its `on_close`,
 //! lets go of its session and its place, and is counted and logged, exactly once.
+//!
+//! Next: [`crate::shard::fanout`]: one message for everybody.
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};

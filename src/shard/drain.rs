@@ -1,4 +1,6 @@
 //! Going away: no new connections, a Close for everyone, time for the answers, and an end.
+//!
+//! Next: [`crate::shard::invariants`]: what holds, whatever happened.
 
 use std::time::{Duration, Instant};
 

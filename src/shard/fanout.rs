@@ -2,6 +2,8 @@
 //!
 //! Frames are taken one after the other, so each connection gets them in the order in which this
 //! reactor did.
+//!
+//! Next: [`crate::shard::drain`]: the last message for everybody.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;

@@ -4,6 +4,8 @@
 //! headers are not touched. Changes nothing. Called by `story`, while somebody listens.
 //!
 //! Invariant: what it says is made of kinds and sizes; no payload gets into a text.
+//!
+//! Next: [`crate::shard::story`], which tells what was seen.
 
 use std::fmt::{self, Write as _};
 use std::io::Cursor;
@@ -23,6 +25,7 @@ pub(super) struct Glimpse {
     rest: Rest,
     inbound: Inbound,
     is_writable: bool,
+    is_closing: bool,
     pub(super) is_lingering: bool,
     backlog: usize,
     tail: usize,
@@ -49,6 +52,7 @@ impl Glimpse {
             rest: connection.rest,
             inbound: connection.inbound(),
             is_writable: connection.is_writable(),
+            is_closing: matches!(connection.endpoint, Endpoint::Closing(_)),
             is_lingering: matches!(
                 connection.endpoint,
                 Endpoint::Closing(Closing::Lingering { .. })
@@ -136,6 +140,10 @@ impl Glimpse {
             // What stands before the first frame is the request.
             (None, Some(after)) => {
                 consumed.get(consumed.len().checked_sub(after.taken as usize)?..)?
+            }
+            // Between our Close and the peer's, or past both.
+            (None, None) if before.is_closing && !consumed.is_empty() => {
+                return Some("thrown away".to_owned());
             }
             (None, None) => return None,
         };
@@ -296,6 +304,7 @@ mod tests {
             rest,
             inbound: Inbound::Drained,
             is_writable: true,
+            is_closing: false,
             is_lingering: false,
             backlog: 0,
             tail: 0,

@@ -1,4 +1,6 @@
 //! What must hold between turns, in one place.
+//!
+//! Next: [`crate::shard::glimpse`]: how a turn is watched without being touched.
 
 use super::Shard;
 use crate::application::Application;

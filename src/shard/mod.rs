@@ -3,10 +3,12 @@
 //! There is no poll in here and no clock: `reactor.rs` notes what is ready and calls
 //! [`Shard::turn`] with the time, and so does the simulation. The parts, in the order of a
 //! connection's life: `accepting` (and mail), `visit` (one connection's share of a turn),
-//! `upgrade`, `closing`, `fanout` (broadcasts), `drain`, and `invariants`, which says in one place
-//! what must hold between turns.
+//! `upgrade`, `closing`, `fanout` (broadcasts), `drain`; then `invariants`, which says in one place
+//! what must hold between turns, and `glimpse` and `story`, which tell a turn to whoever listens.
 //!
 //! Invariant: between two turns every connection rests, and its [`Rest`] tells what wakes it.
+//!
+//! Next: its parts, from `accepting` on.
 
 mod accepting;
 mod closing;

@@ -9,6 +9,8 @@
 //!
 //! Invariant: a story is made of kinds, sizes and words of our own, never of what a peer wrote, and
 //! has at most [`BEATS_MAX`] beats, whatever the turn did.
+//!
+//! Next: [`crate::memory`]: what all of this can cost at most.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -1,4 +1,6 @@
 //! How a request becomes a session's connection: here, or on the reactor that owns the session.
+//!
+//! Next: [`crate::shard::closing`]: how that ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;

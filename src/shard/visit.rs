@@ -2,6 +2,8 @@
 //!
 //! The path of a message is [`Shard::visit`] → [`Shard::converse`] → the application → the cork →
 //! one write. Everything that is not that path leaves these functions early, as a [`Step`].
+//!
+//! Next: [`crate::shard::upgrade`], for a request that wants to become a WebSocket.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;

@@ -51,7 +51,9 @@ fn every_seed_ends_well() {
         match catch_unwind(AssertUnwindSafe(|| world::run(seed))) {
             Ok(seen) => totals.add(&seen),
             Err(panic) => {
-                eprintln!("\nseed {seed} failed: REVOLVE_SEED={seed} cargo test --test simulation");
+                eprintln!(
+                    "\nseed {seed} failed: REVOLVE_SEED={seed} cargo test --test simulation every_seed"
+                );
                 std::panic::resume_unwind(panic);
             }
         }
@@ -73,7 +75,7 @@ const WORDS: &str = "\
     fragment frame from full go goes goodbye half handed in is its kept last left let lost \
     mail mails more new next no not nothing of on one our over pauses peer ping pong queued \
     reactor read readable ready refused request resumed say session sessions shrinks slept \
-    slots socket spent spurious stream takes text the throttled to told turn until upgrade \
+    slots socket spent spurious stream takes text the throttled thrown to told turn until upgrade \
     us wait who with writable write written B Bad Conflict Found Not Request Required \
     Service Timeout Unavailable Upgrade ms s";
 
