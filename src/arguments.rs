@@ -5,6 +5,8 @@
 //!
 //! Invariant: [`OPTIONS`] is the only list of options. Parsing, the environment, `--help` and the
 //! errors are all drawn from it; defaults come from [`Settings::default`].
+//!
+//! Next: `logger.rs`, the last one: where all those lines go.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Write as _};
