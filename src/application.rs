@@ -78,6 +78,17 @@ pub enum Side {
     Server,
 }
 
+impl Side {
+    /// What metrics and the log call it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Side::Client => "client",
+            Side::Server => "server",
+        }
+    }
+}
+
 /// How a WebSocket ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CloseReason {

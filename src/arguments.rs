@@ -1,23 +1,26 @@
 //! The command line and the `REVOLVE_…` environment, read into plain values.
 //!
 //! It reads nothing itself and prints nothing: what it is given comes in as iterators, what it has
-//! to say goes out as values. `main.rs` calls [`parse`], once.
+//! to say goes out as values, in the words of `usage`. `main.rs` calls [`parse`], once.
 //!
 //! Invariant: [`OPTIONS`] is the only list of options. Parsing, the environment, `--help` and the
 //! errors are all drawn from it; defaults come from [`Settings::default`].
 //!
-//! Next: `logger.rs`, the last one: where all those lines go.
+//! Next: `usage`: what is said about all that.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
-use revolve::config::{AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, SessionIds};
+use revolve::config::{AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SessionIds};
 
 use crate::logger::Format;
+
+mod usage;
+
+use usage::{UsageError, bad_value, help, unknown_option, unknown_variable};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -62,6 +65,7 @@ pub(crate) enum App {
 const APPS: [(&str, App); 2] = [("counter", App::Counter), ("echo", App::Echo)];
 const SESSION_IDS: [(&str, SessionIds); 2] =
     [("any", SessionIds::Any), ("issued", SessionIds::Issued)];
+const PAGE_FOR: [(&str, PageFor); 2] = [("loopback", PageFor::Loopback), ("any", PageFor::Any)];
 const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::Json)];
 /// Uvicorn's names. `log` has no level above error, so `critical` is a second name for it.
 const LEVELS: [(&str, LevelFilter); 6] = [
@@ -257,6 +261,22 @@ static OPTIONS: &[Row] = &[
         about: "Unsent bytes before we stop reading",
         set: |s, text| store(&mut s.config.max_send_buffer, number(text)),
         show: |s| s.config.max_send_buffer.to_string(),
+    },
+    Row {
+        group: "Live page",
+        name: "page",
+        takes: Takes::Nothing,
+        about: "A client and the reactors, live, at /",
+        set: |s, text| store(&mut s.config.page, bool::from_str(text).ok()),
+        show: |s| if s.config.page { "on" } else { "off" }.to_owned(),
+    },
+    Row {
+        group: "Live page",
+        name: "page-for",
+        takes: Takes::Word { of: &words(&PAGE_FOR) },
+        about: "Who may see it: it shows inner state",
+        set: |s, text| store(&mut s.config.page_for, meant(&PAGE_FOR, text)),
+        show: |s| word_for(&PAGE_FOR, s.config.page_for),
     },
     Row {
         group: "Stopping",
@@ -483,124 +503,11 @@ fn word_for<T: PartialEq>(pairs: &[(&str, T)], meaning: T) -> String {
     pairs.iter().rfind(|(_, m)| *m == meaning).map_or(String::new(), |(word, _)| (*word).to_owned())
 }
 
-/// Columns of the help, and where its right half begins.
-const WIDTH: usize = 80;
-const COLUMN: usize = 28;
-
-fn help() -> String {
-    let mut out = format!(
-        "revolve {}: WebSocket sessions that count and resume, one event loop a core\n\n\
-         Usage: revolve [OPTION]...\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    let defaults = Settings::default();
-    for rows in OPTIONS.chunk_by(|a, b| a.group == b.group) {
-        let _ = write!(out, "\n{}\n", rows[0].group);
-        for row in rows {
-            let words = match row.takes {
-                Takes::Word { of } if of.len() > 2 => format!(": {}", listed(of)),
-                _ => String::new(),
-            };
-            let about = format!("{}{words} [{}]", row.about, (row.show)(&defaults));
-            push_entry(&mut out, &row.usage(), &about);
-        }
-    }
-    out.push_str("\nOther\n");
-    push_entry(&mut out, "-h, --help", "Print this");
-    push_entry(&mut out, "-V, --version", "Print the version");
-    out.push_str(
-        "\nIn brackets: the default. SECS: seconds, fractions allowed. All of the above can\n\
-         stand in the environment, as REVOLVE_WS_MAX_SIZE=65536; a flag wins over it.\n\
-         \n\
-         Examples\n  \
-           revolve                         (ws://127.0.0.1:8000/ws/chat/ counts messages)\n  \
-           revolve --host 0.0.0.0 --session-ids issued --limit-concurrency 50000\n  \
-           REVOLVE_LOG_FORMAT=json revolve --app echo --port 9001 --no-access-log\n",
-    );
-    out
-}
-
-/// One option in the help; a long one has the left column's line to itself.
-fn push_entry(out: &mut String, usage: &str, about: &str) {
-    let mut line = format!("  {usage:<width$}", width = COLUMN - 2);
-    if line.len() > COLUMN {
-        let _ = writeln!(out, "{line}");
-        line = " ".repeat(COLUMN);
-    }
-    for (index, word) in about.split(' ').enumerate() {
-        if line.len() + 1 + word.len() > WIDTH {
-            let _ = writeln!(out, "{line}");
-            line = " ".repeat(COLUMN);
-        } else if index > 0 {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    let _ = writeln!(out, "{line}");
-}
-
-/// Why the command line cannot be followed: one line, without the program's name.
-#[derive(Debug)]
-pub(crate) struct UsageError(String);
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-fn bad_value(name: &str, value: &OsStr, allowed: &str) -> UsageError {
-    UsageError(format!("{name}: {value:?} is not {allowed}"))
-}
-
-fn unknown_option(typed: &str) -> UsageError {
-    let known = OPTIONS.iter().flat_map(|row| [Some(format!("--{}", row.name)), row.negation()]);
-    let known = known.flatten().chain(["--help", "--version"].map(str::to_owned));
-    unknown("option", typed, nearest(typed, "--", known))
-}
-
-fn unknown_variable(typed: &str) -> UsageError {
-    let nearest = nearest(typed, PREFIX, OPTIONS.iter().map(Row::variable));
-    unknown("environment variable", typed, nearest)
-}
-
-fn unknown(what: &str, typed: &str, nearest: Option<String>) -> UsageError {
-    let hint = nearest.map_or(String::new(), |name| format!(" (did you mean {name}?)"));
-    UsageError(format!("unknown {what} {}{hint}; see --help", typed.escape_debug()))
-}
-
-/// The known name that was probably meant: the one with the fewest typing errors, if they are
-/// few, or one of which a part was typed.
-fn nearest(typed: &str, prefix: &str, known: impl Iterator<Item = String>) -> Option<String> {
-    let core = typed.trim_start_matches(prefix);
-    let part = |name: &String| core.len() >= 3 && name[prefix.len()..].contains(core);
-    known
-        .map(|name| (typing_errors(typed, &name), name))
-        .filter(|(errors, name)| *errors <= 1 + core.len() / 4 || part(name))
-        .min()
-        .map(|(_, name)| name)
-}
-
-/// Letters to insert, delete or replace to get from one word to the other (Levenshtein), two
-/// rows of the table at a time.
-fn typing_errors(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut above: Vec<usize> = (0..=to.len()).collect();
-    for (index, letter) in from.chars().enumerate() {
-        let mut row = vec![index + 1];
-        for (column, other) in to.iter().enumerate() {
-            let replaced = above[column] + usize::from(letter != *other);
-            row.push(replaced.min(above[column + 1] + 1).min(row[column] + 1));
-        }
-        above = row;
-    }
-    above[to.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStringExt;
 
+    use super::usage::WIDTH;
     use super::*;
 
     fn parsed(args: &[&str], env: &[(&str, &str)]) -> Result<Command, UsageError> {
@@ -641,6 +548,8 @@ mod tests {
         ("limit-per-ip", "20"),
         ("timeout-handshake", "0.1"),
         ("max-send-buffer", "1024"),
+        ("page", "false"),
+        ("page-for", "any"),
         ("timeout-graceful-shutdown", "0"),
         ("log-level", "trace"),
         ("log-format", "json"),

@@ -89,6 +89,16 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Who may see the live page and the figures behind it, which show inner state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PageFor {
+    /// Whoever connects over the loopback interface, under a name that only this machine has.
+    #[default]
+    Loopback,
+    /// Anyone who can reach the port.
+    Any,
+}
+
 /// What an operator chooses. The defaults are those of the daemon, which took Uvicorn's where it
 /// has the option.
 #[derive(Debug, Clone)]
@@ -138,6 +148,10 @@ pub struct Config {
     pub max_send_buffer: usize,
     /// Whether each connection's open and close is logged. Default on.
     pub access_log: bool,
+    /// Whether `/` is the live page and `/ws/stats` its figures. Default on.
+    pub page: bool,
+    /// Who may see them. Default [`PageFor::Loopback`].
+    pub page_for: PageFor,
     /// Bounds that the design chose.
     pub limits: Limits,
 }
@@ -163,6 +177,8 @@ impl Default for Config {
             timeout_graceful_shutdown: Duration::from_secs(10),
             max_send_buffer: 1 << 20,
             access_log: true,
+            page: true,
+            page_for: PageFor::Loopback,
             limits: Limits::default(),
         }
     }
@@ -212,6 +228,16 @@ pub struct Limits {
     pub broadcast_slice: usize,
     /// Broadcasts that may be under way at once; above it the reactor stops reading.
     pub broadcasts_queued: usize,
+    /// Connections that watch one reactor's `/ws/stats`. Beyond: 503. A handful of people look at a
+    /// server at a time; each of them costs a frame of some kilobytes a second.
+    pub watchers: usize,
+    /// Time between two looks at the reactors while somebody watches. 1 s, as the page promises.
+    pub look_interval: Duration,
+    /// Slots of the slab that are looked at in a turn: cold memory, so 4,096 are some 0.3 ms.
+    pub look_slice: usize,
+    /// Slots that a picture shows. 65,536: more could not be told apart on a screen, and a picture
+    /// at its worst, no two neighbours alike, stays below 400 KB.
+    pub picture_slots: usize,
     /// Time between two requests on a kept-alive connection. 5 s, as Uvicorn's.
     pub keep_alive: Duration,
     /// Time a peer has to answer our Close. 5 s; then the socket is closed without.
@@ -249,6 +275,10 @@ impl Default for Limits {
             expiries_per_turn: 4096,
             broadcast_slice: 256,
             broadcasts_queued: 1024,
+            watchers: 8,
+            look_interval: Duration::from_secs(1),
+            look_slice: 4096,
+            picture_slots: 1 << 16,
             keep_alive: Duration::from_secs(5),
             close_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(5),

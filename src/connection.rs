@@ -16,6 +16,7 @@ use std::time::Instant;
 use crate::config::Config;
 use crate::door::Place;
 use crate::out_buffer::{BufferPool, OutBuffer};
+use crate::picture::Tile;
 use crate::protocol::endpoint::{Closing, Endpoint};
 use crate::session::SessionSlot;
 use crate::timer::Tick;
@@ -70,11 +71,13 @@ pub enum Inbound {
 /// What a connection has to do with a session.
 #[derive(Debug, Clone, Copy)]
 pub enum Attachment {
-    /// It has not upgraded.
+    /// It has had none: it has not upgraded, or it watched.
     Never,
     /// It is open, and speaks for this one.
     Live(LiveSession),
-    /// It was open.
+    /// It is open, and speaks for nobody: it is told what the reactors do (`shard/watching.rs`).
+    Watching,
+    /// It was open, and spoke for a session.
     Former,
 }
 
@@ -300,17 +303,32 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Lets go of the session, if it has one.
-    pub fn detach(&mut self) -> Option<LiveSession> {
-        let Attachment::Live(session) = self.attachment else { return None };
-        self.attachment = Attachment::Former;
-        Some(session)
+    /// Lets go of the session, if it has one, or stops watching; tells what it was.
+    pub fn detach(&mut self) -> Attachment {
+        let after = match self.attachment {
+            Attachment::Live(_) => Attachment::Former,
+            Attachment::Watching => Attachment::Never,
+            before => before,
+        };
+        std::mem::replace(&mut self.attachment, after)
     }
 
-    /// Whether it is, or was, a WebSocket.
+    /// Whether it has, or had, a session.
     #[must_use]
-    pub fn has_upgraded(&self) -> bool {
-        !matches!(self.attachment, Attachment::Never)
+    pub fn has_had_session(&self) -> bool {
+        matches!(self.attachment, Attachment::Live(_) | Attachment::Former)
+    }
+
+    /// What a picture of the slab shows of it.
+    #[must_use]
+    pub fn tile(&self) -> Tile {
+        match (&self.endpoint, self.attachment) {
+            (Endpoint::Handshaking(_), _) => Tile::Handshaking,
+            (Endpoint::Open(_), Attachment::Watching) => Tile::Watching,
+            (Endpoint::Open(_), _) if self.rest == Rest::Throttled => Tile::Throttled,
+            (Endpoint::Open(_), _) => Tile::Open,
+            (Endpoint::Closing(_) | Endpoint::Closed, _) => Tile::Closing,
+        }
     }
 
     /// Whether all that it is to be told has been told: it waits for a request, or lingers.

@@ -66,10 +66,16 @@ impl<S: Stream> Connections<S> {
         self.left_alarms.get_mut(id.index as usize)?.take()
     }
 
+    /// The connection that lives in a slot now.
+    #[must_use]
+    pub fn at(&self, index: usize) -> Option<&Connection<S>> {
+        self.slab.get(index)
+    }
+
     /// Who lives in a slot now.
     #[must_use]
     pub fn tenant(&self, index: usize) -> Option<ConnectionId> {
-        self.slab.get(index).map(|connection| connection.id)
+        self.at(index).map(|connection| connection.id)
     }
 
     /// One more than the highest slot in use: where a walk over the slots ends.

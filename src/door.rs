@@ -11,7 +11,7 @@
 //! Invariant: an address stands in the table exactly while it has a socket here, so the table is
 //! no larger than the sockets are many.
 //!
-//! Next: [`crate::connection`], the heart of it: why one stops, and what wakes it.
+//! Next: [`crate::picture`], for those who watch: all that is inside, at one look.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

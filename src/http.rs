@@ -1,4 +1,4 @@
-//! Plain HTTP on the same port: health, readiness, metrics, and how a refusal looks.
+//! Plain HTTP on the same port: health, readiness, metrics, the live page, and how a refusal looks.
 //!
 //! Writes whole responses to a buffer and decides nothing about the connection but whether it is
 //! kept. Called by the shard with a parsed request, or with the reason why there is none.
@@ -9,7 +9,9 @@
 
 use std::time::{Instant, SystemTime};
 
+use crate::config::Config;
 use crate::metrics::ServerStatus;
+use crate::page;
 use crate::protocol::head::{Rejection, Request};
 
 /// What a path leads to.
@@ -23,6 +25,10 @@ pub enum Route {
     Ready,
     /// `/metrics`.
     Metrics,
+    /// `/`: the live page, for whom [`page::admit`] admits.
+    Page,
+    /// `/ws/stats`: the page's figures, a WebSocket without a session.
+    Figures,
 }
 
 impl Route {
@@ -37,6 +43,8 @@ impl Route {
             "/healthz" => Some(Route::Health),
             "/readyz" => Some(Route::Ready),
             "/metrics" => Some(Route::Metrics),
+            "/" => Some(Route::Page),
+            page::FIGURES_PATH => Some(Route::Figures),
             _ => None,
         }
     }
@@ -51,6 +59,7 @@ pub fn respond(
     route: Route,
     request: &Request<'_, '_>,
     status: &ServerStatus,
+    config: &Config,
     now: Instant,
     out: &mut Vec<u8>,
 ) -> Result<bool, Rejection> {
@@ -64,23 +73,28 @@ pub fn respond(
     }
     let is_ready = status.draining_since().is_none();
     let keeps = request.keeps_alive();
-    let metrics;
+    let text;
     let (line, kind, body) = match route {
         Route::Health => ("200 OK", "application/json", r#"{"status": "ok"}"#),
         Route::Ready if is_ready => ("200 OK", "application/json", r#"{"ready": true}"#),
         Route::Ready => ("503 Service Unavailable", "application/json", r#"{"ready": false}"#),
         Route::Metrics => {
-            metrics = status.render(now);
-            ("200 OK", "text/plain; version=0.0.4; charset=utf-8", metrics.as_str())
+            text = status.render(now);
+            ("200 OK", "text/plain; version=0.0.4; charset=utf-8", text.as_str())
         }
-        Route::WebSocket => return Err(Rejection::UpgradeRequired),
+        Route::Page => {
+            text = page::html(&config.ws_path);
+            ("200 OK", "text/html; charset=utf-8", text.as_str())
+        }
+        Route::WebSocket | Route::Figures => return Err(Rejection::UpgradeRequired),
     };
     let connection = match (keeps, request.http_1_0) {
         (false, _) => "Connection: close\r\n",
         (true, true) => "Connection: keep-alive\r\n",
         (true, false) => "",
     };
-    write_response(line, kind, connection, body, with_body, out);
+    let guards = if route == Route::Page { page::FIELDS } else { "" };
+    write_response(line, kind, &[guards, connection], body, with_body, out);
     Ok(keeps)
 }
 
@@ -105,19 +119,21 @@ pub fn refuse(rejection: Rejection, with_body: bool, out: &mut Vec<u8>) {
         Rejection::LimitConcurrency
         | Rejection::LimitPerIp
         | Rejection::NoSessionId
-        | Rejection::Draining => {
+        | Rejection::Draining
+        | Rejection::TooManyWatchers => {
             fields.push_str("Retry-After: 1\r\n");
         }
         _ => {}
     }
     let body = format!("{}\n", rejection.advice());
-    write_response(rejection.status(), "text/plain; charset=utf-8", &fields, &body, with_body, out);
+    let kind = "text/plain; charset=utf-8";
+    write_response(rejection.status(), kind, &[&fields], &body, with_body, out);
 }
 
 fn write_response(
     line: &str,
     kind: &str,
-    fields: &str,
+    fields: &[&str],
     body: &str,
     with_body: bool,
     out: &mut Vec<u8>,
@@ -125,6 +141,7 @@ fn write_response(
     // RFC 9110 6.6.1: a server with a clock sends Date.
     let date = httpdate::fmt_http_date(SystemTime::now());
     let length = body.len();
+    let fields = fields.concat();
     let head = format!(
         "HTTP/1.1 {line}\r\nDate: {date}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
          Cache-Control: no-store\r\n{fields}\r\n"
@@ -147,7 +164,8 @@ mod tests {
         let request = Request::parse(request.as_bytes(), &mut slots, &Limits::default()).unwrap();
         let route = Route::of(request.path, "/ws/chat/").unwrap();
         let mut out = Vec::new();
-        let kept = match respond(route, &request, status, Instant::now(), &mut out) {
+        let config = Config::default();
+        let kept = match respond(route, &request, status, &config, Instant::now(), &mut out) {
             Ok(kept) => Some(kept),
             Err(rejection) => {
                 refuse(rejection, true, &mut out);
@@ -163,7 +181,11 @@ mod tests {
         assert_eq!(Route::of("/ws/chat", "/ws/chat/"), Some(Route::WebSocket));
         assert_eq!(Route::of("/ws/chat/", "/ws/chat"), None);
         assert_eq!(Route::of("/ws/chat//", "/ws/chat/"), None);
-        assert_eq!(Route::of("/", "/ws/chat/"), None);
+        assert_eq!(Route::of("/", "/ws/chat/"), Some(Route::Page));
+        assert_eq!(Route::of("/ws/stats", "/ws/chat/"), Some(Route::Figures));
+        // What the operator chose stands above what we did.
+        assert_eq!(Route::of("/ws/stats", "/ws/stats/"), Some(Route::WebSocket));
+        assert_eq!(Route::of("//", "/ws/chat/"), None);
     }
 
     #[test]

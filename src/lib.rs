@@ -96,6 +96,7 @@
 //! | [`timer`] | a coarse, lazy timer wheel |
 //! | [`ready`] | who has something to do this turn |
 //! | [`door`] | how many sockets are inside, in all and from each address |
+//! | [`picture`] | what a slab's slots are doing, small enough for mail |
 //! | [`connection`] | a stream, an endpoint, their readiness; why a connection stopped: `Rest` |
 //! | [`connections`] | the slab; no way to reach a slot's former tenant |
 //!
@@ -105,7 +106,8 @@
 //! |---|---|
 //! | [`mailbox`] | the only way into a reactor from outside |
 //! | [`metrics`] | what is counted, and the page that shows it |
-//! | [`http`] | health, readiness, metrics, refusals |
+//! | [`page`] | the live page, who may see it, and the figures that it shows |
+//! | [`http`] | health, readiness, metrics, the page, refusals |
 //! | [`host`] | what a shard asks of its surroundings |
 //!
 //! The turn, and the loop around it:
@@ -132,6 +134,8 @@
 //!   that peer (**backpressure**) until it falls below the **low-water mark**.
 //! - **owner**: the reactor on which a session lives. **hand-over**: moving a connection there.
 //! - **takeover**: a newer connection displacing the older one of its session.
+//! - **watcher**: a connection on `/ws/stats`, told once a second what the reactors do. **look**: one
+//!   reactor asking all for a picture of their slabs.
 //! - **mailbox**, **waker**: how another thread's words get into a turn.
 //! - **half-close**, **linger**: ending our half of a stream, and reading on for a moment.
 //! - **deadline**: when to look again whatever happens. **timer wheel**: the hints about when.
@@ -156,6 +160,8 @@ pub mod mailbox;
 pub mod memory;
 pub mod metrics;
 pub mod out_buffer;
+pub mod page;
+pub mod picture;
 pub mod protocol;
 pub mod reactor;
 pub mod ready;
@@ -166,7 +172,7 @@ pub mod timer;
 pub mod token;
 
 pub use application::{Application, CloseReason, Context, Message, ReactorContext, Side};
-pub use config::{AllowedOrigins, Config, ConfigError, Limits, Origin, SessionIds};
+pub use config::{AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds};
 pub use counter::Counter;
 pub use echo::Echo;
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};

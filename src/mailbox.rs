@@ -19,6 +19,7 @@ use mio::{Registry, Token, Waker};
 
 use crate::application::Broadcast;
 use crate::door::Place;
+use crate::picture::Picture;
 
 /// A connection on its way to the reactor that owns its session, as a plain value: the socket,
 /// what was read from it, and what has not been written. The owner reads the request again from
@@ -46,6 +47,13 @@ pub enum Mail<S> {
     HandOver(Parcel<S>),
     /// A frame for every open connection of yours.
     Broadcast(Broadcast),
+    /// Somebody watches on reactor `asker`: it wants a picture of your slab.
+    Look {
+        /// Who asks.
+        asker: usize,
+    },
+    /// The picture that you asked for.
+    Seen(Picture),
     /// Drain and end.
     Shutdown,
 }

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use revolve::config::{AllowedOrigins, Config, Origin, SessionIds};
+use revolve::config::{AllowedOrigins, Config, Origin, PageFor, SessionIds};
 use revolve::memory::{MemoryBound, descriptor_limit};
 use revolve::{Counter, Echo, ServeError, Server, ServerHandle, ShutdownTrigger};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -137,6 +137,19 @@ fn introduce(config: &Config, app: App, heartbeat: Option<Duration>, bound: Sock
         "listening on {bound}: ws://{near}{} (also /healthz, /readyz, /metrics)",
         config.ws_path
     );
+    match (config.page, config.page_for) {
+        (false, _) => {}
+        (true, PageFor::Any) => {
+            log::info!("live page: http://{near}/ (for anyone: --page-for any)")
+        }
+        (true, PageFor::Loopback) if near.ip().is_loopback() => {
+            log::info!("live page: http://{near}/ (for this machine alone)");
+        }
+        // Nobody reaches such an address from a loopback one.
+        (true, PageFor::Loopback) => {
+            log::info!("live page: not on this address unless --page-for any");
+        }
+    }
     log::info!(
         "limits: messages {} bytes, send buffer {} bytes, {connections}, {} for {} s {sessions}",
         config.ws_max_size,

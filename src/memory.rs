@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::connection::Connection;
 use crate::mailbox::Mail;
 use crate::out_buffer;
+use crate::page;
 use crate::protocol::frame;
 use crate::session::SessionTable;
 use crate::timer::{Slot, Tick};
@@ -25,6 +26,9 @@ use crate::token::ConnectionId;
 
 /// One reactor's part of the page of metrics, the longest page there is.
 const METRICS_BYTES: usize = 8 << 10;
+
+/// One reactor's numbers in what a watcher is told.
+const FIGURES_BYTES: usize = 2 << 10;
 
 /// What a message that is not finished costs beside its bytes, and an allocation its allocator.
 const BOOKKEEPING: usize = 256;
@@ -62,10 +66,12 @@ impl MemoryBound {
             (sockets, descriptors) => sockets.or(descriptors)?,
         };
 
-        // The longest thing that is said to one connection: the echo of the longest message, or
-        // the page of metrics.
+        // The longest thing that is said to one connection: the echo of the longest message, the
+        // page of metrics, or the live page, of which the head is a small part.
         let message = config.ws_max_size + frame::MAX_HEADER;
-        let reply = message.max((reactors + 1) * METRICS_BYTES);
+        let page =
+            if config.page { page::html(&config.ws_path).len() + BOOKKEEPING * 8 } else { 0 };
+        let reply = message.max((reactors + 1) * METRICS_BYTES).max(page);
         let held = [
             // A message of which the end has not come, whose storage never passes `ws_max_size`
             // (protocol/message.rs); or the longest reply, that waits to be sent. Not both: while
@@ -98,7 +104,17 @@ impl MemoryBound {
         ];
         let per_slot = 2 * slot.iter().sum::<usize>();
 
+        // What a watcher is told at the most: of each reactor a slab in which no two neighbours are
+        // alike, its numbers, and its hand-overs to each other (page/figures.rs).
+        let picture = limits.picture_slots;
+        let figures = reactors * (3 * picture + FIGURES_BYTES + 21 * reactors);
+        // That in a backlog for each watcher, as text, which doubles when it grows, and encoded;
+        // the pictures of all reactors, and this one's, which doubles too (shard/watching.rs).
+        let watching =
+            (limits.watchers + 3) * figures + (reactors + 3) * size_of::<u32>() * picture;
+
         let per_reactor = [
+            if config.page { watching } else { 0 },
             limits.receive_buffer_bytes,
             // The cork, which doubles when it grows, with one reply more than it holds.
             2 * (limits.cork_bytes + reply),
@@ -185,7 +201,9 @@ fn soft_limit(limits: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::application::{CloseReason, Side};
     use std::num::NonZeroUsize;
+    use std::time::Duration;
 
     #[test]
     fn the_limit_is_read_as_linux_writes_it() {
@@ -240,6 +258,32 @@ mod tests {
             "17.4 GiB (1024 connections of 17.0 MiB, 1000000 sessions of 300 bytes, \
              2 reactors of 70.0 MiB)"
         );
+    }
+
+    #[test]
+    fn figures_are_no_longer_than_reckoned() {
+        use crate::picture::{Sketch, Tile};
+        let (reactors, slots) = (3, 1000);
+        let status = crate::metrics::ServerStatus::new(reactors, Default::default());
+        for (number, reactor) in status.reactors().iter().enumerate() {
+            for code in 1000..=5000 {
+                for side in [Side::Client, Side::Server] {
+                    reactor.closed(CloseReason { code, side });
+                }
+            }
+            reactor.turns.set(u64::MAX);
+            reactor.handed_over(number);
+        }
+        let pictures = (0..reactors).map(|reactor| {
+            let mut sketch = Sketch::default();
+            for slot in 0..slots {
+                sketch.push(if slot % 2 == 0 { Tile::Watching } else { Tile::Throttled });
+            }
+            Some(sketch.finish(reactor, slots))
+        });
+        let text = page::figures::json(&status, u64::MAX, Duration::MAX, pictures);
+        let reckoned = reactors * (3 * slots + FIGURES_BYTES + 21 * reactors);
+        assert!(text.len() < reckoned, "{} of {reckoned}", text.len());
     }
 
     #[test]

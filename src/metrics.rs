@@ -8,7 +8,7 @@
 //!
 //! Invariant: label values come from closed sets, so no peer can grow the page.
 //!
-//! Next: [`crate::http`], which serves that page.
+//! Next: [`crate::page`]: the same figures, for eyes.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -113,8 +113,12 @@ pub struct ReactorMetrics {
     pub accept_pauses: Cell,
     /// Applications' callbacks that panicked.
     pub panics: Cell,
-    events: Cell,
+    /// Readiness events that the poll returned.
+    pub events: Cell,
     events_per_turn: [Cell; EVENT_BOUNDS.len() + 1],
+    /// What `hand_overs_out` is made of, by destination. Not on the metrics page, which would grow
+    /// with the square of the reactors.
+    hand_overs_to: Box<[Cell]>,
     closed: [[Cell; CLOSE_LABELS.len()]; 2],
     rejected: [Cell; Rejection::ALL.len()],
 }
@@ -127,6 +131,25 @@ impl ReactorMetrics {
         self.events.add(events);
         let bucket = EVENT_BOUNDS.iter().position(|&bound| events <= bound);
         self.events_per_turn[bucket.unwrap_or(EVENT_BOUNDS.len())].add(1);
+    }
+
+    /// One connection was passed on to the reactor `owner`.
+    pub fn handed_over(&self, owner: usize) {
+        self.hand_overs_out.add(1);
+        self.hand_overs_to[owner].add(1);
+    }
+
+    /// How many were passed on to each reactor, by number.
+    pub fn hand_overs_to(&self) -> impl Iterator<Item = u64> {
+        self.hand_overs_to.iter().map(Cell::get)
+    }
+
+    /// How many WebSockets ended, by code and side.
+    pub fn closes(&self) -> impl Iterator<Item = (&'static str, Side, u64)> {
+        [Side::Client, Side::Server].into_iter().flat_map(|side| {
+            let cells = CLOSE_LABELS.into_iter().zip(&self.closed[side as usize]);
+            cells.map(move |(code, cell)| (code, side, cell.get()))
+        })
     }
 
     /// One WebSocket ended.
@@ -156,13 +179,24 @@ impl ServerStatus {
     #[must_use]
     pub fn new(reactors: usize, log_lines_dropped: Arc<AtomicU64>) -> Self {
         ServerStatus {
-            reactors: (0..reactors).map(|_| Arc::default()).collect(),
+            reactors: (0..reactors)
+                .map(|_| {
+                    let hand_overs_to = (0..reactors).map(|_| Cell::default()).collect();
+                    Arc::new(ReactorMetrics { hand_overs_to, ..ReactorMetrics::default() })
+                })
+                .collect(),
             websockets: AtomicUsize::new(0),
             door: Arc::default(),
             draining_since: OnceLock::new(),
             drained: AtomicUsize::new(0),
             log_lines_dropped,
         }
+    }
+
+    /// The cells of all reactors, by number.
+    #[must_use]
+    pub fn reactors(&self) -> &[Arc<ReactorMetrics>] {
+        &self.reactors
     }
 
     /// The cells of one reactor.
@@ -295,12 +329,10 @@ impl ServerStatus {
     fn render_outcomes(&self, page: &mut Page) {
         page.family("revolve_closed_total", "counter", "WebSockets ended, by close code and side.");
         for (number, reactor) in self.reactors.iter().enumerate() {
-            for (side, cells) in ["client", "server"].into_iter().zip(&reactor.closed) {
-                for (code, cell) in CLOSE_LABELS.into_iter().zip(cells) {
-                    let labels =
-                        format_args!("reactor=\"{number}\",code=\"{code}\",side=\"{side}\"");
-                    page.sample("revolve_closed_total", labels, cell.get());
-                }
+            for (code, side, count) in reactor.closes() {
+                let side = side.label();
+                let labels = format_args!("reactor=\"{number}\",code=\"{code}\",side=\"{side}\"");
+                page.sample("revolve_closed_total", labels, count);
             }
         }
         page.family("revolve_rejected_total", "counter", "Requests refused, by reason.");

@@ -17,6 +17,7 @@ mod server {
     mod drain;
     mod dropped;
     mod echo;
+    mod figures;
     mod http;
     mod keeping;
     mod limits;

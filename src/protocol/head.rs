@@ -73,11 +73,17 @@ pub enum Rejection {
     OriginNotAllowed,
     /// `--limit-per-ip` is reached by the client's address.
     LimitPerIp,
+    /// The page and its figures are for this machine alone, and the peer is not on it.
+    NotForPeer,
+    /// They were asked for by a page of another origin, or under another machine's name.
+    ForeignOrigin,
+    /// As many watch this reactor as may.
+    TooManyWatchers,
 }
 
 impl Rejection {
     /// One of each, for the metrics page.
-    pub const ALL: [Rejection; 21] = [
+    pub const ALL: [Rejection; 24] = [
         Rejection::MalformedHead,
         Rejection::BadHost,
         Rejection::UnexpectedBody,
@@ -99,6 +105,9 @@ impl Rejection {
         Rejection::Superseded,
         Rejection::OriginNotAllowed,
         Rejection::LimitPerIp,
+        Rejection::NotForPeer,
+        Rejection::ForeignOrigin,
+        Rejection::TooManyWatchers,
     ];
 
     /// Place in [`Self::ALL`], so in a table of counters.
@@ -126,6 +135,9 @@ impl Rejection {
             Rejection::Superseded => 18,
             Rejection::OriginNotAllowed => 19,
             Rejection::LimitPerIp => 20,
+            Rejection::NotForPeer => 21,
+            Rejection::ForeignOrigin => 22,
+            Rejection::TooManyWatchers => 23,
         }
     }
 
@@ -154,6 +166,9 @@ impl Rejection {
             Rejection::Superseded => "superseded",
             Rejection::OriginNotAllowed => "origin_not_allowed",
             Rejection::LimitPerIp => "limit_per_ip",
+            Rejection::NotForPeer => "not_for_peer",
+            Rejection::ForeignOrigin => "foreign_origin",
+            Rejection::TooManyWatchers => "too_many_watchers",
         }
     }
 
@@ -167,7 +182,9 @@ impl Rejection {
             | Rejection::BadUpgrade
             | Rejection::BadKey
             | Rejection::BadSessionId => "400 Bad Request",
-            Rejection::OriginNotAllowed => "403 Forbidden",
+            Rejection::OriginNotAllowed | Rejection::NotForPeer | Rejection::ForeignOrigin => {
+                "403 Forbidden"
+            }
             Rejection::NotFound => "404 Not Found",
             Rejection::MethodNotAllowed(_) => "405 Method Not Allowed",
             Rejection::HeadTimeout => "408 Request Timeout",
@@ -178,9 +195,10 @@ impl Rejection {
             Rejection::HeadTooLarge | Rejection::TooManyHeaders => {
                 "431 Request Header Fields Too Large"
             }
-            Rejection::LimitConcurrency | Rejection::NoSessionId | Rejection::Draining => {
-                "503 Service Unavailable"
-            }
+            Rejection::LimitConcurrency
+            | Rejection::NoSessionId
+            | Rejection::Draining
+            | Rejection::TooManyWatchers => "503 Service Unavailable",
             Rejection::HttpVersion => "505 HTTP Version Not Supported",
         }
     }
@@ -212,6 +230,13 @@ impl Rejection {
             Rejection::Superseded => "the session has a newer connection than this ended one",
             Rejection::OriginNotAllowed => "pages of this origin may not connect",
             Rejection::LimitPerIp => "too many connections from this address: close some",
+            Rejection::NotForPeer => {
+                "only for this machine: revolve --page-for any opens it to all"
+            }
+            Rejection::ForeignOrigin => {
+                "not for other sites, nor under a name other than localhost or an IP address"
+            }
+            Rejection::TooManyWatchers => "too many watch already: try again later",
         }
     }
 }

@@ -218,6 +218,8 @@ impl<A: Application, H: Host> Shard<A, H> {
                     self.tell(|story| story.broadcast(frame.len()));
                     self.broadcasts.push_back(frame);
                 }
+                Some(Mail::Look { asker }) => self.watching.ask(asker),
+                Some(Mail::Seen(picture)) => self.watching.note(picture),
                 Some(Mail::Shutdown) => self.begin_drain(now),
             }
         }

@@ -1,7 +1,8 @@
 //! How connections end: a WebSocket's last words, its session's release, and lost sockets.
 //!
 //! [`Shard::leave_open`] is the one door out of Open. Whoever goes through it has its `on_close`,
-//! lets go of its session and its place, and is counted and logged, exactly once.
+//! lets go of its session and its place, and is counted and logged, exactly once. (A watcher has
+//! none of these, and is only forgotten.)
 //!
 //! Next: [`crate::shard::fanout`]: one message for everybody.
 
@@ -13,7 +14,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Shard;
 use crate::application::{Application, CloseReason, Context, Side};
-use crate::connection::{LiveSession, Rest};
+use crate::connection::{Attachment, LiveSession, Rest};
 use crate::host::Host;
 use crate::protocol::endpoint::{Closing, Endpoint, Lapse};
 use crate::token::ConnectionId;
@@ -42,7 +43,10 @@ impl<A: Application, H: Host> Shard<A, H> {
     ) {
         let Shard { connections, config, .. } = self;
         let Some(connection) = connections.get_mut(id) else { return };
-        let Some(attachment) = connection.detach() else { return };
+        let former = connection.detach();
+        if let Attachment::Never | Attachment::Former = former {
+            return;
+        }
         let limits = &config.limits;
         let reason = match leaving {
             Leaving::Answered(code) => {
@@ -61,6 +65,9 @@ impl<A: Application, H: Host> Shard<A, H> {
                 connection.endpoint.fail(code, text, now, limits, out);
                 CloseReason { code: code.into(), side: Side::Server }
             }
+        };
+        let Attachment::Live(attachment) = former else {
+            return self.unwatch(id, reason);
         };
         self.log_close(id, &attachment, reason, now, out.len());
         self.tell(|story| story.closed(id, reason, attachment.bytes_in));
@@ -197,7 +204,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                     connection.endpoint,
                     Endpoint::Closing(Closing::Lingering { .. }) | Endpoint::Handshaking(_)
                 );
-                if !has_goodbye && connection.has_upgraded() {
+                if !has_goodbye && connection.has_had_session() {
                     self.note_cut();
                 }
                 self.cut(id, now);
@@ -232,10 +239,6 @@ impl<A: Application, H: Host> Shard<A, H> {
             return;
         };
         let seconds = now.saturating_duration_since(attachment.since).as_secs_f64();
-        let side = match reason.side {
-            Side::Client => "client",
-            Side::Server => "server",
-        };
         // What stands in the cork is counted when it is written, which is after this line.
         let bytes_out =
             (connection.bytes_out + last_words as u64).saturating_sub(attachment.bytes_out_before);
@@ -253,7 +256,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             bytes_in = attachment.bytes_in,
             bytes_out = bytes_out,
             code = reason.code,
-            side = side;
+            side = reason.side.label();
             "WebSocket closed"
         );
     }

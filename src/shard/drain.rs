@@ -96,7 +96,7 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     /// Notes a connection that the reaper let go of.
     pub(super) fn note_reaped(&mut self, connection: &Connection<H::Stream>) {
-        if connection.has_upgraded() {
+        if connection.has_had_session() {
             self.websockets -= 1;
             if let Lifecycle::Draining { released, .. } = &mut self.lifecycle {
                 *released += 1;

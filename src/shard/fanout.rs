@@ -3,7 +3,7 @@
 //! Frames are taken one after the other, so each connection gets them in the order in which this
 //! reactor did.
 //!
-//! Next: [`crate::shard::drain`]: the last message for everybody.
+//! Next: [`crate::shard::watching`]: those who are told what all of this does.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -14,9 +14,9 @@ use super::Shard;
 use super::closing::Leaving;
 use super::story::Story;
 use crate::application::{Application, ReactorContext};
+use crate::connection::Attachment;
 use crate::host::Host;
 use crate::mailbox::Mail;
-use crate::protocol::endpoint::Endpoint;
 
 impl<A: Application, H: Host> Shard<A, H> {
     /// Calls the application's `on_tick`.
@@ -67,7 +67,8 @@ impl<A: Application, H: Host> Shard<A, H> {
         for index in from..stop {
             let Some(id) = self.connections.tenant(index) else { continue };
             let Some(connection) = self.connections.get_mut(id) else { continue };
-            if !matches!(connection.endpoint, Endpoint::Open(_)) {
+            // Open, and not somebody who watches the reactors: the application has no part in that.
+            if !matches!(connection.attachment, Attachment::Live(_)) {
                 continue;
             }
             // The size of the frame is not the fault of those who hear it: it counts only behind

@@ -18,7 +18,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     ///
     /// If one does not hold.
     pub fn invariants(&self) {
-        let mut attached = 0;
+        let (mut attached, mut watchers) = (0, 0);
         for connection in self.connections.iter() {
             let id = connection.id;
             assert!(self.ended.is_empty(), "the reaper has been");
@@ -53,17 +53,18 @@ impl<A: Application, H: Host> Shard<A, H> {
                     "{id}: a deadline without an alarm"
                 );
             }
-            // A session exactly while open.
+            // Exactly while open, it speaks for a session or watches.
+            let has_session = matches!(connection.attachment, Attachment::Live(_));
+            let watches = matches!(connection.attachment, Attachment::Watching);
             let is_open = matches!(connection.endpoint, Endpoint::Open(_));
-            assert_eq!(
-                matches!(connection.attachment, Attachment::Live(_)),
-                is_open,
-                "{id}: a session while open"
-            );
-            attached += usize::from(is_open);
+            assert_eq!(has_session || watches, is_open, "{id}: a session while open");
+            assert_eq!(self.watching.is_told(id), watches, "{id}: told while it watches");
+            attached += usize::from(has_session);
+            watchers += usize::from(watches);
         }
         assert_eq!(self.sessions.attached(), attached, "a connection for each attached session");
         assert_eq!(self.metrics.websockets.get(), attached as u64);
+        self.watching.invariants(watchers);
         assert!(self.cork.is_empty() && self.aside.is_empty(), "what was said was sent");
         assert!(
             self.wishes.close.is_none() && self.wishes.to_all.is_empty(),

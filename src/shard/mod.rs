@@ -3,8 +3,9 @@
 //! There is no poll in here and no clock: `reactor.rs` notes what is ready and calls
 //! [`Shard::turn`] with the time, and so does the simulation. The parts, in the order of a
 //! connection's life: `accepting` (and mail), `visit` (one connection's share of a turn),
-//! `upgrade`, `closing`, `fanout` (broadcasts), `drain`; then `invariants`, which says in one place
-//! what must hold between turns, and `glimpse` and `story`, which tell a turn to whoever listens.
+//! `upgrade`, `closing`, `fanout` (broadcasts), `watching` (the live page's figures), `drain`; then
+//! `invariants`, which says in one place what must hold between turns, and `glimpse` and `story`,
+//! which tell a turn to whoever listens.
 //!
 //! Invariant: between two turns every connection rests, and its [`Rest`] tells what wakes it.
 //!
@@ -19,6 +20,7 @@ mod invariants;
 mod story;
 mod upgrade;
 mod visit;
+mod watching;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,6 +45,7 @@ use accepting::Listening;
 pub use drain::DrainOutcome;
 use drain::Lifecycle;
 use story::Story;
+use watching::Watching;
 
 /// Pause before mail that found a full box is tried again.
 const RETRY: Duration = Duration::from_millis(1);
@@ -73,6 +76,7 @@ pub struct Shard<A: Application, H: Host> {
     broadcasts: VecDeque<Broadcast>,
     fanout_at: usize,
     next_tick: Option<Instant>,
+    watching: Watching,
     lifecycle: Lifecycle,
     /// Connections that have upgraded and are still held.
     websockets: usize,
@@ -120,6 +124,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             broadcasts: VecDeque::new(),
             fanout_at: 0,
             next_tick: application.tick_interval().map(|interval| now + interval),
+            watching: Watching::new(workers, now),
             lifecycle: Lifecycle::Running,
             websockets: 0,
             ended: Vec::new(),
@@ -182,6 +187,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.turn_queue = turn_queue;
 
         self.fan_out(now);
+        self.look(now, host);
         self.drain(now, host);
         // What `on_close` wished for outside a visit: at a deadline, in a broadcast, in the drain.
         self.forward_wishes(host);
@@ -202,6 +208,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             || !self.broadcasts.is_empty()
             || self.listening.is_ready(now)
             || self.is_sweeping()
+            || self.watching.is_drawing()
         {
             return Some(Duration::ZERO);
         }
@@ -213,6 +220,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             };
         };
         consider(self.next_tick);
+        consider(self.watching.next_look());
         consider(self.sessions.next_expiry());
         consider(self.listening.resumes_at());
         consider(self.drain_deadline(now));
@@ -303,7 +311,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         for id in std::mem::take(&mut self.ended) {
             if let Some(connection) = self.connections.remove(id) {
                 debug_assert!(
-                    !matches!(connection.attachment, Attachment::Live(_)),
+                    matches!(connection.attachment, Attachment::Never | Attachment::Former),
                     "its session was let go of"
                 );
                 self.note_reaped(&connection);

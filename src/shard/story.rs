@@ -236,6 +236,20 @@ impl Story {
         self.fact(id, format_args!("upgrade: {session} session, count {count}"));
     }
 
+    pub(super) fn watches(&mut self, id: ConnectionId) {
+        self.fact(id, format_args!("upgrade: watches the reactors"));
+    }
+
+    pub(super) fn looks(&mut self) {
+        self.note(format_args!("a look at all reactors, for who watches"));
+    }
+
+    pub(super) fn drew(&mut self, from: usize, to: usize, slots: usize) {
+        if from < to {
+            self.note(format_args!("a picture: slots {from} to {} of {slots}", to - 1));
+        }
+    }
+
     pub(super) fn closed(&mut self, id: ConnectionId, reason: CloseReason, taken: u64) {
         if let Some(visit) = self.visit.as_mut().filter(|visit| visit.id == id) {
             visit.taken_at_close = Some(taken);

@@ -39,7 +39,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             log::warn!(reactor = self.reactor; "cannot hand a connection over: {error}");
             return;
         }
-        self.metrics.hand_overs_out.add(1);
+        self.metrics.handed_over(owner);
         self.tell(|story| story.handed_over(id, owner, received.len()));
         let peer = connection.peer;
         let deadline = connection

@@ -16,6 +16,7 @@ use crate::application::{Application, Context};
 use crate::connection::{Attachment, Inbound, Rest};
 use crate::host::Host;
 use crate::http::{self, Route};
+use crate::page;
 use crate::protocol::endpoint::{Closing, Endpoint, Event};
 use crate::protocol::frame::Violation;
 use crate::protocol::handshake::{self, Accept};
@@ -24,7 +25,7 @@ use crate::session::{Wanted, owner_of};
 use crate::token::ConnectionId;
 
 /// What became of a stretch of input.
-enum Step {
+pub(super) enum Step {
     /// The endpoint changed; what follows is read in its new state.
     Again,
     /// The rest of the input is not whole.
@@ -57,6 +58,11 @@ enum Answered {
         length: usize,
         accept: Accept,
         wanted: Wanted,
+    },
+    /// A WebSocket without a session, for the figures of the live page.
+    Watch {
+        length: usize,
+        accept: Accept,
     },
     /// The session lives on that reactor.
     Elsewhere(usize),
@@ -185,8 +191,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let (Endpoint::Open(open), Attachment::Live(attachment)) =
             (&mut connection.endpoint, &mut connection.attachment)
         else {
-            debug_assert!(false, "an open connection has a session");
-            return Step::NeedMore;
+            return self.hear_watcher(id, input, at, frames, now);
         };
         let Some(session) = sessions.of_connection(attachment.slot, id) else {
             debug_assert!(false, "a displaced connection is closed before it is visited");
@@ -310,6 +315,11 @@ impl<A: Application, H: Host> Shard<A, H> {
                 self.upgrade(id, &accept, wanted, now, host);
                 Step::Again
             }
+            Ok(Answered::Watch { length, accept }) => {
+                *at += length;
+                self.watch(id, &accept, now);
+                Step::Again
+            }
             Err(rejection) => {
                 // A HEAD is known by its first bytes, even where the rest of it is no request.
                 let with_body = !input[*at..].starts_with(b"HEAD ");
@@ -320,7 +330,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     /// Writes a full cork in mid-visit; the visit goes on if the socket keeps up.
-    fn uncork_in_visit(&mut self, id: ConnectionId, now: Instant) -> Step {
+    pub(super) fn uncork_in_visit(&mut self, id: ConnectionId, now: Instant) -> Step {
         if !self.uncork(id, now) {
             return Step::Gone;
         }
@@ -349,16 +359,24 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut slots = head::header_slots();
         let request = Request::parse(&received[..length], &mut slots, &self.config.limits)?;
         let route = Route::of(request.path, &self.config.ws_path).ok_or(Rejection::NotFound)?;
-        if route != Route::WebSocket {
-            let keeps = http::respond(route, &request, &self.status, now, &mut self.cork)?;
+        if let Route::Page | Route::Figures = route {
+            page::admit(&request, connection.peer, &self.config)?;
+        }
+        if !matches!(route, Route::WebSocket | Route::Figures) {
+            let Shard { status, config, cork, .. } = self;
+            let keeps = http::respond(route, &request, status, config, now, cork)?;
             return Ok(Answered::Plain { length, keeps });
         }
         let accept = handshake::judge(&request)?;
-        if !handshake::is_origin_allowed(&request, &self.config.allowed_origins) {
-            return Err(Rejection::OriginNotAllowed);
-        }
         if self.status.draining_since().is_some() {
             return Err(Rejection::Draining);
+        }
+        if route == Route::Figures {
+            // Its origin was `page::admit`'s to judge.
+            return Ok(Answered::Watch { length, accept });
+        }
+        if !handshake::is_origin_allowed(&request, &self.config.allowed_origins) {
+            return Err(Rejection::OriginNotAllowed);
         }
         let wanted = Wanted::from_query(request.query)?;
         let owner = wanted

@@ -3,12 +3,14 @@
 //! Input: a byte of style (bit 0: limits that a short input can reach), a byte that says how large
 //! the pieces are, then what a client sends.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use revolve::config::{Config, Limits};
 use revolve::http::{self, Route};
 use revolve::metrics::ServerStatus;
+use revolve::page;
 use revolve::protocol::endpoint::Endpoint;
 use revolve::protocol::handshake;
 use revolve::protocol::head::{self, Rejection, Request};
@@ -82,10 +84,13 @@ fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
     let request = Request::parse(head, &mut slots, &config.limits)?;
     check_request(&request, config);
     let route = Route::of(request.path, &config.ws_path).ok_or(Rejection::NotFound)?;
-    if route != Route::WebSocket {
+    if let Route::Page | Route::Figures = route {
+        page::admit(&request, SocketAddr::from(([127, 0, 0, 1], 4711)), config)?;
+    }
+    if !matches!(route, Route::WebSocket | Route::Figures) {
         let status = ServerStatus::new(1, Arc::default());
         let mut out = Vec::new();
-        let keeps = http::respond(route, &request, &status, Instant::now(), &mut out)?;
+        let keeps = http::respond(route, &request, &status, config, Instant::now(), &mut out)?;
         assert_eq!(keeps, request.keeps_alive());
         check_response(&out, request.method != "HEAD");
         return Ok(());

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::pieces::chance::Chance;
-use super::pieces::speech::{Heard, Hearing, frame, upgrade};
+use super::pieces::speech::{Heard, Hearing, frame, upgrade, watch};
 use super::pieces::streams::Wire;
 
 /// How a client behaves.
@@ -21,6 +21,8 @@ pub enum Manner {
     Garbage,
     /// Asks for pages, pipelined.
     Browses,
+    /// Is told what the reactors do.
+    Watches,
 }
 
 /// How a talking client ends.
@@ -75,6 +77,14 @@ fn message(chance: &mut Chance) -> Vec<u8> {
     }
 }
 
+/// A frame of figures, as far as this world is interested in it: number of the look, and reactors
+/// whose slab is shown.
+fn figures(text: &str) -> Option<(u64, usize)> {
+    let (look, rest) = text.strip_prefix("{\"looks\":")?.split_once(',')?;
+    assert!(rest.ends_with("]}"), "a frame is whole: {text}");
+    Some((look.parse().ok()?, rest.matches("\"runs\":[").count()))
+}
+
 impl Client {
     pub fn new(
         number: u16,
@@ -123,6 +133,18 @@ impl Client {
                     let path = chance.pick(&["/healthz", "/readyz", "/nowhere", "/ws/chat/"]);
                     let line = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
                     self.pending.extend_from_slice(line.as_bytes());
+                }
+            }
+            Manner::Watches => {
+                self.pending.extend(watch());
+                match self.ending {
+                    // Whoever watches has nothing to say.
+                    Ending::Quit => self.pending.extend(frame(0x81, b"quit", chance)),
+                    Ending::Close => {
+                        self.pending.extend(frame(0x88, &1000u16.to_be_bytes(), chance));
+                    }
+                    Ending::Break => self.pending.extend(frame(0xc1, b"x", chance)),
+                    _ => self.pending.extend(frame(0x89, b"still there", chance)),
                 }
             }
             Manner::Talks | Manner::NeverReads => {
@@ -284,6 +306,14 @@ impl Client {
             .collect()
     }
 
+    /// The frames of figures it was told: number of the look, and reactors whose slab is shown.
+    pub fn figures(&self) -> impl Iterator<Item = (u64, usize)> {
+        self.heard.iter().filter_map(|heard| match heard {
+            Heard::Text(text) => figures(text),
+            _ => None,
+        })
+    }
+
     /// Whether it is still there, listening, with nothing left to say.
     pub fn is_attentive(&self) -> bool {
         let wire = self.wire.borrow();
@@ -298,7 +328,8 @@ impl Client {
     /// Whether it neither left on its own nor stopped listening: then it is owed a Close.
     pub fn is_owed_a_close(&self) -> bool {
         let by_itself = [Ending::Leave, Ending::Reset, Ending::FallSilent];
-        self.manner == Manner::Talks && self.hearing.is_open && !by_itself.contains(&self.ending)
+        let listens = matches!(self.manner, Manner::Talks | Manner::Watches);
+        listens && self.hearing.is_open && !by_itself.contains(&self.ending)
     }
 
     /// Whether it was taken in: it asked properly, so only a full house may refuse it.

@@ -70,17 +70,17 @@ fn a_seed_replays_to_the_letter() {
 
 /// Every word that stories have here: whatever else stood in one, a peer would have put there.
 const WORDS: &str = "\
-    a accepted accepting alarm all and answered away backlog beginning begins binary blocked \
-    box broadcast busy by close closed count descriptor drain end ended event expired for \
-    fragment frame from full go goes goodbye half handed in is its kept last left let lost \
-    mail mails more new next no not nothing of on one our over pauses peer ping pong queued \
-    reactor read readable ready refused request resumed say session sessions shrinks slept \
-    slots socket spent spurious stream takes text the throttled thrown to told turn until upgrade \
-    us wait who with writable write written B Bad Conflict Found Not Request Required \
-    Service Timeout Unavailable Upgrade ms s";
+    a accepted accepting again alarm all and answered at away backlog beginning begins binary \
+    blocked box broadcast busy by close closed count descriptor drain end ended event expired \
+    for fragment frame from full go goes goodbye half handed in is its kept last left let look \
+    lost mail mails more new next no not nothing of on one our over pauses peer picture ping \
+    pong queued reactor reactors read readable ready refused request resumed say session \
+    sessions shrinks slept slots socket spent spurious stream takes text the throttled thrown \
+    to told turn until upgrade us wait watches who with writable write written B Bad Conflict \
+    Found Not Request Required Service Timeout Unavailable Upgrade ms s";
 
 /// What a few seeds suffice to hear.
-const BEATS: [&str; 20] = [
+const BEATS: [&str; 23] = [
     "accepted from",
     "handed over to reactor",
     "handed to us by mail",
@@ -98,6 +98,9 @@ const BEATS: [&str; 20] = [
     "spurious event",
     "alarm",
     "a broadcast of",
+    "watches the reactors",
+    "a look at all reactors",
+    "a picture",
     "closed by the peer",
     "closed by us",
     "the drain begins",

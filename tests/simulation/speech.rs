@@ -22,8 +22,17 @@ pub enum Heard {
 
 /// The request of a client that wants a WebSocket.
 pub fn upgrade(query: &str) -> Vec<u8> {
+    upgrade_at(&format!("/ws/chat/{query}"))
+}
+
+/// The request of a client that wants to be told what the reactors do.
+pub fn watch() -> Vec<u8> {
+    upgrade_at("/ws/stats")
+}
+
+fn upgrade_at(target: &str) -> Vec<u8> {
     format!(
-        "GET /ws/chat/{query} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+        "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
          Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
          Sec-WebSocket-Version: 13\r\n\r\n"
     )

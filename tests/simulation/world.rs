@@ -33,6 +33,9 @@ pub struct Totals {
     lost: u64,
     panics: u64,
     cut: u64,
+    /// Frames of figures that watchers got, and those that told of every reactor.
+    figures: u64,
+    whole_figures: u64,
 }
 
 impl Totals {
@@ -48,6 +51,8 @@ impl Totals {
         self.lost += other.lost;
         self.panics += other.panics;
         self.cut += other.cut;
+        self.figures += other.figures;
+        self.whole_figures += other.whole_figures;
     }
 
     pub fn assert_rich(&self) {
@@ -62,6 +67,10 @@ impl Totals {
             self.lost,
             self.panics,
             self.cut,
+            self.figures,
+            self.whole_figures,
+            // A reactor that did not answer in time, or whose box was full.
+            self.figures - self.whole_figures,
         ];
         assert!(
             all.iter().all(|&seen| seen >= 20),
@@ -100,6 +109,9 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
             expiries_per_turn: chance.within(1, 3),
             broadcast_slice: chance.within(1, 5),
             broadcasts_queued: chance.within(1, 6),
+            watchers: chance.within(1, 3),
+            look_slice: chance.within(1, 20),
+            picture_slots: chance.pick(&[3, 1000]),
             // Longer than the bustle: clients there are slow, and are not to be let down for it.
             close_timeout: Duration::from_secs(90),
             send_stall: Duration::from_secs(90),
@@ -159,7 +171,8 @@ impl World {
             0..=79 => Manner::Talks,
             80..=84 => Manner::NeverReads,
             85..=89 => Manner::Silent,
-            90..=94 => Manner::Garbage,
+            90..=93 => Manner::Garbage,
+            94..=96 => Manner::Watches,
             _ => Manner::Browses,
         };
         let session = self.chance.percent(75).then(|| {
@@ -293,6 +306,8 @@ impl World {
         let told = client.counts();
         let given = log.given.get(&client.address).cloned().unwrap_or_default();
         assert!(given.starts_with(&told), "{}: {told:?} of {given:?}", client.address);
+        let looks: Vec<u64> = client.figures().map(|(look, _)| look).collect();
+        assert!(looks.is_sorted_by(|a, b| a < b), "{}: looks {looks:?}", client.address);
         for &reactor in log.broadcasts.keys() {
             let got = client.broadcasts_of(reactor);
             let is_gapless = got.windows(2).all(|pair| pair[1] == pair[0] + 1);
@@ -358,6 +373,12 @@ impl World {
             lost: self.clients.iter().filter(|client| client.wire.borrow().reset).count() as u64,
             panics: machine.sum(|r| r.panics.get()),
             cut: outcomes.map(|outcome| outcome.cut).sum(),
+            figures: self.clients.iter().map(|client| client.figures().count() as u64).sum(),
+            whole_figures: {
+                let all = machine.len();
+                let whole = |client: &Client| client.figures().filter(|f| f.1 == all).count();
+                self.clients.iter().map(|client| whole(client) as u64).sum()
+            },
         }
     }
 }
