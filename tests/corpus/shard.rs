@@ -239,6 +239,12 @@ impl Stage {
 
     fn finish(mut self) {
         if !self.is_over {
+            self.quiet();
+            for Client { line, .. } in &self.clients {
+                let wire = line.wire.borrow();
+                let is_held = wire.registered.is_some();
+                assert!(!(is_held && wire.fin), "{}: its end went unnoticed", line.address);
+            }
             for _ in 0..40 {
                 self.quiet();
                 self.machine.now += Duration::from_secs(3);

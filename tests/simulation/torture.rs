@@ -311,6 +311,11 @@ impl Scene {
             self.machine.now += Duration::from_millis(110);
         }
         self.quiet();
+        let lines = self.guests.iter().map(|guest| &guest.line);
+        for line in lines.chain(self.others.iter().map(|(_, line, _)| line)) {
+            let wire = line.wire.borrow();
+            assert!(!(wire.fin && wire.registered.is_some()), "an end went unnoticed");
+        }
     }
 
     /// Whether a guest has all it is due; if not, it does something about it.

@@ -16,6 +16,12 @@ use super::simulation::speech::{Heard, Hearing, frame, upgrade};
 /// Time after which an answer is not late but missing: the machine may be busy with other things.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Time without a look at the sockets after which a lost pong is our own fault.
+const LATE: Duration = Duration::from_secs(super::PING_TIMEOUT / 5);
+
+/// Acts between two looks at the sockets, so that nobody's pong waits for everybody's whims.
+const ACTS_MOST: usize = 100;
+
 /// What a connection is to its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -61,6 +67,8 @@ pub(crate) struct Crowd {
     lines: Slab<Line>,
     /// When each acts next, while it mills.
     agenda: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// When the sockets were last looked at.
+    looked: Instant,
     done: HashMap<&'static str, u64>,
 }
 
@@ -74,6 +82,7 @@ impl Crowd {
             current: vec![None; clients],
             lines: Slab::new(),
             agenda: BinaryHeap::new(),
+            looked: Instant::now(),
             done: HashMap::new(),
         }
     }
@@ -82,6 +91,7 @@ impl Crowd {
     pub(crate) fn mill(&mut self, time: Duration) {
         let end = Instant::now() + time;
         self.agenda.clear();
+        self.looked = Instant::now();
         for number in 0..self.people.len() {
             let at = Instant::now() + self.people[number].pause();
             self.agenda.push(Reverse((at, number)));
@@ -90,9 +100,11 @@ impl Crowd {
             let next = self.agenda.peek().map_or(end, |Reverse((at, _))| *at);
             self.turn(next.saturating_duration_since(Instant::now()).min(Duration::from_secs(1)));
             let now = Instant::now();
-            while let Some(&Reverse((at, number))) = self.agenda.peek()
-                && at <= now
-            {
+            for _ in 0..ACTS_MOST {
+                let Some(&Reverse((at, number))) = self.agenda.peek() else { break };
+                if at > now {
+                    break;
+                }
                 self.agenda.pop();
                 self.act(number);
                 let at = Instant::now() + self.people[number].pause();
@@ -112,6 +124,7 @@ impl Crowd {
     /// Each comes once more, hears its count, and leaves in good order: a hundred at a time.
     pub(crate) fn audit(&mut self) {
         let numbers: Vec<usize> = (0..self.people.len()).collect();
+        self.looked = Instant::now();
         for numbers in numbers.chunks(100) {
             for &number in numbers {
                 self.connect(number, 0);
@@ -349,6 +362,13 @@ impl Crowd {
         match self.poll.poll(&mut events, Some(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             outcome => outcome.expect("the poll works"),
+        }
+        let late = self.looked.elapsed().saturating_sub(timeout);
+        self.looked = Instant::now();
+        if late > LATE {
+            // This machine had other things to do: whoever should have sent a pong did not.
+            self.count("late looks", 1);
+            self.lines.iter_mut().for_each(|(_, line)| line.has_stalled = true);
         }
         for event in &events {
             let key = event.token().0;
