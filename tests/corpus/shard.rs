@@ -275,14 +275,18 @@ impl Stage {
     /// What must be true when time enough has passed, and nothing is under way.
     fn check_at_rest(&self) {
         assert!(self.machine.net.borrow().queues.iter().all(|queue| queue.is_empty()));
-        for Client { line, asked, has_asked, is_wild, is_leaving, .. } in &self.clients {
+        let log = self.log.borrow();
+        for Client { line, asked, heard, has_asked, is_wild, is_leaving, .. } in &self.clients {
             assert!(line.hearing.is_open || line.is_cut() || *is_wild, "no deadline ended it");
             let is_plain = !is_wild && !is_leaving && !line.is_cut();
             if is_plain && *has_asked {
                 assert_eq!(line.counts.len(), *asked, "{}: replies are missing", line.address);
+                for (&reactor, &sent) in &log.broadcasts {
+                    let before = log.broadcasts_before[&line.address].get(&reactor);
+                    check_broadcasts(heard, reactor, before.copied().unwrap_or(0), sent);
+                }
             }
         }
-        let log = self.log.borrow();
         for (at, shard) in self.machine.shards().enumerate() {
             for (id, count) in shard.session_counts() {
                 assert_eq!(owner_of(&id, self.machine.len()), at, "a session in the wrong table");
@@ -297,6 +301,19 @@ impl Stage {
             }
         }
     }
+}
+
+/// Every broadcast of a reactor since the connection opened was heard, in order; of those under way
+/// at that moment some may have been.
+fn check_broadcasts(heard: &[Heard], reactor: usize, before: u64, sent: u64) {
+    let prefix = format!("all {reactor} ");
+    let number = |heard: &Heard| match heard {
+        Heard::Text(text) => text.strip_prefix(&prefix)?.parse().ok(),
+        _ => None,
+    };
+    let got: Vec<u64> = heard.iter().filter_map(number).collect();
+    let first = got.first().copied().unwrap_or(before + 1).min(before + 1);
+    assert_eq!(got, (first..=sent).collect::<Vec<u64>>(), "broadcasts of {reactor}");
 }
 
 impl Client {
