@@ -18,7 +18,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use crate::protocol::frame;
 pub use crate::protocol::message::Message;
 use crate::session::Session;
-use crate::token::ConnectionId;
+use crate::token::{ConnectionId, Peer};
 
 /// The behaviour of a server. Each reactor makes a value of its own, on its own thread: state in
 /// it needs no lock, is shared with nothing, and need not be `Send`.
@@ -119,7 +119,7 @@ pub struct Context<'a, A: Application> {
     pub(crate) cork: &'a mut Vec<u8>,
     pub(crate) wishes: &'a mut Wishes,
     pub(crate) connection: ConnectionId,
-    pub(crate) peer: &'a SocketAddr,
+    pub(crate) peer: &'a Peer,
     pub(crate) is_resumed: bool,
 }
 
@@ -208,7 +208,7 @@ impl<A: Application> Context<'_, A> {
     /// The peer's address.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
-        *self.peer
+        (*self.peer).into()
     }
 
     /// The connection's name, unique on its reactor: what the log calls it.

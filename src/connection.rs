@@ -20,7 +20,7 @@ use crate::picture::Tile;
 use crate::protocol::endpoint::{Closing, Endpoint};
 use crate::session::SessionSlot;
 use crate::timer::Tick;
-use crate::token::ConnectionId;
+use crate::token::{ConnectionId, Peer};
 
 /// What a connection needs of a socket; in tests, of a script.
 pub trait Stream: io::Read + io::Write {
@@ -88,14 +88,23 @@ pub struct LiveSession {
     pub slot: SessionSlot,
     /// Whether it was there before.
     pub is_resumed: bool,
-    /// When the WebSocket opened.
-    pub since: Instant,
+    /// When the WebSocket opened, in nanoseconds since the shard began.
+    pub since: u64,
     /// Messages received so far.
     pub messages: u64,
     /// Bytes of frames taken so far.
     pub bytes_in: u64,
     /// Bytes queued before the first frame of ours, which are not the WebSocket's.
     pub bytes_out_before: u64,
+}
+
+/// What stands in the receive buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Filled {
+    /// What an earlier visit had left.
+    pub kept: usize,
+    /// Bytes just read, behind it.
+    pub read: usize,
 }
 
 /// One connection.
@@ -105,7 +114,7 @@ pub struct Connection<S> {
     /// Its name.
     pub id: ConnectionId,
     /// Who is at the other end.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// Its place among the sockets, if those are counted; given back when it is dropped.
     pub place: Option<Place>,
     /// The protocol's state.
@@ -116,15 +125,14 @@ pub struct Connection<S> {
     pub backlog: OutBuffer,
     /// Bytes read and not yet taken: an incomplete head or frame header, or what a used-up share
     /// left.
-    tail: Option<Box<[u8]>>,
+    #[expect(clippy::box_collection, reason = "one word in each connection, for what few have")]
+    tail: Option<Box<Vec<u8>>>,
     inbound: Inbound,
     writable: bool,
     /// Why it last stopped.
     pub rest: Rest,
     /// The tick of its live entry in the timer wheel.
     pub alarm: Option<Tick>,
-    /// Bytes read.
-    pub bytes_in: u64,
     /// Bytes queued.
     pub bytes_out: u64,
 }
@@ -136,7 +144,7 @@ impl<S: Stream> Connection<S> {
         Connection {
             stream,
             id,
-            peer,
+            peer: peer.into(),
             place: None,
             endpoint: Endpoint::new(deadline),
             attachment: Attachment::Never,
@@ -147,7 +155,6 @@ impl<S: Stream> Connection<S> {
             writable: true,
             rest: Rest::Blocked,
             alarm: None,
-            bytes_in: 0,
             bytes_out: 0,
         }
     }
@@ -193,13 +200,13 @@ impl<S: Stream> Connection<S> {
         &mut self.stream
     }
 
-    /// Puts the tail and what the socket has behind it into `buffer`, with one read at most;
-    /// returns how many bytes stand there.
+    /// Puts the tail and what the socket has behind it into `buffer`, with one read at most.
     ///
     /// # Errors
     ///
     /// What ended the connection: a reset, mostly.
-    pub fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    #[inline]
+    pub fn fill(&mut self, buffer: &mut [u8]) -> io::Result<Filled> {
         let kept = match self.tail.take() {
             Some(tail) => {
                 buffer[..tail.len()].copy_from_slice(&tail);
@@ -207,20 +214,19 @@ impl<S: Stream> Connection<S> {
             }
             None => 0,
         };
+        let mut filled = Filled { kept, read: 0 };
         if kept == buffer.len() || matches!(self.inbound, Inbound::Drained | Inbound::Ended) {
-            return Ok(kept);
+            return Ok(filled);
         }
         let room = &mut buffer[kept..];
-        let offered = room.len();
         match self.stream.read(room) {
             Ok(0) => self.inbound = Inbound::Ended,
             Ok(count) => {
-                self.bytes_in += count as u64;
                 // A short read means drained: no second one just to hear `WouldBlock`.
-                if count < offered && self.inbound == Inbound::Readable {
+                if count < room.len() && self.inbound == Inbound::Readable {
                     self.inbound = Inbound::Drained;
                 }
-                return Ok(kept + count);
+                filled.read = count;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.inbound = Inbound::Drained;
@@ -229,14 +235,14 @@ impl<S: Stream> Connection<S> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-        Ok(kept)
+        Ok(filled)
     }
 
     /// Keeps what is left of the input for the next visit.
     pub fn keep(&mut self, rest: &[u8]) {
         debug_assert!(self.tail.is_none());
         if !rest.is_empty() {
-            self.tail = Some(rest.into());
+            self.tail = Some(Box::new(rest.to_vec()));
         }
     }
 
@@ -345,7 +351,7 @@ impl<S: Stream> Connection<S> {
     /// message, and the backlog.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let tail = self.tail.as_ref().map_or(0, |tail| tail.len());
+        let tail = self.tail.as_ref().map_or(0, |tail| tail.capacity());
         tail + self.endpoint.held_bytes() + self.backlog.storage()
     }
 

@@ -71,9 +71,12 @@ pub struct Door {
     networks: [Mutex<HashMap<Network, usize>>; STRIPES],
 }
 
-/// A place inside. Dropping it gives it back.
+/// A place inside. Dropping it gives it back. One word, because every connection has room for one.
 #[derive(Debug)]
-pub struct Place {
+pub struct Place(Box<Inside>);
+
+#[derive(Debug)]
+struct Inside {
     door: Arc<Door>,
     /// If addresses are counted.
     network: Option<Network>,
@@ -116,7 +119,7 @@ impl Door {
         else {
             return Admission::Dropped(Rejection::LimitConcurrency);
         };
-        let mut place = Place { door: self.clone(), network: None };
+        let mut place = Place(Box::new(Inside { door: self.clone(), network: None }));
         let mut refusal = sockets
             .filter(|sockets| inside >= sockets.admitted)
             .map(|_| Rejection::LimitConcurrency);
@@ -132,7 +135,7 @@ impl Door {
                 refusal = Some(Rejection::LimitPerIp);
             }
             *count += 1;
-            place.network = Some(network);
+            place.0.network = Some(network);
         }
         match refusal {
             Some(rejection) => Admission::Refused(place, rejection),
@@ -159,9 +162,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.door.sockets.fetch_sub(1, Ordering::Relaxed);
-        let Some(network) = self.network else { return };
-        let mut counts = self.door.stripe(network);
+        let Inside { door, network } = &*self.0;
+        door.sockets.fetch_sub(1, Ordering::Relaxed);
+        let Some(network) = *network else { return };
+        let mut counts = door.stripe(network);
         if let Some(count) = counts.get_mut(&network) {
             *count -= 1;
             if *count == 0 {

@@ -83,7 +83,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`token`] | the name of a connection: slot and generation |
+//! | [`token`] | the name of a connection: slot and generation; its peer |
 //! | [`out_buffer`] | bytes that wait for one socket |
 //! | [`session`] | ids, who owns them, and one reactor's table of them |
 //! | [`application`] | what runs on a reactor, and the context through which it answers |

@@ -33,10 +33,10 @@ const PREFIX: usize = 8;
 /// The 22 characters of base64url that we issue (128 random bits) are kept as 16 bytes, which
 /// halves what a parked session costs; so is any other text of that form, so that the mapping
 /// stays one to one.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionId(Form);
 
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 enum Form {
     Compact([u8; 16]),
     Named(Box<str>),
@@ -302,11 +302,15 @@ enum Presence {
     Attached(ConnectionId),
     /// With its neighbours in the list of the detached, older and newer.
     Detached {
-        since: Instant,
+        since: Stamp,
         older: Option<Link>,
         newer: Option<Link>,
     },
 }
+
+/// Nanoseconds from the table's beginning, plus one: a time in half the room of an `Instant`, and
+/// none for the tag of [`Presence`].
+type Stamp = std::num::NonZeroU64;
 
 /// A slab index plus one, so that an `Option` of it has no tag.
 type Link = std::num::NonZeroU32;
@@ -324,6 +328,7 @@ pub struct SessionTable<T> {
     capacity: usize,
     ttl: Duration,
     policy: SessionIds,
+    beginning: Instant,
     totals: TableTotals,
     /// Ids that look-ups were compared with, byte by byte.
     #[cfg(test)]
@@ -338,9 +343,10 @@ impl<T: Default> SessionTable<T> {
     /// What a session holds beside its place: a chosen id of the longest kind.
     pub const BESIDE_SLOT_BYTES: usize = ID_MOST + 16;
 
-    /// An empty table that keeps at most `capacity` detached sessions, each for `ttl`.
+    /// An empty table that keeps at most `capacity` detached sessions, each for `ttl`. It knows no
+    /// time before `beginning`.
     #[must_use]
-    pub fn new(capacity: usize, ttl: Duration, policy: SessionIds) -> Self {
+    pub fn new(capacity: usize, ttl: Duration, policy: SessionIds, beginning: Instant) -> Self {
         SessionTable {
             entries: Slab::new(),
             index: HashTable::new(),
@@ -351,6 +357,7 @@ impl<T: Default> SessionTable<T> {
             capacity,
             ttl,
             policy,
+            beginning,
             totals: TableTotals::default(),
             #[cfg(test)]
             compared: std::cell::Cell::default(),
@@ -400,9 +407,8 @@ impl<T: Default> SessionTable<T> {
         // `Config::validate` bounds the table at 2^31.
         let slot = slot as u32;
         let (entries, hasher) = (&self.entries, &self.hasher);
-        self.index.insert_unique(hash, slot, |&at| {
-            hasher.hash_one(entries[at as usize].session.id.text().as_str())
-        });
+        self.index
+            .insert_unique(hash, slot, |&at| hasher.hash_one(&entries[at as usize].session.id));
         Ok(Attached { slot: SessionSlot(slot), resumed: false })
     }
 
@@ -436,7 +442,7 @@ impl<T: Default> SessionTable<T> {
         }
         let older = self.newest;
         self.entries[slot.0 as usize].presence =
-            Presence::Detached { since: now, older, newer: None };
+            Presence::Detached { since: self.stamp(now), older, newer: None };
         let link = Link::MIN.saturating_add(slot.0);
         match older {
             Some(older) => self.set_newer(older, Some(link)),
@@ -465,6 +471,12 @@ impl<T: Default> SessionTable<T> {
         }
     }
 
+    fn stamp(&self, now: Instant) -> Stamp {
+        // 64 bits last 584 years.
+        let nanos = now.saturating_duration_since(self.beginning).as_nanos() as u64;
+        Stamp::MIN.saturating_add(nanos)
+    }
+
     fn is_due(&self, slot: u32, now: Instant) -> bool {
         self.expiry(slot).is_some_and(|due| due <= now)
     }
@@ -472,7 +484,10 @@ impl<T: Default> SessionTable<T> {
     fn expiry(&self, slot: u32) -> Option<Instant> {
         match self.entries[slot as usize].presence {
             // Far beyond any uptime an Instant may not reach; then it is as good as never.
-            Presence::Detached { since, .. } => since.checked_add(self.ttl),
+            Presence::Detached { since, .. } => {
+                let since = self.beginning + Duration::from_nanos(since.get() - 1);
+                since.checked_add(self.ttl)
+            }
             Presence::Attached(_) => None,
         }
     }
@@ -534,7 +549,7 @@ impl<T: Default> SessionTable<T> {
     }
 
     fn hash(&self, id: &SessionId) -> u64 {
-        self.hasher.hash_one(id.text().as_str())
+        self.hasher.hash_one(id)
     }
 
     /// An id is compared with those alone whose keyed hash begins as its own does, which nobody
@@ -612,7 +627,7 @@ mod tests {
     }
 
     fn table(capacity: usize, policy: SessionIds) -> SessionTable<()> {
-        SessionTable::new(capacity, Duration::from_secs(10), policy)
+        SessionTable::new(capacity, Duration::from_secs(10), policy, Instant::now())
     }
 
     fn id(text: &str) -> SessionId {
@@ -770,8 +785,9 @@ mod tests {
         let mut table = table(10, SessionIds::Any);
         visit(&mut table, "a", 1, 0, Instant::now());
         assert_eq!(table.attached() + table.detached(), 0);
-        let mut stateful = SessionTable::<u8>::new(10, Duration::from_secs(1), SessionIds::Any);
         let now = Instant::now();
+        let mut stateful =
+            SessionTable::<u8>::new(10, Duration::from_secs(1), SessionIds::Any, now);
         let attached = stateful.attach(Some(&id("b")), connection(1), now, fresh).unwrap();
         *stateful.of_connection(attached.slot, connection(1)).unwrap().state_mut() = 7;
         stateful.detach(attached.slot, connection(1), now);
@@ -818,8 +834,9 @@ mod tests {
 
     #[test]
     fn a_ttl_of_zero_keeps_nothing() {
-        let mut table = SessionTable::<()>::new(10, Duration::ZERO, SessionIds::Any);
-        visit(&mut table, "a", 1, 1, Instant::now());
+        let now = Instant::now();
+        let mut table = SessionTable::<()>::new(10, Duration::ZERO, SessionIds::Any, now);
+        visit(&mut table, "a", 1, 1, now);
         assert_eq!(table.detached(), 0);
     }
 }

@@ -1,6 +1,6 @@
-//! The name of a connection: slot and generation in one word.
+//! The name of a connection: slot and generation in one word; and the address of its peer in three.
 //!
-//! It is what the poll hands back as a token, what the ready queue, the timer wheel and the
+//! The name is what the poll hands back as a token, what the ready queue, the timer wheel and the
 //! session table hold instead of a reference, and what the log calls a connection. Slots are
 //! reused; generations are not (CVE-2020-35681 was one request's scope read by another).
 //!
@@ -9,6 +9,7 @@
 //! Next: [`crate::out_buffer`]: what waits until such a one can take it.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::num::NonZeroU32;
 
 use mio::Token;
@@ -46,6 +47,40 @@ impl fmt::Display for ConnectionId {
     }
 }
 
+/// The address of a peer in 24 bytes, where std's takes 32. What is left out is the flow label of
+/// IPv6, which says nothing about who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    scope: u32,
+    port: u16,
+    ip: IpAddr,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Peer {
+        let scope = match address {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(v6) => v6.scope_id(),
+        };
+        Peer { scope, port: address.port(), ip: address.ip() }
+    }
+}
+
+impl From<Peer> for SocketAddr {
+    fn from(Peer { scope, port, ip }: Peer) -> SocketAddr {
+        match ip {
+            IpAddr::V4(v4) => SocketAddrV4::new(v4, port).into(),
+            IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, scope).into(),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::from(*self).fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +93,15 @@ mod tests {
             assert_eq!(ConnectionId::from_token(id.token()), Some(id));
         }
         assert_eq!(ConnectionId::from_token(Token(1)), None);
+    }
+
+    #[test]
+    fn a_peer_is_the_address_it_was_made_of() {
+        for text in ["127.0.0.1:80", "[::1]:8000", "[fe80::1%7]:65535"] {
+            let address: SocketAddr = text.parse().unwrap();
+            let peer = Peer::from(address);
+            assert_eq!((SocketAddr::from(peer), peer.to_string()), (address, text.to_owned()));
+        }
+        assert_eq!(size_of::<Peer>(), 24);
     }
 }

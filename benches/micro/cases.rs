@@ -9,7 +9,9 @@ use std::io;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use mio::net::TcpStream;
 use revolve::config::{Limits, SessionIds};
+use revolve::connection::Connection;
 use revolve::protocol::frame::{self, FrameHead};
 use revolve::protocol::handshake;
 use revolve::protocol::head::{self, Request};
@@ -35,8 +37,8 @@ pub(crate) struct Case {
 
 type Work = Box<dyn FnMut()>;
 
-/// The one case that is not counted but weighed, by [`bytes_of_parked_sessions`].
-pub(crate) const PARKED: &str = "sessions/parked";
+/// The cases that are not counted but weighed, by [`weigh`].
+pub(crate) const WEIGHED: [&str; 2] = ["connections/slot", "sessions/parked"];
 
 /// All cases, in the order of the table.
 pub(crate) fn all() -> Vec<Case> {
@@ -62,7 +64,9 @@ pub(crate) fn all() -> Vec<Case> {
     add("sessions/lookup".into(), LOOKUPS, "a session", Box::new(look_up));
     add("sessions/insert".into(), LOOKUPS, "a session", Box::new(insert));
     add("sessions/expire".into(), SESSIONS as u64, "a session", Box::new(expire));
-    add(PARKED.into(), SESSIONS as u64, "bytes a session", Box::new(|| Box::new(|| ())));
+    for (name, many) in WEIGHED.into_iter().zip([1, SESSIONS as u64]) {
+        add(name.into(), many, "bytes", Box::new(|| Box::new(|| ())));
+    }
     list
 }
 
@@ -235,14 +239,18 @@ fn park(table: &mut SessionTable<()>, number: usize, now: Instant) {
 
 /// A table with a million parked sessions.
 fn full_table(now: Instant) -> SessionTable<()> {
-    let mut table = SessionTable::new(2 * SESSIONS, TTL, SessionIds::Any);
+    let mut table = SessionTable::new(2 * SESSIONS, TTL, SessionIds::Any, now);
     (0..SESSIONS).for_each(|number| park(&mut table, number, now));
     assert_eq!(table.detached(), SESSIONS);
     table
 }
 
-/// Memory that a million parked sessions bring in, by the kernel's account.
-pub(crate) fn bytes_of_parked_sessions() -> Result<u64> {
+/// Bytes: of a connection's place in the slab, or of a million parked sessions by the kernel's
+/// account.
+pub(crate) fn weigh(name: &str) -> Result<u64> {
+    if name == WEIGHED[0] {
+        return Ok(size_of::<Connection<TcpStream>>() as u64);
+    }
     let resident = || -> Result<u64> {
         let text = fs::read_to_string("/proc/self/smaps_rollup")?;
         let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).ok_or("no Rss")?;

@@ -112,7 +112,7 @@ fn run(options: &Options) -> Result<bool> {
     let mut counts = Vec::new();
     for case in cases {
         let total = match case.name.as_str() {
-            cases::PARKED => cases::bytes_of_parked_sessions()?,
+            name if cases::WEIGHED.contains(&name) => cases::weigh(name)?,
             name => callgrind::count(&[CASE, name], "*micro*counted*")?,
         };
         let each = total as f64 / case.operations as f64;

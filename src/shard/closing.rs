@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -238,7 +238,8 @@ impl<A: Application, H: Host> Shard<A, H> {
         else {
             return;
         };
-        let seconds = now.saturating_duration_since(attachment.since).as_secs_f64();
+        let opened = self.beginning + Duration::from_nanos(attachment.since);
+        let seconds = now.saturating_duration_since(opened).as_secs_f64();
         // What stands in the cork is counted when it is written, which is after this line.
         let bytes_out =
             (connection.bytes_out + last_words as u64).saturating_sub(attachment.bytes_out_before);

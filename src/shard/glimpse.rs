@@ -47,7 +47,8 @@ pub(super) struct OpenGlimpse {
 }
 
 impl Glimpse {
-    pub(super) fn of<S: Stream>(connection: &Connection<S>) -> Glimpse {
+    /// `bytes_in` is what the reactor has read: over a visit, from the visited alone.
+    pub(super) fn of<S: Stream>(connection: &Connection<S>, bytes_in: u64) -> Glimpse {
         Glimpse {
             rest: connection.rest,
             inbound: connection.inbound(),
@@ -59,7 +60,7 @@ impl Glimpse {
             ),
             backlog: connection.backlog.len(),
             tail: connection.tail_bytes(),
-            bytes_in: connection.bytes_in,
+            bytes_in,
             bytes_out: connection.bytes_out,
             open: None,
         }

@@ -57,6 +57,7 @@ const KEPT_BYTES: usize = 1 << 20;
 /// One reactor's connections, sessions, timers and application.
 pub struct Shard<A: Application, H: Host> {
     reactor: usize,
+    beginning: Instant,
     config: Arc<Config>,
     status: Arc<ServerStatus>,
     /// Our own cells of it.
@@ -114,7 +115,8 @@ impl<A: Application, H: Host> Shard<A, H> {
         let receive_buffer = vec![0; config.limits.receive_buffer_bytes].into_boxed_slice();
         Shard {
             reactor,
-            sessions: SessionTable::new(capacity, config.session_ttl, config.session_ids),
+            beginning: now,
+            sessions: SessionTable::new(capacity, config.session_ttl, config.session_ids, now),
             ids: IdSource::new(reactor, workers),
             wheel: TimerWheel::new(now),
             ready: ReadyQueue::default(),

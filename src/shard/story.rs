@@ -140,7 +140,7 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     fn glimpse(&mut self, id: ConnectionId) -> Option<Glimpse> {
         let connection = self.connections.get_mut(id)?;
-        let mut glimpse = Glimpse::of(connection);
+        let mut glimpse = Glimpse::of(connection, self.metrics.bytes_in.get());
         if let (Attachment::Live(live), Endpoint::Open(open)) =
             (&connection.attachment, &connection.endpoint)
         {

@@ -41,7 +41,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         self.metrics.handed_over(owner);
         self.tell(|story| story.handed_over(id, owner, received.len()));
-        let peer = connection.peer;
+        let peer = connection.peer.into();
         let deadline = connection
             .endpoint
             .deadline(&self.config)
@@ -99,7 +99,17 @@ impl<A: Application, H: Host> Shard<A, H> {
         hello: bool,
         now: Instant,
     ) {
-        let Shard { connections, sessions, application, cork, wishes, config, story, .. } = self;
+        let Shard {
+            connections,
+            sessions,
+            application,
+            cork,
+            wishes,
+            config,
+            story,
+            beginning,
+            ..
+        } = self;
         let (Some(connection), Some(session)) =
             (connections.get_mut(id), sessions.of_connection(slot, id))
         else {
@@ -128,7 +138,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         connection.attachment = Attachment::Live(LiveSession {
             slot,
             is_resumed: resumed,
-            since: now,
+            since: now.saturating_duration_since(*beginning).as_nanos() as u64,
             messages: 0,
             bytes_in: 0,
             bytes_out_before: connection.bytes_out + cork.len() as u64,

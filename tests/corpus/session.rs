@@ -144,11 +144,11 @@ fn check_table(steps: &[u8]) {
     let capacity = 1 + usize::from(style / 4 % 4);
     let issues = issued % 2 == 1;
     let policy = if issues { SessionIds::Issued } else { SessionIds::Any };
-    let mut table: SessionTable<u8> = SessionTable::new(capacity, ttl, policy);
+    let mut now = Instant::now();
+    let mut table: SessionTable<u8> = SessionTable::new(capacity, ttl, policy, now);
     let mut model = Model { known: HashMap::new(), ttl, capacity, detachments: 0 };
     let mut ids = IdSource::new(usize::from(issued % 3), 3);
     let mut drawn = 0u8;
-    let mut now = Instant::now();
     let mut generation = NonZeroU32::MIN;
     let mut issued_names = vec!["nobody".to_owned()];
     // Every second input in steps of two bytes; what a step needs besides comes from its second.
