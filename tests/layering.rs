@@ -423,7 +423,9 @@ fn each_file_leads_to_the_next() {
                 || next.contains(&format!("`{}`", module.rsplit('/').next().unwrap_or(module)))
         });
         if !is_named {
-            complaints.push(format!("src/{here}: its head does not end with Next: … {module}"));
+            complaints.push(format!(
+                "src/{here}: the last paragraph of its head is not Next: … `{module}`"
+            ));
         }
     }
     no_complaints(complaints);

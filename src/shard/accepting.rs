@@ -114,7 +114,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         let (place, refusal) = match self.status.door().enter(peer.ip(), &self.config) {
             Admission::Welcome(place) => (place, None),
             Admission::Refused(place, rejection) => (Some(place), Some(rejection)),
-            Admission::Dropped(rejection) => return self.metrics.rejected(rejection),
+            Admission::Dropped(rejection) => {
+                self.tell(|story| story.turned_away(peer, rejection));
+                return self.metrics.rejected(rejection);
+            }
         };
         let deadline = now + self.config.timeout_handshake;
         let (received, unsent) = (Vec::new(), Vec::new());

@@ -184,6 +184,10 @@ impl Story {
         self.note(format_args!("no descriptor left: accepting pauses"));
     }
 
+    pub(super) fn turned_away(&mut self, peer: SocketAddr, rejection: Rejection) {
+        self.note(format_args!("{peer} is turned away at the door: {}", rejection.status()));
+    }
+
     pub(super) fn draining(&mut self) {
         self.note(format_args!("told to go away: the drain begins"));
     }
