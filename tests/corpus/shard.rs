@@ -12,7 +12,6 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use revolve::config::{Config, Limits};
-use revolve::session::owner_of;
 
 use super::simulation::chance::Chance;
 use super::simulation::faults::{self, Call, Fault, Faults, Strike};
@@ -218,23 +217,15 @@ impl Stage {
 
     /// Everyone acts until nobody has anything to do.
     fn quiet(&mut self) {
-        for round in 0.. {
-            assert!(round < 20_000, "the stage does not come to rest");
+        let Stage { machine, clients, chance, .. } = self;
+        machine.quiet(|| {
             let mut acted = false;
-            for client in &mut self.clients {
+            for client in clients.iter_mut() {
                 acted |= client.send(usize::MAX);
-                acted |= client.listen(usize::MAX, &mut self.chance);
+                acted |= client.listen(usize::MAX, chance);
             }
-            for at in 0..self.machine.len() {
-                acted |= self.machine.turn_if_woken(at);
-            }
-            if !acted {
-                if !self.machine.retries_soon() {
-                    return;
-                }
-                self.machine.now += Duration::from_millis(1);
-            }
-        }
+            acted
+        });
     }
 
     fn finish(mut self) {
@@ -287,19 +278,7 @@ impl Stage {
                 }
             }
         }
-        for (at, shard) in self.machine.shards().enumerate() {
-            for (id, count) in shard.session_counts() {
-                assert_eq!(owner_of(&id, self.machine.len()), at, "a session in the wrong table");
-                assert_eq!(log.counts.get(&id).copied().unwrap_or(0), count);
-            }
-        }
-        if !log.forgets {
-            let kept = self.machine.shards().flat_map(|shard| shard.session_counts());
-            let kept: std::collections::HashMap<String, u64> = kept.collect();
-            for (id, count) in &log.counts {
-                assert_eq!(kept.get(id), Some(count), "session {id} was lost");
-            }
-        }
+        self.machine.check_sessions(&log);
     }
 }
 

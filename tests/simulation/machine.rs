@@ -280,8 +280,26 @@ impl<A: Application> Machine<A> {
         }
     }
 
-    /// Whether a shard is about to try a full mailbox again: then all is quiet, but not at rest.
-    pub fn retries_soon(&self) -> bool {
+    /// Lets the clients act and gives turns, until neither has anything to do without time passing.
+    /// `act` lets each client do what it can, and says whether any did.
+    pub fn quiet(&mut self, mut act: impl FnMut() -> bool) {
+        for _ in 0..20_000 {
+            let mut acted = act();
+            for at in 0..self.stations.len() {
+                acted |= self.turn_if_woken(at);
+            }
+            if !acted {
+                // A shard that tries a full mailbox again in a millisecond is quiet, not at rest.
+                if !self.retries_soon() {
+                    return;
+                }
+                self.now += Duration::from_millis(1);
+            }
+        }
+        panic!("the machine does not come to rest");
+    }
+
+    fn retries_soon(&self) -> bool {
         let soon = self.now + Duration::from_millis(2);
         let retries = |station: &Station<A>| {
             !station.ended && station.wakes_at.is_some_and(|when| when <= soon)

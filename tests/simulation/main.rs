@@ -9,6 +9,9 @@
 //! checks counts and fencing; at the end `world.rs` checks that nothing is stuck, lost or
 //! reordered. What it does not do: real sockets (`tests/server.rs`).
 //!
+//! On the same machine `torture.rs` plays one conversation over and over, in which each system call
+//! fails once.
+//!
 //! A failing seed prints itself. To replay it, with every turn told:
 //! `REVOLVE_SEED=n cargo test --test simulation every_seed -- --nocapture`
 

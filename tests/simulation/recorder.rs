@@ -7,7 +7,10 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use revolve::session::owner_of;
 use revolve::{Application, CloseReason, Context, Message};
+
+use super::machine::Machine;
 
 /// What the application panics with when a client asks it to.
 pub const PLANNED: &str = "a client asked for it";
@@ -96,5 +99,23 @@ impl Application for Recorder {
         log.closes += 1;
         let gone = log.live.remove(&cx.session_id());
         assert_eq!(gone, Some(cx.peer()), "a close for a connection that was not live");
+    }
+}
+
+impl Machine<Recorder> {
+    /// Every session is in its owner's table, with the count that was given last; and none is lost,
+    /// unless this run forgets some.
+    pub fn check_sessions(&self, log: &Log) {
+        let mut kept = HashMap::new();
+        for (at, shard) in self.shards().enumerate() {
+            for (id, count) in shard.session_counts() {
+                assert_eq!(owner_of(&id, self.len()), at, "a session in the wrong table");
+                assert_eq!(log.counts.get(&id).copied().unwrap_or(0), count);
+                kept.insert(id, count);
+            }
+        }
+        for (id, count) in log.counts.iter().filter(|_| !log.forgets) {
+            assert_eq!(kept.get(id), Some(count), "session {id} was lost");
+        }
     }
 }

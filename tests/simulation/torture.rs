@@ -110,6 +110,24 @@ struct Guest {
     is_deaf: bool,
 }
 
+impl Guest {
+    /// Reads, answers, and remembers what it learns; whether there was anything.
+    fn listen(&mut self, chance: &mut Chance) -> bool {
+        let Guest { line, heard, counted, session, .. } = self;
+        let acted = line.act(usize::MAX, chance, heard);
+        *counted = line.counts.last().copied().unwrap_or(0).max(*counted);
+        if let Some(Heard::Response(101, Some(count))) =
+            heard.iter().rfind(|heard| matches!(heard, Heard::Response(101, _)))
+        {
+            *counted = (*counted).max(*count);
+        }
+        if line.hearing.session.is_some() {
+            session.clone_from(&line.hearing.session);
+        }
+        acted
+    }
+}
+
 struct Scene {
     machine: Machine<Recorder>,
     log: Rc<RefCell<Log>>,
@@ -254,37 +272,17 @@ impl Scene {
 
     /// Everyone acts until nobody has anything to do.
     fn quiet(&mut self) {
-        for round in 0.. {
-            assert!(round < 20_000, "the scene does not come to rest");
+        let Scene { machine, guests, others, chance, .. } = self;
+        machine.quiet(|| {
             let mut acted = false;
-            for Guest { line, heard, counted, session, is_deaf, .. } in &mut self.guests {
-                if *is_deaf {
-                    continue;
-                }
-                acted |= line.act(usize::MAX, &mut self.chance, heard);
-                *counted = line.counts.last().copied().unwrap_or(0).max(*counted);
-                if let Some(Heard::Response(101, Some(count))) =
-                    heard.iter().rfind(|heard| matches!(heard, Heard::Response(101, _)))
-                {
-                    *counted = (*counted).max(*count);
-                }
-                if line.hearing.session.is_some() {
-                    session.clone_from(&line.hearing.session);
-                }
+            for guest in guests.iter_mut().filter(|guest| !guest.is_deaf) {
+                acted |= guest.listen(chance);
             }
-            for (_, line, heard) in &mut self.others {
-                acted |= line.act(usize::MAX, &mut self.chance, heard);
+            for (_, line, heard) in others.iter_mut() {
+                acted |= line.act(usize::MAX, chance, heard);
             }
-            for at in 0..SHARDS {
-                acted |= self.machine.turn_if_woken(at);
-            }
-            if !acted {
-                if !self.machine.retries_soon() {
-                    return;
-                }
-                self.machine.now += Duration::from_millis(1);
-            }
-        }
+            acted
+        });
     }
 
     /// The end of a step: time enough for every pause to pass and for nothing else.
@@ -468,12 +466,7 @@ impl Scene {
 
     /// Every session is where it belongs and has the count of what was said.
     fn check_sessions(&self) {
-        for (at, shard) in self.machine.shards().enumerate() {
-            for (id, count) in shard.session_counts() {
-                assert_eq!(owner_of(&id, SHARDS), at, "a session in the wrong table");
-                assert_eq!(self.log.borrow().counts.get(&id).copied().unwrap_or(0), count);
-            }
-        }
+        self.machine.check_sessions(&self.log.borrow());
         let mut sessions = self.sessions();
         for Guest { name, session, said, .. } in &self.guests {
             let session = session.as_ref().expect("it was told");

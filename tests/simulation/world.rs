@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use revolve::config::{Config, Limits};
-use revolve::session::owner_of;
 
 use super::clients::{Client, Ending, Manner};
 use super::ear;
@@ -201,28 +200,15 @@ impl World {
 
     /// Everyone acts until nobody has anything to do without time passing.
     fn quiet(&mut self) {
-        for round in 0.. {
+        let World { machine, clients, chance, .. } = self;
+        machine.quiet(|| {
             let mut acted = false;
-            assert!(round < 20_000, "the world does not come to rest");
-            for at in 0..self.clients.len() {
-                if self.clients[at].is_busy() {
-                    if round > 19_998 {
-                        println!("busy: {:?}", self.clients[at]);
-                    }
-                    self.clients[at].act(&mut self.chance);
-                    acted = true;
-                }
+            for client in clients.iter_mut().filter(|client| client.is_busy()) {
+                client.act(chance);
+                acted = true;
             }
-            for at in 0..self.machine.len() {
-                acted |= self.machine.turn_if_woken(at);
-            }
-            if !acted {
-                if !self.machine.retries_soon() {
-                    return;
-                }
-                self.machine.now += Duration::from_millis(1);
-            }
-        }
+            acted
+        });
     }
 
     /// Lets time pass until all deadlines that can pass have passed.
@@ -282,20 +268,7 @@ impl World {
                 assert_eq!(got, expected, "{}: broadcasts of {reactor}", client.address);
             }
         }
-        for (at, shard) in self.machine.shards().enumerate() {
-            for (id, count) in shard.session_counts() {
-                assert_eq!(owner_of(&id, self.machine.len()), at, "a session in the wrong table");
-                assert_eq!(log.counts.get(&id).copied().unwrap_or(0), count);
-            }
-        }
-        if !log.forgets {
-            for (id, &count) in &log.counts {
-                let owner = self.machine.shards().nth(owner_of(id, self.machine.len()));
-                let kept = owner
-                    .is_some_and(|owner| owner.session_counts().contains(&(id.clone(), count)));
-                assert!(kept, "session {id} was lost");
-            }
-        }
+        self.machine.check_sessions(&log);
     }
 
     /// Whatever a client heard must be what the application gave it: all of it or a beginning.
