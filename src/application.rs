@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
+use crate::protocol::deflate::Packing;
 use crate::protocol::frame;
 pub use crate::protocol::message::Message;
 use crate::session::Session;
@@ -117,6 +118,8 @@ pub(crate) struct Wishes {
 pub struct Context<'a, A: Application> {
     pub(crate) session: &'a mut Session<A::Session>,
     pub(crate) cork: &'a mut Vec<u8>,
+    /// How to say things deflated, if that was agreed on.
+    pub(crate) packing: Option<Packing<'a>>,
     pub(crate) wishes: &'a mut Wishes,
     pub(crate) connection: ConnectionId,
     pub(crate) peer: &'a Peer,
@@ -128,12 +131,15 @@ impl<A: Application> Context<'_, A> {
     /// one write.
     #[inline]
     pub fn send_text(&mut self, text: &str) {
-        frame::encode(OpCode::Data(Data::Text), text.as_bytes(), self.cork);
+        self.send(Data::Text, text.as_bytes());
     }
 
     /// Sends the parts as one text message, without joining them first.
     #[inline(always)]
     pub fn send_text_parts<const N: usize>(&mut self, parts: [&str; N]) {
+        if let Some(packing) = &mut self.packing {
+            return packing.encode(Data::Text, &parts.map(str::as_bytes), self.cork);
+        }
         let length = parts.iter().map(|part| part.len()).sum();
         frame::encode_header(OpCode::Data(Data::Text), length, self.cork);
         for part in parts {
@@ -144,7 +150,15 @@ impl<A: Application> Context<'_, A> {
     /// Sends a binary message.
     #[inline]
     pub fn send_binary(&mut self, bytes: &[u8]) {
-        frame::encode(OpCode::Data(Data::Binary), bytes, self.cork);
+        self.send(Data::Binary, bytes);
+    }
+
+    #[inline]
+    fn send(&mut self, kind: Data, payload: &[u8]) {
+        match &mut self.packing {
+            None => frame::encode(OpCode::Data(kind), payload, self.cork),
+            Some(packing) => packing.encode(kind, &[payload], self.cork),
+        }
     }
 
     /// Closes once what was sent before has left. Messages still to come are not delivered.

@@ -96,6 +96,8 @@ enum Takes {
     Value(&'static str, &'static str),
     /// One of these words.
     Word { of: &'static [&'static str] },
+    /// `true` or `false`, as Uvicorn's has; alone it is true.
+    Truth,
     /// Nothing: `--name` is true, `--no-name` is false.
     Nothing,
 }
@@ -155,6 +157,14 @@ static OPTIONS: &[Row] = &[
         about: "Largest message; a larger one gets 1009",
         set: |s, text| store(&mut s.config.ws_max_size, number(text)),
         show: |s| s.config.ws_max_size.to_string(),
+    },
+    Row {
+        group: "WebSocket",
+        name: "ws-per-message-deflate",
+        takes: Takes::Truth,
+        about: "Compress: less bandwidth, more CPU (needs the cargo feature deflate)",
+        set: |s, text| store(&mut s.config.ws_per_message_deflate, text.parse().ok()),
+        show: |s| s.config.ws_per_message_deflate.to_string(),
     },
     Row {
         group: "WebSocket",
@@ -343,6 +353,12 @@ pub(crate) fn parse(
                 Some(value) => return Err(bad_value(&name, &value, "allowed: it takes none")),
                 None => OsString::from(if on { "true" } else { "false" }),
             },
+            Takes::Truth => {
+                let is_word = |arg: &OsStr| !arg.as_encoded_bytes().starts_with(b"-");
+                let word = |parser: &mut Parser| parser.try_raw_args()?.next_if(is_word);
+                let value = parser.optional_value().or_else(|| word(&mut parser));
+                value.unwrap_or_else(|| OsString::from("true"))
+            }
             _ => parser.value().map_err(|_| {
                 UsageError(format!("{name}: the value is missing; it must be {}", row.allowed()))
             })?,
@@ -418,7 +434,7 @@ impl Row {
         match &self.takes {
             Takes::Value(_, allowed) => (*allowed).to_owned(),
             Takes::Word { of } => listed(of),
-            Takes::Nothing => listed(&["true", "false"]),
+            Takes::Truth | Takes::Nothing => listed(&["true", "false"]),
         }
     }
 
@@ -432,6 +448,7 @@ impl Row {
             Takes::Value(metavar, _) => format!("--{} {metavar}", self.name),
             Takes::Word { of } if of.len() > 2 => format!("--{} WORD", self.name),
             Takes::Word { of } => format!("--{} {}", self.name, of.join("|")),
+            Takes::Truth => format!("--{} [true|false]", self.name),
             Takes::Nothing => format!("--{0}, --no-{0}", self.name),
         }
     }
@@ -536,6 +553,7 @@ mod tests {
         ("backlog", "7"),
         ("ws-path", "/chat"),
         ("ws-max-size", "65536"),
+        ("ws-per-message-deflate", "true"),
         ("ws-ping-interval", "0.5"),
         ("ws-ping-timeout", "0"),
         ("allowed-origins", "https://example.com,http://localhost:3000,null"),
@@ -569,6 +587,9 @@ mod tests {
         let defaults = Settings::default();
         for (row, (name, other)) in OPTIONS.iter().zip(OTHER) {
             assert_eq!(row.name, *name);
+            if *name == "ws-per-message-deflate" && !cfg!(feature = "deflate") {
+                continue;
+            }
             assert_ne!(shown(row, &defaults), *other, "{name}");
             let flag = match row.takes {
                 Takes::Nothing => vec![vec![format!("--no-{name}")]],
@@ -588,6 +609,27 @@ mod tests {
             let set = settings(&[], &[(&row.variable(), other)]);
             assert_eq!(shown(row, &set), *other, "{}", row.variable());
         }
+    }
+
+    #[test]
+    fn compression_is_asked_for_with_a_word_or_without_one() {
+        let name = "--ws-per-message-deflate";
+        let off: [&[&str]; 3] =
+            [&[], &[name, "false"], &["--ws-per-message-deflate=false", "--port=1"]];
+        for args in off {
+            assert!(!settings(args, &[]).config.ws_per_message_deflate, "{args:?}");
+        }
+        let on: [&[&str]; 4] =
+            [&[name], &[name, "true"], &[name, "--port", "1"], &["--ws-per-message-deflate=true"]];
+        for args in on {
+            if cfg!(feature = "deflate") {
+                assert!(settings(args, &[]).config.ws_per_message_deflate, "{args:?}");
+            } else {
+                let why = "available in this build: it needs the cargo feature \"deflate\"";
+                assert_eq!(error(args, &[]), format!("{name}: \"true\" is not {why}"));
+            }
+        }
+        assert_eq!(error(&[name, "yes"], &[]), format!("{name}: \"yes\" is not true or false"));
     }
 
     #[test]

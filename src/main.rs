@@ -150,6 +150,9 @@ fn introduce(config: &Config, app: App, heartbeat: Option<Duration>, bound: Sock
             log::info!("live page: not on this address unless --page-for any");
         }
     }
+    if config.ws_per_message_deflate {
+        log::info!("permessage-deflate: agreed to where a client offers it");
+    }
     log::info!(
         "limits: messages {} bytes, send buffer {} bytes, {connections}, {} for {} s {sessions}",
         config.ws_max_size,

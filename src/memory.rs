@@ -19,7 +19,7 @@ use crate::connection::Connection;
 use crate::mailbox::Mail;
 use crate::out_buffer;
 use crate::page;
-use crate::protocol::frame;
+use crate::protocol::{deflate, frame};
 use crate::session::SessionTable;
 use crate::timer::{Slot, Tick};
 use crate::token::ConnectionId;
@@ -68,12 +68,17 @@ impl MemoryBound {
 
         // The longest thing that is said to one connection: the echo of the longest message, the
         // page of metrics, or the live page, of which the head is a small part.
-        let message = config.ws_max_size + frame::MAX_HEADER;
+        let message = match config.ws_per_message_deflate {
+            true => deflate::most_on_the_wire(config.ws_max_size),
+            false => config.ws_max_size,
+        };
+        let message = message + frame::MAX_HEADER;
         let page =
             if config.page { page::html(&config.ws_path).len() + BOOKKEEPING * 8 } else { 0 };
         let reply = message.max((reactors + 1) * METRICS_BYTES).max(page);
         let held = [
-            // A message of which the end has not come, whose storage never passes `ws_max_size`
+            // A message of which the end has not come, whose storage never passes `ws_max_size`, or
+            // what a deflated one of that size may take on the wire
             // (protocol/message.rs); or the longest reply, that waits to be sent. Not both: while
             // a message is unfinished there is no reply to it, and no other can have come.
             reply,
@@ -120,6 +125,7 @@ impl MemoryBound {
             2 * (limits.cork_bytes + reply),
             // The message that an application is looking at, and storage being copied as it grows.
             2 * config.ws_max_size,
+            deflate::most_held(config),
             out_buffer::POOL,
             // Mail, and broadcasts under way; of the daemon's applications these are heartbeats.
             limits.mailbox_capacity * size_of::<Mail<TcpStream>>(),

@@ -398,10 +398,18 @@ fn each_file_leads_to_the_next() {
         tour.push(&page.name);
         let parts = sources.iter().filter(|source| source.name.starts_with(&format!("{module}/")));
         let mut parts: Vec<_> = parts.filter(|part| part.name != page.name).collect();
-        parts.sort_by_key(|part| {
-            let part = part.module()[1];
+        let place = |part: &str, page: &Source| {
             let introduced = page.text.find(&format!("`{part}`"));
             introduced.unwrap_or_else(|| panic!("src/{} does not introduce {part}", page.name))
+        };
+        parts.sort_by_key(|part| {
+            let path = part.module();
+            // A folder in the folder: its page, then the parts that that one introduces.
+            let inner = path.get(2).map(|inner| {
+                let page = sources.iter().find(|source| source.module() == path[..2]);
+                place(inner, page.unwrap_or_else(|| panic!("src/{} has no page", part.name)))
+            });
+            (place(path[1], page), inner)
         });
         tour.extend(parts.iter().map(|part| part.name.as_str()));
     }

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
+use super::deflate::Agreement;
 use super::frame::{self, Violation};
 use super::head::{self, Rejection};
 use super::message::{Message, Received, Receiver, Scratch};
@@ -93,6 +94,8 @@ pub enum Event<'a> {
     Message(Message<'a>),
     /// A ping (answered) or a pong (noted).
     Control,
+    /// A message of which the rest is inflated at the next visit.
+    Inflating,
     /// The peer's Close, with its code; the answer is written, the endpoint is Closing.
     PeerClosed(CloseCode),
 }
@@ -122,12 +125,12 @@ impl Endpoint {
     }
 
     /// After a 101: the next bytes are frames.
-    pub fn open(&mut self, now: Instant, config: &Config) {
+    pub fn open(&mut self, agreement: Option<Agreement>, now: Instant, config: &Config) {
         debug_assert!(matches!(self, Endpoint::Handshaking(_)));
         let liveness = config
             .ws_ping_interval
             .map_or(Liveness::Unwatched, |interval| Liveness::PingAt(now + interval));
-        *self = Endpoint::Open(Open { receiver: Receiver::default(), liveness });
+        *self = Endpoint::Open(Open { receiver: Receiver::new(agreement), liveness });
     }
 
     /// After a response that keeps the connection: the next bytes are another request.
@@ -194,6 +197,15 @@ impl Endpoint {
             open.liveness = Liveness::PongBy(now + timeout);
         }
         open.receiver.restart_clock(now);
+    }
+
+    /// We do not read for a time, because the peer does not: what it has us inflate lets others by.
+    pub fn stopped_listening(&mut self) {
+        if let Endpoint::Open(Open { receiver, .. })
+        | Endpoint::Closing(Closing::AwaitingEcho { receiver, .. }) = self
+        {
+            receiver.yield_inflater();
+        }
     }
 
     /// When [`Self::on_deadline`] wants to be called. A late call costs punctuality and nothing
@@ -298,6 +310,7 @@ impl Open {
         Ok(match received {
             Some(Received::Message(message)) => Some(Event::Message(message)),
             None => None,
+            Some(Received::Inflating) => Some(Event::Inflating),
             Some(Received::Ping(payload)) => {
                 // RFC 6455 5.5.3: the pong carries the ping's payload.
                 frame::encode(OpCode::Control(Control::Pong), payload, out);
@@ -361,6 +374,19 @@ impl Open {
     pub fn owed_bytes(&self) -> u64 {
         self.receiver.owed_bytes()
     }
+
+    /// Whether a message is whole and waits to be inflated: it needs a visit, not an edge.
+    #[inline]
+    #[must_use]
+    pub fn is_inflating(&self) -> bool {
+        self.receiver.is_inflating()
+    }
+
+    /// What was agreed on about compression.
+    #[must_use]
+    pub fn agreement(&self) -> Option<Agreement> {
+        self.receiver.agreement()
+    }
 }
 
 impl Closing {
@@ -378,6 +404,7 @@ impl Closing {
             Closing::AwaitingEcho { receiver, .. } => loop {
                 match receiver.next(input, at, scratch, config.ws_max_size, now) {
                     Ok(Some(Received::Close(_))) | Err(_) => return true,
+                    Ok(Some(Received::Inflating)) => receiver.skip_inflating(),
                     Ok(Some(_)) => {}
                     Ok(None) => return false,
                 }

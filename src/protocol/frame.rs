@@ -7,7 +7,8 @@
 //!
 //! Invariant: a [`FrameHead`] that exists has passed every check that the header alone allows.
 //!
-//! Next: [`crate::protocol::message`], which puts frames together.
+//! Next: [`crate::protocol::deflate`], compression; or, in a first reading,
+//! [`crate::protocol::message`], which puts frames together.
 
 use std::fmt;
 use std::io::Cursor;
@@ -45,6 +46,8 @@ pub enum Violation {
     BadCloseCode,
     /// 5.6, 8.1: text, or a close reason, that is not UTF-8.
     NotUtf8,
+    /// RFC 7692 7.2.2: a message that says it is deflated, and is not.
+    NotDeflate,
     /// A message larger than `--ws-max-size`.
     TooBig,
     /// A message still unfinished at its deadline.
@@ -56,7 +59,9 @@ impl Violation {
     #[must_use]
     pub fn close_code(self) -> CloseCode {
         match self {
-            Violation::NotUtf8 => CloseCode::Invalid,
+            // 1007 is for "data within a message that was not consistent with the type of the
+            // message": the frames of one that does not inflate are in order, its content is not.
+            Violation::NotUtf8 | Violation::NotDeflate => CloseCode::Invalid,
             Violation::TooBig => CloseCode::Size,
             Violation::MessageTimeout => CloseCode::Policy,
             _ => CloseCode::Protocol,
@@ -77,6 +82,7 @@ impl Violation {
             Violation::InterleavedMessage => "new message inside a fragmented one",
             Violation::BadCloseCode => "invalid close code",
             Violation::NotUtf8 => "invalid UTF-8",
+            Violation::NotDeflate => "invalid compressed data",
             Violation::TooBig => "message too big",
             Violation::MessageTimeout => "message took too long",
         }
@@ -98,6 +104,8 @@ pub struct FrameHead {
     pub opcode: OpCode,
     /// Whether the message ends with this frame.
     pub is_final: bool,
+    /// Whether RSV1 is set: the message that begins here is deflated (RFC 7692 6).
+    pub rsv1: bool,
     /// What the payload is masked with.
     pub mask: [u8; 4],
     /// Payload bytes that follow.
@@ -106,14 +114,16 @@ pub struct FrameHead {
     pub header_bytes: usize,
 }
 
-/// Reads the header at the start of `input`; `None` while it is incomplete.
+/// Reads the header at the start of `input`; `None` while it is incomplete. `deflates`: the peer may
+/// set RSV1 where a message begins.
 ///
 /// # Errors
 ///
 /// Whatever the bytes present already show, even when the header is not complete.
-pub fn decode(input: &[u8]) -> Result<Option<FrameHead>, Violation> {
+pub fn decode(input: &[u8], deflates: bool) -> Result<Option<FrameHead>, Violation> {
     let Some(&first) = input.first() else { return Ok(None) };
-    if first & 0x70 != 0 {
+    let rsv1 = first & 0x70 == 0x40;
+    if first & 0x70 != 0 && !(rsv1 && deflates && matches!(first & 0x0f, 0x1 | 0x2)) {
         return Err(Violation::ReservedBits);
     }
     let opcode = OpCode::from(first & 0x0f);
@@ -153,7 +163,7 @@ pub fn decode(input: &[u8]) -> Result<Option<FrameHead>, Violation> {
     let mask = header.mask.ok_or(Violation::Unmasked)?;
     // A header is at most 14 bytes.
     let header_bytes = cursor.position() as usize;
-    Ok(Some(FrameHead { opcode, is_final: header.is_final, mask, length, header_bytes }))
+    Ok(Some(FrameHead { opcode, is_final: header.is_final, rsv1, mask, length, header_bytes }))
 }
 
 /// Room for the payload of a short frame with zeros behind it.
@@ -294,9 +304,9 @@ mod tests {
         for length in [&[5u8][..], &[126, 1, 0], &[127, 0, 0, 0, 0, 0, 1, 0, 0]] {
             let bytes = masked(0x82, length);
             for cut in 0..bytes.len() {
-                assert_eq!(decode(&bytes[..cut]), Ok(None), "{length:?} cut at {cut}");
+                assert_eq!(decode(&bytes[..cut], false), Ok(None), "{length:?} cut at {cut}");
             }
-            let head = decode(&bytes).unwrap().unwrap();
+            let head = decode(&bytes, false).unwrap().unwrap();
             assert_eq!(head.header_bytes, bytes.len());
             assert_eq!(head.mask, [1, 2, 3, 4]);
         }
@@ -314,14 +324,32 @@ mod tests {
             (&[0x81, 0x05], Violation::Unmasked),
             (&[0x89, 0xfe], Violation::LongControl),
         ] {
-            assert_eq!(decode(bytes), Err(expected), "{bytes:x?}");
+            assert_eq!(decode(bytes, false), Err(expected), "{bytes:x?}");
         }
         for length in [
             &[126u8, 0, 125][..],
             &[127, 0, 0, 0, 0, 0, 0, 0xff, 0xff],
             &[127, 0x80, 0, 0, 0, 0, 0, 0, 0],
         ] {
-            assert_eq!(decode(&masked(0x81, length)), Err(Violation::BadLength), "{length:x?}");
+            let bytes = masked(0x81, length);
+            assert_eq!(decode(&bytes, false), Err(Violation::BadLength), "{length:x?}");
+        }
+    }
+
+    #[test]
+    fn rsv1_may_be_set_where_a_message_begins_and_only_by_who_deflates() {
+        for first in 0..=u8::MAX {
+            let begins_deflated = matches!(first & 0x7f, 0x41 | 0x42);
+            if first & 0x70 == 0 {
+                continue;
+            }
+            let bytes = masked(first, &[0]);
+            assert_eq!(decode(&bytes, false), Err(Violation::ReservedBits), "{first:#04x}");
+            match decode(&bytes, true) {
+                Ok(Some(head)) => assert!(head.rsv1 && begins_deflated, "{first:#04x}"),
+                Err(Violation::ReservedBits) => assert!(!begins_deflated, "{first:#04x}"),
+                other => panic!("{first:#04x}: {other:?}"),
+            }
         }
     }
 

@@ -41,6 +41,8 @@ pub enum Rejection {
     BadUpgrade,
     /// `Sec-WebSocket-Key` missing, repeated, or not 16 bytes of base64 (RFC 6455 4.2.1).
     BadKey,
+    /// `Sec-WebSocket-Extensions` breaks the grammar (RFC 6455 9.1).
+    BadExtensions,
     /// `session_id` has other characters than `A–Z a–z 0–9 - . _ ~`, or more than 128.
     BadSessionId,
     /// No such path.
@@ -83,7 +85,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// One of each, for the metrics page.
-    pub const ALL: [Rejection; 24] = [
+    pub const ALL: [Rejection; 25] = [
         Rejection::MalformedHead,
         Rejection::BadHost,
         Rejection::UnexpectedBody,
@@ -108,6 +110,7 @@ impl Rejection {
         Rejection::NotForPeer,
         Rejection::ForeignOrigin,
         Rejection::TooManyWatchers,
+        Rejection::BadExtensions,
     ];
 
     /// Place in [`Self::ALL`], so in a table of counters.
@@ -138,6 +141,7 @@ impl Rejection {
             Rejection::NotForPeer => 21,
             Rejection::ForeignOrigin => 22,
             Rejection::TooManyWatchers => 23,
+            Rejection::BadExtensions => 24,
         }
     }
 
@@ -169,6 +173,7 @@ impl Rejection {
             Rejection::NotForPeer => "not_for_peer",
             Rejection::ForeignOrigin => "foreign_origin",
             Rejection::TooManyWatchers => "too_many_watchers",
+            Rejection::BadExtensions => "bad_extensions",
         }
     }
 
@@ -181,6 +186,7 @@ impl Rejection {
             | Rejection::UnexpectedBody
             | Rejection::BadUpgrade
             | Rejection::BadKey
+            | Rejection::BadExtensions
             | Rejection::BadSessionId => "400 Bad Request",
             Rejection::OriginNotAllowed | Rejection::NotForPeer | Rejection::ForeignOrigin => {
                 "403 Forbidden"
@@ -212,6 +218,9 @@ impl Rejection {
             Rejection::UnexpectedBody => "a request to this server has no content",
             Rejection::BadUpgrade => "needed: Upgrade: websocket and Connection: Upgrade",
             Rejection::BadKey => "needed: one Sec-WebSocket-Key of 16 bytes in base64",
+            Rejection::BadExtensions => {
+                "Sec-WebSocket-Extensions does not follow RFC 6455, section 9.1"
+            }
             Rejection::BadSessionId => {
                 "session_id takes 1 to 128 characters of A-Z a-z 0-9 - . _ ~"
             }

@@ -3,10 +3,12 @@
 //! A message whose one frame lies whole in the receive buffer is handed out as a borrow of that
 //! buffer, unmasked in place: the usual case costs no copy and no allocation. Only an unfinished
 //! message owns memory, and only for bytes that have arrived: nothing is ever reserved for a
-//! declared length (CVE-2022-35922). Answers nothing and closes nothing; [`super::endpoint`] does.
+//! declared length (CVE-2022-35922). A deflated message is collected as it came and inflated when it
+//! is whole, into storage that the reactor has once. Answers nothing and closes nothing;
+//! [`super::endpoint`] does.
 //!
 //! Invariant: what has been taken from the input is never looked at again, and what is left is
-//! less than one frame header or one control frame.
+//! less than one frame header or one control frame, unless a message waits to be inflated.
 //!
 //! Next: [`crate::protocol::endpoint`], the states around it.
 
@@ -14,6 +16,7 @@ use std::time::Instant;
 
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
+use super::deflate::{self, Agreement, Inflater, Progress};
 use super::frame::{self, FrameHead, MAX_SHORT, ShortFrame, ShortRoom, Violation};
 
 /// A message as the application sees it, borrowed from the reactor's receive buffer.
@@ -56,6 +59,8 @@ pub enum Received<'a> {
     Pong,
     /// A Close.
     Close(CloseFrame<'a>),
+    /// A message that inflates further at the next visit; what comes behind it waits.
+    Inflating,
 }
 
 /// Room for messages that are not looked at where they arrived: the reactor's, lent to each
@@ -64,11 +69,18 @@ pub enum Received<'a> {
 pub struct Scratch {
     /// A short message, unmasked, with zeros behind it.
     short: ShortRoom,
-    /// A message that came in pieces, for as long as the caller looks at it.
+    /// A message that came in pieces, or deflated, for as long as the caller looks at it.
     assembled: Vec<u8>,
+    inflater: Inflater,
 }
 
 impl Scratch {
+    /// Begins a connection's visit: inflating may cost it so much.
+    #[inline]
+    pub fn grant_share(&mut self, share: usize) {
+        self.inflater.grant_share(share);
+    }
+
     /// Gives storage beyond `most` bytes back: one large message must not be held for ever by each
     /// reactor it passed.
     pub fn trim(&mut self, most: usize) {
@@ -78,10 +90,12 @@ impl Scratch {
     }
 }
 
-/// The receiving half of one connection. Eight bytes while no message is unfinished.
+/// The receiving half of one connection. Eight bytes while no message is unfinished (and eight more
+/// in a build that inflates, for the agreement's one).
 #[derive(Debug, Default)]
 pub struct Receiver {
     unfinished: Option<Box<Unfinished>>,
+    agreement: Option<Agreement>,
 }
 
 /// A message of which the end has not arrived.
@@ -89,10 +103,13 @@ pub struct Receiver {
 struct Unfinished {
     is_text: bool,
     data: Vec<u8>,
-    /// How much of `data` is known to be UTF-8, if it is text.
+    /// How much of `data`, or of what it inflates to, is known to be UTF-8, if it is text.
     checked: usize,
     position: Position,
     since: Instant,
+    /// Whether `data` is deflated, and how far it is inflated.
+    deflated: Option<Agreement>,
+    progress: Progress,
 }
 
 /// Where the next byte belongs.
@@ -102,13 +119,47 @@ enum Position {
     Boundary,
     /// In the payload of a frame.
     Payload { remaining: u64, mask: [u8; 4], is_final: bool },
+    /// Behind the message: it is whole, and has yet to be inflated.
+    End,
 }
 
 impl Receiver {
-    /// When the unfinished message began, if there is one.
+    /// Of a connection that has agreed to this.
+    #[must_use]
+    pub fn new(agreement: Option<Agreement>) -> Self {
+        Receiver { unfinished: None, agreement }
+    }
+
+    /// What was agreed on.
+    #[must_use]
+    pub fn agreement(&self) -> Option<Agreement> {
+        self.agreement
+    }
+
+    /// When the unfinished message began, if there is one of which the peer has not sent the end.
     #[must_use]
     pub fn unfinished_since(&self) -> Option<Instant> {
-        self.unfinished.as_ref().map(|unfinished| unfinished.since)
+        let unfinished = self.unfinished.as_ref()?;
+        (!self.is_inflating()).then_some(unfinished.since)
+    }
+
+    /// Whether a message is whole and waits to be inflated.
+    #[inline]
+    #[must_use]
+    pub fn is_inflating(&self) -> bool {
+        self.agreement.is_some()
+            && self
+                .unfinished
+                .as_ref()
+                .is_some_and(|unfinished| matches!(unfinished.position, Position::End))
+    }
+
+    /// Lets others inflate: what has been inflated of a message here is dropped, and begun anew when
+    /// this connection is visited again.
+    pub fn yield_inflater(&mut self) {
+        if let Some(unfinished) = &mut self.unfinished {
+            unfinished.progress.give_up();
+        }
     }
 
     /// Counts an unfinished message's time from `now` on.
@@ -121,7 +172,9 @@ impl Receiver {
     /// Bytes held for an unfinished message.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.unfinished.as_ref().map_or(0, |unfinished| unfinished.data.capacity())
+        self.unfinished
+            .as_ref()
+            .map_or(0, |unfinished| unfinished.data.capacity() + unfinished.progress.held_bytes())
     }
 
     /// Bytes that the payload of the frame under way still wants.
@@ -129,7 +182,7 @@ impl Receiver {
     pub fn owed_bytes(&self) -> u64 {
         match self.unfinished.as_ref().map(|unfinished| &unfinished.position) {
             Some(&Position::Payload { remaining, .. }) => remaining,
-            Some(Position::Boundary) | None => 0,
+            Some(Position::Boundary | Position::End) | None => 0,
         }
     }
 
@@ -147,11 +200,11 @@ impl Receiver {
         max_size: usize,
         now: Instant,
     ) -> Result<Option<Received<'a>>, Violation> {
-        let Scratch { short, assembled } = scratch;
+        let Scratch { short, assembled, inflater } = scratch;
         if let Some(message) = self.take_short(input, at, short, max_size) {
             return Ok(Some(Received::Message(message?)));
         }
-        self.next_of_any_kind(input, at, assembled, max_size, now)
+        self.next_of_any_kind(input, at, assembled, inflater, max_size, now)
     }
 
     /// The message that stands whole in one short frame at `input[*at..]`, outside any other; `None`
@@ -200,6 +253,7 @@ impl Receiver {
         input: &'a mut [u8],
         at: &mut usize,
         assembled: &'a mut Vec<u8>,
+        inflater: &mut Inflater,
         max_size: usize,
         now: Instant,
     ) -> Result<Option<Received<'a>>, Violation> {
@@ -209,6 +263,10 @@ impl Receiver {
             {
                 let ended = unfinished.take_payload(&mut input[*at..], at, max_size);
                 if ended && is_final {
+                    if unfinished.deflated.is_some() {
+                        unfinished.position = Position::End;
+                        return self.inflate(assembled, inflater, max_size).map(Some);
+                    }
                     std::mem::swap(assembled, &mut unfinished.data);
                     let is_text = unfinished.is_text;
                     self.unfinished = None;
@@ -220,7 +278,11 @@ impl Receiver {
                 }
                 unfinished.position = Position::Boundary;
             }
-            let Some(head) = frame::decode(&input[*at..])? else { return Ok(None) };
+            if self.is_inflating() {
+                return self.inflate(assembled, inflater, max_size).map(Some);
+            }
+            let deflates = self.agreement.is_some();
+            let Some(head) = frame::decode(&input[*at..], deflates)? else { return Ok(None) };
             let start = *at + head.header_bytes;
             let available = input.len() - start;
             match head.opcode {
@@ -238,23 +300,37 @@ impl Receiver {
                 }
                 OpCode::Data(kind) => {
                     self.check_order_and_size(kind, &head, max_size)?;
+                    let deflated = if head.rsv1 { self.agreement } else { None };
                     if self.unfinished.is_none() && head.is_final && head.length <= available as u64
                     {
                         *at = start + head.length as usize;
                         let payload = &mut input[start..*at];
                         frame::unmask(payload, head.mask);
-                        return deliver(kind == Data::Text, payload).map(Some);
+                        let Some(agreement) = deflated else {
+                            return deliver(kind == Data::Text, payload).map(Some);
+                        };
+                        let mut progress = Progress::default();
+                        if inflater.advance(
+                            agreement,
+                            &mut progress,
+                            payload,
+                            max_size,
+                            assembled,
+                        )? {
+                            return deliver(kind == Data::Text, assembled).map(Some);
+                        }
+                        self.unfinished = Some(Box::new(Unfinished {
+                            data: payload.to_vec(),
+                            position: Position::End,
+                            progress,
+                            ..Unfinished::new(kind, deflated, now)
+                        }));
+                        return Ok(Some(Received::Inflating));
                     }
                     *at = start;
-                    let unfinished = self.unfinished.get_or_insert_with(|| {
-                        Box::new(Unfinished {
-                            is_text: kind == Data::Text,
-                            data: Vec::new(),
-                            checked: 0,
-                            position: Position::Boundary,
-                            since: now,
-                        })
-                    });
+                    let unfinished = self
+                        .unfinished
+                        .get_or_insert_with(|| Box::new(Unfinished::new(kind, deflated, now)));
                     unfinished.position = Position::Payload {
                         remaining: head.length,
                         mask: head.mask,
@@ -265,18 +341,52 @@ impl Receiver {
         }
     }
 
+    /// Inflates the message that is whole, as far as the share of this visit goes.
+    #[cold]
+    fn inflate<'a>(
+        &mut self,
+        assembled: &'a mut Vec<u8>,
+        inflater: &mut Inflater,
+        max_size: usize,
+    ) -> Result<Received<'a>, Violation> {
+        if let Some(unfinished) = &mut self.unfinished
+            && let Some(agreement) = unfinished.deflated
+        {
+            let Unfinished { progress, data, .. } = &mut **unfinished;
+            if !inflater.advance(agreement, progress, data, max_size, assembled)? {
+                unfinished.check_text()?;
+                return Ok(Received::Inflating);
+            }
+            let is_text = unfinished.is_text;
+            self.unfinished = None;
+            return deliver(is_text, assembled);
+        }
+        debug_assert!(false, "only a deflated message waits at its end");
+        Err(Violation::NotDeflate)
+    }
+
+    /// Drops the message that waits to be inflated, if one does.
+    pub fn skip_inflating(&mut self) {
+        if self.is_inflating() {
+            self.unfinished = None;
+        }
+    }
+
     fn check_order_and_size(
         &self,
         kind: Data,
         head: &FrameHead,
         max_size: usize,
     ) -> Result<(), Violation> {
-        let so_far = match (&self.unfinished, kind) {
+        let (so_far, is_deflated) = match (&self.unfinished, kind) {
             (None, Data::Continue) => return Err(Violation::LoneContinuation),
-            (None, _) => 0,
-            (Some(unfinished), Data::Continue) => unfinished.data.len(),
+            (None, _) => (0, head.rsv1),
+            (Some(unfinished), Data::Continue) => {
+                (unfinished.data.len(), unfinished.deflated.is_some())
+            }
             (Some(_), _) => return Err(Violation::InterleavedMessage),
         };
+        let max_size = most_collected(is_deflated, max_size);
         // Compared as u64 and subtracted from what is left: a declared length of nearly 2^63
         // cannot overflow (CVE-2020-27813).
         if head.length > (max_size - so_far.min(max_size)) as u64 {
@@ -286,7 +396,25 @@ impl Receiver {
     }
 }
 
+/// Bytes of a message's frames, for a limit of this size. What a deflated message is, is known when
+/// it is inflated.
+fn most_collected(is_deflated: bool, max_size: usize) -> usize {
+    if is_deflated { deflate::most_on_the_wire(max_size) } else { max_size }
+}
+
 impl Unfinished {
+    fn new(kind: Data, deflated: Option<Agreement>, now: Instant) -> Self {
+        Unfinished {
+            is_text: kind == Data::Text,
+            data: Vec::new(),
+            checked: 0,
+            position: Position::Boundary,
+            since: now,
+            deflated,
+            progress: Progress::default(),
+        }
+    }
+
     /// Moves what is there of the current frame's payload to `data`; true at the frame's end.
     fn take_payload(&mut self, input: &mut [u8], at: &mut usize, max_size: usize) -> bool {
         let Position::Payload { remaining, mask, is_final } = &mut self.position else {
@@ -301,7 +429,8 @@ impl Unfinished {
         // passes what may still come, so storage is at most twice what has arrived, and never more
         // than the limit. The header was checked against the limit, so `taken` is in bounds.
         if self.data.capacity() - self.data.len() < taken {
-            let to_come = if *is_final { *remaining } else { (max_size - self.data.len()) as u64 };
+            let most = most_collected(self.deflated.is_some(), max_size);
+            let to_come = if *is_final { *remaining } else { (most - self.data.len()) as u64 };
             let doubled = self.data.len().max(taken);
             self.data.reserve_exact(usize::try_from(to_come).map_or(doubled, |n| doubled.min(n)));
         }
@@ -317,8 +446,14 @@ impl Unfinished {
         if !self.is_text {
             return Ok(());
         }
-        match std::str::from_utf8(&self.data[self.checked..]) {
-            Ok(_) => self.checked = self.data.len(),
+        let so_far = match self.deflated {
+            None => &self.data,
+            Some(_) => self.progress.inflated(),
+        };
+        // It may be behind, if it had to be begun anew.
+        let unchecked = so_far.get(self.checked..).unwrap_or_default();
+        match std::str::from_utf8(unchecked) {
+            Ok(_) => self.checked += unchecked.len(),
             Err(error) if error.error_len().is_none() => self.checked += error.valid_up_to(),
             Err(_) => return Err(Violation::NotUtf8),
         }

@@ -2,12 +2,14 @@
 //!
 //! Nothing here does I/O, reads a clock or knows that connections come in thousands, so all of it
 //! is tested with literal bytes: whole, byte by byte, and cut at every position. In reading order:
-//! [`head`] and [`handshake`] turn a request into an open connection, [`frame`] and [`message`]
-//! turn bytes into messages, [`endpoint`] is the state machine around both and the only face that
-//! the rest of the crate drives.
+//! [`head`] and [`handshake`] turn a request into an open connection, [`frame`] reads and writes one
+//! frame, [`deflate`] is compression (to be skipped at first), [`message`] turns frames into
+//! messages, and [`endpoint`] is the state machine around all of it and the only face that the rest
+//! of the crate drives.
 //!
 //! Next: [`crate::protocol::head`], the first thing that a peer says.
 
+pub mod deflate;
 pub mod endpoint;
 pub mod frame;
 pub mod handshake;

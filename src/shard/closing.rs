@@ -91,6 +91,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut cx = Context {
             session,
             cork: &mut nowhere,
+            packing: None,
             wishes,
             connection: id,
             peer: &connection.peer,

@@ -17,6 +17,7 @@ use crate::application::{Application, ReactorContext};
 use crate::connection::Attachment;
 use crate::host::Host;
 use crate::mailbox::Mail;
+use crate::protocol::endpoint::Endpoint;
 
 impl<A: Application, H: Host> Shard<A, H> {
     /// Calls the application's `on_tick`.
@@ -71,6 +72,11 @@ impl<A: Application, H: Host> Shard<A, H> {
             if !matches!(connection.attachment, Attachment::Live(_)) {
                 continue;
             }
+            let Endpoint::Open(open) = &connection.endpoint else { continue };
+            let frame = match open.agreement() {
+                None => &frame[..],
+                Some(agreement) => self.deflater.for_all(agreement, &frame),
+            };
             // The size of the frame is not the fault of those who hear it: it counts only behind
             // something that they have not taken.
             let waiting = connection.backlog.len();
@@ -81,7 +87,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 self.leave_aside(id, leaving, now);
                 continue;
             }
-            let sent = connection.send(&frame, now, &mut self.pool);
+            let sent = connection.send(frame, now, &mut self.pool);
             self.metrics.bytes_out.add(frame.len() as u64);
             match sent {
                 Ok(()) => self.settle(id, false, now),
@@ -91,6 +97,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.fanout_at = stop;
         if stop == end {
             self.broadcasts.pop_front();
+            self.deflater.forget_broadcast();
             self.fanout_at = 0;
         }
     }

@@ -27,6 +27,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             match connection.rest {
                 Rest::Blocked => {
                     assert!(!has_unread, "{id}: blocked, with something to read");
+                    let is_inflating =
+                        matches!(&connection.endpoint, Endpoint::Open(open) if open.is_inflating());
+                    assert!(!is_inflating, "{id}: blocked, with a message to inflate");
                     assert!(
                         connection.backlog.is_empty() || !connection.is_writable(),
                         "{id}: blocked, with something to write and room for it"

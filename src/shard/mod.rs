@@ -34,6 +34,7 @@ use crate::host::Host;
 use crate::mailbox::Mail;
 use crate::metrics::{ReactorMetrics, ServerStatus};
 use crate::out_buffer::BufferPool;
+use crate::protocol::deflate::Deflater;
 use crate::protocol::endpoint::Endpoint;
 use crate::protocol::message::Scratch;
 use crate::ready::ReadyQueue;
@@ -90,6 +91,7 @@ pub struct Shard<A: Application, H: Host> {
     receive_buffer: Box<[u8]>,
     cork: Vec<u8>,
     scratch: Scratch,
+    deflater: Deflater,
     /// What is written to a connection outside its own visit.
     aside: Vec<u8>,
     pool: BufferPool,
@@ -134,6 +136,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             receive_buffer,
             cork: Vec::with_capacity(config.limits.cork_bytes),
             scratch: Scratch::default(),
+            deflater: Deflater::new(&config.limits),
             aside: Vec::new(),
             pool: BufferPool::default(),
             wishes: Wishes::default(),
@@ -301,6 +304,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         if connection.rest == Rest::Throttled && rest != Rest::Throttled {
             connection.endpoint.listened_again(now, &self.config);
         }
+        if rest == Rest::Throttled {
+            connection.endpoint.stopped_listening();
+        }
         connection.rest = rest;
         if let Some(deadline) = connection.deadline(&self.config)
             && !connection.alarm.is_some_and(|tick| self.wheel.covers(tick, deadline))
@@ -326,6 +332,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
         }
         self.scratch.trim(KEPT_BYTES);
+        self.deflater.trim(KEPT_BYTES);
     }
 
     fn publish(&self) {

@@ -13,6 +13,7 @@ use crate::application::{Application, Context};
 use crate::connection::{Attachment, LiveSession};
 use crate::host::Host;
 use crate::mailbox::{Mail, Parcel};
+use crate::protocol::deflate::{Agreement, Packing};
 use crate::protocol::frame;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::Rejection;
@@ -57,6 +58,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         &mut self,
         id: ConnectionId,
         accept: &Accept,
+        agreement: Option<Agreement>,
         wanted: Wanted,
         now: Instant,
         host: &mut H,
@@ -87,7 +89,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 self.status.release();
                 self.reject(id, rejection, true, now);
             }
-            Ok(attached) => self.open(id, accept, attached, wanted.hello, now),
+            Ok(attached) => self.open(id, accept, agreement, attached, wanted.hello, now),
         }
     }
 
@@ -95,6 +97,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         &mut self,
         id: ConnectionId,
         accept: &Accept,
+        agreement: Option<Agreement>,
         Attached { slot, resumed }: Attached,
         hello: bool,
         now: Instant,
@@ -104,6 +107,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             sessions,
             application,
             cork,
+            deflater,
             wishes,
             config,
             story,
@@ -116,7 +120,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             debug_assert!(false, "both were there a moment ago");
             return;
         };
-        connection.endpoint.open(now, config);
+        connection.endpoint.open(agreement, now, config);
         if let Some(story) = story {
             story.opened(id, resumed, session.count());
         }
@@ -133,6 +137,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             for part in [name, value, "\r\n"] {
                 cork.extend_from_slice(part.as_bytes());
             }
+        }
+        if let Some(agreement) = agreement {
+            agreement.write_field(cork);
         }
         handshake::end_response(cork);
         connection.attachment = Attachment::Live(LiveSession {
@@ -152,6 +159,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut cx = Context {
             session,
             cork,
+            packing: Packing::new(agreement, deflater),
             wishes,
             connection: id,
             peer: &connection.peer,

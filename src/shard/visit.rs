@@ -17,6 +17,7 @@ use crate::connection::{Attachment, Filled, Inbound, Rest};
 use crate::host::Host;
 use crate::http::{self, Route};
 use crate::page;
+use crate::protocol::deflate::{self, Agreement, Packing};
 use crate::protocol::endpoint::{Closing, Endpoint, Event};
 use crate::protocol::frame::Violation;
 use crate::protocol::handshake::{self, Accept};
@@ -57,6 +58,7 @@ enum Answered {
     Upgrade {
         length: usize,
         accept: Accept,
+        agreement: Option<Agreement>,
         wanted: Wanted,
     },
     /// A WebSocket without a session, for the figures of the live page.
@@ -98,6 +100,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         match connection.fill(&mut buffer) {
             Ok(Filled { kept, read }) => {
                 self.metrics.bytes_in.add(read as u64);
+                self.scratch.grant_share(self.config.limits.inflate_per_turn);
                 self.take_input(id, &mut buffer[..kept + read], now, host);
             }
             Err(_) => self.lose(id, now),
@@ -185,7 +188,17 @@ impl<A: Application, H: Host> Shard<A, H> {
         frames: &mut usize,
         now: Instant,
     ) -> Step {
-        let Shard { connections, sessions, application, cork, wishes, scratch, config, .. } = self;
+        let Shard {
+            connections,
+            sessions,
+            application,
+            cork,
+            wishes,
+            scratch,
+            deflater,
+            config,
+            ..
+        } = self;
         let Some(connection) = connections.get_mut(id) else { return Step::Gone };
         let (Endpoint::Open(open), Attachment::Live(attachment)) =
             (&mut connection.endpoint, &mut connection.attachment)
@@ -199,6 +212,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut cx: Context<'_, A> = Context {
             session,
             cork,
+            packing: Packing::new(open.agreement(), deflater),
             wishes,
             connection: id,
             peer: &connection.peer,
@@ -211,7 +225,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             while *frames > 0 {
                 // Nearly every visit ends so.
-                if *at == input.len() {
+                if *at == input.len() && !open.is_inflating() {
                     return Pause::NeedMore;
                 }
                 *frames -= 1;
@@ -226,6 +240,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                             return Pause::CorkFull;
                         }
                         Ok(Some(Event::Control)) => continue,
+                        Ok(Some(Event::Inflating)) => return Pause::Share,
                         Ok(Some(Event::PeerClosed(code))) => return Pause::PeerClosed(code),
                         Ok(None) => return Pause::NeedMore,
                         Err(violation) => return Pause::Broken(violation),
@@ -311,9 +326,9 @@ impl<A: Application, H: Host> Shard<A, H> {
                 self.hand_over(id, owner, &input[*at..], now, host);
                 Step::Gone
             }
-            Ok(Answered::Upgrade { length, accept, wanted }) => {
+            Ok(Answered::Upgrade { length, accept, agreement, wanted }) => {
                 *at += length;
-                self.upgrade(id, &accept, wanted, now, host);
+                self.upgrade(id, &accept, agreement, wanted, now, host);
                 Step::Again
             }
             Ok(Answered::Watch { length, accept }) => {
@@ -361,7 +376,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let request = Request::parse(&received[..length], &mut slots, &self.config.limits)?;
         let route = Route::of(request.path, &self.config.ws_path).ok_or(Rejection::NotFound)?;
         if let Route::Page | Route::Figures = route {
-            page::admit(&request, connection.peer, &self.config)?;
+            page::admit(&request, connection.peer.into(), &self.config)?;
         }
         if !matches!(route, Route::WebSocket | Route::Figures) {
             let Shard { status, config, cork, .. } = self;
@@ -379,13 +394,17 @@ impl<A: Application, H: Host> Shard<A, H> {
         if !handshake::is_origin_allowed(&request, &self.config.allowed_origins) {
             return Err(Rejection::OriginNotAllowed);
         }
+        let agreement = match self.config.ws_per_message_deflate {
+            true => deflate::negotiate(&request)?,
+            false => None,
+        };
         let wanted = Wanted::from_query(request.query)?;
         let owner = wanted
             .id
             .as_ref()
             .map_or(self.reactor, |id| owner_of(id.text().as_str(), self.config.workers.get()));
         Ok(if owner == self.reactor {
-            Answered::Upgrade { length, accept, wanted }
+            Answered::Upgrade { length, accept, agreement, wanted }
         } else {
             Answered::Elsewhere(owner)
         })

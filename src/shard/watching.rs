@@ -132,7 +132,8 @@ impl<A: Application, H: Host> Shard<A, H> {
             return self.reject(id, Rejection::TooManyWatchers, true, now);
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.endpoint.open(now, &self.config);
+        // What is told is mostly a picture, which is packed already: no agreement to deflate.
+        connection.endpoint.open(None, now, &self.config);
         connection.attachment = Attachment::Watching;
         handshake::begin_response(accept, &mut self.cork);
         handshake::end_response(&mut self.cork);
@@ -182,6 +183,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                     return self.uncork_in_visit(id, now);
                 }
                 Ok(Some(Event::Control)) => {}
+                Ok(Some(Event::Inflating)) => return Step::Wait,
                 Ok(Some(Event::PeerClosed(code))) => break Leaving::Answered(code),
                 Ok(None) => return Step::NeedMore,
                 Err(violation) => {

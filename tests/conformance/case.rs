@@ -39,6 +39,8 @@ pub(crate) struct Case {
     pub(crate) sent: Vec<u8>,
     /// What the client sends behind that; it must change nothing.
     pub(crate) after: Vec<u8>,
+    /// Of a server that speaks permessage-deflate: what it must answer to the offer, if anything.
+    pub(crate) deflate: Option<Option<String>>,
     /// What the server must have sent in the end.
     pub(crate) replies: Vec<Reply>,
     pub(crate) end: End,
@@ -55,6 +57,7 @@ pub(crate) fn case(id: impl Into<String>, clause: &'static str, what: impl Into<
         server_closes: false,
         sent: Vec::new(),
         after: Vec::new(),
+        deflate: None,
         replies: Vec::new(),
         end: End::Open,
     }
@@ -71,6 +74,24 @@ impl Case {
     pub(crate) fn with_field(mut self, field: &str) -> Self {
         self.head = format!("{HEAD}{field}\r\n\r\n");
         self
+    }
+
+    /// To a server that speaks permessage-deflate, without an offer.
+    pub(crate) fn without_offer(mut self) -> Self {
+        self.deflate = Some(None);
+        self
+    }
+
+    /// With this offer, to a server that speaks permessage-deflate and agrees to this.
+    pub(crate) fn with_offer(self, offer: &str, agreed: Option<&str>) -> Self {
+        let mut case = self.with_field(&format!("Sec-WebSocket-Extensions: {offer}"));
+        case.deflate = Some(agreed.map(str::to_owned));
+        case
+    }
+
+    /// Whether the server speaks permessage-deflate.
+    pub(crate) fn server_deflates(&self) -> bool {
+        self.deflate.is_some()
     }
 
     /// With that part of the request replaced.
@@ -96,6 +117,11 @@ impl Case {
     pub(crate) fn hears(mut self, reply: Reply) -> Self {
         self.replies.push(reply);
         self
+    }
+
+    /// The echo of a text message, deflated.
+    pub(crate) fn hears_deflated(self, text: impl Into<String>) -> Self {
+        self.hears(Reply::Deflated(Box::new(Reply::Text(text.into()))))
     }
 
     /// The echo of a text message.
@@ -176,7 +202,8 @@ impl Case {
     }
 
     /// Checks the head of a response. An opened WebSocket has the accept key of the RFC's
-    /// example, and neither an extension nor a subprotocol, whatever was offered (4.2.2, 9.1).
+    /// example, and neither a subprotocol nor an extension, whatever was offered (4.2.2, 9.1), but
+    /// for the one that the case names.
     pub(crate) fn check_head(&self, head: &str) -> Result<(), String> {
         let wanted: &[&str] = match self.end {
             End::Refused(_, field) => &[field],
@@ -196,6 +223,14 @@ impl Case {
         }
         if let Some(missing) = wanted.iter().find(|wanted| !head.contains(**wanted)) {
             return Err(format!("{missing:?} is missing: {head:?}"));
+        }
+        let mut head = head.to_owned();
+        if let (Some(Some(agreed)), 101) = (&self.deflate, status) {
+            let field = format!("\r\nSec-WebSocket-Extensions: {agreed}\r\n");
+            if !head.contains(&field) {
+                return Err(format!("{field:?} is missing: {head:?}"));
+            }
+            head = head.replacen(&field, "\r\n", 1);
         }
         let lower = head.to_lowercase();
         for unwanted in ["\r\nsec-websocket-extensions:", "\r\nsec-websocket-protocol:"] {

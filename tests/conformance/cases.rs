@@ -22,6 +22,7 @@ pub(crate) fn all() -> Vec<Case> {
         crate::closing::all(),
         crate::sizes::all(),
         extensions(),
+        crate::deflate::all(),
     ]
     .into_iter()
     .flatten()

@@ -1,12 +1,12 @@
-//! The clauses of RFC 6455 that the cases stand for, and the table of both that ARCHITECTURE.md
-//! shows. Runs no case.
+//! The clauses that the cases stand for, those of RFC 6455 and behind them those of RFC 7692, and
+//! the table of clauses and cases that ARCHITECTURE.md shows. Runs no case.
 
 use std::fmt::Write;
 
 use crate::case::Case;
 
 /// Clause (with a topic, where one has many) and what it asks for, in the order of the RFC.
-pub(crate) const CLAUSES: [(&str, &str); 20] = [
+pub(crate) const CLAUSES: [(&str, &str); 25] = [
     ("4.2.1", "what is no opening handshake is refused, with a status that says why"),
     ("4.2.2", "the 101 proves the key, and agrees to nothing that the server does not speak"),
     ("4.4", "another version than 13: 426, with the version that is spoken"),
@@ -25,8 +25,16 @@ pub(crate) const CLAUSES: [(&str, &str); 20] = [
     ("7.4.1", "close codes that may be sent, and those that may not: 1002"),
     ("7.4.2", "ranges of close codes that may be used, and those that may not: 1002"),
     ("8.1", "text that is not UTF-8: 1007 at the first byte that shows it"),
-    ("9.1", "no extension is agreed to, and a frame that uses one all the same: 1002"),
-    ("10.4", "a message above the limit: 1009 at the header that announces it"),
+    (
+        "9.1",
+        "an extension not spoken is not agreed to, and a frame that uses it all the same: 1002",
+    ),
+    ("10.4", "a message above the limit: 1009 at the header that tells, or while it inflates"),
+    ("7692 6", "RSV1 on the first frame of a message, and there alone; else 1002 at that byte"),
+    ("7692 7.1", "the first good offer is taken; one with a parameter that is not is declined"),
+    ("7692 7.1.2", "every window from 2^8 to 2^15 is honoured, and none else agreed to"),
+    ("7692 7.2.1", "our messages, deflated where that makes them smaller"),
+    ("7692 7.2.2", "deflated messages, of whatever blocks; what does not inflate: 1007"),
 ];
 
 /// What stands between the markers in ARCHITECTURE.md.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use revolve::config::Config;
 use revolve::http;
+use revolve::protocol::deflate::{self, Agreement, Deflater, Packing};
 use revolve::protocol::endpoint::{Closing, Endpoint, Event};
 use revolve::protocol::frame;
 use revolve::protocol::handshake::{self, Accept};
@@ -23,6 +24,7 @@ struct EchoServer<'c> {
     endpoint: Endpoint,
     tail: Vec<u8>,
     scratch: Scratch,
+    deflater: Deflater,
     written: Vec<u8>,
     has_half_closed: bool,
     now: Instant,
@@ -31,9 +33,11 @@ struct EchoServer<'c> {
 impl<'c> EchoServer<'c> {
     fn new(case: &'c Case) -> Self {
         let now = Instant::now();
+        let config = Config { ws_max_size: case.max_size, ..Config::default() };
         EchoServer {
             case,
-            config: Config { ws_max_size: case.max_size, ..Config::default() },
+            deflater: Deflater::new(&config.limits),
+            config: Config { ws_per_message_deflate: case.server_deflates(), ..config },
             endpoint: Endpoint::new(now),
             tail: Vec::new(),
             scratch: Scratch::default(),
@@ -45,6 +49,7 @@ impl<'c> EchoServer<'c> {
 
     /// Takes what has arrived as far as it goes; what is written leaves at once.
     fn receive(&mut self, piece: &[u8]) {
+        self.scratch.grant_share(self.config.limits.inflate_per_turn);
         self.tail.extend_from_slice(piece);
         let mut at = 0;
         while self.step(&mut at) {}
@@ -54,7 +59,7 @@ impl<'c> EchoServer<'c> {
 
     /// One thing from the input; false when no whole one is left.
     fn step(&mut self, at: &mut usize) -> bool {
-        let EchoServer { config, endpoint, tail, scratch, written, now, .. } = self;
+        let EchoServer { config, endpoint, tail, scratch, deflater, written, now, .. } = self;
         let (now, limits) = (*now, &config.limits);
         match endpoint {
             Endpoint::Handshaking(handshaking) => {
@@ -66,10 +71,13 @@ impl<'c> EchoServer<'c> {
                     Err(rejection) => Err(rejection),
                 };
                 match judged {
-                    Ok(accept) => {
+                    Ok((accept, agreement)) => {
                         handshake::begin_response(&accept, written);
+                        if let Some(agreement) = agreement {
+                            agreement.write_field(written);
+                        }
                         handshake::end_response(written);
-                        endpoint.open(now, config);
+                        endpoint.open(agreement, now, config);
                         if self.case.server_closes {
                             endpoint.close(CloseCode::Away, "", now, limits, written);
                         }
@@ -87,10 +95,18 @@ impl<'c> EchoServer<'c> {
                         Message::Text(_) => Data::Text,
                         Message::Binary(_) => Data::Binary,
                     };
-                    frame::encode(OpCode::Data(kind), message.as_bytes(), written);
+                    let payload = message.as_bytes();
+                    match Packing::new(open.agreement(), deflater) {
+                        Some(mut packing) => packing.encode(kind, &[payload], written),
+                        None => frame::encode(OpCode::Data(kind), payload, written),
+                    }
                     true
                 }
                 Ok(Some(Event::Control)) => true,
+                Ok(Some(Event::Inflating)) => {
+                    scratch.grant_share(config.limits.inflate_per_turn);
+                    true
+                }
                 Ok(Some(Event::PeerClosed(_))) => {
                     endpoint.finish(now, limits);
                     true
@@ -144,9 +160,12 @@ impl<'c> EchoServer<'c> {
     }
 }
 
-fn judge(head: &[u8], config: &Config) -> Result<Accept, Rejection> {
+fn judge(head: &[u8], config: &Config) -> Result<(Accept, Option<Agreement>), Rejection> {
     let mut slots = head::header_slots();
-    handshake::judge(&Request::parse(head, &mut slots, &config.limits)?)
+    let request = Request::parse(head, &mut slots, &config.limits)?;
+    let accept = handshake::judge(&request)?;
+    let deflates = config.ws_per_message_deflate;
+    Ok((accept, if deflates { deflate::negotiate(&request)? } else { None }))
 }
 
 /// All that the client of a case sends.

@@ -2,11 +2,12 @@
 //! machines that have no Autobahn. Each says what a client sends and what an echo server makes of
 //! it, and is driven through the sans-IO core whole, byte by byte and cut at every position, and
 //! over a socket against a running server. What the bytes mean is written down in `wire.rs` with
-//! nothing of the crate under test.
+//! nothing of the crate under test. The cases of RFC 7692 need a server that can compress, and are
+//! run in a build with the feature `deflate`.
 //!
-//! Extensions that are spoken, hostile HTTP, timeouts and load are tested elsewhere. `cargo test`
-//! runs it, `cargo test --test conformance` alone; the table of clauses that ARCHITECTURE.md has
-//! to show is printed when it does not.
+//! Hostile HTTP, timeouts and load are tested elsewhere. `cargo test` runs it,
+//! `cargo test --test conformance` alone; the table of clauses that ARCHITECTURE.md has to show is
+//! printed when it does not.
 
 // A test tells its reader what it met, and panics where a server must not.
 #![allow(clippy::expect_used, clippy::print_stdout)]
@@ -15,6 +16,7 @@ mod case;
 mod cases;
 mod clauses;
 mod closing;
+mod deflate;
 mod endpoint;
 mod sizes;
 mod socket;
@@ -40,6 +42,7 @@ const PIECES: [usize; 3] = [61, 997, 65_537];
 fn for_each_case(mut run: impl FnMut(&Case) -> Result<(), String>) {
     let failures: Vec<String> = cases::all()
         .iter()
+        .filter(|case| cfg!(feature = "deflate") || !case.server_deflates())
         .filter_map(|case| {
             let error = run(case).err()?;
             Some(format!("{} ({}, {}): {error}", case.id, case.clause, case.what))

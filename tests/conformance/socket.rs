@@ -14,14 +14,19 @@ use crate::wire::{self, Reply};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn serve(max_size: usize) -> ServerHandle {
-    let config = Config { ws_max_size: max_size, access_log: false, ..Config::default() };
+fn serve(case: &Case) -> ServerHandle {
+    let config = Config {
+        ws_max_size: case.max_size,
+        ws_per_message_deflate: case.server_deflates(),
+        access_log: false,
+        ..Config::default()
+    };
     Server::builder().config(config).port(0).workers(2).serve(|| Echo).expect("a server")
 }
 
-/// One server for each limit that the cases ask for.
+/// One server for each limit that the cases ask for, with compression and without.
 #[derive(Default)]
-pub(crate) struct Servers(BTreeMap<usize, ServerHandle>);
+pub(crate) struct Servers(BTreeMap<(usize, bool), ServerHandle>);
 
 impl Servers {
     /// Runs a case; `pipelined`: the frames leave with the request, in one write.
@@ -29,7 +34,8 @@ impl Servers {
         if case.server_closes {
             return run_on_a_closing_server(case);
         }
-        let server = self.0.entry(case.max_size).or_insert_with(|| serve(case.max_size));
+        let server =
+            self.0.entry((case.max_size, case.server_deflates())).or_insert_with(|| serve(case));
         let mut client = Client::connect(server.local_addr());
         let frames = [&case.sent[..], &case.after].concat();
         if pipelined {
@@ -65,7 +71,7 @@ impl Servers {
 
 /// The server's Close is that of its own shutdown; so it is a server of its own.
 fn run_on_a_closing_server(case: &Case) -> Result<(), String> {
-    let server = serve(case.max_size);
+    let server = serve(case);
     let mut client = Client::connect(server.local_addr());
     client.send(case.head.as_bytes());
     case.check_head(&client.read_head()?)?;

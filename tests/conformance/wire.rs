@@ -87,6 +87,64 @@ pub(crate) enum Reply {
     Pong(Vec<u8>),
     /// Its code; the reason is free.
     Close(Option<u16>),
+    /// A message with RSV1 (RFC 7692 6), inflated.
+    Deflated(Box<Reply>),
+}
+
+#[cfg(feature = "deflate")]
+fn inflated(payload: &[u8]) -> Vec<u8> {
+    use std::io::Read;
+    let mut whole = Vec::new();
+    // What RFC 7692 7.2.2 puts behind it, and a last block, so that the reader sees an end.
+    let stream = [payload, &[0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff]].concat();
+    let mut reader = flate2::read::DeflateDecoder::new(&stream[..]);
+    reader.read_to_end(&mut whole).expect("a server deflates as RFC 7692 7.2.1 says");
+    whole
+}
+
+#[cfg(not(feature = "deflate"))]
+fn inflated(_payload: &[u8]) -> Vec<u8> {
+    panic!("a server that cannot deflate has done so");
+}
+
+/// A deflated message as a client sends it: blocks that store (RFC 1951 3.2.4), without the last four
+/// bytes of the empty one behind them.
+pub(crate) fn deflated(message: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for piece in message.as_ref().chunks(0xffff) {
+        let length = piece.len() as u16;
+        bytes.push(0);
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&(!length).to_le_bytes());
+        bytes.extend_from_slice(piece);
+    }
+    bytes.push(0);
+    bytes
+}
+
+/// The letter "a", `258 * times + 1` times over, deflated to 13 bits for each 258: a block of fixed
+/// codes (RFC 1951 3.2.6) with the letter, and then "258 from 1 back" over and over.
+pub(crate) fn bomb(times: usize) -> Vec<u8> {
+    // Codes are packed from their highest bit on, so they are turned around here; the rest is not.
+    let code = |bits: u32, width: u32| (bits.reverse_bits() >> (32 - width), width);
+    let mut fields = vec![(0, 1), (1, 2), code(0x30 + u32::from(b'a'), 8)];
+    fields.extend([code(0b1100_0101, 8), code(0, 5)].repeat(times));
+    // The end of the block, and what a flush begins with: an empty block that stores.
+    fields.extend([code(0, 7), (0, 3)]);
+    let (mut bytes, mut held, mut count) = (Vec::new(), 0, 0);
+    for (bits, width) in fields {
+        held |= bits << count;
+        count += width;
+        while count >= 8 {
+            bytes.push(held as u8);
+            held >>= 8;
+            count -= 8;
+        }
+    }
+    if count > 0 {
+        bytes.push(held as u8);
+    }
+    bytes
 }
 
 /// Reads one of a server's frames from the start of `bytes`, and how long it is; `None` while it
@@ -106,6 +164,8 @@ pub(crate) fn read_reply(bytes: &[u8]) -> Option<(Reply, usize)> {
     let reply = match first {
         0x81 => Reply::Text(utf8(payload)),
         0x82 => Reply::Binary(payload.to_vec()),
+        0xc1 => Reply::Deflated(Box::new(Reply::Text(utf8(&inflated(payload))))),
+        0xc2 => Reply::Deflated(Box::new(Reply::Binary(inflated(payload)))),
         0x8a => Reply::Pong(payload.to_vec()),
         0x88 if payload.is_empty() => Reply::Close(None),
         0x88 => {

@@ -109,6 +109,7 @@ fn receive(conversation: &Conversation) -> (Vec<Seen>, End, Option<Breach>) {
                 }
                 Ok(Some(Received::Ping(payload))) => seen.push(Seen::Ping(payload.to_vec())),
                 Ok(Some(Received::Pong)) => seen.push(Seen::Pong),
+                Ok(Some(Received::Inflating)) => panic!("nothing is deflated here"),
                 Ok(Some(Received::Close(close))) => {
                     let code = (close.code != CloseCode::Status).then(|| close.code.into());
                     let reason = close.reason.to_owned();
@@ -156,7 +157,7 @@ fn converse(conversation: &Conversation) -> Talk {
     let config = Config { ws_max_size: conversation.max_size, ..Config::default() };
     let now = Instant::now();
     let mut endpoint = Endpoint::new(now);
-    endpoint.open(now, &config);
+    endpoint.open(None, now, &config);
     let Endpoint::Open(open) = &mut endpoint else { panic!("it was opened") };
     let (mut heard, mut out) = (Vec::new(), Vec::new());
     let mut scratch = Scratch::default();
@@ -171,6 +172,7 @@ fn converse(conversation: &Conversation) -> Talk {
                     heard.push(Heard::Message(message.as_bytes().to_vec()));
                 }
                 Ok(Some(Event::Control)) => heard.push(Heard::Control),
+                Ok(Some(Event::Inflating)) => panic!("nothing is deflated here"),
                 Ok(Some(Event::PeerClosed(code))) => {
                     return (heard, replies(&out), Ok(Some(code.into())));
                 }
@@ -298,7 +300,7 @@ pub(crate) fn ours_after_our_close(conversation: &Conversation) -> bool {
     let now = Instant::now();
     let mut endpoint = Endpoint::new(now);
     let mut out = Vec::new();
-    endpoint.open(now, &config);
+    endpoint.open(None, now, &config);
     endpoint.close(CloseCode::Away, "", now, &config.limits, &mut out);
     let Endpoint::Closing(closing) = &mut endpoint else { panic!("it was closed") };
     let mut scratch = Scratch::default();

@@ -1,0 +1,120 @@
+//! permessage-deflate in a build without the feature: never agreed to. What takes an [`Agreement`]
+//! cannot be called, because there is none; what does not, does nothing.
+//!
+//! Next: [`crate::protocol::message`], which puts frames together.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use tungstenite::protocol::frame::coding::Data;
+
+use crate::config::Limits;
+use crate::protocol::frame::Violation;
+use crate::protocol::head::{Rejection, Request};
+
+/// There is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agreement {}
+
+/// Inflates nothing.
+#[derive(Debug, Default)]
+pub struct Inflater;
+
+/// Deflates nothing.
+#[derive(Debug)]
+pub struct Deflater;
+
+/// There is none.
+#[derive(Debug)]
+pub struct Packing<'a>(Agreement, PhantomData<&'a mut Deflater>);
+
+/// Is never made.
+#[derive(Debug, Default)]
+pub struct Progress {
+    _of_nothing: (),
+}
+
+/// Takes no offer.
+///
+/// # Errors
+///
+/// None: the field is not even read.
+pub fn negotiate(_request: &Request<'_, '_>) -> Result<Option<Agreement>, Rejection> {
+    Ok(None)
+}
+
+impl Agreement {
+    /// Cannot be called.
+    pub fn write_field(self, _out: &mut Vec<u8>) {
+        match self {}
+    }
+}
+
+impl Inflater {
+    /// Does nothing.
+    pub fn grant_share(&mut self, _share: usize) {}
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn advance(
+        &mut self,
+        agreement: Agreement,
+        _progress: &mut Progress,
+        _deflated: &[u8],
+        _max_size: usize,
+        _assembled: &mut Vec<u8>,
+    ) -> Result<bool, Violation> {
+        match agreement {}
+    }
+}
+
+impl Progress {
+    /// Nothing.
+    #[must_use]
+    pub fn inflated(&self) -> &[u8] {
+        &[]
+    }
+
+    /// 0.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        0
+    }
+
+    /// Does nothing.
+    pub fn give_up(&mut self) {}
+}
+
+impl Deflater {
+    /// Of any reactor.
+    #[must_use]
+    pub fn new(_limits: &Limits) -> Self {
+        Deflater
+    }
+
+    /// Cannot be called.
+    pub fn for_all<'a>(&'a mut self, agreement: Agreement, _plain: &'a Arc<[u8]>) -> &'a [u8] {
+        match agreement {}
+    }
+
+    /// Does nothing.
+    pub fn forget_broadcast(&mut self) {}
+
+    /// Does nothing.
+    pub fn trim(&mut self, _kept: usize) {}
+}
+
+impl<'a> Packing<'a> {
+    /// `None`.
+    pub fn new(agreement: Option<Agreement>, _deflater: &'a mut Deflater) -> Option<Self> {
+        agreement.map(|agreement| match agreement {})
+    }
+
+    /// Cannot be called.
+    pub fn encode(&mut self, _kind: Data, _parts: &[&[u8]], _out: &mut Vec<u8>) {
+        match self.0 {}
+    }
+}

@@ -1,0 +1,65 @@
+//! permessage-deflate (RFC 7692): what is agreed on, and messages inflated and deflated.
+//!
+//! Both ends always agree to forget each message once it is over ("no context takeover"). That is
+//! what makes compression free for a connection that is silent: nothing of it has to outlive a
+//! message, so a reactor has one [`Inflater`] and one [`Deflater`] for all its connections, and a
+//! connection has an [`Agreement`], a byte. The price is a worse ratio for many small alike
+//! messages. DEFLATE itself (RFC 1951) is flate2's; what a peer may make it cost is bounded here.
+//!
+//! In a build without the feature `deflate` there is no [`Agreement`] that could be made, and with
+//! it goes, at compile time, every branch that one leads to: so nothing else has to ask how we were
+//! built, but the configuration, which refuses what cannot be had. Frames and messages are
+//! `frame.rs`'s and `message.rs`'s.
+//!
+//! In reading order: `offers` reads what a client offers and `agreement` what of it is taken;
+//! `inflater` and `deflater` are the two directions; `absent` is all of it in a build without.
+//!
+//! Invariant: a message is deflated, and is inflated, only under an agreement.
+//!
+//! Next: `offers`, the grammar of the field.
+
+#[cfg(not(feature = "deflate"))]
+mod absent;
+#[cfg(feature = "deflate")]
+mod agreement;
+#[cfg(feature = "deflate")]
+mod deflater;
+#[cfg(feature = "deflate")]
+mod inflater;
+#[cfg(feature = "deflate")]
+mod offers;
+
+#[cfg(not(feature = "deflate"))]
+pub use absent::{Agreement, Deflater, Inflater, Packing, Progress, negotiate};
+#[cfg(feature = "deflate")]
+pub use {
+    agreement::{Agreement, negotiate},
+    deflater::{Deflater, Packing},
+    inflater::{Inflater, Progress},
+};
+
+use crate::config::Config;
+
+/// The bit in a frame's first byte that says "deflated" on the first frame of a message, and that
+/// no other frame may have (RFC 7692 6).
+pub const RSV1: u8 = 0x40;
+
+/// What a message of `max_size` bytes may take on the wire: DEFLATE makes what it cannot compress
+/// a little larger, zlib by one part in 3,000 at its worst settings but one.
+#[must_use]
+pub fn most_on_the_wire(max_size: usize) -> usize {
+    max_size + max_size / 1024 + 64
+}
+
+/// Bytes that a reactor may hold for compression, beside the message that it is looking at.
+#[must_use]
+pub fn most_held(config: &Config) -> usize {
+    if !config.ws_per_message_deflate {
+        return 0;
+    }
+    // A long message half inflated, and its storage being copied as it grows; then the state of one
+    // compressor and of two decompressors, and three of our messages: one joined from its parts, one
+    // deflated, and a broadcast.
+    let ours = config.limits.deflate_windows_most << 15;
+    2 * (config.ws_max_size + 1) + 3 * ours + (1 << 19)
+}
