@@ -364,6 +364,11 @@ impl Open {
                 };
                 Lapse::Pinged
             }
+            // The pong may stand behind a message of which we have not made enough yet to go on.
+            (Liveness::PongBy(by), _) if now >= by && self.is_inflating() => {
+                self.liveness = Liveness::PongBy(now + config.ws_ping_timeout.unwrap_or_default());
+                Lapse::None
+            }
             (Liveness::PongBy(by), _) if now >= by => Lapse::PongLate,
             _ => Lapse::None,
         }

@@ -33,6 +33,8 @@ mod pieces;
 mod daemon;
 mod yard;
 
+#[cfg(feature = "deflate")]
+mod bombs;
 // These two look at the daemon through /proc.
 #[cfg(target_os = "linux")]
 mod bound;

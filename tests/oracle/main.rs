@@ -17,6 +17,8 @@
 
 #[path = "comparison.rs"]
 mod comparison;
+#[cfg(feature = "deflate")]
+mod deflated;
 
 use std::collections::BTreeMap;
 use std::env;

@@ -59,13 +59,43 @@ pub struct Client {
     ended: bool,
 }
 
+/// RSV1: the message is deflated.
+const RSV1: u8 = 0x40;
+
+/// A message as a client sends it deflated.
+#[cfg(feature = "deflate")]
+fn deflated(message: &[u8]) -> Vec<u8> {
+    let mut stream = flate2::Compress::new(flate2::Compression::fast(), false);
+    let mut out = Vec::with_capacity(message.len() + 100);
+    stream.compress_vec(message, &mut out, flate2::FlushCompress::Sync).expect("there is room");
+    out.truncate(out.len() - 4);
+    out
+}
+
+#[cfg(not(feature = "deflate"))]
+fn deflated(_message: &[u8]) -> Vec<u8> {
+    unreachable!("no server has agreed to it")
+}
+
+/// The request of a client that offers to deflate.
+fn offering(upgrade: &[u8]) -> Vec<u8> {
+    let head = upgrade.strip_suffix(b"\r\n").expect("a head ends with an empty line");
+    [head, b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"].concat()
+}
+
 /// A message of some size, whole or in fragments, with a ping in between now and then.
-fn message(chance: &mut Chance) -> Vec<u8> {
+fn message(deflates: bool, chance: &mut Chance) -> Vec<u8> {
     let length = chance.pick(&[0, 1, 5, 16, 16, 125, 126, 700]);
-    let payload = vec![b'm'; length];
+    let mut payload = vec![b'm'; length];
+    let mut rsv1 = 0;
+    if deflates && chance.percent(60) {
+        payload = deflated(&payload.repeat(chance.pick(&[1, 1, 5])));
+        rsv1 = RSV1;
+    }
+    let length = payload.len();
     if chance.percent(20) && length > 1 {
         let cut = chance.within(0, length);
-        let mut bytes = frame(0x01, &payload[..cut], chance);
+        let mut bytes = frame(0x01 | rsv1, &payload[..cut], chance);
         if chance.percent(50) {
             bytes.extend(frame(0x89, b"are you there", chance));
         }
@@ -73,7 +103,7 @@ fn message(chance: &mut Chance) -> Vec<u8> {
         bytes
     } else {
         let first = chance.pick(&[0x81, 0x82]);
-        frame(first, &payload, chance)
+        frame(first | rsv1, &payload, chance)
     }
 }
 
@@ -155,14 +185,16 @@ impl Client {
                     Some(session) => format!("?session_id={session}"),
                     None => chance.pick(&["", "?session_id=", "?hello=1"]).to_owned(),
                 };
-                self.pending.extend(upgrade(&query));
+                let deflates = cfg!(feature = "deflate") && chance.percent(50);
+                let request = upgrade(&query);
+                self.pending.extend(if deflates { offering(&request) } else { request });
                 let most = if self.manner == Manner::NeverReads { 300 } else { 12 };
                 for _ in 0..chance.within(0, most) {
                     if chance.percent(8) {
                         self.pending.extend(frame(0x81, b"all", chance));
                     } else {
                         self.asked += 1;
-                        let bytes = message(chance);
+                        let bytes = message(deflates, chance);
                         self.pending.extend(bytes);
                     }
                 }
@@ -172,6 +204,12 @@ impl Client {
                         self.pending.extend(frame(0x88, &1000u16.to_be_bytes(), chance));
                     }
                     Ending::Panic => self.pending.extend(frame(0x81, b"panic", chance)),
+                    Ending::Break if deflates && chance.percent(50) => {
+                        // Larger than the limit, once it is inflated; or never whole.
+                        let bomb = deflated(&[b'm'; 5000]);
+                        let bytes = chance.pick(&[&bomb[..], &bomb[..10]]);
+                        self.pending.extend(frame(0x82 | RSV1, bytes, chance));
+                    }
                     Ending::Break => {
                         let broken = chance.pick(&[0xc1, 0x83, 0x80]);
                         self.pending.extend(frame(broken, b"x", chance));

@@ -89,6 +89,7 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
     Config {
         workers: NonZeroUsize::new(workers).expect("one at least"),
         ws_max_size: 4096,
+        ws_per_message_deflate: cfg!(feature = "deflate"),
         max_send_buffer: chance.pick(&[1024, 2048, 16_384]),
         max_sessions: chance.pick(&[1_000_000, 1_000_000, 12]),
         session_ttl: Duration::from_secs(chance.pick(&[3600, 3600, 2])),
@@ -96,7 +97,7 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
         access_log: false,
         limits: Limits {
             receive_buffer_bytes: chance.pick(&[256, 1024, 8192]),
-            head_bytes: 250,
+            head_bytes: 300,
             target_bytes: 100,
             frames_per_turn: chance.within(1, 9),
             requests_per_turn: chance.within(1, 3),
@@ -111,6 +112,10 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
             watchers: chance.within(1, 3),
             look_slice: chance.within(1, 20),
             picture_slots: chance.pick(&[3, 1000]),
+            inflate_per_turn: match cfg!(feature = "deflate") {
+                true => chance.pick(&[50, 2000, 500_000]),
+                false => Limits::default().inflate_per_turn,
+            },
             // Longer than the bustle: clients there are slow, and are not to be let down for it.
             close_timeout: Duration::from_secs(90),
             send_stall: Duration::from_secs(90),
@@ -126,7 +131,7 @@ pub fn run(seed: u64) -> Totals {
     let workers = chance.within(1, 4);
     let mut config = config(&mut chance, workers);
     // A head must fit where it is collected.
-    config.limits.receive_buffer_bytes = config.limits.receive_buffer_bytes.max(256);
+    config.limits.receive_buffer_bytes = config.limits.receive_buffer_bytes.max(300);
     let log = Rc::new(RefCell::new(Log::default()));
     log.borrow_mut().forgets = config.max_sessions < 100 || config.session_ttl.as_secs() < 100;
     let config = Arc::new(config);
