@@ -364,6 +364,12 @@ impl<T: Default> SessionTable<T> {
         }
     }
 
+    /// Whether there is a session called `id`, with or without a connection.
+    #[must_use]
+    pub fn contains(&self, id: &SessionId) -> bool {
+        self.find(id).is_some()
+    }
+
     /// The connection that speaks for `id` now: it must be closed before another attaches.
     #[must_use]
     pub fn connection_of(&self, id: &SessionId) -> Option<ConnectionId> {

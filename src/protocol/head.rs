@@ -69,7 +69,8 @@ pub enum Rejection {
     NoSessionId,
     /// The server is going away.
     Draining,
-    /// The client has already ended its stream, and its session has a connection that lives.
+    /// The client had ended its stream before it got to a session that is there already: a newer
+    /// connection may have it, or may have been told how far it had counted.
     Superseded,
     /// A browser's page from elsewhere than `--allowed-origins` (RFC 6455 10.2).
     OriginNotAllowed,
@@ -236,7 +237,7 @@ impl Rejection {
             Rejection::LimitConcurrency => "too many connections: try again later",
             Rejection::NoSessionId => "no session can be made now: try again later",
             Rejection::Draining => "the server is going away: connect anew",
-            Rejection::Superseded => "the session has a newer connection than this ended one",
+            Rejection::Superseded => "this connection had ended before it got to its session",
             Rejection::OriginNotAllowed => "pages of this origin may not connect",
             Rejection::LimitPerIp => "too many connections from this address: close some",
             Rejection::NotForPeer => {

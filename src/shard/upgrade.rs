@@ -63,16 +63,18 @@ impl<A: Application, H: Host> Shard<A, H> {
         now: Instant,
         host: &mut H,
     ) {
+        // Whoever comes last need not be the newer one. A client that gave up on a busy reactor and
+        // was back on another one would be displaced by its own past, or, if it has left again, be
+        // told a count to which its past then adds. What has given up has ended its stream.
+        let has_ended =
+            self.connections.get_mut(id).is_some_and(|connection| connection.has_ended());
+        if has_ended && wanted.id.as_ref().is_some_and(|id| self.sessions.contains(id)) {
+            return self.reject(id, Rejection::Superseded, true, now);
+        }
         // One live connection a session, and the newer one wins. The older leaves first, so its
         // place is free, its `on_close` comes before the newer one's `on_open`, and at no time do
         // two connections hold one session.
         if let Some(older) = wanted.id.as_ref().and_then(|id| self.sessions.connection_of(id)) {
-            // Whoever comes last need not be the newer one: a client that gave up on a busy reactor
-            // and was back on another one would be displaced by its own past. What has given up has
-            // ended its stream.
-            if self.connections.get_mut(id).is_some_and(|connection| connection.has_ended()) {
-                return self.reject(id, Rejection::Superseded, true, now);
-            }
             self.metrics.takeovers.add(1);
             self.tell(|story| story.taken_over(id, older));
             let leaving = Leaving::Ours(CloseCode::Library(4001), "session taken over".into());

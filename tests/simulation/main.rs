@@ -21,6 +21,7 @@
 
 mod clients;
 mod ear;
+mod past;
 #[path = "pieces.rs"]
 mod pieces;
 mod torture;

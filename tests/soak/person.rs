@@ -86,7 +86,11 @@ impl Person {
         if count > self.acked + self.unsure {
             self.fail(&format!("{count} counted, {} said", self.acked + self.unsure));
         }
-        (self.acked, self.unsure) = (count, 0);
+        self.acked = count;
+        // A session that never counted is not kept, so what was given up before may yet begin one.
+        if count > 0 {
+            self.unsure = 0;
+        }
     }
 
     /// Stops everything: this must not happen.
