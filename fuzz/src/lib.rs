@@ -9,7 +9,7 @@ mod targets;
 ///
 /// If the product does what it must not, or if there is no such target.
 pub fn run(target: &str, data: &[u8]) {
-    let known = targets::TARGETS.into_iter().find(|(name, _)| *name == target);
+    let known = targets::TARGETS.iter().find(|(name, _)| *name == target);
     let (_, run) = known.unwrap_or_else(|| panic!("no target {target}"));
     run(data);
 }

@@ -42,13 +42,14 @@ fn what_was_reached_once_holds() {
         // The folder of an input is named after its target, in the corpus and among the artifacts.
         let is_for = |target: &str| input.components().any(|part| part.as_os_str() == target);
         let (name, run) = targets::TARGETS
-            .into_iter()
+            .iter()
+            .copied()
             .find(|(target, _)| is_for(target))
             .unwrap_or_else(|| panic!("{input:?} does not say for which target it is"));
         return replay(name, run, &input);
     }
     let mut bytes = 0;
-    for (target, run) in targets::TARGETS {
+    for &(target, run) in targets::TARGETS {
         let inputs = inputs(target);
         for input in &inputs {
             bytes += fs::metadata(input).expect("it was listed").len();

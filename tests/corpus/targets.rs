@@ -2,6 +2,8 @@
 //! `cargo test` with the corpus that the fuzzer found. A target panics
 //! if the product does what it must not.
 
+#[cfg(feature = "deflate")]
+pub(crate) mod deflate;
 pub(crate) mod frames;
 pub(crate) mod head;
 pub(crate) mod session;
@@ -19,7 +21,9 @@ mod simulation;
 pub(crate) type Target = fn(&[u8]);
 
 /// Every target, by the name of its binary and of its folder in `fuzz/corpus`.
-pub(crate) const TARGETS: [(&str, Target); 4] = [
+pub(crate) const TARGETS: &[(&str, Target)] = &[
+    #[cfg(feature = "deflate")]
+    ("deflate", deflate::run),
     ("frames", frames::run),
     ("head", head::run),
     ("session", session::run),
