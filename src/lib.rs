@@ -45,9 +45,10 @@
 //!          │    write                      the cork, once
 //!          │    rest                       why it stops, and so what wakes it
 //!          5  fan_out                    a slice of the broadcast under way
-//!          6  drain                      if the server is going away
-//!          7  send_mail                  what found a full box before
-//!          8  reap                       let go of who has ended
+//!          6  look                       if somebody watches: a slice of a picture
+//!          7  drain                      if the server is going away
+//!          8  send_mail                  what found a full box before
+//!          9  reap                       let go of who has ended
 //!                    │
 //!                    └── again; without sleeping, if anybody had to stop at its share
 //! ```

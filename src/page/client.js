@@ -33,14 +33,17 @@ const kept = {
   },
 }
 
+// What the one button does in each state.
+const DOES = { idle: 'Connect', connecting: 'Disconnect', open: 'Disconnect', waiting: 'Stop trying', taken: 'Take it back' }
+
 function enter(next, sentence) {
   state = next
   byId('state').dataset.state = next
   say(byId('sentence'), sentence)
-  const isUp = next === 'open' || next === 'connecting'
-  say(byId('connect'), isUp ? 'Disconnect' : next === 'waiting' ? 'Now' : next === 'taken' ? 'Take it back' : 'Connect')
+  say(byId('connect'), DOES[next])
+  const isUp = next !== 'idle' && next !== 'taken'
   byId('connect').classList.toggle('primary', !isUp)
-  byId('session').readOnly = isUp || next === 'waiting'
+  byId('session').readOnly = isUp
   for (const id of ['lose', 'quit', 'send']) byId(id).ariaDisabled = String(next !== 'open')
   byId('second').ariaDisabled = String(byId('session').value === '')
   byId('fresh').ariaDisabled = String(byId('session').value === '' && next === 'idle')
@@ -214,6 +217,13 @@ byId('connect-form').onsubmit = (event) => {
     kept.set('wanted', '')
     note('event', 'closed', null, 'disconnected by hand')
     return enter('idle', 'Disconnected. The session waits for you.')
+  }
+  if (state === 'waiting') {
+    clearTimeout(timer)
+    attempt = 0
+    say(byId('countdown'), '')
+    kept.set('wanted', '')
+    return enter('idle', 'Not connected. The session waits for you.')
   }
   const isId = ID.test(byId('session').value.trim())
   byId('session-hint').hidden = isId

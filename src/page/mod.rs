@@ -28,8 +28,8 @@ const SCRIPT: &str =
 /// to turn text into markup.
 pub const FIELDS: &str = concat!(
     "Content-Security-Policy: default-src 'none'; ",
-    "script-src 'sha256-21lrZVO38vq83DRThuQhAz9iITtTkA/qepsOu7qRtDc='; ",
-    "style-src 'sha256-Yxdapzi5WRgv+6DOZjwgTMPJdMxC4LXldBJDK0Hv4Mc='; ",
+    "script-src 'sha256-qqPxFtpBo6vWOLQ5mc8KhNnaMpEetLvkINLzw8Sfv5Y='; ",
+    "style-src 'sha256-Snn+6jJiVCubVjLJy+2zOnzxoyEQUFuFWG/DXBM2zCY='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'\r\n",
     "X-Content-Type-Options: nosniff\r\n",

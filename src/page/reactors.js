@@ -212,7 +212,7 @@ function showCard(card, reactor, since, counts) {
     const percent = `${brief(since.busy * 100)} % busy`
     say(card.share, reactor.runs === null ? `has not answered · ${percent}` : percent)
     say(card.turn, since.turns > 0
-      ? `A turn: asleep ${micros(since.asleepEach)}, ${brief(since.events)} events, busy ${micros(since.busyEach)}`
+      ? `A turn: asleep ${micros(since.asleepEach)}, ${brief(since.events)} ${brief(since.events) === '1' ? 'event' : 'events'}, busy ${micros(since.busyEach)}`
       : 'No turn in this second')
     card.arc.setAttribute('stroke-dasharray', `${since.busy * ROUND} ${ROUND}`)
     card.shares.push(since.busy)

@@ -16,7 +16,8 @@ OPTIONS = """
     --host --port --workers --backlog --ws-path --ws-max-size --ws-ping-interval --ws-ping-timeout
     --heartbeat --session-ttl --max-sessions --session-ids --limit-concurrency --timeout-handshake
     --timeout-graceful-shutdown --max-send-buffer --log-level --log-format --access-log
-    --no-access-log --app --allowed-origins --limit-per-ip --ws-per-message-deflate --help --version
+    --no-access-log --app --allowed-origins --limit-per-ip --ws-per-message-deflate --page --no-page
+    --page-for --help --version
 """.split()
 
 
@@ -89,6 +90,8 @@ async def usage_errors_are_one_line_and_exit_2():
         (("--ws-per-message-deflate", "maybe"), ("--ws-per-message-deflate", "true", "false")),
         # The release is built without it.
         (("--ws-per-message-deflate",), ("--ws-per-message-deflate", 'feature "deflate"')),
+        (("--page=maybe",), ("--page",)),
+        (("--page-for", "everyone"), ("--page-for", "everyone", "loopback", "any")),
     ):
         # The port in front, so that a mistake that is let through cannot meet another server.
         one_line(command("--port", "0", *options), 2, *names)

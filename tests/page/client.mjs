@@ -6,7 +6,7 @@
 
 import assert from 'node:assert/strict'
 
-import { Daemon, connect, isOpen, noComplaints, run, screenshot, shows, test, text, until } from './harness.mjs'
+import { Daemon, connect, isOpen, noComplaints, pause, run, screenshot, shows, test, text, until } from './harness.mjs'
 
 // The frames listed, oldest first: class of the row and text of its cells.
 const frames = (page) => page.evaluate(() => [...document.querySelectorAll('#frames tr')].reverse().map((row) => ({
@@ -70,6 +70,24 @@ test('loses its connection and comes back by itself, where the count goes on', a
   assert.equal(await session(page), id)
   await page.click('#send')
   await shows(page, 'count', 2)
+  noComplaints(page)
+  await daemon.stop()
+})
+
+test('stops trying when told to', async (visit) => {
+  const daemon = await Daemon.start()
+  const page = await visit.open(daemon)
+  await connect(page)
+  await page.click('#send')
+  await shows(page, 'count', 1)
+  // In one go, before it is back by itself.
+  await page.evaluate(() => ['lose', 'connect'].forEach((id) => document.getElementById(id).click()))
+  await shows(page, 'sentence', 'Not connected. The session waits for you.')
+  await shows(page, 'countdown', '')
+  await pause(1500)
+  assert.equal(await page.getAttribute('#state', 'data-state'), 'idle')
+  await connect(page)
+  await shows(page, 'sentence', 'Open. The session was resumed at 1. The count goes on.')
   noComplaints(page)
   await daemon.stop()
 })
