@@ -18,6 +18,7 @@ use crate::door::Place;
 use crate::out_buffer::{BufferPool, OutBuffer};
 use crate::picture::Tile;
 use crate::protocol::endpoint::{Closing, Endpoint};
+use crate::ready::Mark;
 use crate::session::SessionSlot;
 use crate::timer::Tick;
 use crate::token::{ConnectionId, Peer};
@@ -129,6 +130,8 @@ pub struct Connection<S> {
     tail: Option<Box<Vec<u8>>>,
     inbound: Inbound,
     writable: bool,
+    /// Whether it is to be visited.
+    pub mark: Mark,
     /// Why it last stopped.
     pub rest: Rest,
     /// The tick of its live entry in the timer wheel.
@@ -153,6 +156,7 @@ impl<S: Stream> Connection<S> {
             inbound: Inbound::Drained,
             // True of every fresh socket; if not, the first write will tell.
             writable: true,
+            mark: Mark::default(),
             rest: Rest::Blocked,
             alarm: None,
             bytes_out: 0,
@@ -183,6 +187,17 @@ impl<S: Stream> Connection<S> {
         matches!(self.inbound, Inbound::Final | Inbound::Ended)
     }
 
+    /// Whether nothing is left to be done for it: nothing to read, nothing to write, no reason for
+    /// another visit, and it was read all along.
+    #[inline]
+    #[must_use]
+    pub fn is_at_ease(&self) -> bool {
+        self.inbound == Inbound::Drained
+            && self.backlog.is_empty()
+            && !self.mark.is_set()
+            && matches!(self.rest, Rest::Blocked | Rest::Spent)
+    }
+
     /// Whether the socket took all that it was last offered.
     #[must_use]
     pub fn is_writable(&self) -> bool {
@@ -205,7 +220,7 @@ impl<S: Stream> Connection<S> {
     /// # Errors
     ///
     /// What ended the connection: a reset, mostly.
-    #[inline]
+    #[inline(always)]
     pub fn fill(&mut self, buffer: &mut [u8]) -> io::Result<Filled> {
         let kept = match self.tail.take() {
             Some(tail) => {
@@ -239,6 +254,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Keeps what is left of the input for the next visit.
+    #[inline(always)]
     pub fn keep(&mut self, rest: &[u8]) {
         debug_assert!(self.tail.is_none());
         if !rest.is_empty() {
@@ -251,6 +267,7 @@ impl<S: Stream> Connection<S> {
     /// # Errors
     ///
     /// What ended the connection.
+    #[inline]
     pub fn send(&mut self, bytes: &[u8], now: Instant, pool: &mut BufferPool) -> io::Result<()> {
         self.bytes_out += bytes.len() as u64;
         let mut sent = 0;
@@ -285,11 +302,14 @@ impl<S: Stream> Connection<S> {
     }
 
     /// When the shard has to look at this connection, whatever happens.
+    #[inline(always)]
     #[must_use]
     pub fn deadline(&self, config: &Config) -> Option<Instant> {
-        if self.backlog.is_empty() {
-            return self.endpoint.deadline(config);
-        }
+        let protocol = self.endpoint.deadline(config);
+        if self.backlog.is_empty() { protocol } else { self.deadline_of_backlog(protocol, config) }
+    }
+
+    fn deadline_of_backlog(&self, protocol: Option<Instant>, config: &Config) -> Option<Instant> {
         let stall = match self.endpoint {
             // Our last words have a time of their own, whether or not the peer moves.
             Endpoint::Closing(_) | Endpoint::Closed => None,
@@ -297,7 +317,7 @@ impl<S: Stream> Connection<S> {
                 self.backlog.stalled_since().map(|since| since + config.limits.send_stall)
             }
         };
-        match (self.endpoint.deadline(config), stall) {
+        match (protocol, stall) {
             // While we do not read, a pong could not be seen, nor the end of a message.
             (Some(_), Some(stall))
                 if self.rest == Rest::Throttled && matches!(self.endpoint, Endpoint::Open(_)) =>

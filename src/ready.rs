@@ -2,9 +2,11 @@
 //!
 //! Each at most once, however many reasons it has; taken whole at the start of a turn, so that
 //! one that queues itself again (its share was used up) waits for the next turn and a busy one
-//! cannot starve the rest. Knows nothing of why.
+//! cannot starve the rest. Whether one is in the queue is written on the connection itself, as a
+//! [`Mark`], where whoever asks has just looked. Knows nothing of why.
 //!
-//! Invariant: `marks[index]` is the generation queued for that slot, or 0 for none.
+//! Invariant: a connection's mark is set exactly while its id is queued, or was taken and its visit
+//! has not begun.
 //!
 //! Next: [`crate::door`]: who gets in at all.
 
@@ -14,20 +16,33 @@ use crate::token::ConnectionId;
 #[derive(Debug, Default)]
 pub struct ReadyQueue {
     queue: Vec<ConnectionId>,
-    marks: Vec<u32>,
+}
+
+/// Whether a connection is to be visited: kept by the connection.
+#[derive(Debug, Default)]
+pub struct Mark {
+    is_set: bool,
+}
+
+impl Mark {
+    /// Whether it is.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.is_set
+    }
+
+    /// The visit begins: what happens from here on is a reason for another one.
+    pub fn clear(&mut self) {
+        self.is_set = false;
+    }
 }
 
 impl ReadyQueue {
-    /// Adds `id`, unless it is there.
+    /// Adds `id`, unless its mark says that it is there.
     #[inline]
-    pub fn push(&mut self, id: ConnectionId) {
-        let index = id.index as usize;
-        if index >= self.marks.len() {
-            self.marks.resize(index + 1, 0);
-        }
-        let generation = id.generation.get();
-        if self.marks[index] != generation {
-            self.marks[index] = generation;
+    pub fn push(&mut self, id: ConnectionId, mark: &mut Mark) {
+        if !mark.is_set {
+            mark.is_set = true;
             self.queue.push(id);
         }
     }
@@ -36,13 +51,6 @@ impl ReadyQueue {
     pub fn take(&mut self, turn: &mut Vec<ConnectionId>) {
         debug_assert!(turn.is_empty());
         std::mem::swap(&mut self.queue, turn);
-        for id in turn.iter() {
-            let mark = &mut self.marks[id.index as usize];
-            // A newer tenant of the slot may have been queued behind an ended one.
-            if *mark == id.generation.get() {
-                *mark = 0;
-            }
-        }
     }
 
     /// Whether nothing is queued.
@@ -51,10 +59,10 @@ impl ReadyQueue {
         self.queue.is_empty()
     }
 
-    /// Whether `id` is queued.
+    /// Whether `id` is queued: for those who check marks.
     #[must_use]
     pub fn contains(&self, id: ConnectionId) -> bool {
-        self.marks.get(id.index as usize) == Some(&id.generation.get())
+        self.queue.contains(&id)
     }
 }
 
@@ -63,32 +71,33 @@ mod tests {
     use super::*;
     use std::num::NonZeroU32;
 
-    fn id(index: u32, generation: u32) -> ConnectionId {
-        ConnectionId { index, generation: NonZeroU32::new(generation).unwrap() }
+    fn id(index: u32) -> ConnectionId {
+        ConnectionId { index, generation: NonZeroU32::MIN }
     }
 
     #[test]
     fn each_once_in_order_of_arrival() {
         let mut ready = ReadyQueue::default();
-        for queued in [id(3, 1), id(1, 2), id(3, 1)] {
-            ready.push(queued);
-        }
+        let (mut one, mut three) = (Mark::default(), Mark::default());
+        ready.push(id(3), &mut three);
+        ready.push(id(1), &mut one);
+        ready.push(id(3), &mut three);
         let mut turn = Vec::new();
         ready.take(&mut turn);
-        assert_eq!(turn, [id(3, 1), id(1, 2)]);
-        assert!(ready.is_empty() && !ready.contains(id(3, 1)));
+        assert_eq!(turn, [id(3), id(1)]);
+        assert!(ready.is_empty() && !ready.contains(id(3)));
     }
 
     #[test]
-    fn a_new_tenant_is_queued_beside_the_old_one() {
+    fn who_is_about_to_be_visited_is_queued_again_by_the_visit_alone() {
         let mut ready = ReadyQueue::default();
-        ready.push(id(0, 1));
-        ready.push(id(0, 2));
-        assert!(ready.contains(id(0, 2)));
-        let mut turn = Vec::new();
-        ready.take(&mut turn);
-        assert_eq!(turn, [id(0, 1), id(0, 2)]);
-        ready.push(id(0, 2));
-        assert!(ready.contains(id(0, 2)));
+        let mut mark = Mark::default();
+        ready.push(id(0), &mut mark);
+        ready.take(&mut Vec::new());
+        ready.push(id(0), &mut mark);
+        assert!(ready.is_empty(), "its visit is still to come");
+        mark.clear();
+        ready.push(id(0), &mut mark);
+        assert!(ready.contains(id(0)));
     }
 }

@@ -210,7 +210,7 @@ impl Endpoint {
 
     /// When [`Self::on_deadline`] wants to be called. A late call costs punctuality and nothing
     /// else; an early one is a no-op.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn deadline(&self, config: &Config) -> Option<Instant> {
         match self {
@@ -336,18 +336,21 @@ impl Open {
         })
     }
 
+    #[inline]
     fn message_deadline(&self, limits: &Limits) -> Option<Instant> {
         self.receiver.unfinished_since().map(|since| since + limits.message_timeout)
     }
 
+    #[inline]
     fn deadline(&self, config: &Config) -> Option<Instant> {
         let alive = match self.liveness {
             Liveness::Unwatched => None,
             Liveness::PingAt(at) | Liveness::PongBy(at) => Some(at),
         };
         match (alive, self.message_deadline(&config.limits)) {
+            (alive, None) => alive,
             (Some(alive), Some(message)) => Some(alive.min(message)),
-            (alive, message) => alive.or(message),
+            (None, message) => message,
         }
     }
 

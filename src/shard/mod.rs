@@ -162,7 +162,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         // The connection may have ended since the kernel queued the edge.
         if let Some(connection) = self.connections.get_mut(id) {
             connection.note(readable, writable, read_closed);
-            self.ready.push(id);
+            self.ready.push(id, &mut connection.mark);
         }
     }
 
@@ -181,14 +181,17 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.take_mail(now, host);
         self.accept(now, host);
 
+        // Taken out for the length of the visits, so that they can be borrowed apart from the rest.
         let mut turn_queue = std::mem::take(&mut self.turn_queue);
+        let mut buffer = std::mem::take(&mut self.receive_buffer);
         self.ready.take(&mut turn_queue);
         for id in turn_queue.drain(..) {
             self.tell_visit(id);
-            self.visit(id, now, host);
-            self.tell_visited();
+            self.visit(id, &mut buffer, now, host);
+            self.tell_visited(&buffer);
             self.forward_wishes(host);
         }
+        self.receive_buffer = buffer;
         self.turn_queue = turn_queue;
 
         self.fan_out(now);
@@ -259,7 +262,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 connection.alarm = None;
                 self.tell_alarm(id);
                 self.on_deadline(id, now);
-                self.tell_visited();
+                self.tell_visited(&[]);
             }
         }
     }
@@ -292,9 +295,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             queued > if connection.rest == Rest::Throttled { mark / 2 } else { mark }
         };
         let rest = if can_flush || (!is_throttled && (more || has_readable)) {
-            self.ready.push(id);
+            self.ready.push(id, &mut connection.mark);
             Rest::Spent
-        } else if self.ready.contains(id) {
+        } else if connection.mark.is_set() {
             Rest::Spent
         } else if is_throttled {
             Rest::Throttled

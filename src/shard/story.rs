@@ -96,11 +96,12 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
     }
 
-    /// Looks at it again afterwards, and tells the difference.
+    /// Looks at it again afterwards, and tells the difference; what was read stands in
+    /// `receive_buffer`.
     #[inline]
-    pub(super) fn tell_visited(&mut self) {
+    pub(super) fn tell_visited(&mut self, receive_buffer: &[u8]) {
         if self.story.is_some() {
-            self.end_visit();
+            self.end_visit(receive_buffer);
         }
     }
 
@@ -128,12 +129,12 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     #[cold]
-    fn end_visit(&mut self) {
+    fn end_visit(&mut self, receive_buffer: &[u8]) {
         let Some(mut story) = self.story.take() else { return };
         if let Some(visit) = story.visit.take() {
             let after = self.glimpse(visit.id);
             let cork_bytes = self.config.limits.cork_bytes;
-            story.end_visit(&visit, after, &self.receive_buffer, cork_bytes);
+            story.end_visit(&visit, after, receive_buffer, cork_bytes);
         }
         self.story = Some(story);
     }

@@ -5,6 +5,7 @@
 //!
 //! Next: [`crate::shard::upgrade`], for a request that wants to become a WebSocket.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -13,9 +14,11 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::Shard;
 use super::closing::Leaving;
 use crate::application::{Application, Context};
-use crate::connection::{Attachment, Filled, Inbound, Rest};
+use crate::connection::{Attachment, Connection, Filled, Inbound, Rest, Stream};
 use crate::host::Host;
 use crate::http::{self, Route};
+use crate::metrics::ReactorMetrics;
+use crate::out_buffer::BufferPool;
 use crate::page;
 use crate::protocol::deflate::{self, Agreement, Packing};
 use crate::protocol::endpoint::{Closing, Endpoint, Event};
@@ -27,8 +30,13 @@ use crate::token::ConnectionId;
 
 /// What became of a stretch of input.
 pub(super) enum Step {
+    /// Nothing: this is no WebSocket, or not any more.
+    NotOpen,
     /// The endpoint changed; what follows is read in its new state.
     Again,
+    /// The input is taken to its end, and short messages were all that was in it: the endpoint is
+    /// as it was.
+    AllTaken,
     /// The rest of the input is not whole.
     NeedMore,
     /// The share is used up, or the backlog is over its mark: the rest of the input waits.
@@ -39,6 +47,7 @@ pub(super) enum Step {
 
 /// Why a conversation stopped.
 enum Pause {
+    AllTaken,
     NeedMore,
     Share,
     CorkFull,
@@ -72,32 +81,25 @@ enum Answered {
 
 impl<A: Application, H: Host> Shard<A, H> {
     /// Gives a ready connection its share.
-    pub(super) fn visit(&mut self, id: ConnectionId, now: Instant, host: &mut H) {
+    pub(super) fn visit(
+        &mut self,
+        id: ConnectionId,
+        buffer: &mut [u8],
+        now: Instant,
+        host: &mut H,
+    ) {
         let is_congested = self.is_congested();
         // An id in the ready queue may have outlived its connection.
         let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.mark.clear();
         if connection.rest == Rest::Ended {
             return;
         }
-        if !connection.backlog.is_empty() {
-            let share = self.config.limits.flush_bytes_per_turn;
-            if connection.flush(share, now, &mut self.pool).is_err() {
-                return self.lose(id, now);
-            }
-            let is_throttled = match connection.rest {
-                Rest::Throttled => connection.backlog.len() > self.config.max_send_buffer / 2,
-                _ => connection.backlog.len() > self.config.max_send_buffer,
-            };
-            if is_throttled {
-                return self.settle(id, false, now);
-            }
+        if (is_congested || !connection.backlog.is_empty()) && !self.make_room(id, now) {
+            return;
         }
-        if is_congested {
-            return self.settle(id, true, now);
-        }
-        // Taken out for the length of the visit, so that input and shard can be borrowed apart.
-        let mut buffer = std::mem::take(&mut self.receive_buffer);
-        match connection.fill(&mut buffer) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        match connection.fill(buffer) {
             Ok(Filled { kept, read }) => {
                 self.metrics.bytes_in.add(read as u64);
                 self.scratch.grant_share(self.config.limits.inflate_per_turn);
@@ -105,7 +107,28 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
             Err(_) => self.lose(id, now),
         }
-        self.receive_buffer = buffer;
+    }
+
+    /// Flushes what waits; false if the connection is not to be read now.
+    #[cold]
+    fn make_room(&mut self, id: ConnectionId, now: Instant) -> bool {
+        let Some(connection) = self.connections.get_mut(id) else { return false };
+        let share = self.config.limits.flush_bytes_per_turn;
+        if connection.flush(share, now, &mut self.pool).is_err() {
+            self.lose(id, now);
+            return false;
+        }
+        let high_water = self.config.max_send_buffer;
+        let is_throttled = match connection.rest {
+            Rest::Throttled => connection.backlog.len() > high_water / 2,
+            _ => connection.backlog.len() > high_water,
+        };
+        let is_congested = self.is_congested();
+        if is_throttled || is_congested {
+            self.settle(id, !is_throttled, now);
+            return false;
+        }
+        true
     }
 
     /// Takes the input as far as it goes, writes what it caused, and settles the connection.
@@ -113,63 +136,81 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut at = 0;
         let mut frames = self.config.limits.frames_per_turn;
         let mut requests = self.config.limits.requests_per_turn;
-        let must_wait = loop {
-            let Some(connection) = self.connections.get_mut(id) else { return };
-            let step = match &mut connection.endpoint {
-                Endpoint::Open(_) => self.converse(id, input, &mut at, &mut frames, now),
-                Endpoint::Handshaking(_) if requests == 0 => Step::Wait,
-                Endpoint::Handshaking(_) => {
-                    requests -= 1;
-                    self.serve_request(id, input, &mut at, now, host)
-                }
-                Endpoint::Closing(closing) => {
-                    let is_lingering = matches!(closing, Closing::Lingering { .. });
-                    let enough =
-                        closing.discard(input, &mut at, &mut self.scratch, &self.config, now);
-                    match (enough, is_lingering) {
-                        (false, _) => Step::NeedMore,
-                        (true, true) => {
-                            connection.endpoint = Endpoint::Closed;
-                            Step::NeedMore
-                        }
-                        (true, false) => {
-                            connection.endpoint.finish(now, &self.config.limits);
-                            Step::Again
-                        }
-                    }
-                }
-                Endpoint::Closed => Step::NeedMore,
+        let step = loop {
+            let step = match self.converse(id, input, &mut at, &mut frames, now) {
+                Step::NotOpen => self.arrive_or_leave(id, input, &mut at, &mut requests, now, host),
+                step => step,
             };
             match step {
                 Step::Again => {}
-                Step::NeedMore => break false,
-                Step::Wait => break true,
                 Step::Gone => return,
+                Step::AllTaken | Step::NeedMore | Step::NotOpen | Step::Wait => break step,
             }
         };
-        if !self.uncork(id, now) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if uncork(connection, &mut self.cork, &self.metrics, &mut self.pool, now).is_err() {
+            return self.lose(id, now);
+        }
+        // The usual end. What a connection rests on is the state that it is in, and that has not
+        // changed; so its deadline is where it was, with its alarm set. To settle that anew each
+        // time took 100 instructions.
+        if matches!(step, Step::AllTaken) && connection.is_at_ease() {
+            connection.rest = Rest::Blocked;
             return;
         }
-        let Some(connection) = self.connections.get_mut(id) else { return };
         if !matches!(connection.endpoint, Endpoint::Closed) {
             connection.keep(&input[at..]);
         }
+        let must_wait = matches!(step, Step::Wait);
         if connection.inbound() == Inbound::Ended && !must_wait {
             return self.end_of_stream(id, now);
         }
         self.settle(id, must_wait, now);
     }
 
+    /// Takes input before a WebSocket is open, or when it is no longer. Kept out of the way of the
+    /// visits that find messages, as are the requests.
+    #[inline(never)]
+    fn arrive_or_leave(
+        &mut self,
+        id: ConnectionId,
+        input: &mut [u8],
+        at: &mut usize,
+        requests: &mut usize,
+        now: Instant,
+        host: &mut H,
+    ) -> Step {
+        let Some(connection) = self.connections.get_mut(id) else { return Step::Gone };
+        match &mut connection.endpoint {
+            Endpoint::Open(_) => Step::NotOpen,
+            Endpoint::Handshaking(_) if *requests == 0 => Step::Wait,
+            Endpoint::Handshaking(_) => {
+                *requests -= 1;
+                self.serve_request(id, input, at, now, host)
+            }
+            Endpoint::Closing(closing) => {
+                let is_lingering = matches!(closing, Closing::Lingering { .. });
+                let enough = closing.discard(input, at, &mut self.scratch, &self.config, now);
+                match (enough, is_lingering) {
+                    (false, _) => Step::NeedMore,
+                    (true, true) => {
+                        connection.endpoint = Endpoint::Closed;
+                        Step::NeedMore
+                    }
+                    (true, false) => {
+                        connection.endpoint.finish(now, &self.config.limits);
+                        Step::Again
+                    }
+                }
+            }
+            Endpoint::Closed => Step::NeedMore,
+        }
+    }
+
     /// Writes the cork to the connection that filled it; false if that was the end of it.
     pub(super) fn uncork(&mut self, id: ConnectionId, now: Instant) -> bool {
-        if self.cork.is_empty() {
-            return true;
-        }
-        let Some(connection) = self.connections.get_mut(id) else { return false };
-        // Counted first: whoever has an answer finds it in the metrics.
-        self.metrics.bytes_out.add(self.cork.len() as u64);
-        let sent = connection.send(&self.cork, now, &mut self.pool);
-        self.cork.clear();
+        let Some(connection) = self.connections.get_mut(id) else { return self.cork.is_empty() };
+        let sent = uncork(connection, &mut self.cork, &self.metrics, &mut self.pool, now);
         if sent.is_err() {
             self.lose(id, now);
         }
@@ -203,7 +244,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         let (Endpoint::Open(open), Attachment::Live(attachment)) =
             (&mut connection.endpoint, &mut connection.attachment)
         else {
-            return self.hear_watcher(id, input, at, frames, now);
+            return match connection.endpoint {
+                Endpoint::Open(_) => self.hear_watcher(id, input, at, frames, now),
+                _ => Step::NotOpen,
+            };
         };
         let Some(session) = sessions.of_connection(attachment.slot, id) else {
             debug_assert!(false, "a displaced connection is closed before it is visited");
@@ -223,10 +267,11 @@ impl<A: Application, H: Host> Shard<A, H> {
         // One guard around the whole stretch: a panic ends this connection whichever message it
         // struck at, and a guard a message would keep the callback from being inlined.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let mut is_plain = true;
             while *frames > 0 {
                 // Nearly every visit ends so.
                 if *at == input.len() && !open.is_inflating() {
-                    return Pause::NeedMore;
+                    return if is_plain { Pause::AllTaken } else { Pause::NeedMore };
                 }
                 *frames -= 1;
                 // The commonest message is asked for by itself: to wrap it as one of the things
@@ -234,17 +279,22 @@ impl<A: Application, H: Host> Shard<A, H> {
                 let message = match open.next_short(input, at, scratch, config) {
                     Some(Ok(message)) => message,
                     Some(Err(violation)) => return Pause::Broken(violation),
-                    None => match open.next(input, at, scratch, config, now, cx.cork) {
-                        Ok(Some(Event::Message(message))) => message,
-                        Ok(Some(Event::Control)) if cx.cork.len() >= config.limits.cork_bytes => {
-                            return Pause::CorkFull;
+                    None => {
+                        is_plain = false;
+                        match open.next(input, at, scratch, config, now, cx.cork) {
+                            Ok(Some(Event::Message(message))) => message,
+                            Ok(Some(Event::Control))
+                                if cx.cork.len() < config.limits.cork_bytes =>
+                            {
+                                continue;
+                            }
+                            Ok(Some(Event::Control)) => return Pause::CorkFull,
+                            Ok(Some(Event::Inflating)) => return Pause::Share,
+                            Ok(Some(Event::PeerClosed(code))) => return Pause::PeerClosed(code),
+                            Ok(None) => return Pause::NeedMore,
+                            Err(violation) => return Pause::Broken(violation),
                         }
-                        Ok(Some(Event::Control)) => continue,
-                        Ok(Some(Event::Inflating)) => return Pause::Share,
-                        Ok(Some(Event::PeerClosed(code))) => return Pause::PeerClosed(code),
-                        Ok(None) => return Pause::NeedMore,
-                        Err(violation) => return Pause::Broken(violation),
-                    },
+                    }
                 };
                 messages += 1;
                 application.on_message(&mut cx, message);
@@ -270,6 +320,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
         };
         let leaving = match outcome {
+            Pause::AllTaken => return Step::AllTaken,
             Pause::NeedMore => return Step::NeedMore,
             Pause::Share => return Step::Wait,
             Pause::CorkFull => return self.uncork_in_visit(id, now),
@@ -291,9 +342,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.cork = cork;
     }
 
-    /// Serves one request, if a whole one is there. Kept out of the way of the visits that find
-    /// messages.
-    #[inline(never)]
+    /// Serves one request, if a whole one is there.
     fn serve_request(
         &mut self,
         id: ConnectionId,
@@ -429,4 +478,23 @@ impl<A: Application, H: Host> Shard<A, H> {
             connection.endpoint.finish(now, &self.config.limits);
         }
     }
+}
+
+/// Writes the cork to `connection`, which filled it.
+#[inline]
+fn uncork<S: Stream>(
+    connection: &mut Connection<S>,
+    cork: &mut Vec<u8>,
+    metrics: &ReactorMetrics,
+    pool: &mut BufferPool,
+    now: Instant,
+) -> io::Result<()> {
+    if cork.is_empty() {
+        return Ok(());
+    }
+    // Counted first: whoever has an answer finds it in the metrics.
+    metrics.bytes_out.add(cork.len() as u64);
+    let sent = connection.send(cork, now, pool);
+    cork.clear();
+    sent
 }
