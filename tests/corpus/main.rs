@@ -2,7 +2,7 @@
 //! `fuzz/corpus`, so that whatever the fuzzer once reached stays reached, and whatever it once
 //! broke stays mended. Finds nothing new; `tests/run --only fuzz` does.
 //!
-//! One input alone: `REVOLVE_INPUT=fuzz/corpus/head/0123… cargo test --test corpus`
+//! One input alone: `REVOLVE_INPUT=fuzz/corpus/head/0123… cargo test --all-features --test corpus`
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -29,7 +29,7 @@ fn replay(target: &str, run: targets::Target, input: &Path) {
     let bytes = fs::read(input).unwrap_or_else(|error| panic!("{input:?}: {error}"));
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&bytes))) {
         eprintln!(
-            "{target}: replay with  REVOLVE_INPUT={} cargo test --test corpus",
+            "{target}: replay with  REVOLVE_INPUT={} cargo test --all-features --test corpus",
             input.display()
         );
         resume_unwind(panic);
