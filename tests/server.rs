@@ -13,6 +13,8 @@ mod server {
 
     mod application;
     mod broadcast;
+    #[cfg(feature = "deflate")]
+    mod compression;
     mod counter;
     mod drain;
     mod dropped;
