@@ -14,6 +14,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::Shard;
 use super::closing::Leaving;
 use crate::application::{Application, Context};
+use crate::config::Config;
 use crate::connection::{Attachment, Connection, Filled, Inbound, Rest, Stream};
 use crate::host::Host;
 use crate::http::{self, Route};
@@ -95,10 +96,13 @@ impl<A: Application, H: Host> Shard<A, H> {
         if connection.rest == Rest::Ended {
             return;
         }
-        if (is_congested || !connection.backlog.is_empty()) && !self.make_room(id, now) {
-            return;
+        if is_congested || !connection.backlog.is_empty() {
+            match make_room(connection, &self.config, &mut self.pool, now) {
+                Err(_) => return self.lose(id, now),
+                Ok(true) if !is_congested => {}
+                Ok(has_room) => return self.settle(id, has_room, now),
+            }
         }
-        let Some(connection) = self.connections.get_mut(id) else { return };
         match connection.fill(buffer) {
             Ok(Filled { kept, read }) => {
                 self.metrics.bytes_in.add(read as u64);
@@ -107,28 +111,6 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
             Err(_) => self.lose(id, now),
         }
-    }
-
-    /// Flushes what waits; false if the connection is not to be read now.
-    #[cold]
-    fn make_room(&mut self, id: ConnectionId, now: Instant) -> bool {
-        let Some(connection) = self.connections.get_mut(id) else { return false };
-        let share = self.config.limits.flush_bytes_per_turn;
-        if connection.flush(share, now, &mut self.pool).is_err() {
-            self.lose(id, now);
-            return false;
-        }
-        let high_water = self.config.max_send_buffer;
-        let is_throttled = match connection.rest {
-            Rest::Throttled => connection.backlog.len() > high_water / 2,
-            _ => connection.backlog.len() > high_water,
-        };
-        let is_congested = self.is_congested();
-        if is_throttled || is_congested {
-            self.settle(id, !is_throttled, now);
-            return false;
-        }
-        true
     }
 
     /// Takes the input as far as it goes, writes what it caused, and settles the connection.
@@ -481,7 +463,7 @@ impl<A: Application, H: Host> Shard<A, H> {
 }
 
 /// Writes the cork to `connection`, which filled it.
-#[inline]
+#[inline(always)]
 fn uncork<S: Stream>(
     connection: &mut Connection<S>,
     cork: &mut Vec<u8>,
@@ -497,4 +479,20 @@ fn uncork<S: Stream>(
     let sent = connection.send(cork, now, pool);
     cork.clear();
     sent
+}
+
+/// Flushes what waits for `connection`; false if so much is left that it is not to be read now.
+#[cold]
+fn make_room<S: Stream>(
+    connection: &mut Connection<S>,
+    config: &Config,
+    pool: &mut BufferPool,
+    now: Instant,
+) -> io::Result<bool> {
+    connection.flush(config.limits.flush_bytes_per_turn, now, pool)?;
+    let mark = match connection.rest {
+        Rest::Throttled => config.max_send_buffer / 2,
+        _ => config.max_send_buffer,
+    };
+    Ok(connection.backlog.len() <= mark)
 }
