@@ -118,13 +118,15 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut at = 0;
         let mut frames = self.config.limits.frames_per_turn;
         let mut requests = self.config.limits.requests_per_turn;
+        let mut is_as_it_was = true;
         let step = loop {
             let step = match self.converse(id, input, &mut at, &mut frames, now) {
                 Step::NotOpen => self.arrive_or_leave(id, input, &mut at, &mut requests, now, host),
                 step => step,
             };
             match step {
-                Step::Again => {}
+                // It has upgraded, or is closing: other deadlines.
+                Step::Again => is_as_it_was = false,
                 Step::Gone => return,
                 Step::AllTaken | Step::NeedMore | Step::NotOpen | Step::Wait => break step,
             }
@@ -136,7 +138,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         // The usual end. What a connection rests on is the state that it is in, and that has not
         // changed; so its deadline is where it was, with its alarm set. To settle that anew each
         // time took 100 instructions.
-        if matches!(step, Step::AllTaken) && connection.is_at_ease() {
+        if is_as_it_was && matches!(step, Step::AllTaken) && connection.is_at_ease() {
             connection.rest = Rest::Blocked;
             return;
         }

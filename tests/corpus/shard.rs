@@ -84,6 +84,7 @@ fn config(shards: usize, sizes: u8, shares: u8, times: u8) -> Config {
         limit_concurrency: NonZeroUsize::new(of(sizes, 3, [0, 3])),
         session_ttl: Duration::from_secs(of(times, 0, [3600, 2]) as u64),
         timeout_graceful_shutdown: Duration::from_secs(of(times, 1, [10, 1]) as u64),
+        timeout_handshake: Duration::from_secs(of(times, 4, [10, 40]) as u64),
         ws_ping_interval: (times >> 2 & 1 == 0).then_some(Duration::from_secs(20)),
         access_log: false,
         limits: Limits {

@@ -94,6 +94,8 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
         max_sessions: chance.pick(&[1_000_000, 1_000_000, 12]),
         session_ttl: Duration::from_secs(chance.pick(&[3600, 3600, 2])),
         timeout_graceful_shutdown: Duration::from_secs(chance.pick(&[1, 10])),
+        // Shorter and longer than the time to the first ping.
+        timeout_handshake: Duration::from_secs(chance.pick(&[10, 40])),
         access_log: false,
         limits: Limits {
             receive_buffer_bytes: chance.pick(&[256, 1024, 8192]),
