@@ -51,6 +51,17 @@ async def a_client_with_its_defaults_compresses():
         await echoes(client, TEXTS * 5000, rows(5 * MIB))
 
 
+@case(seconds=60)
+async def a_message_may_be_as_large_as_the_limit_and_larger_on_the_wire():
+    # What cannot be compressed grows, and with the settings of websockets by 40 KiB.
+    async with Daemon("--app", "echo", *ON) as daemon:
+        async with daemon.connect(max_size=None) as client:
+            await echoes(client, os.urandom(16 * MIB), rows(16 * MIB))
+            await client.send(os.urandom(16 * MIB + 1))
+            await client.wait_closed()
+            expect(client.close_code, 1009, "close code of one byte more")
+
+
 @case
 async def both_directions_are_smaller_on_the_wire():
     async with Daemon("--app", "echo", *ON) as daemon:

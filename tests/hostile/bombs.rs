@@ -119,7 +119,7 @@ fn what_inflates_to_nothing_is_one_visit_at_a_time<A: Talks>() {
     }
     // And beyond what 16 MiB may take on the wire it is refused at the header.
     let mut endless = open(&mut yard, "");
-    let too_long = (LARGEST + LARGEST / 1024 + 65) as u64;
+    let too_long = (LARGEST + LARGEST / 8 + 65) as u64;
     endless.send([&[BINARY | RSV1, 0xff][..], &too_long.to_be_bytes(), &[0; 4]].concat());
     yard.turn();
     endless.closed_with(1009);

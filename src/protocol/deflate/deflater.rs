@@ -63,20 +63,29 @@ impl<'a> Packing<'a> {
     /// Appends a message, its parts joined: deflated if that makes it smaller, else as it is.
     pub fn encode(&mut self, kind: Data, parts: &[&[u8]], out: &mut Vec<u8>) {
         let Packing { agreement, deflater } = self;
-        let mut joined = std::mem::take(&mut deflater.joined);
-        let payload = match parts {
-            [whole] => whole,
-            _ => {
-                joined.clear();
-                parts.iter().for_each(|part| joined.extend_from_slice(part));
-                &joined[..]
+        let window = agreement.window_bytes();
+        let length = parts.iter().map(|part| part.len()).sum();
+        if deflater.is_worth_it(length, window) {
+            let mut joined = std::mem::take(&mut deflater.joined);
+            let payload = match parts {
+                [whole] => whole,
+                _ => {
+                    joined.clear();
+                    parts.iter().for_each(|part| joined.extend_from_slice(part));
+                    &joined[..]
+                }
+            };
+            let deflated = deflater.deflate(payload, window).is_some_and(|deflated| {
+                encode_deflated(kind, deflated, out);
+                true
+            });
+            deflater.joined = joined;
+            if deflated {
+                return;
             }
-        };
-        match deflater.deflate(payload, agreement.window_bytes()) {
-            Some(deflated) => encode_deflated(kind, deflated, out),
-            None => frame::encode(OpCode::Data(kind), payload, out),
         }
-        deflater.joined = joined;
+        frame::encode_header(OpCode::Data(kind), length, out);
+        parts.iter().for_each(|part| out.extend_from_slice(part));
     }
 }
 
@@ -94,9 +103,14 @@ impl Deflater {
         }
     }
 
+    /// Whether a message of that length is deflated at all.
+    fn is_worth_it(&self, length: usize, window: usize) -> bool {
+        (self.bytes_least..=window * self.windows_most).contains(&length)
+    }
+
     /// The payload as RFC 7692 7.2.1 makes it; `None` if it is to go plain.
     fn deflate(&mut self, payload: &[u8], window: usize) -> Option<&[u8]> {
-        if payload.len() < self.bytes_least || payload.len() > window * self.windows_most {
+        if !self.is_worth_it(payload.len(), window) {
             return None;
         }
         let stream = self.stream.get_or_insert_with(|| Compress::new(LEVEL, false));
