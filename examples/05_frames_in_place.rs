@@ -294,7 +294,7 @@ fn encode(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
 // - The closing handshake is half of one: nobody waits for an answer to our Close, and a reset may
 //   overtake it. src/protocol/endpoint.rs, src/shard/closing.rs.
 // - Nobody is ever too slow, too silent or too late: src/timer.rs. One core: src/server.rs.
-// - An application would have to be written into `answer_frame`: src/application.rs. Who it talks
+// - An application would have to be written into `answer_frame`: src/application/mod.rs. Who it talks
 //   to is forgotten with the connection: src/session.rs.
 //
 // From here on it is the real thing: src/lib.rs has its map.

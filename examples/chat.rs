@@ -12,7 +12,7 @@
 
 use revolve::{Application, CloseReason, Config, Context, Message, Server};
 
-struct Chat;
+pub(crate) struct Chat;
 
 impl Application for Chat {
     type Session = Option<String>; // the nick

@@ -143,10 +143,10 @@ static OPTIONS: &[Row] = &[
         name: "ws-path",
         takes: Takes::Value(
             "PATH",
-            "a path: a slash and 1 to 1023 further visible ASCII characters \
-                other than ? # %",
+            "a path: a slash and 1 to 1023 further visible ASCII characters other than \
+                ? # % *, but for /* as its end",
         ),
-        about: "Path; the last slash may be left out",
+        about: "Path; /* at its end takes in all below",
         set: |s, text| store(&mut s.config.ws_path, Some(text.to_owned())),
         show: |s| s.config.ws_path.clone(),
     },
@@ -215,6 +215,25 @@ static OPTIONS: &[Row] = &[
             store(&mut s.heartbeat, time_or_off(text).filter(bounded))
         },
         show: |s| show_time_or_off(s.heartbeat),
+    },
+    Row {
+        group: "Application",
+        name: "offload-threads",
+        takes: Takes::Value("N", "a number from 1 to 1024"),
+        about: "Threads for off-loaded work, at first use",
+        set: |s, text| store(&mut s.config.offload_threads, number(text)),
+        show: |s| s.config.offload_threads.to_string(),
+    },
+    Row {
+        group: "Application",
+        name: "slow-turn-ms",
+        takes: Takes::Value("N", "0 or a number of milliseconds from 1 to 3600000"),
+        about: "A turn as long as this is explained; 0 is off",
+        set: |s, text| {
+            let time = number(text).map(Duration::from_millis);
+            store(&mut s.config.slow_turn, time.map(|t| (!t.is_zero()).then_some(t)))
+        },
+        show: |s| s.config.slow_turn.map_or(0, |time| time.as_millis()).to_string(),
     },
     Row {
         group: "Sessions",
@@ -559,6 +578,8 @@ mod tests {
         ("allowed-origins", "https://example.com,http://localhost:3000,null"),
         ("app", "echo"),
         ("heartbeat", "1.25"),
+        ("offload-threads", "1"),
+        ("slow-turn-ms", "0"),
         ("session-ids", "issued"),
         ("session-ttl", "0"),
         ("max-sessions", "10"),
@@ -686,6 +707,8 @@ mod tests {
             ("allowed-origins", "https://a,", ORIGINS_ALLOWED),
             ("allowed-origins", "https://a/index.html", ORIGINS_ALLOWED),
             ("session-ttl", "31536001", "a time from 0 to 31536000 seconds"),
+            ("offload-threads", "0", "a number from 1 to 1024"),
+            ("slow-turn-ms", "3600001", "0 or a number of milliseconds from 1 to 3600000"),
             ("session-ids", "some", "any or issued"),
             ("app", "Echo", "counter or echo"),
             ("log-level", "warn", "critical, error, warning, info, debug or trace"),
@@ -719,6 +742,8 @@ mod tests {
             Config { ws_ping_interval: Some(day), ..defaults() },
             Config { ws_ping_timeout: Some(day), ..defaults() },
             Config { allowed_origins: AllowedOrigins::Only(Vec::new()), ..defaults() },
+            Config { offload_threads: many, ..defaults() },
+            Config { slow_turn: Some(day), ..defaults() },
             Config { session_ttl: 366 * day, ..defaults() },
             Config { timeout_handshake: day, ..defaults() },
             Config { timeout_graceful_shutdown: day, ..defaults() },

@@ -113,6 +113,8 @@ pub struct Config {
     /// Default 2048; the kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
     /// Path of the WebSocket endpoint. Default `/ws/chat/`; also answered without its last slash.
+    /// One that ends in `/*`, such as `/rooms/*`, takes in all paths below; which of them exist is
+    /// for the application to say ([`crate::Application::on_upgrade`]).
     pub ws_path: String,
     /// Largest message in bytes, after reassembly. Default 16 MiB. A larger one closes with 1009.
     pub ws_max_size: usize,
@@ -150,6 +152,14 @@ pub struct Config {
     /// High-water mark in bytes of what waits for one socket. Default 1 MiB. Above it we stop
     /// reading from that peer; a broadcast that finds it exceeded closes with 1008.
     pub max_send_buffer: usize,
+    /// Threads for what applications off-load ([`crate::Context::offload`]), over all reactors;
+    /// none is started before the first job. Default 4: enough to wait for a database, few enough
+    /// not to take the cores from the reactors.
+    pub offload_threads: NonZeroUsize,
+    /// A turn that takes at least this long is counted, and whoever held it is named in the log.
+    /// Default 250 ms, which is longer than a busy machine makes a thread wait, and more than a
+    /// callback should ever take; `None` does not look.
+    pub slow_turn: Option<Duration>,
     /// Whether each connection's open and close is logged. Default on.
     pub access_log: bool,
     /// Whether `/` is the live page and `/ws/stats` its figures. Default on.
@@ -181,6 +191,8 @@ impl Default for Config {
             timeout_handshake: Duration::from_secs(10),
             timeout_graceful_shutdown: Duration::from_secs(10),
             max_send_buffer: 1 << 20,
+            offload_threads: const { NonZeroUsize::new(4).unwrap() },
+            slow_turn: Some(Duration::from_millis(250)),
             access_log: true,
             page: true,
             page_for: PageFor::Loopback,
@@ -253,6 +265,20 @@ pub struct Limits {
     /// Windows (32 KiB, if the client does not ask for less) beyond which a message goes plain. 32, so
     /// a MiB: 3 ms of text, 15 ms at worst, and the whole reactor waits for it.
     pub deflate_windows_most: usize,
+    /// Timers that an application may have set for one connection, so that a peer whose messages
+    /// set them cannot make it hold more than a kilobyte.
+    pub timers_per_connection: usize,
+    /// Timers that an application may have set for one reactor.
+    pub timers_per_reactor: usize,
+    /// Applications' timers looked at in a turn: a hundred thousand that are due at once take some
+    /// hundred turns, and in each of them the others are served.
+    pub timers_per_turn: usize,
+    /// Off-loaded jobs that one connection may wait for; then no more is read from it until one is
+    /// done. With 1, each message is answered before the next one is heard.
+    pub offloads_per_connection: usize,
+    /// Off-loaded jobs that one reactor may have under way, those included whose values wait for
+    /// an earlier one; beyond it the application is told so.
+    pub offloads_per_reactor: usize,
     /// Time between two requests on a kept-alive connection. 5 s, as Uvicorn's.
     pub keep_alive: Duration,
     /// Time a peer has to answer our Close. 5 s; then the socket is closed without.
@@ -297,6 +323,11 @@ impl Default for Limits {
             inflate_per_turn: 512 << 10,
             deflate_bytes_least: 1024,
             deflate_windows_most: 32,
+            timers_per_connection: 32,
+            timers_per_reactor: 64,
+            timers_per_turn: 1024,
+            offloads_per_connection: 8,
+            offloads_per_reactor: 256,
             keep_alive: Duration::from_secs(5),
             close_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(5),
@@ -367,17 +398,23 @@ impl Config {
             Err(ConfigError { option, value: value.to_string(), allowed })
         };
         let path = &self.ws_path;
-        let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'%');
-        if !path.starts_with('/') || path.len() < 2 || path.len() > 1024 || !path.bytes().all(plain)
-        {
+        let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'%' | b'*');
+        // What stands before the asterisk is a whole part of the path.
+        let fixed = if path.ends_with("/*") { &path[..path.len() - 1] } else { path };
+        let is_path = path.starts_with('/') && fixed.bytes().all(plain);
+        if !is_path || path.len() < 2 || path.len() > 1024 {
             return refuse(
                 "ws-path",
                 path,
-                "a path: a slash and 1 to 1023 further visible ASCII characters other than ? # %",
+                "a path: a slash and 1 to 1023 further visible ASCII characters other than \
+                 ? # % *, but for /* as its end",
             );
         }
         if self.workers.get() > 1024 {
             return refuse("workers", &self.workers, "a number from 1 to 1024");
+        }
+        if self.offload_threads.get() > 1024 {
+            return refuse("offload-threads", &self.offload_threads, "a number from 1 to 1024");
         }
         if self.backlog == 0 || self.backlog > 65_535 {
             return refuse("backlog", &self.backlog, "a number from 1 to 65535");
@@ -416,6 +453,15 @@ impl Config {
             }
         };
         let millisecond = Duration::from_millis(1);
+        if let Some(time) = self.slow_turn
+            && (time < millisecond || time > day / 24)
+        {
+            return refuse(
+                "slow-turn-ms",
+                &time.as_millis(),
+                "0 or a number of milliseconds from 1 to 3600000",
+            );
+        }
         for (option, value) in
             [("ws-ping-interval", self.ws_ping_interval), ("ws-ping-timeout", self.ws_ping_timeout)]
         {
@@ -467,6 +513,19 @@ mod tests {
         let config = Config { ws_path: "chat".to_owned(), ..Config::default() };
         let line = config.validate().unwrap_err().to_string();
         assert!(line.starts_with("--ws-path: \"chat\" is not a path"), "{line}");
+    }
+
+    #[test]
+    fn an_asterisk_stands_for_the_rest_of_a_path() {
+        let is_valid = |path: &str| {
+            Config { ws_path: path.to_owned(), ..Config::default() }.validate().is_ok()
+        };
+        for path in ["/*", "/rooms/*", "/a"] {
+            assert!(is_valid(path), "{path}");
+        }
+        for path in ["*", "/rooms*", "/*/rooms", "/rooms/**", "/", ""] {
+            assert!(!is_valid(path), "{path}");
+        }
     }
 
     #[test]

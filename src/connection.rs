@@ -51,6 +51,9 @@ pub enum Rest {
     /// Its backlog is above the high-water mark, and we do not read: its own flush, when the
     /// socket takes bytes again and the backlog falls below the low-water mark.
     Throttled,
+    /// It waits for as many off-loaded jobs as it may, and we do not read: an answer, in the
+    /// mailbox.
+    Parked,
     /// Closed, failed or timed out: the reaper, at the end of this turn.
     Ended,
 }
@@ -306,10 +309,13 @@ impl<S: Stream> Connection<S> {
     #[must_use]
     pub fn deadline(&self, config: &Config) -> Option<Instant> {
         let protocol = self.endpoint.deadline(config);
-        if self.backlog.is_empty() { protocol } else { self.deadline_of_backlog(protocol, config) }
+        if self.backlog.is_empty() && self.rest != Rest::Parked {
+            return protocol;
+        }
+        self.deadline_with_backlog(protocol, config)
     }
 
-    fn deadline_of_backlog(&self, protocol: Option<Instant>, config: &Config) -> Option<Instant> {
+    fn deadline_with_backlog(&self, protocol: Option<Instant>, config: &Config) -> Option<Instant> {
         let stall = match self.endpoint {
             // Our last words have a time of their own, whether or not the peer moves.
             Endpoint::Closing(_) | Endpoint::Closed => None,
@@ -318,15 +324,18 @@ impl<S: Stream> Connection<S> {
             }
         };
         match (protocol, stall) {
-            // While we do not read, a pong could not be seen, nor the end of a message.
-            (Some(_), Some(stall))
-                if self.rest == Rest::Throttled && matches!(self.endpoint, Endpoint::Open(_)) =>
-            {
-                Some(stall)
-            }
+            (Some(_), stall) if self.is_deaf() => stall,
             (Some(protocol), Some(stall)) => Some(protocol.min(stall)),
             (protocol, stall) => protocol.or(stall),
         }
+    }
+
+    /// Whether the peer may say what it likes, because we do not read: no pong could be seen, nor
+    /// the end of a message.
+    #[must_use]
+    pub fn is_deaf(&self) -> bool {
+        matches!(self.rest, Rest::Throttled | Rest::Parked)
+            && matches!(self.endpoint, Endpoint::Open(_))
     }
 
     /// Lets go of the session, if it has one, or stops watching; tells what it was.

@@ -1,7 +1,7 @@
 //! The echo application: text and binary come back unchanged. The target for stress tools and
 //! conformance suites.
 //!
-//! Next: [`crate::timer`], where the machinery begins: when to look, although nothing happened.
+//! Next: [`crate::ready`], where the machinery begins: whom to look at, because something happened.
 
 use crate::application::{Application, Context, Message};
 

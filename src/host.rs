@@ -9,9 +9,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use crate::connection::Stream;
 use crate::mailbox::Mail;
+use crate::offload::Job;
 use crate::token::ConnectionId;
 
 /// The surroundings of one shard.
@@ -54,6 +56,17 @@ pub trait Host {
 
     /// The next mail for this reactor, if there is one.
     fn receive(&mut self) -> Option<Mail<Self::Stream>>;
+
+    /// The time. A turn is told when it began, and that is all that what happens in it depends on;
+    /// the clock itself is asked only while the shard is looking for whoever makes turns slow.
+    fn clock(&mut self) -> Instant;
+
+    /// Takes a job that is not to be run here. Mail tells when it is done.
+    ///
+    /// # Errors
+    ///
+    /// The job itself, when nobody can run it.
+    fn offload(&mut self, job: Job) -> Result<(), Job>;
 
     /// Fills `room` from a generator that nobody can predict: session ids come from it.
     ///

@@ -9,6 +9,7 @@
 
 use std::time::{Instant, SystemTime};
 
+use crate::application::Refusal;
 use crate::config::Config;
 use crate::metrics::ServerStatus;
 use crate::page;
@@ -33,7 +34,8 @@ pub enum Route {
 
 impl Route {
     /// Where `path` leads, if anywhere. The WebSocket path also leads there without its last
-    /// slash.
+    /// slash; one that ends in `/*` takes in every path that begins with what stands before the
+    /// asterisk, except those of the other routes.
     #[must_use]
     pub fn of(path: &str, ws_path: &str) -> Option<Route> {
         match path {
@@ -45,7 +47,10 @@ impl Route {
             "/metrics" => Some(Route::Metrics),
             "/" => Some(Route::Page),
             page::FIGURES_PATH => Some(Route::Figures),
-            _ => None,
+            _ => {
+                let prefix = ws_path.strip_suffix('*')?;
+                path.starts_with(prefix).then_some(Route::WebSocket)
+            }
         }
     }
 }
@@ -130,6 +135,15 @@ pub fn refuse(rejection: Rejection, with_body: bool, out: &mut Vec<u8>) {
     write_response(rejection.status(), kind, &[&fields], &body, with_body, out);
 }
 
+/// Appends the response for an upgrade that the application refuses. The connection closes after it.
+pub fn turn_away(refusal: &Refusal, out: &mut Vec<u8>) {
+    let line = format!("{} {}", refusal.status, refusal.phrase());
+    let fields = format!("Connection: close\r\n{}", refusal.fields);
+    let body = format!("{}\n", refusal.reason);
+    // An upgrade is a GET, so the response may have content.
+    write_response(&line, "text/plain; charset=utf-8", &[&fields], &body, true, out);
+}
+
 fn write_response(
     line: &str,
     kind: &str,
@@ -186,6 +200,13 @@ mod tests {
         // What the operator chose stands above what we did.
         assert_eq!(Route::of("/ws/stats", "/ws/stats/"), Some(Route::WebSocket));
         assert_eq!(Route::of("//", "/ws/chat/"), None);
+        for below in ["/rooms/", "/rooms/42", "/rooms/a/b"] {
+            assert_eq!(Route::of(below, "/rooms/*"), Some(Route::WebSocket), "{below}");
+            assert_eq!(Route::of(below, "/*"), Some(Route::WebSocket), "{below}");
+        }
+        assert_eq!(Route::of("/rooms", "/rooms/*"), None);
+        assert_eq!(Route::of("/room/1", "/rooms/*"), None);
+        assert_eq!(Route::of("/healthz", "/*"), Some(Route::Health));
     }
 
     #[test]

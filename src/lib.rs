@@ -80,13 +80,21 @@
 //! |---|---|
 //! | [`protocol`] | sans-IO: request heads, the handshake, frames, messages, the endpoint's states |
 //!
-//! What connections are called, what waits for them, what outlives them, and who uses that:
+//! What connections are called, what waits for them, and what outlives them:
 //!
 //! | module | what it is |
 //! |---|---|
 //! | [`token`] | the name of a connection: slot and generation; its peer |
 //! | [`out_buffer`] | bytes that wait for one socket |
 //! | [`session`] | ids, who owns them, and one reactor's table of them |
+//!
+//! What is to happen later, or elsewhere; and the application, which asks for it:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`timer`] | a coarse, lazy timer wheel |
+//! | [`appointments`] | the timers that applications have set |
+//! | [`offload`] | work that must not hold a reactor, and the threads that do it |
 //! | [`application`] | what runs on a reactor, and the context through which it answers |
 //! | [`counter`], [`echo`] | the two applications that the daemon has |
 //!
@@ -94,7 +102,6 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`timer`] | a coarse, lazy timer wheel |
 //! | [`ready`] | who has something to do this turn |
 //! | [`door`] | how many sockets are inside, in all and from each address |
 //! | [`picture`] | what a slab's slots are doing, small enough for mail |
@@ -121,8 +128,15 @@
 //! | [`reactor`] | the event loop |
 //! | [`server`] | bind, one thread a reactor, drain, join |
 //!
+//! And the same without a kernel:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`testing`] | an application's tests, without sockets, threads or waiting |
+//!
 //! The modules are public so that readers, tests, benches and fuzzers can reach the parts. What
-//! follows semantic versioning is what is named at the root of the crate, and [`config`].
+//! follows semantic versioning is what is named at the root of the crate, [`config`], and
+//! [`testing`] itself.
 //!
 //! # The lexicon
 //!
@@ -133,6 +147,8 @@
 //! - **cork**: where the replies of one readable event collect, to leave in one write.
 //! - **backlog**: what the socket did not take; above the **high-water mark** we stop reading from
 //!   that peer (**backpressure**) until it falls below the **low-water mark**.
+//! - **off-loading**: having work done on another thread; its **answer** comes back to the reactor. A
+//!   connection that waits for as many answers as it may is **parked**: not read.
 //! - **owner**: the reactor on which a session lives. **hand-over**: moving a connection there.
 //! - **takeover**: a newer connection displacing the older one of its session.
 //! - **watcher**: a connection on `/ws/stats`, told once a second what the reactors do. **look**: one
@@ -148,6 +164,7 @@
 //! Next: [`crate::config`], where the tour begins.
 
 pub mod application;
+pub mod appointments;
 pub mod config;
 pub mod connection;
 pub mod connections;
@@ -160,6 +177,7 @@ pub mod listener;
 pub mod mailbox;
 pub mod memory;
 pub mod metrics;
+pub mod offload;
 pub mod out_buffer;
 pub mod page;
 pub mod picture;
@@ -169,13 +187,19 @@ pub mod ready;
 pub mod server;
 pub mod session;
 pub mod shard;
+pub mod testing;
 pub mod timer;
 pub mod token;
 
-pub use application::{Application, CloseReason, Context, Message, ReactorContext, Side};
+pub use application::{
+    Acceptance, Application, CloseReason, Context, InvalidField, Message, ReactorContext, Refusal,
+    Side, Subprotocol, Upgrade,
+};
+pub use appointments::TooManyTimers;
 pub use config::{AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds};
 pub use counter::Counter;
 pub use echo::Echo;
+pub use offload::PoolFull;
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
 
 /// The README's example compiles.

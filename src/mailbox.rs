@@ -19,6 +19,7 @@ use mio::{Registry, Token, Waker};
 
 use crate::application::Broadcast;
 use crate::door::Place;
+use crate::offload::Finished;
 use crate::picture::Picture;
 
 /// A connection on its way to the reactor that owns its session, as a plain value: the socket,
@@ -47,6 +48,8 @@ pub enum Mail<S> {
     HandOver(Parcel<S>),
     /// A frame for every open connection of yours.
     Broadcast(Broadcast),
+    /// A job that you off-loaded is done.
+    Finished(Finished),
     /// Somebody watches on reactor `asker`: it wants a picture of your slab.
     Look {
         /// Who asks.
@@ -111,10 +114,22 @@ impl<S> MailSender<S> {
     /// The mail itself, when the box is full.
     pub fn send(&self, mail: Mail<S>) -> Result<(), Mail<S>> {
         match self.sender.try_send(mail) {
-            Ok(()) => {}
+            Ok(()) => self.wake(),
             Err(TrySendError::Full(mail)) => return Err(mail),
-            Err(TrySendError::Disconnected(_)) => return Ok(()),
+            Err(TrySendError::Disconnected(_)) => {}
         }
+        Ok(())
+    }
+
+    /// Sends, and waits for room if there is none. Not for a reactor: two that wait for each
+    /// other's room would wait for ever.
+    pub fn send_waiting(&self, mail: Mail<S>) {
+        if self.sender.send(mail).is_ok() {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
         // The mail is in the channel before the flag is looked at; `receive` clears the flag
         // before it looks at the channel. One of the two sees the other.
         if !self.wake_pending.swap(true, Ordering::AcqRel)
@@ -123,7 +138,6 @@ impl<S> MailSender<S> {
             // An eventfd write fails only when its counter is full, which wakes all the same.
             log::warn!("cannot wake a reactor: {error}");
         }
-        Ok(())
     }
 }
 
@@ -165,5 +179,24 @@ mod tests {
         assert_eq!(events.iter().count(), 1);
         drop(mailbox);
         assert!(sender.send(Mail::Shutdown).is_ok(), "to nobody");
+    }
+
+    #[test]
+    fn whoever_may_wait_waits_for_room_or_for_the_end() {
+        let poll = Poll::new().unwrap();
+        let (sender, mailbox) = mailbox::<()>(1, poll.registry(), Token(0)).unwrap();
+        let waiting = std::thread::spawn(move || {
+            for _ in 0..100 {
+                sender.send_waiting(Mail::Shutdown);
+            }
+        });
+        // However fast the other side is, it gets nowhere but through here.
+        for _ in 0..50 {
+            while mailbox.receive().is_none() {
+                std::thread::yield_now();
+            }
+        }
+        drop(mailbox);
+        waiting.join().unwrap();
     }
 }

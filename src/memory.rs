@@ -2,7 +2,7 @@
 //!
 //! Nothing here limits anything: each term is the sum of limits that other files keep, and says
 //! which. Not counted: the program itself, the log's queue, what an application holds beyond its
-//! session's own size, and the kernel's socket buffers. The daemon prints the sum at its start; a
+//! session's own size (its timers and off-loaded jobs among it), and the kernel's socket buffers. The daemon prints the sum at its start; a
 //! test fills everything to its limit and compares.
 //!
 //! Invariant: a term is an upper bound of what its limits allow, never an estimate of what is usual.

@@ -107,12 +107,22 @@ pub struct ReactorMetrics {
     pub asleep_ns: Cell,
     /// Time in turns, in nanoseconds.
     pub busy_ns: Cell,
+    /// The longest of those times, in nanoseconds.
+    pub longest_turn_ns: Cell,
+    /// Turns that took longer than `--slow-turn-ms`.
+    pub slow_turns: Cell,
     /// Connections accepted.
     pub accepts: Cell,
     /// Times the listener paused for want of descriptors.
     pub accept_pauses: Cell,
     /// Applications' callbacks that panicked.
     pub panics: Cell,
+    /// Jobs off-loaded.
+    pub offloads: Cell,
+    /// Jobs under way now.
+    pub offloads_under_way: Cell,
+    /// Upgrades that the application refused.
+    pub refused: Cell,
     /// Readiness events that the poll returned.
     pub events: Cell,
     events_per_turn: [Cell; EVENT_BOUNDS.len() + 1],
@@ -150,6 +160,16 @@ impl ReactorMetrics {
             let cells = CLOSE_LABELS.into_iter().zip(&self.closed[side as usize]);
             cells.map(move |(code, cell)| (code, side, cell.get()))
         })
+    }
+
+    /// It took so long.
+    #[inline]
+    pub fn turn_took(&self, took: Duration) {
+        let nanoseconds = took.as_nanos() as u64;
+        self.busy_ns.add(nanoseconds);
+        if nanoseconds > self.longest_turn_ns.get() {
+            self.longest_turn_ns.set(nanoseconds);
+        }
     }
 
     /// One WebSocket ended.
@@ -294,8 +314,8 @@ impl ServerStatus {
                 page.sample(name, format_args!("reactor=\"{number}\""), cell(reactor).get());
             }
         }
-        for (name, help, cell) in SECONDS {
-            page.family(name, "counter", help);
+        for (name, kind, help, cell) in SECONDS {
+            page.family(name, kind, help);
             for (number, reactor) in self.reactors.iter().enumerate() {
                 let seconds = Duration::from_nanos(cell(reactor).get()).as_secs_f64();
                 page.sample(name, format_args!("reactor=\"{number}\""), seconds);
@@ -342,6 +362,8 @@ impl ServerStatus {
                 let labels = format_args!("reactor=\"{number}\",reason=\"{reason}\"");
                 page.sample("revolve_rejected_total", labels, cell.get());
             }
+            let labels = format_args!("reactor=\"{number}\",reason=\"application\"");
+            page.sample("revolve_rejected_total", labels, reactor.refused.get());
         }
     }
 }
@@ -349,7 +371,7 @@ impl ServerStatus {
 type CellOf = fn(&ReactorMetrics) -> &Cell;
 
 /// Families with one sample a reactor: name, type, help, cell.
-const FAMILIES: [(&str, &str, &str, CellOf); 18] = [
+const FAMILIES: [(&str, &str, &str, CellOf); 21] = [
     ("revolve_connections", "gauge", "Sockets held.", |r| &r.connections),
     ("revolve_websockets", "gauge", "WebSockets open.", |r| &r.websockets),
     ("revolve_sessions_live", "gauge", "Sessions with a connection.", |r| &r.sessions_live),
@@ -383,6 +405,7 @@ const FAMILIES: [(&str, &str, &str, CellOf); 18] = [
     ("revolve_bytes_in_total", "counter", "Bytes read from peers.", |r| &r.bytes_in),
     ("revolve_bytes_out_total", "counter", "Bytes queued for peers.", |r| &r.bytes_out),
     ("revolve_turns_total", "counter", "Turns of the event loop.", |r| &r.turns),
+    ("revolve_slow_turns_total", "counter", "Turns longer than --slow-turn-ms.", |r| &r.slow_turns),
     ("revolve_accepts_total", "counter", "Connections accepted.", |r| &r.accepts),
     (
         "revolve_accept_pauses_total",
@@ -391,14 +414,21 @@ const FAMILIES: [(&str, &str, &str, CellOf); 18] = [
         |r| &r.accept_pauses,
     ),
     ("revolve_panics_total", "counter", "Application callbacks that panicked.", |r| &r.panics),
+    ("revolve_offloads_total", "counter", "Jobs off-loaded.", |r| &r.offloads),
+    ("revolve_offloads_under_way", "gauge", "Off-loaded jobs that are not yet answered.", |r| {
+        &r.offloads_under_way
+    }),
     ("revolve_events_total", "counter", "Readiness events received from the kernel.", |r| {
         &r.events
     }),
 ];
 
-const SECONDS: [(&str, &str, CellOf); 2] = [
-    ("revolve_asleep_seconds_total", "Time spent waiting for events.", |r| &r.asleep_ns),
-    ("revolve_busy_seconds_total", "Time spent in turns.", |r| &r.busy_ns),
+const SECONDS: [(&str, &str, &str, CellOf); 3] = [
+    ("revolve_asleep_seconds_total", "counter", "Time spent waiting for events.", |r| &r.asleep_ns),
+    ("revolve_busy_seconds_total", "counter", "Time spent in turns.", |r| &r.busy_ns),
+    ("revolve_longest_turn_seconds", "gauge", "The longest turn since the start.", |r| {
+        &r.longest_turn_ns
+    }),
 ];
 
 struct Page(String);

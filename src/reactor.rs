@@ -7,7 +7,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
@@ -17,6 +18,7 @@ use crate::application::Application;
 use crate::host::Host;
 use crate::mailbox::{Mail, MailSender, Mailbox};
 use crate::metrics::ReactorMetrics;
+use crate::offload::{Job, Pool};
 use crate::shard::{DrainOutcome, Shard};
 use crate::token::ConnectionId;
 
@@ -34,8 +36,10 @@ pub struct Reactor<A: Application> {
     pub poll: Poll,
     /// What happens then.
     pub shard: Shard<A, Kernel>,
-    /// Sockets, mail, randomness.
+    /// Sockets, mail, randomness, threads.
     pub kernel: Kernel,
+    /// A turn that takes at least this long is to be accounted for.
+    pub slow_turn: Duration,
 }
 
 impl<A: Application> Reactor<A> {
@@ -62,7 +66,11 @@ impl<A: Application> Reactor<A> {
             metrics.turn(noted);
             self.shard.turn(woken, &mut self.kernel);
             let done = Instant::now();
-            metrics.busy_ns.add(nanoseconds(woken, done));
+            let took = done.saturating_duration_since(woken);
+            metrics.turn_took(took);
+            if took >= self.slow_turn {
+                self.shard.note_slow_turn(took, done);
+            }
             self.shard.tell_turn(now, woken, done);
             now = done;
             if let Some(outcome) = self.shard.outcome() {
@@ -107,6 +115,25 @@ pub struct Kernel {
     pub mailbox: Mailbox<TcpStream>,
     /// The way to every reactor, by number.
     pub senders: Vec<MailSender<TcpStream>>,
+    /// Which of them is this one.
+    pub number: usize,
+    /// Threads for what must not be run here.
+    pub pool: Arc<Pool<Task>>,
+}
+
+/// A job, and the way back to the reactor whose it is.
+#[derive(Debug)]
+pub struct Task {
+    job: Job,
+    back: MailSender<TcpStream>,
+}
+
+impl Task {
+    /// Runs the job and sends its value back, for which it waits if the mailbox is full. The
+    /// reactor never waits for a thread of the pool, so the two cannot wait for each other.
+    pub fn run(self) {
+        self.back.send_waiting(Mail::Finished(self.job.run()));
+    }
 }
 
 impl Host for Kernel {
@@ -140,6 +167,15 @@ impl Host for Kernel {
 
     fn receive(&mut self) -> Option<Mail<TcpStream>> {
         self.mailbox.receive()
+    }
+
+    fn clock(&mut self) -> Instant {
+        Instant::now()
+    }
+
+    fn offload(&mut self, job: Job) -> Result<(), Job> {
+        let back = self.senders[self.number].clone();
+        self.pool.take(Task { job, back }).map_err(|task| task.job)
     }
 
     fn random(&mut self, room: &mut [u8]) -> io::Result<()> {

@@ -3,7 +3,7 @@
 //! Nothing here is global, so a process can hold several. Called by the daemon and by whoever
 //! embeds revolve.
 //!
-//! Next: `main.rs`, the program around it.
+//! Next: [`crate::testing`]: the same without a kernel.
 
 use std::fmt;
 use std::io;
@@ -22,7 +22,8 @@ use crate::config::{Config, ConfigError};
 use crate::listener;
 use crate::mailbox::{Mail, MailSender, Mailbox, mailbox};
 use crate::metrics::ServerStatus;
-use crate::reactor::{Kernel, LISTENER, MAILBOX, Reactor};
+use crate::offload::Pool;
+use crate::reactor::{Kernel, LISTENER, MAILBOX, Reactor, Task};
 use crate::shard::{DrainOutcome, Shard};
 
 /// The way to a running server: [`Server::builder`].
@@ -115,6 +116,9 @@ impl Builder {
             .map_err(ServeError::Start)?;
         let senders: Vec<_> = sockets.iter().map(|sockets| sockets.sender.clone()).collect();
         let trigger = ShutdownTrigger { senders: senders.into(), status: status.clone() };
+        // Each reactor bounds what it has under way, so this much room is always enough.
+        let room = workers * config.limits.offloads_per_reactor;
+        let pool = Arc::new(Pool::new(config.offload_threads, room, Task::run));
         let make = Arc::new(make);
         let mut threads = Vec::with_capacity(workers);
         for (number, sockets) in sockets.into_iter().enumerate() {
@@ -123,6 +127,7 @@ impl Builder {
                 config: config.clone(),
                 status: status.clone(),
                 trigger: trigger.clone(),
+                pool: pool.clone(),
             };
             let make = make.clone();
             let thread = thread::Builder::new()
@@ -164,6 +169,7 @@ struct Seat {
     config: Arc<Config>,
     status: Arc<ServerStatus>,
     trigger: ShutdownTrigger,
+    pool: Arc<Pool<Task>>,
 }
 
 impl Seat {
@@ -178,10 +184,18 @@ impl Seat {
         let Sockets { poll, listener, mailbox, .. } = sockets;
         let registry = poll.registry().try_clone()?;
         let senders = self.trigger.senders.to_vec();
-        let kernel = Kernel { registry, listener: Some(listener), mailbox, senders };
+        let kernel = Kernel {
+            registry,
+            listener: Some(listener),
+            mailbox,
+            senders,
+            number: self.number,
+            pool: self.pool,
+        };
         let now = Instant::now();
+        let slow_turn = self.config.slow_turn.unwrap_or(Duration::MAX);
         let shard = Shard::new(self.number, self.config, self.status.clone(), make(), now);
-        let reactor = Reactor { poll, shard, kernel };
+        let reactor = Reactor { poll, shard, kernel, slow_turn };
         let outcome = reactor.run(self.status.reactor(self.number));
         if let Err(error) = &outcome {
             log::error!(reactor = self.number; "a reactor ended: {error}");

@@ -7,7 +7,7 @@
 //! Invariant: a session is attached to one connection at most, and only that one can reach it; a
 //! detached one stands in the list of detached sessions in the order of leaving, exactly once.
 //!
-//! Next: [`crate::application`], whose state that is.
+//! Next: [`crate::timer`]: when to look at something although nothing happened.
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -377,6 +377,13 @@ impl<T: Default> SessionTable<T> {
             Presence::Attached(connection) => Some(connection),
             Presence::Detached { .. } => None,
         }
+    }
+
+    /// The session called `id`, if it is there: what [`Self::attach`] would find.
+    #[must_use]
+    pub fn peek(&self, id: &SessionId, now: Instant) -> Option<&Session<T>> {
+        let found = self.find(id).filter(|&found| !self.is_due(found, now))?;
+        Some(&self.entries[found as usize].session)
     }
 
     /// Gives `connection` the session it wants: the one called `id`, if there is one; else a new

@@ -9,7 +9,7 @@
 //!
 //! Invariant: an entry fires at the first `advance` at or after its tick, never before.
 //!
-//! Next: [`crate::ready`]: whom to look at, because something did.
+//! Next: [`crate::appointments`]: whose hints these are, besides the connections' own.
 
 use std::time::{Duration, Instant};
 

@@ -178,6 +178,27 @@ fn chat() {
 }
 
 #[test]
+fn offload() {
+    let example = Example::start("offload");
+    assert!(example.url.ends_with("/factor"), "{}", example.url);
+    let mut client = example.connect("");
+    // The first takes longest, and is answered first all the same.
+    for number in ["1000006000009", "12", "x", "97"] {
+        client.send(number.into()).unwrap();
+    }
+    let mut answers = Vec::new();
+    while answers.len() < 4 {
+        answers.push(client.read().unwrap().into_text().unwrap().as_str().to_owned());
+    }
+    // What is said at once, without a job, need not wait for one.
+    let here = answers.iter().position(|answer| answer == "a number, please").unwrap();
+    answers.remove(here);
+    assert_eq!(answers, ["1000006000009: 1000003", "12: 3", "97: 97"]);
+    close(client);
+    assert!(example.end().success());
+}
+
+#[test]
 fn one_that_is_told_to_end_says_goodbye() {
     let example = Example::start("chat");
     let mut client = example.connect("");
@@ -198,7 +219,7 @@ fn one_that_is_told_to_end_says_goodbye() {
 
 #[test]
 fn each_is_short_enough_to_be_read_at_once() {
-    for name in ["echo", "chat"] {
+    for name in ["echo", "chat", "offload"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
         let text = fs::read_to_string(path.with_extension("rs")).unwrap();
         assert!(text.starts_with("//! "), "{name} says what it is");

@@ -11,6 +11,7 @@
 mod server {
     mod client;
 
+    mod admission;
     mod application;
     mod broadcast;
     #[cfg(feature = "deflate")]
@@ -25,8 +26,10 @@ mod server {
     mod limits;
     mod liveness;
     mod metrics;
+    mod offload;
     mod pressure;
     mod resume;
     mod sessions;
     mod takeover;
+    mod timers;
 }

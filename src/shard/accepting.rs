@@ -217,6 +217,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                     self.metrics.hand_overs_in.add(1);
                     let _ = self.adopt(parcel, now, host);
                 }
+                Some(Mail::Finished(finished)) => self.take_finished(finished, now),
                 Some(Mail::Broadcast(frame)) => {
                     self.tell(|story| story.broadcast(frame.len()));
                     self.broadcasts.push_back(frame);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Shard;
+use super::blame::Callback;
 use crate::application::{Application, CloseReason, Context, Side};
 use crate::connection::{Attachment, LiveSession, Rest};
 use crate::host::Host;
@@ -31,6 +32,13 @@ pub(super) enum Leaving {
     Failed(CloseCode, &'static str),
 }
 
+impl Leaving {
+    /// What everyone is told when the server goes away.
+    pub(super) fn goodbye() -> Leaving {
+        Leaving::Ours(CloseCode::Away, "server is going away".into())
+    }
+}
+
 impl<A: Application, H: Host> Shard<A, H> {
     /// Takes a connection out of Open. Its last frame is appended to `out`, which the caller
     /// writes.
@@ -41,11 +49,16 @@ impl<A: Application, H: Host> Shard<A, H> {
         now: Instant,
         out: &mut Vec<u8>,
     ) {
-        let Shard { connections, config, .. } = self;
+        let Shard { connections, config, ready, .. } = self;
         let Some(connection) = connections.get_mut(id) else { return };
         let former = connection.detach();
         if let Attachment::Never | Attachment::Former = former {
             return;
+        }
+        if connection.rest == Rest::Parked {
+            // What was not read of it meanwhile is read now: its Close may be in it.
+            connection.rest = Rest::Spent;
+            ready.push(id, &mut connection.mark);
         }
         let limits = &config.limits;
         let reason = match leaving {
@@ -72,6 +85,8 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.log_close(id, &attachment, reason, now, out.len());
         self.tell(|story| story.closed(id, reason, attachment.bytes_in));
         self.call_on_close(id, &attachment, reason);
+        self.wishes.timers.forget(id);
+        self.wishes.jobs.forget(id);
         self.sessions.detach(attachment.slot, id, now);
         self.status.release();
         let metrics = &self.metrics;
@@ -81,7 +96,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     fn call_on_close(&mut self, id: ConnectionId, attachment: &LiveSession, reason: CloseReason) {
-        let Shard { connections, sessions, application, wishes, .. } = self;
+        let Shard { connections, sessions, application, wishes, blame, .. } = self;
         let (Some(connection), Some(session)) =
             (connections.get_mut(id), sessions.of_connection(attachment.slot, id))
         else {
@@ -98,8 +113,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             is_resumed: attachment.is_resumed,
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| application.on_close(&mut cx, reason)));
+        blame.called(Callback::Close, Some(id));
         // It is closing already.
-        wishes.close = None;
+        (wishes.close, wishes.pause) = (None, false);
         if outcome.is_err() {
             self.note_panic(id);
         }
@@ -179,7 +195,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             Endpoint::Handshaking(_) if stalled => return self.cut(id, now),
             _ => {}
         }
-        if connection.rest == Rest::Throttled && matches!(connection.endpoint, Endpoint::Open(_)) {
+        if connection.is_deaf() {
             // We do not read, so we cannot know whether the pong has come.
             return self.settle(id, false, now);
         }
@@ -216,7 +232,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// A callback panicked; the panic hook has said where.
     pub(super) fn note_panic(&mut self, id: ConnectionId) {
         self.metrics.panics.add(1);
-        self.wishes.close = None;
+        (self.wishes.close, self.wishes.pause) = (None, false);
         log::error!(
             connection:% = id, reactor = self.reactor;
             "the application panicked: its connection ends with 1011"

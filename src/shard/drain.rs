@@ -1,10 +1,8 @@
 //! Going away: no new connections, a Close for everyone, time for the answers, and an end.
 //!
-//! Next: [`crate::shard::invariants`]: what holds, whatever happened.
+//! Next: [`crate::shard::blame`]: what if somebody holds all of this up.
 
 use std::time::{Duration, Instant};
-
-use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Shard;
 use super::accepting::Listening;
@@ -79,6 +77,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
     }
 
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(self.lifecycle, Lifecycle::Draining { .. })
+    }
+
     pub(super) fn is_sweeping(&self) -> bool {
         matches!(self.lifecycle, Lifecycle::Draining { swept, .. } if swept < self.connections.slots())
     }
@@ -149,6 +151,8 @@ impl<A: Application, H: Host> Shard<A, H> {
             && self.websockets == 0
             && self.outbox.is_empty()
             && !self.has_mail
+            // What `on_close` off-loaded is done too: it may be what keeps a session.
+            && self.wishes.jobs.len() == 0
             && self.connections.iter().all(Connection::owes_nothing);
         if is_done {
             let outcome = DrainOutcome { closed, cut, duration };
@@ -173,8 +177,12 @@ impl<A: Application, H: Host> Shard<A, H> {
     fn say_goodbye(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if let Endpoint::Open(_) = connection.endpoint {
-            let leaving = Leaving::Ours(CloseCode::Away, "server is going away".into());
-            self.leave_aside(id, leaving, now);
+            if self.wishes.jobs.of(id) > 0 {
+                // It is told when it has its answers, and heard no more until then.
+                self.park(id);
+                return self.settle(id, false, now);
+            }
+            self.leave_aside(id, Leaving::goodbye(), now);
         }
     }
 

@@ -5,43 +5,39 @@
 //!
 //! Next: [`crate::shard::watching`]: those who are told what all of this does.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Shard;
 use super::closing::Leaving;
-use super::story::Story;
-use crate::application::{Application, ReactorContext};
+use crate::application::Application;
 use crate::connection::Attachment;
 use crate::host::Host;
 use crate::mailbox::Mail;
 use crate::protocol::endpoint::Endpoint;
 
 impl<A: Application, H: Host> Shard<A, H> {
-    /// Calls the application's `on_tick`.
-    pub(super) fn tick(&mut self, now: Instant) {
-        let interval = self.application.tick_interval();
-        // From now and not from the tick that was due: a reactor that was held up skips beats, it
-        // does not make up for them.
-        self.next_tick = interval.map(|interval| now + interval);
-        let mut cx = ReactorContext { wishes: &mut self.wishes, reactor: self.reactor };
-        let application = &mut self.application;
-        let outcome = catch_unwind(AssertUnwindSafe(|| application.on_tick(&mut cx, now)));
-        self.tell(Story::ticked);
-        if outcome.is_err() {
-            self.metrics.panics.add(1);
-            log::error!(reactor = self.reactor; "the application panicked in on_tick");
-        }
-        self.broadcasts.extend(self.wishes.to_reactor.drain(..));
-    }
-
-    /// Sends the broadcasts that callbacks asked for on their way.
+    /// Sends the broadcasts and the jobs that callbacks asked for on their way.
     #[inline]
     pub(super) fn forward_wishes(&mut self, host: &mut H) {
         if !self.wishes.to_all.is_empty() {
             self.forward_broadcasts(host);
+        }
+        if self.wishes.jobs.has_outgoing() {
+            self.forward_jobs(host);
+        }
+    }
+
+    #[cold]
+    fn forward_jobs(&mut self, host: &mut H) {
+        let jobs = self.wishes.jobs.take_outgoing();
+        self.tell(|story| story.off_loaded(jobs.len()));
+        for job in jobs {
+            self.metrics.offloads.add(1);
+            if let Err(job) = host.offload(job) {
+                self.take_finished(job.fail(), self.wishes.now);
+            }
         }
     }
 

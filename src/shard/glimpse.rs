@@ -113,6 +113,7 @@ impl Glimpse {
             Rest::Blocked => "blocked",
             Rest::Spent => "spent: goes on next turn",
             Rest::Throttled => "throttled: not read until its backlog shrinks",
+            Rest::Parked => "parked: not read until a job of its is done",
             Rest::Ended => "ended",
         };
         match self.tail as u64 {

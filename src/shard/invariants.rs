@@ -43,6 +43,15 @@ impl<A: Application, H: Host> Shard<A, H> {
                     );
                     assert!(!connection.is_writable(), "{id}: throttled, with room to write");
                 }
+                Rest::Parked => {
+                    assert!(self.wishes.jobs.of(id) > 0, "{id}: parked, and no answer comes");
+                    assert!(
+                        connection.backlog.is_empty()
+                            || !connection.is_writable()
+                            || self.ready.contains(id),
+                        "{id}: parked, with something to write and room for it"
+                    );
+                }
                 Rest::Ended => panic!("{id}: ended and not reaped"),
             }
             // A deadline stands behind every rest that has one to give.
@@ -64,15 +73,24 @@ impl<A: Application, H: Host> Shard<A, H> {
             assert_eq!(self.watching.is_told(id), watches, "{id}: told while it watches");
             attached += usize::from(has_session);
             watchers += usize::from(watches);
+            assert!(is_open || self.wishes.jobs.of(id) == 0, "{id}: waits, and is not open");
         }
         assert_eq!(self.sessions.attached(), attached, "a connection for each attached session");
         assert_eq!(self.metrics.websockets.get(), attached as u64);
         self.watching.invariants(watchers);
         assert!(self.cork.is_empty() && self.aside.is_empty(), "what was said was sent");
         assert!(
-            self.wishes.close.is_none() && self.wishes.to_all.is_empty(),
+            self.wishes.close.is_none() && !self.wishes.pause && self.wishes.to_all.is_empty(),
             "wishes were granted"
         );
+        self.wishes.jobs.invariants();
+        self.wishes.timers.invariants();
+        for id in self.wishes.timers.connections() {
+            let is_open = self.connections.iter().any(|connection| {
+                connection.id == id && matches!(connection.attachment, Attachment::Live(_))
+            });
+            assert!(is_open, "{id}: a timer outlived its connection");
+        }
         self.sessions.invariants();
     }
 

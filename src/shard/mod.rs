@@ -3,7 +3,8 @@
 //! There is no poll in here and no clock: `reactor.rs` notes what is ready and calls
 //! [`Shard::turn`] with the time, and so does the simulation. The parts, in the order of a
 //! connection's life: `accepting` (and mail), `visit` (one connection's share of a turn),
-//! `upgrade`, `closing`, `fanout` (broadcasts), `watching` (the live page's figures), `drain`; then
+//! `upgrade`, `callbacks` (timers and off-loaded jobs), `closing`, `fanout` (broadcasts), `watching`
+//! (the live page's figures), `drain`; then `blame`, which finds out whose callback made a turn slow,
 //! `invariants`, which says in one place what must hold between turns, and `glimpse` and `story`,
 //! which tell a turn to whoever listens.
 //!
@@ -12,6 +13,8 @@
 //! Next: its parts, from `accepting` on.
 
 mod accepting;
+mod blame;
+mod callbacks;
 mod closing;
 mod drain;
 mod fanout;
@@ -43,6 +46,7 @@ use crate::timer::{Slot, Tick, TimerWheel};
 use crate::token::ConnectionId;
 
 use accepting::Listening;
+use blame::Blame;
 pub use drain::DrainOutcome;
 use drain::Lifecycle;
 use story::Story;
@@ -77,7 +81,6 @@ pub struct Shard<A: Application, H: Host> {
     /// gets the first of them.
     broadcasts: VecDeque<Broadcast>,
     fanout_at: usize,
-    next_tick: Option<Instant>,
     watching: Watching,
     lifecycle: Lifecycle,
     /// Connections that have upgraded and are still held.
@@ -95,7 +98,8 @@ pub struct Shard<A: Application, H: Host> {
     /// What is written to a connection outside its own visit.
     aside: Vec<u8>,
     pool: BufferPool,
-    wishes: Wishes,
+    wishes: Wishes<A>,
+    blame: Blame,
     turn_queue: Vec<ConnectionId>,
     /// Alarms that have gone off, and whose connections have not been looked at yet.
     due: VecDeque<(Slot, Tick)>,
@@ -115,7 +119,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         // Each reactor bounds its own share; ids spread evenly, and nothing is shared to count.
         let capacity = (config.max_sessions / workers).max(1);
         let receive_buffer = vec![0; config.limits.receive_buffer_bytes].into_boxed_slice();
-        Shard {
+        let mut shard = Shard {
             reactor,
             beginning: now,
             sessions: SessionTable::new(capacity, config.session_ttl, config.session_ids, now),
@@ -127,7 +131,6 @@ impl<A: Application, H: Host> Shard<A, H> {
             outbox: VecDeque::new(),
             broadcasts: VecDeque::new(),
             fanout_at: 0,
-            next_tick: application.tick_interval().map(|interval| now + interval),
             watching: Watching::new(workers, now),
             lifecycle: Lifecycle::Running,
             websockets: 0,
@@ -139,7 +142,8 @@ impl<A: Application, H: Host> Shard<A, H> {
             deflater: Deflater::new(&config.limits),
             aside: Vec::new(),
             pool: BufferPool::default(),
-            wishes: Wishes::default(),
+            wishes: Wishes::new(now, &config.limits),
+            blame: Blame::default(),
             turn_queue: Vec::new(),
             due: VecDeque::new(),
             connections: Connections::default(),
@@ -147,7 +151,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             metrics: status.reactor(reactor).clone(),
             status,
             application,
-        }
+        };
+        shard.start();
+        shard
     }
 
     /// Takes note of an edge on a connection's socket.
@@ -176,9 +182,12 @@ impl<A: Application, H: Host> Shard<A, H> {
     // Into the loop, which is its one caller in a program: that saves some forty instructions a turn.
     #[inline(always)]
     pub fn turn(&mut self, now: Instant, host: &mut H) {
+        self.wishes.now = now;
         self.begin_story();
-        self.fire_timers(now);
-        self.take_mail(now, host);
+        self.blame.begin_turn(now);
+        self.step(host, |shard, _| shard.fire_timers(now));
+        self.fire_appointments(now, host);
+        self.step(host, |shard, host| shard.take_mail(now, host));
         self.accept(now, host);
 
         // Taken out for the length of the visits, so that they can be borrowed apart from the rest.
@@ -187,17 +196,17 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.ready.take(&mut turn_queue);
         for id in turn_queue.drain(..) {
             self.tell_visit(id);
-            self.visit(id, &mut buffer, now, host);
+            self.step(host, |shard, host| shard.visit(id, &mut buffer, now, host));
             self.tell_visited(&buffer);
             self.forward_wishes(host);
         }
         self.receive_buffer = buffer;
         self.turn_queue = turn_queue;
 
-        self.fan_out(now);
+        self.step(host, |shard, _| shard.fan_out(now));
         self.look(now, host);
-        self.drain(now, host);
-        // What `on_close` wished for outside a visit: at a deadline, in a broadcast, in the drain.
+        self.step(host, |shard, host| shard.drain(now, host));
+        // What was wished for outside a visit: at a timer or a deadline, in a broadcast or the drain.
         self.forward_wishes(host);
         self.send_mail(host);
         self.reap();
@@ -210,7 +219,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         // While mail waits for room in another's box nobody here is read, and to turn at once would
         // be to spin on somebody else's progress.
         let can_act = self.outbox.is_empty() && !self.ready.is_empty();
+        let can_call = self.wishes.timers.has_due() && !self.is_congested();
         if can_act
+            || can_call
+            || self.wishes.jobs.has_outgoing()
             || self.has_mail
             || !self.due.is_empty()
             || !self.broadcasts.is_empty()
@@ -227,7 +239,10 @@ impl<A: Application, H: Host> Shard<A, H> {
                 (next, at) => next.or(at),
             };
         };
-        consider(self.next_tick);
+        // While it is congested, what is due is not called, and no timer is worth waking up for.
+        if !self.is_congested() {
+            consider(self.wishes.timers.next_at());
+        }
         consider(self.watching.next_look());
         consider(self.sessions.next_expiry());
         consider(self.listening.resumes_at());
@@ -242,10 +257,21 @@ impl<A: Application, H: Host> Shard<A, H> {
         !self.outbox.is_empty() || self.broadcasts.len() >= self.config.limits.broadcasts_queued
     }
 
-    fn fire_timers(&mut self, now: Instant) {
-        if self.next_tick.is_some_and(|at| at <= now) {
-            self.tick(now);
+    /// Does a part of a turn; while slow turns are looked into, with an eye on the clock.
+    #[inline(always)]
+    fn step(&mut self, host: &mut H, part: impl FnOnce(&mut Self, &mut H)) {
+        let is_timed = self.blame.is_timing();
+        if is_timed {
+            self.blame.begin(host.clock());
         }
+        // In one place, so that it becomes a part of the turn in the compiler's eyes too.
+        part(self, host);
+        if is_timed {
+            self.blame.end(host.clock());
+        }
+    }
+
+    fn fire_timers(&mut self, now: Instant) {
         if self.sessions.next_expiry().is_some_and(|at| at <= now) {
             let before = self.sessions.totals().expired;
             self.sessions.expire(now, self.config.limits.expiries_per_turn);
@@ -272,8 +298,8 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// its own share was used up.
     fn settle(&mut self, id: ConnectionId, more: bool, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.rest == Rest::Ended {
-            return;
+        if matches!(connection.rest, Rest::Parked | Rest::Ended) {
+            return self.settle_parked(id);
         }
         let queued = connection.backlog.len();
         if queued == 0 && connection.endpoint.flushed(now, &self.config.limits) {
@@ -311,11 +337,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             connection.endpoint.stopped_listening();
         }
         connection.rest = rest;
-        if let Some(deadline) = connection.deadline(&self.config)
-            && !connection.alarm.is_some_and(|tick| self.wheel.covers(tick, deadline))
-        {
-            connection.alarm = Some(self.wheel.schedule(id.index, deadline));
-        }
+        set_alarm(connection, &mut self.wheel, &self.config);
     }
 
     fn reap(&mut self) {
@@ -343,6 +365,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         metrics.connections.set(self.connections.len() as u64);
         metrics.sessions_live.set(self.sessions.attached() as u64);
         metrics.sessions_detached.set(self.sessions.detached() as u64);
+        metrics.offloads_under_way.set(self.wishes.jobs.len() as u64);
         let totals = self.sessions.totals();
         metrics.expiries.set(totals.expired);
         metrics.evictions.set(totals.evicted);
@@ -363,5 +386,16 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// The sessions this shard owns, with their counts: for tests.
     pub fn session_counts(&self) -> Vec<(String, u64)> {
         self.sessions.counts().map(|(id, count)| (id.text().as_str().to_owned(), count)).collect()
+    }
+}
+
+/// Sees to it that a connection is looked at when its deadline has come.
+#[inline(always)]
+fn set_alarm<S: Stream>(connection: &mut Connection<S>, wheel: &mut TimerWheel, config: &Config) {
+    if let Some(deadline) = connection.deadline(config) {
+        let is_set = connection.alarm.is_some_and(|tick| wheel.covers(tick, deadline));
+        if !is_set {
+            connection.alarm = Some(wheel.schedule(connection.id.index, deadline));
+        }
     }
 }

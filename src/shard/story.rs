@@ -171,8 +171,20 @@ impl<A: Application, H: Host> Shard<A, H> {
 // ---- what the shard has to tell ----
 
 impl Story {
-    pub(super) fn ticked(&mut self) {
-        self.note(format_args!("the application's tick"));
+    pub(super) fn reactor_timer(&mut self) {
+        self.note(format_args!("a timer of the reactor's"));
+    }
+
+    pub(super) fn timer(&mut self, id: ConnectionId) {
+        self.head(id, format_args!("timer"));
+    }
+
+    pub(super) fn job_done(&mut self, id: ConnectionId) {
+        self.head(id, format_args!("an off-loaded job is done"));
+    }
+
+    pub(super) fn off_loaded(&mut self, jobs: usize) {
+        self.note(format_args!("off-loaded jobs: {jobs}"));
     }
 
     pub(super) fn expired(&mut self, sessions: u64) {
@@ -225,6 +237,10 @@ impl Story {
 
     pub(super) fn refused(&mut self, id: ConnectionId, rejection: Rejection) {
         self.fact(id, format_args!("refused: {}", rejection.status()));
+    }
+
+    pub(super) fn refused_by_application(&mut self, id: ConnectionId, status: u16) {
+        self.fact(id, format_args!("refused by the application: {status}"));
     }
 
     pub(super) fn handed_over(&mut self, id: ConnectionId, owner: usize, received: usize) {
@@ -444,14 +460,14 @@ mod tests {
         let mut story = Story::default();
         story.adopted(id(3), peer, 0);
         story.adopted(id(4), peer, 70_000);
-        story.ticked();
+        story.reactor_timer();
         assert_eq!(
             lines(story),
             [
                 heading,
                 "  #3.1 accepted from 127.0.0.1:4711",
                 "  #4.1 handed to us by mail with 70.0 kB",
-                "  the application's tick",
+                "  a timer of the reactor's",
             ]
         );
     }

@@ -1,6 +1,6 @@
 //! How a request becomes a session's connection: here, or on the reactor that owns the session.
 //!
-//! Next: [`crate::shard::closing`]: how that ends.
+//! Next: [`crate::shard::callbacks`]: what is called that no message causes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -8,17 +8,27 @@ use std::time::Instant;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
 use super::Shard;
+use super::blame::Callback;
 use super::closing::Leaving;
-use crate::application::{Application, Context};
+use crate::application::{Acceptance, Application, Context, Refusal, Upgrade};
 use crate::connection::{Attachment, LiveSession};
 use crate::host::Host;
+use crate::http;
 use crate::mailbox::{Mail, Parcel};
 use crate::protocol::deflate::{Agreement, Packing};
 use crate::protocol::frame;
 use crate::protocol::handshake::{self, Accept};
-use crate::protocol::head::Rejection;
+use crate::protocol::head::{Rejection, Request};
 use crate::session::{Attached, Wanted};
 use crate::token::ConnectionId;
+
+/// Who is to be let in.
+pub(super) struct Entrant<A: Application> {
+    pub(super) accept: Accept,
+    pub(super) agreement: Option<Agreement>,
+    pub(super) wanted: Wanted,
+    pub(super) acceptance: Acceptance<A>,
+}
 
 impl<A: Application, H: Host> Shard<A, H> {
     /// Sends a connection to the reactor that owns its session: the socket, what was read from
@@ -53,16 +63,65 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.post(owner, Mail::HandOver(parcel), host);
     }
 
+    /// Whether the application lets it in.
+    pub(super) fn ask_application(
+        &mut self,
+        id: ConnectionId,
+        request: &Request<'_, '_>,
+        wanted: &Wanted,
+        now: Instant,
+    ) -> Result<Acceptance<A>, Refusal> {
+        let Shard { connections, sessions, application, blame, .. } = self;
+        let Some(connection) = connections.get_mut(id) else { return Ok(Acceptance::default()) };
+        let session_id = wanted.id.as_ref();
+        let upgrade = Upgrade {
+            request,
+            peer: connection.peer.into(),
+            now,
+            session_id,
+            session: session_id.and_then(|id| sessions.peek(id, now)),
+        };
+        let answer = catch_unwind(AssertUnwindSafe(|| application.on_upgrade(&upgrade)));
+        blame.called(Callback::Upgrade, Some(id));
+        let Ok(answer) = answer else {
+            self.note_panic(id);
+            return Err(Refusal::new::<500>("internal error"));
+        };
+        let mut acceptance = answer?;
+        // RFC 6455 4.2.2: only what this client offers may be chosen, not what another one did.
+        if let Some(chosen) = acceptance.subprotocol
+            && !upgrade.subprotocols().any(|offered| offered == chosen.name())
+        {
+            debug_assert!(false, "a subprotocol that was not offered");
+            acceptance.subprotocol = None;
+        }
+        Ok(acceptance)
+    }
+
+    /// Answers with the application's refusal; the connection closes after it.
+    pub(super) fn turn_away(&mut self, id: ConnectionId, refusal: &Refusal, now: Instant) {
+        self.metrics.refused.add(1);
+        self.tell(|story| story.refused_by_application(id, refusal.status));
+        http::turn_away(refusal, &mut self.cork);
+        if let Some(connection) = self.connections.get_mut(id) {
+            log::debug!(
+                connection:% = id, reactor = self.reactor;
+                "{}: refused by the application: {} {}",
+                connection.peer, refusal.status, refusal.reason
+            );
+            connection.endpoint.finish(now, &self.config.limits);
+        }
+    }
+
     /// Makes a connection that of a session of ours.
     pub(super) fn upgrade(
         &mut self,
         id: ConnectionId,
-        accept: &Accept,
-        agreement: Option<Agreement>,
-        wanted: Wanted,
+        entrant: Entrant<A>,
         now: Instant,
         host: &mut H,
     ) {
+        let wanted = &entrant.wanted;
         // Whoever comes last need not be the newer one. A client that gave up on a busy reactor and
         // was back on another one would be displaced by its own past, or, if it has left again, be
         // told a count to which its past then adds. What has given up has ended its stream.
@@ -91,17 +150,15 @@ impl<A: Application, H: Host> Shard<A, H> {
                 self.status.release();
                 self.reject(id, rejection, true, now);
             }
-            Ok(attached) => self.open(id, accept, agreement, attached, wanted.hello, now),
+            Ok(attached) => self.open(id, entrant, attached, now),
         }
     }
 
     fn open(
         &mut self,
         id: ConnectionId,
-        accept: &Accept,
-        agreement: Option<Agreement>,
+        Entrant { accept, agreement, wanted, acceptance }: Entrant<A>,
         Attached { slot, resumed }: Attached,
-        hello: bool,
         now: Instant,
     ) {
         let Shard {
@@ -130,7 +187,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut digits = itoa::Buffer::new();
         let count = digits.format(session.count());
         let resumed_text = if resumed { "true" } else { "false" };
-        handshake::begin_response(accept, cork);
+        handshake::begin_response(&accept, cork);
         for (name, value) in [
             ("X-Session-Id: ", text.as_str()),
             ("X-Session-Resumed: ", resumed_text),
@@ -143,6 +200,12 @@ impl<A: Application, H: Host> Shard<A, H> {
         if let Some(agreement) = agreement {
             agreement.write_field(cork);
         }
+        if let Some(chosen) = acceptance.subprotocol {
+            for part in ["Sec-WebSocket-Protocol: ", chosen.name(), "\r\n"] {
+                cork.extend_from_slice(part.as_bytes());
+            }
+        }
+        cork.extend_from_slice(acceptance.fields.as_bytes());
         handshake::end_response(cork);
         connection.attachment = Attachment::Live(LiveSession {
             slot,
@@ -152,7 +215,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             bytes_in: 0,
             bytes_out_before: connection.bytes_out + cork.len() as u64,
         });
-        if hello {
+        if wanted.hello {
             let id = text.as_str();
             let hello =
                 format!(r#"{{"session_id": "{id}", "count": {count}, "resumed": {resumed_text}}}"#);
@@ -167,18 +230,19 @@ impl<A: Application, H: Host> Shard<A, H> {
             peer: &connection.peer,
             is_resumed: resumed,
         };
-        let outcome = catch_unwind(AssertUnwindSafe(|| application.on_open(&mut cx)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(opening) = acceptance.opening {
+                opening(application, &mut cx);
+            }
+            application.on_open(&mut cx);
+        }));
+        self.blame.called(Callback::Open, Some(id));
         let metrics = &self.metrics;
         metrics.websockets.add(1);
         metrics.resumes.add(u64::from(resumed));
         self.websockets += 1;
         self.log_open(id);
-        if outcome.is_err() {
-            self.note_panic(id);
-            self.leave_in_visit(id, Leaving::Failed(CloseCode::Error, "internal error"), now);
-        } else if let Some((code, reason)) = self.wishes.close.take() {
-            self.leave_in_visit(id, Leaving::Ours(code, reason.into()), now);
-        }
+        let _ = self.grant(id, outcome.is_ok(), now);
     }
 
     /// One line for the access log.

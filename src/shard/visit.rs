@@ -12,8 +12,10 @@ use std::time::Instant;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Shard;
+use super::blame::Callback;
 use super::closing::Leaving;
-use crate::application::{Application, Context};
+use super::upgrade::Entrant;
+use crate::application::{Application, Context, Refusal};
 use crate::config::Config;
 use crate::connection::{Attachment, Connection, Filled, Inbound, Rest, Stream};
 use crate::host::Host;
@@ -21,7 +23,7 @@ use crate::http::{self, Route};
 use crate::metrics::ReactorMetrics;
 use crate::out_buffer::BufferPool;
 use crate::page;
-use crate::protocol::deflate::{self, Agreement, Packing};
+use crate::protocol::deflate::{self, Packing};
 use crate::protocol::endpoint::{Closing, Endpoint, Event};
 use crate::protocol::frame::Violation;
 use crate::protocol::handshake::{self, Accept};
@@ -58,24 +60,21 @@ enum Pause {
 }
 
 /// What a request led to.
-enum Answered {
+enum Answered<A: Application> {
     NotYet,
     /// A response is written; whether the connection is kept.
     Plain {
         length: usize,
         keeps: bool,
     },
-    Upgrade {
-        length: usize,
-        accept: Accept,
-        agreement: Option<Agreement>,
-        wanted: Wanted,
-    },
+    Upgrade(usize, Entrant<A>),
     /// A WebSocket without a session, for the figures of the live page.
     Watch {
         length: usize,
         accept: Accept,
     },
+    /// The application says no.
+    Refused(Refusal),
     /// The session lives on that reactor.
     Elsewhere(usize),
 }
@@ -93,8 +92,8 @@ impl<A: Application, H: Host> Shard<A, H> {
         // An id in the ready queue may have outlived its connection.
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.mark.clear();
-        if connection.rest == Rest::Ended {
-            return;
+        if matches!(connection.rest, Rest::Parked | Rest::Ended) {
+            return self.visit_parked(id, now);
         }
         if is_congested || !connection.backlog.is_empty() {
             match make_room(connection, &self.config, &mut self.pool, now) {
@@ -114,6 +113,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     /// Takes the input as far as it goes, writes what it caused, and settles the connection.
+    #[inline(always)]
     fn take_input(&mut self, id: ConnectionId, input: &mut [u8], now: Instant, host: &mut H) {
         let mut at = 0;
         let mut frames = self.config.limits.frames_per_turn;
@@ -219,6 +219,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             application,
             cork,
             wishes,
+            blame,
             scratch,
             deflater,
             config,
@@ -282,7 +283,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 };
                 messages += 1;
                 application.on_message(&mut cx, message);
-                if cx.wishes.close.is_some() {
+                if cx.wishes.pause {
                     return Pause::Wish;
                 }
                 if cx.cork.len() >= config.limits.cork_bytes {
@@ -291,15 +292,16 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
             Pause::Share
         }));
+        if messages > 0 {
+            blame.called(Callback::Message, Some(id));
+        }
         attachment.messages += messages;
         attachment.bytes_in += (*at - begin) as u64;
         self.metrics.messages.add(messages);
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(_) => {
-                self.note_panic(id);
-                let leaving = Leaving::Failed(CloseCode::Error, "internal error");
-                self.leave_in_visit(id, leaving, now);
+                let _ = self.grant(id, false, now);
                 return Step::Again;
             }
         };
@@ -308,10 +310,10 @@ impl<A: Application, H: Host> Shard<A, H> {
             Pause::NeedMore => return Step::NeedMore,
             Pause::Share => return Step::Wait,
             Pause::CorkFull => return self.uncork_in_visit(id, now),
-            Pause::Wish => match self.wishes.close.take() {
-                Some((code, reason)) => Leaving::Ours(code, reason.into()),
-                None => return Step::Again,
-            },
+            Pause::Wish => {
+                let is_parked = self.grant(id, true, now);
+                return if is_parked { Step::Wait } else { Step::Again };
+            }
             Pause::PeerClosed(code) => Leaving::Answered(code),
             Pause::Broken(violation) => Leaving::Failed(violation.close_code(), violation.reason()),
         };
@@ -359,14 +361,22 @@ impl<A: Application, H: Host> Shard<A, H> {
                 self.hand_over(id, owner, &input[*at..], now, host);
                 Step::Gone
             }
-            Ok(Answered::Upgrade { length, accept, agreement, wanted }) => {
-                *at += length;
-                self.upgrade(id, &accept, agreement, wanted, now, host);
-                Step::Again
-            }
             Ok(Answered::Watch { length, accept }) => {
                 *at += length;
                 self.watch(id, &accept, now);
+                Step::Again
+            }
+            Ok(Answered::Upgrade(length, entrant)) => {
+                *at += length;
+                self.upgrade(id, entrant, now, host);
+                // It may have off-loaded as much as it may in `on_open` already.
+                match self.connections.get_mut(id) {
+                    Some(connection) if connection.rest == Rest::Parked => Step::Wait,
+                    _ => Step::Again,
+                }
+            }
+            Ok(Answered::Refused(refusal)) => {
+                self.turn_away(id, &refusal, now);
                 Step::Again
             }
             Err(rejection) => {
@@ -397,7 +407,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         id: ConnectionId,
         received: &[u8],
         now: Instant,
-    ) -> Result<Answered, Rejection> {
+    ) -> Result<Answered<A>, Rejection> {
         let Some(connection) = self.connections.get_mut(id) else { return Ok(Answered::NotYet) };
         let Endpoint::Handshaking(handshaking) = &mut connection.endpoint else {
             return Ok(Answered::NotYet);
@@ -436,10 +446,14 @@ impl<A: Application, H: Host> Shard<A, H> {
             .id
             .as_ref()
             .map_or(self.reactor, |id| owner_of(id.text().as_str(), self.config.workers.get()));
-        Ok(if owner == self.reactor {
-            Answered::Upgrade { length, accept, agreement, wanted }
-        } else {
-            Answered::Elsewhere(owner)
+        if owner != self.reactor {
+            return Ok(Answered::Elsewhere(owner));
+        }
+        Ok(match self.ask_application(id, &request, &wanted, now) {
+            Ok(acceptance) => {
+                Answered::Upgrade(length, Entrant { accept, agreement, wanted, acceptance })
+            }
+            Err(refusal) => Answered::Refused(refusal),
         })
     }
 

@@ -219,8 +219,9 @@ impl Stage {
     /// Everyone acts until nobody has anything to do.
     fn quiet(&mut self) {
         let Stage { machine, clients, chance, .. } = self;
+        let net = machine.net.clone();
         machine.quiet(|| {
-            let mut acted = false;
+            let mut acted = net.borrow_mut().run_jobs();
             for client in clients.iter_mut() {
                 acted |= client.send(usize::MAX);
                 acted |= client.listen(usize::MAX, chance);
@@ -279,7 +280,7 @@ impl Stage {
                 }
             }
         }
-        self.machine.check_sessions(&log);
+        log.check_sessions(&self.machine);
     }
 }
 

@@ -17,7 +17,7 @@ OPTIONS = """
     --heartbeat --session-ttl --max-sessions --session-ids --limit-concurrency --timeout-handshake
     --timeout-graceful-shutdown --max-send-buffer --log-level --log-format --access-log
     --no-access-log --app --allowed-origins --limit-per-ip --ws-per-message-deflate --page --no-page
-    --page-for --help --version
+    --page-for --offload-threads --slow-turn-ms --help --version
 """.split()
 
 

@@ -26,9 +26,6 @@ macro_rules! with_both_applications {
 #[path = "../server/client.rs"]
 #[allow(dead_code, reason = "not every helper of the other tests is needed here")]
 mod client;
-#[path = "../simulation/pieces.rs"]
-#[allow(unreachable_pub, dead_code, reason = "written for the simulation")]
-mod pieces;
 
 mod daemon;
 mod yard;

@@ -1,6 +1,6 @@
 //! One shard at the default settings, strangers who may do to it what they like, and bystanders who
-//! talk to it all the while. No socket, no clock: streams are scripted (`../simulation/streams.rs`),
-//! time is a number, and how long a bystander waits is counted in turns.
+//! talk to it all the while. No socket, no clock: streams are of memory (`revolve::testing::wire`), time
+//! is a number, and how long a bystander waits is counted in turns.
 //!
 //! A turn is taken whether or not a poll would have returned: with bystanders it always would.
 //! After each of them the shard's invariants are checked.
@@ -17,12 +17,13 @@ use std::time::{Duration, Instant};
 use revolve::host::Host;
 use revolve::mailbox::Mail;
 use revolve::metrics::{ReactorMetrics, ServerStatus};
+use revolve::offload::Job;
 use revolve::shard::Shard;
 use revolve::token::ConnectionId;
 use revolve::{Application, Config, Counter, Echo};
 
 use crate::client::{self, PING, PONG, TEXT, frame, metric, upgrade};
-use crate::pieces::streams::{Edges, Scripted, Wire};
+use revolve::testing::wire::{Edges, Scripted, Wire};
 
 /// What the kernel keeps for a stream's direction, so that a peer who reads nothing soon has a
 /// backlog: small, so that tests are quick.
@@ -106,6 +107,14 @@ impl Host for Gate {
 
     fn receive(&mut self) -> Option<Mail<Scripted>> {
         self.mail.pop_front()
+    }
+
+    fn clock(&mut self) -> Instant {
+        panic!("nobody here looks for slow turns")
+    }
+
+    fn offload(&mut self, job: Job) -> Result<(), Job> {
+        Err(job)
     }
 
     fn random(&mut self, room: &mut [u8]) -> io::Result<()> {

@@ -39,6 +39,8 @@ pub enum Ending {
     FallSilent,
     /// Makes the application panic.
     Panic,
+    /// Makes a job panic.
+    FailJob,
     /// Breaks a rule.
     Break,
 }
@@ -56,6 +58,8 @@ pub struct Client {
     pub heard: Vec<Heard>,
     /// Counted messages sent, and all that get a reply.
     pub asked: usize,
+    /// Jobs that it had off-loaded.
+    pub jobs: usize,
     ended: bool,
 }
 
@@ -132,6 +136,7 @@ impl Client {
             Ending::Stay,
             Ending::FallSilent,
             Ending::Panic,
+            Ending::FailJob,
             Ending::Break,
         ]);
         let mut client = Client {
@@ -144,6 +149,7 @@ impl Client {
             hearing: Hearing::default(),
             heard: Vec::new(),
             asked: 0,
+            jobs: 0,
             ended: false,
         };
         client.plan(chance);
@@ -185,13 +191,23 @@ impl Client {
                     Some(session) => format!("?session_id={session}"),
                     None => chance.pick(&["", "?session_id=", "?hello=1"]).to_owned(),
                 };
+                let is_unwanted = chance.percent(4);
+                let entry = if is_unwanted { "&entry=refused" } else { "" };
+                let mark = if is_unwanted && query.is_empty() { "?" } else { "" };
                 let deflates = cfg!(feature = "deflate") && chance.percent(50);
-                let request = upgrade(&query);
+                let request = upgrade(&format!("{query}{mark}{entry}"));
                 self.pending.extend(if deflates { offering(&request) } else { request });
                 let most = if self.manner == Manner::NeverReads { 300 } else { 12 };
                 for _ in 0..chance.within(0, most) {
                     if chance.percent(8) {
                         self.pending.extend(frame(0x81, b"all", chance));
+                    } else if chance.percent(15) {
+                        self.jobs += 1;
+                        self.pending.extend(frame(0x81, b"job", chance));
+                    } else if chance.percent(15) {
+                        let (key, after) = (chance.within(0, 3), chance.pick(&[0, 1, 400, 7000]));
+                        let text = format!("timer {key} {after}");
+                        self.pending.extend(frame(0x81, text.as_bytes(), chance));
                     } else {
                         self.asked += 1;
                         let bytes = message(deflates, chance);
@@ -204,6 +220,9 @@ impl Client {
                         self.pending.extend(frame(0x88, &1000u16.to_be_bytes(), chance));
                     }
                     Ending::Panic => self.pending.extend(frame(0x81, b"panic", chance)),
+                    Ending::FailJob => {
+                        self.pending.extend(frame(0x81, b"failing job", chance));
+                    }
                     Ending::Break if deflates && chance.percent(50) => {
                         // Larger than the limit, once it is inflated; or never whole.
                         let bomb = deflated(&[b'm'; 5000]);
@@ -332,6 +351,15 @@ impl Client {
             .collect()
     }
 
+    /// What follows this word in the texts it got, in order.
+    pub fn told(&self, word: &str) -> Vec<String> {
+        let behind = |heard: &Heard| match heard {
+            Heard::Text(text) => text.strip_prefix(word).map(str::to_owned),
+            _ => None,
+        };
+        self.heard.iter().filter_map(behind).collect()
+    }
+
     /// The broadcasts it got from one reactor, in order.
     pub fn broadcasts_of(&self, reactor: usize) -> Vec<u64> {
         let prefix = format!("all {reactor} ");
@@ -380,7 +408,7 @@ impl Client {
     }
 
     pub fn was_refused(&self) -> bool {
-        self.heard.iter().any(|heard| matches!(heard, Heard::Response(408 | 503, _)))
+        self.heard.iter().any(|heard| matches!(heard, Heard::Response(403 | 408 | 503, _)))
     }
 
     pub fn has_closed(&self) -> bool {

@@ -1,9 +1,8 @@
-//! What a scripted machine is made of: shards on streams, queues and mailboxes of memory. The
-//! seeded world and the torture (`main.rs`) run on it, and so does the fuzz target for shards.
+//! What the seeded world and the torture (`main.rs`) are made of, and the fuzz target for shards: the
+//! library's own machine of memory, and an application and words to try it with.
 
 pub mod chance;
-pub mod faults;
-pub mod machine;
 pub mod recorder;
 pub mod speech;
-pub mod streams;
+
+pub use revolve::testing::{faults, machine, wire as streams};

@@ -1,29 +1,52 @@
 //! The application under simulation: it counts like the default one, and checks as it goes.
 //!
-//! Its log is the model: which client speaks for a session, and how far each session has counted.
+//! Its log is the model: which client speaks for a session, how far each session has counted, which
+//! timers are set, and which jobs are under way.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use revolve::session::owner_of;
-use revolve::{Application, CloseReason, Context, Message};
+use revolve::{
+    Acceptance, Application, CloseReason, Context, Message, ReactorContext, Refusal, Upgrade,
+};
 
 use super::machine::Machine;
 
 /// What the application panics with when a client asks it to.
 pub const PLANNED: &str = "a client asked for it";
 
-/// Hides the panics that clients ask for, which are part of the plan; all others are printed.
+/// Whether a panic was seen that nobody had asked for. A shard catches those of its application,
+/// and so also the assertions in here.
+static UNPLANNED: AtomicBool = AtomicBool::new(false);
+
+/// Hides the panics that clients ask for, which are part of the plan; all others are printed, and
+/// remembered for [`assert_as_planned`].
 pub fn hide_planned_panics() {
-    let print = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        if info.payload().downcast_ref::<&str>() != Some(&PLANNED) {
-            print(info);
-        }
-    }));
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if info.payload().downcast_ref::<&str>() != Some(&PLANNED) {
+                UNPLANNED.store(true, Ordering::Relaxed);
+                print(info);
+            }
+        }));
+    });
 }
+
+/// Fails if the application found something amiss.
+pub fn assert_as_planned() {
+    assert!(!UNPLANNED.load(Ordering::Relaxed), "the application found something amiss");
+}
+
+/// Time between a reactor's heartbeats.
+const HEARTBEAT: Duration = Duration::from_millis(1300);
 
 /// What all shards of one run have seen.
 #[derive(Debug, Default)]
@@ -39,7 +62,22 @@ pub struct Log {
     /// How many of them there were when a client's connection opened.
     pub broadcasts_before: HashMap<SocketAddr, HashMap<usize, u64>>,
     pub opens: u64,
+    /// Who was let in and is about to open.
+    entering: Option<SocketAddr>,
+    /// Upgrades that were refused.
+    pub refused: u64,
     pub closes: u64,
+    /// When each timer is due, by client and key.
+    pub timers: HashMap<(SocketAddr, u64), Instant>,
+    /// The keys of timers that fired, by client, in order.
+    pub fired: HashMap<SocketAddr, Vec<u64>>,
+    /// Jobs off-loaded for a client, and how many of them were answered.
+    pub jobs: HashMap<SocketAddr, (u64, u64)>,
+    /// Jobs for which there was no room.
+    pub turned_away: u64,
+    /// Heartbeats of all reactors, and jobs of their own that were answered.
+    pub heartbeats: u64,
+    pub refreshes: u64,
     /// Whether sessions may be forgotten in this run (expiry, a small table).
     pub forgets: bool,
 }
@@ -53,9 +91,43 @@ pub struct Recorder {
 impl Application for Recorder {
     type Session = ();
 
+    fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
+        cx.set_timer(HEARTBEAT, 7).expect("the only one");
+    }
+
+    fn on_reactor_timer(&mut self, cx: &mut ReactorContext<'_, Self>, key: u64) {
+        assert_eq!(key, 7);
+        self.log.borrow_mut().heartbeats += 1;
+        cx.set_timer(HEARTBEAT, 7).expect("the only one");
+        let number = self.log.borrow().heartbeats;
+        // Full is an answer too.
+        let _ = cx.offload(
+            move || number,
+            |recorder, _cx, number| {
+                let mut log = recorder.log.borrow_mut();
+                log.refreshes += 1;
+                assert!(number <= log.heartbeats);
+            },
+        );
+    }
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        let mut log = self.log.borrow_mut();
+        if upgrade.parameter("entry").as_deref() == Some("refused") {
+            log.refused += 1;
+            return Err(Refusal::new::<403>("as you wish"));
+        }
+        let peer = upgrade.peer();
+        Ok(upgrade.accept().then(move |recorder, _cx| {
+            let before = recorder.log.borrow_mut().entering.replace(peer);
+            assert_eq!(before, None, "somebody was let in, and did not open");
+        }))
+    }
+
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
         let mut log = self.log.borrow_mut();
         log.opens += 1;
+        assert_eq!(log.entering.take(), Some(cx.peer()), "who opens was let in");
         let before = log.broadcasts.clone();
         log.broadcasts_before.insert(cx.peer(), before);
         let id = cx.session_id();
@@ -78,6 +150,28 @@ impl Application for Recorder {
                 cx.send_text("bye");
                 cx.close(1000, "quit");
             }
+            Message::Text("job") => self.off_load(&mut log, cx),
+            Message::Text("failing job") => {
+                let job = || -> () { std::panic::panic_any(PLANNED) };
+                if cx.offload(job, |_, _, ()| panic!("it returned nothing")).is_err() {
+                    log.turned_away += 1;
+                    cx.close(4013, "no room to fail in");
+                }
+            }
+            Message::Text(text) if text.starts_with("timer ") => {
+                let (key, milliseconds) = text[6..].split_once(' ').expect("key and time");
+                let key = key.parse().expect("a number");
+                let after = Duration::from_millis(milliseconds.parse().expect("a number"));
+                if after.is_zero() {
+                    let was_set = cx.cancel_timer(key);
+                    let known = log.timers.remove(&(cx.peer(), key));
+                    assert_eq!(was_set, known.is_some(), "what is set is known");
+                } else if cx.set_timer(after, key).is_ok() {
+                    log.timers.insert((cx.peer(), key), cx.now() + after);
+                } else {
+                    assert!(log.timers.keys().filter(|(peer, _)| *peer == cx.peer()).count() > 1);
+                }
+            }
             Message::Text("panic") => std::panic::panic_any(PLANNED),
             Message::Text("all") => {
                 let number = log.broadcasts.entry(self.reactor).or_default();
@@ -99,22 +193,55 @@ impl Application for Recorder {
         log.closes += 1;
         let gone = log.live.remove(&cx.session_id());
         assert_eq!(gone, Some(cx.peer()), "a close for a connection that was not live");
+        log.timers.retain(|(peer, _), _| *peer != cx.peer());
+        // Last words for nobody: the drain waits for them all the same, and never calls back.
+        let _ = cx.offload(|| (), |_, _, ()| panic!("an answer to one that has left"));
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, Self>, key: u64) {
+        let mut log = self.log.borrow_mut();
+        let due = log.timers.remove(&(cx.peer(), key)).expect("a timer that is set, fires once");
+        assert!(cx.now() >= due, "a timer fired early");
+        assert_eq!(log.live.get(&cx.session_id()), Some(&cx.peer()), "for one that has left");
+        log.fired.entry(cx.peer()).or_default().push(key);
+        cx.send_text(&format!("timer {key}"));
     }
 }
 
-impl Machine<Recorder> {
+impl Recorder {
+    fn off_load(&self, log: &mut Log, cx: &mut Context<'_, Self>) {
+        let number = log.jobs.get(&cx.peer()).map_or(0, |(asked, _)| *asked);
+        let answer = |recorder: &mut Self, cx: &mut Context<'_, Self>, number: u64| {
+            let mut log = recorder.log.borrow_mut();
+            assert_eq!(log.live.get(&cx.session_id()), Some(&cx.peer()), "for one that has left");
+            let (asked, answered) = log.jobs.get_mut(&cx.peer()).expect("it has asked");
+            assert_eq!(number, *answered, "answers come in the order of asking");
+            *answered += 1;
+            assert!(*answered <= *asked);
+            cx.send_text(&format!("job {number}"));
+        };
+        if cx.offload(move || number, answer).is_ok() {
+            log.jobs.entry(cx.peer()).or_default().0 += 1;
+        } else {
+            log.turned_away += 1;
+            cx.send_text("job refused");
+        }
+    }
+}
+
+impl Log {
     /// Every session is in its owner's table, with the count that was given last; and none is lost,
     /// unless this run forgets some.
-    pub fn check_sessions(&self, log: &Log) {
+    pub fn check_sessions(&self, machine: &Machine<Recorder>) {
         let mut kept = HashMap::new();
-        for (at, shard) in self.shards().enumerate() {
+        for (at, shard) in machine.shards().enumerate() {
             for (id, count) in shard.session_counts() {
-                assert_eq!(owner_of(&id, self.len()), at, "a session in the wrong table");
-                assert_eq!(log.counts.get(&id).copied().unwrap_or(0), count);
+                assert_eq!(owner_of(&id, machine.len()), at, "a session in the wrong table");
+                assert_eq!(self.counts.get(&id).copied().unwrap_or(0), count);
                 kept.insert(id, count);
             }
         }
-        for (id, count) in log.counts.iter().filter(|_| !log.forgets) {
+        for (id, count) in self.counts.iter().filter(|_| !self.forgets) {
             assert_eq!(kept.get(id), Some(count), "session {id} was lost");
         }
     }

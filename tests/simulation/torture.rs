@@ -36,7 +36,7 @@ const PAIRS: usize = 2000;
 
 /// Every way in which each call can fail, and whether nobody may notice.
 #[rustfmt::skip]
-const WAYS: [(Call, Fault, bool); 38] = [
+const WAYS: [(Call, Fault, bool); 39] = [
     (Call::Accept, Fault::Errno(faults::EINTR), true),
     (Call::Accept, Fault::Later, true),
     (Call::Accept, Fault::Errno(faults::EMFILE), true),
@@ -73,6 +73,7 @@ const WAYS: [(Call, Fault, bool); 38] = [
     (Call::HalfClose, Fault::Errno(faults::ENOTCONN), false),
     (Call::HalfClose, Fault::Errno(faults::ENOBUFS), false),
     (Call::Send, Fault::Full, true),
+    (Call::Offload, Fault::Full, false),
     (Call::Random, Fault::Errno(faults::EIO), false),
     (Call::Random, Fault::Errno(faults::ENOSYS), false),
 ];
@@ -169,6 +170,7 @@ fn config() -> Config {
             mails_per_turn: 2,
             broadcast_slice: 2,
             broadcasts_queued: 2,
+            offloads_per_connection: 2,
             ..Limits::default()
         },
         ..Config::default()
@@ -273,6 +275,7 @@ impl Scene {
     /// Everyone acts until nobody has anything to do.
     fn quiet(&mut self) {
         let Scene { machine, guests, others, chance, .. } = self;
+        let net = machine.net.clone();
         machine.quiet(|| {
             let mut acted = false;
             for guest in guests.iter_mut().filter(|guest| !guest.is_deaf) {
@@ -281,7 +284,7 @@ impl Scene {
             for (_, line, heard) in others.iter_mut() {
                 acted |= line.act(usize::MAX, chance, heard);
             }
-            acted
+            acted | net.borrow_mut().run_jobs()
         });
     }
 
@@ -373,6 +376,11 @@ impl Scene {
         self.come_back(ada, 1);
         self.step();
         self.say(ada, 2);
+        self.step();
+        // Three jobs, more than may be under way at once.
+        for _ in 0..3 {
+            self.say_raw(bea, 0x81, b"job");
+        }
         self.step();
         // Pings, and their pongs.
         self.machine.now += Duration::from_secs(21);
@@ -466,7 +474,7 @@ impl Scene {
 
     /// Every session is where it belongs and has the count of what was said.
     fn check_sessions(&self) {
-        self.machine.check_sessions(&self.log.borrow());
+        self.log.borrow().check_sessions(&self.machine);
         let mut sessions = self.sessions();
         for Guest { name, session, said, .. } in &self.guests {
             let session = session.as_ref().expect("it was told");
@@ -594,6 +602,11 @@ fn every_write_fails_once() {
 #[test]
 fn every_other_call_fails_once() {
     torture(&[Call::Accept, Call::Register, Call::Deregister, Call::Send, Call::Random]);
+}
+
+#[test]
+fn every_job_fails_once() {
+    torture(&[Call::Offload]);
 }
 
 /// What one failure leaves behind must not be what the next one trips over.

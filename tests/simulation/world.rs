@@ -5,18 +5,22 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use revolve::config::{Config, Limits};
+use revolve::timer;
 
 use super::clients::{Client, Ending, Manner};
 use super::ear;
 use super::pieces::chance::Chance;
 use super::pieces::faults::Faults;
-use super::pieces::machine::Machine;
-use super::pieces::recorder::{Log, Recorder};
+use super::pieces::machine::{Machine, Net};
+use super::pieces::recorder::{Log, Recorder, assert_as_planned};
 use super::pieces::speech::Heard;
 use super::pieces::streams::Wire;
+
+/// The shortest time that a drain may take here.
+const DRAIN_LEAST: Duration = Duration::from_secs(1);
 
 /// How often the interesting things happened.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,6 +39,16 @@ pub struct Totals {
     /// Frames of figures that watchers got, and those that told of every reactor.
     figures: u64,
     whole_figures: u64,
+    timers: u64,
+    heartbeats: u64,
+    /// Answers to off-loaded jobs of connections, and of reactors.
+    answers: u64,
+    refreshes: u64,
+    /// Jobs of connections that had left when they were done.
+    orphans: u64,
+    turned_away: u64,
+    /// Upgrades that the application refused.
+    refused: u64,
 }
 
 impl Totals {
@@ -52,6 +66,13 @@ impl Totals {
         self.cut += other.cut;
         self.figures += other.figures;
         self.whole_figures += other.whole_figures;
+        self.timers += other.timers;
+        self.heartbeats += other.heartbeats;
+        self.answers += other.answers;
+        self.refreshes += other.refreshes;
+        self.orphans += other.orphans;
+        self.turned_away += other.turned_away;
+        self.refused += other.refused;
     }
 
     pub fn assert_rich(&self) {
@@ -70,6 +91,13 @@ impl Totals {
             self.whole_figures,
             // A reactor that did not answer in time, or whose box was full.
             self.figures - self.whole_figures,
+            self.timers,
+            self.heartbeats,
+            self.answers,
+            self.refreshes,
+            self.orphans,
+            self.turned_away,
+            self.refused,
         ];
         assert!(
             all.iter().all(|&seen| seen >= 20),
@@ -93,7 +121,7 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
         max_send_buffer: chance.pick(&[1024, 2048, 16_384]),
         max_sessions: chance.pick(&[1_000_000, 1_000_000, 12]),
         session_ttl: Duration::from_secs(chance.pick(&[3600, 3600, 2])),
-        timeout_graceful_shutdown: Duration::from_secs(chance.pick(&[1, 10])),
+        timeout_graceful_shutdown: chance.pick(&[DRAIN_LEAST, 10 * DRAIN_LEAST]),
         // Shorter and longer than the time to the first ping.
         timeout_handshake: Duration::from_secs(chance.pick(&[10, 40])),
         access_log: false,
@@ -118,6 +146,10 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
                 true => chance.pick(&[50, 2000, 500_000]),
                 false => Limits::default().inflate_per_turn,
             },
+            timers_per_connection: chance.within(2, 3),
+            timers_per_turn: chance.within(1, 3),
+            offloads_per_connection: chance.within(1, 3),
+            offloads_per_reactor: chance.within(2, 12),
             // Longer than the bustle: clients there are slow, and are not to be let down for it.
             close_timeout: Duration::from_secs(90),
             send_stall: Duration::from_secs(90),
@@ -125,6 +157,33 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
             ..Limits::default()
         },
         ..Config::default()
+    }
+}
+
+/// Of the jobs under way, in whatever order; unless there is no room for the answer.
+fn some_job_is_done(net: &mut Net, chance: &mut Chance) -> bool {
+    let under_way = net.jobs.len();
+    under_way > 0 && net.run_job(chance.within(0, under_way - 1))
+}
+
+/// What must be true of a turn when it is over.
+fn check_turn(machine: &Machine<Recorder>, at: usize, writes: usize) {
+    check_story(&ear::take(), machine.writes() - writes);
+    if let Some(outcome) = machine.shards().nth(at).and_then(|shard| shard.outcome()) {
+        let is_idle = machine.net.borrow().jobs.iter().all(|(shard, _)| *shard != at);
+        assert!(is_idle || outcome.duration >= DRAIN_LEAST, "a drain did not wait for a job");
+    }
+}
+
+/// What was told of a turn is true, as far as it can be counted from outside.
+fn check_story(lines: &[String], writes: usize) {
+    let count = |what: &str| lines.iter().map(|line| line.matches(what).count()).sum::<usize>();
+    // These do not say how many writes they were.
+    let is_vague = [" written", " to say", "broadcast", "handed over", " lost", " more"]
+        .iter()
+        .any(|what| count(what) > 0);
+    if !lines.is_empty() && !is_vague {
+        assert_eq!(writes, count("in one write"), "{lines:#?}");
     }
 }
 
@@ -141,12 +200,13 @@ pub fn run(seed: u64) -> Totals {
     let mut machine = Machine::new(&config, box_capacity, seed, Faults::default(), |number| {
         Recorder { reactor: number, log: log.clone() }
     });
-    machine.ear = Some(ear::take);
+    machine.after_turn = Some(check_turn);
     let mut world = World { chance, machine, clients: Vec::new(), log };
     world.bustle();
     world.settle();
     world.check_attentive();
     world.drain();
+    assert_as_planned();
     world.totals()
 }
 
@@ -157,7 +217,10 @@ impl World {
         for _ in 0..steps {
             match self.chance.within(0, 99) {
                 0..=7 => self.connect(),
-                8..=60 => self.some_client_acts(),
+                8..=57 => self.some_client_acts(),
+                58..=60 => {
+                    some_job_is_done(&mut self.machine.net.borrow_mut(), &mut self.chance);
+                }
                 61..=96 => self.some_shard_turns(),
                 97 => {
                     let errno = self.chance.pick(&[4, 103, 24]); // EINTR, ECONNABORTED, EMFILE
@@ -208,14 +271,18 @@ impl World {
     /// Everyone acts until nobody has anything to do without time passing.
     fn quiet(&mut self) {
         let World { machine, clients, chance, .. } = self;
+        let net = machine.net.clone();
         machine.quiet(|| {
             let mut acted = false;
             for client in clients.iter_mut().filter(|client| client.is_busy()) {
                 client.act(chance);
                 acted = true;
             }
-            acted
+            acted | some_job_is_done(&mut net.borrow_mut(), chance)
         });
+        let log = self.log.borrow();
+        let is_overdue = |due: &Instant| *due + timer::TICK <= self.machine.now;
+        assert!(!log.timers.values().any(is_overdue), "a timer is late");
     }
 
     /// Lets time pass until all deadlines that can pass have passed.
@@ -264,6 +331,9 @@ impl World {
             assert!(client.is_open(), "{}: no answer", client.address);
             let asked = client.asked;
             assert_eq!(client.counts().len(), asked, "{}: replies are missing", client.address);
+            assert_eq!(client.told("job ").len(), client.jobs, "{}: jobs", client.address);
+            let fired = log.fired.get(&client.address).map_or(0, Vec::len);
+            assert_eq!(client.told("timer ").len(), fired, "{}: timers", client.address);
             for (&reactor, &sent) in &log.broadcasts {
                 let got = client.broadcasts_of(reactor);
                 // Those under way when it opened may or may not have reached it; from then on it
@@ -275,7 +345,8 @@ impl World {
                 assert_eq!(got, expected, "{}: broadcasts of {reactor}", client.address);
             }
         }
-        self.machine.check_sessions(&log);
+        log.check_sessions(&self.machine);
+        assert_eq!(log.timers.len(), 0, "a timer did not fire");
     }
 
     /// Whatever a client heard must be what the application gave it: all of it or a beginning.
@@ -288,6 +359,12 @@ impl World {
         assert!(given.starts_with(&told), "{}: {told:?} of {given:?}", client.address);
         let looks: Vec<u64> = client.figures().map(|(look, _)| look).collect();
         assert!(looks.is_sorted_by(|a, b| a < b), "{}: looks {looks:?}", client.address);
+        let fired = log.fired.get(&client.address).into_iter().flatten();
+        let fired: Vec<String> = fired.map(u64::to_string).collect();
+        assert!(fired.starts_with(&client.told("timer ")), "{}: timers", client.address);
+        let answers = client.told("job ").into_iter().filter(|answer| answer != "refused");
+        let in_order = answers.enumerate().all(|(number, answer)| answer == number.to_string());
+        assert!(in_order, "{}: answers in the order of asking", client.address);
         for &reactor in log.broadcasts.keys() {
             let got = client.broadcasts_of(reactor);
             let is_gapless = got.windows(2).all(|pair| pair[1] == pair[0] + 1);
@@ -309,10 +386,10 @@ impl World {
     /// Shuts down, and checks that everything ends.
     fn drain(&mut self) {
         // Some are in mid-sentence when it begins.
-        for _ in 0..self.chance.within(0, 5) {
+        for _ in 0..self.chance.within(0, 8) {
             self.connect();
         }
-        for _ in 0..self.chance.within(0, 40) {
+        for _ in 0..self.chance.within(0, 100) {
             self.some_client_acts();
             self.some_shard_turns();
         }
@@ -340,6 +417,7 @@ impl World {
     fn totals(&self) -> Totals {
         let machine = &self.machine;
         let outcomes = machine.shards().filter_map(|shard| shard.outcome());
+        let log = self.log.borrow();
         let is_slow = |client: &&Client| client.manner == Manner::NeverReads;
         Totals {
             turns: machine.turns,
@@ -347,7 +425,7 @@ impl World {
             hand_overs: machine.sum(|r| r.hand_overs_in.get()),
             takeovers: machine.sum(|r| r.takeovers.get()),
             resumes: machine.sum(|r| r.resumes.get()),
-            broadcasts: self.log.borrow().broadcasts.values().sum(),
+            broadcasts: log.broadcasts.values().sum(),
             throttled: self.clients.iter().filter(is_slow).count() as u64,
             full_boxes: machine.net.borrow().full_boxes,
             lost: self.clients.iter().filter(|client| client.wire.borrow().reset).count() as u64,
@@ -359,6 +437,13 @@ impl World {
                 let whole = |client: &Client| client.figures().filter(|f| f.1 == all).count();
                 self.clients.iter().map(|client| whole(client) as u64).sum()
             },
+            timers: log.fired.values().map(|keys| keys.len() as u64).sum(),
+            heartbeats: log.heartbeats,
+            answers: log.jobs.values().map(|(_, answered)| answered).sum(),
+            refreshes: log.refreshes,
+            orphans: log.jobs.values().map(|(asked, answered)| asked - answered).sum(),
+            turned_away: log.turned_away,
+            refused: log.refused,
         }
     }
 }

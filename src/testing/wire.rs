@@ -1,18 +1,19 @@
-//! A scripted stream: what a kernel does between two ends, with its edges.
+//! A stream in memory: what a kernel does between two ends, with its edges.
 //!
 //! Edges are given as sparingly as epoll gives them: one for bytes that arrive, one for the FIN,
 //! one for a reset, one for room after a write that found none. A planned failure leaves the
 //! stream as a kernel would: what it held back comes with an edge. Knows no protocol.
+//!
+//! Next: [`crate::testing::faults`]: what can go wrong in it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 
-use revolve::connection::Stream;
-use revolve::token::ConnectionId;
-
 use super::faults::{Call, EINTR, ENOBUFS, ENOMEM, Fault, Faults};
+use crate::connection::Stream;
+use crate::token::ConnectionId;
 
 /// Both directions of one connection, and what the server's end has been told.
 #[derive(Debug, Default)]
@@ -48,12 +49,17 @@ pub struct Wire {
 /// What a poll would report.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Edges {
+    /// There is something to read.
     pub readable: bool,
+    /// There is room to write.
     pub writable: bool,
+    /// The client has ended its half, or is gone.
     pub read_closed: bool,
 }
 
 impl Edges {
+    /// Whether there is anything to report.
+    #[must_use]
     pub fn any(self) -> bool {
         self.readable || self.writable || self.read_closed
     }
@@ -61,13 +67,18 @@ impl Edges {
 
 impl Wire {
     /// A wire whose server side can send `room` bytes ahead, and is interrupted so many times.
+    #[must_use]
     pub fn new(room: usize, interruptions: usize) -> Wire {
         Wire { room, interruptions, ..Wire::default() }
     }
 
     /// The client sends.
+    ///
+    /// # Panics
+    ///
+    /// If it has ended its half before.
     pub fn send(&mut self, bytes: &[u8]) {
-        assert!(!self.fin && !self.reset);
+        assert!(!self.fin && !self.reset, "a client that has left sends nothing");
         if !bytes.is_empty() {
             self.up.extend(bytes);
             self.edges.readable = true;
@@ -81,6 +92,13 @@ impl Wire {
         self.fin = true;
         self.edges.readable = true;
         self.edges.read_closed = true;
+    }
+
+    /// The same, if there is still somebody to hear it.
+    pub fn end_if_open(&mut self) {
+        if !self.fin && !self.closed && !self.reset {
+            self.end();
+        }
     }
 
     /// The client is gone.

@@ -1,0 +1,439 @@
+//! Who is let in: what an upgrade asks, and what an application can answer before the 101.
+//!
+//! [`Upgrade`] lends out the request; whoever does not look at it pays nothing for it. The answers
+//! cannot say what HTTP forbids: a refusal has a status of 400 or more, a subprotocol is one that
+//! was offered, a header field is one line and none of the handshake's own. Writes no response;
+//! `shard/upgrade.rs` and `http.rs` do.
+//!
+//! Invariant: no text of a request gets into a response but through a field that the application
+//! adds itself, and then not a byte that ends a line.
+//!
+//! Next: `jobs`: what follows the work that is done elsewhere.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::{Application, Context};
+use crate::protocol::head::Request;
+use crate::session::{Session, SessionId};
+
+/// A request for a WebSocket that is in order, as [`Application::on_upgrade`] sees it.
+pub struct Upgrade<'a, A: Application> {
+    pub(crate) request: &'a Request<'a, 'a>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) now: Instant,
+    pub(crate) session_id: Option<&'a SessionId>,
+    pub(crate) session: Option<&'a Session<A::Session>>,
+}
+
+impl<'a, A: Application> Upgrade<'a, A> {
+    /// The path of the target, as sent: not decoded, and `..` is two dots.
+    #[must_use]
+    pub fn path(&self) -> &'a str {
+        self.request.path
+    }
+
+    /// What stands behind the first `?` of the target, as sent; empty if there is none.
+    #[must_use]
+    pub fn query(&self) -> &'a str {
+        self.request.query
+    }
+
+    /// The first parameter of the query with this name, percent-decoded (RFC 3986 2.1). `None` if
+    /// there is none, or what it decodes to is no UTF-8.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
+        let mut pairs =
+            self.query().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs.find(|(known, _)| *known == name).and_then(|(_, value)| percent_decoded(value))
+    }
+
+    /// The first header field with this name, in whatever case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&'a str> {
+        self.headers().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// All header fields, in the order sent.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        // A head with a byte that is not ASCII was refused before (protocol/head.rs).
+        let text = |field: &httparse::Header<'a>| std::str::from_utf8(field.value);
+        self.request.headers.iter().filter_map(move |field| Some((field.name, text(field).ok()?)))
+    }
+
+    /// The value of a cookie (RFC 6265 5.4), as sent.
+    #[must_use]
+    pub fn cookie(&self, name: &str) -> Option<&'a str> {
+        let fields = self.headers().filter(|(known, _)| known.eq_ignore_ascii_case("cookie"));
+        let mut pairs = fields.flat_map(|(_, value)| value.split(';')).map(str::trim);
+        pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// The subprotocols that the client offers (RFC 6455 1.9), the one it likes best first.
+    pub fn subprotocols(&self) -> impl Iterator<Item = &'a str> {
+        let fields =
+            self.headers().filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-protocol"));
+        fields
+            .flat_map(|(_, value)| value.split(','))
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+    }
+
+    /// The first of `spoken`, in which the one that the server likes best comes first, that the
+    /// client offers too. With none in common the WebSocket may still open, without a subprotocol;
+    /// browsers close one that they did offer some for.
+    #[must_use]
+    pub fn choose_subprotocol(&self, spoken: &[&'static str]) -> Option<Subprotocol> {
+        let offered = |name: &&&'static str| self.subprotocols().any(|offer| offer == **name);
+        spoken.iter().find(offered).map(|name| Subprotocol(name))
+    }
+
+    /// The id of the session that the client names, if it names one. Whether it gets that one is
+    /// for [`crate::SessionIds`] to say.
+    #[must_use]
+    pub fn session_id(&self) -> Option<String> {
+        self.session_id.map(|id| id.text().as_str().to_owned())
+    }
+
+    /// The state of the session that the client names, if there is one: so a session can be kept
+    /// from those who merely know its id, before they displace whoever speaks for it now.
+    #[must_use]
+    pub fn session(&self) -> Option<&'a A::Session> {
+        self.session.map(Session::state)
+    }
+
+    /// Yes. The [`Acceptance`] can say more.
+    pub fn accept(&self) -> Acceptance<A> {
+        Acceptance::default()
+    }
+
+    /// The peer's address.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// When this turn began.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+}
+
+impl<A: Application> fmt::Debug for Upgrade<'_, A> {
+    /// Without query and headers: there are secrets in them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgrade")
+            .field("path", &self.path())
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(if byte == b'%' {
+            let mut digit = || char::from(bytes.next()?).to_digit(16);
+            (digit()? * 16 + digit()?) as u8
+        } else {
+            byte
+        });
+    }
+    String::from_utf8(decoded).ok().map(Cow::Owned)
+}
+
+/// A subprotocol that a client has offered: only [`Upgrade::choose_subprotocol`] makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subprotocol(&'static str);
+
+impl Subprotocol {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.0
+    }
+}
+
+type Opening<A> = Box<dyn FnOnce(&mut A, &mut Context<'_, A>)>;
+
+/// Yes ([`Upgrade::accept`]), with what else is to be said in the 101, and what is to be done behind
+/// it.
+#[must_use]
+pub struct Acceptance<A: Application> {
+    pub(crate) subprotocol: Option<Subprotocol>,
+    /// Whole lines.
+    pub(crate) fields: String,
+    pub(crate) opening: Option<Opening<A>>,
+}
+
+impl<A: Application> Default for Acceptance<A> {
+    fn default() -> Self {
+        Acceptance { subprotocol: None, fields: String::new(), opening: None }
+    }
+}
+
+impl<A: Application> Acceptance<A> {
+    /// In this subprotocol; `None` leaves it open.
+    pub fn subprotocol(self, chosen: Option<Subprotocol>) -> Self {
+        Acceptance { subprotocol: chosen, ..self }
+    }
+
+    /// With a header field in the 101.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`], which as a [`Refusal`] is a 500; so `?` does what is right.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self, InvalidField> {
+        push_field(name, value, &mut self.fields)?;
+        Ok(self)
+    }
+
+    /// Takes to the open connection what was found out here: `opening` is called right before
+    /// [`Application::on_open`].
+    pub fn then(self, opening: impl FnOnce(&mut A, &mut Context<'_, A>) + 'static) -> Self {
+        Acceptance { opening: Some(Box::new(opening)), ..self }
+    }
+}
+
+impl<A: Application> fmt::Debug for Acceptance<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptance").field("subprotocol", &self.subprotocol).finish_non_exhaustive()
+    }
+}
+
+/// No, with a status and one line that says why.
+///
+/// ```
+/// let refusal = revolve::Refusal::new::<403>("members only");
+/// ```
+///
+/// A status that is no error cannot be refused with:
+///
+/// ```compile_fail
+/// let refusal = revolve::Refusal::new::<200>("fine");
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Refusal {
+    pub(crate) status: u16,
+    pub(crate) reason: &'static str,
+    /// Whole lines.
+    pub(crate) fields: String,
+}
+
+impl Refusal {
+    /// With `STATUS`, from 400 to 599. The connection closes behind it.
+    ///
+    /// `reason` is the content of the response. That it is no text of the request is for its type to
+    /// see to.
+    pub const fn new<const STATUS: u16>(reason: &'static str) -> Self {
+        const { assert!(STATUS >= 400 && STATUS <= 599, "a refusal has a status from 400 to 599") };
+        Refusal { status: STATUS, reason, fields: String::new() }
+    }
+
+    /// With a header field: `WWW-Authenticate`, `Retry-After`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`], which as a [`Refusal`] is a 500; so `?` does what is right.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self, InvalidField> {
+        push_field(name, value, &mut self.fields)?;
+        Ok(self)
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The reason phrase of the status (RFC 9110 15.5, 15.6; RFC 6585).
+    pub(crate) fn phrase(&self) -> &'static str {
+        match self.status {
+            400 => "Bad Request",
+            401 => "Unauthorized",
+            402 => "Payment Required",
+            403 => "Forbidden",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            406 => "Not Acceptable",
+            407 => "Proxy Authentication Required",
+            408 => "Request Timeout",
+            409 => "Conflict",
+            410 => "Gone",
+            412 => "Precondition Failed",
+            421 => "Misdirected Request",
+            422 => "Unprocessable Content",
+            426 => "Upgrade Required",
+            428 => "Precondition Required",
+            429 => "Too Many Requests",
+            431 => "Request Header Fields Too Large",
+            500 => "Internal Server Error",
+            501 => "Not Implemented",
+            502 => "Bad Gateway",
+            503 => "Service Unavailable",
+            504 => "Gateway Timeout",
+            511 => "Network Authentication Required",
+            _ => "Refused",
+        }
+    }
+}
+
+/// A header field that would not be one, or not the application's to set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidField {
+    /// The name is no token (RFC 9110 5.1).
+    Name,
+    /// The value has a byte other than visible ASCII, spaces and tabs: with a line end in it, what
+    /// follows would be fields of somebody else's making (CWE-113).
+    Value,
+    /// The field is the handshake's own, or the session's.
+    Reserved,
+}
+
+impl fmt::Display for InvalidField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            InvalidField::Name => "the name of a header field is letters, digits and hyphens",
+            InvalidField::Value => "the value of a header field is one line of visible ASCII",
+            InvalidField::Reserved => "this header field is set by the server",
+        })
+    }
+}
+
+impl std::error::Error for InvalidField {}
+
+impl From<InvalidField> for Refusal {
+    fn from(error: InvalidField) -> Refusal {
+        log::error!("an upgrade is refused with 500: {error}");
+        Refusal::new::<500>("internal error")
+    }
+}
+
+/// Fields that frame the response or belong to the session.
+const RESERVED: [&str; 9] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "date",
+    "transfer-encoding",
+    "upgrade",
+    "x-session-count",
+    "x-session-id",
+    "x-session-resumed",
+];
+
+fn push_field(name: &str, value: &str, out: &mut String) -> Result<(), InvalidField> {
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(InvalidField::Name);
+    }
+    let lower = name.to_ascii_lowercase();
+    if RESERVED.contains(&&*lower) || lower.starts_with("sec-websocket-") {
+        return Err(InvalidField::Reserved);
+    }
+    if !value.bytes().all(|b| matches!(b, b' '..=b'~' | b'\t')) {
+        return Err(InvalidField::Value);
+    }
+    for part in [name, ": ", value, "\r\n"] {
+        out.push_str(part);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::echo::Echo;
+    use crate::protocol::head::header_slots;
+
+    fn look<T>(target: &str, fields: &str, look: impl FnOnce(&Upgrade<'_, Echo>) -> T) -> T {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let mut slots = header_slots();
+        let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let now = Instant::now();
+        look(&Upgrade { request: &request, peer, now, session_id: None, session: None })
+    }
+
+    #[test]
+    fn parameters_are_decoded_and_the_first_counts() {
+        for (query, expected) in [
+            ("token=a", Some("a")),
+            ("x=1&token=a%20b&token=c", Some("a b")),
+            ("token=gr%C3%BCezi", Some("grüezi")),
+            ("token=a+b", Some("a+b")),
+            ("token", Some("")),
+            ("token=%0D%0AX: y", Some("\r\nX: y")),
+            ("tokens=a", None),
+            ("token=%F", None),
+            ("token=%zz", None),
+            ("token=%FF", None),
+            ("", None),
+        ] {
+            let target = format!("/ws?{}", query.replace(' ', "%20"));
+            let found =
+                look(&target, "", |upgrade| upgrade.parameter("token").map(Cow::into_owned));
+            assert_eq!(found.as_deref(), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn headers_and_cookies_are_found_in_any_case() {
+        let fields = "AUTHORIZATION: Bearer x\r\nCookie: a=1; sid=s%20id; b\r\ncookie: c=3\r\n";
+        look("/ws", fields, |upgrade| {
+            assert_eq!(upgrade.header("Authorization"), Some("Bearer x"));
+            assert_eq!(upgrade.header("x"), None);
+            assert_eq!(upgrade.cookie("sid"), Some("s%20id"));
+            assert_eq!(upgrade.cookie("c"), Some("3"));
+            assert_eq!((upgrade.cookie("id"), upgrade.cookie("b")), (None, None));
+            assert_eq!(upgrade.headers().count(), 4);
+        });
+    }
+
+    #[test]
+    fn the_servers_preference_decides_among_what_is_offered() {
+        let fields = "Sec-WebSocket-Protocol: v1 ,v3\r\nSec-WebSocket-Protocol: v2,,\r\n";
+        look("/ws", fields, |upgrade| {
+            assert_eq!(upgrade.subprotocols().collect::<Vec<_>>(), ["v1", "v3", "v2"]);
+            let chosen =
+                |spoken: &[&'static str]| upgrade.choose_subprotocol(spoken).map(Subprotocol::name);
+            assert_eq!(chosen(&["v4", "v2", "v1"]), Some("v2"));
+            assert_eq!(chosen(&["V1"]), None, "names are case-sensitive");
+            assert_eq!(chosen(&[]), None);
+        });
+        look("/ws", "", |upgrade| assert_eq!(upgrade.choose_subprotocol(&["v1"]), None));
+    }
+
+    #[test]
+    fn no_field_ends_a_line_or_frames_the_response() {
+        for (name, value, expected) in [
+            ("Set-Cookie", "a=b; HttpOnly", Ok(())),
+            ("X-Empty", "", Ok(())),
+            ("X", "a\r\nSet-Cookie: b", Err(InvalidField::Value)),
+            ("X", "a\nb", Err(InvalidField::Value)),
+            ("X", "a\0b", Err(InvalidField::Value)),
+            ("X", "grüezi", Err(InvalidField::Value)),
+            ("X: y\r\nZ", "a", Err(InvalidField::Name)),
+            ("X Y", "a", Err(InvalidField::Name)),
+            ("", "a", Err(InvalidField::Name)),
+            ("connection", "keep-alive", Err(InvalidField::Reserved)),
+            ("Content-Length", "5", Err(InvalidField::Reserved)),
+            ("Sec-WebSocket-Extensions", "permessage-deflate", Err(InvalidField::Reserved)),
+            ("X-Session-ID", "mine", Err(InvalidField::Reserved)),
+        ] {
+            let accepted = Acceptance::<Echo>::default().header(name, value).map(drop);
+            assert_eq!(accepted, expected, "{name:?}: {value:?}");
+            let refused = Refusal::new::<403>("no").header(name, value).map(drop);
+            assert_eq!(refused, expected, "{name:?}: {value:?}");
+        }
+    }
+}

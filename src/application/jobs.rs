@@ -1,0 +1,231 @@
+//! Off-loaded jobs, from the reactor's side: who waits for which, and what is to be done then.
+//!
+//! What is to be done stays here, on the reactor, and so need not be `Send`; only the job itself and
+//! its value travel. Runs nothing and delivers nothing: the shard does, and asks here whose turn
+//! it is.
+//!
+//! Invariant: an entry stays until its job's one [`Finished`] has come; what its owner gets, it gets
+//! in the order in which it asked.
+//!
+//! Next: [`crate::counter`], a whole application in fifty lines.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+
+use slab::Slab;
+
+use super::{Application, Context, ReactorContext};
+use crate::config::Limits;
+use crate::offload::{Finished, Job, JobId, PoolFull, Value};
+use crate::token::ConnectionId;
+
+type ForConnection<A> = Box<dyn FnOnce(&mut A, &mut Context<'_, A>, Value)>;
+type ForReactor<A> = Box<dyn FnOnce(&mut A, &mut ReactorContext<'_, A>, Value)>;
+
+/// What follows a job.
+enum Sequel<A: Application> {
+    OfConnection(ConnectionId, ForConnection<A>),
+    OfReactor(ForReactor<A>),
+    /// Its connection has closed: the value is dropped.
+    Nobody,
+}
+
+struct Entry<A: Application> {
+    sequel: Sequel<A>,
+    /// The value that waits for its turn, or `Some(None)` for a job that failed.
+    outcome: Option<Option<Value>>,
+}
+
+/// Who asked for a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Connection(ConnectionId),
+    Reactor,
+}
+
+/// What is to be done now.
+pub(crate) enum Due<A: Application> {
+    OfConnection(ForConnection<A>, Value),
+    OfReactor(ForReactor<A>, Value),
+    /// The job panicked, or could not be run.
+    Failed,
+}
+
+/// All jobs of one reactor that are under way.
+pub(crate) struct Jobs<A: Application> {
+    entries: Slab<Entry<A>>,
+    /// The keys of a connection's entries, in the order of asking.
+    of_connections: HashMap<ConnectionId, VecDeque<usize>>,
+    of_reactor: VecDeque<usize>,
+    /// Jobs that have not left for the pool yet.
+    outgoing: Vec<Job>,
+    most: usize,
+    most_per_connection: usize,
+}
+
+impl<A: Application> Jobs<A> {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Jobs {
+            entries: Slab::new(),
+            of_connections: HashMap::new(),
+            of_reactor: VecDeque::new(),
+            outgoing: Vec::new(),
+            most: limits.offloads_per_reactor,
+            most_per_connection: limits.offloads_per_connection,
+        }
+    }
+
+    /// Takes a job of a connection's.
+    pub(crate) fn add<T: Send + 'static>(
+        &mut self,
+        id: ConnectionId,
+        job: impl FnOnce() -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        let done = move |application: &mut A, cx: &mut Context<'_, A>, value: Value| {
+            if let Ok(value) = value.downcast::<T>() {
+                done(application, cx, *value);
+            }
+        };
+        let key = self.insert(Sequel::OfConnection(id, Box::new(done)), job)?;
+        self.of_connections.entry(id).or_default().push_back(key);
+        Ok(())
+    }
+
+    /// Takes a job of the reactor's own.
+    pub(crate) fn add_for_reactor<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce() -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        let done = move |application: &mut A, cx: &mut ReactorContext<'_, A>, value: Value| {
+            if let Ok(value) = value.downcast::<T>() {
+                done(application, cx, *value);
+            }
+        };
+        let key = self.insert(Sequel::OfReactor(Box::new(done)), job)?;
+        self.of_reactor.push_back(key);
+        Ok(())
+    }
+
+    fn insert<T: Send + 'static>(
+        &mut self,
+        sequel: Sequel<A>,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<usize, PoolFull> {
+        if self.entries.len() >= self.most {
+            return Err(PoolFull { most: self.most });
+        }
+        let key = self.entries.insert(Entry { sequel, outcome: None });
+        // There are at most `most` entries, and `Config::validate` bounds that.
+        let id = JobId(key as u32);
+        self.outgoing.push(Job { id, work: Box::new(move || Box::new(job())) });
+        Ok(key)
+    }
+
+    /// The jobs that are to leave for the pool.
+    pub(crate) fn take_outgoing(&mut self) -> Vec<Job> {
+        std::mem::take(&mut self.outgoing)
+    }
+
+    /// Whether there are any.
+    #[inline]
+    pub(crate) fn has_outgoing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Takes note of a job that is done; its owner, if there still is one.
+    pub(crate) fn finish(&mut self, finished: Finished) -> Option<Owner> {
+        let key = finished.id.0 as usize;
+        let Some(entry) = self.entries.get_mut(key) else {
+            debug_assert!(false, "a job is finished once");
+            return None;
+        };
+        entry.outcome = Some(finished.value);
+        match entry.sequel {
+            Sequel::OfConnection(id, _) => Some(Owner::Connection(id)),
+            Sequel::OfReactor(_) => Some(Owner::Reactor),
+            Sequel::Nobody => {
+                self.entries.remove(key);
+                None
+            }
+        }
+    }
+
+    /// What `owner` is to be called with next: nothing while the first job that it waits for is
+    /// under way, whatever has come of later ones.
+    pub(crate) fn next_due(&mut self, owner: Owner) -> Option<Due<A>> {
+        let queue = match owner {
+            Owner::Connection(id) => self.of_connections.get_mut(&id)?,
+            Owner::Reactor => &mut self.of_reactor,
+        };
+        let &key = queue.front()?;
+        self.entries.get(key)?.outcome.as_ref()?;
+        queue.pop_front();
+        if let Owner::Connection(id) = owner
+            && queue.is_empty()
+        {
+            self.of_connections.remove(&id);
+        }
+        let Entry { sequel, outcome } = self.entries.try_remove(key)?;
+        Some(match (sequel, outcome.flatten()) {
+            (Sequel::OfConnection(_, done), Some(value)) => Due::OfConnection(done, value),
+            (Sequel::OfReactor(done), Some(value)) => Due::OfReactor(done, value),
+            (_, None) | (Sequel::Nobody, _) => Due::Failed,
+        })
+    }
+
+    /// A connection has closed: what its jobs return is of no interest any more.
+    pub(crate) fn forget(&mut self, id: ConnectionId) {
+        if self.of_connections.is_empty() {
+            return;
+        }
+        for key in self.of_connections.remove(&id).unwrap_or_default() {
+            if self.entries.get(key).is_some_and(|entry| entry.outcome.is_some()) {
+                self.entries.remove(key);
+            } else if let Some(entry) = self.entries.get_mut(key) {
+                entry.sequel = Sequel::Nobody;
+            }
+        }
+    }
+
+    /// How many jobs a connection waits for.
+    pub(crate) fn of(&self, id: ConnectionId) -> usize {
+        self.of_connections.get(&id).map_or(0, VecDeque::len)
+    }
+
+    /// Whether a connection waits for so many that it is to ask for no more.
+    pub(crate) fn is_busy(&self, id: ConnectionId) -> bool {
+        self.of(id) >= self.most_per_connection
+    }
+
+    /// How many jobs are under way, those included that nobody waits for.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Checks the invariant at the head of this file.
+    ///
+    /// # Panics
+    ///
+    /// If it does not hold.
+    pub(crate) fn invariants(&self) {
+        let mut waited_for = self.of_reactor.len();
+        for (id, queue) in &self.of_connections {
+            assert!(!queue.is_empty(), "{id}: waits for nothing");
+            waited_for += queue.len();
+            let first = queue.front().map(|&key| &self.entries[key]);
+            let is_under_way = first.is_some_and(|entry| entry.outcome.is_none());
+            assert!(is_under_way, "{id}: an answer was not delivered");
+        }
+        let orphans = self.entries.iter().filter(|(_, e)| matches!(e.sequel, Sequel::Nobody));
+        assert_eq!(self.entries.len(), waited_for + orphans.count(), "each is somebody's");
+        assert!(self.outgoing.is_empty(), "jobs have left for the pool");
+    }
+}
+
+impl<A: Application> fmt::Debug for Jobs<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jobs").field("under_way", &self.entries.len()).finish_non_exhaustive()
+    }
+}

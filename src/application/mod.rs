@@ -1,0 +1,453 @@
+//! What runs on a reactor: the [`Application`] trait, and the [`Context`] through which it answers.
+//!
+//! A context writes replies straight into the cork and notes wishes (close, broadcast, timer); the
+//! shard grants them when the callback has returned, or when their time has come. No callback ever gets hold of a connection or of
+//! the loop, so nothing re-enters it. Called by the shard; implemented by `counter.rs`, `echo.rs`
+//! and whoever embeds the server.
+//!
+//! Invariant: the cork only ever holds whole frames of ours.
+//!
+//! Next: `admission`: who is let in. Then `jobs`: what follows work that is done elsewhere.
+
+mod admission;
+mod jobs;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+
+use crate::appointments::{Appointments, TooManyTimers};
+use crate::config::Limits;
+use crate::offload::PoolFull;
+use crate::protocol::deflate::Packing;
+use crate::protocol::frame;
+pub use crate::protocol::message::Message;
+use crate::session::Session;
+use crate::token::{ConnectionId, Peer};
+
+pub use admission::{Acceptance, InvalidField, Refusal, Subprotocol, Upgrade};
+pub(crate) use jobs::{Due, Jobs, Owner};
+
+/// The behaviour of a server. Each reactor makes a value of its own, on its own thread: state in
+/// it needs no lock, is shared with nothing, and need not be `Send`.
+///
+/// A callback runs inside a turn: while it runs, no other connection of its reactor is served. So
+/// it must not wait for anything: what may take long goes to [`Context::offload`]. One that panics
+/// ends its own connection with 1011 and nothing else.
+///
+/// ```
+/// use revolve::{Application, Context, Message};
+///
+/// struct Shout;
+/// impl Application for Shout {
+///     type Session = ();
+///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+///         match message {
+///             Message::Text(text) => cx.send_text(&text.to_uppercase()),
+///             Message::Binary(_) => cx.close(1003, "text only, please"),
+///         }
+///     }
+/// }
+/// ```
+pub trait Application: Sized + 'static {
+    /// What a session holds besides its count. It outlives connections, for the session's time to
+    /// live, and stays on its reactor.
+    type Session: Default + 'static;
+
+    /// The reactor begins, before its first connection. What it does of its own accord starts here,
+    /// with a timer.
+    fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
+        let _ = cx;
+    }
+
+    /// Somebody asks for a WebSocket: may it open, and in which subprotocol? Asked on the reactor
+    /// that owns the session, before the 101, and before whoever speaks for the session now is
+    /// displaced.
+    ///
+    /// ```
+    /// # use revolve::{Application, Context, Message};
+    /// use revolve::{Acceptance, Refusal, Upgrade};
+    ///
+    /// struct Members;
+    ///
+    /// impl Application for Members {
+    ///     type Session = Option<String>;
+    ///
+    ///     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+    ///         let name = match upgrade.cookie("member") {
+    ///             Some(name) => name.to_owned(),
+    ///             None => return Err(Refusal::new::<403>("members only")),
+    ///         };
+    ///         let owner = upgrade.session().and_then(Option::as_ref);
+    ///         if owner.is_some_and(|owner| *owner != name) {
+    ///             return Err(Refusal::new::<403>("somebody else's session"));
+    ///         }
+    ///         let subprotocol = upgrade.choose_subprotocol(&["chat.v2", "chat.v1"]);
+    ///         Ok(upgrade
+    ///             .accept()
+    ///             .subprotocol(subprotocol)
+    ///             .then(move |_, cx| *cx.session_mut() = Some(name)))
+    ///     }
+    /// #   fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The refusal, which is sent; the connection closes behind it.
+    #[inline]
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        Ok(upgrade.accept())
+    }
+
+    /// A WebSocket has opened, or a session has come back ([`Context::is_resumed`]).
+    fn on_open(&mut self, cx: &mut Context<'_, Self>) {
+        let _ = cx;
+    }
+
+    /// A message has arrived.
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>);
+
+    /// The WebSocket is over: exactly once for each `on_open`. What is sent from here goes nowhere.
+    fn on_close(&mut self, cx: &mut Context<'_, Self>, reason: CloseReason) {
+        let _ = (cx, reason);
+    }
+
+    /// A timer of this connection is due ([`Context::set_timer`]).
+    fn on_timer(&mut self, cx: &mut Context<'_, Self>, key: u64) {
+        let _ = (cx, key);
+    }
+
+    /// A timer of this reactor is due ([`ReactorContext::set_timer`]). It is not set any more: a
+    /// heartbeat sets it anew.
+    fn on_reactor_timer(&mut self, cx: &mut ReactorContext<'_, Self>, key: u64) {
+        let _ = (cx, key);
+    }
+}
+
+/// Which side ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The peer.
+    Client,
+    /// We.
+    Server,
+}
+
+impl Side {
+    /// What metrics and the log call it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Side::Client => "client",
+            Side::Server => "server",
+        }
+    }
+}
+
+/// How a WebSocket ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CloseReason {
+    /// The code of the first Close (RFC 6455 7.4); 1005 for one without a code, 1006 for a
+    /// connection that was lost without any.
+    pub code: u16,
+    /// Who said it, or who was lost.
+    pub side: Side,
+}
+
+/// A frame for many: encoded once, shared by all reactors.
+pub(crate) type Broadcast = Arc<[u8]>;
+
+/// What callbacks have asked for and not yet been granted: a close when the callback has returned,
+/// a broadcast in the same turn, a timer when its time has come, a job when it is done.
+#[derive(Debug)]
+pub(crate) struct Wishes<A: Application> {
+    /// When this turn began.
+    pub(crate) now: Instant,
+    /// Set with `close`, and when the connection waits for as many jobs as it may: either way no
+    /// more is read from it in this visit.
+    pub(crate) pause: bool,
+    /// The close asked for, if any.
+    pub(crate) close: Option<(CloseCode, String)>,
+    /// To every open connection of the server.
+    pub(crate) to_all: Vec<Broadcast>,
+    /// To every open connection of this reactor.
+    pub(crate) to_reactor: Vec<Broadcast>,
+    /// The timers set.
+    pub(crate) timers: Appointments,
+    /// The jobs off-loaded.
+    pub(crate) jobs: Jobs<A>,
+}
+
+impl<A: Application> Wishes<A> {
+    pub(crate) fn new(now: Instant, limits: &Limits) -> Self {
+        Wishes {
+            now,
+            pause: false,
+            close: None,
+            to_all: Vec::new(),
+            to_reactor: Vec::new(),
+            timers: Appointments::new(now, limits),
+            jobs: Jobs::new(limits),
+        }
+    }
+}
+
+/// One connection, as its application sees it for the length of a callback.
+pub struct Context<'a, A: Application> {
+    pub(crate) session: &'a mut Session<A::Session>,
+    pub(crate) cork: &'a mut Vec<u8>,
+    /// How to say things deflated, if that was agreed on.
+    pub(crate) packing: Option<Packing<'a>>,
+    pub(crate) wishes: &'a mut Wishes<A>,
+    pub(crate) connection: ConnectionId,
+    pub(crate) peer: &'a Peer,
+    pub(crate) is_resumed: bool,
+}
+
+impl<A: Application> Context<'_, A> {
+    /// Sends a text message. It leaves with everything else that this readable event causes, in
+    /// one write.
+    #[inline]
+    pub fn send_text(&mut self, text: &str) {
+        self.send(Data::Text, text.as_bytes());
+    }
+
+    /// Sends the parts as one text message, without joining them first.
+    #[inline(always)]
+    pub fn send_text_parts<const N: usize>(&mut self, parts: [&str; N]) {
+        if let Some(packing) = &mut self.packing {
+            return packing.encode(Data::Text, &parts.map(str::as_bytes), self.cork);
+        }
+        let length = parts.iter().map(|part| part.len()).sum();
+        frame::encode_header(OpCode::Data(Data::Text), length, self.cork);
+        for part in parts {
+            self.cork.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    /// Sends a binary message.
+    #[inline]
+    pub fn send_binary(&mut self, bytes: &[u8]) {
+        self.send(Data::Binary, bytes);
+    }
+
+    #[inline]
+    fn send(&mut self, kind: Data, payload: &[u8]) {
+        match &mut self.packing {
+            None => frame::encode(OpCode::Data(kind), payload, self.cork),
+            Some(packing) => packing.encode(kind, &[payload], self.cork),
+        }
+    }
+
+    /// Closes once what was sent before has left. Messages still to come are not delivered.
+    ///
+    /// `code` is one that RFC 6455 7.4 lets an endpoint send, 4000 to 4999 for your own; another
+    /// becomes 1011. Of `reason` the first 123 bytes are sent.
+    pub fn close(&mut self, code: u16, reason: &str) {
+        let code = CloseCode::from(code);
+        debug_assert!(code.is_allowed(), "a code that must not be sent");
+        let code = if code.is_allowed() { code } else { CloseCode::Error };
+        self.wishes.close.get_or_insert_with(|| (code, reason.to_owned()));
+        self.wishes.pause = true;
+    }
+
+    /// Sends a text message to every open connection of the server, this one included, each in
+    /// the order of its reactor. Encoded once.
+    pub fn broadcast_text(&mut self, text: &str) {
+        self.wishes.to_all.push(encoded(Data::Text, text.as_bytes()));
+    }
+
+    /// Sends a binary message to every open connection of the server.
+    pub fn broadcast_binary(&mut self, bytes: &[u8]) {
+        self.wishes.to_all.push(encoded(Data::Binary, bytes));
+    }
+
+    /// Has [`Application::on_timer`] called with `key`, once, when `after` has passed: at the first
+    /// tick of 50 ms at or behind it. A timer that is set already with this key is set anew. All
+    /// are forgotten when the WebSocket closes.
+    ///
+    /// What a timer's callback sends counts as a broadcast does: a peer whose send buffer it finds
+    /// full is closed with 1008.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has [`Limits::timers_per_connection`] of them.
+    pub fn set_timer(&mut self, after: Duration, key: u64) -> Result<(), TooManyTimers> {
+        self.wishes.timers.set(self.connection, key, after, self.wishes.now)
+    }
+
+    /// Forgets a timer; whether it was set.
+    pub fn cancel_timer(&mut self, key: u64) -> bool {
+        self.wishes.timers.cancel(self.connection, key)
+    }
+
+    /// Runs `job` on a thread of its own kind, so that it may wait for as long as it likes, and
+    /// then `done` here, with what it returned.
+    ///
+    /// What one connection off-loads is answered in the order in which it was off-loaded, even if
+    /// the jobs finish in another. If the WebSocket has closed by then, `done` is dropped and not
+    /// called; `job` is run all the same. While a connection waits for
+    /// [`Limits::offloads_per_connection`] of them, no more is read from it: with 1 there, each
+    /// message is answered before the next one is heard. One that panics ends its connection with
+    /// 1011. A server that drains waits for the jobs under way, within the time of its drain.
+    ///
+    /// ```
+    /// use revolve::{Application, Context, Message};
+    ///
+    /// struct Fibonacci;
+    /// impl Application for Fibonacci {
+    ///     type Session = ();
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
+    ///         let Ok(n) = text.parse() else { return cx.send_text("a number, please") };
+    ///         let taken = cx.offload(
+    ///             move || fibonacci(n),
+    ///             |_, cx, number| cx.send_text(&number.to_string()),
+    ///         );
+    ///         if taken.is_err() {
+    ///             cx.send_text("too busy, try again");
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// fn fibonacci(n: u8) -> u64 {
+    ///     if n < 2 { u64::from(n) } else { fibonacci(n - 1) + fibonacci(n - 2) }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the reactor has [`Limits::offloads_per_reactor`] jobs under way; nothing waits for
+    /// room.
+    pub fn offload<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce() -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.wishes.jobs.add(self.connection, job, done)?;
+        self.wishes.pause |= self.wishes.jobs.is_busy(self.connection);
+        Ok(())
+    }
+
+    /// When this turn began. Costs nothing, and is virtual in a test.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.wishes.now
+    }
+
+    /// Counts one message of the session, and returns the count. It survives the connection.
+    #[inline]
+    pub fn count_message(&mut self) -> u64 {
+        self.session.count_message()
+    }
+
+    /// How many messages the session has counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.session.count()
+    }
+
+    /// The session's state.
+    #[must_use]
+    pub fn session(&self) -> &A::Session {
+        self.session.state()
+    }
+
+    /// The session's state, to change: a session touched so is kept after the connection, as one
+    /// that has counted is.
+    pub fn session_mut(&mut self) -> &mut A::Session {
+        self.session.state_mut()
+    }
+
+    /// The session's id. It is a secret: who knows it can take the session over.
+    #[must_use]
+    pub fn session_id(&self) -> String {
+        self.session.id().text().as_str().to_owned()
+    }
+
+    /// Whether the session was there before this connection.
+    #[must_use]
+    pub fn is_resumed(&self) -> bool {
+        self.is_resumed
+    }
+
+    /// The peer's address.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        (*self.peer).into()
+    }
+
+    /// The connection's name, unique on its reactor: what the log calls it.
+    #[must_use]
+    pub fn connection_id(&self) -> ConnectionId {
+        self.connection
+    }
+}
+
+/// A reactor, as its application sees it when no connection is concerned.
+pub struct ReactorContext<'a, A: Application> {
+    pub(crate) wishes: &'a mut Wishes<A>,
+    pub(crate) reactor: usize,
+}
+
+impl<A: Application> ReactorContext<'_, A> {
+    /// Sends a text message to every open connection of this reactor: one encoding, and a slice
+    /// of the connections a turn, so that the loop never stalls on it.
+    pub fn send_text_to_all(&mut self, text: &str) {
+        self.wishes.to_reactor.push(encoded(Data::Text, text.as_bytes()));
+    }
+
+    /// Sends a binary message to every open connection of this reactor.
+    pub fn send_binary_to_all(&mut self, bytes: &[u8]) {
+        self.wishes.to_reactor.push(encoded(Data::Binary, bytes));
+    }
+
+    /// Has [`Application::on_reactor_timer`] called with `key`, once, when `after` has passed. A
+    /// timer that is set already with this key is set anew.
+    ///
+    /// # Errors
+    ///
+    /// When the reactor has [`Limits::timers_per_reactor`] of them.
+    pub fn set_timer(&mut self, after: Duration, key: u64) -> Result<(), TooManyTimers> {
+        self.wishes.timers.set_for_reactor(key, after, self.wishes.now)
+    }
+
+    /// Forgets a timer; whether it was set.
+    pub fn cancel_timer(&mut self, key: u64) -> bool {
+        self.wishes.timers.cancel_for_reactor(key)
+    }
+
+    /// Runs `job` on a thread of its own kind, and then `done` here, as [`Context::offload`] does.
+    ///
+    /// # Errors
+    ///
+    /// When the reactor has [`Limits::offloads_per_reactor`] jobs under way.
+    pub fn offload<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce() -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.wishes.jobs.add_for_reactor(job, done)
+    }
+
+    /// When this turn began.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.wishes.now
+    }
+
+    /// Which reactor this is, from 0.
+    #[must_use]
+    pub fn reactor(&self) -> usize {
+        self.reactor
+    }
+}
+
+fn encoded(kind: Data, payload: &[u8]) -> Broadcast {
+    let mut frame = Vec::with_capacity(frame::MAX_HEADER + payload.len());
+    frame::encode(OpCode::Data(kind), payload, &mut frame);
+    frame.into()
+}

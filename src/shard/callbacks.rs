@@ -1,0 +1,242 @@
+//! Callbacks that no event on a socket causes: the start, timers, and answers of off-loaded jobs.
+//!
+//! [`Shard::call`] is to them what a visit is to messages: what they say collects in the cork and
+//! leaves in one write, and what they wish for is granted when they have returned.
+//!
+//! Next: [`crate::shard::closing`]: how all that ends.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::blame::Callback;
+use super::closing::Leaving;
+use super::story::Story;
+use super::{Shard, set_alarm};
+use crate::application::{Application, Context, Due, Owner, ReactorContext};
+use crate::connection::{Attachment, Rest};
+use crate::host::Host;
+use crate::offload::Finished;
+use crate::protocol::deflate::Packing;
+use crate::protocol::endpoint::Endpoint;
+use crate::token::ConnectionId;
+
+impl<A: Application, H: Host> Shard<A, H> {
+    /// Calls `on_start`.
+    pub(super) fn start(&mut self) {
+        self.call_for_reactor(|application, cx| application.on_start(cx));
+    }
+
+    /// Calls whoever's timers are due, a share of them.
+    #[inline]
+    pub(super) fn fire_appointments(&mut self, now: Instant, host: &mut H) {
+        if self.wishes.timers.may_be_due(now) {
+            self.fire_due(now, host);
+        }
+    }
+
+    #[inline(never)]
+    fn fire_due(&mut self, now: Instant, host: &mut H) {
+        self.wishes.timers.advance(now);
+        // What they broadcast could not be delivered now; called later, they are not lost.
+        if self.is_congested() {
+            return;
+        }
+        while let Some(key) = self.wishes.timers.next_due_for_reactor(now) {
+            self.step(host, |shard, _| {
+                shard.call_for_reactor(|application, cx| application.on_reactor_timer(cx, key));
+                shard.tell(Story::reactor_timer);
+                shard.blame.called(Callback::ReactorTimer, None);
+            });
+        }
+        let mut share = self.config.limits.timers_per_turn;
+        while let Some((id, key)) = self.wishes.timers.next_due(now, &mut share) {
+            self.step(host, |shard, _| shard.fire(id, key, now));
+        }
+    }
+
+    fn fire(&mut self, id: ConnectionId, key: u64, now: Instant) {
+        self.tell(|story| story.timer(id));
+        self.call(id, Callback::Timer, now, |application, cx| application.on_timer(cx, key));
+        if self.is_overfed(id) {
+            self.cork.clear();
+            let leaving = Leaving::Failed(CloseCode::Policy, "slow consumer");
+            self.leave_aside(id, leaving, now);
+        } else {
+            self.uncork_called(id, false, now);
+        }
+    }
+
+    /// Writes what callbacks have said to a connection, and settles it.
+    fn uncork_called(&mut self, id: ConnectionId, more: bool, now: Instant) {
+        let said = self.cork.len();
+        if !self.uncork(id, now) {
+            return;
+        }
+        if let (Some(story), Some(connection)) = (&mut self.story, self.connections.get_mut(id)) {
+            story.said_aside(id, said, connection.backlog.len());
+        }
+        self.settle(id, more, now);
+    }
+
+    /// A job is done: whoever waits for it is called, unless it still waits for an earlier one.
+    pub(super) fn take_finished(&mut self, finished: Finished, now: Instant) {
+        let id = match self.wishes.jobs.finish(finished) {
+            Some(Owner::Connection(id)) => id,
+            Some(Owner::Reactor) => return self.answer_reactor(),
+            None => return,
+        };
+        self.tell(|story| story.job_done(id));
+        while let Some(due) = self.wishes.jobs.next_due(Owner::Connection(id)) {
+            if let Due::OfConnection(done, value) = due {
+                self.call(id, Callback::Answer, now, |application, cx| {
+                    done(application, cx, value);
+                });
+            } else {
+                self.note_panic(id);
+                let leaving = Leaving::Failed(CloseCode::Error, "internal error");
+                self.leave_in_visit(id, leaving, now);
+            }
+        }
+        let waits = self.wishes.jobs.of(id) > 0;
+        if self.is_draining() && !waits {
+            // Its goodbye was put off until it had its answers.
+            self.leave_in_visit(id, Leaving::goodbye(), now);
+        }
+        let is_silenced = self.wishes.jobs.is_busy(id) || (self.is_draining() && waits);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let resumes = connection.rest == Rest::Parked && !is_silenced;
+        if resumes {
+            connection.rest = Rest::Spent;
+            connection.endpoint.listened_again(now, &self.config);
+        }
+        self.uncork_called(id, resumes, now);
+    }
+
+    fn answer_reactor(&mut self) {
+        while let Some(due) = self.wishes.jobs.next_due(Owner::Reactor) {
+            if let Due::OfReactor(done, value) = due {
+                self.call_for_reactor(|application, cx| done(application, cx, value));
+                self.blame.called(Callback::Answer, None);
+            } else {
+                self.note_reactor_panic();
+            }
+        }
+    }
+
+    /// Calls the application for an open connection outside of a visit. What it says stays in the
+    /// cork, for the caller to write.
+    fn call(
+        &mut self,
+        id: ConnectionId,
+        name: Callback,
+        now: Instant,
+        callback: impl FnOnce(&mut A, &mut Context<'_, A>),
+    ) {
+        let Shard { connections, sessions, application, cork, wishes, blame, deflater, .. } = self;
+        let Some(connection) = connections.get_mut(id) else { return };
+        let (Endpoint::Open(open), Attachment::Live(attachment)) =
+            (&connection.endpoint, connection.attachment)
+        else {
+            return;
+        };
+        let Some(session) = sessions.of_connection(attachment.slot, id) else { return };
+        let mut cx = Context {
+            session,
+            cork,
+            packing: Packing::new(open.agreement(), deflater),
+            wishes,
+            connection: id,
+            peer: &connection.peer,
+            is_resumed: attachment.is_resumed,
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| callback(application, &mut cx)));
+        blame.called(name, Some(id));
+        let _ = self.grant(id, outcome.is_ok(), now);
+    }
+
+    /// Grants what a callback wished for its connection; or ends that, if the callback panicked.
+    /// Whether nothing more is to be read from it in this visit.
+    pub(super) fn grant(&mut self, id: ConnectionId, returned: bool, now: Instant) -> bool {
+        let leaving = if !returned {
+            self.note_panic(id);
+            Leaving::Failed(CloseCode::Error, "internal error")
+        } else if std::mem::take(&mut self.wishes.pause) {
+            match self.wishes.close.take() {
+                Some((code, reason)) => Leaving::Ours(code, reason.into()),
+                None => {
+                    self.park(id);
+                    return true;
+                }
+            }
+        } else {
+            return false;
+        };
+        self.leave_in_visit(id, leaving, now);
+        false
+    }
+
+    /// Stops reading from a connection until one of its jobs is done.
+    pub(super) fn park(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.rest = Rest::Parked;
+            connection.endpoint.stopped_listening();
+        }
+    }
+
+    /// Gives a parked connection its share, which is to write; one that has ended has none.
+    #[cold]
+    pub(super) fn visit_parked(&mut self, id: ConnectionId, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let share = self.config.limits.flush_bytes_per_turn;
+        if connection.rest == Rest::Ended {
+            return;
+        }
+        match connection.flush(share, now, &mut self.pool) {
+            Ok(()) => self.settle_parked(id),
+            Err(_) => self.lose(id, now),
+        }
+    }
+
+    /// Sees off a parked connection: it stays parked, whatever there is to read.
+    #[cold]
+    pub(super) fn settle_parked(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.rest == Rest::Ended {
+            return;
+        }
+        if connection.is_writable() && !connection.backlog.is_empty() {
+            self.ready.push(id, &mut connection.mark);
+        }
+        set_alarm(connection, &mut self.wheel, &self.config);
+    }
+
+    /// Whether what stands in the cork is too much for a peer that has not taken what it was sent
+    /// before. As with a broadcast, the size of what nobody asked for is not its fault, but silence
+    /// about a hole in its stream would be ours.
+    fn is_overfed(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connections.get_mut(id) else { return false };
+        let waiting = connection.backlog.len();
+        matches!(connection.endpoint, Endpoint::Open(_))
+            && !self.cork.is_empty()
+            && waiting > 0
+            && waiting + self.cork.len() > self.config.max_send_buffer
+    }
+
+    /// Calls the application for no connection in particular.
+    fn call_for_reactor(&mut self, callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>)) {
+        let mut cx = ReactorContext { wishes: &mut self.wishes, reactor: self.reactor };
+        let application = &mut self.application;
+        let outcome = catch_unwind(AssertUnwindSafe(|| callback(application, &mut cx)));
+        if outcome.is_err() {
+            self.note_reactor_panic();
+        }
+        self.broadcasts.extend(self.wishes.to_reactor.drain(..));
+    }
+
+    fn note_reactor_panic(&mut self) {
+        self.metrics.panics.add(1);
+        log::error!(reactor = self.reactor; "the application panicked, outside of any connection");
+    }
+}

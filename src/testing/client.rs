@@ -1,0 +1,338 @@
+//! The clients of a [`TestServer`]: tungstenite's, at the other end of a wire.
+//!
+//! Next: `main.rs`, the program around it all.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tungstenite::protocol::frame::CloseFrame;
+use tungstenite::protocol::{Role, WebSocketConfig};
+use tungstenite::{Error, Message, WebSocket};
+
+use super::TestServer;
+use super::wire::Wire;
+use crate::application::Application;
+use crate::protocol::head::MAX_HEADERS;
+
+/// How much a client's end takes without being read: what a real socket buffers.
+const ROOM: usize = 1 << 20;
+
+/// Name and value of a header field.
+type Field = (String, String);
+
+/// What a client got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// A text message.
+    Text(String),
+    /// A binary message.
+    Binary(Vec<u8>),
+    /// The end.
+    Closed {
+        /// The code of the server's Close; 1005 if it had none, 1006 if there was no Close.
+        code: u16,
+        /// The text in it.
+        reason: String,
+    },
+}
+
+/// An answer that is not 101.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The status code.
+    pub status: u16,
+    /// The fields of its head, in order.
+    pub headers: Vec<(String, String)>,
+    /// Its content.
+    pub body: String,
+}
+
+/// One client's end of a wire.
+#[derive(Debug)]
+pub(super) struct Line {
+    wire: Rc<RefCell<Wire>>,
+    socket: Option<WebSocket<ClientEnd>>,
+    headers: Vec<Field>,
+    received: VecDeque<Received>,
+    is_over: bool,
+}
+
+impl Line {
+    pub(super) fn new() -> Self {
+        let wire = Rc::new(RefCell::new(Wire::new(ROOM, 0)));
+        let (headers, received) = (Vec::new(), VecDeque::new());
+        Line { wire, socket: None, headers, received, is_over: false }
+    }
+
+    pub(super) fn wire(&self) -> &Rc<RefCell<Wire>> {
+        &self.wire
+    }
+
+    /// Reads what has come, and answers pings and a Close; whether there was anything.
+    pub(super) fn listen(&mut self) -> bool {
+        let Some(socket) = &mut self.socket else { return false };
+        let mut has_heard = false;
+        while !self.is_over {
+            let received = match socket.read() {
+                Ok(Message::Text(text)) => Received::Text(text.as_str().to_owned()),
+                Ok(Message::Binary(bytes)) => Received::Binary(bytes.to_vec()),
+                Ok(Message::Close(close)) => {
+                    let (code, reason) = close.map_or((1005, String::new()), |close| {
+                        (close.code.into(), close.reason.as_str().to_owned())
+                    });
+                    Received::Closed { code, reason }
+                }
+                Ok(_) => {
+                    has_heard = true;
+                    continue;
+                }
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    self.is_over = true;
+                    self.wire.borrow_mut().end_if_open();
+                    let was_told = matches!(self.received.back(), Some(Received::Closed { .. }));
+                    if was_told {
+                        return true;
+                    }
+                    Received::Closed { code: 1006, reason: String::new() }
+                }
+            };
+            has_heard = true;
+            self.received.push_back(received);
+        }
+        // The answer to a ping or to a Close.
+        let _ = socket.flush();
+        has_heard
+    }
+}
+
+/// The bytes of a wire, for tungstenite.
+#[derive(Debug)]
+struct ClientEnd(Rc<RefCell<Wire>>);
+
+impl io::Read for ClientEnd {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let mut wire = self.0.borrow_mut();
+        let bytes = wire.receive(room.len());
+        if bytes.is_empty() && !wire.server_fin && !wire.closed {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        room[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+}
+
+impl io::Write for ClientEnd {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut wire = self.0.borrow_mut();
+        if wire.closed || wire.fin || wire.reset {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        wire.send(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An upgrade that was not sent yet.
+#[must_use = "nothing is sent before `connect`"]
+pub struct TestRequest<A: Application> {
+    server: TestServer<A>,
+    path: String,
+    query: String,
+    fields: String,
+    peer: Option<SocketAddr>,
+}
+
+impl<A: Application> TestRequest<A> {
+    pub(super) fn new(server: TestServer<A>) -> Self {
+        let path = server.0.borrow().ws_path.trim_end_matches('*').to_owned();
+        TestRequest { server, path, query: String::new(), fields: String::new(), peer: None }
+    }
+
+    /// Another path than the server's own.
+    pub fn path(self, path: &str) -> Self {
+        TestRequest { path: path.to_owned(), ..self }
+    }
+
+    /// What stands behind the question mark.
+    pub fn query(self, query: &str) -> Self {
+        TestRequest { query: query.to_owned(), ..self }
+    }
+
+    /// One more header field.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        let _ = write!(self.fields, "{name}: {value}\r\n");
+        self
+    }
+
+    /// The subprotocols offered, the one liked best first.
+    pub fn subprotocols(self, offered: &[&str]) -> Self {
+        self.header("Sec-WebSocket-Protocol", &offered.join(", "))
+    }
+
+    /// Where it comes from.
+    pub fn peer(self, peer: SocketAddr) -> Self {
+        TestRequest { peer: Some(peer), ..self }
+    }
+
+    /// Sends it.
+    ///
+    /// # Errors
+    ///
+    /// What was answered if not 101.
+    ///
+    /// # Panics
+    ///
+    /// If nothing was answered: the server has ended.
+    #[track_caller]
+    pub fn connect(self) -> Result<TestClient<A>, Refused> {
+        let TestRequest { server, path, query, fields, peer } = self;
+        let query = if query.is_empty() { query } else { format!("?{query}") };
+        let head = format!(
+            "GET {path}{query} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Version: 13\r\n{fields}\r\n"
+        );
+        let line = server.0.borrow_mut().dial(peer);
+        let wire = server.0.borrow().lines[line].wire.clone();
+        assert!(!wire.borrow().closed, "the server has ended");
+        wire.borrow_mut().send(head.as_bytes());
+        server.settle();
+        let answer = wire.borrow_mut().receive(usize::MAX);
+        let Some((length, status, headers)) = response(&answer) else {
+            panic!("no answer to the upgrade: {:?}", String::from_utf8_lossy(&answer));
+        };
+        let rest = answer[length..].to_vec();
+        if status != 101 {
+            let body = String::from_utf8_lossy(&rest).into_owned();
+            wire.borrow_mut().end_if_open();
+            server.settle();
+            return Err(Refused { status, headers, body });
+        }
+        let config = WebSocketConfig::default().read_buffer_size(4096);
+        let end = ClientEnd(wire);
+        let socket = WebSocket::from_partially_read(end, rest, Role::Client, Some(config));
+        let mut world = server.0.borrow_mut();
+        world.lines[line].socket = Some(socket);
+        world.lines[line].headers = headers;
+        drop(world);
+        server.settle();
+        Ok(TestClient { server, line })
+    }
+}
+
+/// Length, status and fields of the response head that `bytes` begin with.
+fn response(bytes: &[u8]) -> Option<(usize, u16, Vec<Field>)> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Response::new(&mut fields);
+    let httparse::Status::Complete(length) = head.parse(bytes).ok()? else { return None };
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    let fields = head.headers.iter().map(|field| (field.name.to_owned(), text(field.value)));
+    Some((length, head.code?, fields.collect()))
+}
+
+/// An open WebSocket's client. Dropped, it stays connected, and answers pings: leaving is
+/// [`Self::close`] or [`Self::disconnect`].
+pub struct TestClient<A: Application> {
+    server: TestServer<A>,
+    line: usize,
+}
+
+impl<A: Application> TestClient<A> {
+    /// Sends a text message.
+    ///
+    /// # Panics
+    ///
+    /// If the connection is closed.
+    #[track_caller]
+    pub fn send_text(&self, text: &str) {
+        self.send(Message::text(text));
+    }
+
+    /// Sends a binary message.
+    ///
+    /// # Panics
+    ///
+    /// If the connection is closed.
+    #[track_caller]
+    pub fn send_binary(&self, bytes: &[u8]) {
+        self.send(Message::binary(bytes.to_vec()));
+    }
+
+    #[track_caller]
+    fn send(&self, message: Message) {
+        let sent = self.with(|line| line.socket.as_mut().map(|socket| socket.send(message)));
+        if let Some(Err(error)) = sent {
+            panic!("cannot send: {error}");
+        }
+        self.server.settle();
+    }
+
+    /// What has come next, if anything has.
+    #[must_use]
+    pub fn receive(&self) -> Option<Received> {
+        self.with(|line| line.received.pop_front())
+    }
+
+    /// The text message that has come next.
+    ///
+    /// # Panics
+    ///
+    /// If nothing has come, or something else.
+    #[must_use]
+    #[track_caller]
+    pub fn text(&self) -> String {
+        match self.receive() {
+            Some(Received::Text(text)) => text,
+            other => panic!("not a text message, but {other:?}"),
+        }
+    }
+
+    /// Says Close and waits for the answer.
+    pub fn close(&self, code: u16, reason: &str) {
+        let close = CloseFrame { code: code.into(), reason: reason.into() };
+        self.with(|line| {
+            if let Some(socket) = &mut line.socket {
+                // One that is closed already stays closed.
+                let _ = socket.close(Some(close));
+            }
+        });
+        self.server.settle();
+    }
+
+    /// Vanishes without a word, as a crashed host does.
+    pub fn disconnect(&self) {
+        self.with(|line| {
+            line.is_over = true;
+            line.wire.borrow_mut().reset();
+        });
+        self.server.settle();
+    }
+
+    /// A field of the 101.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.with(|line| {
+            let found = line.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.clone())
+        })
+    }
+
+    /// The session's id.
+    #[must_use]
+    pub fn session_id(&self) -> String {
+        self.header("X-Session-Id").unwrap_or_default()
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Line) -> T) -> T {
+        look(&mut self.server.0.borrow_mut().lines[self.line])
+    }
+}

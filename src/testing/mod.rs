@@ -1,0 +1,245 @@
+//! Tests of an [`Application`] without sockets, threads or waiting.
+//!
+//! A [`TestServer`] has the very shards that a server has, and in place of a kernel a network in
+//! memory. Whatever a client does takes effect before the call returns; time passes when it is told
+//! to, and then everything that it brings about happens in order: timers, heartbeats, pings, expiry.
+//!
+//! ```
+//! use std::time::Duration;
+//! use revolve::testing::{Received, TestServer};
+//! use revolve::{Application, Context, Message};
+//!
+//! /// Counts, and reminds whoever has said nothing for a minute.
+//! struct Tally;
+//!
+//! impl Application for Tally {
+//!     type Session = ();
+//!     fn on_message(&mut self, cx: &mut Context<'_, Self>, _message: Message<'_>) {
+//!         let count = cx.count_message();
+//!         cx.send_text(&count.to_string());
+//!         let _ = cx.set_timer(Duration::from_secs(60), 0);
+//!     }
+//!     fn on_timer(&mut self, cx: &mut Context<'_, Self>, _key: u64) {
+//!         cx.close(4000, "idle");
+//!     }
+//! }
+//!
+//! let server = TestServer::new(|| Tally);
+//! let ann = server.connect("session_id=ann");
+//! ann.send_text("hello");
+//! assert_eq!(ann.text(), "1");
+//!
+//! // Her connection breaks; her session waits for her, on whichever reactor.
+//! ann.disconnect();
+//! let ann = server.connect("session_id=ann");
+//! ann.send_text("hello again");
+//! assert_eq!(ann.text(), "2");
+//!
+//! server.advance(Duration::from_secs(59));
+//! assert_eq!(ann.receive(), None);
+//! server.advance(Duration::from_secs(2));
+//! assert_eq!(ann.receive(), Some(Received::Closed { code: 4000, reason: "idle".into() }));
+//! ```
+//!
+//! Off-loaded jobs are run at once, on the test's own thread; [`TestServer::hold_jobs`] keeps them
+//! until they are asked for, in any order.
+//!
+//! It is built of the [`machine`] and of the [`wire`], on which [`faults`] can be planned; revolve's own
+//! simulation, torture and fuzz target are built of them too. The other end is in `client`.
+//!
+//! Next: [`crate::testing::machine`]: several shards, and what they take for a kernel.
+
+mod client;
+pub mod faults;
+pub mod machine;
+pub mod wire;
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::application::Application;
+use crate::config::Config;
+
+use client::Line;
+pub use client::{Received, Refused, TestClient, TestRequest};
+use faults::Faults;
+use machine::Machine;
+
+/// Rounds in which everybody acts, after which nobody will ever come to rest.
+const ROUNDS_MOST: usize = 100_000;
+
+/// A server in memory. Clones are the same server.
+pub struct TestServer<A: Application>(Rc<RefCell<World<A>>>);
+
+impl<A: Application> Clone for TestServer<A> {
+    fn clone(&self) -> Self {
+        TestServer(self.0.clone())
+    }
+}
+
+struct World<A: Application> {
+    ws_path: String,
+    machine: Machine<A>,
+    lines: Vec<Line>,
+    holds_jobs: bool,
+}
+
+impl<A: Application> TestServer<A> {
+    /// A server with two reactors and otherwise the default [`Config`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::with_config`].
+    #[must_use]
+    pub fn new(make: impl Fn() -> A) -> Self {
+        let workers = const { NonZeroUsize::new(2).unwrap() };
+        TestServer::with_config(Config { workers, ..Config::default() }, make)
+    }
+
+    /// A server with this configuration, in which address, port and backlog mean nothing.
+    ///
+    /// # Panics
+    ///
+    /// If a setting is out of its bounds.
+    #[must_use]
+    #[track_caller]
+    pub fn with_config(config: Config, make: impl Fn() -> A) -> Self {
+        if let Err(error) = config.validate() {
+            panic!("{error}");
+        }
+        let ws_path = config.ws_path.clone();
+        let capacity = config.limits.mailbox_capacity;
+        let machine = Machine::new(&Arc::new(config), capacity, 1, Faults::default(), |_| make());
+        let world = World { ws_path, machine, lines: Vec::new(), holds_jobs: false };
+        let server = TestServer(Rc::new(RefCell::new(world)));
+        server.settle();
+        server
+    }
+
+    /// Opens a WebSocket; `query` is what stands behind the question mark.
+    ///
+    /// # Panics
+    ///
+    /// If it is refused. [`Self::request`] is for those who expect that.
+    #[track_caller]
+    pub fn connect(&self, query: &str) -> TestClient<A> {
+        match self.request().query(query).connect() {
+            Ok(client) => client,
+            Err(refused) => panic!("the upgrade was refused: {refused:?}"),
+        }
+    }
+
+    /// An upgrade to be: with headers, subprotocols, another path.
+    pub fn request(&self) -> TestRequest<A> {
+        TestRequest::new(self.clone())
+    }
+
+    /// Lets so much time pass. What it brings about happens when it is due, one after the other.
+    pub fn advance(&self, time: Duration) {
+        let end = self.now() + time;
+        self.settle();
+        loop {
+            let next = self.0.borrow().machine.wakes_at();
+            let next = next.map_or(end, |next| next.clamp(self.now(), end));
+            self.0.borrow_mut().machine.now = next;
+            self.settle();
+            if next == end {
+                return;
+            }
+        }
+    }
+
+    /// What time it is in there.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.0.borrow().machine.now
+    }
+
+    /// From now on off-loaded jobs wait for [`Self::run_job`].
+    pub fn hold_jobs(&self) {
+        self.0.borrow_mut().holds_jobs = true;
+    }
+
+    /// How many jobs wait.
+    #[must_use]
+    pub fn held_jobs(&self) -> usize {
+        self.0.borrow().machine.net.borrow().jobs.len()
+    }
+
+    /// Runs the job at this place in the order of off-loading, 0 being the first of those that wait.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many.
+    #[track_caller]
+    pub fn run_job(&self, index: usize) {
+        let held = self.held_jobs();
+        assert!(index < held, "job {index} of {held}");
+        self.0.borrow().machine.net.borrow_mut().run_job(index);
+        self.settle();
+    }
+
+    /// The page that `/metrics` would show.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.0.borrow().machine.status.render(self.now())
+    }
+
+    /// Begins the drain, as SIGTERM does: clients are told goodbye (1001). It lasts until they have
+    /// answered, which these do, and until jobs that wait have been run; or until time is up.
+    pub fn shut_down(&self) {
+        let mut world = self.0.borrow_mut();
+        let now = world.machine.now;
+        world.machine.status.begin_drain(now);
+        world.machine.shut_down();
+        drop(world);
+        self.settle();
+    }
+
+    /// Whether it has drained: then everything is closed. A reactor that is done waits for the others,
+    /// so this takes a moment to pass.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.0.borrow().machine.has_ended()
+    }
+
+    /// Everyone acts until nobody has anything to do without time passing.
+    fn settle(&self) {
+        let mut world = self.0.borrow_mut();
+        for _ in 0..ROUNDS_MOST {
+            if !world.round() {
+                return;
+            }
+        }
+        panic!("this server does not come to rest: does a callback cause itself?");
+    }
+}
+
+impl<A: Application> World<A> {
+    fn round(&mut self) -> bool {
+        let mut acted = false;
+        for shard in 0..self.machine.len() {
+            acted |= self.machine.turn_if_woken(shard);
+        }
+        acted |= !self.holds_jobs && self.machine.net.borrow_mut().run_jobs();
+        for line in &mut self.lines {
+            acted |= line.listen();
+        }
+        acted
+    }
+
+    /// A socket to a reactor, each in its turn.
+    fn dial(&mut self, peer: Option<SocketAddr>) -> usize {
+        let index = self.lines.len();
+        let port = 50_000 + (index % 15_000) as u16;
+        let peer = peer.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
+        let line = Line::new();
+        self.machine.connect(index % self.machine.len(), line.wire(), peer);
+        self.lines.push(line);
+        index
+    }
+}

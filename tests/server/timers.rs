@@ -1,0 +1,118 @@
+//! Timers of applications on a real reactor, and turns that take too long. What the wheel does to
+//! the tick, and what becomes of timers when connections end, the simulation tests.
+
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use super::client::{Running, config, eventually};
+use revolve::{Application, Config, Context, Message, ReactorContext};
+
+/// Answers each message a moment later, and tells all of the time of day.
+struct Slowly;
+
+const BEAT: u64 = u64::MAX;
+
+impl Application for Slowly {
+    type Session = Vec<String>;
+
+    fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
+        cx.set_timer(Duration::from_millis(20), BEAT).unwrap();
+    }
+
+    fn on_reactor_timer(&mut self, cx: &mut ReactorContext<'_, Self>, key: u64) {
+        assert_eq!(key, BEAT);
+        cx.send_text_to_all("beat");
+        cx.set_timer(Duration::from_millis(20), BEAT).unwrap();
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+        let Message::Text(text) = message else { return };
+        let key = cx.session().len() as u64;
+        cx.session_mut().push(text.to_owned());
+        cx.set_timer(Duration::from_millis(30), key).unwrap();
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, Self>, key: u64) {
+        let text = cx.session()[key as usize].clone();
+        cx.send_text(&text);
+        if text == "bye" {
+            cx.close(4000, "as timed");
+        }
+    }
+}
+
+#[test]
+fn timers_fire_on_a_reactor_that_has_nothing_else_to_do() {
+    let server = Running::new(config(2), || Slowly);
+    let mut raw = server.open("");
+    for _ in 0..3 {
+        assert_eq!(raw.text(), "beat");
+    }
+    raw.say("one");
+    raw.say("two");
+    raw.say("bye");
+    let mut answers = Vec::new();
+    while answers.len() < 3 {
+        let text = raw.text();
+        if text != "beat" {
+            answers.push(text);
+        }
+    }
+    assert_eq!(answers, ["one", "two", "bye"]);
+    assert_eq!(raw.close(), (4000, "as timed".to_owned()));
+}
+
+// --- slow turns ------------------------------------------------------------------------------
+
+/// Holds its reactor for as many milliseconds as it is told.
+struct Rude;
+
+impl Application for Rude {
+    type Session = ();
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+        let Message::Text(text) = message else { return };
+        thread::sleep(Duration::from_millis(text.parse().unwrap()));
+        cx.send_text(&cx.connection_id().to_string());
+    }
+}
+
+/// Warnings of this process.
+static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Listening;
+
+impl log::Log for Listening {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            WARNINGS.lock().unwrap().push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_callback_that_blocks_is_counted_and_named() {
+    log::set_logger(&Listening).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let config = Config { slow_turn: Some(Duration::from_millis(40)), ..config(1) };
+    let server = Running::new(config, || Rude);
+    let mut raw = server.open("");
+    raw.say("80");
+    let id = raw.text();
+    eventually("the slow turn is counted", || server.metric("revolve_slow_turns_total", "") > 0);
+    let named = format!("on_message of connection {id} held the reactor for ");
+    eventually("a name in the log", || {
+        WARNINGS.lock().unwrap().iter().any(|line| line.contains(&named))
+    });
+    let longest = server.metrics();
+    let longest = longest.lines().find(|line| line.starts_with("revolve_longest_turn_seconds{"));
+    let seconds: f64 = longest.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(seconds >= 0.08, "{seconds}");
+}
