@@ -128,12 +128,6 @@ impl<A: Application> Jobs<A> {
         std::mem::take(&mut self.outgoing)
     }
 
-    /// Whether there are any.
-    #[inline]
-    pub(crate) fn has_outgoing(&self) -> bool {
-        !self.outgoing.is_empty()
-    }
-
     /// Takes note of a job that is done; its owner, if there still is one.
     pub(crate) fn finish(&mut self, finished: Finished) -> Option<Owner> {
         let key = finished.id.0 as usize;

@@ -169,6 +169,8 @@ pub(crate) struct Wishes<A: Application> {
     /// Set with `close`, and when the connection waits for as many jobs as it may: either way no
     /// more is read from it in this visit.
     pub(crate) pause: bool,
+    /// Set with `to_all`, and when jobs wait to leave for the pool.
+    pub(crate) has_outgoing: bool,
     /// The close asked for, if any.
     pub(crate) close: Option<(CloseCode, String)>,
     /// To every open connection of the server.
@@ -186,6 +188,7 @@ impl<A: Application> Wishes<A> {
         Wishes {
             now,
             pause: false,
+            has_outgoing: false,
             close: None,
             to_all: Vec::new(),
             to_reactor: Vec::new(),
@@ -258,11 +261,13 @@ impl<A: Application> Context<'_, A> {
     /// the order of its reactor. Encoded once.
     pub fn broadcast_text(&mut self, text: &str) {
         self.wishes.to_all.push(encoded(Data::Text, text.as_bytes()));
+        self.wishes.has_outgoing = true;
     }
 
     /// Sends a binary message to every open connection of the server.
     pub fn broadcast_binary(&mut self, bytes: &[u8]) {
         self.wishes.to_all.push(encoded(Data::Binary, bytes));
+        self.wishes.has_outgoing = true;
     }
 
     /// Has [`Application::on_timer`] called with `key`, once, when `after` has passed: at the first
@@ -328,6 +333,7 @@ impl<A: Application> Context<'_, A> {
         done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
     ) -> Result<(), PoolFull> {
         self.wishes.jobs.add(self.connection, job, done)?;
+        self.wishes.has_outgoing = true;
         self.wishes.pause |= self.wishes.jobs.is_busy(self.connection);
         Ok(())
     }
@@ -430,7 +436,9 @@ impl<A: Application> ReactorContext<'_, A> {
         job: impl FnOnce() -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
     ) -> Result<(), PoolFull> {
-        self.wishes.jobs.add_for_reactor(job, done)
+        self.wishes.jobs.add_for_reactor(job, done)?;
+        self.wishes.has_outgoing = true;
+        Ok(())
     }
 
     /// When this turn began.

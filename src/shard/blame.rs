@@ -148,12 +148,10 @@ impl Blame {
         }
     }
 
-    /// A callback has run.
-    #[inline]
-    pub(super) fn called(&mut self, callback: Callback, last: Option<ConnectionId>) {
-        self.calls.kinds |= callback.bit();
-        self.calls.count += 1;
-        self.calls.last = last;
+    /// A callback has run, so many times; `last` is whom it was for in the end. The messages of one
+    /// visit count once.
+    pub(super) fn called(&mut self, callback: Callback, count: u32, last: Option<ConnectionId>) {
+        self.calls = self.calls.and(Calls { kinds: callback.bit(), count, last });
     }
 
     /// Whether the steps of this turn are timed.
@@ -240,7 +238,7 @@ mod tests {
         let now = Instant::now();
         let mut blame = Blame::default();
         blame.begin_turn(now);
-        blame.called(Callback::Message, Some(id(7)));
+        blame.called(Callback::Message, 1, Some(id(7)));
         let cause = blame.cause(512 * MS, now);
         assert_eq!(
             cause.to_string(),
@@ -256,7 +254,7 @@ mod tests {
         let mut blame = Blame::default();
         blame.begin_turn(now);
         for index in 0..3 {
-            blame.called(Callback::Message, Some(id(index)));
+            blame.called(Callback::Message, 1, Some(id(index)));
         }
         assert!(!blame.is_timing(), "the clock is not read without a reason");
         assert_eq!(blame.cause(300 * MS, now), Cause::OneOf(3));
@@ -264,8 +262,8 @@ mod tests {
         assert!(blame.is_timing());
         for (index, took) in [(0, 5), (1, 290), (2, 5)] {
             blame.begin(now);
-            blame.called(Callback::Open, Some(id(index)));
-            blame.called(Callback::Message, Some(id(index)));
+            blame.called(Callback::Open, 1, Some(id(index)));
+            blame.called(Callback::Message, 1, Some(id(index)));
             now += took * MS;
             blame.end(now);
         }

@@ -47,7 +47,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             self.step(host, |shard, _| {
                 shard.call_for_reactor(|application, cx| application.on_reactor_timer(cx, key));
                 shard.tell(Story::reactor_timer);
-                shard.blame.called(Callback::ReactorTimer, None);
+                shard.blame.called(Callback::ReactorTimer, 1, None);
             });
         }
         let mut share = self.config.limits.timers_per_turn;
@@ -118,7 +118,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         while let Some(due) = self.wishes.jobs.next_due(Owner::Reactor) {
             if let Due::OfReactor(done, value) = due {
                 self.call_for_reactor(|application, cx| done(application, cx, value));
-                self.blame.called(Callback::Answer, None);
+                self.blame.called(Callback::Answer, 1, None);
             } else {
                 self.note_reactor_panic();
             }
@@ -152,7 +152,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             is_resumed: attachment.is_resumed,
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| callback(application, &mut cx)));
-        blame.called(name, Some(id));
+        blame.called(name, 1, Some(id));
         let _ = self.grant(id, outcome.is_ok(), now);
     }
 

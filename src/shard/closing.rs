@@ -113,7 +113,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             is_resumed: attachment.is_resumed,
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| application.on_close(&mut cx, reason)));
-        blame.called(Callback::Close, Some(id));
+        blame.called(Callback::Close, 1, Some(id));
         // It is closing already.
         (wishes.close, wishes.pause) = (None, false);
         if outcome.is_err() {

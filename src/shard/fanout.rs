@@ -21,17 +21,25 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Sends the broadcasts and the jobs that callbacks asked for on their way.
     #[inline]
     pub(super) fn forward_wishes(&mut self, host: &mut H) {
-        if !self.wishes.to_all.is_empty() {
-            self.forward_broadcasts(host);
-        }
-        if self.wishes.jobs.has_outgoing() {
-            self.forward_jobs(host);
+        if self.wishes.has_outgoing {
+            self.forward(host);
         }
     }
 
     #[cold]
+    fn forward(&mut self, host: &mut H) {
+        // A job that nobody takes ends its connection, and `on_close` may wish for something too.
+        while std::mem::take(&mut self.wishes.has_outgoing) {
+            self.forward_broadcasts(host);
+            self.forward_jobs(host);
+        }
+    }
+
     fn forward_jobs(&mut self, host: &mut H) {
         let jobs = self.wishes.jobs.take_outgoing();
+        if jobs.is_empty() {
+            return;
+        }
         self.tell(|story| story.off_loaded(jobs.len()));
         for job in jobs {
             self.metrics.offloads.add(1);
@@ -41,7 +49,6 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
     }
 
-    #[cold]
     fn forward_broadcasts(&mut self, host: &mut H) {
         let frames = std::mem::take(&mut self.wishes.to_all);
         let here = self.reactor;

@@ -46,7 +46,7 @@ use crate::timer::{Slot, Tick, TimerWheel};
 use crate::token::ConnectionId;
 
 use accepting::Listening;
-use blame::Blame;
+use blame::{Blame, Callback};
 pub use drain::DrainOutcome;
 use drain::Lifecycle;
 use story::Story;
@@ -194,11 +194,21 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut turn_queue = std::mem::take(&mut self.turn_queue);
         let mut buffer = std::mem::take(&mut self.receive_buffer);
         self.ready.take(&mut turn_queue);
+        let is_timed = self.blame.is_timing();
+        let (visits, last) = (turn_queue.len(), turn_queue.last().copied());
+        let messages = self.metrics.messages.get();
         for id in turn_queue.drain(..) {
             self.tell_visit(id);
-            self.step(host, |shard, host| shard.visit(id, &mut buffer, now, host));
+            if is_timed {
+                self.visit_timed(id, &mut buffer, now, host);
+            } else {
+                self.visit(id, &mut buffer, now, host);
+            }
             self.tell_visited(&buffer);
             self.forward_wishes(host);
+        }
+        if !is_timed && self.metrics.messages.get() > messages {
+            self.blame.called(Callback::Message, visits as u32, last);
         }
         self.receive_buffer = buffer;
         self.turn_queue = turn_queue;
@@ -222,7 +232,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let can_call = self.wishes.timers.has_due() && !self.is_congested();
         if can_act
             || can_call
-            || self.wishes.jobs.has_outgoing()
+            || self.wishes.has_outgoing
             || self.has_mail
             || !self.due.is_empty()
             || !self.broadcasts.is_empty()
@@ -269,6 +279,17 @@ impl<A: Application, H: Host> Shard<A, H> {
         if is_timed {
             self.blame.end(host.clock());
         }
+    }
+
+    #[cold]
+    fn visit_timed(&mut self, id: ConnectionId, buffer: &mut [u8], now: Instant, host: &mut H) {
+        self.blame.begin(host.clock());
+        let messages = self.metrics.messages.get();
+        self.visit(id, buffer, now, host);
+        if self.metrics.messages.get() > messages {
+            self.blame.called(Callback::Message, 1, Some(id));
+        }
+        self.blame.end(host.clock());
     }
 
     fn fire_timers(&mut self, now: Instant) {

@@ -82,7 +82,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             session: session_id.and_then(|id| sessions.peek(id, now)),
         };
         let answer = catch_unwind(AssertUnwindSafe(|| application.on_upgrade(&upgrade)));
-        blame.called(Callback::Upgrade, Some(id));
+        blame.called(Callback::Upgrade, 1, Some(id));
         let Ok(answer) = answer else {
             self.note_panic(id);
             return Err(Refusal::new::<500>("internal error"));
@@ -236,7 +236,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
             application.on_open(&mut cx);
         }));
-        self.blame.called(Callback::Open, Some(id));
+        self.blame.called(Callback::Open, 1, Some(id));
         let metrics = &self.metrics;
         metrics.websockets.add(1);
         metrics.resumes.add(u64::from(resumed));

@@ -12,7 +12,6 @@ use std::time::Instant;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Shard;
-use super::blame::Callback;
 use super::closing::Leaving;
 use super::upgrade::Entrant;
 use crate::application::{Application, Context, Refusal};
@@ -113,7 +112,6 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     /// Takes the input as far as it goes, writes what it caused, and settles the connection.
-    #[inline(always)]
     fn take_input(&mut self, id: ConnectionId, input: &mut [u8], now: Instant, host: &mut H) {
         let mut at = 0;
         let mut frames = self.config.limits.frames_per_turn;
@@ -219,7 +217,6 @@ impl<A: Application, H: Host> Shard<A, H> {
             application,
             cork,
             wishes,
-            blame,
             scratch,
             deflater,
             config,
@@ -292,9 +289,6 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
             Pause::Share
         }));
-        if messages > 0 {
-            blame.called(Callback::Message, Some(id));
-        }
         attachment.messages += messages;
         attachment.bytes_in += (*at - begin) as u64;
         self.metrics.messages.add(messages);
