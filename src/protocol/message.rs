@@ -299,8 +299,8 @@ impl Receiver {
                     return take_control(control, payload).map(Some);
                 }
                 OpCode::Data(kind) => {
-                    self.check_order_and_size(kind, &head, max_size)?;
                     let deflated = if head.rsv1 { self.agreement } else { None };
+                    self.check_order_and_size(kind, &head, deflated, max_size)?;
                     if self.unfinished.is_none() && head.is_final && head.length <= available as u64
                     {
                         *at = start + head.length as usize;
@@ -376,17 +376,16 @@ impl Receiver {
         &self,
         kind: Data,
         head: &FrameHead,
+        deflated: Option<Agreement>,
         max_size: usize,
     ) -> Result<(), Violation> {
-        let (so_far, is_deflated) = match (&self.unfinished, kind) {
+        let (so_far, deflated) = match (&self.unfinished, kind) {
             (None, Data::Continue) => return Err(Violation::LoneContinuation),
-            (None, _) => (0, head.rsv1),
-            (Some(unfinished), Data::Continue) => {
-                (unfinished.data.len(), unfinished.deflated.is_some())
-            }
+            (None, _) => (0, deflated),
+            (Some(unfinished), Data::Continue) => (unfinished.data.len(), unfinished.deflated),
             (Some(_), _) => return Err(Violation::InterleavedMessage),
         };
-        let max_size = most_collected(is_deflated, max_size);
+        let max_size = most_collected(deflated, max_size);
         // Compared as u64 and subtracted from what is left: a declared length of nearly 2^63
         // cannot overflow (CVE-2020-27813).
         if head.length > (max_size - so_far.min(max_size)) as u64 {
@@ -398,8 +397,8 @@ impl Receiver {
 
 /// Bytes of a message's frames, for a limit of this size. What a deflated message is, is known when
 /// it is inflated.
-fn most_collected(is_deflated: bool, max_size: usize) -> usize {
-    if is_deflated { deflate::most_on_the_wire(max_size) } else { max_size }
+fn most_collected(deflated: Option<Agreement>, max_size: usize) -> usize {
+    if deflated.is_some() { deflate::most_on_the_wire(max_size) } else { max_size }
 }
 
 impl Unfinished {
@@ -429,7 +428,7 @@ impl Unfinished {
         // passes what may still come, so storage is at most twice what has arrived, and never more
         // than the limit. The header was checked against the limit, so `taken` is in bounds.
         if self.data.capacity() - self.data.len() < taken {
-            let most = most_collected(self.deflated.is_some(), max_size);
+            let most = most_collected(self.deflated, max_size);
             let to_come = if *is_final { *remaining } else { (most - self.data.len()) as u64 };
             let doubled = self.data.len().max(taken);
             self.data.reserve_exact(usize::try_from(to_come).map_or(doubled, |n| doubled.min(n)));
