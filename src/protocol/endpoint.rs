@@ -75,6 +75,9 @@ pub enum Closing {
     Flushing {
         /// When waiting for the peer to take it ends.
         by: Instant,
+        /// Whether the peer has said Close as well: then nothing of its can come that a lingering
+        /// would have to wait for.
+        is_mutual: bool,
     },
     /// Our half is closed. What still arrives is thrown away, within bounds, so that closing the
     /// socket finds no unread byte, which would make the kernel send a reset that may overtake
@@ -174,14 +177,25 @@ impl Endpoint {
 
     /// Nothing more will be said: flush, half-close, linger.
     pub fn finish(&mut self, now: Instant, limits: &Limits) {
-        *self = Endpoint::Closing(Closing::Flushing { by: now + limits.close_timeout });
+        let by = now + limits.close_timeout;
+        *self = Endpoint::Closing(Closing::Flushing { by, is_mutual: false });
+    }
+
+    /// Both sides have said Close: flush, and that is the end (RFC 6455 7.1.1: the server closes
+    /// the connection, and first).
+    pub fn part(&mut self, now: Instant, limits: &Limits) {
+        let by = now + limits.close_timeout;
+        *self = Endpoint::Closing(Closing::Flushing { by, is_mutual: true });
     }
 
     /// Our queue is empty. In [`Closing::Flushing`] that is the time to half-close, which `true`
-    /// asks the caller to do.
+    /// asks the caller to do; or to close, if both have said Close and the socket `is_drained`, so
+    /// that closing it cannot cause a reset. That saves two calls and two edges a connection.
     #[inline]
-    pub fn flushed(&mut self, now: Instant, limits: &Limits) -> bool {
-        if !matches!(self, Endpoint::Closing(Closing::Flushing { .. })) {
+    pub fn flushed(&mut self, is_drained: bool, now: Instant, limits: &Limits) -> bool {
+        let Endpoint::Closing(Closing::Flushing { is_mutual, .. }) = self else { return false };
+        if *is_mutual && is_drained {
+            *self = Endpoint::Closed;
             return false;
         }
         let (by, bytes_left) = (now + limits.linger, limits.linger_bytes);
@@ -218,7 +232,7 @@ impl Endpoint {
             Endpoint::Open(open) => open.deadline(config),
             Endpoint::Closing(
                 Closing::AwaitingEcho { by, .. }
-                | Closing::Flushing { by }
+                | Closing::Flushing { by, .. }
                 | Closing::Lingering { by, .. },
             ) => Some(*by),
             Endpoint::Closed => None,

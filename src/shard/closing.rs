@@ -63,7 +63,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let limits = &config.limits;
         let reason = match leaving {
             Leaving::Answered(code) => {
-                connection.endpoint.finish(now, limits);
+                connection.endpoint.part(now, limits);
                 CloseReason { code: code.into(), side: Side::Client }
             }
             Leaving::Lost => {

@@ -323,7 +323,8 @@ impl<A: Application, H: Host> Shard<A, H> {
             return self.settle_parked(id);
         }
         let queued = connection.backlog.len();
-        if queued == 0 && connection.endpoint.flushed(now, &self.config.limits) {
+        let is_drained = matches!(connection.inbound(), Inbound::Drained | Inbound::Ended);
+        if queued == 0 && connection.endpoint.flushed(is_drained, now, &self.config.limits) {
             let peer_is_done = connection.inbound() == Inbound::Ended;
             if peer_is_done || connection.stream_mut().half_close().is_err() {
                 connection.endpoint = Endpoint::Closed;
@@ -335,7 +336,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             self.ended.push(id);
             return;
         }
-        let has_readable = matches!(connection.inbound(), Inbound::Readable | Inbound::Final);
+        let has_readable = !is_drained;
         let can_flush = queued > 0 && connection.is_writable();
         let is_throttled = queued > 0 && {
             let mark = self.config.max_send_buffer;

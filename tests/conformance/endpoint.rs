@@ -54,7 +54,9 @@ impl<'c> EchoServer<'c> {
         let mut at = 0;
         while self.step(&mut at) {}
         self.tail.drain(..at);
-        self.has_half_closed |= self.endpoint.flushed(self.now, &self.config.limits);
+        // Our half ends with a half-close, or with all of the connection.
+        self.has_half_closed |= self.endpoint.flushed(true, self.now, &self.config.limits)
+            || matches!(self.endpoint, Endpoint::Closed);
     }
 
     /// One thing from the input; false when no whole one is left.
@@ -108,7 +110,7 @@ impl<'c> EchoServer<'c> {
                     true
                 }
                 Ok(Some(Event::PeerClosed(_))) => {
-                    endpoint.finish(now, limits);
+                    endpoint.part(now, limits);
                     true
                 }
                 Ok(None) => false,
