@@ -30,11 +30,13 @@ struct Hog {
 }
 
 impl Hog {
-    /// An open WebSocket whose kernel buffers are small, so that ours fill soon.
+    /// An open WebSocket whose kernel buffers are small, so that ours fill soon; the daemon's end
+    /// has a small one too, because the kernel sizes it by the segments that the peer announces.
     fn new(daemon: &Daemon, first: Vec<u8>, then: Vec<u8>) -> Hog {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         socket.set_send_buffer_size(64 << 10).unwrap();
+        socket.set_tcp_mss(1024).unwrap();
         socket.connect(&daemon.address.into()).unwrap();
         let mut raw = Raw::new(socket.into());
         raw.send(upgrade(""));
@@ -43,9 +45,8 @@ impl Hog {
         Hog { stream: raw.stream, first, then, sent: 0 }
     }
 
-    /// Writes as much as is taken now; whether anything was. It never reads.
-    fn push(&mut self) -> bool {
-        let before = self.sent;
+    /// Writes as much as is taken now. It never reads.
+    fn push(&mut self) {
         loop {
             let rest = match self.sent.checked_sub(self.first.len()) {
                 None => &self.first[self.sent..],
@@ -53,7 +54,7 @@ impl Hog {
             };
             match self.stream.write(rest) {
                 Ok(count) => self.sent += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return self.sent > before,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => panic!("{error} after {}", self.sent),
             }
         }
@@ -121,12 +122,17 @@ fn fill(app: &str, first: &[u8], then: &[u8], each: usize) {
     }
     let mut hogs: Vec<_> =
         (0..DESCRIPTORS - 20).map(|_| Hog::new(&daemon, first.to_vec(), then.to_vec())).collect();
-    // Until nobody gets a byte in any more: the server reads from none of them.
-    let (mut quiet, begin) = (Instant::now(), Instant::now());
-    while quiet.elapsed() < Duration::from_millis(1500) {
-        if hogs.iter_mut().map(Hog::push).fold(false, |any, one| any | one) {
+    // Until the daemon reads from none of them any more: asked of it, because the kernel goes on
+    // taking from them, for its own buffer, until those that were filled first have stalled.
+    let (mut read, mut quiet, begin) = (0, Instant::now(), Instant::now());
+    while quiet.elapsed() < Duration::from_secs(1) {
+        hogs.iter_mut().for_each(Hog::push);
+        let now = metric(&page(), "revolve_bytes_in_total", "");
+        // More than what asking costs.
+        if now > read + 100 {
             quiet = Instant::now();
         }
+        read = now;
         assert!(begin.elapsed() < Duration::from_secs(120), "it reads on and on");
         thread::sleep(Duration::from_millis(5));
     }
