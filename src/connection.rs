@@ -58,8 +58,8 @@ pub enum Rest {
     Ended,
 }
 
-/// What is known of the stream's reading side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is known of the stream's reading side. In order: an edge takes it forward, never back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Inbound {
     /// Nothing there; an edge will tell.
     Drained,
@@ -169,13 +169,12 @@ impl<S: Stream> Connection<S> {
     /// Takes note of an edge. Acting on it is for the turn.
     pub fn note(&mut self, readable: bool, writable: bool, read_closed: bool) {
         self.writable |= writable;
-        self.inbound = match self.inbound {
-            Inbound::Ended => Inbound::Ended,
-            Inbound::Final => Inbound::Final,
-            _ if read_closed => Inbound::Final,
-            _ if readable => Inbound::Readable,
-            before => before,
+        let noted = match (read_closed, readable) {
+            (true, _) => Inbound::Final,
+            (false, true) => Inbound::Readable,
+            (false, false) => Inbound::Drained,
         };
+        self.inbound = self.inbound.max(noted);
     }
 
     /// What is known of the reading side.
@@ -233,7 +232,8 @@ impl<S: Stream> Connection<S> {
             None => 0,
         };
         let mut filled = Filled { kept, read: 0 };
-        if kept == buffer.len() || matches!(self.inbound, Inbound::Drained | Inbound::Ended) {
+        let has_some = matches!(self.inbound, Inbound::Readable | Inbound::Final);
+        if kept == buffer.len() || !has_some {
             return Ok(filled);
         }
         let room = &mut buffer[kept..];

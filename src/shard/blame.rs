@@ -126,6 +126,8 @@ impl fmt::Display for Cause {
 pub(super) struct Blame {
     /// Since the turn began, or the step that is being timed.
     calls: Calls,
+    /// The messages that are in them, or in those of earlier turns.
+    messages: u64,
     /// While steps are timed.
     until: Option<Instant>,
     /// The step that is being timed: when it began, and what had run before it in this turn.
@@ -152,6 +154,15 @@ impl Blame {
     /// visit count once.
     pub(super) fn called(&mut self, callback: Callback, count: u32, last: Option<ConnectionId>) {
         self.calls = self.calls.and(Calls { kinds: callback.bit(), count, last });
+    }
+
+    /// Of these `visits`, some may have brought messages: `messages` is how many there were ever.
+    #[inline]
+    pub(super) fn heard(&mut self, messages: u64, visits: u32, last: Option<ConnectionId>) {
+        if messages > self.messages {
+            self.messages = messages;
+            self.called(Callback::Message, visits, last);
+        }
     }
 
     /// Whether the steps of this turn are timed.

@@ -46,7 +46,7 @@ use crate::timer::{Slot, Tick, TimerWheel};
 use crate::token::ConnectionId;
 
 use accepting::Listening;
-use blame::{Blame, Callback};
+use blame::Blame;
 pub use drain::DrainOutcome;
 use drain::Lifecycle;
 use story::Story;
@@ -196,20 +196,21 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.ready.take(&mut turn_queue);
         let is_timed = self.blame.is_timing();
         let (visits, last) = (turn_queue.len(), turn_queue.last().copied());
-        let messages = self.metrics.messages.get();
         for id in turn_queue.drain(..) {
             self.tell_visit(id);
+            // A `step` in full: as a closure, the visit would not become a part of the loop.
             if is_timed {
-                self.visit_timed(id, &mut buffer, now, host);
-            } else {
-                self.visit(id, &mut buffer, now, host);
+                self.blame.begin(host.clock());
+            }
+            self.visit(id, &mut buffer, now, host);
+            if is_timed {
+                self.blame.heard(self.metrics.messages.get(), 1, Some(id));
+                self.blame.end(host.clock());
             }
             self.tell_visited(&buffer);
             self.forward_wishes(host);
         }
-        if !is_timed && self.metrics.messages.get() > messages {
-            self.blame.called(Callback::Message, visits as u32, last);
-        }
+        self.blame.heard(self.metrics.messages.get(), visits as u32, last);
         self.receive_buffer = buffer;
         self.turn_queue = turn_queue;
 
@@ -279,17 +280,6 @@ impl<A: Application, H: Host> Shard<A, H> {
         if is_timed {
             self.blame.end(host.clock());
         }
-    }
-
-    #[cold]
-    fn visit_timed(&mut self, id: ConnectionId, buffer: &mut [u8], now: Instant, host: &mut H) {
-        self.blame.begin(host.clock());
-        let messages = self.metrics.messages.get();
-        self.visit(id, buffer, now, host);
-        if self.metrics.messages.get() > messages {
-            self.blame.called(Callback::Message, 1, Some(id));
-        }
-        self.blame.end(host.clock());
     }
 
     fn fire_timers(&mut self, now: Instant) {

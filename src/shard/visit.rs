@@ -80,6 +80,8 @@ enum Answered<A: Application> {
 
 impl<A: Application, H: Host> Shard<A, H> {
     /// Gives a ready connection its share.
+    // Into the turn, its one caller.
+    #[inline(always)]
     pub(super) fn visit(
         &mut self,
         id: ConnectionId,
@@ -112,13 +114,14 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     /// Takes the input as far as it goes, writes what it caused, and settles the connection.
+    #[inline(always)]
     fn take_input(&mut self, id: ConnectionId, input: &mut [u8], now: Instant, host: &mut H) {
         let mut at = 0;
         let mut frames = self.config.limits.frames_per_turn;
         let mut requests = self.config.limits.requests_per_turn;
         let mut is_as_it_was = true;
         let step = loop {
-            let step = match self.converse(id, input, &mut at, &mut frames, now) {
+            let step = match self.converse(id, input, &mut at, &mut frames) {
                 Step::NotOpen => self.arrive_or_leave(id, input, &mut at, &mut requests, now, host),
                 step => step,
             };
@@ -201,7 +204,8 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     /// The hot path: frames to messages to the application, until the input or the share ends.
     ///
-    /// Not inlined, so that the loop has the registers to itself.
+    /// Not inlined, so that the loop has the registers to itself; and with no more arguments than
+    /// there are registers for, which is why the time is looked up.
     #[inline(never)]
     fn converse(
         &mut self,
@@ -209,7 +213,6 @@ impl<A: Application, H: Host> Shard<A, H> {
         input: &mut [u8],
         at: &mut usize,
         frames: &mut usize,
-        now: Instant,
     ) -> Step {
         let Shard {
             connections,
@@ -227,7 +230,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             (&mut connection.endpoint, &mut connection.attachment)
         else {
             return match connection.endpoint {
-                Endpoint::Open(_) => self.hear_watcher(id, input, at, frames, now),
+                Endpoint::Open(_) => self.hear_watcher(id, input, at, frames, self.wishes.now),
                 _ => Step::NotOpen,
             };
         };
@@ -263,7 +266,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                     Some(Err(violation)) => return Pause::Broken(violation),
                     None => {
                         is_plain = false;
-                        match open.next(input, at, scratch, config, now, cx.cork) {
+                        match open.next(input, at, scratch, config, cx.wishes.now, cx.cork) {
                             Ok(Some(Event::Message(message))) => message,
                             Ok(Some(Event::Control))
                                 if cx.cork.len() < config.limits.cork_bytes =>
@@ -289,6 +292,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
             Pause::Share
         }));
+        let now = cx.wishes.now;
         attachment.messages += messages;
         attachment.bytes_in += (*at - begin) as u64;
         self.metrics.messages.add(messages);
