@@ -288,7 +288,7 @@ fn encode(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
 // - Some rules are not checked: a length in its shortest form, a token list in `Upgrade`, a key that
 //   is base64. src/protocol/frame.rs, src/protocol/handshake.rs; tests/conformance has the list.
 // - It reads twice for every message, the second time to hear `WouldBlock`. A short read says the
-//   same, with one exception that has cost others a leak: `Inbound::Final` in src/connection.rs.
+//   same, with one exception that has cost others a leak: `Inbound::Final` in src/line.rs.
 // - It is untestable but by a socket: the protocol is told from the connection by a parameter list.
 //   src/protocol/ has bytes in, bytes and events out, and is tested cut at every position.
 // - The closing handshake is half of one: nobody waits for an answer to our Close, and a reset may

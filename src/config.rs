@@ -210,7 +210,9 @@ pub struct Limits {
     /// over. Beyond: 414.
     pub target_bytes: usize,
     /// Bytes of the one receive buffer of a reactor, so also the most that is read from one
-    /// connection in a turn. 64 KiB: fits the second-level cache beside the replies it causes.
+    /// connection in a turn, but for the rest of a long payload (`protocol::message::LONG_READ`). 64
+    /// KiB, which fit the second-level cache beside the replies that they cause; and room for a
+    /// header, so that a message of 64 KiB is read at once and the short read behind it says so.
     pub receive_buffer_bytes: usize,
     /// Frames taken from one connection in a turn. 64 KiB of empty frames would be 10,922; this
     /// keeps the longest visit under a millisecond.
@@ -303,7 +305,7 @@ impl Default for Limits {
         Limits {
             head_bytes: 16 << 10,
             target_bytes: 4 << 10,
-            receive_buffer_bytes: 64 << 10,
+            receive_buffer_bytes: (64 << 10) + 64,
             frames_per_turn: 4096,
             requests_per_turn: 64,
             cork_bytes: 64 << 10,

@@ -1,43 +1,26 @@
-//! One stream, one endpoint, and what is known of their readiness.
+//! One line, one endpoint, and why they rest.
 //!
-//! [`Connection::fill`] and [`Connection::flush`] are the only places that read and write a
-//! socket. Neither loops until the kernel is tired: each stops at its share, and what it leaves
-//! behind is written down in [`Inbound`], in `writable` and, for the whole visit, in [`Rest`].
-//! Decides nothing about protocol or sessions; the shard does.
+//! What a visit reads it gets from [`Connection::fill`] or [`Connection::fill_payload`]; what the
+//! line leaves behind is written down there, and for the whole visit in [`Rest`]. Decides nothing
+//! about protocol or sessions; the shard does.
 //!
 //! Invariant: a connection never rests without a waker (the table at [`Rest`]).
 //!
 //! Next: [`crate::connections`], where all of them live.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::config::Config;
 use crate::door::Place;
-use crate::out_buffer::{BufferPool, OutBuffer};
+use crate::line::{Inbound, Line, Stream};
 use crate::picture::Tile;
 use crate::protocol::endpoint::{Closing, Endpoint};
 use crate::ready::Mark;
 use crate::session::SessionSlot;
 use crate::timer::Tick;
 use crate::token::{ConnectionId, Peer};
-
-/// What a connection needs of a socket; in tests, of a script.
-pub trait Stream: io::Read + io::Write {
-    /// Ends our half of the stream; the peer's goes on.
-    ///
-    /// # Errors
-    ///
-    /// When the socket is gone.
-    fn half_close(&mut self) -> io::Result<()>;
-}
-
-impl Stream for mio::net::TcpStream {
-    fn half_close(&mut self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
-}
 
 /// Why a connection stopped, and so what brings it back. Edge-triggered readiness is lost if one
 /// stops early and forgets it; therefore every stop yields one of these, and each has exactly one
@@ -55,20 +38,6 @@ pub enum Rest {
     /// mailbox.
     Parked,
     /// Closed, failed or timed out: the reaper, at the end of this turn.
-    Ended,
-}
-
-/// What is known of the stream's reading side. In order: an edge takes it forward, never back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Inbound {
-    /// Nothing there; an edge will tell.
-    Drained,
-    /// An edge said there is something, and no short read has said otherwise since.
-    Readable,
-    /// The same, and the peer's FIN is already behind it: a short read does not mean drained, for
-    /// there will be no further edge.
-    Final,
-    /// The FIN has been read.
     Ended,
 }
 
@@ -111,10 +80,20 @@ pub struct Filled {
     pub read: usize,
 }
 
+/// The same, and what went past it.
+#[derive(Debug, Clone, Copy)]
+pub struct FilledPast {
+    /// Bytes of a payload that were read where they go.
+    pub past: usize,
+    /// What stands in the receive buffer.
+    pub filled: Filled,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Connection<S> {
-    stream: S,
+    /// Its socket, and what waits for that.
+    pub line: Line<S>,
     /// Its name.
     pub id: ConnectionId,
     /// Who is at the other end.
@@ -125,22 +104,16 @@ pub struct Connection<S> {
     pub endpoint: Endpoint,
     /// The session, while the WebSocket is open.
     pub attachment: Attachment,
-    /// What waits for the socket.
-    pub backlog: OutBuffer,
     /// Bytes read and not yet taken: an incomplete head or frame header, or what a used-up share
     /// left.
     #[expect(clippy::box_collection, reason = "one word in each connection, for what few have")]
     tail: Option<Box<Vec<u8>>>,
-    inbound: Inbound,
-    writable: bool,
     /// Whether it is to be visited.
     pub mark: Mark,
     /// Why it last stopped.
     pub rest: Rest,
     /// The tick of its live entry in the timer wheel.
     pub alarm: Option<Tick>,
-    /// Bytes queued.
-    pub bytes_out: u64,
 }
 
 impl<S: Stream> Connection<S> {
@@ -148,45 +121,17 @@ impl<S: Stream> Connection<S> {
     #[must_use]
     pub fn new(stream: S, id: ConnectionId, peer: SocketAddr, deadline: Instant) -> Self {
         Connection {
-            stream,
+            line: Line::new(stream),
             id,
             peer: peer.into(),
             place: None,
             endpoint: Endpoint::new(deadline),
             attachment: Attachment::Never,
-            backlog: OutBuffer::default(),
             tail: None,
-            inbound: Inbound::Drained,
-            // True of every fresh socket; if not, the first write will tell.
-            writable: true,
             mark: Mark::default(),
             rest: Rest::Blocked,
             alarm: None,
-            bytes_out: 0,
         }
-    }
-
-    /// Takes note of an edge. Acting on it is for the turn.
-    pub fn note(&mut self, readable: bool, writable: bool, read_closed: bool) {
-        self.writable |= writable;
-        let noted = match (read_closed, readable) {
-            (true, _) => Inbound::Final,
-            (false, true) => Inbound::Readable,
-            (false, false) => Inbound::Drained,
-        };
-        self.inbound = self.inbound.max(noted);
-    }
-
-    /// What is known of the reading side.
-    #[must_use]
-    pub fn inbound(&self) -> Inbound {
-        self.inbound
-    }
-
-    /// Whether the peer's FIN has come: it will send no more than what is here already.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        matches!(self.inbound, Inbound::Final | Inbound::Ended)
     }
 
     /// Whether nothing is left to be done for it: nothing to read, nothing to write, no reason for
@@ -194,27 +139,16 @@ impl<S: Stream> Connection<S> {
     #[inline]
     #[must_use]
     pub fn is_at_ease(&self) -> bool {
-        self.inbound == Inbound::Drained
-            && self.backlog.is_empty()
+        self.line.inbound() == Inbound::Drained
+            && self.line.backlog.is_empty()
             && !self.mark.is_set()
             && matches!(self.rest, Rest::Blocked | Rest::Spent)
-    }
-
-    /// Whether the socket took all that it was last offered.
-    #[must_use]
-    pub fn is_writable(&self) -> bool {
-        self.writable
     }
 
     /// Bytes that were read and that nobody has taken yet.
     #[must_use]
     pub fn tail_bytes(&self) -> usize {
         self.tail.as_ref().map_or(0, |tail| tail.len())
-    }
-
-    /// The stream, to register it.
-    pub fn stream_mut(&mut self) -> &mut S {
-        &mut self.stream
     }
 
     /// Puts the tail and what the socket has behind it into `buffer`, with one read at most.
@@ -231,29 +165,35 @@ impl<S: Stream> Connection<S> {
             }
             None => 0,
         };
-        let mut filled = Filled { kept, read: 0 };
-        let has_some = matches!(self.inbound, Inbound::Readable | Inbound::Final);
-        if kept == buffer.len() || !has_some {
-            return Ok(filled);
+        let read = self.line.read(&mut buffer[kept..])?;
+        Ok(Filled { kept, read })
+    }
+
+    /// [`Self::fill`] in the middle of a message: the rest of a long payload is read where it goes,
+    /// and what comes behind it into `buffer`.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Self::fill`].
+    pub fn fill_past(&mut self, buffer: &mut [u8], config: &Config) -> io::Result<FilledPast> {
+        if let Endpoint::Open(open) = &mut self.endpoint
+            && let Some(room) = open.payload_room(config)
+        {
+            debug_assert!(self.tail.is_none(), "what stands behind a header is of its payload");
+            let most = room.len();
+            let count = self.line.read_both(room, buffer)?;
+            let past = count.min(most);
+            open.has_read_payload(past);
+            let filled = Filled { kept: 0, read: count - past };
+            return Ok(FilledPast { past, filled });
         }
-        let room = &mut buffer[kept..];
-        match self.stream.read(room) {
-            Ok(0) => self.inbound = Inbound::Ended,
-            Ok(count) => {
-                // A short read means drained: no second one just to hear `WouldBlock`.
-                if count < room.len() && self.inbound == Inbound::Readable {
-                    self.inbound = Inbound::Drained;
-                }
-                filled.read = count;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.inbound = Inbound::Drained;
-            }
-            // The visit ends with `inbound` still readable, so it comes again.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        Ok(filled)
+        self.fill(buffer).map(|filled| FilledPast { past: 0, filled })
+    }
+
+    /// Whether it is in the middle of a message.
+    #[inline(always)]
+    pub fn is_amid_message(&self) -> bool {
+        matches!(&self.endpoint, Endpoint::Open(open) if open.is_amid_message())
     }
 
     /// Keeps what is left of the input for the next visit.
@@ -265,51 +205,12 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Sends, as far as the socket takes it now; the rest joins the backlog.
-    ///
-    /// # Errors
-    ///
-    /// What ended the connection.
-    #[inline]
-    pub fn send(&mut self, bytes: &[u8], now: Instant, pool: &mut BufferPool) -> io::Result<()> {
-        self.bytes_out += bytes.len() as u64;
-        let mut sent = 0;
-        if self.writable && self.backlog.is_empty() && !bytes.is_empty() {
-            sent = write_once(&mut self.stream, bytes, &mut self.writable)?;
-        }
-        if sent < bytes.len() {
-            self.backlog.push(&bytes[sent..], now, pool);
-        }
-        Ok(())
-    }
-
-    /// Writes from the backlog until it is empty, the socket is full, or `share` bytes have left.
-    ///
-    /// # Errors
-    ///
-    /// What ended the connection.
-    pub fn flush(
-        &mut self,
-        mut share: usize,
-        now: Instant,
-        pool: &mut BufferPool,
-    ) -> io::Result<()> {
-        while self.writable && share > 0 && !self.backlog.is_empty() {
-            let front = self.backlog.front();
-            let offered = &front[..front.len().min(share)];
-            let count = write_once(&mut self.stream, offered, &mut self.writable)?;
-            share -= count;
-            self.backlog.advance(count, now, pool);
-        }
-        Ok(())
-    }
-
     /// When the shard has to look at this connection, whatever happens.
     #[inline(always)]
     #[must_use]
     pub fn deadline(&self, config: &Config) -> Option<Instant> {
         let protocol = self.endpoint.deadline(config);
-        if self.backlog.is_empty() && self.rest != Rest::Parked {
+        if self.line.backlog.is_empty() && self.rest != Rest::Parked {
             return protocol;
         }
         self.deadline_with_backlog(protocol, config)
@@ -320,7 +221,7 @@ impl<S: Stream> Connection<S> {
             // Our last words have a time of their own, whether or not the peer moves.
             Endpoint::Closing(_) | Endpoint::Closed => None,
             Endpoint::Handshaking(_) | Endpoint::Open(_) => {
-                self.backlog.stalled_since().map(|since| since + config.limits.send_stall)
+                self.line.backlog.stalled_since().map(|since| since + config.limits.send_stall)
             }
         };
         match (protocol, stall) {
@@ -373,7 +274,7 @@ impl<S: Stream> Connection<S> {
             self.endpoint,
             Endpoint::Handshaking(_) | Endpoint::Closing(Closing::Lingering { .. })
         );
-        is_waiting && self.backlog.is_empty()
+        is_waiting && self.line.backlog.is_empty()
     }
 
     /// Bytes of storage that it holds beside its slot: the input not yet taken, the unfinished
@@ -381,31 +282,6 @@ impl<S: Stream> Connection<S> {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         let tail = self.tail.as_ref().map_or(0, |tail| tail.capacity());
-        tail + self.endpoint.held_bytes() + self.backlog.storage()
-    }
-
-    /// Everything a hand-over takes along; the rest of the connection is dropped.
-    #[must_use]
-    pub fn into_parts(self) -> (S, Vec<u8>) {
-        (self.stream, self.backlog.to_vec())
-    }
-}
-
-/// One `write`, and what it says of the socket. A short one means full, as `WouldBlock` does: the
-/// kernel has taken note that we want an edge.
-fn write_once<S: Stream>(stream: &mut S, bytes: &[u8], writable: &mut bool) -> io::Result<usize> {
-    match stream.write(bytes) {
-        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-        Ok(count) => {
-            *writable = count == bytes.len();
-            Ok(count)
-        }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            *writable = false;
-            Ok(0)
-        }
-        // Still writable: the flush loop, or the next visit, tries again.
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-        Err(error) => Err(error),
+        tail + self.endpoint.held_bytes() + self.line.backlog.storage()
     }
 }

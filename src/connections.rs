@@ -11,7 +11,8 @@ use std::num::NonZeroU32;
 
 use slab::Slab;
 
-use crate::connection::{Connection, Stream};
+use crate::connection::Connection;
+use crate::line::Stream;
 use crate::timer::Tick;
 use crate::token::ConnectionId;
 

@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::connection::Stream;
+use crate::line::Stream;
 use crate::mailbox::Mail;
 use crate::offload::Job;
 use crate::token::ConnectionId;

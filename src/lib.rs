@@ -86,6 +86,7 @@
 //! |---|---|
 //! | [`token`] | the name of a connection: slot and generation; its peer |
 //! | [`out_buffer`] | bytes that wait for one socket |
+//! | [`line`] | one socket: its readiness, its reads and writes |
 //! | [`session`] | ids, who owns them, and one reactor's table of them |
 //!
 //! What is to happen later, or elsewhere; and the application, which asks for it:
@@ -173,6 +174,7 @@ pub mod door;
 pub mod echo;
 pub mod host;
 pub mod http;
+pub mod line;
 pub mod listener;
 pub mod mailbox;
 pub mod memory;

@@ -19,7 +19,7 @@ use crate::connection::Connection;
 use crate::mailbox::Mail;
 use crate::out_buffer;
 use crate::page;
-use crate::protocol::{deflate, frame};
+use crate::protocol::{deflate, frame, message};
 use crate::session::SessionTable;
 use crate::timer::{Slot, Tick};
 use crate::token::ConnectionId;
@@ -87,7 +87,7 @@ impl MemoryBound {
             config.max_send_buffer + limits.cork_bytes,
             // Storage of the backlog in which nothing stands.
             out_buffer::SLACK,
-            // What a used-up share leaves of one read (connection.rs).
+            // What a used-up share leaves of one read (shard/visit.rs).
             limits.receive_buffer_bytes,
             // The address in the door's table, which grows by doubling.
             if config.limit_per_ip.is_some() { 128 } else { 0 },
@@ -125,6 +125,8 @@ impl MemoryBound {
             2 * (limits.cork_bytes + reply),
             // The message that an application is looking at, and storage being copied as it grows.
             2 * config.ws_max_size,
+            // What is kept for the next long ones.
+            message::SPARE_MOST * message::SPARE_BYTES,
             deflate::most_held(config),
             out_buffer::POOL,
             // Mail, and broadcasts under way; of the daemon's applications these are heartbeats.

@@ -7,7 +7,7 @@
 //!
 //! Invariant: storage is held exactly while bytes are queued, and is at most [`SLACK`] more.
 //!
-//! Next: [`crate::session`]: what is left of a connection when it is gone.
+//! Next: [`crate::line`]: the socket that they wait for.
 
 use std::collections::VecDeque;
 use std::time::Instant;

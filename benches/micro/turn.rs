@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use revolve::application::Application;
 use revolve::config::Config;
-use revolve::connection::Stream;
 use revolve::host::Host;
+use revolve::line::Stream;
 use revolve::mailbox::Mail;
 use revolve::metrics::ServerStatus;
 use revolve::offload::Job;

@@ -20,6 +20,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
 use crate::appointments::{Appointments, TooManyTimers};
 use crate::config::Limits;
+use crate::line::Outlet;
 use crate::offload::PoolFull;
 use crate::protocol::deflate::Packing;
 use crate::protocol::frame;
@@ -157,6 +158,10 @@ pub struct CloseReason {
     pub side: Side,
 }
 
+/// A message that is written as it is, past the cork, which it would more than half fill: 32 KiB. To
+/// copy that costs as much as the write that is saved.
+pub(crate) const LONG: usize = 32 << 10;
+
 /// A frame for many: encoded once, shared by all reactors.
 pub(crate) type Broadcast = Arc<[u8]>;
 
@@ -181,6 +186,8 @@ pub(crate) struct Wishes<A: Application> {
     pub(crate) timers: Appointments,
     /// The jobs off-loaded.
     pub(crate) jobs: Jobs<A>,
+    /// Bytes that have left past the cork in this turn, and are not counted yet.
+    pub(crate) past_cork: u64,
 }
 
 impl<A: Application> Wishes<A> {
@@ -194,6 +201,7 @@ impl<A: Application> Wishes<A> {
             to_reactor: Vec::new(),
             timers: Appointments::new(now, limits),
             jobs: Jobs::new(limits),
+            past_cork: 0,
         }
     }
 }
@@ -202,6 +210,8 @@ impl<A: Application> Wishes<A> {
 pub struct Context<'a, A: Application> {
     pub(crate) session: &'a mut Session<A::Session>,
     pub(crate) cork: &'a mut Vec<u8>,
+    /// Where the longest messages leave past the cork; nowhere, when nothing can be said any more.
+    pub(crate) outlet: Option<&'a mut dyn Outlet>,
     /// How to say things deflated, if that was agreed on.
     pub(crate) packing: Option<Packing<'a>>,
     pub(crate) wishes: &'a mut Wishes<A>,
@@ -240,8 +250,18 @@ impl<A: Application> Context<'_, A> {
     #[inline]
     fn send(&mut self, kind: Data, payload: &[u8]) {
         match &mut self.packing {
-            None => frame::encode(OpCode::Data(kind), payload, self.cork),
+            None if payload.len() < LONG => frame::encode(OpCode::Data(kind), payload, self.cork),
+            None => self.send_long(kind, payload),
             Some(packing) => packing.encode(kind, &[payload], self.cork),
+        }
+    }
+
+    /// Sends past the cork, with all that stands in it.
+    #[cold]
+    fn send_long(&mut self, kind: Data, payload: &[u8]) {
+        frame::encode_header(OpCode::Data(kind), payload.len(), self.cork);
+        if let Some(outlet) = &mut self.outlet {
+            self.wishes.past_cork += outlet.send_past(self.cork, payload) as u64;
         }
     }
 

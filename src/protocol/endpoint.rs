@@ -305,6 +305,23 @@ impl Open {
         self.receiver.next_short(input, at, scratch, config.ws_max_size)
     }
 
+    /// Whether a message is unfinished.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_amid_message(&self) -> bool {
+        self.receiver.is_amid_message()
+    }
+
+    /// Where the payload of a long frame under way is to be read to; `None` if none is.
+    pub fn payload_room(&mut self, config: &Config) -> Option<&mut [u8]> {
+        self.receiver.payload_room(config.ws_max_size)
+    }
+
+    /// So many bytes have been read to the [`Self::payload_room`]; [`Self::next`] says what of it.
+    pub fn has_read_payload(&mut self, count: usize) {
+        self.receiver.has_read_payload(count);
+    }
+
     /// Takes the next thing from `input[*at..]`; `None` when no whole one is left. Answers to
     /// control frames are appended to `out`.
     ///
@@ -402,6 +419,14 @@ impl Open {
     #[must_use]
     pub fn is_inflating(&self) -> bool {
         self.receiver.is_inflating()
+    }
+
+    /// Whether a message may be whole although there is no input: it was read past that, or is to be
+    /// inflated.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.receiver.has_more()
     }
 
     /// What was agreed on about compression.

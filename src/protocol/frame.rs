@@ -8,7 +8,7 @@
 //! Invariant: a [`FrameHead`] that exists has passed every check that the header alone allows.
 //!
 //! Next: [`crate::protocol::deflate`], compression; or, in a first reading,
-//! [`crate::protocol::message`], which puts frames together.
+//! [`crate::protocol::gathered`], what a long message collects in.
 
 use std::fmt;
 use std::io::Cursor;

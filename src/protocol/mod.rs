@@ -3,7 +3,8 @@
 //! Nothing here does I/O, reads a clock or knows that connections come in thousands, so all of it
 //! is tested with literal bytes: whole, byte by byte, and cut at every position. In reading order:
 //! [`head`] and [`handshake`] turn a request into an open connection, [`frame`] reads and writes one
-//! frame, [`deflate`] is compression (to be skipped at first), [`message`] turns frames into
+//! frame, [`deflate`] is compression (to be skipped at first), [`gathered`] is what long messages
+//! collect in, [`message`] turns frames into
 //! messages, and [`endpoint`] is the state machine around all of it and the only face that the rest
 //! of the crate drives.
 //!
@@ -12,6 +13,7 @@
 pub mod deflate;
 pub mod endpoint;
 pub mod frame;
+pub mod gathered;
 pub mod handshake;
 pub mod head;
 pub mod message;

@@ -178,19 +178,19 @@ impl<A: Application, H: Host> Shard<A, H> {
         let connection = self.connections.get_mut(id)?;
         connection.alarm = alarm;
         connection.place = place;
-        if let Err(error) = host.register(connection.stream_mut(), id) {
+        if let Err(error) = host.register(connection.line.stream_mut(), id) {
             log::warn!(reactor = self.reactor; "cannot watch a connection: {error}");
             self.connections.remove(id);
             return None;
         }
-        connection.backlog.push(&unsent, now, &mut self.pool);
+        connection.line.backlog.push(&unsent, now, &mut self.pool);
         connection.keep(&received);
         // A connection that was handed over is looked at this turn, and read, because its peer may
         // have left meanwhile (see `upgrade`). So is one that comes in a drain: there may be no
         // further poll to bring its edge. Of all others an edge will tell.
         let at_once = !received.is_empty() || !matches!(self.lifecycle, Lifecycle::Running);
         if at_once {
-            connection.note(true, true, false);
+            connection.line.note(true, true, false);
         }
         self.tell(|story| story.adopted(id, peer, received.len()));
         self.settle(id, at_once, now);

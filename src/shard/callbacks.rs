@@ -75,7 +75,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             return;
         }
         if let (Some(story), Some(connection)) = (&mut self.story, self.connections.get_mut(id)) {
-            story.said_aside(id, said, connection.backlog.len());
+            story.said_aside(id, said, connection.line.backlog.len());
         }
         self.settle(id, more, now);
     }
@@ -145,6 +145,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut cx = Context {
             session,
             cork,
+            outlet: Some(&mut connection.line),
             packing: Packing::new(open.agreement(), deflater),
             wishes,
             connection: id,
@@ -193,7 +194,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if connection.rest == Rest::Ended {
             return;
         }
-        match connection.flush(share, now, &mut self.pool) {
+        match connection.line.flush(share, now, &mut self.pool) {
             Ok(()) => self.settle_parked(id),
             Err(_) => self.lose(id, now),
         }
@@ -206,7 +207,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if connection.rest == Rest::Ended {
             return;
         }
-        if connection.is_writable() && !connection.backlog.is_empty() {
+        if connection.line.is_writable() && !connection.line.backlog.is_empty() {
             self.ready.push(id, &mut connection.mark);
         }
         set_alarm(connection, &mut self.wheel, &self.config);
@@ -217,7 +218,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// about a hole in its stream would be ours.
     fn is_overfed(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
-        let waiting = connection.backlog.len();
+        let waiting = connection.line.backlog.len();
         matches!(connection.endpoint, Endpoint::Open(_))
             && !self.cork.is_empty()
             && waiting > 0

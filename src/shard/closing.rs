@@ -106,6 +106,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut cx = Context {
             session,
             cork: &mut nowhere,
+            outlet: None,
             packing: None,
             wishes,
             connection: id,
@@ -132,9 +133,9 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Writes what stands aside to a connection, and settles it.
     pub(super) fn send_aside(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let sent = connection.send(&self.aside, now, &mut self.pool);
+        let sent = connection.line.send(&self.aside, now, &mut self.pool);
         if let Some(story) = &mut self.story {
-            story.said_aside(id, self.aside.len(), connection.backlog.len());
+            story.said_aside(id, self.aside.len(), connection.line.backlog.len());
         }
         self.metrics.bytes_out.add(self.aside.len() as u64);
         self.aside.clear();
@@ -156,7 +157,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     fn cut(&mut self, id: ConnectionId, now: Instant) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.endpoint = Endpoint::Closed;
-            connection.backlog.clear(&mut self.pool);
+            connection.line.backlog.clear(&mut self.pool);
             self.settle(id, false, now);
         }
     }
@@ -184,6 +185,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     pub(super) fn on_deadline(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let stalled = connection
+            .line
             .backlog
             .stalled_since()
             .is_some_and(|since| now >= since + self.config.limits.send_stall);
@@ -258,8 +260,8 @@ impl<A: Application, H: Host> Shard<A, H> {
         let opened = self.beginning + Duration::from_nanos(attachment.since);
         let seconds = now.saturating_duration_since(opened).as_secs_f64();
         // What stands in the cork is counted when it is written, which is after this line.
-        let bytes_out =
-            (connection.bytes_out + last_words as u64).saturating_sub(attachment.bytes_out_before);
+        let bytes_out = (connection.line.bytes_out + last_words as u64)
+            .saturating_sub(attachment.bytes_out_before);
         log::info!(
             target: "revolve::access",
             connection:% = id,

@@ -82,7 +82,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             };
             // The size of the frame is not the fault of those who hear it: it counts only behind
             // something that they have not taken.
-            let waiting = connection.backlog.len();
+            let waiting = connection.line.backlog.len();
             if waiting > 0 && waiting + frame.len() > self.config.max_send_buffer {
                 // Dropping the frame would leave a hole in an ordered stream without a word
                 // (workadventure/workadventure#6125), so the connection ends instead.
@@ -90,7 +90,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 self.leave_aside(id, leaving, now);
                 continue;
             }
-            let sent = connection.send(frame, now, &mut self.pool);
+            let sent = connection.line.send(frame, now, &mut self.pool);
             self.metrics.bytes_out.add(frame.len() as u64);
             match sent {
                 Ok(()) => self.settle(id, false, now),

@@ -13,7 +13,8 @@ use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use crate::connection::{Connection, Inbound, Rest, Stream};
+use crate::connection::{Connection, Rest};
+use crate::line::{Inbound, Stream};
 use crate::protocol::endpoint::{Closing, Endpoint};
 
 /// Runs of like frames that are told of one visit.
@@ -51,17 +52,17 @@ impl Glimpse {
     pub(super) fn of<S: Stream>(connection: &Connection<S>, bytes_in: u64) -> Glimpse {
         Glimpse {
             rest: connection.rest,
-            inbound: connection.inbound(),
-            is_writable: connection.is_writable(),
+            inbound: connection.line.inbound(),
+            is_writable: connection.line.is_writable(),
             is_closing: matches!(connection.endpoint, Endpoint::Closing(_)),
             is_lingering: matches!(
                 connection.endpoint,
                 Endpoint::Closing(Closing::Lingering { .. })
             ),
-            backlog: connection.backlog.len(),
+            backlog: connection.line.backlog.len(),
             tail: connection.tail_bytes(),
             bytes_in,
-            bytes_out: connection.bytes_out,
+            bytes_out: connection.line.bytes_out,
             open: None,
         }
     }
@@ -125,19 +126,21 @@ impl Glimpse {
 
 impl Glimpse {
     /// The frames that were taken since, read off the receive buffer, and how far the session has
-    /// counted with them. `taken_at_close` is what a WebSocket that closed meanwhile had taken.
+    /// counted with them. `taken_at_close` is what a WebSocket that closed meanwhile had taken, and
+    /// `past` how much of a payload was read past the buffer.
     pub(super) fn frames_since(
         &self,
         before: &Glimpse,
         taken_at_close: Option<u64>,
+        past: u64,
         receive_buffer: &[u8],
     ) -> Option<String> {
-        let filled = before.tail as u64 + (self.bytes_in - before.bytes_in);
+        let filled = before.tail as u64 + (self.bytes_in - before.bytes_in).checked_sub(past)?;
         let consumed = receive_buffer.get(..filled.saturating_sub(self.tail as u64) as usize)?;
         let frames = match (before.open, self.open) {
             (Some(before), after) => {
                 let taken = after.map(|after| after.taken).or(taken_at_close)?;
-                consumed.get(..taken.checked_sub(before.taken)? as usize)?
+                consumed.get(..taken.checked_sub(before.taken)?.checked_sub(past)? as usize)?
             }
             // What stands before the first frame is the request.
             (None, Some(after)) => {
@@ -149,7 +152,7 @@ impl Glimpse {
             }
             (None, None) => return None,
         };
-        let mut text = Runs::of(frames, before.open.map_or(0, |open| open.owed))?;
+        let mut text = Runs::of(past, frames, before.open.map_or(0, |open| open.owed))?;
         let messages_before = before.open.map_or(0, |open| open.messages);
         if let Some(after) = self.open
             && after.messages > messages_before
@@ -168,13 +171,14 @@ struct Runs {
 }
 
 impl Runs {
-    /// What stands in `taken`, behind the `owed` bytes that end a frame begun earlier; `None` if
-    /// nothing does. Every header in it has passed the checks, and none is cut.
-    fn of(taken: &[u8], owed: u64) -> Option<String> {
+    /// What stands in `taken`, behind the `owed` bytes that end a frame begun earlier and of which
+    /// so many went `past` it; `None` if nothing does. Every header in it has passed the checks, and
+    /// none is cut.
+    fn of(past: u64, taken: &[u8], owed: u64) -> Option<String> {
         let mut runs = Runs { runs: Vec::new(), untold: 0 };
-        let owed_here = owed.min(taken.len() as u64);
-        if owed_here > 0 {
-            runs.add("more of a frame", owed_here);
+        let owed_here = owed.saturating_sub(past).min(taken.len() as u64);
+        if past + owed_here > 0 {
+            runs.add("more of a frame", past + owed_here);
         }
         let mut at = owed_here as usize;
         while at < taken.len() {
@@ -260,7 +264,7 @@ mod tests {
     }
 
     fn told(frames: &[Vec<u8>], owed: u64) -> String {
-        Runs::of(&frames.concat(), owed).unwrap_or_default()
+        Runs::of(0, &frames.concat(), owed).unwrap_or_default()
     }
 
     #[test]
@@ -299,6 +303,12 @@ mod tests {
         assert_eq!(told(&[whole[500..700].to_vec()], 508), "more of a frame 200 B");
         let rest = [whole[700..].to_vec(), frame(0x81, 2)];
         assert_eq!(told(&rest, 308), "more of a frame 308 B, text 2 B");
+        // The same when 200 of them, or all, were read past the buffer.
+        let past = |past, rest: &[Vec<u8>]| Runs::of(past, &rest.concat(), 308).unwrap();
+        let cut = [whole[900..].to_vec(), frame(0x81, 2)];
+        assert_eq!(past(200, &cut), "more of a frame 308 B, text 2 B");
+        assert_eq!(past(308, &cut[1..]), "more of a frame 308 B, text 2 B");
+        assert_eq!(past(300, &[]), "more of a frame 300 B");
     }
 
     fn resting(rest: Rest) -> Glimpse {

@@ -4,8 +4,9 @@
 
 use super::Shard;
 use crate::application::Application;
-use crate::connection::{Attachment, Inbound, Rest};
+use crate::connection::{Attachment, Rest};
 use crate::host::Host;
+use crate::line::Inbound;
 use crate::protocol::endpoint::Endpoint;
 use crate::timer::Tick;
 use crate::token::ConnectionId;
@@ -23,7 +24,8 @@ impl<A: Application, H: Host> Shard<A, H> {
             let id = connection.id;
             assert!(self.ended.is_empty(), "the reaper has been");
             // The table at `Rest`: each stop has its waker.
-            let has_unread = matches!(connection.inbound(), Inbound::Readable | Inbound::Final);
+            let has_unread =
+                matches!(connection.line.inbound(), Inbound::Readable | Inbound::Final);
             match connection.rest {
                 Rest::Blocked => {
                     assert!(!has_unread, "{id}: blocked, with something to read");
@@ -31,23 +33,23 @@ impl<A: Application, H: Host> Shard<A, H> {
                         matches!(&connection.endpoint, Endpoint::Open(open) if open.is_inflating());
                     assert!(!is_inflating, "{id}: blocked, with a message to inflate");
                     assert!(
-                        connection.backlog.is_empty() || !connection.is_writable(),
+                        connection.line.backlog.is_empty() || !connection.line.is_writable(),
                         "{id}: blocked, with something to write and room for it"
                     );
                 }
                 Rest::Spent => assert!(self.ready.contains(id), "{id}: spent and not queued"),
                 Rest::Throttled => {
                     assert!(
-                        connection.backlog.len() > self.config.max_send_buffer / 2,
+                        connection.line.backlog.len() > self.config.max_send_buffer / 2,
                         "{id}: throttled below the low-water mark"
                     );
-                    assert!(!connection.is_writable(), "{id}: throttled, with room to write");
+                    assert!(!connection.line.is_writable(), "{id}: throttled, with room to write");
                 }
                 Rest::Parked => {
                     assert!(self.wishes.jobs.of(id) > 0, "{id}: parked, and no answer comes");
                     assert!(
-                        connection.backlog.is_empty()
-                            || !connection.is_writable()
+                        connection.line.backlog.is_empty()
+                            || !connection.line.is_writable()
                             || self.ready.contains(id),
                         "{id}: parked, with something to write and room for it"
                     );

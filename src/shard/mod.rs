@@ -31,9 +31,10 @@ use std::time::{Duration, Instant};
 
 use crate::application::{Application, Broadcast, Wishes};
 use crate::config::Config;
-use crate::connection::{Attachment, Connection, Inbound, Rest, Stream};
+use crate::connection::{Attachment, Connection, Rest};
 use crate::connections::Connections;
 use crate::host::Host;
+use crate::line::{Inbound, Stream};
 use crate::mailbox::Mail;
 use crate::metrics::{ReactorMetrics, ServerStatus};
 use crate::out_buffer::BufferPool;
@@ -167,7 +168,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     ) {
         // The connection may have ended since the kernel queued the edge.
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.note(readable, writable, read_closed);
+            connection.line.note(readable, writable, read_closed);
             self.ready.push(id, &mut connection.mark);
         }
     }
@@ -194,20 +195,16 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut turn_queue = std::mem::take(&mut self.turn_queue);
         let mut buffer = std::mem::take(&mut self.receive_buffer);
         self.ready.take(&mut turn_queue);
-        let is_timed = self.blame.is_timing();
+        let is_observed = self.blame.is_timing() || self.story.is_some();
         let (visits, last) = (turn_queue.len(), turn_queue.last().copied());
         for id in turn_queue.drain(..) {
-            self.tell_visit(id);
-            // A `step` in full: as a closure, the visit would not become a part of the loop.
-            if is_timed {
-                self.blame.begin(host.clock());
+            if is_observed {
+                self.before_visit(id, host);
             }
             self.visit(id, &mut buffer, now, host);
-            if is_timed {
-                self.blame.heard(self.metrics.messages.get(), 1, Some(id));
-                self.blame.end(host.clock());
+            if is_observed {
+                self.after_visit(id, &buffer, host);
             }
-            self.tell_visited(&buffer);
             self.forward_wishes(host);
         }
         self.blame.heard(self.metrics.messages.get(), visits as u32, last);
@@ -265,7 +262,26 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Whether reading has to wait because what it caused has not been delivered: mail to a full
     /// box, or more broadcasts than are allowed to be under way.
     fn is_congested(&self) -> bool {
-        !self.outbox.is_empty() || self.broadcasts.len() >= self.config.limits.broadcasts_queued
+        let (mails, broadcasts) = (self.outbox.len(), self.broadcasts.len());
+        mails > 0 || (broadcasts > 0 && broadcasts >= self.config.limits.broadcasts_queued)
+    }
+
+    /// For whoever wants to know what a visit does, or how long it takes.
+    #[cold]
+    fn before_visit(&mut self, id: ConnectionId, host: &mut H) {
+        self.tell_visit(id);
+        if self.blame.is_timing() {
+            self.blame.begin(host.clock());
+        }
+    }
+
+    #[cold]
+    fn after_visit(&mut self, id: ConnectionId, buffer: &[u8], host: &mut H) {
+        if self.blame.is_timing() {
+            self.blame.heard(self.metrics.messages.get(), 1, Some(id));
+            self.blame.end(host.clock());
+        }
+        self.tell_visited(buffer);
     }
 
     /// Does a part of a turn; while slow turns are looked into, with an eye on the clock.
@@ -312,22 +328,22 @@ impl<A: Application, H: Host> Shard<A, H> {
         if matches!(connection.rest, Rest::Parked | Rest::Ended) {
             return self.settle_parked(id);
         }
-        let queued = connection.backlog.len();
-        let is_drained = matches!(connection.inbound(), Inbound::Drained | Inbound::Ended);
+        let queued = connection.line.backlog.len();
+        let is_drained = matches!(connection.line.inbound(), Inbound::Drained | Inbound::Ended);
         if queued == 0 && connection.endpoint.flushed(is_drained, now, &self.config.limits) {
-            let peer_is_done = connection.inbound() == Inbound::Ended;
-            if peer_is_done || connection.stream_mut().half_close().is_err() {
+            let peer_is_done = connection.line.inbound() == Inbound::Ended;
+            if peer_is_done || connection.line.stream_mut().half_close().is_err() {
                 connection.endpoint = Endpoint::Closed;
             }
         }
         if let Endpoint::Closed = connection.endpoint {
             connection.rest = Rest::Ended;
-            connection.backlog.clear(&mut self.pool);
+            connection.line.backlog.clear(&mut self.pool);
             self.ended.push(id);
             return;
         }
         let has_readable = !is_drained;
-        let can_flush = queued > 0 && connection.is_writable();
+        let can_flush = queued > 0 && connection.line.is_writable();
         let is_throttled = queued > 0 && {
             let mark = self.config.max_send_buffer;
             queued > if connection.rest == Rest::Throttled { mark / 2 } else { mark }
@@ -372,8 +388,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.deflater.trim(KEPT_BYTES);
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let metrics = &self.metrics;
+        metrics.bytes_out.add(std::mem::take(&mut self.wishes.past_cork));
         metrics.connections.set(self.connections.len() as u64);
         metrics.sessions_live.set(self.sessions.attached() as u64);
         metrics.sessions_detached.set(self.sessions.detached() as u64);

@@ -59,6 +59,8 @@ struct Visit {
     before: Glimpse,
     /// Bytes of frames that its WebSocket had taken when it closed in mid-visit.
     taken_at_close: Option<u64>,
+    /// Bytes of a payload that were read past the receive buffer.
+    past: u64,
     is_lost: bool,
 }
 
@@ -271,6 +273,12 @@ impl Story {
         }
     }
 
+    pub(super) fn read_past(&mut self, bytes: usize) {
+        if let Some(visit) = &mut self.visit {
+            visit.past = bytes as u64;
+        }
+    }
+
     pub(super) fn closed(&mut self, id: ConnectionId, reason: CloseReason, taken: u64) {
         if let Some(visit) = self.visit.as_mut().filter(|visit| visit.id == id) {
             visit.taken_at_close = Some(taken);
@@ -354,8 +362,8 @@ impl Story {
         if let Some(beat) = self.beat(Some(id)) {
             let head = if is_alarm { "alarm" } else { before.why_visited() };
             beat.head = head.to_owned();
-            let (taken_at_close, is_lost) = (None, false);
-            self.visit = Some(Visit { beat: at, id, before, taken_at_close, is_lost });
+            let (taken_at_close, past, is_lost) = (None, 0, false);
+            self.visit = Some(Visit { beat: at, id, before, taken_at_close, past, is_lost });
         }
     }
 
@@ -372,7 +380,8 @@ impl Story {
         let Some(after) = after else { return };
         let mut facts: Vec<String> = Vec::new();
         facts.extend(after.read_since(&visit.before));
-        facts.extend(after.frames_since(&visit.before, visit.taken_at_close, receive_buffer));
+        let Visit { before, taken_at_close, past, .. } = visit;
+        facts.extend(after.frames_since(before, *taken_at_close, *past, receive_buffer));
         facts.append(&mut beat.facts);
         if !visit.is_lost {
             facts.extend(after.written_since(&visit.before, cork_bytes));

@@ -46,7 +46,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             return;
         }
         let Some(mut connection) = self.connections.remove(id) else { return };
-        if let Err(error) = host.deregister(connection.stream_mut()) {
+        if let Err(error) = host.deregister(connection.line.stream_mut()) {
             log::warn!(reactor = self.reactor; "cannot hand a connection over: {error}");
             return;
         }
@@ -58,7 +58,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             .deadline(&self.config)
             .unwrap_or(now + self.config.timeout_handshake);
         let place = connection.place.take();
-        let (stream, unsent) = connection.into_parts();
+        let (stream, unsent) = connection.line.into_parts();
         let parcel = Parcel { stream, peer, received: received.to_vec(), unsent, deadline, place };
         self.post(owner, Mail::HandOver(parcel), host);
     }
@@ -126,7 +126,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         // was back on another one would be displaced by its own past, or, if it has left again, be
         // told a count to which its past then adds. What has given up has ended its stream.
         let has_ended =
-            self.connections.get_mut(id).is_some_and(|connection| connection.has_ended());
+            self.connections.get_mut(id).is_some_and(|connection| connection.line.has_ended());
         if has_ended && wanted.id.as_ref().is_some_and(|id| self.sessions.contains(id)) {
             return self.reject(id, Rejection::Superseded, true, now);
         }
@@ -213,7 +213,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             since: now.saturating_duration_since(*beginning).as_nanos() as u64,
             messages: 0,
             bytes_in: 0,
-            bytes_out_before: connection.bytes_out + cork.len() as u64,
+            bytes_out_before: connection.line.bytes_out + cork.len() as u64,
         });
         if wanted.hello {
             let id = text.as_str();
@@ -224,6 +224,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut cx = Context {
             session,
             cork,
+            outlet: Some(&mut connection.line),
             packing: Packing::new(agreement, deflater),
             wishes,
             connection: id,

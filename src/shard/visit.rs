@@ -16,9 +16,10 @@ use super::closing::Leaving;
 use super::upgrade::Entrant;
 use crate::application::{Application, Context, Refusal};
 use crate::config::Config;
-use crate::connection::{Attachment, Connection, Filled, Inbound, Rest, Stream};
+use crate::connection::{Attachment, Connection, Filled, FilledPast, Rest};
 use crate::host::Host;
 use crate::http::{self, Route};
+use crate::line::{Inbound, Stream};
 use crate::metrics::ReactorMetrics;
 use crate::out_buffer::BufferPool;
 use crate::page;
@@ -96,12 +97,15 @@ impl<A: Application, H: Host> Shard<A, H> {
         if matches!(connection.rest, Rest::Parked | Rest::Ended) {
             return self.visit_parked(id, now);
         }
-        if is_congested || !connection.backlog.is_empty() {
+        if is_congested || !connection.line.backlog.is_empty() {
             match make_room(connection, &self.config, &mut self.pool, now) {
                 Err(_) => return self.lose(id, now),
                 Ok(true) if !is_congested => {}
                 Ok(has_room) => return self.settle(id, has_room, now),
             }
+        }
+        if connection.is_amid_message() {
+            return self.visit_amid_message(id, buffer, now, host);
         }
         match connection.fill(buffer) {
             Ok(Filled { kept, read }) => {
@@ -113,12 +117,34 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
     }
 
+    /// The same in the middle of a message, of which a long payload is read past the buffer.
+    #[inline(never)]
+    fn visit_amid_message(
+        &mut self,
+        id: ConnectionId,
+        buffer: &mut [u8],
+        now: Instant,
+        host: &mut H,
+    ) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Ok(FilledPast { past, filled }) = connection.fill_past(buffer, &self.config) else {
+            return self.lose(id, now);
+        };
+        if let Attachment::Live(attachment) = &mut connection.attachment {
+            attachment.bytes_in += past as u64;
+        }
+        self.tell(|story| story.read_past(past));
+        self.metrics.bytes_in.add((past + filled.read) as u64);
+        self.scratch.grant_share(self.config.limits.inflate_per_turn);
+        self.take_input(id, &mut buffer[..filled.kept + filled.read], now, host);
+    }
+
     /// Takes the input as far as it goes, writes what it caused, and settles the connection.
     #[inline(always)]
     fn take_input(&mut self, id: ConnectionId, input: &mut [u8], now: Instant, host: &mut H) {
         let mut at = 0;
         let mut frames = self.config.limits.frames_per_turn;
-        let mut requests = self.config.limits.requests_per_turn;
+        let mut requests = 0;
         let mut is_as_it_was = true;
         let step = loop {
             let step = match self.converse(id, input, &mut at, &mut frames) {
@@ -147,7 +173,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             connection.keep(&input[at..]);
         }
         let must_wait = matches!(step, Step::Wait);
-        if connection.inbound() == Inbound::Ended && !must_wait {
+        if connection.line.inbound() == Inbound::Ended && !must_wait {
             return self.end_of_stream(id, now);
         }
         self.settle(id, must_wait, now);
@@ -168,9 +194,11 @@ impl<A: Application, H: Host> Shard<A, H> {
         let Some(connection) = self.connections.get_mut(id) else { return Step::Gone };
         match &mut connection.endpoint {
             Endpoint::Open(_) => Step::NotOpen,
-            Endpoint::Handshaking(_) if *requests == 0 => Step::Wait,
+            Endpoint::Handshaking(_) if *requests == self.config.limits.requests_per_turn => {
+                Step::Wait
+            }
             Endpoint::Handshaking(_) => {
-                *requests -= 1;
+                *requests += 1;
                 self.serve_request(id, input, at, now, host)
             }
             Endpoint::Closing(closing) => {
@@ -241,6 +269,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut cx: Context<'_, A> = Context {
             session,
             cork,
+            outlet: Some(&mut connection.line),
             packing: Packing::new(open.agreement(), deflater),
             wishes,
             connection: id,
@@ -255,7 +284,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             let mut is_plain = true;
             while *frames > 0 {
                 // Nearly every visit ends so.
-                if *at == input.len() && !open.is_inflating() {
+                if *at == input.len() && !open.has_more() {
                     return if is_plain { Pause::AllTaken } else { Pause::NeedMore };
                 }
                 *frames -= 1;
@@ -392,7 +421,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             return Step::Gone;
         }
         match self.connections.get_mut(id) {
-            Some(connection) if connection.backlog.len() <= self.config.max_send_buffer => {
+            Some(connection) if connection.line.backlog.len() <= self.config.max_send_buffer => {
                 Step::Again
             }
             _ => Step::Wait,
@@ -490,7 +519,7 @@ fn uncork<S: Stream>(
     }
     // Counted first: whoever has an answer finds it in the metrics.
     metrics.bytes_out.add(cork.len() as u64);
-    let sent = connection.send(cork, now, pool);
+    let sent = connection.line.send(cork, now, pool);
     cork.clear();
     sent
 }
@@ -503,10 +532,10 @@ fn make_room<S: Stream>(
     pool: &mut BufferPool,
     now: Instant,
 ) -> io::Result<bool> {
-    connection.flush(config.limits.flush_bytes_per_turn, now, pool)?;
+    connection.line.flush(config.limits.flush_bytes_per_turn, now, pool)?;
     let mark = match connection.rest {
         Rest::Throttled => config.max_send_buffer / 2,
         _ => config.max_send_buffer,
     };
-    Ok(connection.backlog.len() <= mark)
+    Ok(connection.line.backlog.len() <= mark)
 }

@@ -287,7 +287,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut encoded = Vec::with_capacity(frame::MAX_HEADER + text.len());
         frame::encode(OpCode::Data(Data::Text), text.as_bytes(), &mut encoded);
         for id in watchers.clone() {
-            let has_read = |connection: &mut Connection<_>| connection.backlog.is_empty();
+            let has_read = |connection: &mut Connection<_>| connection.line.backlog.is_empty();
             if self.connections.get_mut(id).is_some_and(has_read) {
                 self.aside.extend_from_slice(&encoded);
                 self.send_aside(id, now);

@@ -12,7 +12,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::faults::{Call, EINTR, ENOBUFS, ENOMEM, Fault, Faults};
-use crate::connection::Stream;
+use crate::line::Stream;
 use crate::token::ConnectionId;
 
 /// Both directions of one connection, and what the server's end has been told.

@@ -1,7 +1,7 @@
 //! permessage-deflate in a build without the feature: never agreed to. What takes an [`Agreement`]
 //! cannot be called, because there is none; what does not, does nothing.
 //!
-//! Next: [`crate::protocol::message`], which puts frames together.
+//! Next: [`crate::protocol::gathered`], what a long message collects in.
 
 use std::marker::PhantomData;
 use std::sync::Arc;

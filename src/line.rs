@@ -1,0 +1,396 @@
+//! One socket: what is known of its readiness, and what waits for it.
+//!
+//! [`Line::read`], [`Line::send`] and their like are the only places that read and write a socket.
+//! None loops until the kernel is tired: each stops at its share, and what it leaves behind is
+//! written down in [`Inbound`] and in `writable`. Knows no protocol.
+//!
+//! Invariant: no call is made whose answer is known: nothing is read after a short read, nor
+//! written after a short write, before the next edge.
+//!
+//! Next: [`crate::session`]: what is left of a connection when it is gone.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::Shutdown;
+use std::time::Instant;
+
+use crate::out_buffer::{BufferPool, OutBuffer};
+
+/// What a connection needs of a socket; in tests, of a script.
+pub trait Stream: io::Read + io::Write {
+    /// Ends our half of the stream; the peer's goes on.
+    ///
+    /// # Errors
+    ///
+    /// When the socket is gone.
+    fn half_close(&mut self) -> io::Result<()>;
+
+    /// Reads into `first`, and behind that into `second`. Unless a stream can do better, by way of
+    /// one piece.
+    ///
+    /// # Errors
+    ///
+    /// As those of a read.
+    fn read_both(&mut self, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
+        let mut joined = vec![0; first.len() + second.len()];
+        let count = self.read(&mut joined)?;
+        let (to_first, to_second) = joined.split_at(first.len());
+        first.copy_from_slice(to_first);
+        second.copy_from_slice(to_second);
+        Ok(count)
+    }
+
+    /// Writes `first`, and behind that `second`. Unless a stream can do better, by way of one piece.
+    ///
+    /// # Errors
+    ///
+    /// As those of a write.
+    fn write_both(&mut self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        self.write(&[first, second].concat())
+    }
+}
+
+impl Stream for mio::net::TcpStream {
+    fn half_close(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+
+    fn read_both(&mut self, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
+        io::Read::read_vectored(self, &mut [IoSliceMut::new(first), IoSliceMut::new(second)])
+    }
+
+    fn write_both(&mut self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        io::Write::write_vectored(self, &[IoSlice::new(first), IoSlice::new(second)])
+    }
+}
+
+/// What is known of the stream's reading side. In order: an edge takes it forward, never back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Inbound {
+    /// Nothing there; an edge will tell.
+    Drained,
+    /// An edge said there is something, and no short read has said otherwise since.
+    Readable,
+    /// The same, and the peer's FIN is already behind it: a short read does not mean drained, for
+    /// there will be no further edge.
+    Final,
+    /// The FIN has been read.
+    Ended,
+}
+
+/// Where a callback's longest replies leave, without a copy.
+pub(crate) trait Outlet {
+    /// Sends what stands in `cork`, and `payload` behind it, as far as the socket takes that now;
+    /// what it does not take is what stands in `cork` afterwards. How many bytes have left.
+    fn send_past(&mut self, cork: &mut Vec<u8>, payload: &[u8]) -> usize;
+}
+
+/// A socket, and what waits for it.
+#[derive(Debug)]
+pub struct Line<S> {
+    stream: S,
+    /// What waits for the socket.
+    pub backlog: OutBuffer,
+    inbound: Inbound,
+    writable: bool,
+    /// Bytes sent or queued.
+    pub bytes_out: u64,
+}
+
+impl<S: Stream> Line<S> {
+    /// Of a socket of which no edge is known yet.
+    #[must_use]
+    pub fn new(stream: S) -> Self {
+        Line {
+            stream,
+            backlog: OutBuffer::default(),
+            inbound: Inbound::Drained,
+            // True of every fresh socket; if not, the first write will tell.
+            writable: true,
+            bytes_out: 0,
+        }
+    }
+
+    /// Takes note of an edge. Acting on it is for the turn.
+    #[inline]
+    pub fn note(&mut self, readable: bool, writable: bool, read_closed: bool) {
+        self.writable |= writable;
+        let noted = match (read_closed, readable) {
+            (true, _) => Inbound::Final,
+            (false, true) => Inbound::Readable,
+            (false, false) => Inbound::Drained,
+        };
+        self.inbound = self.inbound.max(noted);
+    }
+
+    /// What is known of the reading side.
+    #[must_use]
+    pub fn inbound(&self) -> Inbound {
+        self.inbound
+    }
+
+    /// Whether the peer's FIN has come: it will send no more than what is here already.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.inbound, Inbound::Final | Inbound::Ended)
+    }
+
+    /// Whether there may be something to read.
+    #[inline]
+    #[must_use]
+    pub fn has_readable(&self) -> bool {
+        matches!(self.inbound, Inbound::Readable | Inbound::Final)
+    }
+
+    /// Whether the socket took all that it was last offered.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// The socket, for its registration and its end.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// One read, if there may be something and there is room for it.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection: a reset, mostly.
+    #[inline(always)]
+    pub fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        if room.is_empty() || !self.has_readable() {
+            return Ok(0);
+        }
+        let outcome = self.stream.read(room);
+        self.has_read(outcome, room.len())
+    }
+
+    /// The same into two pieces, the first of which is full before the second gets a byte.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Self::read`].
+    pub fn read_both(&mut self, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
+        let room = first.len() + second.len();
+        if room == 0 || !self.has_readable() {
+            return Ok(0);
+        }
+        let outcome = self.stream.read_both(first, second);
+        self.has_read(outcome, room)
+    }
+
+    /// What a read says of the socket.
+    #[inline(always)]
+    fn has_read(&mut self, outcome: io::Result<usize>, room: usize) -> io::Result<usize> {
+        match outcome {
+            Ok(0) => self.inbound = Inbound::Ended,
+            Ok(count) => {
+                // A short read means drained: no second one just to hear `WouldBlock`.
+                if count < room && self.inbound == Inbound::Readable {
+                    self.inbound = Inbound::Drained;
+                }
+                return Ok(count);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.inbound = Inbound::Drained;
+            }
+            // The visit ends with `inbound` still readable, so it comes again.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(0)
+    }
+
+    /// Sends, as far as the socket takes it now; the rest joins the backlog.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection.
+    #[inline]
+    pub fn send(&mut self, bytes: &[u8], now: Instant, pool: &mut BufferPool) -> io::Result<()> {
+        self.bytes_out += bytes.len() as u64;
+        let mut sent = 0;
+        if self.writable && self.backlog.is_empty() && !bytes.is_empty() {
+            let outcome = self.stream.write(bytes);
+            sent = has_written(outcome, bytes.len(), &mut self.writable)?;
+        }
+        if sent < bytes.len() {
+            self.backlog.push(&bytes[sent..], now, pool);
+        }
+        Ok(())
+    }
+
+    /// Writes from the backlog until it is empty, the socket is full, or `share` bytes have left.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection.
+    pub fn flush(
+        &mut self,
+        mut share: usize,
+        now: Instant,
+        pool: &mut BufferPool,
+    ) -> io::Result<()> {
+        while self.writable && share > 0 && !self.backlog.is_empty() {
+            let front = self.backlog.front();
+            let offered = &front[..front.len().min(share)];
+            let outcome = self.stream.write(offered);
+            let count = has_written(outcome, offered.len(), &mut self.writable)?;
+            share -= count;
+            self.backlog.advance(count, now, pool);
+        }
+        Ok(())
+    }
+
+    /// The socket, and what has not left.
+    #[must_use]
+    pub fn into_parts(self) -> (S, Vec<u8>) {
+        (self.stream, self.backlog.to_vec())
+    }
+}
+
+impl<S: Stream> Outlet for Line<S> {
+    fn send_past(&mut self, cork: &mut Vec<u8>, payload: &[u8]) -> usize {
+        let mut sent = 0;
+        if self.writable && self.backlog.is_empty() {
+            let outcome = self.stream.write_both(cork, payload);
+            // An error comes again when the cork is written, and there is somebody who hears it.
+            sent = has_written(outcome, cork.len() + payload.len(), &mut self.writable)
+                .unwrap_or_default();
+        }
+        self.bytes_out += sent as u64;
+        match sent.checked_sub(cork.len()) {
+            Some(of_payload) => {
+                cork.clear();
+                cork.extend_from_slice(&payload[of_payload..]);
+            }
+            None => {
+                cork.drain(..sent);
+                cork.extend_from_slice(payload);
+            }
+        }
+        sent
+    }
+}
+
+/// What a write of `offered` bytes says of the socket. A short one means full, as `WouldBlock`
+/// does: the kernel has taken note that we want an edge.
+#[inline(always)]
+fn has_written(
+    outcome: io::Result<usize>,
+    offered: usize,
+    writable: &mut bool,
+) -> io::Result<usize> {
+    match outcome {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Ok(count) => {
+            *writable = count == offered;
+            Ok(count)
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            *writable = false;
+            Ok(0)
+        }
+        // Still writable: the flush loop, or the next visit, tries again.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    /// Takes and gives as much as it is told to.
+    struct Doled {
+        input: Vec<u8>,
+        output: Vec<u8>,
+        room: usize,
+        fails: bool,
+    }
+
+    impl Read for Doled {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.input.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&self.input[..count]);
+            self.input.drain(..count);
+            if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        }
+    }
+
+    impl Write for Doled {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.fails {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            let count = self.room.min(bytes.len());
+            self.output.extend_from_slice(&bytes[..count]);
+            self.room -= count;
+            if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Stream for Doled {
+        fn half_close(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn line(input: &[u8], room: usize) -> Line<Doled> {
+        Line::new(Doled { input: input.to_vec(), output: Vec::new(), room, fails: false })
+    }
+
+    #[test]
+    fn a_read_into_two_pieces_fills_the_first_one_first() {
+        for length in 0..8 {
+            let mut line = line(&b"abcdefgh"[..length], 0);
+            line.note(true, false, false);
+            let (mut first, mut second) = ([0; 3], [0; 4]);
+            let count = line.read_both(&mut first, &mut second).unwrap();
+            assert_eq!(count, length.min(7));
+            assert_eq!([&first[..], &second].concat()[..count], b"abcdefgh"[..count]);
+            let is_short = length < 7;
+            assert_eq!(line.inbound() == Inbound::Drained, is_short, "{length}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_leave_past_the_cork_stands_in_it() {
+        for room in 0..=10 {
+            let mut line = line(b"", room);
+            let mut cork = b"cork".to_vec();
+            assert_eq!(line.send_past(&mut cork, b"payload"), room);
+            assert!(!line.is_writable(), "{room}: a short write");
+            assert_eq!([&line.stream.output[..], &cork].concat(), b"corkpayload");
+            assert_eq!(line.bytes_out, room as u64);
+        }
+        let mut line = line(b"", 11);
+        let mut cork = b"cork".to_vec();
+        assert_eq!(line.send_past(&mut cork, b"payload"), 11);
+        assert!(cork.is_empty() && line.is_writable());
+    }
+
+    #[test]
+    fn nothing_overtakes_the_backlog_and_an_error_is_left_to_who_can_hear_it() {
+        let mut pool = BufferPool::default();
+        let now = Instant::now();
+        let mut line = line(b"", 1);
+        line.send(b"first", now, &mut pool).unwrap();
+        line.note(false, true, false);
+        line.stream.room = 100;
+        let mut cork = b"cork".to_vec();
+        assert_eq!(line.send_past(&mut cork, b"payload"), 0);
+        assert_eq!(cork, b"corkpayload");
+        line.flush(100, now, &mut pool).unwrap();
+        line.stream.fails = true;
+        assert_eq!(line.send_past(&mut cork, b"!"), 0);
+        assert_eq!(cork, b"corkpayload!");
+        assert!(line.send(&cork, now, &mut pool).is_err());
+    }
+}
