@@ -60,7 +60,9 @@ pub(crate) fn all() -> Vec<Case> {
         let prepare = move || turn(connections, depth);
         add(format!("turn/{connections}x{depth}"), messages, "a message", Box::new(prepare));
     }
-    add("turn/echo-16KiB".into(), TURNS * 16, "a message", Box::new(echo));
+    for (size, label) in [(16 << 10, "16KiB"), (64 << 10, "64KiB")] {
+        add(format!("turn/echo-{label}"), TURNS * 16, "a message", Box::new(move || echo(size)));
+    }
     add("sessions/lookup".into(), LOOKUPS, "a session", Box::new(look_up));
     add("sessions/insert".into(), LOOKUPS, "a session", Box::new(insert));
     add("sessions/expire".into(), SESSIONS as u64, "a session", Box::new(expire));
@@ -196,15 +198,15 @@ fn turn(connections: usize, depth: usize) -> Work {
     })
 }
 
-/// The largest frame that is read at once, and comes back.
-fn echo() -> Work {
-    let size = 16 << 10;
+/// A frame that comes back: by the cork, or past it.
+fn echo(size: usize) -> Work {
     let mut turns = Turns::new(Echo, 16, client_frame(0x82, &vec![7; size]));
     turns.run(2);
+    let header = if size > usize::from(u16::MAX) { 10 } else { 4 };
     Box::new(move || {
         let before = turns.written();
         turns.run(TURNS as usize);
-        assert_eq!(turns.written() - before, TURNS as usize * 16 * (size + 4));
+        assert_eq!(turns.written() - before, TURNS as usize * 16 * (size + header));
     })
 }
 
