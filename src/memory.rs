@@ -72,7 +72,8 @@ impl MemoryBound {
             true => deflate::most_on_the_wire(config.ws_max_size),
             false => config.ws_max_size,
         };
-        let message = message + frame::MAX_HEADER;
+        let longest = message;
+        let message = longest + frame::MAX_HEADER;
         let page =
             if config.page { page::html(&config.ws_path).len() + BOOKKEEPING * 8 } else { 0 };
         let reply = message.max((reactors + 1) * METRICS_BYTES).max(page);
@@ -126,7 +127,7 @@ impl MemoryBound {
             // The message that an application is looking at, and storage being copied as it grows.
             2 * config.ws_max_size,
             // What is kept for the next long ones.
-            message::SPARE_MOST * message::SPARE_BYTES,
+            message::SPARE_MOST * message::SPARE_BYTES.min(longest),
             deflate::most_held(config),
             out_buffer::POOL,
             // Mail, and broadcasts under way; of the daemon's applications these are heartbeats.
