@@ -1,6 +1,6 @@
 //! One line, one endpoint, and why they rest.
 //!
-//! What a visit reads it gets from [`Connection::fill`] or [`Connection::fill_payload`]; what the
+//! What a visit reads it gets from [`Connection::fill`] or [`Connection::fill_past`]; what the
 //! line leaves behind is written down there, and for the whole visit in [`Rest`]. Decides nothing
 //! about protocol or sessions; the shard does.
 //!

@@ -86,7 +86,7 @@
 //! |---|---|
 //! | [`token`] | the name of a connection: slot and generation; its peer |
 //! | [`out_buffer`] | bytes that wait for one socket |
-//! | [`line`] | one socket: its readiness, its reads and writes |
+//! | [`line`](mod@line) | one socket: its readiness, its reads and writes |
 //! | [`session`] | ids, who owns them, and one reactor's table of them |
 //!
 //! What is to happen later, or elsewhere; and the application, which asks for it:
