@@ -46,6 +46,7 @@ test('connects, counts, and lists each frame with time, direction and size', asy
   await page.selectOption('#times', '1000')
   await page.click('#send')
   await shows(page, 'count', '1,003')
+  await until('the last one is listed', async () => (await frames(page)).at(-1).cells[3] === '{"count": 1003}')
   const kept = await frames(page)
   assert.equal(kept.length, 200, 'the list is bounded')
   assert.equal(kept.at(-1).cells[3], '{"count": 1003}')
@@ -138,6 +139,7 @@ test('quits, disconnects, and begins another session', async (visit) => {
   await shows(page, 'count', 1)
   await page.click('#quit')
   await shows(page, 'sentence', 'Closed: quit command received. The session keeps its count.')
+  await until('the end is listed', async () => (await frames(page)).at(-1).cells[1] === '· closed')
   assert.deepEqual((await frames(page)).slice(-3).map(({ cells }) => cells.slice(1)), [
     ['↑ sent', '4', 'quit'],
     ['↓ received', '25', '{"bye": true, "total": 1}'],
