@@ -106,7 +106,7 @@
 //! | [`ready`] | who has something to do this turn |
 //! | [`door`] | how many sockets are inside, in all and from each address |
 //! | [`picture`] | what a slab's slots are doing, small enough for mail |
-//! | [`connection`] | a stream, an endpoint, their readiness; why a connection stopped: `Rest` |
+//! | [`connection`] | a line and an endpoint; why a connection stopped: `Rest` |
 //! | [`connections`] | the slab; no way to reach a slot's former tenant |
 //!
 //! How a reactor that shares nothing deals with the rest of the world:

@@ -1,9 +1,9 @@
 //! What runs on a reactor: the [`Application`] trait, and the [`Context`] through which it answers.
 //!
-//! A context writes replies straight into the cork and notes wishes (close, broadcast, timer); the
-//! shard grants them when the callback has returned, or when their time has come. No callback ever gets hold of a connection or of
-//! the loop, so nothing re-enters it. Called by the shard; implemented by `counter.rs`, `echo.rs`
-//! and whoever embeds the server.
+//! A context writes replies straight into the cork, the longest ones past it, and notes wishes
+//! (close, broadcast, timer); the shard grants them when the callback has returned, or when their
+//! time has come. No callback ever gets hold of a connection or of the loop, so nothing re-enters
+//! it. Called by the shard; implemented by `counter.rs`, `echo.rs` and whoever embeds the server.
 //!
 //! Invariant: the cork only ever holds whole frames of ours.
 //!
@@ -222,7 +222,7 @@ pub struct Context<'a, A: Application> {
 
 impl<A: Application> Context<'_, A> {
     /// Sends a text message. It leaves with everything else that this readable event causes, in
-    /// one write.
+    /// one write; one of 32 KiB or more leaves at once, with what was said before it.
     #[inline]
     pub fn send_text(&mut self, text: &str) {
         self.send(Data::Text, text.as_bytes());
@@ -259,10 +259,9 @@ impl<A: Application> Context<'_, A> {
     /// Sends past the cork, with all that stands in it.
     #[cold]
     fn send_long(&mut self, kind: Data, payload: &[u8]) {
+        let Some(outlet) = &mut self.outlet else { return };
         frame::encode_header(OpCode::Data(kind), payload.len(), self.cork);
-        if let Some(outlet) = &mut self.outlet {
-            self.wishes.past_cork += outlet.send_past(self.cork, payload) as u64;
-        }
+        self.wishes.past_cork += outlet.send_past(self.cork, payload) as u64;
     }
 
     /// Closes once what was sent before has left. Messages still to come are not delivered.

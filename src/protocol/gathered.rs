@@ -2,7 +2,7 @@
 //!
 //! Reading needs bytes that are there, so all of the storage is, from its first growth on; how much
 //! of it has been written to is counted beside. So storage that one message has left can take the
-//! next one as it is: the reactor keeps one, and a message of a megabyte then costs no page of fresh
+//! next one as it is: the reactor keeps a few, and a message of a megabyte then costs no page of fresh
 //! memory. Grows and counts; who may grow it how far is [`super::message`]'s to say.
 //!
 //! Invariant: what stands behind [`Gathered::bytes`], an earlier message maybe, is shown to nobody.

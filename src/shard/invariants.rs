@@ -6,7 +6,6 @@ use super::Shard;
 use crate::application::Application;
 use crate::connection::{Attachment, Rest};
 use crate::host::Host;
-use crate::line::Inbound;
 use crate::protocol::endpoint::Endpoint;
 use crate::timer::Tick;
 use crate::token::ConnectionId;
@@ -24,8 +23,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             let id = connection.id;
             assert!(self.ended.is_empty(), "the reaper has been");
             // The table at `Rest`: each stop has its waker.
-            let has_unread =
-                matches!(connection.line.inbound(), Inbound::Readable | Inbound::Final);
+            let has_unread = connection.line.has_readable();
             match connection.rest {
                 Rest::Blocked => {
                     assert!(!has_unread, "{id}: blocked, with something to read");

@@ -329,8 +329,8 @@ impl<A: Application, H: Host> Shard<A, H> {
             return self.settle_parked(id);
         }
         let queued = connection.line.backlog.len();
-        let is_drained = matches!(connection.line.inbound(), Inbound::Drained | Inbound::Ended);
-        if queued == 0 && connection.endpoint.flushed(is_drained, now, &self.config.limits) {
+        let has_readable = connection.line.has_readable();
+        if queued == 0 && connection.endpoint.flushed(!has_readable, now, &self.config.limits) {
             let peer_is_done = connection.line.inbound() == Inbound::Ended;
             if peer_is_done || connection.line.stream_mut().half_close().is_err() {
                 connection.endpoint = Endpoint::Closed;
@@ -342,7 +342,6 @@ impl<A: Application, H: Host> Shard<A, H> {
             self.ended.push(id);
             return;
         }
-        let has_readable = !is_drained;
         let can_flush = queued > 0 && connection.line.is_writable();
         let is_throttled = queued > 0 && {
             let mark = self.config.max_send_buffer;
