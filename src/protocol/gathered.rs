@@ -23,6 +23,11 @@ impl Gathered {
         &self.storage[..self.filled]
     }
 
+    /// What has been gathered since there were `start` bytes.
+    pub fn bytes_from(&mut self, start: usize) -> &mut [u8] {
+        &mut self.storage[start..self.filled]
+    }
+
     /// Bytes gathered.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -72,16 +77,16 @@ impl Gathered {
         &mut self.storage[self.filled..end]
     }
 
-    /// The first `count` bytes of [`Self::room`] have been written to: those bytes.
-    pub fn fill(&mut self, count: usize) -> &mut [u8] {
-        let start = self.filled;
+    /// The first `count` bytes of [`Self::room`] have been written to.
+    pub fn fill(&mut self, count: usize) {
+        debug_assert!(count <= self.room_bytes());
         self.filled += count;
-        &mut self.storage[start..self.filled]
     }
 
     /// Appends; there must be room.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.fill(bytes.len()).copy_from_slice(bytes);
+        self.room(bytes.len()).copy_from_slice(bytes);
+        self.fill(bytes.len());
     }
 }
 
@@ -97,8 +102,9 @@ mod tests {
         gathered.make_room(1, 3);
         assert_eq!((gathered.len(), gathered.room_bytes()), (4, 3), "most is most");
         gathered.room(2).copy_from_slice(b"ef");
-        assert_eq!(gathered.fill(2), b"ef");
+        gathered.fill(2);
         assert_eq!(gathered.bytes(), b"abcdef");
+        assert_eq!(gathered.bytes_from(3), b"def");
         let before = gathered.storage_bytes();
         gathered.clear();
         assert!(gathered.is_empty() && gathered.bytes().is_empty());

@@ -54,6 +54,10 @@ impl<A: Application, H: Host> Shard<A, H> {
                 }
                 Rest::Ended => panic!("{id}: ended and not reaped"),
             }
+            assert!(
+                connection.reads_past() || !connection.is_amid_message(),
+                "{id}: amid a message, and read as if it were not"
+            );
             // A deadline stands behind every rest that has one to give.
             if let Some(deadline) = connection.deadline(&self.config) {
                 // One that had passed already was entered at the wheel's next tick.

@@ -104,8 +104,8 @@ impl<A: Application, H: Host> Shard<A, H> {
                 Ok(has_room) => return self.settle(id, has_room, now),
             }
         }
-        if connection.is_amid_message() {
-            return self.visit_amid_message(id, buffer, now, host);
+        if connection.reads_past() {
+            return self.visit_long(id, buffer, now, host);
         }
         match connection.fill(buffer) {
             Ok(Filled { kept, read }) => {
@@ -117,15 +117,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
     }
 
-    /// The same in the middle of a message, of which a long payload is read past the buffer.
+    /// The same in the middle of a message, and where one is expected of which the payload is to be
+    /// read past the buffer.
     #[inline(never)]
-    fn visit_amid_message(
-        &mut self,
-        id: ConnectionId,
-        buffer: &mut [u8],
-        now: Instant,
-        host: &mut H,
-    ) {
+    fn visit_long(&mut self, id: ConnectionId, buffer: &mut [u8], now: Instant, host: &mut H) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Ok(FilledPast { past, filled }) = connection.fill_past(buffer, &self.config) else {
             return self.lose(id, now);
@@ -171,6 +166,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         if !matches!(connection.endpoint, Endpoint::Closed) {
             connection.keep(&input[at..]);
+            connection.note_intake();
         }
         let must_wait = matches!(step, Step::Wait);
         if connection.line.inbound() == Inbound::Ended && !must_wait {
