@@ -207,6 +207,15 @@ impl Runs {
 }
 
 fn frame_name(header: &FrameHeader) -> &'static str {
+    // RFC 7692 6: set on the first frame of a message that is compressed, and on no other.
+    if header.rsv1 {
+        return match (header.opcode, header.is_final) {
+            (OpCode::Data(Data::Text), true) => "compressed text",
+            (OpCode::Data(Data::Text), false) => "compressed text fragment",
+            (_, true) => "compressed binary",
+            (_, false) => "compressed binary fragment",
+        };
+    }
     match (header.opcode, header.is_final) {
         (OpCode::Data(Data::Text), true) => "text",
         (OpCode::Data(Data::Text), false) => "text fragment",
@@ -279,6 +288,10 @@ mod tests {
             (0x88, "close"),
             (0x89, "ping"),
             (0x8a, "pong"),
+            (0xc1, "compressed text"),
+            (0x41, "compressed text fragment"),
+            (0xc2, "compressed binary"),
+            (0x42, "compressed binary fragment"),
         ] {
             assert_eq!(told(&[frame(first, 5)], 0), format!("{name} 5 B"));
         }
