@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
+use revolve::application::{Application, Context, Message};
 use revolve::config::{Limits, SessionIds};
 use revolve::connection::Connection;
 use revolve::protocol::frame::{self, FrameHead};
@@ -55,6 +56,7 @@ pub(crate) fn all() -> Vec<Case> {
     add("utf8/1KiB-of-umlauts".into(), TIMES, "a text", Box::new(|| utf8_of("ä", 1 << 10)));
     add("head/parse".into(), TIMES, "a head", Box::new(|| parse_head(false)));
     add("head/parse-and-accept".into(), TIMES, "a head", Box::new(|| parse_head(true)));
+    add("reply/count".into(), TURNS * TIMES, "a reply", Box::new(count_reply));
     for (connections, depth) in [(1, 1), (64, 1), (1000, 1), (64, 16), (64, 64)] {
         let messages = TURNS * connections as u64 * depth as u64;
         let prepare = move || turn(connections, depth);
@@ -182,6 +184,31 @@ fn parse_head(accept: bool) -> Work {
                 assert!(request.is_ok_and(|request| handshake::judge(&request).is_ok()));
             }
         }
+    })
+}
+
+/// Says with one message what the counter says with a hundred.
+struct Talkative;
+
+impl Application for Talkative {
+    type Session = ();
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, _message: Message<'_>) {
+        for _ in 0..TIMES {
+            let count = cx.count_message();
+            cx.send_text_parts([r#"{"count": "#, itoa::Buffer::new().format(count), "}"]);
+        }
+    }
+}
+
+/// From counting a message to the frame in the cork. A hundredth of a turn is in it.
+fn count_reply() -> Work {
+    let mut turns = Turns::new(Talkative, 1, client_frame(0x81, b"sixteen bytes .."));
+    turns.run(20);
+    Box::new(move || {
+        let before = turns.written();
+        turns.run(TURNS as usize);
+        assert!(turns.written() - before > (TURNS * TIMES) as usize * r#"..{"count": 1}"#.len());
     })
 }
 

@@ -37,7 +37,7 @@ pub(super) enum Step {
     NotOpen,
     /// The endpoint changed; what follows is read in its new state.
     Again,
-    /// The input is taken to its end, and short messages were all that was in it: the endpoint is
+    /// The input is taken to its end, and whole messages were all that was in it: the endpoint is
     /// as it was.
     AllTaken,
     /// The rest of the input is not whole.
@@ -290,12 +290,16 @@ impl<A: Application, H: Host> Shard<A, H> {
                     Some(Ok(message)) => message,
                     Some(Err(violation)) => return Pause::Broken(violation),
                     None => {
-                        is_plain = false;
+                        let was_amid_message = open.is_amid_message();
                         match open.next(input, at, scratch, config, cx.wishes.now, cx.cork) {
-                            Ok(Some(Event::Message(message))) => message,
+                            Ok(Some(Event::Message(message))) => {
+                                is_plain &= !was_amid_message;
+                                message
+                            }
                             Ok(Some(Event::Control))
                                 if cx.cork.len() < config.limits.cork_bytes =>
                             {
+                                is_plain = false;
                                 continue;
                             }
                             Ok(Some(Event::Control)) => return Pause::CorkFull,
