@@ -212,7 +212,8 @@ pub struct Limits {
     /// Bytes of the one receive buffer of a reactor, so also the most that is read from one
     /// connection in a turn, but for the rest of a long payload (`protocol::message::LONG_READ`). 64
     /// KiB, which fit the second-level cache beside the replies that they cause; and room for a
-    /// header, so that a message of 64 KiB is read at once and the short read behind it says so.
+    /// header, so that a message of 64 KiB is read at once and the short read behind it says so
+    /// (unless the one before was longer: `connection::Intake`).
     pub receive_buffer_bytes: usize,
     /// Frames taken from one connection in a turn. 64 KiB of empty frames would be 10,922; this
     /// keeps the longest visit under a millisecond.

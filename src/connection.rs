@@ -17,6 +17,7 @@ use crate::door::Place;
 use crate::line::{Inbound, Line, Stream};
 use crate::picture::Tile;
 use crate::protocol::endpoint::{Closing, Endpoint};
+use crate::protocol::message::SPARE_BYTES;
 use crate::ready::Mark;
 use crate::session::SessionSlot;
 use crate::timer::Tick;
@@ -74,12 +75,13 @@ pub struct LiveSession {
 /// How a visit reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Intake {
-    /// Into the receive buffer, as much as fits: it is between two messages, and the last one fitted.
+    /// Into the receive buffer, as much as fits: it is between two messages.
     Whole,
     /// The same, but it is amid a message, of which a long payload would go past the buffer.
     Amid,
-    /// It has gone past the buffer, and so may the next one's: of that the beginning is read by
-    /// itself. So 4 KiB of it are copied instead of 64, which saves 7 µs of an echoed megabyte's 260.
+    /// It has gone past the buffer, and so may the next one's: a visit between the two reads 4 KiB and
+    /// no more, and the next visit the rest where it goes, if the reactor has storage at hand, as it
+    /// mostly has. So 4 KiB of it are copied instead of 64, which saves 7 µs of an echoed megabyte's 260.
     Long,
 }
 
@@ -202,7 +204,11 @@ impl<S: Stream> Connection<S> {
             let count = self.line.read_both(room, buffer)?;
             let past = count.min(most);
             open.has_read_payload(past);
-            self.intake = Intake::Long;
+            // Without storage at hand the beginning would be read by itself for nothing.
+            self.intake = match self.endpoint.held_bytes() <= SPARE_BYTES {
+                true => Intake::Long,
+                false => Intake::Amid,
+            };
             let filled = Filled { kept: 0, read: count - past };
             return Ok(FilledPast { past, filled });
         }
@@ -391,9 +397,11 @@ mod tests {
             (1000, ROOM, Intake::Whole),
             (100_000, ROOM, Intake::Long),
             (300_000, BEGINNING, Intake::Long),
-            (2 << 20, BEGINNING, Intake::Long),
+            (1 << 20, BEGINNING, Intake::Long),
             (1000, BEGINNING, Intake::Whole),
             (1000, ROOM, Intake::Whole),
+            // More than the storage that the reactor keeps.
+            (2 << 20, ROOM, Intake::Whole),
             // Amid a message, and too little of it is to come to be read past the buffer.
             (ROOM, ROOM, Intake::Whole),
         ] {

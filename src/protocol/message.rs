@@ -3,7 +3,7 @@
 //! A message whose one frame lies whole in the receive buffer is handed out as a borrow of that
 //! buffer, unmasked in place: the usual case costs no copy and no allocation. Only an unfinished
 //! message owns memory, and only for bytes that have arrived: nothing is ever reserved for a
-//! declared length (CVE-2022-35922). A deflated message is collected as it came and inflated when it
+//! declared length (CVE-2022-35922), though it may be lent what an earlier message has left. A deflated message is collected as it came and inflated when it
 //! is whole, into storage that the reactor has once. Answers nothing and closes nothing;
 //! [`super::endpoint`] does.
 //!
@@ -34,6 +34,9 @@ pub const SPARE_BYTES: usize = 1 << 20;
 /// that the echo of a megabyte costs 281 µs of CPU instead of 264: what one connection has is taken
 /// while it is warm.
 pub const LONG_READ: usize = 1 << 20;
+
+/// Payload that waits for its frame's end to be unmasked: 1 MiB, half of a second-level cache.
+const UNMASKED_AT_ONCE: usize = 1 << 20;
 
 /// A message as the application sees it, borrowed from the reactor's receive buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,8 +191,11 @@ impl Receiver {
     #[inline(always)]
     #[must_use]
     pub fn has_more(&self) -> bool {
-        self.unfinished.as_ref().is_some_and(|unfinished| {
-            matches!(unfinished.position, Position::End | Position::Payload { remaining: 0, .. })
+        self.unfinished.as_ref().is_some_and(|unfinished| match unfinished.position {
+            Position::End | Position::Payload { remaining: 0, .. } => true,
+            // Text that was read past the input has yet to be checked.
+            Position::Payload { .. } => unfinished.is_checked() && unfinished.has_unchecked(),
+            Position::Boundary => false,
         })
     }
 
@@ -521,20 +527,32 @@ impl Unfinished {
         self.has_taken(count);
     }
 
+    /// Whether it is looked at as it comes: text is, unless it has to be inflated first.
+    fn is_checked(&self) -> bool {
+        self.is_text && self.deflated.is_none()
+    }
+
+    /// Whether there is text that has not been looked at, or that ends in mid-character.
+    fn has_unchecked(&self) -> bool {
+        self.checked < self.data.len()
+    }
+
     /// So many bytes of the payload have joined `data`; true at the frame's end. Unmasks what is to be
     /// looked at: of text all that is there, for it is checked as it comes; of anything else nothing
-    /// before the frame's end. Who looks at it then, or sends it on, finds it in the cache, which
-    /// what was unmasked on arrival has left by that time: 9 µs of an echoed megabyte's 288.
+    /// before the frame's end, or a megabyte. Who looks at it then, or sends it on, finds it in the
+    /// cache, which what was unmasked on arrival has left by that time: 9 µs of an echoed megabyte's
+    /// 288. What is longer does not fit there, and would hold the reactor up.
     fn has_taken(&mut self, count: usize) -> bool {
+        let is_checked = self.is_checked();
         let Position::Payload { remaining, mask, masked_from, .. } = &mut self.position else {
             return true;
         };
         *remaining -= count as u64;
-        let is_checked = self.is_text && self.deflated.is_none();
-        if *remaining == 0 || is_checked {
+        let masked = self.data.len() - *masked_from;
+        if *remaining == 0 || is_checked || masked >= UNMASKED_AT_ONCE {
             frame::unmask(self.data.bytes_from(*masked_from), *mask);
-            *mask = frame::rotated(*mask, self.data.len() - *masked_from);
-            *masked_from = self.data.len();
+            *mask = frame::rotated(*mask, masked);
+            *masked_from += masked;
         }
         *remaining == 0
     }

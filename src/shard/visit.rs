@@ -37,8 +37,8 @@ pub(super) enum Step {
     NotOpen,
     /// The endpoint changed; what follows is read in its new state.
     Again,
-    /// The input is taken to its end, and whole messages were all that was in it: the endpoint is
-    /// as it was.
+    /// The input is taken to its end, and whole messages were all that was in it, or it was empty:
+    /// the endpoint is as it was.
     AllTaken,
     /// The rest of the input is not whole.
     NeedMore,

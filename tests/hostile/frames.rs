@@ -10,6 +10,7 @@ with_both_applications! {
     a_broken_rule_ends_the_connection_at_once,
     nothing_is_reserved_for_what_a_header_declares,
     wrong_text_ends_at_its_first_wrong_byte,
+    so_does_wrong_text_that_is_read_past_the_receive_buffer,
 }
 
 const CONTINUE: u8 = 0x00;
@@ -155,5 +156,26 @@ fn wrong_text_ends_at_its_first_wrong_byte<A: Talks>() {
         yard.only_bystanders_are_left();
     }
     assert_eq!(close_payload(1007, "").len(), 2);
+    yard.bystanders_went_on();
+}
+
+fn so_does_wrong_text_that_is_read_past_the_receive_buffer<A: Talks>() {
+    let mut yard = Yard::<A>::new();
+    yard.begin_watch();
+    for already in [20_000, 100_000, 500_000] {
+        let mut stranger = yard.open("");
+        stranger.send(declares(TEXT, 1 << 20));
+        for piece in "€".repeat(already / 3).as_bytes().chunks(40_000) {
+            stranger.send(piece);
+            yard.turn();
+        }
+        // All that is there goes past the buffer, and the frame goes on.
+        stranger.send(b"a piece \xff, and more to come");
+        yard.turn();
+        assert_eq!(stranger.closed_with(1007), "invalid UTF-8", "after {already}");
+        stranger.reset();
+        yard.turns(2);
+        yard.only_bystanders_are_left();
+    }
     yard.bystanders_went_on();
 }
