@@ -3,9 +3,9 @@
 //! A message whose one frame lies whole in the receive buffer is handed out as a borrow of that
 //! buffer, unmasked in place: the usual case costs no copy and no allocation. Only an unfinished
 //! message owns memory, and only for bytes that have arrived: nothing is ever reserved for a
-//! declared length (CVE-2022-35922), though it may be lent what an earlier message has left. A deflated message is collected as it came and inflated when it
-//! is whole, into storage that the reactor has once. Answers nothing and closes nothing;
-//! [`super::endpoint`] does.
+//! declared length (CVE-2022-35922), though it may be lent what an earlier message has left. A
+//! deflated message is collected as it came and inflated when it is whole, into storage that the
+//! reactor has once. Answers nothing and closes nothing; [`super::endpoint`] does.
 //!
 //! Invariant: what has been taken from the input is never looked at again, and what is left is
 //! less than one frame header or one control frame, unless a message waits to be inflated.
@@ -194,7 +194,7 @@ impl Receiver {
         self.unfinished.as_ref().is_some_and(|unfinished| match unfinished.position {
             Position::End | Position::Payload { remaining: 0, .. } => true,
             // Text that was read past the input has yet to be checked.
-            Position::Payload { .. } => unfinished.is_checked() && unfinished.has_unchecked(),
+            Position::Payload { .. } => unfinished.has_unchecked(),
             Position::Boundary => false,
         })
     }
@@ -534,7 +534,7 @@ impl Unfinished {
 
     /// Whether there is text that has not been looked at, or that ends in mid-character.
     fn has_unchecked(&self) -> bool {
-        self.checked < self.data.len()
+        self.is_checked() && self.checked < self.data.len()
     }
 
     /// So many bytes of the payload have joined `data`; true at the frame's end. Unmasks what is to be

@@ -77,8 +77,7 @@ fn a_seed_replays_to_the_letter() {
 const WORDS: &str = "\
     a accepted accepting again alarm all an and answered application at away backlog \
     beginning begins binary blocked box broadcast busy by close closed compressed count \
-    descriptor done \
-    drain end ended event expired for fragment frame from full go goes goodbye half handed \
+    descriptor done drain end ended event expired for fragment frame from full go goes goodbye half handed \
     in is its job jobs kept last left let loaded look lost mail mails more ms new next no \
     not nothing of off on one our over parked pauses peer picture ping pong queued reactor \
     reactors read readable ready refused request resumed s say session sessions shrinks \
