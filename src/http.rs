@@ -7,13 +7,20 @@
 //!
 //! Next: [`crate::host`]: what is left to be asked of the world.
 
+use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
 use crate::application::Refusal;
 use crate::config::Config;
 use crate::metrics::ServerStatus;
 use crate::page;
+use crate::protocol::handshake;
 use crate::protocol::head::{Rejection, Request};
+
+/// What the plain routes answer, as an `Allow` field lists it.
+const METHODS: &str = "GET, HEAD, OPTIONS";
+
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +78,7 @@ pub fn respond(
     let with_body = match request.method {
         "GET" => true,
         "HEAD" => false,
-        _ => return Err(Rejection::MethodNotAllowed("GET, HEAD")),
+        _ => return Err(Rejection::MethodNotAllowed(METHODS)),
     };
     if request.has_body {
         return Err(Rejection::UnexpectedBody);
@@ -93,14 +100,54 @@ pub fn respond(
         }
         Route::WebSocket | Route::Figures => return Err(Rejection::UpgradeRequired),
     };
-    let connection = match (keeps, request.http_1_0) {
+    let guards = if route == Route::Page { page::FIELDS } else { "" };
+    let fields = [guards, connection_field(request)];
+    write_response(line, Some(kind), &fields, body, with_body, out);
+    Ok(keeps)
+}
+
+/// Appends the response to an OPTIONS request: which methods its target has (RFC 9110 9.3.7), or, for
+/// `*`, which ones the server has. Whether the connection is kept.
+///
+/// `/` is answered whether or not there is a page, and to everybody: it is what a load balancer asks
+/// for that is told no path (HAProxy sends `OPTIONS / HTTP/1.0`), and tells nothing of the page.
+///
+/// # Errors
+///
+/// No such path, not for this peer, or content.
+pub fn tell_methods(
+    request: &Request<'_, '_>,
+    peer: SocketAddr,
+    config: &Config,
+    out: &mut Vec<u8>,
+) -> Result<bool, Rejection> {
+    let methods = match Route::of(request.path, &config.ws_path) {
+        None if request.path == "*" => METHODS,
+        None => return Err(Rejection::NotFound),
+        Some(Route::WebSocket) => handshake::METHODS,
+        Some(Route::Figures) => {
+            page::admit(request, peer, config)?;
+            handshake::METHODS
+        }
+        Some(Route::Page) if !config.page => "OPTIONS",
+        Some(Route::Page | Route::Health | Route::Ready | Route::Metrics) => METHODS,
+    };
+    if request.has_body {
+        return Err(Rejection::UnexpectedBody);
+    }
+    let allow = format!("Allow: {methods}\r\n");
+    // 200 and not 204: old clients wait for a length, which a 204 must not have (RFC 9110 8.6).
+    write_response("200 OK", None, &[&allow, connection_field(request)], "", true, out);
+    Ok(request.keeps_alive())
+}
+
+/// The `Connection` field of the response to a request that is served.
+fn connection_field(request: &Request<'_, '_>) -> &'static str {
+    match (request.keeps_alive(), request.http_1_0) {
         (false, _) => "Connection: close\r\n",
         (true, true) => "Connection: keep-alive\r\n",
         (true, false) => "",
-    };
-    let guards = if route == Route::Page { page::FIELDS } else { "" };
-    write_response(line, kind, &[guards, connection], body, with_body, out);
-    Ok(keeps)
+    }
 }
 
 /// Appends the response for a request that is refused. The connection closes after it.
@@ -131,8 +178,7 @@ pub fn refuse(rejection: Rejection, with_body: bool, out: &mut Vec<u8>) {
         _ => {}
     }
     let body = format!("{}\n", rejection.advice());
-    let kind = "text/plain; charset=utf-8";
-    write_response(rejection.status(), kind, &[&fields], &body, with_body, out);
+    write_response(rejection.status(), Some(TEXT), &[&fields], &body, with_body, out);
 }
 
 /// Appends the response for an upgrade that the application refuses. The connection closes after it.
@@ -141,12 +187,12 @@ pub fn turn_away(refusal: &Refusal, out: &mut Vec<u8>) {
     let fields = format!("Connection: close\r\n{}", refusal.fields);
     let body = format!("{}\n", refusal.reason);
     // An upgrade is a GET, so the response may have content.
-    write_response(&line, "text/plain; charset=utf-8", &[&fields], &body, true, out);
+    write_response(&line, Some(TEXT), &[&fields], &body, true, out);
 }
 
 fn write_response(
     line: &str,
-    kind: &str,
+    kind: Option<&str>,
     fields: &[&str],
     body: &str,
     with_body: bool,
@@ -155,9 +201,10 @@ fn write_response(
     // RFC 9110 6.6.1: a server with a clock sends Date.
     let date = httpdate::fmt_http_date(SystemTime::now());
     let length = body.len();
+    let kind = kind.map_or(String::new(), |kind| format!("Content-Type: {kind}\r\n"));
     let fields = fields.concat();
     let head = format!(
-        "HTTP/1.1 {line}\r\nDate: {date}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
+        "HTTP/1.1 {line}\r\nDate: {date}\r\n{kind}Content-Length: {length}\r\n\
          Cache-Control: no-store\r\n{fields}\r\n"
     );
     out.extend_from_slice(head.as_bytes());
@@ -233,10 +280,52 @@ mod tests {
     fn refusals_say_what_to_change() {
         let status = ServerStatus::new(1, Arc::default());
         let (post, kept) = answer("POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n", &status);
-        assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("\r\nAllow: GET, HEAD\r\n"));
+        assert!(
+            post.starts_with("HTTP/1.1 405 ") && post.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n")
+        );
         assert_eq!(kept, None);
         let (plain, _) = answer("GET /ws/chat HTTP/1.1\r\nHost: a\r\n\r\n", &status);
         assert!(plain.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{plain}");
+    }
+
+    #[test]
+    fn options_names_the_methods_of_a_path() {
+        let off = Config { page: false, ..Config::default() };
+        let elsewhere = SocketAddr::from(([192, 0, 2, 7], 1));
+        let answer = |target: &str, fields: &str, config: &Config| {
+            let head = format!("OPTIONS {target} HTTP/1.1\r\n{fields}\r\n\r\n");
+            let mut slots = header_slots();
+            let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+            let mut out = Vec::new();
+            let keeps = tell_methods(&request, elsewhere, config, &mut out)?;
+            let text = String::from_utf8(out).unwrap();
+            assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\n"));
+            assert!(text.contains("\r\nContent-Length: 0\r\n"), "{text}");
+            assert_eq!(text.contains("Connection: close"), !keeps);
+            let allow = text.split("\r\nAllow: ").nth(1).unwrap();
+            Ok(allow.split("\r\n").next().unwrap().to_owned())
+        };
+        let on = Config::default();
+        for (target, config, expected) in [
+            ("*", &on, Ok("GET, HEAD, OPTIONS")),
+            ("http://a", &on, Ok("GET, HEAD, OPTIONS")),
+            ("/", &on, Ok("GET, HEAD, OPTIONS")),
+            ("/", &off, Ok("OPTIONS")),
+            ("/healthz", &on, Ok("GET, HEAD, OPTIONS")),
+            ("/metrics?x", &on, Ok("GET, HEAD, OPTIONS")),
+            ("/ws/chat/", &on, Ok("GET, OPTIONS")),
+            ("/ws/chat", &on, Ok("GET, OPTIONS")),
+            ("/ws/stats", &on, Err(Rejection::NotForPeer)),
+            ("/ws/stats", &off, Err(Rejection::NotFound)),
+            ("/nowhere", &on, Err(Rejection::NotFound)),
+        ] {
+            let expected = expected.map(str::to_owned);
+            assert_eq!(answer(target, "Host: a", config), expected, "{target}");
+        }
+        let close = answer("/", "Host: a\r\nConnection: close", &on);
+        assert_eq!(close, Ok("GET, HEAD, OPTIONS".to_owned()));
+        let content = answer("/", "Host: a\r\nContent-Length: 1", &on);
+        assert_eq!(content, Err(Rejection::UnexpectedBody));
     }
 
     #[test]

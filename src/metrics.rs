@@ -115,6 +115,8 @@ pub struct ReactorMetrics {
     pub accepts: Cell,
     /// Times the listener paused for want of descriptors.
     pub accept_pauses: Cell,
+    /// Connections that said nothing in time, and were closed without an answer.
+    pub silent: Cell,
     /// Applications' callbacks that panicked.
     pub panics: Cell,
     /// Jobs off-loaded.
@@ -371,7 +373,7 @@ impl ServerStatus {
 type CellOf = fn(&ReactorMetrics) -> &Cell;
 
 /// Families with one sample a reactor: name, type, help, cell.
-const FAMILIES: [(&str, &str, &str, CellOf); 21] = [
+const FAMILIES: [(&str, &str, &str, CellOf); 22] = [
     ("revolve_connections", "gauge", "Sockets held.", |r| &r.connections),
     ("revolve_websockets", "gauge", "WebSockets open.", |r| &r.websockets),
     ("revolve_sessions_live", "gauge", "Sessions with a connection.", |r| &r.sessions_live),
@@ -412,6 +414,12 @@ const FAMILIES: [(&str, &str, &str, CellOf); 21] = [
         "counter",
         "Times accepting paused because the process was out of descriptors or memory.",
         |r| &r.accept_pauses,
+    ),
+    (
+        "revolve_silent_total",
+        "counter",
+        "Connections closed because they sent nothing of a first request in time.",
+        |r| &r.silent,
     ),
     ("revolve_panics_total", "counter", "Application callbacks that panicked.", |r| &r.panics),
     ("revolve_offloads_total", "counter", "Jobs off-loaded.", |r| &r.offloads),

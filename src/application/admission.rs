@@ -50,35 +50,48 @@ impl<'a, A: Application> Upgrade<'a, A> {
         pairs.find(|(known, _)| *known == name).and_then(|(_, value)| percent_decoded(value))
     }
 
-    /// The first header field with this name, in whatever case.
+    /// The first header field with this name, in whatever case. `None` if there is none, or if it is
+    /// no UTF-8; [`Self::raw_headers`] has that one too.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&'a str> {
-        self.headers().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.values(name).next().and_then(text)
     }
 
-    /// All header fields, in the order sent.
+    /// The header fields of which the values are UTF-8, in the order sent.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        // A head with a byte that is not ASCII was refused before (protocol/head.rs).
-        let text = |field: &httparse::Header<'a>| std::str::from_utf8(field.value);
-        self.request.headers.iter().filter_map(move |field| Some((field.name, text(field).ok()?)))
+        self.raw_headers().filter_map(|(name, value)| Some((name, text(value)?)))
     }
 
-    /// The value of a cookie (RFC 6265 5.4), as sent.
+    /// All header fields, in the order sent. A value may have any bytes above ASCII (RFC 9110 5.5:
+    /// they are opaque), so it need not be UTF-8; control characters, tabs aside, it has not.
+    pub fn raw_headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.request.headers.iter().map(|field| (field.name, field.value))
+    }
+
+    /// The value of a cookie (RFC 6265 5.4), as sent; `None` if that is no UTF-8. What other cookies
+    /// are does not matter.
     #[must_use]
     pub fn cookie(&self, name: &str) -> Option<&'a str> {
-        let fields = self.headers().filter(|(known, _)| known.eq_ignore_ascii_case("cookie"));
-        let mut pairs = fields.flat_map(|(_, value)| value.split(';')).map(str::trim);
-        pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+        let pairs = self.values("cookie").flat_map(|value| value.split(|&byte| byte == b';'));
+        let mut values = pairs
+            .filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+        values.next().and_then(text)
     }
 
     /// The subprotocols that the client offers (RFC 6455 1.9), the one it likes best first.
     pub fn subprotocols(&self) -> impl Iterator<Item = &'a str> {
-        let fields =
-            self.headers().filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-protocol"));
+        let fields = self.values("sec-websocket-protocol");
+        // A name is a token (RFC 6455 4.1), so what is no UTF-8 is none.
         fields
-            .flat_map(|(_, value)| value.split(','))
-            .map(str::trim)
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .filter_map(|name| text(name.trim_ascii()))
             .filter(|name| !name.is_empty())
+    }
+
+    /// The values of the fields with this name, in the order sent.
+    fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n, A> {
+        let fields = self.request.headers.iter();
+        fields.filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     }
 
     /// The first of `spoken`, in which the one that the server likes best comes first, that the
@@ -348,6 +361,10 @@ fn push_field(name: &str, value: &str, out: &mut String) -> Result<(), InvalidFi
     Ok(())
 }
 
+fn text(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -356,9 +373,14 @@ mod tests {
     use crate::protocol::head::header_slots;
 
     fn look<T>(target: &str, fields: &str, look: impl FnOnce(&Upgrade<'_, Echo>) -> T) -> T {
-        let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        look_at(target, fields.as_bytes(), look)
+    }
+
+    fn look_at<T>(target: &str, fields: &[u8], look: impl FnOnce(&Upgrade<'_, Echo>) -> T) -> T {
+        let line = format!("GET {target} HTTP/1.1\r\nHost: a\r\n");
+        let head = [line.as_bytes(), fields, b"\r\n"].concat();
         let mut slots = header_slots();
-        let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        let request = Request::parse(&head, &mut slots, &Limits::default()).unwrap();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let now = Instant::now();
         look(&Upgrade { request: &request, peer, now, session_id: None, session: None })
@@ -396,6 +418,28 @@ mod tests {
             assert_eq!(upgrade.cookie("c"), Some("3"));
             assert_eq!((upgrade.cookie("id"), upgrade.cookie("b")), (None, None));
             assert_eq!(upgrade.headers().count(), 4);
+        });
+    }
+
+    #[test]
+    fn bytes_above_ascii_are_lent_out_as_they_are_and_hide_nothing_else() {
+        let fields = b"Cookie: a=\xff; city=M\xc3\xbcnchen; sid=7\r\nUser-Agent: caf\xe9\r\n\
+                       User-Agent: second\r\nX-Name: Z\xc3\xbcrich\r\n\
+                       Sec-WebSocket-Protocol: v\xff, v1\xc2\xa0, v2\r\n";
+        look_at("/ws", fields, |upgrade| {
+            assert_eq!(upgrade.cookie("sid"), Some("7"));
+            assert_eq!(upgrade.cookie("city"), Some("M\u{fc}nchen"));
+            assert_eq!(upgrade.cookie("a"), None);
+            assert_eq!(upgrade.header("x-name"), Some("Z\u{fc}rich"));
+            // Not the second one: that would be to skip what another reader takes.
+            assert_eq!(upgrade.header("user-agent"), None);
+            assert_eq!(upgrade.headers().filter(|(name, _)| *name == "User-Agent").count(), 1);
+            let agents = upgrade.raw_headers().filter(|(name, _)| *name == "User-Agent");
+            let agents: Vec<_> = agents.map(|(_, value)| value).collect();
+            assert_eq!(agents, [&b"caf\xe9"[..], b"second"]);
+            // A no-break space is no white space of HTTP's (RFC 9110 5.6.3).
+            assert_eq!(upgrade.subprotocols().collect::<Vec<_>>(), ["v1\u{a0}", "v2"]);
+            assert!(upgrade.choose_subprotocol(&["v1"]).is_none());
         });
     }
 

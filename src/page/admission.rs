@@ -2,7 +2,9 @@
 //!
 //! By default only this machine: the peer's address says so, no proxy has spoken for it, and the
 //! request names the server as only this machine would. That last rule is against DNS rebinding,
-//! where a site's own name comes to mean 127.0.0.1 and its scripts are of "the same origin" as we.
+//! where a site's own name comes to mean 127.0.0.1 and its scripts are of "the same origin" as we. An
+//! absolute target counts before the Host field (RFC 9112 3.2.2), but here both must name this
+//! machine: a proxy may have looked at the one that we do not go by.
 //! And whoever is admitted, other sites' scripts are not: a browser lets them open WebSockets to
 //! anywhere (RFC 6455 10.2).
 //!
@@ -29,14 +31,14 @@ pub fn admit(
     if !config.page {
         return Err(Rejection::NotFound);
     }
-    let host = request.values("host").next().unwrap_or_default();
+    let host = request.host;
     if config.page_for == PageFor::Loopback {
         // A socket that listens on IPv6 sees 127.0.0.1 as ::ffff:127.0.0.1.
         let is_here = peer.ip().to_canonical().is_loopback();
         if !is_here || FORWARDED.iter().any(|name| request.values(name).next().is_some()) {
             return Err(Rejection::NotForPeer);
         }
-        if !is_nobody_elses_name(host) {
+        if ![host].into_iter().chain(request.values("host")).all(is_nobody_elses_name) {
             return Err(Rejection::ForeignOrigin);
         }
     }
@@ -44,7 +46,7 @@ pub fn admit(
     match (origins.next(), origins.next()) {
         // No browser: those name the origin of every WebSocket.
         (None, _) => Ok(()),
-        (Some(origin), None) if authority(origin).eq_ignore_ascii_case(host) => Ok(()),
+        (Some(origin), None) if is_origin_of(origin, host) => Ok(()),
         _ => Err(Rejection::ForeignOrigin),
     }
 }
@@ -53,16 +55,24 @@ pub fn admit(
 fn is_nobody_elses_name(host: &[u8]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else { return false };
     if let Some((address, _)) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+        // What stands behind a percent sign is the zone, on this machine (RFC 6874).
+        let address = address.split_once('%').map_or(address, |(address, _)| address);
         return address.parse::<Ipv6Addr>().is_ok();
     }
     let name = host.split_once(':').map_or(host, |(name, _)| name);
     name.eq_ignore_ascii_case("localhost") || name.parse::<Ipv4Addr>().is_ok()
 }
 
-/// The authority of an origin as browsers write it (RFC 6454 6.2); `null` has none.
-fn authority(origin: &[u8]) -> &[u8] {
-    let scheme = [&b"http://"[..], b"https://"].into_iter().find(|s| origin.starts_with(s));
-    scheme.map_or(b"", |scheme| &origin[scheme.len()..])
+/// Whether pages of this host have this origin, as browsers write it (RFC 6454 6.2): without the
+/// scheme's default port, which the host may have. `null` is nobody's.
+fn is_origin_of(origin: &[u8], host: &[u8]) -> bool {
+    [(&b"http://"[..], &b":80"[..]), (b"https://", b":443")].into_iter().any(|(scheme, port)| {
+        let without_port = |authority: &'_ [u8]| {
+            authority.strip_suffix(port).unwrap_or(authority).to_ascii_lowercase()
+        };
+        let authority = origin.strip_prefix(scheme).filter(|authority| !authority.is_empty());
+        authority.is_some_and(|authority| without_port(authority) == without_port(host))
+    })
 }
 
 #[cfg(test)]
@@ -72,7 +82,16 @@ mod tests {
     use crate::protocol::head::header_slots;
 
     fn verdict(peer: &str, fields: &str, config: &Config) -> Result<(), Rejection> {
-        let head = format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n");
+        verdict_on("/", peer, fields, config)
+    }
+
+    fn verdict_on(
+        target: &str,
+        peer: &str,
+        fields: &str,
+        config: &Config,
+    ) -> Result<(), Rejection> {
+        let head = format!("GET {target} HTTP/1.1\r\n{fields}\r\n\r\n");
         let mut slots = header_slots();
         let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
         admit(&request, peer.parse().unwrap(), config)
@@ -108,12 +127,68 @@ mod tests {
     #[test]
     fn by_default_only_under_a_name_that_no_name_server_gives_out() {
         let config = Config::default();
-        for host in ["localhost", "LOCALHOST:80", "127.0.0.1:8000", "[::1]:8000", "[::1]"] {
+        for host in [
+            "localhost",
+            "LOCALHOST:80",
+            "127.0.0.1:8000",
+            "[::1]:8000",
+            "[::1]",
+            "[fe80::1%25lo]:8000",
+            "[fe80::1%lo]",
+        ] {
             assert_eq!(verdict(HERE, &format!("Host: {host}"), &config), Ok(()), "{host}");
         }
-        for host in ["rebound.example:8000", "127.0.0.1.example", "localhost.example", "1.2.3"] {
+        for host in [
+            "rebound.example:8000",
+            "127.0.0.1.example",
+            "localhost.example",
+            "1.2.3",
+            "localhost%25.example",
+            "",
+        ] {
             let refused = Err(Rejection::ForeignOrigin);
             assert_eq!(verdict(HERE, &format!("Host: {host}"), &config), refused, "{host}");
+        }
+    }
+
+    #[test]
+    fn neither_target_nor_host_may_name_somebody_else() {
+        let config = Config::default();
+        for (target, host, expected) in [
+            ("http://localhost:8000/", "localhost:8000", Ok(())),
+            ("http://127.0.0.1:8000/", "localhost:8000", Ok(())),
+            ("http://rebound.example/", "localhost:8000", Err(Rejection::ForeignOrigin)),
+            ("http://localhost:8000/", "rebound.example", Err(Rejection::ForeignOrigin)),
+        ] {
+            let fields = format!("Host: {host}");
+            assert_eq!(verdict_on(target, HERE, &fields, &config), expected, "{target} {host}");
+        }
+        // The origin is the target's.
+        for (origin, expected) in [
+            ("http://127.0.0.1:8000", Ok(())),
+            ("http://localhost:8000", Err(Rejection::ForeignOrigin)),
+        ] {
+            let fields = format!("Host: localhost:8000\r\nOrigin: {origin}");
+            let found = verdict_on("ws://127.0.0.1:8000/", HERE, &fields, &config);
+            assert_eq!(found, expected, "{origin}");
+        }
+    }
+
+    #[test]
+    fn the_default_port_is_the_same_named_or_not() {
+        let config = Config { page_for: PageFor::Any, ..Config::default() };
+        for (origin, host, expected) in [
+            ("http://a", "a:80", true),
+            ("http://a:80", "a", true),
+            ("https://a", "A:443", true),
+            ("https://[::1]", "[::1]:443", true),
+            ("http://a", "a:443", false),
+            ("https://a", "a:80", false),
+            ("http://a", "a:8000", false),
+            ("http://a:443", "a", false),
+        ] {
+            let fields = format!("Host: {host}\r\nOrigin: {origin}");
+            assert_eq!(verdict(HERE, &fields, &config).is_ok(), expected, "{origin} {host}");
         }
     }
 

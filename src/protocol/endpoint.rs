@@ -15,7 +15,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
 use super::deflate::Agreement;
 use super::frame::{self, Violation};
-use super::head::{self, Rejection};
+use super::head::{self, Part, Rejection};
 use super::message::{Message, Received, Receiver, Scratch};
 use crate::config::{Config, Limits};
 
@@ -37,6 +37,8 @@ pub enum Endpoint {
 pub struct Handshaking {
     /// Bytes of the head already looked at.
     scanned: usize,
+    /// Where in the head they end.
+    part: Part,
     /// When waiting ends.
     deadline: Instant,
     /// Whether this connection has been answered before: then silence is not an error.
@@ -112,6 +114,8 @@ pub enum Lapse {
     Pinged,
     /// The request head is late.
     HeadLate(Rejection),
+    /// Nothing of a first request has come.
+    Silent,
     /// A message is late.
     MessageLate(Violation),
     /// The pong is late.
@@ -124,7 +128,8 @@ impl Endpoint {
     /// A fresh connection that has until `deadline` to send its first request head.
     #[must_use]
     pub fn new(deadline: Instant) -> Self {
-        Endpoint::Handshaking(Handshaking { scanned: 0, deadline, is_reused: false })
+        let part = Part::default();
+        Endpoint::Handshaking(Handshaking { scanned: 0, part, deadline, is_reused: false })
     }
 
     /// After a 101: the next bytes are frames.
@@ -140,7 +145,8 @@ impl Endpoint {
     pub fn await_request(&mut self, now: Instant, limits: &Limits) {
         debug_assert!(matches!(self, Endpoint::Handshaking(_)));
         let deadline = now + limits.keep_alive;
-        *self = Endpoint::Handshaking(Handshaking { scanned: 0, deadline, is_reused: true });
+        let part = Part::default();
+        *self = Endpoint::Handshaking(Handshaking { scanned: 0, part, deadline, is_reused: true });
     }
 
     /// Says our Close and goes on reading for the peer's.
@@ -259,6 +265,9 @@ impl Endpoint {
             Endpoint::Handshaking(Handshaking { is_reused: true, scanned: 0, .. })
             | Endpoint::Closing(_)
             | Endpoint::Closed => Lapse::Over,
+            // It asked for nothing, so it is answered nothing: browsers open connections ahead of
+            // need, and would take a 408 for the answer to their next request.
+            Endpoint::Handshaking(Handshaking { scanned: 0, .. }) => Lapse::Silent,
             Endpoint::Handshaking(_) => Lapse::HeadLate(Rejection::HeadTimeout),
             Endpoint::Open(open) => open.on_deadline(now, config, out),
         }
@@ -266,14 +275,15 @@ impl Endpoint {
 }
 
 impl Handshaking {
-    /// Looks for the end of a head in what has arrived of it, `received` from its first byte on.
+    /// Looks for the end of a head in what has arrived of it, `received` from its first byte on,
+    /// and lowers a later minor version than we know ([`head::find_end`]).
     ///
     /// # Errors
     ///
     /// What the bytes so far already show.
     pub fn head_end(
         &mut self,
-        received: &[u8],
+        received: &mut [u8],
         now: Instant,
         config: &Config,
     ) -> Result<Option<usize>, Rejection> {
@@ -281,7 +291,7 @@ impl Handshaking {
             // The clock of a further request starts with its first byte, and then does not stop.
             self.deadline = now + config.timeout_handshake;
         }
-        let end = head::find_end(received, self.scanned, &config.limits)?;
+        let end = head::find_end(received, self.scanned, &mut self.part, &config.limits)?;
         self.scanned = received.len();
         Ok(end)
     }

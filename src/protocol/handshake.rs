@@ -14,6 +14,9 @@ use crate::config::AllowedOrigins;
 /// RFC 6455 1.3: what the key is hashed with.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
+/// What the WebSocket path answers, as an `Allow` field lists it.
+pub const METHODS: &str = "GET, OPTIONS";
+
 /// The value of `Sec-WebSocket-Accept`: base64 of the SHA-1 of key and GUID (RFC 6455 4.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accept([u8; 28]);
@@ -42,14 +45,12 @@ impl Accept {
 /// The first rule that the request breaks.
 pub fn judge(request: &Request<'_, '_>) -> Result<Accept, Rejection> {
     if request.method != "GET" {
-        return Err(Rejection::MethodNotAllowed("GET"));
+        return Err(Rejection::MethodNotAllowed(METHODS));
     }
     if !request.has_token("upgrade", "websocket") {
-        // Without any Upgrade this is a browser or a probe that should learn what lives here.
-        return Err(match request.values("upgrade").next() {
-            None => Rejection::UpgradeRequired,
-            Some(_) => Rejection::BadUpgrade,
-        });
+        // A browser, a probe, or a client that offers HTTP/2 (`h2c`) with its first request: RFC 9110
+        // 7.8 lets a server ignore an Upgrade to what it does not speak. It learns what is spoken here.
+        return Err(Rejection::UpgradeRequired);
     }
     // "The method of the request MUST be GET, and the HTTP version MUST be at least 1.1."
     if request.http_1_0 {
@@ -60,6 +61,10 @@ pub fn judge(request: &Request<'_, '_>) -> Result<Accept, Rejection> {
     }
     if request.has_body {
         return Err(Rejection::UnexpectedBody);
+    }
+    // Item 2: "containing the server's authority", and a ws URI has one (RFC 6455 3).
+    if request.host.is_empty() {
+        return Err(Rejection::BadHost);
     }
     let mut versions = request.values("sec-websocket-version");
     if (versions.next(), versions.next()) != (Some(&b"13"[..]), None) {
@@ -86,10 +91,12 @@ pub fn is_origin_allowed(request: &Request<'_, '_>, allowed: &AllowedOrigins) ->
     }
 }
 
-/// "A base64-encoded value that, when decoded, is 16 bytes in length."
+/// "A base64-encoded value that, when decoded, is 16 bytes in length": 22 letters, of which the last
+/// has four bits too many, and the padding. RFC 4648 3.5 lets a decoder take those bits whatever they
+/// are, and keys that are written into clients do not always have zeros there.
 fn is_key(key: &[u8]) -> bool {
-    let mut decoded = [0; 18];
-    key.len() == 24 && data_encoding::BASE64.decode_mut(key, &mut decoded) == Ok(16)
+    let is_letter = |&letter: &u8| letter.is_ascii_alphanumeric() || matches!(letter, b'+' | b'/');
+    matches!(key, [letters @ .., b'=', b'='] if letters.len() == 22 && letters.iter().all(is_letter))
 }
 
 /// Appends the 101, up to and without the empty line, so that the caller can add its fields and
@@ -137,17 +144,33 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_hashed_as_it_was_sent_whatever_its_last_bits() {
+        for last in ["A", "B", "C", "P", "g", "/"] {
+            let key = format!("AQIDBAUGBwgJCgsMDQ4PE{last}==");
+            let accept = verdict(&GOOD.replace("dGhlIHNhbXBsZSBub25jZQ==", &key)).unwrap();
+            let theirs = tungstenite::handshake::derive_accept_key(key.as_bytes());
+            assert_eq!(accept.as_bytes(), theirs.as_bytes(), "{key}");
+        }
+    }
+
+    #[test]
     fn each_rule_has_its_answer() {
         for (find, put, expected) in [
-            ("GET", "POST", Rejection::MethodNotAllowed("GET")),
+            ("GET", "POST", Rejection::MethodNotAllowed("GET, OPTIONS")),
             ("Upgrade: websocket\r\n", "", Rejection::UpgradeRequired),
-            ("Upgrade: websocket", "Upgrade: h2c", Rejection::BadUpgrade),
+            ("Upgrade: websocket", "Upgrade: h2c", Rejection::UpgradeRequired),
+            ("Upgrade: websocket", "Upgrade: websockets", Rejection::UpgradeRequired),
+            ("Host: a", "Host: ", Rejection::BadHost),
             ("HTTP/1.1", "HTTP/1.0", Rejection::HttpVersion),
             ("Connection: Upgrade", "Connection: close", Rejection::BadUpgrade),
             ("Version: 13", "Version: 8", Rejection::VersionNotOffered),
             ("Sec-WebSocket-Version: 13\r\n", "", Rejection::VersionNotOffered),
             ("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=", Rejection::BadKey),
             ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ=A", Rejection::BadKey),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ", Rejection::BadKey),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQA=", Rejection::BadKey),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub2-jZQ==", Rejection::BadKey),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "========================", Rejection::BadKey),
             ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", Rejection::BadKey),
             (
                 "Sec-WebSocket-Version",

@@ -2,13 +2,13 @@
 //!
 //! Nothing here does I/O, reads a clock or knows that connections come in thousands, so all of it
 //! is tested with literal bytes: whole, byte by byte, and cut at every position. In reading order:
-//! [`head`] and [`handshake`] turn a request into an open connection, [`frame`] reads and writes one
+//! [`target`], [`head`] and [`handshake`] turn a request into an open connection, [`frame`] reads and writes one
 //! frame, [`deflate`] is compression (to be skipped at first), [`gathered`] is what long messages
 //! collect in, [`message`] turns frames into
 //! messages, and [`endpoint`] is the state machine around all of it and the only face that the rest
 //! of the crate drives.
 //!
-//! Next: [`crate::protocol::head`], the first thing that a peer says.
+//! Next: [`crate::protocol::target`], the first thing that a peer says.
 
 pub mod deflate;
 pub mod endpoint;
@@ -17,3 +17,4 @@ pub mod gathered;
 pub mod handshake;
 pub mod head;
 pub mod message;
+pub mod target;

@@ -209,6 +209,10 @@ impl<A: Application, H: Host> Shard<A, H> {
                     self.settle(id, false, now);
                 }
             }
+            Lapse::Silent => {
+                self.metrics.silent.add(1);
+                self.cut(id, now);
+            }
             Lapse::MessageLate(violation) => {
                 let leaving = Leaving::Failed(violation.close_code(), violation.reason());
                 self.leave_aside(id, leaving, now);

@@ -365,8 +365,8 @@ impl<A: Application, H: Host> Shard<A, H> {
         host: &mut H,
     ) -> Step {
         *at += head::leading_empty_lines(&input[*at..]);
-        let received = &input[*at..];
-        if received.is_empty() || received == b"\r" {
+        let received = &mut input[*at..];
+        if received.is_empty() || *received == *b"\r" {
             return Step::NeedMore;
         }
         match self.answer(id, received, now) {
@@ -432,7 +432,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     fn answer(
         &mut self,
         id: ConnectionId,
-        received: &[u8],
+        received: &mut [u8],
         now: Instant,
     ) -> Result<Answered<A>, Rejection> {
         let Some(connection) = self.connections.get_mut(id) else { return Ok(Answered::NotYet) };
@@ -444,6 +444,12 @@ impl<A: Application, H: Host> Shard<A, H> {
         };
         let mut slots = head::header_slots();
         let request = Request::parse(&received[..length], &mut slots, &self.config.limits)?;
+        if request.method == "OPTIONS" {
+            let Shard { connections, config, cork, .. } = self;
+            let Some(connection) = connections.get_mut(id) else { return Ok(Answered::NotYet) };
+            let keeps = http::tell_methods(&request, connection.peer.into(), config, cork)?;
+            return Ok(Answered::Plain { length, keeps });
+        }
         let route = Route::of(request.path, &self.config.ws_path).ok_or(Rejection::NotFound)?;
         if let Route::Page | Route::Figures = route {
             page::admit(&request, connection.peer.into(), &self.config)?;

@@ -50,7 +50,7 @@ fn handshake() -> Vec<Case> {
             .refused_with(426, "\r\nUpgrade: websocket\r\n"),
         case("handshake.5", "4.2.1", "an Upgrade to something else")
             .with_head("Upgrade: websocket", "Upgrade: h2c")
-            .refused_with(400, "\r\nConnection: close\r\n"),
+            .refused_with(426, "\r\nUpgrade: websocket\r\n"),
         case("handshake.6", "4.2.1", "Connection without Upgrade")
             .with_head("Connection: Upgrade", "Connection: keep-alive")
             .refused_with(400, "\r\nConnection: close\r\n"),
@@ -65,7 +65,7 @@ fn handshake() -> Vec<Case> {
             .refused_with(400, "\r\nConnection: close\r\n"),
         case("handshake.10", "4.2.1", "POST")
             .with_head("GET", "POST")
-            .refused_with(405, "\r\nAllow: GET\r\n"),
+            .refused_with(405, "\r\nAllow: GET, OPTIONS\r\n"),
         case("handshake.11", "4.2.1", "HTTP/1.0")
             .with_head("HTTP/1.1", "HTTP/1.0")
             .refused_with(505, "\r\nConnection: close\r\n"),

@@ -65,7 +65,7 @@ impl<'c> EchoServer<'c> {
         let (now, limits) = (*now, &config.limits);
         match endpoint {
             Endpoint::Handshaking(handshaking) => {
-                let judged = match handshaking.head_end(&tail[*at..], now, config) {
+                let judged = match handshaking.head_end(&mut tail[*at..], now, config) {
                     Ok(None) => return false,
                     Ok(Some(length)) => judge(&tail[*at..*at + length], config).inspect(|_| {
                         *at += length;

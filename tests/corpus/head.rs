@@ -36,8 +36,14 @@ pub(crate) fn run(data: &[u8]) {
     let sent = &sent[head::leading_empty_lines(sent)..];
     let at_once = find(sent, sent.len().max(1), &config);
     let in_pieces = find(sent, usize::from(piece).max(1), &config);
+    let (at_once, read) = at_once;
+    let (in_pieces, read_in_pieces) = in_pieces;
+    check_read(sent, &read);
     let answered = match at_once {
-        Found::Whole(length) => answer(&sent[..length], &config),
+        Found::Whole(length) => {
+            assert_eq!(read[..length], read_in_pieces[..length]);
+            answer(&read[..length], &config)
+        }
         Found::Refused(rejection) => Err(rejection),
         Found::Incomplete => Ok(()),
     };
@@ -56,15 +62,31 @@ pub(crate) fn run(data: &[u8]) {
     }
 }
 
-/// Looks for the end of the head as a connection does: whenever some more bytes have come.
-fn find(sent: &[u8], piece: usize, config: &Config) -> Found {
+/// Looks for the end of the head as a connection does: whenever some more bytes have come. And what
+/// stands in the receive buffer afterwards.
+fn find(sent: &[u8], piece: usize, config: &Config) -> (Found, Vec<u8>) {
+    let mut received = sent.to_vec();
+    let found = find_in(&mut received, piece, config);
+    (found, received)
+}
+
+/// The only byte that may have been changed is a minor version at the end of the first line.
+fn check_read(sent: &[u8], read: &[u8]) {
+    let changed: Vec<usize> = (0..sent.len()).filter(|&at| sent[at] != read[at]).collect();
+    let [at] = changed[..] else { return assert!(changed.is_empty(), "{changed:?}") };
+    assert_eq!(sent.iter().position(|&byte| byte == b'\r'), Some(at + 1));
+    assert!(sent[..at].ends_with(b"HTTP/1.") && matches!(sent[at], b'2'..=b'9'));
+    assert_eq!(read[at], b'1');
+}
+
+fn find_in(sent: &mut [u8], piece: usize, config: &Config) -> Found {
     let now = Instant::now();
     let mut endpoint = Endpoint::new(now);
     let Endpoint::Handshaking(handshaking) = &mut endpoint else { panic!("it is new") };
     let mut arrived = 0;
     while arrived < sent.len() {
         arrived = (arrived + piece).min(sent.len());
-        match handshaking.head_end(&sent[..arrived], now, config) {
+        match handshaking.head_end(&mut sent[..arrived], now, config) {
             Ok(None) => {}
             Ok(Some(length)) => {
                 assert!(length <= arrived && length <= config.limits.head_bytes);
@@ -83,9 +105,17 @@ fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
     let mut slots = head::header_slots();
     let request = Request::parse(head, &mut slots, &config.limits)?;
     check_request(&request, config);
+    let peer = SocketAddr::from(([127, 0, 0, 1], 4711));
+    if request.method == "OPTIONS" {
+        let mut out = Vec::new();
+        let keeps = http::tell_methods(&request, peer, config, &mut out)?;
+        assert_eq!(keeps, request.keeps_alive());
+        check_response(&out, true);
+        return Ok(());
+    }
     let route = Route::of(request.path, &config.ws_path).ok_or(Rejection::NotFound)?;
     if let Route::Page | Route::Figures = route {
-        page::admit(&request, SocketAddr::from(([127, 0, 0, 1], 4711)), config)?;
+        page::admit(&request, peer, config)?;
     }
     if !matches!(route, Route::WebSocket | Route::Figures) {
         let status = ServerStatus::new(1, Arc::default());
@@ -100,6 +130,7 @@ fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
     let key = keys.next().expect("an upgrade has a key");
     assert_eq!(accept.as_bytes(), derive_accept_key(key).as_bytes());
     assert!(keys.next().is_none() && request.method == "GET" && !request.http_1_0);
+    assert!(!request.host.is_empty());
     let mut out = Vec::new();
     handshake::begin_response(&accept, &mut out);
     handshake::end_response(&mut out);
@@ -108,16 +139,19 @@ fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
 }
 
 fn check_request(request: &Request<'_, '_>, config: &Config) {
-    assert!(request.path.starts_with('/') && !request.path.contains('?'));
+    let is_asterisk = request.path == "*" && request.method == "OPTIONS";
+    assert!(is_asterisk || (request.path.starts_with('/') && !request.path.contains('?')));
     let target = request.path.len() + request.query.len();
-    assert!(target <= config.limits.target_bytes);
+    assert!(target <= config.limits.target_bytes + 1, "a path that is left out is a slash");
     let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
     assert!(is_plain(request.path) && is_plain(request.query) && is_plain(request.method));
     for header in request.headers {
         assert!(is_plain(header.name) && !header.name.is_empty());
-        assert!(header.value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t')));
+        let is_opaque = |byte: &u8| matches!(byte, b' '..=b'~' | b'\t' | 0x80..);
+        assert!(header.value.iter().all(is_opaque));
     }
     assert!(request.http_1_0 || request.values("host").count() == 1);
+    assert!(request.host.iter().all(u8::is_ascii_graphic));
 }
 
 /// A response is one that any client can read, and is exactly as long as it says.

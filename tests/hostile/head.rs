@@ -6,11 +6,13 @@ use crate::client::{TEXT, frame, get, plain_frame, upgrade};
 use crate::yard::{BYSTANDERS, Stranger, Talks, Yard};
 
 with_both_applications! {
-    silence_is_408,
+    silence_is_closed_and_half_a_head_is_408,
     a_byte_now_and_then_moves_no_deadline,
     two_thousand_half_open_handshakes,
     what_is_no_request_has_its_answer,
     the_same_byte_by_byte,
+    what_is_unusual_and_in_order_gets_in,
+    what_is_asked_unusually_is_answered,
     random_bytes_never_get_in,
     behind_an_upgrade_come_frames_and_behind_a_refusal_nothing,
 }
@@ -20,26 +22,36 @@ const LINGER: Duration = Duration::from_secs(5);
 /// Deadlines are looked at every 50 ms.
 const TICK: Duration = Duration::from_millis(100);
 
-fn silence_is_408<A: Talks>() {
+fn silence_is_closed_and_half_a_head_is_408<A: Talks>() {
     let mut yard = Yard::<A>::new();
     let mut silent = yard.connect();
+    // Empty lines before a request are no part of it (RFC 9112 2.2).
+    let mut hesitant = yard.connect();
+    hesitant.send("\r\n\r\n\r");
+    let mut begun = yard.connect();
+    begun.send("G");
     let mut half = yard.connect();
     half.send(&upgrade("")[..60]);
     yard.turn();
     yard.begin_watch();
     yard.pass(HANDSHAKE - TICK);
-    for stranger in [&mut silent, &mut half] {
+    for stranger in [&mut silent, &mut hesitant, &mut begun, &mut half] {
         assert_eq!(stranger.text(), "", "the deadline has not come");
     }
     yard.pass(2 * TICK);
-    for stranger in [&mut silent, &mut half] {
+    for stranger in [&mut silent, &mut hesitant] {
+        assert!(stranger.text().is_empty() && stranger.is_released());
+    }
+    for stranger in [&mut begun, &mut half] {
         assert!(stranger.text().starts_with("HTTP/1.1 408 "), "{}", stranger.text());
         assert!(stranger.is_half_closed() && !stranger.is_released());
     }
+    assert_eq!(yard.metrics().silent.get(), 2);
     assert_eq!(yard.metric("revolve_rejected_total", "head_timeout"), 2);
+    assert_eq!(yard.metric("revolve_rejected_total", ""), 2);
     // They stay deaf, and are let go of all the same.
     yard.pass(LINGER);
-    assert!(silent.is_released() && half.is_released());
+    assert!(begun.is_released() && half.is_released());
     yard.only_bystanders_are_left();
     yard.bystanders_went_on();
 }
@@ -96,6 +108,18 @@ fn two_thousand_half_open_handshakes<A: Talks>() {
     yard.bystanders_went_on();
 }
 
+trait Replaced {
+    fn replaced(self, find: &str, put: &str) -> Self;
+}
+
+impl Replaced for Vec<u8> {
+    fn replaced(self, find: &str, put: &str) -> Vec<u8> {
+        let text = String::from_utf8(self).unwrap();
+        assert!(text.contains(find), "{find:?}");
+        text.replacen(find, put, 1).into_bytes()
+    }
+}
+
 /// What is sent, the status that answers it, and under which reason it is counted.
 fn table() -> Vec<(Vec<u8>, u16, &'static str)> {
     let good = upgrade("");
@@ -137,13 +161,17 @@ fn table() -> Vec<(Vec<u8>, u16, &'static str)> {
         (put("GET ", "GET  "), 400, "malformed_head"),
         (put("/ws/chat/", "ws/chat/"), 400, "malformed_head"),
         (put("/ws/chat/", "*"), 400, "malformed_head"),
-        // Bytes that are no ASCII: in the target, a name, a value (the class of granian's panic).
+        // Bytes that are no ASCII: in a method, in the target, in a name.
         (put("/ws/chat/", "/caf\u{e9}"), 400, "malformed_head"),
         (field("S\u{e9}c: a".as_bytes()), 400, "malformed_head"),
-        (field("Sec-WebSocket-Protocol: caf\u{e9}".as_bytes()), 400, "malformed_head"),
-        (field(b"Sec-WebSocket-Protocol: \xff\xfe"), 400, "malformed_head"),
-        (field(b"Origin: \x80"), 400, "malformed_head"),
+        (field(b"A: \xff\r\n\xff: a"), 400, "malformed_head"),
+        (field(b"A: b\r\n \xff"), 400, "malformed_head"),
         (put("GET", "G\u{c9}T"), 400, "malformed_head"),
+        // And control characters beside such bytes, where those may be.
+        (field(b"X: \xe9\x00"), 400, "malformed_head"),
+        (field(b"X: \xe9\x1b[31m"), 400, "malformed_head"),
+        (field(b"X: \xe9\x7f"), 400, "malformed_head"),
+        (field(b"X: \xe9\nY: z"), 400, "malformed_head"),
         // Whose request this is must be clear.
         (put("Host: localhost\r\n", ""), 400, "bad_host"),
         (put("Host: localhost\r\n", "Host: localhost\r\nHost: localhost\r\n"), 400, "bad_host"),
@@ -151,8 +179,13 @@ fn table() -> Vec<(Vec<u8>, u16, &'static str)> {
         (put("localhost", "a b"), 400, "bad_host"),
         (put("localhost", "user@localhost"), 400, "bad_host"),
         (put("localhost", "localhost:http"), 400, "bad_host"),
-        (put("/ws/chat/", "http://elsewhere/ws/chat/"), 400, "bad_host"),
+        (put("localhost", "m\u{fc}nchen"), 400, "bad_host"),
+        (put("localhost", "[fe80::1%]"), 400, "bad_host"),
         (put("/ws/chat/", "http://user@localhost/ws/chat/"), 400, "bad_host"),
+        (put("/ws/chat/", "http:///ws/chat/"), 400, "bad_host"),
+        (put("/ws/chat/", "ws://?session_id=a"), 400, "bad_host"),
+        (put("/ws/chat/", "ftp://localhost/ws/chat/"), 400, "malformed_head"),
+        (put("Host: localhost", "Host: ").replaced("/ws/chat/", "//"), 404, "not_found"),
         // And how far it reaches.
         (field(b"Content-Length: 5"), 400, "unexpected_body"),
         (field(b"Content-Length: 5\r\nContent-Length: 6"), 400, "unexpected_body"),
@@ -163,6 +196,8 @@ fn table() -> Vec<(Vec<u8>, u16, &'static str)> {
         // Something else.
         (put("HTTP/1.1", "HTTP/1.0"), 505, "http_version"),
         (put("HTTP/1.1", "HTTP/2.0"), 505, "http_version"),
+        (put("HTTP/1.1", "HTTP/2.2"), 505, "http_version"),
+        (put("HTTP/1.1", "HTTP/1.12"), 400, "malformed_head"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), 505, "http_version"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), 400, "malformed_head"),
         (b"\x05\x01\x00".to_vec(), 400, "malformed_head"),
@@ -174,7 +209,7 @@ fn table() -> Vec<(Vec<u8>, u16, &'static str)> {
         (put("Version: 13", "Version: 8"), 426, "version_not_offered"),
         (put("Version: 13", "Version: 13, 8"), 426, "version_not_offered"),
         (put("Sec-WebSocket-Version: 13\r\n", ""), 426, "version_not_offered"),
-        (put("Upgrade: websocket", "Upgrade: h2c"), 400, "bad_upgrade"),
+        (put("Upgrade: websocket", "Upgrade: h2c"), 426, "upgrade_required"),
         (put("Connection: Upgrade", "Connection: close"), 400, "bad_upgrade"),
         (put(key, ""), 400, "bad_key"),
         (put(key, &key.repeat(2)), 400, "bad_key"),
@@ -222,6 +257,103 @@ fn what_is_no_request_has_its_answer<A: Talks>() {
 
 fn the_same_byte_by_byte<A: Talks>() {
     answers::<A>(1);
+}
+
+/// Upgrades that other servers refuse, and that break no rule.
+fn what_is_unusual_and_in_order_gets_in<A: Talks>() {
+    let good = upgrade("");
+    let put = |find: &str, put: &str| {
+        assert!(good.contains(find), "{find:?}");
+        good.replacen(find, put, 1).into_bytes()
+    };
+    let field = |field: &[u8]| {
+        let (head, _) = good.split_at(good.len() - 2);
+        [head.as_bytes(), field, b"\r\n\r\n"].concat()
+    };
+    for head in [
+        // RFC 9110 5.5: bytes above ASCII are opaque in a value.
+        field("Cookie: city=M\u{fc}nchen; sid=7".as_bytes()),
+        field(b"User-Agent: caf\xe9"),
+        field(b"CF-IPCity: S\xe3o Paulo"),
+        field(b"Sec-WebSocket-Protocol: \xff\xfe"),
+        field(b"Origin: \x80"),
+        field(b"X: \x80\t\xff"),
+        field(&[b"X: ".to_vec(), vec![0xe9; 8000]].concat()),
+        // RFC 9112 3.2.2: "a server MUST accept the absolute-form".
+        put("/ws/chat/", "ws://127.0.0.1/ws/chat/"),
+        put("/ws/chat/", "http://localhost:80/ws/chat/"),
+        put("/ws/chat/", "WSS://LOCALHOST:443/ws/chat/"),
+        // "MUST ignore the received Host header field".
+        put("/ws/chat/", "https://elsewhere.example/ws/chat"),
+        put("/ws/chat/", "ws://a/ws/chat/").replaced("Host: localhost", "Host: "),
+        put("localhost", "[fe80::1%25eth0]:8000"),
+        put("localhost", "[fe80::1%eth0]:8000"),
+        // RFC 9110 2.5.
+        put("HTTP/1.1", "HTTP/1.2"),
+        // RFC 4648 3.5.
+        put("dGhlIHNhbXBsZSBub25jZQ==", "AQIDBAUGBwgJCgsMDQ4PEC=="),
+        put("Upgrade: websocket", "Upgrade: h2c, WebSocket"),
+    ] {
+        let shown = String::from_utf8_lossy(&head[..head.len().min(300)]).into_owned();
+        for step in [usize::MAX, 1] {
+            let mut yard = Yard::<A>::new();
+            yard.begin_watch();
+            let mut stranger = yard.connect();
+            for piece in [&head[..], &frame(TEXT, "hi")].concat().chunks(step) {
+                stranger.send(piece);
+                yard.quick_turn();
+            }
+            yard.turn();
+            assert!(stranger.text().starts_with("HTTP/1.1 101 "), "{shown}\n{}", stranger.text());
+            assert!(stranger.read().ends_with(&plain_frame(TEXT, A::reply("hi", 1))), "{shown}");
+            stranger.hang_up();
+            yard.turns(5);
+            yard.only_bystanders_are_left();
+            yard.bystanders_went_on();
+        }
+    }
+}
+
+/// The same for what is no upgrade: a balancer's probes, for the most part.
+fn what_is_asked_unusually_is_answered<A: Talks>() {
+    let close = "\r\nConnection: close\r\n";
+    for (request, status, field) in [
+        ("OPTIONS / HTTP/1.0\r\n\r\n", 200, "\r\nAllow: GET, HEAD, OPTIONS\r\n"),
+        ("OPTIONS / HTTP/1.0\r\n\r\n", 200, close),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 200, "\r\nAllow: GET, HEAD, OPTIONS\r\n"),
+        ("OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n", 200, "\r\nContent-Length: 0\r\n"),
+        ("OPTIONS /healthz HTTP/1.1\r\nHost:\r\n\r\n", 200, "\r\nContent-Length: 0\r\n"),
+        ("OPTIONS /ws/chat/ HTTP/1.1\r\nHost: a\r\n\r\n", 200, "\r\nAllow: GET, OPTIONS\r\n"),
+        ("OPTIONS /nowhere HTTP/1.1\r\nHost: a\r\n\r\n", 404, close),
+        ("GET /healthz HTTP/1.1\r\nHost:\r\n\r\n", 200, ""),
+        ("GET /healthz HTTP/1.2\r\nHost: a\r\n\r\n", 200, ""),
+        ("GET http://a/healthz HTTP/1.0\r\n\r\n", 200, close),
+        ("GET HTTPS://a:443/healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200, ""),
+        ("GET /healthz HTTP/1.1\r\nHost: [fe80::1%25eth0]\r\n\r\n", 200, ""),
+        ("GET /ws/chat/ HTTP/1.1\r\nHost:\r\n\r\n", 426, "\r\nUpgrade: websocket\r\n"),
+        ("GET ws://a?x=1 HTTP/1.1\r\nHost: a\r\n\r\n", 403, close),
+    ] {
+        for step in [usize::MAX, 1] {
+            let mut yard = Yard::<A>::new();
+            yard.begin_watch();
+            let mut stranger = yard.connect();
+            for piece in request.as_bytes().chunks(step) {
+                stranger.send(piece);
+                yard.quick_turn();
+            }
+            yard.turn();
+            let answer = stranger.text();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}\n{answer}");
+            assert!(answer.contains(field), "{request}\n{answer}");
+            // What keeps a connection keeps it: the next request is answered too.
+            let kept = !answer.contains("\r\nConnection: close");
+            assert_eq!(stranger.is_half_closed(), !kept, "{request}\n{answer}");
+            stranger.hang_up();
+            yard.turns(5);
+            yard.only_bystanders_are_left();
+            yard.bystanders_went_on();
+        }
+    }
 }
 
 fn random_bytes_never_get_in<A: Talks>() {

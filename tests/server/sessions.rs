@@ -154,7 +154,7 @@ fn upgrades_that_break_a_rule_are_told_which() {
     let good = upgrade("");
     for (find, replace, status) in [
         ("Upgrade: websocket\r\n", "", 426),
-        ("Upgrade: websocket\r\n", "Upgrade: h2c\r\n", 400),
+        ("Upgrade: websocket\r\n", "Upgrade: h2c\r\n", 426),
         ("Connection: Upgrade\r\n", "Connection: keep-alive\r\n", 400),
         ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", 400),
         ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ", 400),
