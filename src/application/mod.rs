@@ -270,8 +270,9 @@ impl<A: Application> Context<'_, A> {
     /// becomes 1011. Of `reason` the first 123 bytes are sent.
     pub fn close(&mut self, code: u16, reason: &str) {
         let code = CloseCode::from(code);
-        debug_assert!(code.is_allowed(), "a code that must not be sent");
-        let code = if code.is_allowed() { code } else { CloseCode::Error };
+        let may_be_sent = frame::may_be_sent(code);
+        debug_assert!(may_be_sent, "a code that must not be sent");
+        let code = if may_be_sent { code } else { CloseCode::Error };
         self.wishes.close.get_or_insert_with(|| (code, reason.to_owned()));
         self.wishes.pause = true;
     }

@@ -97,6 +97,14 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
+/// Whether an endpoint may say this code (RFC 6455 7.4, and IANA's registry of close codes, which has
+/// grown since): 1004, 1005, 1006 and 1015 are never sent, nor is what nobody has registered.
+#[must_use]
+pub fn may_be_sent(code: CloseCode) -> bool {
+    // tungstenite knows those of the RFC, 1012 and 1013. 1014 is "Bad Gateway".
+    code.is_allowed() || code == CloseCode::Bad(1014)
+}
+
 /// A frame header that passed the checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHead {
@@ -378,6 +386,15 @@ mod tests {
             let header = FrameHeader { opcode, ..FrameHeader::default() };
             header.format(length as u64, &mut theirs).unwrap();
             assert_eq!(ours, theirs, "{length}");
+        }
+    }
+
+    #[test]
+    fn the_codes_that_may_be_sent_are_those_of_the_registry() {
+        for code in 0..=u16::MAX {
+            let registered = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+            assert_eq!(may_be_sent(CloseCode::from(code)), registered, "{code}");
+            assert_eq!(u16::from(CloseCode::from(code)), code);
         }
     }
 

@@ -602,7 +602,7 @@ fn close_frame(payload: &[u8]) -> Result<CloseFrame<'_>, Violation> {
         [_] => Err(Violation::BadCloseCode),
         [high, low, reason @ ..] => {
             let code = CloseCode::from(u16::from_be_bytes([*high, *low]));
-            if !code.is_allowed() {
+            if !frame::may_be_sent(code) {
                 return Err(Violation::BadCloseCode);
             }
             let reason = std::str::from_utf8(reason).map_err(|_| Violation::NotUtf8)?;

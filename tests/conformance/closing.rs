@@ -55,9 +55,11 @@ fn by_the_client() -> Vec<Case> {
         case("close.3", "8.1", "a reason of many scripts")
             .closes(close(1000, "κόσμε, 世界, 😀"), Some(1000)),
     ];
-    // RFC 6455 7.4.1 and the registry it set up (1012 and 1013); 3000 to 4999 are anyone's.
-    let good =
-        [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999, 1012, 1013];
+    // RFC 6455 7.4.1 and the registry it set up (1012 to 1014); 3000 to 4999 are anyone's.
+    let good = [
+        1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999, 1012, 1013,
+        1014,
+    ];
     for (number, code) in good.into_iter().enumerate() {
         let id = format!("7.7.{}", number + 1);
         let clause = if code < 3000 { "7.4.1" } else { "7.4.2" };

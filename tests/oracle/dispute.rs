@@ -26,7 +26,7 @@ pub(crate) struct Exception {
 }
 
 /// All differences that are allowed.
-pub(crate) const EXCEPTIONS: [Exception; 6] = [
+pub(crate) const EXCEPTIONS: [Exception; 7] = [
     Exception {
         name: "padded length",
         reason: "5.2: \"the minimal number of bytes MUST be used\"; tungstenite takes any form (T7)",
@@ -81,6 +81,18 @@ pub(crate) const EXCEPTIONS: [Exception; 6] = [
         applies: |dispute| {
             let theirs = End::Closed { code: Some(1002), reason: "Protocol violation".to_owned() };
             dispute.we_failed_with(&[Violation::BadCloseCode])
+                && dispute.ours.seen == dispute.theirs.seen
+                && dispute.theirs.end == theirs
+        },
+    },
+    Exception {
+        name: "Bad Gateway",
+        reason: "IANA's registry has 1014, so we echo it; tungstenite knows nothing of it, and answers \
+                 with 1002",
+        applies: |dispute| {
+            let theirs = End::Closed { code: Some(1002), reason: "Protocol violation".to_owned() };
+            matches!(dispute.ours.end, End::Closed { code: Some(1014), .. })
+                && dispute.ours.replies.last() == Some(&Reply::Close(Some(1014)))
                 && dispute.ours.seen == dispute.theirs.seen
                 && dispute.theirs.end == theirs
         },
