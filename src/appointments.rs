@@ -166,6 +166,12 @@ impl Appointments {
         was_set
     }
 
+    /// Whether the reactor has a timer with this key.
+    #[must_use]
+    pub fn is_set_for_reactor(&self, key: u64) -> bool {
+        self.of_reactor.iter().any(|timer| timer.key == key)
+    }
+
     fn find_reactor_at(&mut self) {
         self.reactor_at = earliest(&self.of_reactor).map(|(_, timer)| timer.at);
     }
@@ -413,7 +419,9 @@ mod tests {
         assert_eq!(appointments.set_for_reactor(3, SECOND, now), Err(TooManyTimers { most: 2 }));
         assert_eq!(appointments.next_at(), Some(now + millisecond));
         assert_eq!(appointments.next_due_for_reactor(now), None);
+        assert!(appointments.is_set_for_reactor(2));
         assert_eq!(appointments.next_due_for_reactor(now + SECOND), Some(2));
+        assert!(!appointments.is_set_for_reactor(2));
         assert!(appointments.cancel_for_reactor(1));
         assert_eq!(appointments.next_due_for_reactor(now + SECOND), None);
     }

@@ -4,9 +4,10 @@
 //!
 //! Next: [`crate::echo`], a shorter one.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::application::{Application, Context, Message, ReactorContext};
+use crate::wall_clock;
 
 /// The key of its timer.
 const HEARTBEAT: u64 = 0;
@@ -47,12 +48,12 @@ impl Application for Counter {
     }
 
     fn on_reactor_timer(&mut self, cx: &mut ReactorContext<'_, Self>, _key: u64) {
-        let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+        // First of all: whatever happens below, there is a next beat. From now and not from the beat
+        // that was due: a reactor that was held up skips beats, it does not make up for them.
+        self.await_heartbeat(cx);
+        let time = humantime::format_rfc3339_micros(wall_clock::now()).to_string();
         // Python's `isoformat()` of a naive UTC time, which the Django service sends, has no Z.
         cx.send_text_to_all(&format!(r#"{{"ts": "{}"}}"#, time.trim_end_matches('Z')));
-        // From now and not from the beat that was due: a reactor that was held up skips beats, it
-        // does not make up for them.
-        self.await_heartbeat(cx);
     }
 }
 

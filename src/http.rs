@@ -8,7 +8,7 @@
 //! Next: [`crate::host`]: what is left to be asked of the world.
 
 use std::net::SocketAddr;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use crate::application::Refusal;
 use crate::config::Config;
@@ -16,6 +16,7 @@ use crate::metrics::ServerStatus;
 use crate::page;
 use crate::protocol::handshake;
 use crate::protocol::head::{Rejection, Request};
+use crate::wall_clock;
 
 /// What the plain routes answer, as an `Allow` field lists it.
 const METHODS: &str = "GET, HEAD, OPTIONS";
@@ -199,7 +200,7 @@ fn write_response(
     out: &mut Vec<u8>,
 ) {
     // RFC 9110 6.6.1: a server with a clock sends Date.
-    let date = httpdate::fmt_http_date(SystemTime::now());
+    let date = httpdate::fmt_http_date(wall_clock::now());
     let length = body.len();
     let kind = kind.map_or(String::new(), |kind| format!("Content-Type: {kind}\r\n"));
     let fields = fields.concat();

@@ -97,6 +97,7 @@
 //! | [`appointments`] | the timers that applications have set |
 //! | [`offload`] | work that must not hold a reactor, and the threads that do it |
 //! | [`application`] | what runs on a reactor, and the context through which it answers |
+//! | [`wall_clock`] | the time of day, as texts can hold it |
 //! | [`counter`], [`echo`] | the two applications that the daemon has |
 //!
 //! Why a connection stops, and what wakes it. If you read one of these, read [`connection`]:
@@ -192,6 +193,7 @@ pub mod shard;
 pub mod testing;
 pub mod timer;
 pub mod token;
+pub mod wall_clock;
 
 pub use application::{
     Acceptance, Application, CloseReason, Context, InvalidField, Message, ReactorContext, Refusal,

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use revolve::wall_clock;
 use simple_logger::SimpleLogger;
 
 /// Lines that wait for the writer. 8192: the closing lines of a drain of some thousand
@@ -67,6 +68,7 @@ enum Mail {
 /// A record that owns what it says.
 #[derive(Debug)]
 struct Line {
+    /// From [`wall_clock`], so that it can be written.
     time: SystemTime,
     level: Level,
     target: Cow<'static, str>,
@@ -181,7 +183,7 @@ impl Line {
         let mut fields = Fields { text: String::new(), format };
         // `Fields` returns no error, and a source that does has lost its own values only.
         let _ = record.key_values().visit(&mut fields);
-        let time = SystemTime::now();
+        let time = wall_clock::now();
         Line { time, level: record.level(), target, message, fields: fields.text }
     }
 }
@@ -333,7 +335,7 @@ impl<W: Write> Writer<W> {
             return;
         }
         let line = Line {
-            time: SystemTime::now(),
+            time: wall_clock::now(),
             level: Level::Warn,
             target: Cow::Borrowed(TARGET),
             message: Cow::Owned(format!("{new} log lines dropped: stderr did not take them")),

@@ -7,7 +7,7 @@
 //! Invariant: an entry stays until its job's one [`Finished`] has come; what its owner gets, it gets
 //! in the order in which it asked.
 //!
-//! Next: [`crate::counter`], a whole application in fifty lines.
+//! Next: [`crate::wall_clock`]: not how long, but what time of day.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

@@ -297,44 +297,52 @@ pub fn find_end(
 ) -> Result<Option<usize>, Rejection> {
     let line_most = limits.target_bytes + METHOD_AND_VERSION;
     let mut at = scanned;
+    let mut skips = at > 0 && received[at - 1] != b'\r';
     while at < received.len() {
-        let after_cr = at > 0 && received[at - 1] == b'\r';
-        if at > 0 && !after_cr {
+        if skips {
             // Up to the next bound, characters that are allowed anywhere are passed over many at a
-            // time: a head of 640 bytes took 22,500 instructions one by one, and takes 6,100 so.
+            // time: a head of 640 bytes took 22,500 instructions one by one, and takes 3,900 so. What
+            // is less than a chunk away from the byte that ends such a run is looked at singly.
             let bound = if *part == Part::RequestLine { line_most } else { usize::MAX };
             let bound = bound.min(limits.head_bytes - 1).clamp(at, received.len());
             at += match part {
                 Part::OpaqueValue => value_characters(&received[at..bound]),
                 Part::RequestLine | Part::Field => visible_characters(&received[at..bound]),
             };
+            skips = false;
         }
         let Some(&byte) = received.get(at) else { break };
         if *part == Part::RequestLine && at >= line_most && byte != b'\r' {
             return Err(Rejection::TargetTooLong);
         }
+        let after_cr = at > 0 && received[at - 1] == b'\r';
         match byte {
             b'\n' if after_cr => {
                 if at >= 3 && received[at - 3..at - 1] == *b"\r\n" {
                     return Ok(Some(at + 1));
                 }
+                skips = true;
             }
             // RFC 9112 2.2 lets a server take a bare LF as a line end, and makes a bare CR
             // invalid; two readings of one head are how requests get smuggled, so: neither.
             _ if after_cr => return Err(Rejection::MalformedHead),
+            b' '..=b'~' if at > 0 => {}
             b'\r' if at > 0 => {
                 if *part == Part::RequestLine {
                     lower_minor_version(&mut received[..at]);
                 }
                 *part = Part::Field;
             }
-            b' '..=b'~' | b'\t' if at > 0 => {}
+            b'\t' if at > 0 => skips = true,
             // The first byte of a method is a letter: a TLS hello, random bytes and an answer
             // meant for someone else end here.
-            b'A'..=b'Z' | b'a'..=b'z' => {}
+            b'A'..=b'Z' | b'a'..=b'z' => skips = true,
             // RFC 9110 5.5: such bytes are opaque data in a value. In a request line and in a name
             // they break the grammar (RFC 9112 3, RFC 9110 5.1).
-            0x80.. if is_in_value(*part, &received[..at]) => *part = Part::OpaqueValue,
+            0x80.. if is_in_value(*part, &received[..at]) => {
+                *part = Part::OpaqueValue;
+                skips = true;
+            }
             _ => return Err(Rejection::MalformedHead),
         }
         at += 1;

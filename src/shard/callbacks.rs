@@ -45,7 +45,16 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         while let Some(key) = self.wishes.timers.next_due_for_reactor(now) {
             self.step(host, |shard, _| {
-                shard.call_for_reactor(|application, cx| application.on_reactor_timer(cx, key));
+                let has_returned =
+                    shard.call_for_reactor(|application, cx| application.on_reactor_timer(cx, key));
+                if !has_returned && !shard.wishes.timers.is_set_for_reactor(key) {
+                    log::error!(
+                        reactor = shard.reactor;
+                        "timer {key} of reactor {} will not fire again: its callback panicked before \
+                         it set the timer anew",
+                        shard.reactor
+                    );
+                }
                 shard.tell(Story::reactor_timer);
                 shard.blame.called(Callback::ReactorTimer, 1, None);
             });
@@ -225,8 +234,11 @@ impl<A: Application, H: Host> Shard<A, H> {
             && waiting + self.cork.len() > self.config.max_send_buffer
     }
 
-    /// Calls the application for no connection in particular.
-    fn call_for_reactor(&mut self, callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>)) {
+    /// Calls the application for no connection in particular; whether it returned.
+    fn call_for_reactor(
+        &mut self,
+        callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>),
+    ) -> bool {
         let mut cx = ReactorContext { wishes: &mut self.wishes, reactor: self.reactor };
         let application = &mut self.application;
         let outcome = catch_unwind(AssertUnwindSafe(|| callback(application, &mut cx)));
@@ -234,6 +246,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             self.note_reactor_panic();
         }
         self.broadcasts.extend(self.wishes.to_reactor.drain(..));
+        outcome.is_ok()
     }
 
     fn note_reactor_panic(&mut self) {

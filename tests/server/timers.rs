@@ -97,10 +97,15 @@ impl log::Log for Listening {
     fn flush(&self) {}
 }
 
+fn listen() {
+    // Whichever test comes first.
+    let _ = log::set_logger(&Listening);
+    log::set_max_level(log::LevelFilter::Warn);
+}
+
 #[test]
 fn a_callback_that_blocks_is_counted_and_named() {
-    log::set_logger(&Listening).unwrap();
-    log::set_max_level(log::LevelFilter::Warn);
+    listen();
     let config = Config { slow_turn: Some(Duration::from_millis(40)), ..config(1) };
     let server = Running::new(config, || Rude);
     let mut raw = server.open("");
@@ -115,4 +120,48 @@ fn a_callback_that_blocks_is_counted_and_named() {
     let longest = longest.lines().find(|line| line.starts_with("revolve_longest_turn_seconds{"));
     let seconds: f64 = longest.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
     assert!(seconds >= 0.08, "{seconds}");
+}
+
+// --- timers that panic -----------------------------------------------------------------------
+
+/// Has two timers that panic at every beat: one is set anew before, the other would be after.
+struct Stumbling;
+
+const CAREFUL: u64 = 7001;
+const CARELESS: u64 = 7002;
+
+impl Application for Stumbling {
+    type Session = ();
+
+    fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
+        for key in [CAREFUL, CARELESS] {
+            cx.set_timer(Duration::from_millis(20), key).unwrap();
+        }
+    }
+
+    fn on_reactor_timer(&mut self, cx: &mut ReactorContext<'_, Self>, key: u64) {
+        if key == CAREFUL {
+            cx.set_timer(Duration::from_millis(20), key).unwrap();
+        }
+        cx.send_text_to_all("beat");
+        panic!("{key}, on purpose");
+    }
+
+    fn on_message(&mut self, _cx: &mut Context<'_, Self>, _message: Message<'_>) {}
+}
+
+#[test]
+fn a_reactor_timer_that_panicked_is_set_again_or_reported_dead() {
+    listen();
+    let server = Running::new(config(1), || Stumbling);
+    let mut raw = server.open("");
+    for _ in 0..5 {
+        assert_eq!(raw.text(), "beat", "the careful one goes on");
+    }
+    let said = |part: &str| {
+        let warnings = WARNINGS.lock().unwrap();
+        warnings.iter().filter(|line| line.starts_with(part)).count()
+    };
+    assert_eq!(said("timer 7002 of reactor 0 will not fire again"), 1);
+    assert_eq!(said("timer 7001 of reactor 0"), 0);
 }
