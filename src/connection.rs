@@ -244,12 +244,20 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Keeps what is left of the input for the next visit.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for it.
     #[inline(always)]
-    pub fn keep(&mut self, rest: &[u8]) {
+    pub fn keep(&mut self, rest: &[u8]) -> io::Result<()> {
         debug_assert!(self.tail.is_none());
         if !rest.is_empty() {
-            self.tail = Some(Box::new(rest.to_vec()));
+            let mut tail = Vec::new();
+            tail.try_reserve_exact(rest.len())?;
+            tail.extend_from_slice(rest);
+            self.tail = Some(Box::new(tail));
         }
+        Ok(())
     }
 
     /// When the shard has to look at this connection, whatever happens.

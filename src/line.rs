@@ -81,7 +81,15 @@ pub enum Inbound {
 pub(crate) trait Outlet {
     /// Sends what stands in `cork`, and `payload` behind it, as far as the socket takes that now;
     /// what it does not take is what stands in `cork` afterwards. How many bytes have left.
-    fn send_past(&mut self, cork: &mut Vec<u8>, payload: &[u8]) -> usize;
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for the rest of `payload`: then that does not stand in `cork`. How
+    /// many bytes have left all the same.
+    fn send_past(&mut self, cork: &mut Vec<u8>, payload: &[u8]) -> Result<usize, usize>;
+
+    /// Sends nothing more: the stream has a hole. The next [`Line::send`] fails.
+    fn cut(&mut self);
 }
 
 /// A socket, and what waits for it.
@@ -92,6 +100,8 @@ pub struct Line<S> {
     pub backlog: OutBuffer,
     inbound: Inbound,
     writable: bool,
+    /// Whether something is missing in what was sent; then `writable` is false.
+    is_cut: bool,
     /// Bytes sent or queued.
     pub bytes_out: u64,
 }
@@ -106,6 +116,7 @@ impl<S: Stream> Line<S> {
             inbound: Inbound::Drained,
             // True of every fresh socket; if not, the first write will tell.
             writable: true,
+            is_cut: false,
             bytes_out: 0,
         }
     }
@@ -206,7 +217,8 @@ impl<S: Stream> Line<S> {
     ///
     /// # Errors
     ///
-    /// What ended the connection.
+    /// What ended the connection; of kind [`io::ErrorKind::OutOfMemory`] if it was that the rest could
+    /// not be kept.
     #[inline]
     pub fn send(&mut self, bytes: &[u8], now: Instant, pool: &mut BufferPool) -> io::Result<()> {
         self.bytes_out += bytes.len() as u64;
@@ -216,7 +228,10 @@ impl<S: Stream> Line<S> {
             sent = has_written(outcome, bytes.len(), &mut self.writable)?;
         }
         if sent < bytes.len() {
-            self.backlog.push(&bytes[sent..], now, pool);
+            if self.is_cut {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
+            self.backlog.push(&bytes[sent..], now, pool)?;
         }
         Ok(())
     }
@@ -244,14 +259,18 @@ impl<S: Stream> Line<S> {
     }
 
     /// The socket, and what has not left.
-    #[must_use]
-    pub fn into_parts(self) -> (S, Vec<u8>) {
-        (self.stream, self.backlog.to_vec())
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for that as one piece.
+    pub fn into_parts(self) -> io::Result<(S, Vec<u8>)> {
+        let unsent = self.backlog.to_vec()?;
+        Ok((self.stream, unsent))
     }
 }
 
 impl<S: Stream> Outlet for Line<S> {
-    fn send_past(&mut self, cork: &mut Vec<u8>, payload: &[u8]) -> usize {
+    fn send_past(&mut self, cork: &mut Vec<u8>, payload: &[u8]) -> Result<usize, usize> {
         let mut sent = 0;
         if self.writable && self.backlog.is_empty() {
             let outcome = self.stream.write_both(cork, payload);
@@ -260,17 +279,18 @@ impl<S: Stream> Outlet for Line<S> {
                 .unwrap_or_default();
         }
         self.bytes_out += sent as u64;
-        match sent.checked_sub(cork.len()) {
-            Some(of_payload) => {
-                cork.clear();
-                cork.extend_from_slice(&payload[of_payload..]);
-            }
-            None => {
-                cork.drain(..sent);
-                cork.extend_from_slice(payload);
-            }
+        let of_cork = sent.min(cork.len());
+        cork.drain(..of_cork);
+        let rest = &payload[sent - of_cork..];
+        if cork.try_reserve(rest.len()).is_err() {
+            return Err(sent);
         }
-        sent
+        cork.extend_from_slice(rest);
+        Ok(sent)
+    }
+
+    fn cut(&mut self) {
+        (self.is_cut, self.writable) = (true, false);
     }
 }
 
@@ -365,14 +385,14 @@ mod tests {
         for room in 0..=10 {
             let mut line = line(b"", room);
             let mut cork = b"cork".to_vec();
-            assert_eq!(line.send_past(&mut cork, b"payload"), room);
+            assert_eq!(line.send_past(&mut cork, b"payload"), Ok(room));
             assert!(!line.is_writable(), "{room}: a short write");
             assert_eq!([&line.stream.output[..], &cork].concat(), b"corkpayload");
             assert_eq!(line.bytes_out, room as u64);
         }
         let mut line = line(b"", 11);
         let mut cork = b"cork".to_vec();
-        assert_eq!(line.send_past(&mut cork, b"payload"), 11);
+        assert_eq!(line.send_past(&mut cork, b"payload"), Ok(11));
         assert!(cork.is_empty() && line.is_writable());
     }
 
@@ -385,12 +405,23 @@ mod tests {
         line.note(false, true, false);
         line.stream.room = 100;
         let mut cork = b"cork".to_vec();
-        assert_eq!(line.send_past(&mut cork, b"payload"), 0);
+        assert_eq!(line.send_past(&mut cork, b"payload"), Ok(0));
         assert_eq!(cork, b"corkpayload");
         line.flush(100, now, &mut pool).unwrap();
         line.stream.fails = true;
-        assert_eq!(line.send_past(&mut cork, b"!"), 0);
+        assert_eq!(line.send_past(&mut cork, b"!"), Ok(0));
         assert_eq!(cork, b"corkpayload!");
         assert!(line.send(&cork, now, &mut pool).is_err());
+    }
+
+    #[test]
+    fn nothing_is_sent_behind_a_hole() {
+        let mut pool = BufferPool::default();
+        let now = Instant::now();
+        let mut line = line(b"", 100);
+        line.cut();
+        let error = line.send(b"a Close", now, &mut pool).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        assert!(line.stream.output.is_empty() && line.backlog.is_empty());
     }
 }

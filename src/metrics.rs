@@ -54,7 +54,7 @@ const CLOSE_LABELS: [&str; 18] = [
 ];
 
 /// The codes that mean that something went wrong, where we were the ones to say so.
-const ERROR_CODES: [u16; 6] = [1002, 1003, 1007, 1008, 1009, 1011];
+const ERROR_CODES: [u16; 7] = [1002, 1003, 1007, 1008, 1009, 1011, 1013];
 
 fn close_label(code: u16) -> usize {
     match code {
@@ -117,6 +117,8 @@ pub struct ReactorMetrics {
     pub accept_pauses: Cell,
     /// Connections that said nothing in time, and were closed without an answer.
     pub silent: Cell,
+    /// Connections that ended because there was no memory for them.
+    pub out_of_memory: Cell,
     /// Applications' callbacks that panicked.
     pub panics: Cell,
     /// Jobs off-loaded.
@@ -373,7 +375,7 @@ impl ServerStatus {
 type CellOf = fn(&ReactorMetrics) -> &Cell;
 
 /// Families with one sample a reactor: name, type, help, cell.
-const FAMILIES: [(&str, &str, &str, CellOf); 22] = [
+const FAMILIES: [(&str, &str, &str, CellOf); 23] = [
     ("revolve_connections", "gauge", "Sockets held.", |r| &r.connections),
     ("revolve_websockets", "gauge", "WebSockets open.", |r| &r.websockets),
     ("revolve_sessions_live", "gauge", "Sessions with a connection.", |r| &r.sessions_live),
@@ -420,6 +422,12 @@ const FAMILIES: [(&str, &str, &str, CellOf); 22] = [
         "counter",
         "Connections closed because they sent nothing of a first request in time.",
         |r| &r.silent,
+    ),
+    (
+        "revolve_out_of_memory_total",
+        "counter",
+        "Connections ended because there was no memory for what they sent or were sent.",
+        |r| &r.out_of_memory,
     ),
     ("revolve_panics_total", "counter", "Application callbacks that panicked.", |r| &r.panics),
     ("revolve_offloads_total", "counter", "Jobs off-loaded.", |r| &r.offloads),

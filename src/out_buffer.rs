@@ -5,11 +5,14 @@
 //! It is a row of chunks: a long queue is never copied to make room, gives storage back as it
 //! leaves, and owns little more than it holds. Writes nothing itself; the connection does.
 //!
+//! Growing can fail, for a peer decides how long a queue gets; whoever pushed then ends that
+//! connection.
+//!
 //! Invariant: storage is held exactly while bytes are queued, and is at most [`SLACK`] more.
 //!
 //! Next: [`crate::line`]: the socket that they wait for.
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 use std::time::Instant;
 
 /// Bytes of a chunk, and so of the longest single write from a queue. 32 KiB: the copy into the
@@ -74,13 +77,18 @@ impl OutBuffer {
     }
 
     /// All that waits, as one piece.
-    #[must_use]
-    pub fn to_vec(&self) -> Vec<u8> {
-        let Some(queued) = &self.queued else { return Vec::new() };
-        let mut all = Vec::with_capacity(queued.len);
-        all.extend_from_slice(self.front());
-        queued.chunks.iter().skip(1).for_each(|chunk| all.extend_from_slice(chunk));
-        all
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for it.
+    pub fn to_vec(&self) -> Result<Vec<u8>, TryReserveError> {
+        let mut all = Vec::new();
+        if let Some(queued) = &self.queued {
+            all.try_reserve_exact(queued.len)?;
+            all.extend_from_slice(self.front());
+            queued.chunks.iter().skip(1).for_each(|chunk| all.extend_from_slice(chunk));
+        }
+        Ok(all)
     }
 
     /// Bytes of storage held.
@@ -96,11 +104,21 @@ impl OutBuffer {
     }
 
     /// Appends.
-    pub fn push(&mut self, bytes: &[u8], now: Instant, pool: &mut BufferPool) {
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for all of it. How much of it is queued then is not said: the stream
+    /// has a hole, and the connection is over.
+    pub fn push(
+        &mut self,
+        bytes: &[u8],
+        now: Instant,
+        pool: &mut BufferPool,
+    ) -> Result<(), TryReserveError> {
         if bytes.is_empty() {
-            return;
+            return Ok(());
         }
-        self.queued.get_or_insert_with(|| pool.take(now)).push(bytes);
+        self.queued.get_or_insert_with(|| pool.take(now)).push(bytes)
     }
 
     /// Notes that the socket took `count` bytes of [`Self::front`].
@@ -132,8 +150,7 @@ impl OutBuffer {
 }
 
 impl Queued {
-    fn push(&mut self, mut bytes: &[u8]) {
-        self.len += bytes.len();
+    fn push(&mut self, mut bytes: &[u8]) -> Result<(), TryReserveError> {
         // Before the only chunk grows, the room of what has left is used again, if that is the
         // larger part: so no byte is moved more often than another one leaves.
         if let (1, Some(only)) = (self.chunks.len(), self.chunks.front_mut())
@@ -145,28 +162,31 @@ impl Queued {
         }
         while !bytes.is_empty() {
             let taken = match self.chunks.back_mut() {
-                Some(last) if last.len() < CHUNK => append(last, bytes),
+                Some(last) if last.len() < CHUNK => append(last, bytes)?,
                 _ => {
                     let mut next = Vec::new();
-                    let taken = append(&mut next, bytes);
+                    let taken = append(&mut next, bytes)?;
+                    self.chunks.try_reserve(1)?;
                     self.chunks.push_back(next);
                     taken
                 }
             };
+            self.len += taken;
             bytes = &bytes[taken..];
         }
+        Ok(())
     }
 }
 
 /// Appends what the chunk has room for; its storage doubles, and never passes [`CHUNK`].
-fn append(chunk: &mut Vec<u8>, bytes: &[u8]) -> usize {
+fn append(chunk: &mut Vec<u8>, bytes: &[u8]) -> Result<usize, TryReserveError> {
     let room = CHUNK - chunk.len();
     let taken = bytes.len().min(room);
     if chunk.capacity() - chunk.len() < taken {
-        chunk.reserve_exact(chunk.len().clamp(taken, room));
+        chunk.try_reserve_exact(chunk.len().clamp(taken, room))?;
     }
     chunk.extend_from_slice(&bytes[..taken]);
-    taken
+    Ok(taken)
 }
 
 impl BufferPool {
@@ -204,18 +224,18 @@ mod tests {
         let (mut buffer, mut pool) = (OutBuffer::default(), BufferPool::default());
         let now = Instant::now();
         assert!(buffer.is_empty());
-        buffer.push(b"", now, &mut pool);
+        buffer.push(b"", now, &mut pool).unwrap();
         assert!(buffer.is_empty());
-        buffer.push(b"hello", now, &mut pool);
+        buffer.push(b"hello", now, &mut pool).unwrap();
         let later = now + Duration::from_secs(1);
         buffer.advance(2, later, &mut pool);
         assert_eq!((buffer.front(), buffer.stalled_since()), (&b"llo"[..], Some(later)));
-        buffer.push(b"!", later, &mut pool);
+        buffer.push(b"!", later, &mut pool).unwrap();
         assert_eq!((buffer.front(), buffer.len()), (&b"llo!"[..], 4));
         buffer.advance(4, later, &mut pool);
         assert!(buffer.is_empty());
         assert_eq!(pool.spare.len(), 1);
-        buffer.push(b"again", later, &mut pool);
+        buffer.push(b"again", later, &mut pool).unwrap();
         assert_eq!((buffer.front(), pool.spare.len()), (&b"again"[..], 0));
     }
 
@@ -224,7 +244,7 @@ mod tests {
         let (mut buffer, mut pool) = (OutBuffer::default(), BufferPool::default());
         let now = Instant::now();
         for _ in 0..1000 {
-            buffer.push(&[1; 64], now, &mut pool);
+            buffer.push(&[1; 64], now, &mut pool).unwrap();
             buffer.advance(63, now, &mut pool);
         }
         assert_eq!(buffer.len(), 1000);
@@ -242,7 +262,7 @@ mod tests {
             let largest = if round < 1500 { 9000 } else { 900 };
             let bytes: Vec<u8> =
                 (0..(seed >> 33) as usize % largest).map(|n| (pushed + n) as u8).collect();
-            buffer.push(&bytes, now, &mut pool);
+            buffer.push(&bytes, now, &mut pool).unwrap();
             pushed += bytes.len();
             let taken = (seed >> 20) as usize % 4000;
             let front = buffer.front();
@@ -255,7 +275,7 @@ mod tests {
             assert_eq!(buffer.len(), pushed - left);
             assert!(buffer.storage() <= buffer.len() + SLACK, "round {round}");
         }
-        let all = buffer.to_vec();
+        let all = buffer.to_vec().unwrap();
         assert!(all.len() > CHUNK, "this was too easy");
         assert!(all.iter().enumerate().all(|(at, byte)| *byte == (left + at) as u8));
     }
@@ -265,7 +285,9 @@ mod tests {
         let mut pool = BufferPool::default();
         let now = Instant::now();
         let mut buffers: Vec<_> = (0..SPARE_MOST + 10).map(|_| OutBuffer::default()).collect();
-        buffers.iter_mut().for_each(|buffer| buffer.push(&vec![0; 1 << 20], now, &mut pool));
+        for buffer in &mut buffers {
+            buffer.push(&vec![0; 1 << 20], now, &mut pool).unwrap();
+        }
         buffers.iter_mut().for_each(|buffer| buffer.clear(&mut pool));
         let queues = pool.spare.iter();
         let bytes: usize = queues.flat_map(|queued| &queued.chunks).map(Vec::capacity).sum();

@@ -188,6 +188,8 @@ pub(crate) struct Wishes<A: Application> {
     pub(crate) jobs: Jobs<A>,
     /// Bytes that have left past the cork in this turn, and are not counted yet.
     pub(crate) past_cork: u64,
+    /// Set with `close`, if that is for want of memory.
+    pub(crate) is_out_of_memory: bool,
 }
 
 impl<A: Application> Wishes<A> {
@@ -202,7 +204,13 @@ impl<A: Application> Wishes<A> {
             timers: Appointments::new(now, limits),
             jobs: Jobs::new(limits),
             past_cork: 0,
+            is_out_of_memory: false,
         }
+    }
+
+    /// Forgets that a close was asked for: something else has ended the connection.
+    pub(crate) fn forget_close(&mut self) {
+        (self.close, self.pause, self.is_out_of_memory) = (None, false, false);
     }
 }
 
@@ -231,10 +239,10 @@ impl<A: Application> Context<'_, A> {
     /// Sends the parts as one text message, without joining them first.
     #[inline(always)]
     pub fn send_text_parts<const N: usize>(&mut self, parts: [&str; N]) {
-        if let Some(packing) = &mut self.packing {
-            return packing.encode(Data::Text, &parts.map(str::as_bytes), self.cork);
-        }
         let length = parts.iter().map(|part| part.len()).sum();
+        if self.packing.is_some() || length > frame::MAX_SHORT {
+            return self.send_long_parts(&parts.map(str::as_bytes), length);
+        }
         frame::encode_header(OpCode::Data(Data::Text), length, self.cork);
         for part in parts {
             self.cork.extend_from_slice(part.as_bytes());
@@ -250,18 +258,60 @@ impl<A: Application> Context<'_, A> {
     #[inline]
     fn send(&mut self, kind: Data, payload: &[u8]) {
         match &mut self.packing {
-            None if payload.len() < LONG => frame::encode(OpCode::Data(kind), payload, self.cork),
-            None => self.send_long(kind, payload),
+            _ if payload.len() >= LONG => self.send_long(kind, payload),
+            None => frame::encode(OpCode::Data(kind), payload, self.cork),
             Some(packing) => packing.encode(kind, &[payload], self.cork),
         }
     }
 
-    /// Sends past the cork, with all that stands in it.
+    /// Sends past the cork, with all that stands in it; deflated into the cork, if that was agreed on
+    /// and makes it smaller.
     #[cold]
     fn send_long(&mut self, kind: Data, payload: &[u8]) {
+        if let Some(packing) = &mut self.packing
+            && packing.encode_smaller(kind, &[payload], self.cork)
+        {
+            return;
+        }
         let Some(outlet) = &mut self.outlet else { return };
+        let before = self.cork.len();
         frame::encode_header(OpCode::Data(kind), payload.len(), self.cork);
-        self.wishes.past_cork += outlet.send_past(self.cork, payload) as u64;
+        match outlet.send_past(self.cork, payload) {
+            Ok(sent) => self.wishes.past_cork += sent as u64,
+            Err(sent) => {
+                self.wishes.past_cork += sent as u64;
+                match before.checked_sub(sent) {
+                    // Nothing of this frame has left, so it is as if it had never been.
+                    Some(of_earlier) => self.cork.truncate(of_earlier),
+                    None => outlet.cut(),
+                }
+                self.run_out_of_memory();
+            }
+        }
+    }
+
+    /// Sends parts that need the longer form of a header, or may be worth deflating.
+    #[cold]
+    fn send_long_parts(&mut self, parts: &[&[u8]], length: usize) {
+        let kind = Data::Text;
+        if let Some(packing) = &mut self.packing
+            && packing.encode_smaller(kind, parts, self.cork)
+        {
+            return;
+        }
+        if self.cork.try_reserve(frame::MAX_HEADER + length).is_err() {
+            return self.run_out_of_memory();
+        }
+        frame::encode_header(OpCode::Data(kind), length, self.cork);
+        parts.iter().for_each(|part| self.cork.extend_from_slice(part));
+    }
+
+    /// A reply can be neither sent nor kept, so its connection ends, and no other.
+    #[cold]
+    fn run_out_of_memory(&mut self) {
+        let reason = || (CloseCode::Again, frame::OUT_OF_MEMORY.to_owned());
+        self.wishes.close.get_or_insert_with(reason);
+        (self.wishes.pause, self.wishes.is_out_of_memory) = (true, true);
     }
 
     /// Closes once what was sent before has left. Messages still to come are not delivered.

@@ -52,7 +52,12 @@ pub enum Violation {
     TooBig,
     /// A message still unfinished at its deadline.
     MessageTimeout,
+    /// A message within the limit for which there is no memory.
+    OutOfMemory,
 }
+
+/// The reason in the Close that ends a connection for want of memory.
+pub const OUT_OF_MEMORY: &str = "out of memory: try again later";
 
 impl Violation {
     /// The code of the close frame that answers it (RFC 6455 7.4.1).
@@ -63,6 +68,9 @@ impl Violation {
             // message": the frames of one that does not inflate are in order, its content is not.
             Violation::NotUtf8 | Violation::NotDeflate => CloseCode::Invalid,
             Violation::TooBig => CloseCode::Size,
+            // Not 1009: the message is one that we take, and its sender may send it again when others
+            // have left. 1013 is for "a temporary condition".
+            Violation::OutOfMemory => CloseCode::Again,
             Violation::MessageTimeout => CloseCode::Policy,
             _ => CloseCode::Protocol,
         }
@@ -85,6 +93,7 @@ impl Violation {
             Violation::NotDeflate => "invalid compressed data",
             Violation::TooBig => "message too big",
             Violation::MessageTimeout => "message took too long",
+            Violation::OutOfMemory => OUT_OF_MEMORY,
         }
     }
 }

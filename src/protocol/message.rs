@@ -326,7 +326,7 @@ impl Receiver {
             if let Some(unfinished) = &mut self.unfinished
                 && let Position::Payload { is_final, .. } = unfinished.position
             {
-                let ended = unfinished.take_payload(&input[*at..], at, max_size);
+                let ended = unfinished.take_payload(&input[*at..], at, max_size)?;
                 if ended && is_final {
                     if unfinished.deflated.is_some() {
                         unfinished.position = Position::End;
@@ -389,7 +389,7 @@ impl Receiver {
                             return deliver(kind == Data::Text, inflated).map(Some);
                         }
                         let mut unfinished = Unfinished::new(kind, deflated, now);
-                        unfinished.data.make_room(payload.len(), 0);
+                        unfinished.make_room(payload.len(), 0)?;
                         unfinished.data.push(payload);
                         unfinished.position = Position::End;
                         unfinished.progress = progress;
@@ -492,9 +492,18 @@ impl Unfinished {
         }
     }
 
+    fn make_room(&mut self, wanted: usize, most: usize) -> Result<(), Violation> {
+        self.data.make_room(wanted, most).map_err(|_| Violation::OutOfMemory)
+    }
+
     /// Moves what is there of the current frame's payload to `data`; true at the frame's end.
-    fn take_payload(&mut self, input: &[u8], at: &mut usize, max_size: usize) -> bool {
-        let Position::Payload { remaining, is_final, .. } = self.position else { return true };
+    fn take_payload(
+        &mut self,
+        input: &[u8],
+        at: &mut usize,
+        max_size: usize,
+    ) -> Result<bool, Violation> {
+        let Position::Payload { remaining, is_final, .. } = self.position else { return Ok(true) };
         let taken = usize::try_from(remaining).unwrap_or(usize::MAX).min(input.len());
         *at += taken;
         // Storage never passes what may still come, so it is at most twice what has arrived, and
@@ -502,9 +511,9 @@ impl Unfinished {
         // header was checked against the limit, so `taken` is in bounds.
         let most = most_collected(self.deflated, max_size) - self.data.len();
         let to_come = if is_final { remaining } else { most as u64 };
-        self.data.make_room(taken, usize::try_from(to_come).unwrap_or(most));
+        self.make_room(taken, usize::try_from(to_come).unwrap_or(most))?;
         self.data.push(&input[..taken]);
-        self.has_taken(taken)
+        Ok(self.has_taken(taken))
     }
 
     /// Where the payload of the frame under way goes, if so much of it is to come that it is worth
@@ -516,8 +525,9 @@ impl Unfinished {
         }
         let remaining = usize::try_from(remaining).unwrap_or(usize::MAX);
         let most = most_collected(self.deflated, max_size) - self.data.len();
-        // It doubles when it is full, and what has arrived is then as much as is made room for.
-        self.data.make_room(1, if is_final { remaining } else { most });
+        // It doubles when it is full, and what has arrived is then as much as is made room for. Without
+        // memory for it, what comes is read to the receive buffer, and said to be too much there.
+        self.make_room(1, if is_final { remaining } else { most }).ok()?;
         Some(self.data.room(remaining.min(LONG_READ)))
     }
 

@@ -183,8 +183,12 @@ impl<A: Application, H: Host> Shard<A, H> {
             self.connections.remove(id);
             return None;
         }
-        connection.line.backlog.push(&unsent, now, &mut self.pool);
-        connection.keep(&received);
+        let kept = connection.line.backlog.push(&unsent, now, &mut self.pool);
+        if let Err(error) = kept.map_err(io::Error::from).and_then(|()| connection.keep(&received))
+        {
+            self.lose_to(id, &error, now);
+            return None;
+        }
         // A connection that was handed over is looked at this turn, and read, because its peer may
         // have left meanwhile (see `upgrade`). So is one that comes in a drain: there may be no
         // further poll to bring its edge. Of all others an edge will tell.

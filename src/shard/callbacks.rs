@@ -173,6 +173,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             self.note_panic(id);
             Leaving::Failed(CloseCode::Error, "internal error")
         } else if std::mem::take(&mut self.wishes.pause) {
+            if std::mem::take(&mut self.wishes.is_out_of_memory) {
+                self.note_out_of_memory(id);
+            }
             match self.wishes.close.take() {
                 Some((code, reason)) => Leaving::Ours(code, reason.into()),
                 None => {

@@ -7,6 +7,7 @@
 //! Next: [`crate::shard::fanout`]: one message for everybody.
 
 use std::borrow::Cow;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use crate::application::{Application, CloseReason, Context, Side};
 use crate::connection::{Attachment, LiveSession, Rest};
 use crate::host::Host;
 use crate::protocol::endpoint::{Closing, Endpoint, Lapse};
+use crate::protocol::frame::Violation;
 use crate::token::ConnectionId;
 
 /// Why a WebSocket stops being open.
@@ -116,7 +118,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let outcome = catch_unwind(AssertUnwindSafe(|| application.on_close(&mut cx, reason)));
         blame.called(Callback::Close, 1, Some(id));
         // It is closing already.
-        (wishes.close, wishes.pause) = (None, false);
+        wishes.forget_close();
         if outcome.is_err() {
             self.note_panic(id);
         }
@@ -141,8 +143,40 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.aside.clear();
         match sent {
             Ok(()) => self.settle(id, false, now),
-            Err(_) => self.lose(id, now),
+            Err(error) => self.lose_to(id, &error, now),
         }
+    }
+
+    /// What was to be sent could be neither sent nor kept.
+    #[cold]
+    pub(super) fn lose_to(&mut self, id: ConnectionId, error: &io::Error, now: Instant) {
+        if error.kind() == io::ErrorKind::OutOfMemory {
+            self.note_out_of_memory(id);
+        }
+        self.lose(id, now);
+    }
+
+    /// A connection ends because there is no memory for what it sends, or for what it is sent.
+    #[cold]
+    pub(super) fn note_out_of_memory(&mut self, id: ConnectionId) {
+        let ended = &self.metrics.out_of_memory;
+        // At the first and at every 1000th: whoever sends large messages comes back.
+        if ended.get().is_multiple_of(1000) {
+            log::warn!(
+                connection:% = id, reactor = self.reactor;
+                "out of memory: a connection ends for it; less is needed with a lower \
+                 --limit-concurrency, --ws-max-size or --max-send-buffer"
+            );
+        }
+        ended.add(1);
+    }
+
+    /// What a broken rule or a passed limit leads to.
+    pub(super) fn leaving_for(&mut self, id: ConnectionId, violation: Violation) -> Leaving {
+        if violation == Violation::OutOfMemory {
+            self.note_out_of_memory(id);
+        }
+        Leaving::Failed(violation.close_code(), violation.reason())
     }
 
     /// The socket failed: nothing can be said any more.
@@ -214,7 +248,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 self.cut(id, now);
             }
             Lapse::MessageLate(violation) => {
-                let leaving = Leaving::Failed(violation.close_code(), violation.reason());
+                let leaving = self.leaving_for(id, violation);
                 self.leave_aside(id, leaving, now);
             }
             // As Python's websockets, which Uvicorn uses, says it.
@@ -238,7 +272,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// A callback panicked; the panic hook has said where.
     pub(super) fn note_panic(&mut self, id: ConnectionId) {
         self.metrics.panics.add(1);
-        (self.wishes.close, self.wishes.pause) = (None, false);
+        self.wishes.forget_close();
         log::error!(
             connection:% = id, reactor = self.reactor;
             "the application panicked: its connection ends with 1011"

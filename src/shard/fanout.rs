@@ -94,7 +94,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             self.metrics.bytes_out.add(frame.len() as u64);
             match sent {
                 Ok(()) => self.settle(id, false, now),
-                Err(_) => self.lose(id, now),
+                Err(error) => self.lose_to(id, &error, now),
             }
         }
         self.fanout_at = stop;

@@ -58,9 +58,17 @@ impl<A: Application, H: Host> Shard<A, H> {
             .deadline(&self.config)
             .unwrap_or(now + self.config.timeout_handshake);
         let place = connection.place.take();
-        let (stream, unsent) = connection.line.into_parts();
-        let parcel = Parcel { stream, peer, received: received.to_vec(), unsent, deadline, place };
-        self.post(owner, Mail::HandOver(parcel), host);
+        let packed = connection.line.into_parts().and_then(|(stream, unsent)| {
+            let mut copied = Vec::new();
+            copied.try_reserve_exact(received.len())?;
+            copied.extend_from_slice(received);
+            Ok(Parcel { stream, peer, received: copied, unsent, deadline, place })
+        });
+        match packed {
+            Ok(parcel) => self.post(owner, Mail::HandOver(parcel), host),
+            // It has left this reactor already, and its socket is closed with it.
+            Err(_) => self.note_out_of_memory(id),
+        }
     }
 
     /// Whether the application lets it in.

@@ -154,8 +154,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
         };
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if uncork(connection, &mut self.cork, &self.metrics, &mut self.pool, now).is_err() {
-            return self.lose(id, now);
+        let sent = uncork(connection, &mut self.cork, &self.metrics, &mut self.pool, now);
+        if let Err(error) = sent {
+            return self.lose_to(id, &error, now);
         }
         // The usual end. What a connection rests on is the state that it is in, and that has not
         // changed; so its deadline is where it was, with its alarm set. To settle that anew each
@@ -165,7 +166,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             return;
         }
         if !matches!(connection.endpoint, Endpoint::Closed) {
-            connection.keep(&input[at..]);
+            if let Err(error) = connection.keep(&input[at..]) {
+                return self.lose_to(id, &error, now);
+            }
             connection.note_intake();
         }
         let must_wait = matches!(step, Step::Wait);
@@ -220,8 +223,8 @@ impl<A: Application, H: Host> Shard<A, H> {
     pub(super) fn uncork(&mut self, id: ConnectionId, now: Instant) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return self.cork.is_empty() };
         let sent = uncork(connection, &mut self.cork, &self.metrics, &mut self.pool, now);
-        if sent.is_err() {
-            self.lose(id, now);
+        if let Err(error) = &sent {
+            self.lose_to(id, error, now);
         }
         sent.is_ok()
     }
@@ -342,7 +345,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 return if is_parked { Step::Wait } else { Step::Again };
             }
             Pause::PeerClosed(code) => Leaving::Answered(code),
-            Pause::Broken(violation) => Leaving::Failed(violation.close_code(), violation.reason()),
+            Pause::Broken(violation) => self.leaving_for(id, violation),
         };
         self.leave_in_visit(id, leaving, now);
         Step::Again

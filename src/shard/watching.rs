@@ -186,9 +186,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 Ok(Some(Event::Inflating)) => return Step::Wait,
                 Ok(Some(Event::PeerClosed(code))) => break Leaving::Answered(code),
                 Ok(None) => return Step::NeedMore,
-                Err(violation) => {
-                    break Leaving::Failed(violation.close_code(), violation.reason());
-                }
+                Err(violation) => break self.leaving_for(id, violation),
             }
         };
         self.leave_in_visit(id, leaving, now);

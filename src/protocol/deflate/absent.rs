@@ -117,4 +117,9 @@ impl<'a> Packing<'a> {
     pub fn encode(&mut self, _kind: Data, _parts: &[&[u8]], _out: &mut Vec<u8>) {
         match self.0 {}
     }
+
+    /// Cannot be called.
+    pub fn encode_smaller(&mut self, _kind: Data, _parts: &[&[u8]], _out: &mut Vec<u8>) -> bool {
+        match self.0 {}
+    }
 }

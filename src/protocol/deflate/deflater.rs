@@ -44,7 +44,7 @@ pub struct Deflater {
 #[derive(Debug)]
 struct ForAll {
     plain: Arc<[u8]>,
-    deflated: Option<Box<[u8]>>,
+    deflated: Option<Vec<u8>>,
 }
 
 /// One connection's way to say things deflated.
@@ -62,30 +62,40 @@ impl<'a> Packing<'a> {
 
     /// Appends a message, its parts joined: deflated if that makes it smaller, else as it is.
     pub fn encode(&mut self, kind: Data, parts: &[&[u8]], out: &mut Vec<u8>) {
+        if !self.encode_smaller(kind, parts, out) {
+            frame::encode_header(OpCode::Data(kind), length_of(parts), out);
+            parts.iter().for_each(|part| out.extend_from_slice(part));
+        }
+    }
+
+    /// Appends a message, its parts joined, if deflating makes it smaller and there is memory for
+    /// that; else does nothing, and says so.
+    pub fn encode_smaller(&mut self, kind: Data, parts: &[&[u8]], out: &mut Vec<u8>) -> bool {
         let Packing { agreement, deflater } = self;
         let window = agreement.window_bytes();
-        let length = parts.iter().map(|part| part.len()).sum();
-        if deflater.is_worth_it(length, window) {
-            let mut joined = std::mem::take(&mut deflater.joined);
-            let payload = match parts {
-                [whole] => whole,
-                _ => {
-                    joined.clear();
-                    parts.iter().for_each(|part| joined.extend_from_slice(part));
-                    &joined[..]
-                }
-            };
-            let deflated = deflater.deflate(payload, window).is_some_and(|deflated| {
-                encode_deflated(kind, deflated, out);
-                true
-            });
-            deflater.joined = joined;
-            if deflated {
-                return;
-            }
+        let length = length_of(parts);
+        if !deflater.is_worth_it(length, window) {
+            return false;
         }
-        frame::encode_header(OpCode::Data(kind), length, out);
-        parts.iter().for_each(|part| out.extend_from_slice(part));
+        let mut joined = std::mem::take(&mut deflater.joined);
+        joined.clear();
+        let payload = match parts {
+            [whole] => Some(*whole),
+            _ => joined.try_reserve(length).is_ok().then(|| {
+                parts.iter().for_each(|part| joined.extend_from_slice(part));
+                &joined[..]
+            }),
+        };
+        let deflated = payload.and_then(|payload| deflater.deflate(payload, window));
+        let is_written = deflated.is_some_and(|deflated| {
+            let has_room = out.try_reserve(frame::MAX_HEADER + deflated.len()).is_ok();
+            if has_room {
+                encode_deflated(kind, deflated, out);
+            }
+            has_room
+        });
+        deflater.joined = joined;
+        is_written
     }
 }
 
@@ -116,7 +126,7 @@ impl Deflater {
         let stream = self.stream.get_or_insert_with(|| Compress::new(LEVEL, false));
         stream.reset();
         self.deflated.clear();
-        self.deflated.reserve(payload.len());
+        self.deflated.try_reserve(payload.len()).ok()?;
         let mut read = 0;
         for piece in payload.chunks(window) {
             let status = stream.compress_vec(piece, &mut self.deflated, FlushCompress::Full);
@@ -143,10 +153,11 @@ impl Deflater {
         }
         let is_known = |known: &ForAll| Arc::ptr_eq(&known.plain, plain);
         if !self.for_all.as_ref().is_some_and(is_known) {
-            let deflated = self.deflate(payload, LARGEST_WINDOW).map(|deflated| {
-                let mut out = Vec::with_capacity(frame::MAX_HEADER + deflated.len());
+            let deflated = self.deflate(payload, LARGEST_WINDOW).and_then(|deflated| {
+                let mut out = Vec::new();
+                out.try_reserve_exact(frame::MAX_HEADER + deflated.len()).ok()?;
                 encode_deflated(kind, deflated, &mut out);
-                out.into()
+                Some(out)
             });
             self.for_all = Some(ForAll { plain: plain.clone(), deflated });
         }
@@ -169,6 +180,10 @@ impl Deflater {
             }
         }
     }
+}
+
+fn length_of(parts: &[&[u8]]) -> usize {
+    parts.iter().map(|part| part.len()).sum()
 }
 
 /// Kind and payload of a whole plain frame of ours.

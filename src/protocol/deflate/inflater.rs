@@ -78,7 +78,8 @@ impl Inflater {
     ///
     /// # Errors
     ///
-    /// [`Violation::NotDeflate`], or [`Violation::TooBig`] at the first byte beyond `max_size`.
+    /// [`Violation::NotDeflate`], [`Violation::TooBig`] at the first byte beyond `max_size`, or
+    /// [`Violation::OutOfMemory`].
     pub fn advance(
         &mut self,
         _agreement: Agreement,
@@ -158,7 +159,7 @@ impl UnderWay {
                 Some(taken_of_tail) => &TAIL[taken_of_tail..],
             };
             let offered = &rest[..rest.len().min(STEP)];
-            self.make_room(max_size);
+            self.make_room(max_size)?;
             let (taken, length) = (self.stream.total_in(), self.inflated.len());
             let status = self
                 .stream
@@ -185,12 +186,13 @@ impl UnderWay {
     }
 
     /// Room for one byte at least, and never for more than one byte too many.
-    fn make_room(&mut self, max_size: usize) {
+    fn make_room(&mut self, max_size: usize) -> Result<(), Violation> {
         let length = self.inflated.len();
-        if length == self.inflated.capacity() {
-            let doubled = length.max(FIRST_STORAGE);
-            self.inflated.reserve_exact(doubled.min(max_size + 1 - length));
+        if length < self.inflated.capacity() {
+            return Ok(());
         }
+        let more = length.max(FIRST_STORAGE).min(max_size + 1 - length);
+        self.inflated.try_reserve_exact(more).map_err(|_| Violation::OutOfMemory)
     }
 }
 
