@@ -498,7 +498,21 @@ impl Config {
             Duration::ZERO,
             day,
             "a time from 0 to 86400 seconds",
-        )
+        )?;
+        // They are added to the time that it is, and no clock reaches as far as a `Duration`.
+        let limits = &self.limits;
+        for (option, value) in [
+            ("limits.look_interval", limits.look_interval),
+            ("limits.keep_alive", limits.keep_alive),
+            ("limits.close_timeout", limits.close_timeout),
+            ("limits.linger", limits.linger),
+            ("limits.send_stall", limits.send_stall),
+            ("limits.message_timeout", limits.message_timeout),
+            ("limits.accept_pause", limits.accept_pause),
+        ] {
+            bounded(option, value, Duration::ZERO, day, "a time from 0 to 86400 seconds")?;
+        }
+        Ok(())
     }
 }
 
@@ -558,6 +572,27 @@ mod tests {
         ] {
             let shown = Origin::parse(text).map(|origin| origin.to_string());
             assert_eq!(shown.as_deref(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn no_time_reaches_further_than_the_clock() {
+        let set: [fn(&mut Limits) -> &mut Duration; 7] = [
+            |limits| &mut limits.look_interval,
+            |limits| &mut limits.keep_alive,
+            |limits| &mut limits.close_timeout,
+            |limits| &mut limits.linger,
+            |limits| &mut limits.send_stall,
+            |limits| &mut limits.message_timeout,
+            |limits| &mut limits.accept_pause,
+        ];
+        for time in set {
+            let mut config = Config::default();
+            *time(&mut config.limits) = Duration::from_secs(86_400);
+            assert_eq!(config.validate(), Ok(()));
+            *time(&mut config.limits) = Duration::MAX;
+            let line = config.validate().unwrap_err().to_string();
+            assert!(line.contains("limits.") && line.ends_with("86400 seconds"), "{line}");
         }
     }
 
