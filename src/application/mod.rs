@@ -230,7 +230,8 @@ pub struct Context<'a, A: Application> {
 
 impl<A: Application> Context<'_, A> {
     /// Sends a text message. It leaves with everything else that this readable event causes, in
-    /// one write; one of 32 KiB or more leaves at once, with what was said before it.
+    /// one write; one of 32 KiB or more leaves at once, with what was said before it. If there is no
+    /// memory for what the socket does not take, this connection ends (1013), and no other.
     #[inline]
     pub fn send_text(&mut self, text: &str) {
         self.send(Data::Text, text.as_bytes());

@@ -142,6 +142,18 @@ fn inject(daemon: &Daemon) -> String {
         raw.half_close();
         raw.gone();
     }
+    // Values may have any bytes above ASCII, the C1 controls in UTF-8 among them, and what is no UTF-8.
+    let head = upgrade("");
+    let (line, rest) = head.split_once("\r\n").unwrap();
+    for name in ["Origin", "User-Agent", "Cookie", "Sec-WebSocket-Protocol", "X-Forwarded-For"] {
+        for value in [&b"evil\xc2\x9b2J"[..], b"evil\xff\xfe\x80", b"\xe2\x80\xaeevil"] {
+            let field = [format!("\r\n{name}: ").as_bytes(), value, b"\r\n"].concat();
+            let mut raw = daemon.connect();
+            raw.send([line.as_bytes(), &field, rest.as_bytes()].concat());
+            raw.half_close();
+            raw.gone();
+        }
+    }
     // In an open one: as a message, as the reason of a Close, as an id that is in order.
     let mut raw = daemon.open("session_id=evil-0123456789-secret");
     raw.send(frame(TEXT, harm));
