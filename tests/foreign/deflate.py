@@ -219,6 +219,27 @@ async def bombs_are_answered_with_1009_and_the_others_go_on():
             await echoes(client, TEXTS)
 
 
+@case(seconds=60)
+async def what_cannot_be_held_inflated_is_answered_with_1013_and_the_others_go_on():
+    large = zlib.compressobj(level=9, wbits=-15)
+    large = large.compress(bytes(200 * MIB)) + large.flush(zlib.Z_SYNC_FLUSH)
+    limits = ("--ws-max-size", str(256 * MIB), "--workers", "1")
+    async with Daemon("--app", "counter", *limits, *ON) as daemon:
+        async with daemon.connect() as client:
+            await client.send("before")
+            expect(await client.recv(), '{"count": 1}', "a bystander's count")
+            daemon.bound_memory(40 * MIB)
+            for _ in range(3):
+                async with await open_raw(daemon) as raw:
+                    await raw.send(frame(BINARY | RSV1, large[:-4]))
+                    got = await raw.frame()
+                    expect((got.opcode, got.close_code), (CLOSE, 1013), "answer to 200 MiB")
+            await client.send("after")
+            expect(await client.recv(), '{"count": 2}', "a bystander's count")
+            refused = (await scrape(daemon)).value("revolve_out_of_memory_total")
+            expect(refused, 3, "revolve_out_of_memory_total")
+
+
 @case
 async def what_does_not_inflate_is_answered_with_1007():
     async with Daemon("--app", "echo", *ON) as daemon:

@@ -205,6 +205,16 @@ class Daemon:
         """The log so far, whole lines only."""
         return bytes(self.log).decode(errors="replace").split("\n")[:-1]
 
+    def bound_memory(self, more):
+        """From now on the daemon may map so many bytes more (RLIMIT_AS): then its allocator says no,
+        as it does in a container without overcommitment."""
+        import resource
+
+        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
+            mapped = next(line for line in status if line.startswith("VmSize:"))
+        most = int(mapped.split()[1]) * 1024 + more
+        resource.prlimit(self.process.pid, resource.RLIMIT_AS, (most, most))
+
     def memory(self):
         """Resident memory in bytes."""
         with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:

@@ -1,33 +1,19 @@
 """Cases: no memory to be had. What cannot be held ends its own connection, and nobody else's.
 
-The daemon's address space is bounded once it runs (RLIMIT_AS): so the allocator says no, as it does in
-a container without overcommitment.
+The daemon's address space is bounded once it runs.
 
-Not here: how much it takes at most (tests/hostile), and the kernel's own way to end a process.
+Not here: what inflates beyond it (deflate.py), how much the daemon takes at most (tests/hostile), and
+the kernel's own way to end a process.
 """
 
 import asyncio
 import json
-import resource
 
 from harness import Daemon, case, expect, note, require, run
 from raw import BINARY, Raw, frame
 from scrape import scrape
 
 MIB = 1 << 20
-
-
-def address_space(daemon):
-    """Bytes that the daemon has mapped."""
-    with open(f"/proc/{daemon.process.pid}/status", encoding="ascii") as status:
-        found = [line for line in status if line.startswith("VmSize:")]
-    return int(found[0].split()[1]) * 1024
-
-
-def bound(daemon, more):
-    """From now on it may map so many bytes more."""
-    most = address_space(daemon) + more
-    resource.prlimit(daemon.process.pid, resource.RLIMIT_AS, (most, most))
 
 
 class Bystanders:
@@ -69,7 +55,7 @@ async def a_message_that_cannot_be_held_gets_1013_and_nobody_else():
     async with Daemon("--workers", "2", "--ws-ping-interval", "0") as daemon:
         async with Bystanders(daemon) as bystanders:
             await bystanders.talk()
-            bound(daemon, 40 * MIB)
+            daemon.bound_memory(40 * MIB)
             message = frame(BINARY, bytes(16 * MIB))
             for _ in range(3):
                 raws = [await Raw.open(daemon.port) for _ in range(8)]
@@ -113,7 +99,7 @@ async def a_backlog_that_cannot_be_held_ends_its_connection_and_nobody_elses():
                 expect(echoed, f"{number}", "another one's echo")
 
         await talk()
-        bound(daemon, 60 * MIB)
+        daemon.bound_memory(60 * MIB)
         message = frame(BINARY, bytes(MIB))
         deaf = [await Raw.open(daemon.port) for _ in range(6)]
 
@@ -149,7 +135,7 @@ async def a_long_reply_that_cannot_be_kept_ends_its_connection_and_nobody_elses(
     options = ("--workers", "1", "--ws-ping-interval", "0", "--app", "echo")
     async with Daemon(*options, "--ws-max-size", str(size)) as daemon:
         async with daemon.connect() as other:
-            bound(daemon, 80 * MIB)
+            daemon.bound_memory(80 * MIB)
             async with await Raw.open(daemon.port) as raw:
                 await raw.send(frame(BINARY, bytes(size)))
                 heard = 0
