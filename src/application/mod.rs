@@ -12,6 +12,7 @@
 mod admission;
 mod jobs;
 
+use std::collections::TryReserveError;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -162,8 +163,9 @@ pub struct CloseReason {
 /// copy that costs as much as the write that is saved.
 pub(crate) const LONG: usize = 32 << 10;
 
-/// A frame for many: encoded once, shared by all reactors.
-pub(crate) type Broadcast = Arc<[u8]>;
+/// A frame for many: encoded once, shared by all reactors. (In a `Vec`, of which the allocation can
+/// be refused; an `Arc` of bytes would copy them, too.)
+pub(crate) type Broadcast = Arc<Vec<u8>>;
 
 /// What callbacks have asked for and not yet been granted: a close when the callback has returned,
 /// a broadcast in the same turn, a timer when its time has come, a job when it is done.
@@ -329,15 +331,22 @@ impl<A: Application> Context<'_, A> {
     }
 
     /// Sends a text message to every open connection of the server, this one included, each in
-    /// the order of its reactor. Encoded once.
+    /// the order of its reactor. Encoded once. If there is no memory for that, nobody hears it and
+    /// this connection ends (1013).
     pub fn broadcast_text(&mut self, text: &str) {
-        self.wishes.to_all.push(encoded(Data::Text, text.as_bytes()));
-        self.wishes.has_outgoing = true;
+        self.broadcast(Data::Text, text.as_bytes());
     }
 
     /// Sends a binary message to every open connection of the server.
     pub fn broadcast_binary(&mut self, bytes: &[u8]) {
-        self.wishes.to_all.push(encoded(Data::Binary, bytes));
+        self.broadcast(Data::Binary, bytes);
+    }
+
+    fn broadcast(&mut self, kind: Data, payload: &[u8]) {
+        match encoded(kind, payload) {
+            Ok(frame) => self.wishes.to_all.push(frame),
+            Err(_) => return self.run_out_of_memory(),
+        }
         self.wishes.has_outgoing = true;
     }
 
@@ -474,12 +483,22 @@ impl<A: Application> ReactorContext<'_, A> {
     /// Sends a text message to every open connection of this reactor: one encoding, and a slice
     /// of the connections a turn, so that the loop never stalls on it.
     pub fn send_text_to_all(&mut self, text: &str) {
-        self.wishes.to_reactor.push(encoded(Data::Text, text.as_bytes()));
+        self.send_to_all(Data::Text, text.as_bytes());
     }
 
     /// Sends a binary message to every open connection of this reactor.
     pub fn send_binary_to_all(&mut self, bytes: &[u8]) {
-        self.wishes.to_reactor.push(encoded(Data::Binary, bytes));
+        self.send_to_all(Data::Binary, bytes);
+    }
+
+    fn send_to_all(&mut self, kind: Data, payload: &[u8]) {
+        match encoded(kind, payload) {
+            Ok(frame) => self.wishes.to_reactor.push(frame),
+            Err(_) => log::error!(
+                reactor = self.reactor;
+                "out of memory: nobody hears a message of {} bytes to all", payload.len()
+            ),
+        }
     }
 
     /// Has [`Application::on_reactor_timer`] called with `key`, once, when `after` has passed. A
@@ -525,8 +544,9 @@ impl<A: Application> ReactorContext<'_, A> {
     }
 }
 
-fn encoded(kind: Data, payload: &[u8]) -> Broadcast {
-    let mut frame = Vec::with_capacity(frame::MAX_HEADER + payload.len());
+fn encoded(kind: Data, payload: &[u8]) -> Result<Broadcast, TryReserveError> {
+    let mut frame = Vec::new();
+    frame.try_reserve_exact(frame::MAX_HEADER + payload.len())?;
     frame::encode(OpCode::Data(kind), payload, &mut frame);
-    frame.into()
+    Ok(Arc::new(frame))
 }

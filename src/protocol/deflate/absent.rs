@@ -96,7 +96,7 @@ impl Deflater {
     }
 
     /// Cannot be called.
-    pub fn for_all<'a>(&'a mut self, agreement: Agreement, _plain: &'a Arc<[u8]>) -> &'a [u8] {
+    pub fn for_all<'a>(&'a mut self, agreement: Agreement, _plain: &'a Arc<Vec<u8>>) -> &'a [u8] {
         match agreement {}
     }
 

@@ -43,7 +43,7 @@ pub struct Deflater {
 /// A frame for many, as it came, and deflated if that made it smaller.
 #[derive(Debug)]
 struct ForAll {
-    plain: Arc<[u8]>,
+    plain: Arc<Vec<u8>>,
     deflated: Option<Vec<u8>>,
 }
 
@@ -143,7 +143,7 @@ impl Deflater {
 
     /// A broadcast, as the connections with this agreement get it: a whole plain frame comes in, and
     /// is deflated once for all of them, by the first.
-    pub fn for_all<'a>(&'a mut self, agreement: Agreement, plain: &'a Arc<[u8]>) -> &'a [u8] {
+    pub fn for_all<'a>(&'a mut self, agreement: Agreement, plain: &'a Arc<Vec<u8>>) -> &'a [u8] {
         let Some((kind, payload)) = opened(plain) else { return plain };
         // Deflated with the largest window, so not for those for whom that is too large. (A window
         // larger than the message is not.)
@@ -321,7 +321,7 @@ mod tests {
             let message = json(size);
             let mut frame = Vec::new();
             frame::encode(OpCode::Data(kind), &message, &mut frame);
-            let frame: Arc<[u8]> = frame.into();
+            let frame = Arc::new(frame);
             let deflated = deflater.for_all(agreement(), &frame).to_vec();
             assert_eq!(deflated[0], 0x80 | RSV1 | u8::from(OpCode::Data(kind)));
             let header = if deflated[1] == 126 { 4 } else { 10 };
@@ -339,7 +339,7 @@ mod tests {
         }
         let mut short = Vec::new();
         frame::encode(OpCode::Data(Data::Text), b"short", &mut short);
-        let short: Arc<[u8]> = short.into();
+        let short = Arc::new(short);
         assert_eq!(deflater.for_all(agreement(), &short), &short[..]);
     }
 
