@@ -246,6 +246,9 @@ pub struct Limits {
     /// Connections that a broadcast is written to in a turn: a heartbeat to 100,000 sockets takes
     /// some hundred turns, and in each of them the others are served.
     pub broadcast_slice: usize,
+    /// Connections told goodbye in a turn of a drain: replies in flight and echoes of our Close are
+    /// served in between.
+    pub goodbyes_per_turn: usize,
     /// Broadcasts that may be under way at once; above it the reactor stops reading.
     pub broadcasts_queued: usize,
     /// Connections that watch one reactor's `/ws/stats`. Beyond: 503. A handful of people look at a
@@ -318,6 +321,7 @@ impl Default for Limits {
             alarms_per_turn: 512,
             expiries_per_turn: 4096,
             broadcast_slice: 256,
+            goodbyes_per_turn: 256,
             broadcasts_queued: 1024,
             watchers: 8,
             look_interval: Duration::from_secs(1),

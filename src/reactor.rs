@@ -129,10 +129,9 @@ pub struct Task {
 }
 
 impl Task {
-    /// Runs the job and sends its value back, for which it waits if the mailbox is full. The
-    /// reactor never waits for a thread of the pool, so the two cannot wait for each other.
+    /// Runs the job and sends its value back, for which there is always room.
     pub fn run(self) {
-        self.back.send_waiting(Mail::Finished(self.job.run()));
+        self.back.send_answer(self.job.run());
     }
 }
 

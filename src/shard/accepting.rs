@@ -202,6 +202,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         if !self.has_mail {
             return;
         }
+        // A wake without mail says that there is something new in what all reactors share.
+        if self.status.draining_since().is_some() {
+            self.begin_drain(now);
+        }
         for _ in 0..self.config.limits.mails_per_turn {
             // Broadcasts are taken no faster than they are written here, so the mailbox fills, and
             // who sends too many stops reading. Writing waits for nobody, so this ends.
@@ -224,7 +228,6 @@ impl<A: Application, H: Host> Shard<A, H> {
                 }
                 Some(Mail::Look { asker }) => self.watching.ask(asker),
                 Some(Mail::Seen(picture)) => self.watching.note(picture),
-                Some(Mail::Shutdown) => self.begin_drain(now),
             }
         }
     }

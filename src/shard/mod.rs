@@ -213,11 +213,12 @@ impl<A: Application, H: Host> Shard<A, H> {
 
         self.step(host, |shard, _| shard.fan_out(now));
         self.look(now, host);
-        self.step(host, |shard, host| shard.drain(now, host));
+        self.step(host, |shard, _| shard.sweep(now));
         // What was wished for outside a visit: at a timer or a deadline, in a broadcast or the drain.
         self.forward_wishes(host);
         self.send_mail(host);
         self.reap();
+        self.end_drain(now, host);
         self.publish();
     }
 

@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::mem::take;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub struct Net {
     /// An edge on a listener that has not been delivered.
     arrivals: Vec<bool>,
     boxes: Vec<VecDeque<Parcelled>>,
+    answers: Vec<VecDeque<Parcelled>>,
     wakes: Vec<bool>,
     box_capacity: usize,
     ended: Vec<bool>,
@@ -52,27 +54,21 @@ pub struct Net {
 }
 
 impl Net {
-    /// Runs the job at this place in [`Self::jobs`], and sends its value home; false if there is no
-    /// room for it there yet.
-    pub fn run_job(&mut self, index: usize) -> bool {
-        let shard = self.jobs[index].0;
-        if !self.ended[shard] && self.boxes[shard].len() >= self.box_capacity {
-            return false;
-        }
-        let finished = self.jobs.remove(index).1.run();
+    /// Runs the job at this place in [`Self::jobs`], and sends its value home.
+    pub fn run_job(&mut self, index: usize) {
+        let (shard, job) = self.jobs.remove(index);
+        let finished = job.run();
         if !self.ended[shard] {
-            self.boxes[shard].push_back(Mail::Finished(finished));
+            self.answers[shard].push_back(Mail::Finished(finished));
             self.wakes[shard] = true;
         }
-        true
     }
 
-    /// Runs the jobs that have been off-loaded, as far as there is room for their values; whether
-    /// any was run.
+    /// Runs the jobs that have been off-loaded; whether there were any.
     pub fn run_jobs(&mut self) -> bool {
-        let mut has_run = false;
-        while !self.jobs.is_empty() && self.run_job(0) {
-            has_run = true;
+        let has_run = !self.jobs.is_empty();
+        while !self.jobs.is_empty() {
+            self.run_job(0);
         }
         has_run
     }
@@ -157,7 +153,9 @@ impl Host for MachineHost {
     }
 
     fn receive(&mut self) -> Option<Parcelled> {
-        self.net.borrow_mut().boxes[self.shard].pop_front()
+        let mut net = self.net.borrow_mut();
+        let answer = net.answers[self.shard].pop_front();
+        answer.or_else(|| net.boxes[self.shard].pop_front())
     }
 
     fn clock(&mut self) -> Instant {
@@ -236,6 +234,7 @@ impl<A: Application> Machine<A> {
             listening: vec![true; workers],
             arrivals: vec![false; workers],
             boxes: (0..workers).map(|_| VecDeque::new()).collect(),
+            answers: (0..workers).map(|_| VecDeque::new()).collect(),
             wakes: vec![false; workers],
             ended: vec![false; workers],
             box_capacity,
@@ -315,7 +314,9 @@ impl<A: Application> Machine<A> {
             station.ended = true;
             self.net.borrow_mut().ended[at] = true;
             // The receiver goes with its reactor, and what it had not read with it.
-            let unread = std::mem::take(&mut self.net.borrow_mut().boxes[at]);
+            let mut net = self.net.borrow_mut();
+            let unread = (take(&mut net.boxes[at]), take(&mut net.answers[at]));
+            drop(net);
             drop(unread);
         }
         station.wakes_at = station.shard.timeout(self.now).map(|sleep| self.now + sleep);
@@ -375,10 +376,8 @@ impl<A: Application> Machine<A> {
 
     /// Tells every shard to go away.
     pub fn shut_down(&mut self) {
-        for at in 0..self.stations.len() {
-            self.net.borrow_mut().boxes[at].push_back(Mail::Shutdown);
-            self.net.borrow_mut().wakes[at] = true;
-        }
+        self.status.begin_drain(self.now);
+        self.net.borrow_mut().wakes.fill(true);
     }
 
     /// Whether every shard has gone.

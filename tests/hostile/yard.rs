@@ -77,7 +77,6 @@ pub(crate) fn defaults() -> Config {
 pub(crate) struct Gate {
     queue: VecDeque<(Scripted, SocketAddr)>,
     has_arrivals: bool,
-    mail: VecDeque<Mail<Scripted>>,
     random: u64,
 }
 
@@ -106,7 +105,7 @@ impl Host for Gate {
     }
 
     fn receive(&mut self) -> Option<Mail<Scripted>> {
-        self.mail.pop_front()
+        None
     }
 
     fn clock(&mut self) -> Instant {
@@ -304,9 +303,9 @@ impl<A: Talks> Yard<A> {
         stranger
     }
 
-    /// Mail for the shard.
-    pub(crate) fn tell(&mut self, mail: Mail<Scripted>) {
-        self.gate.mail.push_back(mail);
+    /// Tells the shard to go away.
+    pub(crate) fn shut_down(&mut self) {
+        self.status.begin_drain(self.now);
         self.shard.note_mail();
     }
 
