@@ -195,8 +195,9 @@ impl Seat {
         };
         let now = Instant::now();
         let slow_turn = self.config.slow_turn.unwrap_or(Duration::MAX);
+        let events_per_poll = self.config.limits.events_per_poll;
         let shard = Shard::new(self.number, self.config, self.status.clone(), make(), now);
-        let reactor = Reactor { poll, shard, kernel, slow_turn };
+        let reactor = Reactor { poll, shard, kernel, slow_turn, events_per_poll };
         let outcome = reactor.run(self.status.reactor(self.number));
         if let Err(error) = &outcome {
             log::error!(reactor = self.number; "a reactor ended: {error}");

@@ -13,6 +13,7 @@ use crate::application::Application;
 use crate::connection::Connection;
 use crate::door::Admission;
 use crate::host::Host;
+use crate::line::Edge;
 use crate::mailbox::{Mail, Parcel};
 use crate::token::ConnectionId;
 
@@ -190,7 +191,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         // further poll to bring its edge. Of all others an edge will tell.
         let at_once = !received.is_empty() || !matches!(self.lifecycle, Lifecycle::Running);
         if at_once {
-            connection.line.note(true, true, false);
+            connection.line.note(Edge { readable: true, writable: true, ..Edge::default() });
         }
         self.tell(|story| story.adopted(id, peer, received.len()));
         self.settle(id, at_once, now);

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::Shard;
 use super::blame::Callback;
+use super::{Shard, set_alarm};
 use crate::application::{Application, CloseReason, Context, Side};
 use crate::connection::{Attachment, LiveSession, Rest};
 use crate::host::Host;
@@ -201,8 +201,18 @@ impl<A: Application, H: Host> Shard<A, H> {
             // We do not read, so we cannot know whether the pong has come.
             return self.settle(id, false, now);
         }
-        match connection.endpoint.on_deadline(now, &self.config, &mut self.aside) {
-            Lapse::None | Lapse::Pinged => self.send_aside(id, now),
+        let lapse = connection.endpoint.on_deadline(now, &self.config, &mut self.aside);
+        if matches!(lapse, Lapse::None | Lapse::Pinged) {
+            connection.put_off = 0;
+            return self.send_aside(id, now);
+        }
+        // What would have met the deadline may be among what is still to be read.
+        if connection.has_unheard_input() && connection.put_off < self.config.limits.overdue_ticks {
+            connection.put_off += 1;
+            return set_alarm(connection, &mut self.wheel, &self.config);
+        }
+        match lapse {
+            Lapse::None | Lapse::Pinged => {}
             Lapse::HeadLate(rejection) => {
                 self.reject(id, rejection, true, now);
                 if self.uncork(id, now) {

@@ -158,7 +158,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if let Lifecycle::Draining { since, released, cut, .. } = self.lifecycle {
             let until = since + self.config.timeout_graceful_shutdown;
             let (closed, duration) = (released - cut, now.saturating_duration_since(since));
-            if now >= until {
+            if self.is_time_up(until, now) {
                 let cut = cut + self.websockets as u64;
                 self.status.note_drained();
                 return self.end(DrainOutcome { closed, cut, duration }, now, host);
@@ -171,18 +171,27 @@ impl<A: Application, H: Host> Shard<A, H> {
             self.status.note_drained();
         }
         match self.lifecycle {
-            Lifecycle::Drained { outcome, until } if now >= until => self.end(outcome, now, host),
+            Lifecycle::Drained { outcome, until } if self.is_time_up(until, now) => {
+                self.end(outcome, now, host);
+            }
             Lifecycle::Drained { outcome, until } if self.status.is_drained() => {
                 // What the others sent was in the box before they were done; its edge may still be
                 // on the way.
                 self.has_mail = true;
                 self.lifecycle = Lifecycle::Leaving { outcome, until };
             }
-            Lifecycle::Leaving { outcome, until } if now >= until || self.is_at_rest() => {
+            Lifecycle::Leaving { outcome, until }
+                if self.is_time_up(until, now) || self.is_at_rest() =>
+            {
                 self.end(outcome, now, host);
             }
             _ => {}
         }
+    }
+
+    /// As with any deadline: what has been said in time is heard first.
+    fn is_time_up(&self, until: Instant, now: Instant) -> bool {
+        now >= until && self.untold == 0
     }
 
     /// Whether nobody here is owed anything, and nobody is on the way in.

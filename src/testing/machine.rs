@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::faults::{Call, ECONNABORTED, Fault, Faults};
-use super::wire::{Edges, Scripted, Wire};
+use super::wire::{Scripted, Wire};
 use crate::application::Application;
 use crate::config::Config;
 use crate::host::Host;
@@ -196,6 +196,8 @@ struct Station<A: Application> {
     wakes_at: Option<Instant>,
     /// When its last turn ended.
     asleep_since: Instant,
+    /// The wires that have an edge for it, in the order of the edges.
+    ready: VecDeque<usize>,
     ended: bool,
 }
 
@@ -209,6 +211,7 @@ pub struct Machine<A: Application> {
     pub status: Arc<ServerStatus>,
     stations: Vec<Station<A>>,
     wires: Vec<Rc<RefCell<Wire>>>,
+    events_per_poll: usize,
     /// Turns so far.
     pub turns: u64,
     /// Looks at each turn once it is over: at the machine, the shard that turned, and how many
@@ -247,10 +250,26 @@ impl<A: Application> Machine<A> {
             let shard = Shard::new(number, config, status, application(number), now);
             let wakes_at = shard.timeout(now).map(|sleep| now + sleep);
             let host = MachineHost { shard: number, net: net.clone(), now };
-            Station { shard, host, wakes_at, asleep_since: now, ended: false }
+            Station {
+                shard,
+                host,
+                wakes_at,
+                asleep_since: now,
+                ready: VecDeque::new(),
+                ended: false,
+            }
         };
         let stations = (0..workers).map(station).collect();
-        Machine { now, net, status, stations, wires: Vec::new(), turns: 0, after_turn: None }
+        Machine {
+            now,
+            net,
+            status,
+            stations,
+            wires: Vec::new(),
+            events_per_poll: config.limits.events_per_poll,
+            turns: 0,
+            after_turn: None,
+        }
     }
 
     /// The shards.
@@ -291,17 +310,30 @@ impl<A: Application> Machine<A> {
             woken = true;
         }
         drop(net);
-        for wire in &self.wires {
-            let mut wire = wire.borrow_mut();
-            let Some((shard, id)) = wire.registered else { continue };
-            if shard == at && wire.edges.any() {
-                let Edges { readable, writable, read_closed } = wire.take_edges();
-                station.shard.note_connection(id, readable, writable, read_closed);
-                woken = true;
+        // As epoll does: so many at the most, in the order in which they became ready.
+        let has_edge = |wire: &Rc<RefCell<Wire>>| {
+            let wire = wire.borrow();
+            wire.edge.any() && wire.registered.is_some_and(|(shard, _)| shard == at)
+        };
+        station.ready.retain(|&index| has_edge(&self.wires[index]));
+        for (index, wire) in self.wires.iter().enumerate() {
+            if has_edge(wire) && !station.ready.contains(&index) {
+                station.ready.push_back(index);
             }
         }
-        if !woken {
+        let edges = station.ready.len().min(self.events_per_poll);
+        for index in station.ready.drain(..edges) {
+            let mut wire = self.wires[index].borrow_mut();
+            if let Some((_, id)) = wire.registered {
+                station.shard.note_connection(id, wire.take_edge());
+            }
+        }
+        if edges == 0 && !woken {
             return false;
+        }
+        match edges < self.events_per_poll {
+            true => station.shard.note_whole_poll(),
+            false => station.shard.note_full_poll(edges),
         }
         let writes = self.wires.iter().map(|wire| wire.borrow().writes).sum();
         self.status.reactor(at).turn(0);

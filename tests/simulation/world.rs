@@ -134,6 +134,8 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
             cork_bytes: chance.pick(&[16, 200, 5000]),
             flush_bytes_per_turn: chance.pick(&[10, 500, 100_000]),
             accepts_per_turn: chance.within(1, 4),
+            events_per_poll: chance.pick(&[1, 2, 7, 1024]),
+            overdue_ticks: chance.within(0, 3) as u8,
             mails_per_turn: chance.within(1, 3),
             alarms_per_turn: chance.within(1, 3),
             expiries_per_turn: chance.within(1, 3),
@@ -318,6 +320,8 @@ impl World {
             let wire = client.wire.borrow();
             let was_accepted = wire.registered.is_some();
             assert!(!(was_accepted && wire.fin), "{}: its end went unnoticed", client.address);
+            let is_heard = !was_accepted || wire.up.is_empty() || client.may_be_throttled();
+            assert!(is_heard, "{}: what it said went unnoticed", client.address);
         }
     }
 
