@@ -381,7 +381,8 @@ impl<T: Default> SessionTable<T> {
         self.find(id).is_some()
     }
 
-    /// The connection that speaks for `id` now: it must be closed before another attaches.
+    /// The connection that speaks for `id` now. It must be closed before another attaches, and not
+    /// detached: the session goes from one to the other.
     #[must_use]
     pub fn connection_of(&self, id: &SessionId) -> Option<ConnectionId> {
         match self.entries[self.find(id)? as usize].presence {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use revolve::config::{Config, Limits};
+use revolve::config::{Config, Limits, SessionIds};
 use revolve::timer;
 
 use super::clients::{Client, Ending, Manner};
@@ -120,7 +120,9 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
         ws_per_message_deflate: cfg!(feature = "deflate"),
         max_send_buffer: chance.pick(&[1024, 2048, 16_384]),
         max_sessions: chance.pick(&[1_000_000, 1_000_000, 12]),
-        session_ttl: Duration::from_secs(chance.pick(&[3600, 3600, 2])),
+        session_ttl: Duration::from_secs(chance.pick(&[3600, 3600, 2, 0])),
+        session_ids: chance.pick(&[SessionIds::Any, SessionIds::Any, SessionIds::Issued]),
+        limit_concurrency: NonZeroUsize::new(chance.pick(&[0, 0, 0, 3])),
         timeout_graceful_shutdown: chance.pick(&[DRAIN_LEAST, 10 * DRAIN_LEAST]),
         // Shorter and longer than the time to the first ping.
         timeout_handshake: Duration::from_secs(chance.pick(&[10, 40])),
@@ -250,9 +252,11 @@ impl World {
             94..=96 => Manner::Watches,
             _ => Manner::Browses,
         };
-        let session = self.chance.percent(75).then(|| {
-            let name = self.chance.within(0, 5);
-            format!("s{name}")
+        let live = self.log.borrow().live_ids();
+        let session = self.chance.percent(75).then(|| match live.len() {
+            // Where only issued ids are taken up, these are all there are to take over.
+            most @ 1.. if self.chance.percent(20) => live[self.chance.within(0, most - 1)].clone(),
+            _ => format!("s{}", self.chance.within(0, 5)),
         });
         let client = Client::new(number, manner, session, &mut self.chance);
         let at = self.chance.within(0, self.machine.len() - 1);
