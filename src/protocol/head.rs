@@ -82,11 +82,13 @@ pub enum Rejection {
     ForeignOrigin,
     /// As many watch this reactor as may.
     TooManyWatchers,
+    /// The reactor that owns the session did not take the connection in time: its mailbox was full.
+    OwnerBusy,
 }
 
 impl Rejection {
     /// One of each, for the metrics page.
-    pub const ALL: [Rejection; 25] = [
+    pub const ALL: [Rejection; 26] = [
         Rejection::MalformedHead,
         Rejection::BadHost,
         Rejection::UnexpectedBody,
@@ -112,6 +114,7 @@ impl Rejection {
         Rejection::ForeignOrigin,
         Rejection::TooManyWatchers,
         Rejection::BadExtensions,
+        Rejection::OwnerBusy,
     ];
 
     /// Place in [`Self::ALL`], so in a table of counters.
@@ -143,6 +146,7 @@ impl Rejection {
             Rejection::ForeignOrigin => 22,
             Rejection::TooManyWatchers => 23,
             Rejection::BadExtensions => 24,
+            Rejection::OwnerBusy => 25,
         }
     }
 
@@ -175,6 +179,7 @@ impl Rejection {
             Rejection::ForeignOrigin => "foreign_origin",
             Rejection::TooManyWatchers => "too_many_watchers",
             Rejection::BadExtensions => "bad_extensions",
+            Rejection::OwnerBusy => "owner_busy",
         }
     }
 
@@ -205,7 +210,8 @@ impl Rejection {
             Rejection::LimitConcurrency
             | Rejection::NoSessionId
             | Rejection::Draining
-            | Rejection::TooManyWatchers => "503 Service Unavailable",
+            | Rejection::TooManyWatchers
+            | Rejection::OwnerBusy => "503 Service Unavailable",
             Rejection::HttpVersion => "505 HTTP Version Not Supported",
         }
     }
@@ -247,6 +253,7 @@ impl Rejection {
                 "not for other sites, nor under a name other than localhost or an IP address"
             }
             Rejection::TooManyWatchers => "too many watch already: try again later",
+            Rejection::OwnerBusy => "the event loop that has this session is busy: try again later",
         }
     }
 }

@@ -21,6 +21,7 @@
 
 mod clients;
 mod ear;
+mod held_up;
 mod past;
 mod pause;
 #[path = "pieces.rs"]
@@ -78,16 +79,16 @@ fn a_seed_replays_to_the_letter() {
 const WORDS: &str = "\
     a accepted accepting again alarm all an and answered application at away backlog \
     beginning begins binary blocked box broadcast busy by close closed compressed count \
-    descriptor done drain end ended event expired for fragment frame from full go goes goodbye half handed \
-    in is its job jobs kept last left let loaded look lost mail mails more ms new next no \
+    descriptor done drain end ended event expired for fragment frame from full go goes goodbye half handed has \
+    in is its job jobs kept last left let loaded look lost mail mailbox mails more ms new next no \
     not nothing of off on one our over parked pauses peer picture ping pong queued reactor \
-    reactors read readable ready refused request resumed s say session sessions shrinks \
+    reactors read readable ready refused request resumed room s say session sessions shrinks \
     slept slots socket spent spurious stream takes text the throttled thrown timer to told \
-    turn until upgrade us wait watches who with writable write written B Bad Conflict Found \
+    turn until upgrade us wait waiting watches who with writable write written B Bad Conflict Found \
     Not Request Required Service Timeout Unavailable Upgrade";
 
 /// What a few seeds suffice to hear.
-const BEATS: [&str; 28] = [
+const BEATS: [&str; 29] = [
     "accepted from",
     "handed over to reactor",
     "handed to us by mail",
@@ -116,6 +117,7 @@ const BEATS: [&str; 28] = [
     "off-loaded jobs: ",
     "an off-loaded job is done",
     "parked: ",
+    "waiting: ",
 ];
 
 /// The story of every turn, as `--log-level trace` tells it.
