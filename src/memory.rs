@@ -194,7 +194,8 @@ impl fmt::Display for Bytes {
 
 /// How many descriptors this process may have open, if the system says so where Linux does.
 ///
-/// It is the soft limit: we never raise it, so that whoever starts the server decides.
+/// It is the soft limit as it stands. A server never changes it; the daemon raises it to the hard one
+/// when it starts.
 #[must_use]
 pub fn descriptor_limit() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;

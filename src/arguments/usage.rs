@@ -2,7 +2,7 @@
 //!
 //! Texts only, drawn from the table of options. Prints nothing. Called by `arguments.rs`.
 //!
-//! Next: `logger.rs`, the last one: where all those lines go.
+//! Next: `inherited.rs`: what else a process is given when it starts.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
