@@ -143,10 +143,10 @@ static OPTIONS: &[Row] = &[
         name: "ws-path",
         takes: Takes::Value(
             "PATH",
-            "a path: a slash and 1 to 1023 further visible ASCII characters other than \
+            "a path: a slash and at most 1023 further visible ASCII characters other than \
                 ? # % *, but for /* as its end",
         ),
-        about: "Path; /* at its end takes in all below",
+        about: "Its path; / shares with the page, /* takes in all below",
         set: |s, text| store(&mut s.config.ws_path, Some(text.to_owned())),
         show: |s| s.config.ws_path.clone(),
     },
@@ -292,7 +292,7 @@ static OPTIONS: &[Row] = &[
         show: |s| s.config.max_send_buffer.to_string(),
     },
     Row {
-        group: "Live page",
+        group: "Pages",
         name: "page",
         takes: Takes::Nothing,
         about: "A client and the reactors, live, at /",
@@ -300,12 +300,20 @@ static OPTIONS: &[Row] = &[
         show: |s| if s.config.page { "on" } else { "off" }.to_owned(),
     },
     Row {
-        group: "Live page",
+        group: "Pages",
         name: "page-for",
         takes: Takes::Word { of: &words(&PAGE_FOR) },
         about: "Who may see it: it shows inner state",
         set: |s, text| store(&mut s.config.page_for, meant(&PAGE_FOR, text)),
         show: |s| word_for(&PAGE_FOR, s.config.page_for),
+    },
+    Row {
+        group: "Pages",
+        name: "metrics",
+        takes: Takes::Nothing,
+        about: "Prometheus text at /metrics; without it 404",
+        set: |s, text| store(&mut s.config.metrics, bool::from_str(text).ok()),
+        show: |s| if s.config.metrics { "on" } else { "off" }.to_owned(),
     },
     Row {
         group: "Stopping",
@@ -589,6 +597,7 @@ mod tests {
         ("max-send-buffer", "1024"),
         ("page", "false"),
         ("page-for", "any"),
+        ("metrics", "false"),
         ("timeout-graceful-shutdown", "0"),
         ("log-level", "trace"),
         ("log-format", "json"),

@@ -15,6 +15,10 @@ use std::num::NonZeroUsize;
 use std::thread;
 use std::time::Duration;
 
+/// Paths that have an answer of their own whatever the settings are, so none of them can be
+/// [`Config::ws_path`]. (`/` has one too, and can: a request says which of the two it wants.)
+pub const RESERVED_PATHS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/ws/stats"];
+
 /// Which session ids a client may resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SessionIds {
@@ -113,6 +117,7 @@ pub struct Config {
     /// Default 2048; the kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
     /// Path of the WebSocket endpoint. Default `/ws/chat/`; also answered without its last slash.
+    /// At `/` a plain request still gets the live page, if that is for its peer.
     /// One that ends in `/*`, such as `/rooms/*`, takes in all paths below; which of them exist is
     /// for the application to say ([`crate::Application::on_upgrade`]).
     pub ws_path: String,
@@ -166,6 +171,9 @@ pub struct Config {
     pub page: bool,
     /// Who may see them. Default [`PageFor::Loopback`].
     pub page_for: PageFor,
+    /// Whether `/metrics` answers; if not, it is 404. Default on. The page has some kilobytes a
+    /// reactor, for a request of 40 bytes.
+    pub metrics: bool,
     /// Bounds that the design chose.
     pub limits: Limits,
 }
@@ -196,6 +204,7 @@ impl Default for Config {
             access_log: true,
             page: true,
             page_for: PageFor::Loopback,
+            metrics: true,
             limits: Limits::default(),
         }
     }
@@ -405,12 +414,20 @@ impl Config {
         // What stands before the asterisk is a whole part of the path.
         let fixed = if path.ends_with("/*") { &path[..path.len() - 1] } else { path };
         let is_path = path.starts_with('/') && fixed.bytes().all(plain);
-        if !is_path || path.len() < 2 || path.len() > 1024 {
+        if !is_path || path.len() > 1024 {
             return refuse(
                 "ws-path",
                 path,
-                "a path: a slash and 1 to 1023 further visible ASCII characters other than \
+                "a path: a slash and at most 1023 further visible ASCII characters other than \
                  ? # % *, but for /* as its end",
+            );
+        }
+        // With a slash behind it too, for that is also answered without.
+        if RESERVED_PATHS.contains(&path.strip_suffix('/').unwrap_or(path)) {
+            return refuse(
+                "ws-path",
+                path,
+                "free: /healthz, /readyz, /metrics and /ws/stats have answers of their own",
             );
         }
         if self.workers.get() > 1024 {
@@ -523,11 +540,27 @@ mod tests {
         let is_valid = |path: &str| {
             Config { ws_path: path.to_owned(), ..Config::default() }.validate().is_ok()
         };
-        for path in ["/*", "/rooms/*", "/a"] {
+        for path in ["/", "/*", "/rooms/*", "/a"] {
             assert!(is_valid(path), "{path}");
         }
-        for path in ["*", "/rooms*", "/*/rooms", "/rooms/**", "/", ""] {
+        for path in ["*", "/rooms*", "/*/rooms", "/rooms/**", ""] {
             assert!(!is_valid(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_taken_is_not_the_websockets() {
+        for path in RESERVED_PATHS {
+            for path in [path.to_owned(), format!("{path}/")] {
+                let config = Config { ws_path: path.clone(), ..Config::default() };
+                let line = config.validate().unwrap_err().to_string();
+                assert!(line.contains(&format!("{path:?} is not free: ")), "{line}");
+                assert!(RESERVED_PATHS.iter().all(|path| line.contains(path)), "{line}");
+            }
+            // These hide nothing.
+            for path in [format!("{path}/*"), format!("{path}/x"), format!("{path}x")] {
+                assert!(Config { ws_path: path, ..Config::default() }.validate().is_ok());
+            }
         }
     }
 

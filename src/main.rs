@@ -155,8 +155,9 @@ fn introduce(
     };
     log::info!("revolve {}: {reactors}, {app}", env!("CARGO_PKG_VERSION"));
     log::info!(
-        "listening on {bound}: ws://{near}{} (also /healthz, /readyz, /metrics)",
-        config.ws_path
+        "listening on {bound}: ws://{near}{} (also /healthz, /readyz{})",
+        config.ws_path,
+        if config.metrics { ", /metrics" } else { "" }
     );
     match (config.page, config.page_for) {
         (false, _) => {}

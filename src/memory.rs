@@ -76,7 +76,8 @@ impl MemoryBound {
         let message = longest + frame::MAX_HEADER;
         let page =
             if config.page { page::html(&config.ws_path).len() + BOOKKEEPING * 8 } else { 0 };
-        let reply = message.max((reactors + 1) * METRICS_BYTES).max(page);
+        let metrics = if config.metrics { (reactors + 1) * METRICS_BYTES } else { 0 };
+        let reply = message.max(metrics).max(page);
         let held = [
             // A message of which the end has not come, whose storage never passes `ws_max_size`, or
             // what a deflated one of that size may take on the wire

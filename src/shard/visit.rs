@@ -22,7 +22,6 @@ use crate::http::{self, Route};
 use crate::line::{Inbound, Stream};
 use crate::metrics::ReactorMetrics;
 use crate::out_buffer::BufferPool;
-use crate::page;
 use crate::protocol::deflate::{self, Packing};
 use crate::protocol::endpoint::{Closing, Endpoint, Event};
 use crate::protocol::frame::Violation;
@@ -444,10 +443,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         };
         let mut slots = head::header_slots();
         let request = Request::parse(&received[..length], &mut slots, &self.config.limits)?;
-        let route = Route::of(request.path, &self.config.ws_path).ok_or(Rejection::NotFound)?;
-        if let Route::Page | Route::Figures = route {
-            page::admit(&request, connection.peer.into(), &self.config)?;
-        }
+        let route = Route::of(&request, connection.peer.into(), &self.config)?;
         if !matches!(route, Route::WebSocket | Route::Figures) {
             let Shard { status, config, cork, .. } = self;
             let keeps = http::respond(route, &request, status, config, now, cork)?;
@@ -458,7 +454,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             return Err(Rejection::Draining);
         }
         if route == Route::Figures {
-            // Its origin was `page::admit`'s to judge.
+            // Its origin was `Route::of`'s to judge.
             return Ok(Answered::Watch { length, accept });
         }
         if !handshake::is_origin_allowed(&request, &self.config.allowed_origins) {

@@ -17,7 +17,7 @@ OPTIONS = """
     --heartbeat --session-ttl --max-sessions --session-ids --limit-concurrency --timeout-handshake
     --timeout-graceful-shutdown --max-send-buffer --log-level --log-format --access-log
     --no-access-log --app --allowed-origins --limit-per-ip --ws-per-message-deflate --page --no-page
-    --page-for --offload-threads --slow-turn-ms --help --version
+    --page-for --metrics --no-metrics --offload-threads --slow-turn-ms --help --version
 """.split()
 
 
@@ -38,7 +38,7 @@ async def help_names_every_option():
     expect((code, err), (0, ""), "exit code and stderr of --help")
     for option in OPTIONS:
         # "--access-log/--no-access-log" and "--[no-]access-log" name both.
-        plain = option.replace("--no-access-log", "no-")
+        plain = option.replace("--no-", "no-")
         require(option in out or plain in out, f"--help says nothing of {option}")
     widest = max(out.splitlines(), key=len)
     require(len(widest) <= 100, f"a line of {len(widest)} columns in --help: {widest}")
@@ -70,6 +70,9 @@ async def usage_errors_are_one_line_and_exit_2():
         (("--workers", "many"), ("--workers", "many")),
         (("--backlog", "0"), ("--backlog", "0")),
         (("--ws-path", "chat"), ("--ws-path", "chat")),
+        (("--ws-path", "/healthz"), ("--ws-path", "/healthz", "not free")),
+        (("--ws-path", "/ws/stats/"), ("--ws-path", "/ws/stats/", "not free")),
+        (("--metrics=off",), ("--metrics",)),
         (("--ws-max-size", "0"), ("--ws-max-size", "0")),
         (("--ws-max-size", "16M"), ("--ws-max-size", "16M")),
         (("--ws-ping-interval", "-1"), ("--ws-ping-interval", "-1")),
