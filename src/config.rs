@@ -7,13 +7,17 @@
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
 //!
-//! Next: [`crate::protocol`], where bytes get a meaning.
+//! Next: `origins`: which pages may connect.
+
+mod origins;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::thread;
 use std::time::Duration;
+
+pub use origins::{AllowedOrigins, ORIGINS_ALLOWED, Origin};
 
 /// Paths that have an answer of their own whatever the settings are, so none of them can be
 /// [`Config::ws_path`]. (`/` has one too, and can: a request says which of the two it wants.)
@@ -29,68 +33,6 @@ pub enum SessionIds {
     /// Only ids that this server issued and still knows; an unknown one is answered with a new
     /// session under a fresh id. A chosen id can be guessed or planted, an issued one cannot.
     Issued,
-}
-
-/// From which pages a browser may connect. Pages of any site can open a WebSocket to any server,
-/// and the browser sends that server's cookies along: only the Origin field tells them apart
-/// (RFC 6455 10.2, "cross-site WebSocket hijacking").
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum AllowedOrigins {
-    /// From any: right where the session id is the only credential.
-    #[default]
-    Any,
-    /// Only from these; a browser elsewhere gets 403.
-    Only(Vec<Origin>),
-}
-
-/// Where a page comes from, as a browser writes it: `https://example.com`,
-/// `http://localhost:3000`, or `null` for a page without an origin (RFC 6454 6.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin(Box<str>);
-
-impl Origin {
-    /// Reads `null` or `scheme://host[:port]`, without a path. The port that a scheme implies is
-    /// left out, as browsers do.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Origin> {
-        if text == "null" {
-            return Some(Origin(text.into()));
-        }
-        let (scheme, host) = text.split_once("://")?;
-        let in_scheme = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
-        // RFC 3986 3.2.2, in which brackets and colons are an IPv6 literal's and the port's.
-        let in_host = |b: u8| b.is_ascii_alphanumeric() || b"-._~[]:".contains(&b);
-        let starts_well = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
-        if !starts_well || !scheme.bytes().all(in_scheme) || !host.bytes().all(in_host) {
-            return None;
-        }
-        let (name, port) = match host.rsplit_once(':') {
-            Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
-            _ => (host, None),
-        };
-        if name.is_empty() || port.is_some_and(|port| port.parse::<u16>().is_err()) {
-            return None;
-        }
-        let is_implied = |port: &str| match scheme.to_ascii_lowercase().as_str() {
-            "http" => port == "80",
-            "https" => port == "443",
-            _ => false,
-        };
-        let end = if port.is_some_and(is_implied) { name.len() } else { host.len() };
-        Some(Origin(text[..scheme.len() + 3 + end].into()))
-    }
-
-    /// Whether an Origin field says this one; neither scheme nor host minds the case.
-    #[must_use]
-    pub fn is(&self, field: &[u8]) -> bool {
-        self.0.as_bytes().eq_ignore_ascii_case(field)
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// Who may see the live page and the figures behind it, which show inner state.
@@ -360,10 +302,6 @@ pub struct MostSockets {
     pub refused: usize,
 }
 
-/// What `--allowed-origins` takes, as the end of a sentence.
-pub const ORIGINS_ALLOWED: &str =
-    "null or a list such as https://example.com,http://localhost:3000";
-
 /// A setting out of its bounds: names the option, the value, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -561,36 +499,6 @@ mod tests {
             for path in [format!("{path}/*"), format!("{path}/x"), format!("{path}x")] {
                 assert!(Config { ws_path: path, ..Config::default() }.validate().is_ok());
             }
-        }
-    }
-
-    #[test]
-    fn origins_are_scheme_host_and_port() {
-        for (text, expected) in [
-            ("null", Some("null")),
-            ("https://example.com", Some("https://example.com")),
-            ("https://example.com:443", Some("https://example.com")),
-            ("HTTP://a:80", Some("HTTP://a")),
-            ("http://a:443", Some("http://a:443")),
-            ("http://[::1]:3000", Some("http://[::1]:3000")),
-            ("http://[::1]", Some("http://[::1]")),
-            ("chrome-extension://abcdef", Some("chrome-extension://abcdef")),
-            ("", None),
-            ("*", None),
-            ("example.com", None),
-            ("https://", None),
-            ("https://:80", None),
-            ("https://a:", None),
-            ("https://a:65536", None),
-            ("https://a/", None),
-            ("https://u@a", None),
-            ("https://a b", None),
-            ("https://*.example.com", None),
-            ("1a://b", None),
-            ("https://caf\u{e9}", None),
-        ] {
-            let shown = Origin::parse(text).map(|origin| origin.to_string());
-            assert_eq!(shown.as_deref(), expected, "{text:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 //! There is no poll in here and no clock: `reactor.rs` notes what is ready and calls
 //! [`Shard::turn`] with the time, and so does the simulation. The parts, in the order of a
 //! connection's life: `accepting` (and mail), `visit` (one connection's share of a turn),
-//! `upgrade`, `callbacks` (timers and off-loaded jobs), `closing`, `fanout` (broadcasts), `watching`
+//! `refusals` (which of them the log tells), `upgrade`, `callbacks` (timers and off-loaded jobs), `closing`, `fanout` (broadcasts), `watching`
 //! (the live page's figures), `drain`; then `blame`, which finds out whose callback made a turn slow,
 //! `invariants`, which says in one place what must hold between turns, and `glimpse` and `story`,
 //! which tell a turn to whoever listens.
@@ -20,6 +20,7 @@ mod drain;
 mod fanout;
 mod glimpse;
 mod invariants;
+mod refusals;
 mod story;
 mod upgrade;
 mod visit;
@@ -50,6 +51,7 @@ use accepting::Listening;
 use blame::Blame;
 pub use drain::DrainOutcome;
 use drain::Lifecycle;
+use refusals::Refusals;
 use story::Story;
 use watching::Watching;
 
@@ -88,6 +90,7 @@ pub struct Shard<A: Application, H: Host> {
     websockets: usize,
     /// Who lets go at the end of this turn.
     ended: Vec<ConnectionId>,
+    refusals: Refusals,
     /// What this turn did, while somebody listens.
     story: Option<Box<Story>>,
 
@@ -136,6 +139,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             lifecycle: Lifecycle::Running,
             websockets: 0,
             ended: Vec::new(),
+            refusals: Refusals::default(),
             story: None,
             receive_buffer,
             cork: Vec::with_capacity(config.limits.cork_bytes),

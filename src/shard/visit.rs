@@ -3,7 +3,7 @@
 //! The path of a message is [`Shard::visit`] → [`Shard::converse`] → the application → the cork →
 //! one write. Everything that is not that path leaves these functions early, as a [`Step`].
 //!
-//! Next: [`crate::shard::upgrade`], for a request that wants to become a WebSocket.
+//! Next: `refusals`, for a request that is refused.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -408,6 +408,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             Err(rejection) => {
                 // A HEAD is known by its first bytes, even where the rest of it is no request.
                 let with_body = !input[*at..].starts_with(b"HEAD ");
+                self.tell_refusal(id, rejection, &input[*at..], now);
                 self.reject(id, rejection, with_body, now);
                 Step::Again
             }

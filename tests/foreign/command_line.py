@@ -88,6 +88,8 @@ async def usage_errors_are_one_line_and_exit_2():
         (("--max-send-buffer", "0"), ("--max-send-buffer", "0")),
         (("--log-level", "loud"), ("--log-level", "loud", "info")),
         (("--log-format", "xml"), ("--log-format", "xml", "text", "json")),
+        (("--allowed-origins", "*"), ("--allowed-origins", '"*"', "leave the option out")),
+        (("--allowed-origins", "https://.example.com"), ("--allowed-origins", "https://*.")),
         (("--app", "chess"), ("--app", "chess", "counter", "echo")),
         (("--access-log=maybe",), ("--access-log",)),
         (("--ws-per-message-deflate", "maybe"), ("--ws-per-message-deflate", "true", "false")),
