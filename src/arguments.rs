@@ -14,7 +14,10 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
-use revolve::config::{AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SessionIds};
+use revolve::config::{
+    AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SUBPROTOCOLS_ALLOWED, SessionIds,
+    Subprotocols,
+};
 
 use crate::logger::Format;
 
@@ -66,6 +69,17 @@ const APPS: [(&str, App); 2] = [("counter", App::Counter), ("echo", App::Echo)];
 const SESSION_IDS: [(&str, SessionIds); 2] =
     [("any", SessionIds::Any), ("issued", SessionIds::Issued)];
 const PAGE_FOR: [(&str, PageFor); 2] = [("loopback", PageFor::Loopback), ("any", PageFor::Any)];
+/// What people write for yes and no, in unit files, compose files and charts.
+const TRUTHS: [(&str, bool); 8] = [
+    ("true", true),
+    ("false", false),
+    ("yes", true),
+    ("no", false),
+    ("on", true),
+    ("off", false),
+    ("1", true),
+    ("0", false),
+];
 const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::Json)];
 /// Uvicorn's names. `log` has no level above error, so `critical` is a second name for it.
 const LEVELS: [(&str, LevelFilter); 6] = [
@@ -96,9 +110,9 @@ enum Takes {
     Value(&'static str, &'static str),
     /// One of these words.
     Word { of: &'static [&'static str] },
-    /// `true` or `false`, as Uvicorn's has; alone it is true.
+    /// `true` or `false`, as Uvicorn's has, or another of [`TRUTHS`]; alone it is true.
     Truth,
-    /// Nothing: `--name` is true, `--no-name` is false.
+    /// Nothing: `--name` is true, `--no-name` is false. In the environment one of [`TRUTHS`].
     Nothing,
 }
 
@@ -163,7 +177,7 @@ static OPTIONS: &[Row] = &[
         name: "ws-per-message-deflate",
         takes: Takes::Truth,
         about: "Compress: less bandwidth, more CPU (needs the cargo feature deflate)",
-        set: |s, text| store(&mut s.config.ws_per_message_deflate, text.parse().ok()),
+        set: |s, text| store(&mut s.config.ws_per_message_deflate, meant(&TRUTHS, text)),
         show: |s| s.config.ws_per_message_deflate.to_string(),
     },
     Row {
@@ -194,6 +208,14 @@ static OPTIONS: &[Row] = &[
                 these.iter().map(Origin::to_string).collect::<Vec<_>>().join(",")
             }
         },
+    },
+    Row {
+        group: "WebSocket",
+        name: "ws-subprotocols",
+        takes: Takes::Value("LIST", SUBPROTOCOLS_ALLOWED),
+        about: "The first of these that a client offers, or any",
+        set: |s, text| store(&mut s.config.ws_subprotocols, Subprotocols::parse(text)),
+        show: |s| s.config.ws_subprotocols.to_string(),
     },
     Row {
         group: "Application",
@@ -285,6 +307,14 @@ static OPTIONS: &[Row] = &[
     },
     Row {
         group: "Limits",
+        name: "timeout-keep-alive",
+        takes: Takes::Value("SECS", "a time from 0.001 to 86400 seconds"),
+        about: "Time from a response to the next request",
+        set: |s, text| store(&mut s.config.timeout_keep_alive, time(text)),
+        show: |s| seconds(s.config.timeout_keep_alive),
+    },
+    Row {
+        group: "Limits",
         name: "max-send-buffer",
         takes: Takes::Value("BYTES", "a size from 1024 to 1073741824 bytes"),
         about: "Unsent bytes before we stop reading",
@@ -296,7 +326,7 @@ static OPTIONS: &[Row] = &[
         name: "page",
         takes: Takes::Nothing,
         about: "A client and the reactors, live, at /",
-        set: |s, text| store(&mut s.config.page, bool::from_str(text).ok()),
+        set: |s, text| store(&mut s.config.page, meant(&TRUTHS, text)),
         show: |s| if s.config.page { "on" } else { "off" }.to_owned(),
     },
     Row {
@@ -312,7 +342,7 @@ static OPTIONS: &[Row] = &[
         name: "metrics",
         takes: Takes::Nothing,
         about: "Prometheus text at /metrics; without it 404",
-        set: |s, text| store(&mut s.config.metrics, bool::from_str(text).ok()),
+        set: |s, text| store(&mut s.config.metrics, meant(&TRUTHS, text)),
         show: |s| if s.config.metrics { "on" } else { "off" }.to_owned(),
     },
     Row {
@@ -344,7 +374,7 @@ static OPTIONS: &[Row] = &[
         name: "access-log",
         takes: Takes::Nothing,
         about: "A line at each connection's open and close",
-        set: |s, text| store(&mut s.config.access_log, bool::from_str(text).ok()),
+        set: |s, text| store(&mut s.config.access_log, meant(&TRUTHS, text)),
         show: |s| if s.config.access_log { "on" } else { "off" }.to_owned(),
     },
 ];
@@ -461,7 +491,7 @@ impl Row {
         match &self.takes {
             Takes::Value(_, allowed) => (*allowed).to_owned(),
             Takes::Word { of } => listed(of),
-            Takes::Truth | Takes::Nothing => listed(&["true", "false"]),
+            Takes::Truth | Takes::Nothing => listed(&words(&TRUTHS)),
         }
     }
 
@@ -538,8 +568,10 @@ const fn words<T, const N: usize>(pairs: &[(&'static str, T); N]) -> [&'static s
     words
 }
 
+/// In any case: `REVOLVE_LOG_LEVEL=INFO` is what other programs take too.
 fn meant<T: Copy>(pairs: &[(&str, T)], text: &str) -> Option<T> {
-    pairs.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning)
+    let mut found = pairs.iter().filter(|(word, _)| word.eq_ignore_ascii_case(text));
+    found.next().map(|(_, meaning)| *meaning)
 }
 
 /// The last word wins, so that `error` is shown as itself.
@@ -584,6 +616,7 @@ mod tests {
         ("ws-ping-interval", "0.5"),
         ("ws-ping-timeout", "0"),
         ("allowed-origins", "https://example.com,http://localhost:3000,null"),
+        ("ws-subprotocols", "chat.v2,chat"),
         ("app", "echo"),
         ("heartbeat", "1.25"),
         ("offload-threads", "1"),
@@ -594,6 +627,7 @@ mod tests {
         ("limit-concurrency", "100"),
         ("limit-per-ip", "20"),
         ("timeout-handshake", "0.1"),
+        ("timeout-keep-alive", "75"),
         ("max-send-buffer", "1024"),
         ("page", "false"),
         ("page-for", "any"),
@@ -659,7 +693,40 @@ mod tests {
                 assert_eq!(error(args, &[]), format!("{name}: \"true\" is not {why}"));
             }
         }
-        assert_eq!(error(&[name, "yes"], &[]), format!("{name}: \"yes\" is not true or false"));
+        assert_eq!(error(&[name, "maybe"], &[]), format!("{name}: \"maybe\" is not {TRUTH}"));
+    }
+
+    const TRUTH: &str = "true, false, yes, no, on, off, 1 or 0";
+
+    #[test]
+    fn words_are_taken_in_any_case_and_truth_in_the_words_of_people() {
+        for row in OPTIONS {
+            let of: &[&str] = match row.takes {
+                Takes::Word { of } => of,
+                Takes::Truth | Takes::Nothing => &words(&TRUTHS),
+                Takes::Value(..) => continue,
+            };
+            if row.name == "ws-per-message-deflate" && !cfg!(feature = "deflate") {
+                continue;
+            }
+            for word in of {
+                let mut capital = word.to_uppercase();
+                let plain = (row.show)(&settings(&[], &[(&row.variable(), word)]));
+                for _ in 0..2 {
+                    let by_variable = settings(&[], &[(&row.variable(), &capital)]);
+                    assert_eq!((row.show)(&by_variable), plain, "{}={capital}", row.variable());
+                    if !matches!(row.takes, Takes::Nothing) {
+                        let by_flag = settings(&[&format!("--{}={capital}", row.name)], &[]);
+                        assert_eq!((row.show)(&by_flag), plain, "--{}={capital}", row.name);
+                    }
+                    capital[1..].make_ascii_lowercase();
+                }
+            }
+        }
+        for (word, is_on) in TRUTHS {
+            let set = settings(&[], &[("REVOLVE_PAGE", word), ("REVOLVE_ACCESS_LOG", word)]);
+            assert_eq!((set.config.page, set.config.access_log), (is_on, is_on), "{word}");
+        }
     }
 
     #[test]
@@ -719,7 +786,10 @@ mod tests {
             ("offload-threads", "0", "a number from 1 to 1024"),
             ("slow-turn-ms", "3600001", "0 or a number of milliseconds from 1 to 3600000"),
             ("session-ids", "some", "any or issued"),
-            ("app", "Echo", "counter or echo"),
+            ("app", "echoes", "counter or echo"),
+            ("ws-subprotocols", "chat,any", SUBPROTOCOLS_ALLOWED),
+            ("ws-subprotocols", "a b", SUBPROTOCOLS_ALLOWED),
+            ("timeout-keep-alive", "0", "a time from 0.001 to 86400 seconds"),
             ("log-level", "warn", "critical, error, warning, info, debug or trace"),
             ("log-format", "x\u{1b}\ny", "text or json"),
         ];
@@ -730,8 +800,8 @@ mod tests {
             assert_eq!(error(&[], &[(&variable, value)]), format!("{variable}: {end}"));
         }
         assert_eq!(
-            error(&[], &[("REVOLVE_ACCESS_LOG", "1")]),
-            "REVOLVE_ACCESS_LOG: \"1\" is not true or false"
+            error(&[], &[("REVOLVE_ACCESS_LOG", "2")]),
+            format!("REVOLVE_ACCESS_LOG: \"2\" is not {TRUTH}")
         );
         assert_eq!(error(&["--port="], &[]), "--port: \"\" is not a number from 0 to 65535");
     }
@@ -755,6 +825,8 @@ mod tests {
             Config { slow_turn: Some(day), ..defaults() },
             Config { session_ttl: 366 * day, ..defaults() },
             Config { timeout_handshake: day, ..defaults() },
+            Config { timeout_keep_alive: day, ..defaults() },
+            Config { ws_subprotocols: Subprotocols::Listed(Vec::new()), ..defaults() },
             Config { timeout_graceful_shutdown: day, ..defaults() },
         ] {
             let error = config.validate().expect_err("out of bounds");

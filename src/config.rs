@@ -7,9 +7,10 @@
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
 //!
-//! Next: `origins`: which pages may connect.
+//! Next: `origins`: which pages may connect. Then `subprotocols`.
 
 mod origins;
+mod subprotocols;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,6 +19,8 @@ use std::thread;
 use std::time::Duration;
 
 pub use origins::{AllowedOrigins, ORIGINS_ALLOWED, Origin};
+pub(crate) use subprotocols::is_token;
+pub use subprotocols::{SUBPROTOCOLS_ALLOWED, Subprotocols};
 
 /// Paths that have an answer of their own whatever the settings are, so none of them can be
 /// [`Config::ws_path`]. (`/` has one too, and can: a request says which of the two it wants.)
@@ -75,6 +78,9 @@ pub struct Config {
     pub ws_ping_timeout: Option<Duration>,
     /// From which pages a browser may connect. Default [`AllowedOrigins::Any`].
     pub allowed_origins: AllowedOrigins,
+    /// Which subprotocol a WebSocket opens in where the application chooses none. Default
+    /// [`Subprotocols::None`].
+    pub ws_subprotocols: Subprotocols,
     /// How long a session outlives its last connection. Default one hour.
     pub session_ttl: Duration,
     /// Sessions kept without a connection, over all reactors, each of which has an equal share;
@@ -94,6 +100,9 @@ pub struct Config {
     /// Time a request head may take, counted from the accept (or from the previous response) and
     /// not from its last byte. Default 10 s. A slower one gets 408.
     pub timeout_handshake: Duration,
+    /// Time that a connection which has had a response may take until its next request's head is
+    /// whole. Default 5 s, as Uvicorn's. It is closed then.
+    pub timeout_keep_alive: Duration,
     /// Time a drain may take before what is left is cut. Default 10 s.
     pub timeout_graceful_shutdown: Duration,
     /// High-water mark in bytes of what waits for one socket. Default 1 MiB. Above it we stop
@@ -133,12 +142,14 @@ impl Default for Config {
             ws_ping_interval: Some(Duration::from_secs(20)),
             ws_ping_timeout: Some(Duration::from_secs(20)),
             allowed_origins: AllowedOrigins::Any,
+            ws_subprotocols: Subprotocols::None,
             session_ttl: Duration::from_secs(3600),
             max_sessions: 1_000_000,
             session_ids: SessionIds::Any,
             limit_concurrency: None,
             limit_per_ip: None,
             timeout_handshake: Duration::from_secs(10),
+            timeout_keep_alive: Duration::from_secs(5),
             timeout_graceful_shutdown: Duration::from_secs(10),
             max_send_buffer: 1 << 20,
             offload_threads: const { NonZeroUsize::new(4).unwrap() },
@@ -233,8 +244,6 @@ pub struct Limits {
     /// Off-loaded jobs that one reactor may have under way, those included whose values wait for
     /// an earlier one; beyond it the application is told so.
     pub offloads_per_reactor: usize,
-    /// Time between two requests on a kept-alive connection. 5 s, as Uvicorn's.
-    pub keep_alive: Duration,
     /// Time a peer has to answer our Close. 5 s; then the socket is closed without.
     pub close_timeout: Duration,
     /// Time we go on reading after our half-close, so that unread bytes do not turn into a reset
@@ -282,7 +291,6 @@ impl Default for Limits {
             timers_per_turn: 1024,
             offloads_per_connection: 8,
             offloads_per_reactor: 256,
-            keep_alive: Duration::from_secs(5),
             close_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(5),
             linger_bytes: 64 << 20,
@@ -402,6 +410,9 @@ impl Config {
         if self.allowed_origins == AllowedOrigins::Only(Vec::new()) {
             return refuse("allowed-origins", &"", ORIGINS_ALLOWED);
         }
+        if !self.ws_subprotocols.is_valid() {
+            return refuse("ws-subprotocols", &self.ws_subprotocols, SUBPROTOCOLS_ALLOWED);
+        }
         let day = Duration::from_secs(86_400);
         let bounded = |option, value: Duration, least: Duration, most: Duration, allowed| {
             if value < least || value > most {
@@ -440,13 +451,12 @@ impl Config {
             365 * day,
             "a time from 0 to 31536000 seconds",
         )?;
-        bounded(
-            "timeout-handshake",
-            self.timeout_handshake,
-            millisecond,
-            day,
-            "a time from 0.001 to 86400 seconds",
-        )?;
+        for (option, value) in [
+            ("timeout-handshake", self.timeout_handshake),
+            ("timeout-keep-alive", self.timeout_keep_alive),
+        ] {
+            bounded(option, value, millisecond, day, "a time from 0.001 to 86400 seconds")?;
+        }
         bounded(
             "timeout-graceful-shutdown",
             self.timeout_graceful_shutdown,
@@ -509,6 +519,7 @@ mod tests {
             Config { max_send_buffer: 0, ..Config::default() },
             Config { max_sessions: 0, ..Config::default() },
             Config { timeout_handshake: Duration::ZERO, ..Config::default() },
+            Config { timeout_keep_alive: Duration::ZERO, ..Config::default() },
             Config { allowed_origins: AllowedOrigins::Only(vec![]), ..Config::default() },
         ] {
             assert!(config.validate().is_err());

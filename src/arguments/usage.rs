@@ -36,7 +36,8 @@ pub(super) fn help() -> String {
     push_entry(&mut out, "-V, --version", "Print the version");
     out.push_str(
         "\nIn brackets: the default. SECS: seconds, fractions allowed. All of the above can\n\
-         stand in the environment, as REVOLVE_WS_MAX_SIZE=65536; a flag wins over it.\n\
+         stand in the environment, as REVOLVE_WS_MAX_SIZE=65536, and what is on or off as\n\
+         REVOLVE_PAGE=off, 0, no or false; a flag wins over it.\n\
          \n\
          Examples\n  \
            revolve                         (ws://127.0.0.1:8000/ws/chat/ counts messages)\n  \

@@ -5,7 +5,7 @@
 //! Invariant: a pattern matches whole labels of a host name, never a part of one, so
 //! `https://*.example.com` does not let `https://evilexample.com` in.
 //!
-//! Next: [`crate::protocol`], where bytes get a meaning.
+//! Next: `subprotocols`: in which language they speak.
 
 use std::fmt;
 

@@ -375,7 +375,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 self.tell(|story| story.answered(id));
                 let Some(connection) = self.connections.get_mut(id) else { return Step::Gone };
                 if keeps {
-                    connection.endpoint.await_request(now, &self.config.limits);
+                    connection.endpoint.await_request(now, &self.config);
                 } else {
                     connection.endpoint.finish(now, &self.config.limits);
                 }

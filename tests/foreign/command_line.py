@@ -16,7 +16,8 @@ OPTIONS = """
     --host --port --workers --backlog --ws-path --ws-max-size --ws-ping-interval --ws-ping-timeout
     --heartbeat --session-ttl --max-sessions --session-ids --limit-concurrency --timeout-handshake
     --timeout-graceful-shutdown --max-send-buffer --log-level --log-format --access-log
-    --no-access-log --app --allowed-origins --limit-per-ip --ws-per-message-deflate --page --no-page
+    --no-access-log --app --allowed-origins --limit-per-ip --ws-per-message-deflate
+    --ws-subprotocols --timeout-keep-alive --page --no-page
     --page-for --metrics --no-metrics --offload-threads --slow-turn-ms --help --version
 """.split()
 
@@ -92,6 +93,8 @@ async def usage_errors_are_one_line_and_exit_2():
         (("--allowed-origins", "https://.example.com"), ("--allowed-origins", "https://*.")),
         (("--app", "chess"), ("--app", "chess", "counter", "echo")),
         (("--access-log=maybe",), ("--access-log",)),
+        (("--ws-subprotocols", "a b"), ("--ws-subprotocols", "a b")),
+        (("--timeout-keep-alive", "0"), ("--timeout-keep-alive", "0.001")),
         (("--ws-per-message-deflate", "maybe"), ("--ws-per-message-deflate", "true", "false")),
         # The release is built without it.
         (("--ws-per-message-deflate",), ("--ws-per-message-deflate", 'feature "deflate"')),
@@ -141,6 +144,29 @@ async def the_environment_is_heard_and_a_flag_wins():
         async with daemon.connect(path="/from/env") as client:
             await client.send("hello")
             expect(await client.recv(), '{"count": 1}', "reply on REVOLVE_WS_PATH")
+
+
+@case
+async def words_in_the_environment_are_taken_as_people_write_them():
+    extra = {
+        "REVOLVE_APP": "ECHO",
+        "REVOLVE_LOG_LEVEL": "INFO",
+        "REVOLVE_LOG_FORMAT": "Json",
+        "REVOLVE_PAGE": "0",
+        "REVOLVE_ACCESS_LOG": "No",
+        "REVOLVE_METRICS": "TRUE",
+    }
+    async with Daemon(extra=extra) as daemon:
+        async with daemon.connect() as client:
+            await client.send("hello")
+            expect(await client.recv(), "hello", "reply with REVOLVE_APP=ECHO")
+        async with await Raw.connect(daemon.port) as raw:
+            expect((await raw.ask("/metrics")).status, 200, "metrics")
+        async with await Raw.connect(daemon.port) as raw:
+            expect((await raw.ask("/")).status, 404, "the page")
+        text = "\n".join(daemon.lines())
+        require(text.startswith('{"time"'), f"the log is JSON: {text[:100]}")
+        require("accepted" not in text, "and has no line for each connection")
 
 
 @case
