@@ -124,7 +124,7 @@ static OPTIONS: &[Row] = &[
         group: "Listening",
         name: "host",
         takes: Takes::Value("ADDRESS", "an IP address, such as 127.0.0.1, 0.0.0.0 or ::1"),
-        about: "Address to listen on; 0.0.0.0 is all",
+        about: "Address to listen on; 0.0.0.0 is all IPv4 addresses, :: all IPv6 ones",
         set: |s, text| store(&mut s.config.host, text.parse().ok()),
         show: |s| s.config.host.to_string(),
     },

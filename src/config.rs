@@ -83,8 +83,8 @@ pub struct Config {
     pub ws_subprotocols: Subprotocols,
     /// How long a session outlives its last connection. Default one hour.
     pub session_ttl: Duration,
-    /// Sessions kept without a connection, over all reactors, each of which has an equal share;
-    /// beyond it the longest detached one leaves. (Sessions with a connection are bounded by the
+    /// Sessions kept without a connection, over all reactors, each of which has an equal share, and
+    /// one at least; beyond it the longest detached one leaves. (Sessions with a connection are bounded by the
     /// connections.) Default 1,000,000.
     pub max_sessions: usize,
     /// Which ids may be resumed. Default [`SessionIds::Any`].
@@ -336,6 +336,22 @@ impl Config {
         SocketAddr::new(self.host, self.port)
     }
 
+    /// How many sessions a reactor keeps without a connection: its share of [`Self::max_sessions`],
+    /// and one at least.
+    #[must_use]
+    pub fn sessions_of(&self, reactor: usize) -> usize {
+        let workers = self.workers.get();
+        let share =
+            self.max_sessions / workers + usize::from(reactor < self.max_sessions % workers);
+        share.max(1)
+    }
+
+    /// How many all of them keep: `max_sessions`, or one a reactor if those are more.
+    #[must_use]
+    pub fn sessions_kept(&self) -> usize {
+        self.max_sessions.max(self.workers.get())
+    }
+
     /// How many sockets there may be, if that is bounded: twice as many as WebSockets, because one
     /// that is closing, or has not asked yet, has no place among those; and a margin.
     #[must_use]
@@ -509,6 +525,20 @@ mod tests {
             for path in [format!("{path}/*"), format!("{path}/x"), format!("{path}x")] {
                 assert!(Config { ws_path: path, ..Config::default() }.validate().is_ok());
             }
+        }
+    }
+
+    #[test]
+    fn the_shares_of_sessions_are_as_many_as_are_kept() {
+        for (max_sessions, workers, kept) in
+            [(1, 1, 1), (1, 2, 2), (5, 2, 5), (7, 3, 7), (2, 5, 5), (1_000_000, 3, 1_000_000)]
+        {
+            let workers = NonZeroUsize::new(workers).unwrap();
+            let config = Config { max_sessions, workers, ..Config::default() };
+            let shares = (0..workers.get()).map(|reactor| config.sessions_of(reactor));
+            assert_eq!(shares.clone().sum::<usize>(), kept);
+            assert!(shares.clone().max().unwrap() - shares.min().unwrap() <= 1, "equal shares");
+            assert_eq!(config.sessions_kept(), kept);
         }
     }
 

@@ -4,7 +4,7 @@
 //! Both are changed once, at the start. Listens to no signal and decides nothing by the limit.
 //! Called by `main.rs`.
 //!
-//! Next: `logger.rs`, the last one: where all lines of the log go.
+//! Next: `available.rs`: how much memory there is.
 
 use std::io;
 

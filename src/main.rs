@@ -9,6 +9,7 @@
 //! Next: `arguments.rs`: what can be asked of it.
 
 mod arguments;
+mod available;
 mod inherited;
 mod logger;
 
@@ -22,7 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use revolve::config::{AllowedOrigins, Config, Origin, PageFor, SessionIds};
-use revolve::memory::MemoryBound;
+use revolve::memory::{Bytes, Fitting, MemoryBound, plural};
 use revolve::server::{OUT_OF_DESCRIPTORS, is_out_of_descriptors};
 use revolve::{Counter, Echo, ServeError, Server, ServerHandle, ShutdownTrigger};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -179,7 +180,7 @@ fn introduce(
         "limits: messages {} bytes, send buffer {} bytes, {connections}, {} for {} s {sessions}",
         config.ws_max_size,
         config.max_send_buffer,
-        plural(config.max_sessions, "session"),
+        plural(config.sessions_kept(), "session"),
         seconds(config.session_ttl),
     );
     match &config.allowed_origins {
@@ -192,10 +193,22 @@ fn introduce(
         }
     }
     match MemoryBound::of::<()>(config, descriptors) {
-        Some(bound) => log::info!(
-            "memory: connections and sessions take at most {bound}; less with a lower --ws-max-size, --max-send-buffer, \
-             --limit-concurrency or --max-sessions"
-        ),
+        Some(bound) => {
+            log::info!(
+                "memory: connections and sessions take at most {bound}; less with a lower --ws-max-size, \
+                 --max-send-buffer, --limit-concurrency or --max-sessions"
+            );
+            if let Some(available) = available::memory()
+                && bound.total() > available.bytes
+            {
+                log::warn!(
+                    "memory: that is more than the {} of {}: {}",
+                    Bytes(available.bytes),
+                    available.of,
+                    advice(config, descriptors, available.bytes)
+                );
+            }
+        }
         None => log::info!(
             "memory: without a bound, as connections have none; --limit-concurrency sets one"
         ),
@@ -216,8 +229,29 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, bound.port())
 }
 
-fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+/// The options with which the bound on memory would fit into so many bytes.
+fn advice(config: &Config, descriptors: Option<usize>, room: usize) -> String {
+    let without_sessions = Config { max_sessions: 1, ..config.clone() };
+    let fitting = Fitting::into::<()>(config, descriptors, room);
+    let Some(Fitting { limit_concurrency, bytes }) = fitting else {
+        return match Fitting::into::<()>(&without_sessions, descriptors, room) {
+            Some(_) => "a lower --max-sessions is needed",
+            None => "fewer --workers and a lower --limit-concurrency are needed",
+        }
+        .to_owned();
+    };
+    let mut options = String::new();
+    if config.limit_concurrency.is_none_or(|limit| limit.get() != limit_concurrency) {
+        options = format!("--limit-concurrency {limit_concurrency} ");
+    }
+    for (name, value) in
+        [("ws-max-size", config.ws_max_size), ("max-send-buffer", config.max_send_buffer)]
+    {
+        if let Some(bytes) = bytes.filter(|&bytes| bytes < value) {
+            options.push_str(&format!("--{name} {bytes} "));
+        }
+    }
+    format!("{options}would fit")
 }
 
 /// Starts the thread that turns the first signal that is to end us into a drain and the second into

@@ -121,7 +121,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     ) -> Self {
         let workers = config.workers.get();
         // Each reactor bounds its own share; ids spread evenly, and nothing is shared to count.
-        let capacity = (config.max_sessions / workers).max(1);
+        let capacity = config.sessions_of(reactor);
         let receive_buffer = vec![0; config.limits.receive_buffer_bytes].into_boxed_slice();
         let mut shard = Shard {
             reactor,

@@ -8,7 +8,7 @@ import re
 import socket
 import time
 
-from harness import Daemon, case, command, expect, note, require, run
+from harness import Daemon, case, command, expect, note, require, run, until
 from raw import Raw
 
 # As the issue names them.
@@ -193,6 +193,41 @@ async def what_it_says_at_the_start():
         require(len(lines) <= 12, f"{len(lines)} lines at the start are not a few")
         for line in lines:
             note(line)
+
+
+async def said_of_memory(*options):
+    """The lines of the log about memory."""
+    async with Daemon(*options) as daemon:
+        await until(lambda: any("to stop: " in line for line in daemon.lines()), 10, "the last line")
+        return [line for line in daemon.lines() if " memory: " in line]
+
+
+@case
+async def a_bound_above_the_machines_memory_is_a_warning_that_says_what_would_fit():
+    # A hundred thousand messages of a GiB are more than the machine has, a hundred of a byte less.
+    sizes = ("--ws-max-size", "1073741824", "--max-send-buffer", "1073741824")
+    _, warning = await said_of_memory("--limit-concurrency", "100000", *sizes)
+    require("WARN" in warning, f"it is a warning: {warning}")
+    note(warning.split("] ")[1])
+    fitting = re.search(r": ((--[a-z-]+ \d+ )+)would fit$", warning)
+    require(fitting, f"it names options that would fit: {warning}")
+    lines = await said_of_memory("--limit-concurrency", "100000", *sizes, *fitting.group(1).split())
+    expect(len(lines), 1, f"lines with what would fit: {lines}")
+    # 576 GiB of sessions, for a machine with less.
+    _, warning = await said_of_memory("--max-sessions", "2147483647", "--limit-concurrency", "1")
+    require("a lower --max-sessions" in warning, f"it names what is to be lowered: {warning}")
+
+
+@case
+async def numbers_at_the_start_are_the_true_ones():
+    [line, *_] = await said_of_memory("--workers", "2", "--max-sessions", "1")
+    require(", 2 sessions of " in line, f"each reactor keeps one: {line}")
+    [line, *_] = await said_of_memory("--workers", "1", "--max-sessions", "1")
+    require(", 1 session of " in line and ", 1 reactor of " in line, f"in the singular: {line}")
+    async with Daemon("--workers", "2", "--max-sessions", "1") as daemon:
+        await until(lambda: any("limits: " in line for line in daemon.lines()), 10, "the limits")
+        [line] = [line for line in daemon.lines() if "limits: " in line]
+        require(", 2 sessions for " in line, f"there too: {line}")
 
 
 @case
