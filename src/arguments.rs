@@ -23,15 +23,14 @@ use crate::logger::Format;
 
 mod usage;
 
-use usage::{UsageError, bad_value, help, unknown_option, unknown_variable};
+use usage::{UsageError, bad_value, help, unknown_option, unknown_variable, version};
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum Command {
     Run(Box<Settings>),
-    /// The text to print.
-    Help(String),
-    Version,
+    /// The text to print: the help, or which build this is.
+    Print(String),
 }
 
 /// Everything that can be set.
@@ -395,8 +394,8 @@ pub(crate) fn parse(
     let mut parser = Parser::from_args(args);
     while let Some(arg) = parser.next().map_err(|error| UsageError(error.to_string()))? {
         let name = match arg {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(help())),
-            Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(help())),
+            Arg::Short('V') | Arg::Long("version") => return Ok(Command::Print(version())),
             Arg::Short(letter) => return Err(unknown_option(&format!("-{letter}"))),
             Arg::Long(name) => format!("--{name}"),
             Arg::Value(value) => {
@@ -931,7 +930,7 @@ mod tests {
 
     #[test]
     fn help_shows_every_option_with_its_default_in_few_columns() {
-        let Ok(Command::Help(help)) = parsed(&["-h"], &[("REVOLVE_PORT", "x")]) else {
+        let Ok(Command::Print(help)) = parsed(&["-h"], &[("REVOLVE_PORT", "x")]) else {
             panic!("no help");
         };
         let defaults = Settings::default();
@@ -949,10 +948,31 @@ mod tests {
 
     #[test]
     fn help_and_version_need_nothing_else_to_be_right() {
-        for args in [&["--help"], &["-h"]] {
-            assert!(matches!(parsed(args, &[("REVOLVE_X", "x")]), Ok(Command::Help(_))));
+        let printed = |args: &[&str]| match parsed(args, &[("REVOLVE_X", "x")]) {
+            Ok(Command::Print(text)) => text,
+            other => panic!("{args:?}: {other:?}"),
+        };
+        assert_eq!(printed(&["--help"]), help());
+        assert_eq!(printed(&["-h"]), help());
+        assert_eq!(printed(&["--port", "x", "-V"]), version());
+        assert_eq!(printed(&["--version", "--prot"]), version());
+    }
+
+    #[test]
+    fn the_version_is_one_line_with_commit_and_features() {
+        let number = env!("CARGO_PKG_VERSION");
+        for (commit, features, expected) in [
+            (Some("0123456789ab"), &["daemon"][..], "commit 0123456789ab; features: daemon"),
+            (
+                Some("0123456789ab, changed"),
+                &["daemon"],
+                "commit 0123456789ab, changed; features: daemon",
+            ),
+            (None, &["daemon", "deflate"], "no commit known; features: daemon, deflate"),
+        ] {
+            let line = usage::version_of(commit, features);
+            assert_eq!(line, format!("revolve {number} ({expected})\n"));
         }
-        assert!(matches!(parsed(&["--port", "x", "-V"], &[]), Ok(Command::Version)));
-        assert!(matches!(parsed(&["--version", "--prot"], &[]), Ok(Command::Version)));
+        assert_eq!(version().contains("deflate"), cfg!(feature = "deflate"));
     }
 }

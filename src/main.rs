@@ -53,8 +53,7 @@ const LAST_FLUSH: Duration = Duration::from_millis(100);
 fn main() -> ExitCode {
     let status = match arguments::parse(env::args_os().skip(1), env::vars_os()) {
         Ok(Command::Run(settings)) => run(*settings),
-        Ok(Command::Help(text)) => print(&text),
-        Ok(Command::Version) => print(concat!("revolve ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Print(text)) => print(&text),
         Err(error) => refuse(Format::Text, &error, MISUSED),
     };
     ExitCode::from(status)

@@ -50,7 +50,9 @@ async def help_names_every_option():
 async def version():
     code, out, err = command("--version")
     expect((code, err), (0, ""), "exit code and stderr of --version")
-    require(re.fullmatch(r"revolve \d+\.\d+\.\d+.*\n", out), f"--version says {out!r}")
+    build = r"(commit [0-9a-f]{12}(, changed)?|no commit known); features: daemon(, deflate)?"
+    require(re.fullmatch(rf"revolve \d+\.\d+\.\d+ \({build}\)\n", out), f"--version says {out!r}")
+    note(out.strip())
 
 
 @case
