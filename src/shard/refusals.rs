@@ -84,8 +84,18 @@ impl<A: Application, H: Host> Shard<A, H> {
             reason = rejection.label(),
             origin = origin.as_str(),
             host = host.as_str();
-            "request refused with {}: {}{more}", rejection.status(), rejection.advice()
+            "request refused with {}: {}{}{more}",
+            rejection.status(), rejection.advice(), remedy(rejection)
         );
+    }
+}
+
+/// What whoever runs the server can do, where the advice to the client does not say it.
+fn remedy(rejection: Rejection) -> &'static str {
+    match rejection {
+        Rejection::OriginNotAllowed => "; --allowed-origins names those that may",
+        Rejection::BadUpgrade => "; a proxy in front has to pass both fields on",
+        _ => "",
     }
 }
 

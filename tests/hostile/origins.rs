@@ -122,6 +122,7 @@ fn a_refused_origin_host_or_key_is_told_once_a_second() {
     }
     let origin = r#"origin="https://evil.example/\\\\\\\" reason=none""#;
     assert!(told("origin_not_allowed")[0].contains(origin), "{log}");
+    assert!(told("origin_not_allowed")[0].contains("; --allowed-origins names those"), "{log}");
     assert!(told("bad_host")[0].contains(r#"host="local host""#), "{log}");
     assert!(log.lines().all(|line| !line.contains(&"x".repeat(200))), "{log}");
 }
