@@ -7,13 +7,24 @@
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
 //!
-//! Next: [`crate::protocol`], where bytes get a meaning.
+//! Next: `origins`: which pages may connect. Then `subprotocols`.
+
+mod origins;
+mod subprotocols;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::thread;
 use std::time::Duration;
+
+pub use origins::{AllowedOrigins, ORIGINS_ALLOWED, Origin};
+pub(crate) use subprotocols::is_token;
+pub use subprotocols::{SUBPROTOCOLS_ALLOWED, Subprotocols};
+
+/// Paths that have an answer of their own whatever the settings are, so none of them can be
+/// [`Config::ws_path`]. (`/` has one too, and can: a request says which of the two it wants.)
+pub const RESERVED_PATHS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/ws/stats"];
 
 /// Which session ids a client may resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,68 +36,6 @@ pub enum SessionIds {
     /// Only ids that this server issued and still knows; an unknown one is answered with a new
     /// session under a fresh id. A chosen id can be guessed or planted, an issued one cannot.
     Issued,
-}
-
-/// From which pages a browser may connect. Pages of any site can open a WebSocket to any server,
-/// and the browser sends that server's cookies along: only the Origin field tells them apart
-/// (RFC 6455 10.2, "cross-site WebSocket hijacking").
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum AllowedOrigins {
-    /// From any: right where the session id is the only credential.
-    #[default]
-    Any,
-    /// Only from these; a browser elsewhere gets 403.
-    Only(Vec<Origin>),
-}
-
-/// Where a page comes from, as a browser writes it: `https://example.com`,
-/// `http://localhost:3000`, or `null` for a page without an origin (RFC 6454 6.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin(Box<str>);
-
-impl Origin {
-    /// Reads `null` or `scheme://host[:port]`, without a path. The port that a scheme implies is
-    /// left out, as browsers do.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Origin> {
-        if text == "null" {
-            return Some(Origin(text.into()));
-        }
-        let (scheme, host) = text.split_once("://")?;
-        let in_scheme = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
-        // RFC 3986 3.2.2, in which brackets and colons are an IPv6 literal's and the port's.
-        let in_host = |b: u8| b.is_ascii_alphanumeric() || b"-._~[]:".contains(&b);
-        let starts_well = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
-        if !starts_well || !scheme.bytes().all(in_scheme) || !host.bytes().all(in_host) {
-            return None;
-        }
-        let (name, port) = match host.rsplit_once(':') {
-            Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
-            _ => (host, None),
-        };
-        if name.is_empty() || port.is_some_and(|port| port.parse::<u16>().is_err()) {
-            return None;
-        }
-        let is_implied = |port: &str| match scheme.to_ascii_lowercase().as_str() {
-            "http" => port == "80",
-            "https" => port == "443",
-            _ => false,
-        };
-        let end = if port.is_some_and(is_implied) { name.len() } else { host.len() };
-        Some(Origin(text[..scheme.len() + 3 + end].into()))
-    }
-
-    /// Whether an Origin field says this one; neither scheme nor host minds the case.
-    #[must_use]
-    pub fn is(&self, field: &[u8]) -> bool {
-        self.0.as_bytes().eq_ignore_ascii_case(field)
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// Who may see the live page and the figures behind it, which show inner state.
@@ -113,6 +62,7 @@ pub struct Config {
     /// Default 2048; the kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
     /// Path of the WebSocket endpoint. Default `/ws/chat/`; also answered without its last slash.
+    /// At `/` a plain request still gets the live page, if that is for its peer.
     /// One that ends in `/*`, such as `/rooms/*`, takes in all paths below; which of them exist is
     /// for the application to say ([`crate::Application::on_upgrade`]).
     pub ws_path: String,
@@ -128,10 +78,13 @@ pub struct Config {
     pub ws_ping_timeout: Option<Duration>,
     /// From which pages a browser may connect. Default [`AllowedOrigins::Any`].
     pub allowed_origins: AllowedOrigins,
+    /// Which subprotocol a WebSocket opens in where the application chooses none. Default
+    /// [`Subprotocols::None`].
+    pub ws_subprotocols: Subprotocols,
     /// How long a session outlives its last connection. Default one hour.
     pub session_ttl: Duration,
-    /// Sessions kept without a connection, over all reactors, each of which has an equal share;
-    /// beyond it the longest detached one leaves. (Sessions with a connection are bounded by the
+    /// Sessions kept without a connection, over all reactors, each of which has an equal share, and
+    /// one at least; beyond it the longest detached one leaves. (Sessions with a connection are bounded by the
     /// connections.) Default 1,000,000.
     pub max_sessions: usize,
     /// Which ids may be resumed. Default [`SessionIds::Any`].
@@ -147,6 +100,9 @@ pub struct Config {
     /// Time a request head may take, counted from the accept (or from the previous response) and
     /// not from its last byte. Default 10 s. A slower one gets 408.
     pub timeout_handshake: Duration,
+    /// Time that a connection which has had a response may wait for its next request. Default 5 s, as
+    /// Uvicorn's. Then it is closed.
+    pub timeout_keep_alive: Duration,
     /// Time a drain may take before what is left is cut. Default 10 s.
     pub timeout_graceful_shutdown: Duration,
     /// High-water mark in bytes of what waits for one socket. Default 1 MiB. Above it we stop
@@ -166,6 +122,9 @@ pub struct Config {
     pub page: bool,
     /// Who may see them. Default [`PageFor::Loopback`].
     pub page_for: PageFor,
+    /// Whether `/metrics` answers; if not, it is 404. Default on. The page has some kilobytes a
+    /// reactor, for a request of 40 bytes.
+    pub metrics: bool,
     /// Bounds that the design chose.
     pub limits: Limits,
 }
@@ -183,12 +142,14 @@ impl Default for Config {
             ws_ping_interval: Some(Duration::from_secs(20)),
             ws_ping_timeout: Some(Duration::from_secs(20)),
             allowed_origins: AllowedOrigins::Any,
+            ws_subprotocols: Subprotocols::None,
             session_ttl: Duration::from_secs(3600),
             max_sessions: 1_000_000,
             session_ids: SessionIds::Any,
             limit_concurrency: None,
             limit_per_ip: None,
             timeout_handshake: Duration::from_secs(10),
+            timeout_keep_alive: Duration::from_secs(5),
             timeout_graceful_shutdown: Duration::from_secs(10),
             max_send_buffer: 1 << 20,
             offload_threads: const { NonZeroUsize::new(4).unwrap() },
@@ -196,6 +157,7 @@ impl Default for Config {
             access_log: true,
             page: true,
             page_for: PageFor::Loopback,
+            metrics: true,
             limits: Limits::default(),
         }
     }
@@ -292,8 +254,6 @@ pub struct Limits {
     /// Off-loaded jobs that one reactor may have under way, those included whose values wait for
     /// an earlier one; beyond it the application is told so.
     pub offloads_per_reactor: usize,
-    /// Time between two requests on a kept-alive connection. 5 s, as Uvicorn's.
-    pub keep_alive: Duration,
     /// Time a peer has to answer our Close. 5 s; then the socket is closed without.
     pub close_timeout: Duration,
     /// Time we go on reading after our half-close, so that unread bytes do not turn into a reset
@@ -348,7 +308,6 @@ impl Default for Limits {
             timers_per_turn: 1024,
             offloads_per_connection: 8,
             offloads_per_reactor: 256,
-            keep_alive: Duration::from_secs(5),
             close_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(5),
             linger_bytes: 64 << 20,
@@ -368,10 +327,6 @@ pub struct MostSockets {
     /// So many are held, with those that are being told that they are too many.
     pub refused: usize,
 }
-
-/// What `--allowed-origins` takes, as the end of a sentence.
-pub const ORIGINS_ALLOWED: &str =
-    "null or a list such as https://example.com,http://localhost:3000";
 
 /// A setting out of its bounds: names the option, the value, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -399,6 +354,22 @@ impl Config {
         SocketAddr::new(self.host, self.port)
     }
 
+    /// How many sessions a reactor keeps without a connection: its share of [`Self::max_sessions`],
+    /// and one at least.
+    #[must_use]
+    pub fn sessions_of(&self, reactor: usize) -> usize {
+        let workers = self.workers.get();
+        let share =
+            self.max_sessions / workers + usize::from(reactor < self.max_sessions % workers);
+        share.max(1)
+    }
+
+    /// How many all of them keep: `max_sessions`, or one a reactor if those are more.
+    #[must_use]
+    pub fn sessions_kept(&self) -> usize {
+        self.max_sessions.max(self.workers.get())
+    }
+
     /// How many sockets there may be, if that is bounded: twice as many as WebSockets, because one
     /// that is closing, or has not asked yet, has no place among those; and a margin.
     #[must_use]
@@ -423,12 +394,20 @@ impl Config {
         // What stands before the asterisk is a whole part of the path.
         let fixed = if path.ends_with("/*") { &path[..path.len() - 1] } else { path };
         let is_path = path.starts_with('/') && fixed.bytes().all(plain);
-        if !is_path || path.len() < 2 || path.len() > 1024 {
+        if !is_path || path.len() > 1024 {
             return refuse(
                 "ws-path",
                 path,
-                "a path: a slash and 1 to 1023 further visible ASCII characters other than \
+                "a path: a slash and at most 1023 further visible ASCII characters other than \
                  ? # % *, but for /* as its end",
+            );
+        }
+        // With a slash behind it too, for that is also answered without.
+        if RESERVED_PATHS.contains(&path.strip_suffix('/').unwrap_or(path)) {
+            return refuse(
+                "ws-path",
+                path,
+                "free: /healthz, /readyz, /metrics and /ws/stats have answers of their own",
             );
         }
         if self.workers.get() > 1024 {
@@ -464,6 +443,9 @@ impl Config {
         }
         if self.allowed_origins == AllowedOrigins::Only(Vec::new()) {
             return refuse("allowed-origins", &"", ORIGINS_ALLOWED);
+        }
+        if !self.ws_subprotocols.is_valid() {
+            return refuse("ws-subprotocols", &self.ws_subprotocols, SUBPROTOCOLS_ALLOWED);
         }
         let day = Duration::from_secs(86_400);
         let bounded = |option, value: Duration, least: Duration, most: Duration, allowed| {
@@ -503,13 +485,12 @@ impl Config {
             365 * day,
             "a time from 0 to 31536000 seconds",
         )?;
-        bounded(
-            "timeout-handshake",
-            self.timeout_handshake,
-            millisecond,
-            day,
-            "a time from 0.001 to 86400 seconds",
-        )?;
+        for (option, value) in [
+            ("timeout-handshake", self.timeout_handshake),
+            ("timeout-keep-alive", self.timeout_keep_alive),
+        ] {
+            bounded(option, value, millisecond, day, "a time from 0.001 to 86400 seconds")?;
+        }
         bounded(
             "timeout-graceful-shutdown",
             self.timeout_graceful_shutdown,
@@ -541,41 +522,41 @@ mod tests {
         let is_valid = |path: &str| {
             Config { ws_path: path.to_owned(), ..Config::default() }.validate().is_ok()
         };
-        for path in ["/*", "/rooms/*", "/a"] {
+        for path in ["/", "/*", "/rooms/*", "/a"] {
             assert!(is_valid(path), "{path}");
         }
-        for path in ["*", "/rooms*", "/*/rooms", "/rooms/**", "/", ""] {
+        for path in ["*", "/rooms*", "/*/rooms", "/rooms/**", ""] {
             assert!(!is_valid(path), "{path}");
         }
     }
 
     #[test]
-    fn origins_are_scheme_host_and_port() {
-        for (text, expected) in [
-            ("null", Some("null")),
-            ("https://example.com", Some("https://example.com")),
-            ("https://example.com:443", Some("https://example.com")),
-            ("HTTP://a:80", Some("HTTP://a")),
-            ("http://a:443", Some("http://a:443")),
-            ("http://[::1]:3000", Some("http://[::1]:3000")),
-            ("http://[::1]", Some("http://[::1]")),
-            ("chrome-extension://abcdef", Some("chrome-extension://abcdef")),
-            ("", None),
-            ("*", None),
-            ("example.com", None),
-            ("https://", None),
-            ("https://:80", None),
-            ("https://a:", None),
-            ("https://a:65536", None),
-            ("https://a/", None),
-            ("https://u@a", None),
-            ("https://a b", None),
-            ("https://*.example.com", None),
-            ("1a://b", None),
-            ("https://caf\u{e9}", None),
-        ] {
-            let shown = Origin::parse(text).map(|origin| origin.to_string());
-            assert_eq!(shown.as_deref(), expected, "{text:?}");
+    fn a_path_that_is_taken_is_not_the_websockets() {
+        for path in RESERVED_PATHS {
+            for path in [path.to_owned(), format!("{path}/")] {
+                let config = Config { ws_path: path.clone(), ..Config::default() };
+                let line = config.validate().unwrap_err().to_string();
+                assert!(line.contains(&format!("{path:?} is not free: ")), "{line}");
+                assert!(RESERVED_PATHS.iter().all(|path| line.contains(path)), "{line}");
+            }
+            // These hide nothing.
+            for path in [format!("{path}/*"), format!("{path}/x"), format!("{path}x")] {
+                assert!(Config { ws_path: path, ..Config::default() }.validate().is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn the_shares_of_sessions_are_as_many_as_are_kept() {
+        for (max_sessions, workers, kept) in
+            [(1, 1, 1), (1, 2, 2), (5, 2, 5), (7, 3, 7), (2, 5, 5), (1_000_000, 3, 1_000_000)]
+        {
+            let workers = NonZeroUsize::new(workers).unwrap();
+            let config = Config { max_sessions, workers, ..Config::default() };
+            let shares = (0..workers.get()).map(|reactor| config.sessions_of(reactor));
+            assert_eq!(shares.clone().sum::<usize>(), kept);
+            assert!(shares.clone().max().unwrap() - shares.min().unwrap() <= 1, "equal shares");
+            assert_eq!(config.sessions_kept(), kept);
         }
     }
 
@@ -586,6 +567,7 @@ mod tests {
             Config { max_send_buffer: 0, ..Config::default() },
             Config { max_sessions: 0, ..Config::default() },
             Config { timeout_handshake: Duration::ZERO, ..Config::default() },
+            Config { timeout_keep_alive: Duration::ZERO, ..Config::default() },
             Config { allowed_origins: AllowedOrigins::Only(vec![]), ..Config::default() },
         ] {
             assert!(config.validate().is_err());

@@ -198,7 +198,9 @@ pub use application::{
     Side, Subprotocol, Upgrade,
 };
 pub use appointments::TooManyTimers;
-pub use config::{AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds};
+pub use config::{
+    AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds, Subprotocols,
+};
 pub use counter::Counter;
 pub use echo::Echo;
 pub use offload::PoolFull;

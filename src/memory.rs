@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::fs;
+use std::num::NonZeroUsize;
 
 use mio::net::TcpStream;
 
@@ -76,7 +77,8 @@ impl MemoryBound {
         let message = longest + frame::MAX_HEADER;
         let page =
             if config.page { page::html(&config.ws_path).len() + BOOKKEEPING * 8 } else { 0 };
-        let reply = message.max((reactors + 1) * METRICS_BYTES).max(page);
+        let metrics = if config.metrics { (reactors + 1) * METRICS_BYTES } else { 0 };
+        let reply = message.max(metrics).max(page);
         let held = [
             // A message of which the end has not come, whose storage never passes `ws_max_size`, or
             // what a deflated one of that size may take on the wire
@@ -140,8 +142,7 @@ impl MemoryBound {
         Some(MemoryBound {
             connections,
             per_connection: held.iter().sum::<usize>() + reactors * per_slot,
-            // Each reactor keeps one at least.
-            sessions: config.max_sessions.max(reactors),
+            sessions: config.sessions_kept(),
             per_session: 2 * SessionTable::<T>::SLOT_BYTES + SessionTable::<T>::BESIDE_SLOT_BYTES,
             reactors,
             per_reactor: per_reactor.iter().sum(),
@@ -162,22 +163,75 @@ impl MemoryBound {
 
 impl fmt::Display for MemoryBound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let term = |count, what, each| format!("{} of {}", plural(count, what), Bytes(each));
         write!(
             f,
-            "{} ({} connections of {}, {} sessions of {}, {} reactors of {})",
+            "{} ({}, {}, {})",
             Bytes(self.total()),
-            self.connections,
-            Bytes(self.per_connection),
-            self.sessions,
-            Bytes(self.per_session),
-            self.reactors,
-            Bytes(self.per_reactor),
+            term(self.connections, "connection", self.per_connection),
+            term(self.sessions, "session", self.per_session),
+            term(self.reactors, "reactor", self.per_reactor),
         )
     }
 }
 
+/// A number of things, in words.
+#[must_use]
+pub fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Settings with which the bound is no more than a given room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fitting {
+    /// The most [`Config::limit_concurrency`].
+    pub limit_concurrency: usize,
+    /// The most bytes of a message and of a send buffer, if those have to be less than they are.
+    pub bytes: Option<usize>,
+}
+
+impl Fitting {
+    /// What to set so that the bound is at most `room`: the number of connections alone, if at least
+    /// a hundred remain (or as many as are allowed now); else shorter messages too. `None` if not even
+    /// messages of 64 KiB would do.
+    #[must_use]
+    pub fn into<T: Default>(
+        config: &Config,
+        descriptors: Option<usize>,
+        room: usize,
+    ) -> Option<Fitting> {
+        let limit = config.limit_concurrency.map(NonZeroUsize::get);
+        let most = limit.or(descriptors).unwrap_or(1 << 32);
+        let enough = most.min(100);
+        [None, Some(1 << 20), Some(64 << 10)].into_iter().find_map(|bytes| {
+            let longest = bytes.unwrap_or(usize::MAX);
+            let fits = |limit| {
+                let config = Config {
+                    limit_concurrency: NonZeroUsize::new(limit),
+                    ws_max_size: config.ws_max_size.min(longest),
+                    max_send_buffer: config.max_send_buffer.min(longest),
+                    ..config.clone()
+                };
+                MemoryBound::of::<T>(&config, descriptors).is_some_and(|b| b.total() <= room)
+            };
+            if !fits(enough) {
+                return None;
+            }
+            // The bound grows with the limit, so: bisection between one that fits and one that is not
+            // asked for.
+            let (mut least, mut beyond) = (enough, most + 1);
+            while beyond - least > 1 {
+                let middle = least + (beyond - least) / 2;
+                *(if fits(middle) { &mut least } else { &mut beyond }) = middle;
+            }
+            Some(Fitting { limit_concurrency: least, bytes })
+        })
+    }
+}
+
 /// A size for people: three digits or so, and a unit.
-struct Bytes(usize);
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes(pub usize);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -196,7 +250,8 @@ impl fmt::Display for Bytes {
 
 /// How many descriptors this process may have open, if the system says so where Linux does.
 ///
-/// It is the soft limit: we never raise it, so that whoever starts the server decides.
+/// It is the soft limit as it stands. A server never changes it; the daemon raises it to the hard one
+/// when it starts.
 #[must_use]
 pub fn descriptor_limit() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
@@ -269,6 +324,47 @@ mod tests {
             "17.4 GiB (1024 connections of 17.0 MiB, 1000000 sessions of 300 bytes, \
              2 reactors of 70.0 MiB)"
         );
+        let one = MemoryBound { connections: 1, sessions: 1, reactors: 1, ..bound };
+        assert_eq!(
+            one.to_string(),
+            "87.0 MiB (1 connection of 17.0 MiB, 1 session of 300 bytes, 1 reactor of 70.0 MiB)"
+        );
+    }
+
+    #[test]
+    fn what_would_fit_fits_and_no_more_would() {
+        let total = |config: &Config, fitting: Fitting, limit| {
+            let bytes = fitting.bytes.unwrap_or(usize::MAX);
+            let config = Config {
+                limit_concurrency: NonZeroUsize::new(limit),
+                ws_max_size: config.ws_max_size.min(bytes),
+                max_send_buffer: config.max_send_buffer.min(bytes),
+                ..config.clone()
+            };
+            MemoryBound::of::<()>(&config, Some(1 << 20)).unwrap().total()
+        };
+        let config = Config { workers: NonZeroUsize::new(2).unwrap(), ..Config::default() };
+        let small = Config { ws_max_size: 1 << 14, max_send_buffer: 1 << 14, ..config.clone() };
+        for (config, room, bytes) in [
+            (&config, 64 << 30, None),
+            (&config, 8 << 30, Some(1 << 20)),
+            (&config, 1 << 30, Some(64 << 10)),
+            (&small, 8 << 30, None),
+        ] {
+            let fitting = Fitting::into::<()>(config, Some(1 << 20), room).unwrap();
+            assert_eq!(fitting.bytes, bytes, "{room}");
+            assert!(fitting.limit_concurrency >= 100);
+            assert!(total(config, fitting, fitting.limit_concurrency) <= room);
+            assert!(total(config, fitting, fitting.limit_concurrency + 1) > room, "{fitting:?}");
+        }
+        assert_eq!(Fitting::into::<()>(&config, Some(1 << 20), 1 << 20), None);
+        // With more room than is ever needed it is what the descriptors allow.
+        let all = Fitting::into::<()>(&small, Some(1000), usize::MAX).unwrap();
+        assert_eq!((all.limit_concurrency, all.bytes), (1000, None));
+        // A limit that there is already is never raised.
+        let few = Config { limit_concurrency: NonZeroUsize::new(50), ..config };
+        let fitting = Fitting::into::<()>(&few, Some(1 << 20), 8 << 30).unwrap();
+        assert_eq!((fitting.limit_concurrency, fitting.bytes), (50, Some(1 << 20)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Poll};
+use mio::{Interest, Poll, Registry};
 
 use crate::application::Application;
 use crate::config::{Config, ConfigError, Limits};
@@ -114,6 +114,10 @@ impl Builder {
             .map(|listener| Sockets::open(listener, &config.limits))
             .collect::<io::Result<Vec<_>>>()
             .map_err(ServeError::Start)?;
+        // One descriptor more than the reactors have, or not a single client could be let in.
+        if let Some(sockets) = sockets.first() {
+            drop(sockets.registry.try_clone().map_err(ServeError::Start)?);
+        }
         let senders: Vec<_> = sockets.iter().map(|sockets| sockets.sender.clone()).collect();
         let trigger = ShutdownTrigger { senders: senders.into(), status: status.clone() };
         // Each reactor bounds what it has under way, so this much room is always enough.
@@ -149,6 +153,7 @@ impl Builder {
 /// What a reactor is made of that can fail, opened before any thread starts.
 struct Sockets {
     poll: Poll,
+    registry: Registry,
     listener: TcpListener,
     sender: MailSender<TcpStream>,
     mailbox: Mailbox<TcpStream>,
@@ -160,7 +165,8 @@ impl Sockets {
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let (capacity, answers) = (limits.mailbox_capacity, limits.offloads_per_reactor);
         let (sender, mailbox) = mailbox(capacity, answers, poll.registry(), MAILBOX)?;
-        Ok(Sockets { poll, listener, sender, mailbox })
+        let registry = poll.registry().try_clone()?;
+        Ok(Sockets { poll, registry, listener, sender, mailbox })
     }
 }
 
@@ -182,8 +188,7 @@ impl Seat {
         // A reactor that dies takes its sessions with it. The others must not go on as if nothing
         // had happened: clients of the dead one would wait for ever.
         let _guard = EndWithMe(&self.trigger);
-        let Sockets { poll, listener, mailbox, .. } = sockets;
-        let registry = poll.registry().try_clone()?;
+        let Sockets { poll, registry, listener, mailbox, .. } = sockets;
         let senders = self.trigger.senders.to_vec();
         let kernel = Kernel {
             registry,
@@ -316,6 +321,17 @@ pub enum ServeError {
     Start(io::Error),
 }
 
+/// What to do about it.
+pub const OUT_OF_DESCRIPTORS: &str =
+    "too few file descriptors; raise their hard limit (ulimit -n) or choose fewer --workers";
+
+/// Whether the process has as many descriptors open as it may. (EMFILE, which has no
+/// `io::ErrorKind`, is 24 on each Unix with epoll or kqueue.)
+#[must_use]
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(24)
+}
+
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -331,9 +347,13 @@ impl fmt::Display for ServeError {
                     io::ErrorKind::PermissionDenied => {
                         "ports below 1024 need a privilege; choose another with --port"
                     }
+                    _ if is_out_of_descriptors(error) => OUT_OF_DESCRIPTORS,
                     _ => return write!(f, "cannot listen on {address}: {error}"),
                 };
                 write!(f, "cannot listen on {address}: {advice}")
+            }
+            ServeError::Start(error) if is_out_of_descriptors(error) => {
+                write!(f, "cannot start: {OUT_OF_DESCRIPTORS}")
             }
             ServeError::Start(error) => write!(f, "cannot start: {error}"),
         }

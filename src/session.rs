@@ -25,7 +25,8 @@ use crate::token::ConnectionId;
 /// Longest session id, in characters.
 pub const ID_MOST: usize = 128;
 
-/// Characters of an id that may be logged. An id is a secret: who knows it can take the session.
+/// Characters of an id that may be logged, at most; and never more than half of it. An id is a secret:
+/// who knows it can take the session, and who knows most of it can guess the rest.
 const PREFIX: usize = 8;
 
 /// Name of a session: 1 to 128 of the characters that RFC 3986 calls unreserved.
@@ -93,10 +94,12 @@ impl SessionId {
         })
     }
 
-    /// The first eight characters, for logs.
+    /// The first eight characters, or the first half of an id that is shorter than sixteen; for logs.
     #[must_use]
     pub fn prefix(&self) -> String {
-        self.text().as_str().chars().take(PREFIX).collect()
+        let text = self.text();
+        let text = text.as_str();
+        text.chars().take(PREFIX.min(text.len() / 2)).collect()
     }
 }
 
@@ -709,6 +712,16 @@ mod tests {
     }
 
     #[test]
+    fn of_an_id_at_most_eight_characters_are_shown_and_never_more_than_half() {
+        for length in 1..=ID_MOST {
+            let text: String = ('a'..='z').cycle().take(length).collect();
+            let shown = id(&text).prefix();
+            assert!(text.starts_with(&shown));
+            assert_eq!(shown.len(), 8.min(length / 2), "of {length}");
+        }
+    }
+
+    #[test]
     fn the_owner_is_fixed_for_good() {
         // The test vectors of FNV-1a's authors.
         assert_eq!(owner_of("", usize::MAX), 0xcbf2_9ce4_8422_2325);
@@ -787,7 +800,7 @@ mod tests {
     }
 
     #[test]
-    fn who_came_back_while_the_process_was_stopped_finds_the_session() {
+    fn who_came_back_during_a_pause_finds_the_session() {
         let now = Instant::now();
         let mut table = table(100, SessionIds::Any);
         for (who, name) in ["a", "b"].into_iter().enumerate() {

@@ -137,9 +137,9 @@ impl Endpoint {
     }
 
     /// After a response that keeps the connection: the next bytes are another request.
-    pub fn await_request(&mut self, now: Instant, limits: &Limits) {
+    pub fn await_request(&mut self, now: Instant, config: &Config) {
         debug_assert!(matches!(self, Endpoint::Handshaking(_)));
-        let deadline = now + limits.keep_alive;
+        let deadline = now + config.timeout_keep_alive;
         *self = Endpoint::Handshaking(Handshaking { scanned: 0, deadline, is_reused: true });
     }
 

@@ -2,8 +2,9 @@
 //!
 //! There is no poll in here and no clock: `reactor.rs` notes what is ready and calls
 //! [`Shard::turn`] with the time, and so does the simulation. The parts, in the order of a
-//! connection's life: `accepting`, `mail` (between reactors), `visit` (one connection's share of a turn),
-//! `upgrade`, `callbacks` (timers and off-loaded jobs), `closing`, `fanout` (broadcasts), `watching`
+//! connection's life: `accepting`, `mail` (between reactors), `visit` (one connection's share of a
+//! turn), `refusals` (which of them the log tells), `upgrade`, `callbacks` (timers and off-loaded
+//! jobs), `closing`, `fanout` (broadcasts), `watching`
 //! (the live page's figures), `drain`; then `blame`, which finds out whose callback made a turn slow,
 //! `invariants`, which says in one place what must hold between turns, and `glimpse` and `story`,
 //! which tell a turn to whoever listens.
@@ -21,6 +22,7 @@ mod fanout;
 mod glimpse;
 mod invariants;
 mod mail;
+mod refusals;
 mod story;
 mod upgrade;
 mod visit;
@@ -51,6 +53,7 @@ use blame::Blame;
 pub use drain::DrainOutcome;
 use drain::Lifecycle;
 use mail::Outbox;
+use refusals::Refusals;
 use story::Story;
 use watching::Watching;
 
@@ -88,6 +91,7 @@ pub struct Shard<A: Application, H: Host> {
     websockets: usize,
     /// Who lets go at the end of this turn.
     ended: Vec<ConnectionId>,
+    refusals: Refusals,
     /// What this turn did, while somebody listens.
     story: Option<Box<Story>>,
 
@@ -120,7 +124,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     ) -> Self {
         let workers = config.workers.get();
         // Each reactor bounds its own share; ids spread evenly, and nothing is shared to count.
-        let capacity = (config.max_sessions / workers).max(1);
+        let capacity = config.sessions_of(reactor);
         let receive_buffer = vec![0; config.limits.receive_buffer_bytes].into_boxed_slice();
         let mut shard = Shard {
             reactor,
@@ -138,6 +142,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             lifecycle: Lifecycle::Running,
             websockets: 0,
             ended: Vec::new(),
+            refusals: Refusals::default(),
             story: None,
             receive_buffer,
             cork: Vec::with_capacity(config.limits.cork_bytes),

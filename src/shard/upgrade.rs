@@ -71,7 +71,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         wanted: &Wanted,
         now: Instant,
     ) -> Result<Acceptance<A>, Refusal> {
-        let Shard { connections, sessions, application, blame, .. } = self;
+        let Shard { connections, sessions, application, blame, config, .. } = self;
         let Some(connection) = connections.get_mut(id) else { return Ok(Acceptance::default()) };
         let session_id = wanted.id.as_ref();
         let upgrade = Upgrade {
@@ -89,11 +89,15 @@ impl<A: Application, H: Host> Shard<A, H> {
         };
         let mut acceptance = answer?;
         // RFC 6455 4.2.2: only what this client offers may be chosen, not what another one did.
-        if let Some(chosen) = acceptance.subprotocol
-            && !upgrade.subprotocols().any(|offered| offered == chosen.name())
+        if let Some(chosen) = &acceptance.subprotocol
+            && !upgrade.subprotocols().any(|offered| offered == chosen)
         {
             debug_assert!(false, "a subprotocol that was not offered");
             acceptance.subprotocol = None;
+        }
+        if acceptance.subprotocol.is_none() {
+            let chosen = config.ws_subprotocols.choose(|| upgrade.subprotocols());
+            acceptance.subprotocol = chosen.map(|name| name.to_owned().into());
         }
         Ok(acceptance)
     }
@@ -203,7 +207,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             agreement.write_field(cork);
         }
         if let Some(chosen) = acceptance.subprotocol {
-            for part in ["Sec-WebSocket-Protocol: ", chosen.name(), "\r\n"] {
+            for part in ["Sec-WebSocket-Protocol: ", &chosen, "\r\n"] {
                 cork.extend_from_slice(part.as_bytes());
             }
         }

@@ -3,7 +3,7 @@
 //! The path of a message is [`Shard::visit`] → [`Shard::converse`] → the application → the cork →
 //! one write. Everything that is not that path leaves these functions early, as a [`Step`].
 //!
-//! Next: [`crate::shard::upgrade`], for a request that wants to become a WebSocket.
+//! Next: `refusals`, for a request that is refused.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +22,6 @@ use crate::http::{self, Route};
 use crate::line::{Inbound, Stream};
 use crate::metrics::ReactorMetrics;
 use crate::out_buffer::BufferPool;
-use crate::page;
 use crate::protocol::deflate::{self, Packing};
 use crate::protocol::endpoint::{Closing, Endpoint, Event};
 use crate::protocol::frame::Violation;
@@ -389,7 +388,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 self.tell(|story| story.answered(id));
                 let Some(connection) = self.connections.get_mut(id) else { return Step::Gone };
                 if keeps {
-                    connection.endpoint.await_request(now, &self.config.limits);
+                    connection.endpoint.await_request(now, &self.config);
                 } else {
                     connection.endpoint.finish(now, &self.config.limits);
                 }
@@ -426,6 +425,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             Err(rejection) => {
                 // A HEAD is known by its first bytes, even where the rest of it is no request.
                 let with_body = !input[*at..].starts_with(b"HEAD ");
+                self.tell_refusal(id, rejection, &input[*at..], now);
                 self.reject(id, rejection, with_body, now);
                 Step::Again
             }
@@ -461,10 +461,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         };
         let mut slots = head::header_slots();
         let request = Request::parse(&received[..length], &mut slots, &self.config.limits)?;
-        let route = Route::of(request.path, &self.config.ws_path).ok_or(Rejection::NotFound)?;
-        if let Route::Page | Route::Figures = route {
-            page::admit(&request, connection.peer.into(), &self.config)?;
-        }
+        let route = Route::of(&request, connection.peer.into(), &self.config)?;
         if !matches!(route, Route::WebSocket | Route::Figures) {
             let Shard { status, config, cork, .. } = self;
             let keeps = http::respond(route, &request, status, config, now, cork)?;
@@ -475,7 +472,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             return Err(Rejection::Draining);
         }
         if route == Route::Figures {
-            // Its origin was `page::admit`'s to judge.
+            // Its origin was `Route::of`'s to judge.
             return Ok(Answered::Watch { length, accept });
         }
         if !handshake::is_origin_allowed(&request, &self.config.allowed_origins) {

@@ -10,7 +10,6 @@ use std::time::Instant;
 use revolve::config::{Config, Limits};
 use revolve::http::{self, Route};
 use revolve::metrics::ServerStatus;
-use revolve::page;
 use revolve::protocol::endpoint::Endpoint;
 use revolve::protocol::handshake;
 use revolve::protocol::head::{self, Rejection, Request};
@@ -83,10 +82,7 @@ fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
     let mut slots = head::header_slots();
     let request = Request::parse(head, &mut slots, &config.limits)?;
     check_request(&request, config);
-    let route = Route::of(request.path, &config.ws_path).ok_or(Rejection::NotFound)?;
-    if let Route::Page | Route::Figures = route {
-        page::admit(&request, SocketAddr::from(([127, 0, 0, 1], 4711)), config)?;
-    }
+    let route = Route::of(&request, SocketAddr::from(([127, 0, 0, 1], 4711)), config)?;
     if !matches!(route, Route::WebSocket | Route::Figures) {
         let status = ServerStatus::new(1, Arc::default());
         let mut out = Vec::new();
