@@ -88,6 +88,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.wishes.timers.forget(id);
         self.wishes.jobs.forget(id);
         self.sessions.detach(attachment.slot, id, now);
+        self.note_evictions(now);
         self.status.release();
         let metrics = &self.metrics;
         metrics.closed(reason);

@@ -3,7 +3,7 @@
 //! There is no poll in here and no clock: `reactor.rs` notes what is ready and calls
 //! [`Shard::turn`] with the time, and so does the simulation. The parts, in the order of a
 //! connection's life: `accepting` (and mail), `visit` (one connection's share of a turn),
-//! `upgrade`, `callbacks` (timers and off-loaded jobs), `closing`, `fanout` (broadcasts), `watching`
+//! `upgrade`, `newcomers` (new sessions), `callbacks` (timers and off-loaded jobs), `closing`, `fanout` (broadcasts), `watching`
 //! (the live page's figures), `drain`; then `blame`, which finds out whose callback made a turn slow,
 //! `invariants`, which says in one place what must hold between turns, and `glimpse` and `story`,
 //! which tell a turn to whoever listens.
@@ -20,6 +20,7 @@ mod drain;
 mod fanout;
 mod glimpse;
 mod invariants;
+mod newcomers;
 mod story;
 mod upgrade;
 mod visit;
@@ -50,6 +51,7 @@ use accepting::Listening;
 use blame::Blame;
 pub use drain::DrainOutcome;
 use drain::Lifecycle;
+use newcomers::Evictions;
 use story::Story;
 use watching::Watching;
 
@@ -71,6 +73,7 @@ pub struct Shard<A: Application, H: Host> {
     application: A,
     connections: Connections<H::Stream>,
     sessions: SessionTable<A::Session>,
+    evictions: Evictions,
     ids: IdSource,
     wheel: TimerWheel,
     ready: ReadyQueue,
@@ -124,6 +127,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             reactor,
             beginning: now,
             sessions: SessionTable::new(capacity, config.session_ttl, config.session_ids, now),
+            evictions: Evictions::default(),
             ids: IdSource::new(reactor, workers),
             wheel: TimerWheel::new(now),
             ready: ReadyQueue::default(),
@@ -308,7 +312,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.wheel.advance(now, &mut self.due);
         for _ in 0..self.config.limits.alarms_per_turn {
             let Some((slot, tick)) = self.due.pop_front() else { break };
-            let Some(id) = self.connections.tenant(slot as usize) else { continue };
+            let Some(id) = self.connections.tenant(slot as usize) else {
+                self.on_vacant_alarm(slot, now);
+                continue;
+            };
             if let Some(connection) = self.connections.get_mut(id)
                 && connection.alarm == Some(tick)
             {

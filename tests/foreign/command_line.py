@@ -17,7 +17,7 @@ OPTIONS = """
     --heartbeat --session-ttl --max-sessions --session-ids --limit-concurrency --timeout-handshake
     --timeout-graceful-shutdown --max-send-buffer --log-level --log-format --access-log
     --no-access-log --app --allowed-origins --limit-per-ip --ws-per-message-deflate --page --no-page
-    --page-for --offload-threads --slow-turn-ms --help --version
+    --limit-sessions-per-ip --page-for --offload-threads --slow-turn-ms --help --version
 """.split()
 
 
@@ -80,6 +80,8 @@ async def usage_errors_are_one_line_and_exit_2():
         (("--max-sessions", "0"), ("--max-sessions", "0")),
         (("--session-ids", "maybe"), ("--session-ids", "maybe", "any", "issued")),
         (("--limit-concurrency", "none"), ("--limit-concurrency", "none")),
+        (("--limit-sessions-per-ip", "0"), ("--limit-sessions-per-ip", "0")),
+        (("--limit-sessions-per-ip", "10/m"), ("--limit-sessions-per-ip", "10/m")),
         (("--timeout-handshake", "0"), ("--timeout-handshake", "0")),
         (("--timeout-graceful-shutdown", "x"), ("--timeout-graceful-shutdown", "x")),
         (("--max-send-buffer", "0"), ("--max-send-buffer", "0")),

@@ -83,7 +83,7 @@ const WORDS: &str = "\
     reactors read readable ready refused request resumed s say session sessions shrinks \
     slept slots socket spent spurious stream takes text the throttled thrown timer to told \
     turn until upgrade us wait watches who with writable write written B Bad Conflict Found \
-    Not Request Required Service Timeout Unavailable Upgrade";
+    Many Not Request Requests Required Service Timeout Too Unavailable Upgrade";
 
 /// What a few seeds suffice to hear.
 const BEATS: [&str; 28] = [

@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use revolve::config::{Config, Limits};
+use revolve::config::{Config, Limits, SessionRate};
 use revolve::timer;
 
 use super::clients::{Client, Ending, Manner};
@@ -49,6 +49,8 @@ pub struct Totals {
     turned_away: u64,
     /// Upgrades that the application refused.
     refused: u64,
+    /// Upgrades for which their address had made too many sessions.
+    limited: u64,
 }
 
 impl Totals {
@@ -73,6 +75,7 @@ impl Totals {
         self.orphans += other.orphans;
         self.turned_away += other.turned_away;
         self.refused += other.refused;
+        self.limited += other.limited;
     }
 
     pub fn assert_rich(&self) {
@@ -98,6 +101,7 @@ impl Totals {
             self.orphans,
             self.turned_away,
             self.refused,
+            self.limited,
         ];
         assert!(
             all.iter().all(|&seen| seen >= 20),
@@ -121,6 +125,11 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
         max_send_buffer: chance.pick(&[1024, 2048, 16_384]),
         max_sessions: chance.pick(&[1_000_000, 1_000_000, 12]),
         session_ttl: Duration::from_secs(chance.pick(&[3600, 3600, 2])),
+        // Rarely: all clients have one address.
+        limit_sessions_per_ip: chance.percent(5).then(|| SessionRate {
+            sessions: NonZeroU32::new(chance.within(1, 9) as u32).expect("one at least"),
+            window: Duration::from_secs(chance.pick(&[1, 60])),
+        }),
         timeout_graceful_shutdown: chance.pick(&[DRAIN_LEAST, 10 * DRAIN_LEAST]),
         // Shorter and longer than the time to the first ping.
         timeout_handshake: Duration::from_secs(chance.pick(&[10, 40])),
@@ -444,6 +453,12 @@ impl World {
             orphans: log.jobs.values().map(|(asked, answered)| asked - answered).sum(),
             turned_away: log.turned_away,
             refused: log.refused,
+            limited: {
+                let was_limited = |client: &&Client| {
+                    client.heard.iter().any(|heard| matches!(heard, Heard::Response(429, _)))
+                };
+                self.clients.iter().filter(was_limited).count() as u64
+            },
         }
     }
 }
