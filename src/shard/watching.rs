@@ -211,7 +211,10 @@ impl<A: Application, H: Host> Shard<A, H> {
             if self.watching.owes_frame {
                 self.send_figures(now);
             }
-            self.ask_all(now, host);
+            // The last of those who watch may have been lost when it was told.
+            if self.watching.next_look.is_some() {
+                self.ask_all(now, host);
+            }
         }
         self.draw(host);
         let Watching { owes_frame, answers, .. } = &self.watching;
