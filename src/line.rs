@@ -92,7 +92,7 @@ pub struct Line<S> {
     pub backlog: OutBuffer,
     inbound: Inbound,
     writable: bool,
-    /// Bytes sent or queued.
+    /// Bytes that have left or wait: not those that were discarded, nor those of a failed write.
     pub bytes_out: u64,
 }
 
@@ -209,12 +209,12 @@ impl<S: Stream> Line<S> {
     /// What ended the connection.
     #[inline]
     pub fn send(&mut self, bytes: &[u8], now: Instant, pool: &mut BufferPool) -> io::Result<()> {
-        self.bytes_out += bytes.len() as u64;
         let mut sent = 0;
         if self.writable && self.backlog.is_empty() && !bytes.is_empty() {
             let outcome = self.stream.write(bytes);
             sent = has_written(outcome, bytes.len(), &mut self.writable)?;
         }
+        self.bytes_out += bytes.len() as u64;
         if sent < bytes.len() {
             self.backlog.push(&bytes[sent..], now, pool);
         }
@@ -241,6 +241,26 @@ impl<S: Stream> Line<S> {
             self.backlog.advance(count, now, pool);
         }
         Ok(())
+    }
+
+    /// Lets bytes wait that another line of this socket's had not sent.
+    pub fn inherit(&mut self, unsent: &[u8], now: Instant, pool: &mut BufferPool) {
+        self.bytes_out += unsent.len() as u64;
+        self.backlog.push(unsent, now, pool);
+    }
+
+    /// Throws away what waits, and says how many bytes that were.
+    pub fn discard(&mut self, pool: &mut BufferPool) -> usize {
+        let discarded = self.backlog.len();
+        self.bytes_out -= discarded as u64;
+        self.backlog.clear(pool);
+        discarded
+    }
+
+    /// Bytes that the socket has taken.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.bytes_out - self.backlog.len() as u64
     }
 
     /// The socket, and what has not left.

@@ -14,6 +14,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Shard;
 use super::blame::Callback;
+use super::glimpse::Outgoing;
 use crate::application::{Application, CloseReason, Context, Side};
 use crate::connection::{Attachment, LiveSession, Rest};
 use crate::host::Host;
@@ -134,9 +135,10 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Writes what stands aside to a connection, and settles it.
     pub(super) fn send_aside(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
+        let before = Outgoing::of(&connection.line);
         let sent = connection.line.send(&self.aside, now, &mut self.pool);
         if let Some(story) = &mut self.story {
-            story.said_aside(id, self.aside.len(), connection.line.backlog.len());
+            story.said_aside(id, before, Outgoing::of(&connection.line));
         }
         self.metrics.bytes_out.add(self.aside.len() as u64);
         self.aside.clear();
@@ -158,7 +160,6 @@ impl<A: Application, H: Host> Shard<A, H> {
     fn cut(&mut self, id: ConnectionId, now: Instant) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.endpoint = Endpoint::Closed;
-            connection.line.backlog.clear(&mut self.pool);
             self.settle(id, false, now);
         }
     }

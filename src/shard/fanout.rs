@@ -67,7 +67,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let end = self.connections.slots();
         let stop = end.min(self.fanout_at + self.config.limits.broadcast_slice);
         let from = self.fanout_at;
-        self.tell(|story| story.fanned_out(frame.len(), from, stop, end));
+        let told = self.tell_fan_out(frame.len(), from, stop, end);
         for index in from..stop {
             let Some(id) = self.connections.tenant(index) else { continue };
             let Some(connection) = self.connections.get_mut(id) else { continue };
@@ -97,6 +97,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 Err(_) => self.lose(id, now),
             }
         }
+        self.tell_fanned_out(told, from, stop);
         self.fanout_at = stop;
         if stop == end {
             self.broadcasts.pop_front();

@@ -52,7 +52,7 @@ use blame::Blame;
 pub use drain::DrainOutcome;
 use drain::Lifecycle;
 use newcomers::Evictions;
-use story::Story;
+use story::{Story, Woken};
 use watching::Watching;
 
 /// Pause before mail that found a full box is tried again.
@@ -93,6 +93,7 @@ pub struct Shard<A: Application, H: Host> {
     ended: Vec<ConnectionId>,
     /// What this turn did, while somebody listens.
     story: Option<Box<Story>>,
+    woken: Woken,
 
     // Storage that every connection uses in its turn, so that none has to own it.
     receive_buffer: Box<[u8]>,
@@ -141,6 +142,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             websockets: 0,
             ended: Vec::new(),
             story: None,
+            woken: Woken::default(),
             receive_buffer,
             cork: Vec::with_capacity(config.limits.cork_bytes),
             scratch: Scratch::default(),
@@ -180,6 +182,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Takes note that there is mail.
     pub fn note_mail(&mut self) {
         self.has_mail = true;
+        self.woken.by_mail = true;
     }
 
     /// One turn. Every step is bounded: by the shares in [`crate::config::Limits`], or by what was
@@ -345,8 +348,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         if let Endpoint::Closed = connection.endpoint {
             connection.rest = Rest::Ended;
-            connection.line.backlog.clear(&mut self.pool);
+            let discarded = connection.line.discard(&mut self.pool);
             self.ended.push(id);
+            self.tell(|story| story.discarded(id, discarded));
             return;
         }
         let can_flush = queued > 0 && connection.line.is_writable();

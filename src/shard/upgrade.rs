@@ -45,6 +45,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if !self.uncork(id, now) {
             return;
         }
+        self.tell_written(id);
         let Some(mut connection) = self.connections.remove(id) else { return };
         if let Err(error) = host.deregister(connection.line.stream_mut()) {
             log::warn!(reactor = self.reactor; "cannot hand a connection over: {error}");

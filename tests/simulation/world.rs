@@ -17,7 +17,8 @@ use super::pieces::faults::Faults;
 use super::pieces::machine::{Machine, Net};
 use super::pieces::recorder::{Log, Recorder, assert_as_planned};
 use super::pieces::speech::Heard;
-use super::pieces::streams::Wire;
+use super::pieces::streams::{Wire, Written};
+use super::told;
 
 /// The shortest time that a drain may take here.
 const DRAIN_LEAST: Duration = Duration::from_secs(1);
@@ -176,23 +177,23 @@ fn some_job_is_done(net: &mut Net, chance: &mut Chance) -> bool {
 }
 
 /// What must be true of a turn when it is over.
-fn check_turn(machine: &Machine<Recorder>, at: usize, writes: usize) {
-    check_story(&ear::take(), machine.writes() - writes);
+fn check_turn(machine: &Machine<Recorder>, at: usize, before: Written) {
+    check_told(machine, before);
     if let Some(outcome) = machine.shards().nth(at).and_then(|shard| shard.outcome()) {
         let is_idle = machine.net.borrow().jobs.iter().all(|(shard, _)| *shard != at);
         assert!(is_idle || outcome.duration >= DRAIN_LEAST, "a drain did not wait for a job");
     }
 }
 
-/// What was told of a turn is true, as far as it can be counted from outside.
-fn check_story(lines: &[String], writes: usize) {
-    let count = |what: &str| lines.iter().map(|line| line.matches(what).count()).sum::<usize>();
-    // These do not say how many writes they were.
-    let is_vague = [" written", " to say", "broadcast", "handed over", " lost", " more"]
-        .iter()
-        .any(|what| count(what) > 0);
-    if !lines.is_empty() && !is_vague {
-        assert_eq!(writes, count("in one write"), "{lines:#?}");
+/// What is told of a turn is what happened, if somebody listens.
+fn check_told(machine: &Machine<Recorder>, before: Written) {
+    if let Some(lines) = ear::take() {
+        let now = machine.written();
+        let (writes, bytes) = (now.writes - before.writes, now.bytes - before.bytes);
+        let written = Written { writes, bytes };
+        if let Some(what) = told::mismatch(&lines, written) {
+            panic!("{what}: {written:?} in {lines:#?}");
+        }
     }
 }
 
