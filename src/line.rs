@@ -209,16 +209,28 @@ impl<S: Stream> Line<S> {
     /// What ended the connection.
     #[inline]
     pub fn send(&mut self, bytes: &[u8], now: Instant, pool: &mut BufferPool) -> io::Result<()> {
+        self.bytes_out += bytes.len() as u64;
         let mut sent = 0;
         if self.writable && self.backlog.is_empty() && !bytes.is_empty() {
             let outcome = self.stream.write(bytes);
-            sent = has_written(outcome, bytes.len(), &mut self.writable)?;
+            sent = match has_written(outcome, bytes.len(), &mut self.writable) {
+                Ok(sent) => sent,
+                Err(error) => return Err(self.take_back(bytes, error)),
+            };
         }
-        self.bytes_out += bytes.len() as u64;
         if sent < bytes.len() {
             self.backlog.push(&bytes[sent..], now, pool);
         }
         Ok(())
+    }
+
+    /// What a failed write was to send has not been sent. Out of the way, where it is rare: to count
+    /// behind each write would cost it three instructions.
+    #[cold]
+    #[inline(never)]
+    fn take_back(&mut self, bytes: &[u8], error: io::Error) -> io::Error {
+        self.bytes_out -= bytes.len() as u64;
+        error
     }
 
     /// Writes from the backlog until it is empty, the socket is full, or `share` bytes have left.

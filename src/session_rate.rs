@@ -83,7 +83,6 @@ impl SessionRates {
             if !wait.is_zero() {
                 // In whole seconds (RFC 9110 10.2.3), and not too early.
                 let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-                let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
                 return Err(Rejection::LimitSessionsPerIp { retry_after: seconds });
             }
             set[place] = Some(Entry { network, clear_at });

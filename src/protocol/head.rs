@@ -79,7 +79,7 @@ pub enum Rejection {
     /// `--limit-sessions-per-ip` is reached by the client's address.
     LimitSessionsPerIp {
         /// Seconds until it may make the next one.
-        retry_after: u32,
+        retry_after: u64,
     },
     /// The page and its figures are for this machine alone, and the peer is not on it.
     NotForPeer,
