@@ -256,6 +256,9 @@ pub struct Limits {
     /// upgrades while all WebSockets are taken; and as many again, to be told 503. 256: what health
     /// checks and a page of metrics need, with room.
     pub door_margin: usize,
+    /// Events taken from the kernel at once. 1024, which are 12 KiB; more are taken next turn, so that
+    /// a turn stays a turn.
+    pub events_per_poll: usize,
     /// Connections accepted in a turn: a storm of them leaves room for those that talk.
     pub accepts_per_turn: usize,
     /// Mails taken from the mailbox in a turn.
@@ -272,6 +275,9 @@ pub struct Limits {
     /// Connections that a broadcast is written to in a turn: a heartbeat to 100,000 sockets takes
     /// some hundred turns, and in each of them the others are served.
     pub broadcast_slice: usize,
+    /// Connections told goodbye in a turn of a drain: replies in flight and echoes of our Close are
+    /// served in between.
+    pub goodbyes_per_turn: usize,
     /// Broadcasts that may be under way at once; above it the reactor stops reading.
     pub broadcasts_queued: usize,
     /// Connections that watch one reactor's `/ws/stats`. Beyond: 503. A handful of people look at a
@@ -319,6 +325,10 @@ pub struct Limits {
     /// message four times too large reads it once it has finished pushing. (With 256 KiB, three of
     /// four senders of 16 MiB + 1 saw a reset instead.)
     pub linger_bytes: usize,
+    /// Ticks of the timer wheel (50 ms) by which a deadline is put off while there is input that nobody
+    /// has looked at. 20, so a second: the answer may stand behind megabytes in the kernel's buffer,
+    /// and a flood must not put its end off for ever.
+    pub overdue_ticks: u8,
     /// Time a backlog may stand without one byte leaving. 20 s; then 1008 "slow consumer".
     pub send_stall: Duration,
     /// Time an unfinished message may take, from its first frame's header. 60 s; then 1008.
@@ -338,12 +348,14 @@ impl Default for Limits {
             cork_bytes: 64 << 10,
             flush_bytes_per_turn: 1 << 20,
             door_margin: 256,
+            events_per_poll: 1024,
             accepts_per_turn: 64,
             mails_per_turn: 256,
             mailbox_capacity: 1024,
             alarms_per_turn: 512,
             expiries_per_turn: 4096,
             broadcast_slice: 256,
+            goodbyes_per_turn: 256,
             broadcasts_queued: 1024,
             watchers: 8,
             look_interval: Duration::from_secs(1),
@@ -361,6 +373,7 @@ impl Default for Limits {
             close_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(5),
             linger_bytes: 64 << 20,
+            overdue_ticks: 20,
             send_stall: Duration::from_secs(20),
             message_timeout: Duration::from_secs(60),
             accept_pause: Duration::from_millis(100),

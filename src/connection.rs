@@ -131,6 +131,8 @@ pub struct Connection<S> {
     /// Why it last stopped.
     pub rest: Rest,
     intake: Intake,
+    /// How many times its deadline was put off, because there was input that nobody had looked at.
+    pub put_off: u8,
     /// The tick of its live entry in the timer wheel.
     pub alarm: Option<Tick>,
 }
@@ -150,6 +152,7 @@ impl<S: Stream> Connection<S> {
             mark: Mark::default(),
             rest: Rest::Blocked,
             intake: Intake::Whole,
+            put_off: 0,
             alarm: None,
         }
     }
@@ -234,6 +237,15 @@ impl<S: Stream> Connection<S> {
         matches!(&self.endpoint, Endpoint::Open(open) if open.is_amid_message())
     }
 
+    /// Whether a frame has begun and is not whole, given what is left of the input.
+    #[must_use]
+    pub fn is_amid_frame(&self, left: &[u8]) -> bool {
+        match &self.endpoint {
+            Endpoint::Open(open) => !left.is_empty() || open.owed_bytes() > 0,
+            _ => false,
+        }
+    }
+
     /// Takes note of where the input ended: amid a message or between two.
     pub fn note_intake(&mut self) {
         self.intake = match (self.intake, self.is_amid_message()) {
@@ -286,6 +298,14 @@ impl<S: Stream> Connection<S> {
             && matches!(self.endpoint, Endpoint::Open(_))
     }
 
+    /// Whether its next visit finds input: in the socket, or left over by one whose share was used up.
+    #[must_use]
+    pub fn has_unheard_input(&self) -> bool {
+        let is_inflating = matches!(&self.endpoint, Endpoint::Open(open) if open.is_inflating());
+        self.rest == Rest::Spent
+            && (self.line.has_readable() || self.tail.is_some() || is_inflating)
+    }
+
     /// Lets go of the session, if it has one, or stops watching; tells what it was.
     pub fn detach(&mut self) -> Attachment {
         let after = match self.attachment {
@@ -336,6 +356,7 @@ impl<S: Stream> Connection<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::line::Edge;
     use crate::protocol::endpoint::Event;
     use crate::protocol::message::Scratch;
     use std::io::{Read, Write};
@@ -406,7 +427,7 @@ mod tests {
             (ROOM, ROOM, Intake::Whole),
         ] {
             connection.line.stream_mut().said = frame(length);
-            connection.line.note(true, false, false);
+            connection.line.note(Edge { readable: true, ..Edge::default() });
             let mut heard = Vec::new();
             while connection.line.has_readable() {
                 let Filled { kept, read } = match connection.reads_past() {

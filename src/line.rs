@@ -63,6 +63,27 @@ impl Stream for mio::net::TcpStream {
     }
 }
 
+/// What a poll reports of a socket.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Edge {
+    /// There is something to read.
+    pub readable: bool,
+    /// There is room to write.
+    pub writable: bool,
+    /// The peer has ended its half, or is gone.
+    pub read_closed: bool,
+    /// There is urgent data (RFC 9293 3.8.5) in what is to be read.
+    pub urgent: bool,
+}
+
+impl Edge {
+    /// Whether there is anything to report.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.readable || self.writable || self.read_closed || self.urgent
+    }
+}
+
 /// What is known of the stream's reading side. In order: an edge takes it forward, never back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Inbound {
@@ -70,7 +91,11 @@ pub enum Inbound {
     Drained,
     /// An edge said there is something, and no short read has said otherwise since.
     Readable,
-    /// The same, and the peer's FIN is already behind it: a short read does not mean drained, for
+    /// The same, and there is urgent data in it. A read stops at the urgent mark, so a short read does
+    /// not mean drained, for what stands behind the mark was there before the edge was told. Only
+    /// `WouldBlock` means it.
+    Urgent,
+    /// The same as `Readable`, and the peer's FIN is already behind it: a short read does not mean drained, for
     /// there will be no further edge.
     Final,
     /// The FIN has been read.
@@ -112,12 +137,13 @@ impl<S: Stream> Line<S> {
 
     /// Takes note of an edge. Acting on it is for the turn.
     #[inline]
-    pub fn note(&mut self, readable: bool, writable: bool, read_closed: bool) {
-        self.writable |= writable;
-        let noted = match (read_closed, readable) {
-            (true, _) => Inbound::Final,
-            (false, true) => Inbound::Readable,
-            (false, false) => Inbound::Drained,
+    pub fn note(&mut self, edge: Edge) {
+        self.writable |= edge.writable;
+        let noted = match edge {
+            Edge { read_closed: true, .. } => Inbound::Final,
+            Edge { urgent: true, .. } => Inbound::Urgent,
+            Edge { readable: true, .. } => Inbound::Readable,
+            _ => Inbound::Drained,
         };
         self.inbound = self.inbound.max(noted);
     }
@@ -138,7 +164,7 @@ impl<S: Stream> Line<S> {
     #[inline]
     #[must_use]
     pub fn has_readable(&self) -> bool {
-        matches!(self.inbound, Inbound::Readable | Inbound::Final)
+        matches!(self.inbound, Inbound::Readable | Inbound::Urgent | Inbound::Final)
     }
 
     /// Whether the socket took all that it was last offered.
@@ -186,7 +212,9 @@ impl<S: Stream> Line<S> {
         match outcome {
             Ok(0) => self.inbound = Inbound::Ended,
             Ok(count) => {
-                // A short read means drained: no second one just to hear `WouldBlock`.
+                // A short read means drained: no second one just to hear `WouldBlock`. (On Linux, of
+                // a TCP socket: a read of several pieces fills one after the other, a signal ends
+                // none that has got something, and what comes meanwhile brings an edge of its own.)
                 if count < room && self.inbound == Inbound::Readable {
                     self.inbound = Inbound::Drained;
                 }
@@ -382,7 +410,7 @@ mod tests {
     fn a_read_into_two_pieces_fills_the_first_one_first() {
         for length in 0..8 {
             let mut line = line(&b"abcdefgh"[..length], 0);
-            line.note(true, false, false);
+            line.note(Edge { readable: true, ..Edge::default() });
             let (mut first, mut second) = ([0; 3], [0; 4]);
             let count = line.read_both(&mut first, &mut second).unwrap();
             assert_eq!(count, length.min(7));
@@ -414,7 +442,7 @@ mod tests {
         let now = Instant::now();
         let mut line = line(b"", 1);
         line.send(b"first", now, &mut pool).unwrap();
-        line.note(false, true, false);
+        line.note(Edge { writable: true, ..Edge::default() });
         line.stream.room = 100;
         let mut cork = b"cork".to_vec();
         assert_eq!(line.send_past(&mut cork, b"payload"), 0);

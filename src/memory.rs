@@ -108,6 +108,8 @@ impl MemoryBound {
             // round has room for a few (timer.rs); and what a former tenant leaves.
             17 * size_of::<Slot>() + size_of::<Option<Tick>>(),
             SessionTable::<T>::SLOT_BYTES,
+            // Whether it is in use: a bit, and its part of a bit (connections.rs).
+            1,
         ];
         let per_slot = 2 * slot.iter().sum::<usize>();
 

@@ -269,13 +269,13 @@ impl ServerStatus {
 
     /// One more reactor has said goodbye to all its WebSockets; each says so once.
     pub fn note_drained(&self) {
-        self.drained.fetch_add(1, Ordering::Relaxed);
+        self.drained.fetch_add(1, Ordering::Release);
     }
 
-    /// Whether all have.
+    /// Whether all have. Whoever sees that sees also what they had sent before.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.drained.load(Ordering::Relaxed) >= self.reactors.len()
+        self.drained.load(Ordering::Acquire) >= self.reactors.len()
     }
 
     /// The page, in Prometheus' text format 0.0.4

@@ -18,9 +18,9 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Poll};
 
 use crate::application::Application;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Limits};
 use crate::listener;
-use crate::mailbox::{Mail, MailSender, Mailbox, mailbox};
+use crate::mailbox::{MailSender, Mailbox, mailbox};
 use crate::metrics::ServerStatus;
 use crate::offload::Pool;
 use crate::reactor::{Kernel, LISTENER, MAILBOX, Reactor, Task};
@@ -111,7 +111,7 @@ impl Builder {
         let status = Arc::new(ServerStatus::new(workers, self.log_lines_dropped));
         let sockets = listeners
             .into_iter()
-            .map(|listener| Sockets::open(listener, config.limits.mailbox_capacity))
+            .map(|listener| Sockets::open(listener, &config.limits))
             .collect::<io::Result<Vec<_>>>()
             .map_err(ServeError::Start)?;
         let senders: Vec<_> = sockets.iter().map(|sockets| sockets.sender.clone()).collect();
@@ -155,10 +155,11 @@ struct Sockets {
 }
 
 impl Sockets {
-    fn open(mut listener: TcpListener, mailbox_capacity: usize) -> io::Result<Sockets> {
+    fn open(mut listener: TcpListener, limits: &Limits) -> io::Result<Sockets> {
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let (sender, mailbox) = mailbox(mailbox_capacity, poll.registry(), MAILBOX)?;
+        let (capacity, answers) = (limits.mailbox_capacity, limits.offloads_per_reactor);
+        let (sender, mailbox) = mailbox(capacity, answers, poll.registry(), MAILBOX)?;
         Ok(Sockets { poll, listener, sender, mailbox })
     }
 }
@@ -194,8 +195,9 @@ impl Seat {
         };
         let now = Instant::now();
         let slow_turn = self.config.slow_turn.unwrap_or(Duration::MAX);
+        let events_per_poll = self.config.limits.events_per_poll;
         let shard = Shard::new(self.number, self.config, self.status.clone(), make(), now);
-        let reactor = Reactor { poll, shard, kernel, slow_turn };
+        let reactor = Reactor { poll, shard, kernel, slow_turn, events_per_poll };
         let outcome = reactor.run(self.status.reactor(self.number));
         if let Err(error) = &outcome {
             log::error!(reactor = self.number; "a reactor ended: {error}");
@@ -221,21 +223,16 @@ pub struct ShutdownTrigger {
 }
 
 impl ShutdownTrigger {
-    /// Begins the drain, and returns at once. Further calls change nothing.
+    /// Begins the drain, and returns at once, whatever the reactors are busy with. Further calls change
+    /// nothing.
     pub fn begin(&self) {
         if self.status.draining_since().is_some() {
             return;
         }
         // From here on `/readyz` says 503, whichever reactor is asked.
         self.status.begin_drain(Instant::now());
-        for sender in self.senders.iter() {
-            let mut mail = Mail::Shutdown;
-            // A full mailbox is being emptied by a reactor that runs.
-            while let Err(refused) = sender.send(mail) {
-                mail = refused;
-                thread::sleep(Duration::from_millis(1));
-            }
-        }
+        // That it has begun is a shared value. Each reactor reads it when it is woken.
+        self.senders.iter().for_each(MailSender::wake);
     }
 }
 

@@ -13,6 +13,7 @@ use crate::application::Application;
 use crate::connection::Connection;
 use crate::door::Admission;
 use crate::host::Host;
+use crate::line::Edge;
 use crate::mailbox::{Mail, Parcel};
 use crate::token::ConnectionId;
 
@@ -193,7 +194,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         // further poll to bring its edge. Of all others an edge will tell.
         let at_once = !received.is_empty() || !matches!(self.lifecycle, Lifecycle::Running);
         if at_once {
-            connection.line.note(true, true, false);
+            connection.line.note(Edge { readable: true, writable: true, ..Edge::default() });
         }
         self.tell(|story| story.adopted(id, peer, received.len()));
         self.settle(id, at_once, now);
@@ -204,6 +205,10 @@ impl<A: Application, H: Host> Shard<A, H> {
     pub(super) fn take_mail(&mut self, now: Instant, host: &mut H) {
         if !self.has_mail {
             return;
+        }
+        // A wake without mail says that there is something new in what all reactors share.
+        if self.status.draining_since().is_some() {
+            self.begin_drain(now);
         }
         for _ in 0..self.config.limits.mails_per_turn {
             // Broadcasts are taken no faster than they are written here, so the mailbox fills, and
@@ -227,7 +232,6 @@ impl<A: Application, H: Host> Shard<A, H> {
                 }
                 Some(Mail::Look { asker }) => self.watching.ask(asker),
                 Some(Mail::Seen(picture)) => self.watching.note(picture),
-                Some(Mail::Shutdown) => self.begin_drain(now),
             }
         }
     }

@@ -50,6 +50,10 @@ impl<A: Application, H: Host> Shard<A, H> {
                 shard.blame.called(Callback::ReactorTimer, 1, None);
             });
         }
+        // A connection's timer may be set anew by what its peer has said already.
+        if self.untold > 0 {
+            return;
+        }
         let mut share = self.config.limits.timers_per_turn;
         while let Some((id, key)) = self.wishes.timers.next_due(now, &mut share) {
             self.step(host, |shard, _| shard.fire(id, key, now));

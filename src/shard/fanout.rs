@@ -64,12 +64,11 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Writes a slice of the broadcast under way.
     pub(super) fn fan_out(&mut self, now: Instant) {
         let Some(frame) = self.broadcasts.front().cloned() else { return };
-        let end = self.connections.slots();
-        let stop = end.min(self.fanout_at + self.config.limits.broadcast_slice);
         let from = self.fanout_at;
-        let told = self.tell_fan_out(frame.len(), from, stop, end);
-        for index in from..stop {
-            let Some(id) = self.connections.tenant(index) else { continue };
+        let left_before = self.tell_left(from);
+        for _ in 0..self.config.limits.broadcast_slice {
+            let Some(id) = self.connections.next_from(self.fanout_at) else { break };
+            self.fanout_at = id.index as usize + 1;
             let Some(connection) = self.connections.get_mut(id) else { continue };
             // Open, and not somebody who watches the reactors: the application has no part in that.
             if !matches!(connection.attachment, Attachment::Live(_)) {
@@ -97,9 +96,9 @@ impl<A: Application, H: Host> Shard<A, H> {
                 Err(_) => self.lose(id, now),
             }
         }
-        self.tell_fanned_out(told, from, stop);
-        self.fanout_at = stop;
-        if stop == end {
+        let stop = self.fanout_at;
+        self.tell_fanned_out(left_before, frame.len(), from, stop);
+        if self.connections.next_from(stop).is_none() {
             self.broadcasts.pop_front();
             self.deflater.forget_broadcast();
             self.fanout_at = 0;

@@ -115,14 +115,15 @@ impl Glimpse {
             (Rest::Spent, _) => "goes on",
             (Rest::Throttled, _) if is_writable => "writable again",
             (_, Inbound::Final) => "readable to its end",
-            (_, Inbound::Readable) => "readable",
+            (_, Inbound::Readable | Inbound::Urgent) => "readable",
             _ if is_writable && backlog > 0 => "writable",
             _ => "spurious event",
         }
     }
 
     pub(super) fn read_since(&self, before: &Glimpse) -> Option<String> {
-        let was_readable = matches!(before.inbound, Inbound::Readable | Inbound::Final);
+        let was_readable =
+            matches!(before.inbound, Inbound::Readable | Inbound::Urgent | Inbound::Final);
         match self.bytes_in - before.bytes_in {
             0 if self.inbound == Inbound::Ended && before.inbound != Inbound::Ended => {
                 Some("end of stream".to_owned())

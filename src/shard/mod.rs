@@ -35,7 +35,7 @@ use crate::config::Config;
 use crate::connection::{Attachment, Connection, Rest};
 use crate::connections::Connections;
 use crate::host::Host;
-use crate::line::{Inbound, Stream};
+use crate::line::{Edge, Inbound, Stream};
 use crate::mailbox::Mail;
 use crate::metrics::{ReactorMetrics, ServerStatus};
 use crate::out_buffer::BufferPool;
@@ -108,6 +108,8 @@ pub struct Shard<A: Application, H: Host> {
     turn_queue: Vec<ConnectionId>,
     /// Alarms that have gone off, and whose connections have not been looked at yet.
     due: VecDeque<(Slot, Tick)>,
+    /// How many sockets may have an edge that no poll has told yet; 0 while polls are not full.
+    untold: usize,
 }
 
 impl<A: Application, H: Host> Shard<A, H> {
@@ -153,6 +155,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             blame: Blame::default(),
             turn_queue: Vec::new(),
             due: VecDeque::new(),
+            untold: 0,
             connections: Connections::default(),
             config,
             metrics: status.reactor(reactor).clone(),
@@ -165,18 +168,32 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     /// Takes note of an edge on a connection's socket.
     #[inline]
-    pub fn note_connection(
-        &mut self,
-        id: ConnectionId,
-        readable: bool,
-        writable: bool,
-        read_closed: bool,
-    ) {
+    pub fn note_connection(&mut self, id: ConnectionId, edge: Edge) {
         // The connection may have ended since the kernel queued the edge.
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.line.note(readable, writable, read_closed);
+            connection.line.note(edge);
             self.ready.push(id, &mut connection.mark);
         }
+    }
+
+    /// Takes note that a poll told as many events as it can at once, so many of them of connections.
+    ///
+    /// It may have left edges untold. After a pause of the whole process they are those of peers who
+    /// spoke in time, so no deadline is judged before all have been told: when a poll is not full, or
+    /// when as many edges were told as there are connections, for the kernel tells of those that are
+    /// ready one after the other.
+    #[cold]
+    pub fn note_full_poll(&mut self, edges: usize) {
+        if self.untold == 0 {
+            self.untold = self.connections.len();
+        }
+        self.untold = self.untold.saturating_sub(edges);
+    }
+
+    /// Takes note that a poll told all there was to tell.
+    #[inline]
+    pub fn note_whole_poll(&mut self) {
+        self.untold = 0;
     }
 
     /// Takes note that there is mail.
@@ -193,8 +210,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.wishes.now = now;
         self.begin_story();
         self.blame.begin_turn(now);
-        self.step(host, |shard, _| shard.fire_timers(now));
-        self.fire_appointments(now, host);
+        let expires = self.sessions.next_expiry().is_some_and(|at| at <= now);
+        if expires {
+            self.sessions.note_time(now);
+        }
         self.step(host, |shard, host| shard.take_mail(now, host));
         self.accept(now, host);
 
@@ -218,13 +237,17 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.receive_buffer = buffer;
         self.turn_queue = turn_queue;
 
+        // Behind the visits: what is there is heard before anybody is judged late.
+        self.step(host, |shard, _| shard.fire_timers(expires, now));
+        self.fire_appointments(now, host);
         self.step(host, |shard, _| shard.fan_out(now));
         self.look(now, host);
-        self.step(host, |shard, host| shard.drain(now, host));
+        self.step(host, |shard, _| shard.sweep(now));
         // What was wished for outside a visit: at a timer or a deadline, in a broadcast or the drain.
         self.forward_wishes(host);
         self.send_mail(host);
         self.reap();
+        self.end_drain(now, host);
         self.publish();
     }
 
@@ -305,8 +328,11 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
     }
 
-    fn fire_timers(&mut self, now: Instant) {
-        if self.sessions.next_expiry().is_some_and(|at| at <= now) {
+    fn fire_timers(&mut self, expires: bool, now: Instant) {
+        if self.untold > 0 {
+            return;
+        }
+        if expires {
             let before = self.sessions.totals().expired;
             self.sessions.expire(now, self.config.limits.expiries_per_turn);
             let expired = self.sessions.totals().expired - before;

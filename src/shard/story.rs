@@ -74,14 +74,6 @@ struct Beat {
     facts: Vec<String>,
 }
 
-/// A slice of a broadcast that is being told of.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct FanOut {
-    beat: usize,
-    /// Bytes that had left its connections.
-    left_before: u64,
-}
-
 /// The visit under way.
 #[derive(Debug)]
 struct Visit {
@@ -155,23 +147,26 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
     }
 
-    /// Begins to tell of a slice of a broadcast; what it returns is for [`Self::tell_fanned_out`].
+    /// Looks at what has left the connections from this slot on, before a slice of a broadcast is
+    /// written to them: for [`Self::tell_fanned_out`].
     #[inline]
-    pub(super) fn tell_fan_out(
-        &mut self,
-        bytes: usize,
-        from: usize,
-        to: usize,
-        slots: usize,
-    ) -> Option<FanOut> {
-        self.story.is_some().then(|| self.begin_fan_out(bytes, from, to, slots))?
+    pub(super) fn tell_left(&self, from: usize) -> Option<u64> {
+        self.story.is_some().then(|| self.left_from(from))
     }
 
     /// Tells what was written of it.
     #[inline]
-    pub(super) fn tell_fanned_out(&mut self, told: Option<FanOut>, from: usize, to: usize) {
-        if let Some(told) = told {
-            self.end_fan_out(told, from, to);
+    pub(super) fn tell_fanned_out(
+        &mut self,
+        left_before: Option<u64>,
+        bytes: usize,
+        from: usize,
+        to: usize,
+    ) {
+        if let Some(left_before) = left_before {
+            let written = self.left_from(from).saturating_sub(left_before);
+            let slots = self.connections.slots();
+            self.tell(|story| story.fanned_out(bytes, from, to, slots, written));
         }
     }
 
@@ -234,30 +229,11 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
     }
 
+    /// Bytes that have left the connections from this slot on.
     #[cold]
-    fn begin_fan_out(
-        &mut self,
-        bytes: usize,
-        from: usize,
-        to: usize,
-        slots: usize,
-    ) -> Option<FanOut> {
-        let left_before = self.left_in(from, to);
-        let beat = self.story.as_mut()?.fan_out(bytes, from, to, slots)?;
-        Some(FanOut { beat, left_before })
-    }
-
-    #[cold]
-    fn end_fan_out(&mut self, FanOut { beat, left_before }: FanOut, from: usize, to: usize) {
-        let written = self.left_in(from, to).saturating_sub(left_before);
-        if let Some(beat) = self.story.as_mut().and_then(|story| story.beats.get_mut(beat)) {
-            beat.facts.push(format!("{} written", Bytes(written)));
-        }
-    }
-
-    /// Bytes that have left the connections in these slots.
-    fn left_in(&self, from: usize, to: usize) -> u64 {
-        let connections = (from..to).filter_map(|index| self.connections.at(index));
+    fn left_from(&self, from: usize) -> u64 {
+        let connections = self.connections.iter();
+        let connections = connections.filter(|connection| connection.id.index as usize >= from);
         connections.map(|connection| connection.line.left()).sum()
     }
 
@@ -329,13 +305,14 @@ impl Story {
         self.note(format_args!("a broadcast of {} is queued", Bytes(bytes as u64)));
     }
 
-    /// Which beat tells of it, if one does.
-    fn fan_out(&mut self, bytes: usize, from: usize, to: usize, slots: usize) -> Option<usize> {
-        let at = self.beats.len();
-        let last = to.checked_sub(1).filter(|&last| from <= last)?;
-        let bytes = Bytes(bytes as u64);
-        self.note(format_args!("a broadcast of {bytes} to slots {from} to {last} of {slots}"));
-        (at < self.beats.len()).then_some(at)
+    fn fanned_out(&mut self, bytes: usize, from: usize, to: usize, slots: usize, written: u64) {
+        if from < to {
+            let (bytes, written) = (Bytes(bytes as u64), Bytes(written));
+            let last = to - 1;
+            self.note(format_args!(
+                "a broadcast of {bytes} to slots {from} to {last} of {slots}: {written} written"
+            ));
+        }
     }
 
     /// A connection came: from the listener, or from another reactor with what that had read.

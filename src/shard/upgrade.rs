@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::Shard;
 use super::blame::Callback;
@@ -135,21 +135,23 @@ impl<A: Application, H: Host> Shard<A, H> {
             Ok(is_newcomer) => is_newcomer,
             Err(rejection) => return self.reject(id, rejection, true, now),
         };
-        // One live connection a session, and the newer one wins. The older leaves first, so its
-        // place is free, its `on_close` comes before the newer one's `on_open`, and at no time do
-        // two connections hold one session.
+        // One live connection a session, and the newer one wins. The older one's `on_close` comes
+        // before the newer one's `on_open`. What it held, the session and its place under the limit,
+        // goes to the newer one and is never free in between: nobody else can have the place, and the
+        // table cannot drop a session that has counted nothing yet, or is not kept without a
+        // connection, or has no room.
         if let Some(older) = wanted.id.as_ref().and_then(|id| self.sessions.connection_of(id)) {
             self.metrics.takeovers.add(1);
             self.tell(|story| story.taken_over(id, older));
-            let leaving = Leaving::Ours(CloseCode::Library(4001), "session taken over".into());
-            self.leave_aside(older, leaving, now);
-        }
-        let limit = self.config.limit_concurrency.map_or(usize::MAX, std::num::NonZero::get);
-        if !self.status.admit(limit) {
-            if is_newcomer {
-                self.uncount_newcomer(id);
+            self.leave_aside(older, Leaving::Displaced, now);
+        } else {
+            let limit = self.config.limit_concurrency.map_or(usize::MAX, std::num::NonZero::get);
+            if !self.status.admit(limit) {
+                if is_newcomer {
+                    self.uncount_newcomer(id);
+                }
+                return self.reject(id, Rejection::LimitConcurrency, true, now);
             }
-            return self.reject(id, Rejection::LimitConcurrency, true, now);
         }
         let Shard { sessions, ids, .. } = self;
         let fresh = || ids.next(|room| host.random(room));

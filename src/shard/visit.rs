@@ -111,7 +111,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             Ok(Filled { kept, read }) => {
                 self.metrics.bytes_in.add(read as u64);
                 self.scratch.grant_share(self.config.limits.inflate_per_turn);
-                self.take_input(id, &mut buffer[..kept + read], now, host);
+                self.take_input(id, &mut buffer[..kept + read], read, now, host);
             }
             Err(_) => self.lose(id, now),
         }
@@ -131,12 +131,21 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.tell(|story| story.read_past(past));
         self.metrics.bytes_in.add((past + filled.read) as u64);
         self.scratch.grant_share(self.config.limits.inflate_per_turn);
-        self.take_input(id, &mut buffer[..filled.kept + filled.read], now, host);
+        let input = &mut buffer[..filled.kept + filled.read];
+        self.take_input(id, input, past + filled.read, now, host);
     }
 
-    /// Takes the input as far as it goes, writes what it caused, and settles the connection.
+    /// Takes the input as far as it goes, writes what it caused, and settles the connection. `read` is
+    /// how many bytes of it are new.
     #[inline(always)]
-    fn take_input(&mut self, id: ConnectionId, input: &mut [u8], now: Instant, host: &mut H) {
+    fn take_input(
+        &mut self,
+        id: ConnectionId,
+        input: &mut [u8],
+        read: usize,
+        now: Instant,
+        host: &mut H,
+    ) {
         let mut at = 0;
         let mut frames = self.config.limits.frames_per_turn;
         let mut requests = 0;
@@ -165,6 +174,10 @@ impl<A: Application, H: Host> Shard<A, H> {
             return;
         }
         if !matches!(connection.endpoint, Endpoint::Closed) {
+            if read > 0 && matches!(step, Step::NeedMore) && connection.is_amid_frame(&input[at..])
+            {
+                connection.endpoint.note_alive(now, &self.config);
+            }
             connection.keep(&input[at..]);
             connection.note_intake();
         }
@@ -532,7 +545,11 @@ fn make_room<S: Stream>(
     pool: &mut BufferPool,
     now: Instant,
 ) -> io::Result<bool> {
+    let before = connection.line.backlog.len();
     connection.line.flush(config.limits.flush_bytes_per_turn, now, pool)?;
+    if connection.line.backlog.len() < before {
+        connection.endpoint.note_alive(now, config);
+    }
     let mark = match connection.rest {
         Rest::Throttled => config.max_send_buffer / 2,
         _ => config.max_send_buffer,

@@ -211,8 +211,8 @@ impl<A: Application, H: Host> Shard<A, H> {
             if self.watching.owes_frame {
                 self.send_figures(now);
             }
-            // The last of those who watch may have been lost when it was told.
-            if self.watching.next_look.is_some() {
+            // The last watcher may have been lost with that frame.
+            if !self.watching.watchers.is_empty() {
                 self.ask_all(now, host);
             }
         }

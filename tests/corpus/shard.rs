@@ -98,6 +98,7 @@ fn config(shards: usize, sizes: u8, shares: u8, times: u8) -> Config {
             accepts_per_turn: of(shares, 2, [4, 1]),
             mails_per_turn: of(shares, 3, [4, 1]),
             broadcast_slice: of(shares, 4, [8, 1]),
+            goodbyes_per_turn: of(shares, 4, [8, 1]),
             broadcasts_queued: of(shares, 5, [8, 1]),
             alarms_per_turn: of(shares, 6, [8, 1]),
             expiries_per_turn: of(shares, 7, [8, 1]),

@@ -9,7 +9,6 @@ use socket2::{Domain, Socket, Type};
 
 use crate::client::{self, Raw, Running, TEXT, frame, get, upgrade};
 use crate::yard::{BYSTANDERS, Stranger, Talks, Yard, defaults};
-use revolve::mailbox::Mail;
 use revolve::{Config, Limits, SessionIds, SessionRate};
 
 with_both_applications! {
@@ -253,7 +252,7 @@ fn a_server_that_leaves_says_when_to_come_back<A: Talks>() {
     kept.heard.clear();
     let mut late = yard.connect();
     late.send(upgrade(""));
-    yard.tell(Mail::Shutdown);
+    yard.shut_down();
     kept.send(upgrade("session_id=a"));
     yard.leave();
     for stranger in [&mut kept, &mut late] {

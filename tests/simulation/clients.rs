@@ -289,6 +289,9 @@ impl Client {
         }
         if !self.pending.is_empty() && !wire.fin && !wire.closed && chance.percent(60) {
             let most = chance.pick(&[1, 3, 40, 400, 4000]).min(self.pending.len());
+            if chance.percent(3) {
+                wire.send_urgent();
+            }
             let piece: Vec<u8> = self.pending.drain(..most).collect();
             wire.send(&piece);
             return;
@@ -389,6 +392,11 @@ impl Client {
             && !wire.fin
             && !wire.reset
             && !wire.closed
+    }
+
+    /// Whether it may have stopped reading, so that it is not read either.
+    pub fn may_be_throttled(&self) -> bool {
+        self.manner == Manner::NeverReads || self.ending == Ending::FallSilent
     }
 
     /// Whether it neither left on its own nor stopped listening: then it is owed a Close.

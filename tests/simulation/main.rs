@@ -22,6 +22,7 @@
 mod clients;
 mod ear;
 mod past;
+mod pause;
 #[path = "pieces.rs"]
 mod pieces;
 mod told;
