@@ -263,9 +263,12 @@ pub struct Limits {
     pub accepts_per_turn: usize,
     /// Mails taken from the mailbox in a turn.
     pub mails_per_turn: usize,
-    /// Mails a mailbox holds. A sender that finds it full keeps its mail, stops reading from its
-    /// own peers, and tries again each turn.
+    /// Mails a mailbox holds. When it is full, connections that are to be handed over rest where they
+    /// are, and so do those that have broadcast something; it is tried again each turn.
     pub mailbox_capacity: usize,
+    /// Mails that may wait for room in others' boxes; beyond it the reactor reads from nobody. 4096, as
+    /// many as one visit may cause.
+    pub outbox_most: usize,
     /// Alarms looked at in a turn. Each may write a ping, some microseconds of system call: whoever
     /// connected at one moment is pinged at one moment, and the others are served in between.
     pub alarms_per_turn: usize,
@@ -278,7 +281,8 @@ pub struct Limits {
     /// Connections told goodbye in a turn of a drain: replies in flight and echoes of our Close are
     /// served in between.
     pub goodbyes_per_turn: usize,
-    /// Broadcasts that may be under way at once; above it the reactor stops reading.
+    /// Broadcasts that may be under way at once; above half of it those who broadcast are not read
+    /// any more, and above all of it nobody is.
     pub broadcasts_queued: usize,
     /// Connections that watch one reactor's `/ws/stats`. Beyond: 503. A handful of people look at a
     /// server at a time; each of them costs a frame of some kilobytes a second.
@@ -352,6 +356,7 @@ impl Default for Limits {
             accepts_per_turn: 64,
             mails_per_turn: 256,
             mailbox_capacity: 1024,
+            outbox_most: 4096,
             alarms_per_turn: 512,
             expiries_per_turn: 4096,
             broadcast_slice: 256,

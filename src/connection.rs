@@ -38,6 +38,9 @@ pub enum Rest {
     /// It waits for as many off-loaded jobs as it may, and we do not read: an answer, in the
     /// mailbox.
     Parked,
+    /// It is to be handed over, or has broadcast something, and a mailbox is full; we do not read: the
+    /// outbox, which is tried again each turn, in a millisecond at the latest.
+    Waiting,
     /// Closed, failed or timed out: the reaper, at the end of this turn.
     Ended,
 }
@@ -255,6 +258,17 @@ impl<S: Stream> Connection<S> {
         };
     }
 
+    /// Takes out what was kept.
+    pub fn take_tail(&mut self) -> Vec<u8> {
+        self.tail.take().map_or_else(Vec::new, |tail| *tail)
+    }
+
+    /// Whether the WebSocket is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Open(_))
+    }
+
     /// Keeps what is left of the input for the next visit.
     #[inline(always)]
     pub fn keep(&mut self, rest: &[u8]) {
@@ -269,7 +283,7 @@ impl<S: Stream> Connection<S> {
     #[must_use]
     pub fn deadline(&self, config: &Config) -> Option<Instant> {
         let protocol = self.endpoint.deadline(config);
-        if self.line.backlog.is_empty() && self.rest != Rest::Parked {
+        if self.line.backlog.is_empty() && !matches!(self.rest, Rest::Parked | Rest::Waiting) {
             return protocol;
         }
         self.deadline_with_backlog(protocol, config)
@@ -294,7 +308,7 @@ impl<S: Stream> Connection<S> {
     /// the end of a message.
     #[must_use]
     pub fn is_deaf(&self) -> bool {
-        matches!(self.rest, Rest::Throttled | Rest::Parked)
+        matches!(self.rest, Rest::Throttled | Rest::Parked | Rest::Waiting)
             && matches!(self.endpoint, Endpoint::Open(_))
     }
 

@@ -125,7 +125,8 @@ pub fn refuse(rejection: Rejection, with_body: bool, out: &mut Vec<u8>) {
         | Rejection::LimitPerIp
         | Rejection::NoSessionId
         | Rejection::Draining
-        | Rejection::TooManyWatchers => {
+        | Rejection::TooManyWatchers
+        | Rejection::OwnerBusy => {
             fields.push_str("Retry-After: 1\r\n");
         }
         Rejection::LimitSessionsPerIp { retry_after } => {

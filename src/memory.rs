@@ -139,7 +139,7 @@ impl MemoryBound {
             deflate::most_held(config),
             out_buffer::POOL,
             // Mail, and broadcasts under way; of the daemon's applications these are heartbeats.
-            limits.mailbox_capacity * size_of::<Mail<TcpStream>>(),
+            (limits.mailbox_capacity + limits.outbox_most) * size_of::<Mail<TcpStream>>(),
             (limits.mailbox_capacity + limits.broadcasts_queued) * BOOKKEEPING,
             BOOKKEEPING * 1024,
         ];

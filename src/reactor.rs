@@ -193,6 +193,10 @@ impl Host for Kernel {
         self.senders[reactor].send(mail)
     }
 
+    fn has_room(&self, reactor: usize) -> bool {
+        self.senders[reactor].has_room()
+    }
+
     fn receive(&mut self) -> Option<Mail<TcpStream>> {
         self.mailbox.receive()
     }

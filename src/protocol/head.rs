@@ -87,11 +87,13 @@ pub enum Rejection {
     ForeignOrigin,
     /// As many watch this reactor as may.
     TooManyWatchers,
+    /// The reactor that owns the session did not take the connection in time: its mailbox was full.
+    OwnerBusy,
 }
 
 impl Rejection {
     /// One of each, for the metrics page.
-    pub const ALL: [Rejection; 26] = [
+    pub const ALL: [Rejection; 27] = [
         Rejection::MalformedHead,
         Rejection::BadHost,
         Rejection::UnexpectedBody,
@@ -117,6 +119,7 @@ impl Rejection {
         Rejection::ForeignOrigin,
         Rejection::TooManyWatchers,
         Rejection::BadExtensions,
+        Rejection::OwnerBusy,
         Rejection::LimitSessionsPerIp { retry_after: 1 },
     ];
 
@@ -149,7 +152,8 @@ impl Rejection {
             Rejection::ForeignOrigin => 22,
             Rejection::TooManyWatchers => 23,
             Rejection::BadExtensions => 24,
-            Rejection::LimitSessionsPerIp { .. } => 25,
+            Rejection::OwnerBusy => 25,
+            Rejection::LimitSessionsPerIp { .. } => 26,
         }
     }
 
@@ -182,6 +186,7 @@ impl Rejection {
             Rejection::ForeignOrigin => "foreign_origin",
             Rejection::TooManyWatchers => "too_many_watchers",
             Rejection::BadExtensions => "bad_extensions",
+            Rejection::OwnerBusy => "owner_busy",
             Rejection::LimitSessionsPerIp { .. } => "limit_sessions_per_ip",
         }
     }
@@ -213,7 +218,8 @@ impl Rejection {
             Rejection::LimitConcurrency
             | Rejection::NoSessionId
             | Rejection::Draining
-            | Rejection::TooManyWatchers => "503 Service Unavailable",
+            | Rejection::TooManyWatchers
+            | Rejection::OwnerBusy => "503 Service Unavailable",
             Rejection::HttpVersion => "505 HTTP Version Not Supported",
         }
     }
@@ -258,6 +264,7 @@ impl Rejection {
                 "not for other sites, nor under a name other than localhost or an IP address"
             }
             Rejection::TooManyWatchers => "too many watch already: try again later",
+            Rejection::OwnerBusy => "the event loop that has this session is busy: try again later",
         }
     }
 }

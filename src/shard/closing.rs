@@ -19,6 +19,7 @@ use crate::application::{Application, CloseReason, Context, Side};
 use crate::connection::{Attachment, LiveSession, Rest};
 use crate::host::Host;
 use crate::protocol::endpoint::{Closing, Endpoint, Lapse};
+use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
 /// Why a WebSocket stops being open.
@@ -58,7 +59,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if let Attachment::Never | Attachment::Former = former {
             return;
         }
-        if connection.rest == Rest::Parked {
+        if matches!(connection.rest, Rest::Parked | Rest::Waiting) {
             // What was not read of it meanwhile is read now: its Close may be in it.
             connection.rest = Rest::Spent;
             ready.push(id, &mut connection.mark);
@@ -170,6 +171,8 @@ impl<A: Application, H: Host> Shard<A, H> {
     fn cut(&mut self, id: ConnectionId, now: Instant) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.endpoint = Endpoint::Closed;
+            // It waits for nothing any more.
+            connection.rest = Rest::Spent;
             self.settle(id, false, now);
         }
     }
@@ -225,6 +228,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         match lapse {
             Lapse::None | Lapse::Pinged => {}
+            Lapse::HeadLate(_) if connection.rest == Rest::Waiting => {
+                self.refuse_waiting(id, Rejection::OwnerBusy, now);
+            }
             Lapse::HeadLate(rejection) => {
                 self.reject(id, rejection, true, now);
                 if self.uncork(id, now) {

@@ -9,9 +9,10 @@ use super::accepting::Listening;
 use super::closing::Leaving;
 use super::story::Story;
 use crate::application::Application;
-use crate::connection::Connection;
+use crate::connection::{Connection, Rest};
 use crate::host::Host;
 use crate::protocol::endpoint::Endpoint;
+use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
 /// Where a shard is in its life.
@@ -198,7 +199,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     fn is_at_rest(&self) -> bool {
         self.websockets == 0
             && matches!(self.listening, Listening::Closed)
-            && self.outbox.is_empty()
+            && !self.outbox.waits_for_room()
             && !self.has_mail
             // What `on_close` off-loaded is done too: it may be what keeps a session.
             && self.wishes.jobs.len() == 0
@@ -219,6 +220,9 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     fn say_goodbye(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
+        if let (Rest::Waiting, Endpoint::Handshaking(_)) = (connection.rest, &connection.endpoint) {
+            return self.refuse_waiting(id, Rejection::Draining, now);
+        }
         if let Endpoint::Open(_) = connection.endpoint {
             if self.wishes.jobs.of(id) > 0 {
                 // It is told when it has its answers, and heard no more until then.

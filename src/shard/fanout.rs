@@ -16,21 +16,27 @@ use crate::connection::Attachment;
 use crate::host::Host;
 use crate::mailbox::Mail;
 use crate::protocol::endpoint::Endpoint;
+use crate::token::ConnectionId;
 
 impl<A: Application, H: Host> Shard<A, H> {
-    /// Sends the broadcasts and the jobs that callbacks asked for on their way.
+    /// Sends the broadcasts and the jobs that callbacks asked for on their way; those of a visit, if
+    /// `visited` is a connection.
     #[inline]
-    pub(super) fn forward_wishes(&mut self, host: &mut H) {
+    pub(super) fn forward_wishes(&mut self, visited: Option<ConnectionId>, host: &mut H) {
         if self.wishes.has_outgoing {
-            self.forward(host);
+            self.forward(visited, host);
         }
     }
 
     #[cold]
-    fn forward(&mut self, host: &mut H) {
+    fn forward(&mut self, visited: Option<ConnectionId>, host: &mut H) {
         // A job that nobody takes ends its connection, and `on_close` may wish for something too.
         while std::mem::take(&mut self.wishes.has_outgoing) {
+            let has_broadcast = !self.wishes.to_all.is_empty();
             self.forward_broadcasts(host);
+            if let Some(id) = visited.filter(|_| has_broadcast) {
+                self.hold_broadcaster(id);
+            }
             self.forward_jobs(host);
         }
     }

@@ -142,6 +142,7 @@ impl Glimpse {
             Rest::Spent => "spent: goes on next turn",
             Rest::Throttled => "throttled: not read until its backlog shrinks",
             Rest::Parked => "parked: not read until a job of its is done",
+            Rest::Waiting => "waiting: not read until a full mailbox has room",
             Rest::Ended => "ended",
         };
         match self.tail as u64 {

@@ -2,8 +2,9 @@
 //!
 //! There is no poll in here and no clock: `reactor.rs` notes what is ready and calls
 //! [`Shard::turn`] with the time, and so does the simulation. The parts, in the order of a
-//! connection's life: `accepting` (and mail), `visit` (one connection's share of a turn),
-//! `upgrade`, `newcomers` (new sessions), `callbacks` (timers and off-loaded jobs), `closing`, `fanout` (broadcasts), `watching`
+//! connection's life: `accepting`, `mail` (between reactors), `visit` (one connection's share of a turn),
+//! `upgrade`, `newcomers` (new sessions), `callbacks` (timers and off-loaded jobs), `closing`,
+//! `fanout` (broadcasts), `watching`
 //! (the live page's figures), `drain`; then `blame`, which finds out whose callback made a turn slow,
 //! `invariants`, which says in one place what must hold between turns, and `glimpse` and `story`,
 //! which tell a turn to whoever listens.
@@ -20,6 +21,7 @@ mod drain;
 mod fanout;
 mod glimpse;
 mod invariants;
+mod mail;
 mod newcomers;
 mod story;
 mod upgrade;
@@ -36,7 +38,6 @@ use crate::connection::{Attachment, Connection, Rest};
 use crate::connections::Connections;
 use crate::host::Host;
 use crate::line::{Edge, Inbound, Stream};
-use crate::mailbox::Mail;
 use crate::metrics::{ReactorMetrics, ServerStatus};
 use crate::out_buffer::BufferPool;
 use crate::protocol::deflate::Deflater;
@@ -51,6 +52,7 @@ use accepting::Listening;
 use blame::Blame;
 pub use drain::DrainOutcome;
 use drain::Lifecycle;
+use mail::Outbox;
 use newcomers::Evictions;
 use story::{Story, Woken};
 use watching::Watching;
@@ -79,8 +81,7 @@ pub struct Shard<A: Application, H: Host> {
     ready: ReadyQueue,
     listening: Listening,
     has_mail: bool,
-    /// Mail whose box was full.
-    outbox: VecDeque<(usize, Mail<H::Stream>)>,
+    outbox: Outbox<H::Stream>,
     /// Frames on their way to all connections of this reactor; `fanout_at` is the next slot that
     /// gets the first of them.
     broadcasts: VecDeque<Broadcast>,
@@ -136,7 +137,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             ready: ReadyQueue::default(),
             listening: Listening::Idle,
             has_mail: false,
-            outbox: VecDeque::new(),
+            outbox: Outbox::new(workers),
             broadcasts: VecDeque::new(),
             fanout_at: 0,
             watching: Watching::new(workers, now),
@@ -231,7 +232,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             if is_observed {
                 self.after_visit(id, &buffer, host);
             }
-            self.forward_wishes(host);
+            self.forward_wishes(Some(id), host);
         }
         self.blame.heard(self.metrics.messages.get(), visits as u32, last);
         self.receive_buffer = buffer;
@@ -244,8 +245,8 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.look(now, host);
         self.step(host, |shard, _| shard.sweep(now));
         // What was wished for outside a visit: at a timer or a deadline, in a broadcast or the drain.
-        self.forward_wishes(host);
-        self.send_mail(host);
+        self.forward_wishes(None, host);
+        self.send_mail(now, host);
         self.reap();
         self.end_drain(now, host);
         self.publish();
@@ -254,9 +255,9 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// How long the poll may sleep. `None`: until something happens.
     #[must_use]
     pub fn timeout(&self, now: Instant) -> Option<Duration> {
-        // While mail waits for room in another's box nobody here is read, and to turn at once would
-        // be to spin on somebody else's progress.
-        let can_act = self.outbox.is_empty() && !self.ready.is_empty();
+        // While so much mail waits for room in others' boxes that nobody here is read, to turn at once
+        // would be to spin on somebody else's progress.
+        let can_act = !self.is_outbox_full() && !self.ready.is_empty();
         let can_call = self.wishes.timers.has_due() && !self.is_congested();
         if can_act
             || can_call
@@ -285,15 +286,21 @@ impl<A: Application, H: Host> Shard<A, H> {
         consider(self.sessions.next_expiry());
         consider(self.listening.resumes_at());
         consider(self.drain_deadline(now));
-        consider((!self.outbox.is_empty()).then(|| now + RETRY));
+        consider(self.outbox.waits_for_room().then(|| now + RETRY));
         next.map(|next| next.saturating_duration_since(now))
     }
 
-    /// Whether reading has to wait because what it caused has not been delivered: mail to a full
-    /// box, or more broadcasts than are allowed to be under way.
+    /// Whether nobody is read, because what was read before has not been delivered: as much mail to
+    /// full boxes, or as many broadcasts, as may be under way. Long before that, those who broadcast
+    /// are not read (`mail.rs`).
     fn is_congested(&self) -> bool {
-        let (mails, broadcasts) = (self.outbox.len(), self.broadcasts.len());
-        mails > 0 || (broadcasts > 0 && broadcasts >= self.config.limits.broadcasts_queued)
+        let broadcasts = self.broadcasts.len();
+        let is_full = broadcasts > 0 && broadcasts >= self.config.limits.broadcasts_queued;
+        is_full || self.is_outbox_full()
+    }
+
+    fn is_outbox_full(&self) -> bool {
+        self.outbox.len() >= self.config.limits.outbox_most
     }
 
     /// For whoever wants to know what a visit does, or how long it takes.
@@ -361,7 +368,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// its own share was used up.
     fn settle(&mut self, id: ConnectionId, more: bool, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if matches!(connection.rest, Rest::Parked | Rest::Ended) {
+        if matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended) {
             return self.settle_parked(id);
         }
         let queued = connection.line.backlog.len();

@@ -94,7 +94,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         // An id in the ready queue may have outlived its connection.
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.mark.clear();
-        if matches!(connection.rest, Rest::Parked | Rest::Ended) {
+        if matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended) {
             return self.visit_parked(id, now);
         }
         if is_congested || !connection.line.backlog.is_empty() {
@@ -396,6 +396,10 @@ impl<A: Application, H: Host> Shard<A, H> {
                 // A page of metrics is a thousand times the work of a message: a cork of them a turn.
                 let is_full = self.cork.len() >= self.config.limits.cork_bytes;
                 if is_full { Step::Wait } else { Step::Again }
+            }
+            Ok(Answered::Elsewhere(owner)) if !self.has_room_at(owner, host) => {
+                self.wait_for_owner(id, owner);
+                Step::Wait
             }
             Ok(Answered::Elsewhere(owner)) => {
                 self.hand_over(id, owner, &input[*at..], now, host);

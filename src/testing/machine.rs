@@ -152,6 +152,11 @@ impl Host for MachineHost {
         Ok(())
     }
 
+    fn has_room(&self, reactor: usize) -> bool {
+        let net = self.net.borrow();
+        net.ended[reactor] || net.boxes[reactor].len() < net.box_capacity
+    }
+
     fn receive(&mut self) -> Option<Parcelled> {
         let mut net = self.net.borrow_mut();
         let answer = net.answers[self.shard].pop_front();

@@ -2,12 +2,12 @@
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::client::{PATIENCE, Raw, Running, TEXT, close, config, frame, get, upgrade};
+use super::client::{Raw, Running, TEXT, close, config, frame, get, upgrade};
+use super::gate::Gate;
 use revolve::session::owner_of;
 use revolve::{Application, CloseReason, Config, Context, Limits, Message, SessionIds};
 
@@ -256,47 +256,21 @@ fn the_older_one_closes_before_the_newer_one_opens() {
     assert_eq!(lines, expected);
 }
 
-/// Holds its reactor at the word "wait" until the test lets it go on.
-struct Gate {
-    entered: Sender<()>,
-    release: Arc<Mutex<Receiver<()>>>,
-}
-
-impl Application for Gate {
-    type Session = ();
-
-    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
-        if message == Message::Text("wait") {
-            self.entered.send(()).unwrap();
-            self.release.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        }
-        cx.count_message();
-        cx.send_text("heard");
-    }
-}
-
 #[test]
 fn a_takeover_from_a_dead_socket_loses_none_of_the_newer_ones_responses() {
     // The reactor is held while three things happen, so that it finds them in this order: a
     // request and an upgrade in one packet, then the reset of the connection that holds the
     // session. Writing the 4001 then fails, in the middle of the newer one's visit.
-    let (entered, has_entered) = channel();
-    let (let_go, release) = channel();
-    let release = Arc::new(Mutex::new(release));
-    let server = Running::new(config(1), move || Gate {
-        entered: entered.clone(),
-        release: release.clone(),
-    });
+    let (server, gate) = Gate::serve(config(1));
     let mut keeper = server.open("");
     let older = server.open("session_id=s");
     let mut newer = server.connect();
     newer.send(get("/healthz"));
     newer.response();
-    keeper.say("wait");
-    has_entered.recv_timeout(PATIENCE).unwrap();
+    gate.hold(&mut keeper);
     newer.send(get("/readyz") + &upgrade("session_id=s"));
     older.reset();
-    let_go.send(()).unwrap();
+    gate.let_go();
     assert_eq!(newer.response().body, r#"{"ready": true}"#);
     assert_eq!(newer.head().status, 101);
 }
@@ -306,20 +280,13 @@ fn who_has_left_already_takes_nothing_over() {
     // The owner is held while clients ask for a session that has a connection, and leave again:
     // some wait in its accept queue, some are handed over to it by the other reactor. When it gets
     // to them they are the past of their client, however late they come.
-    let (entered, has_entered) = channel();
-    let (let_go, release) = channel();
-    let release = Arc::new(Mutex::new(release));
-    let server = Running::new(config(2), move || Gate {
-        entered: entered.clone(),
-        release: release.clone(),
-    });
+    let (server, gate) = Gate::serve(config(2));
     let mine = |n: &u32| owner_of(&format!("s-{n}"), 2) == 0;
     let names: Vec<String> = (0..).filter(mine).take(2).map(|n| format!("s-{n}")).collect();
     let mut keeper = server.open(&format!("session_id={}", names[0]));
     let mut holder = server.open(&format!("session_id={}", names[1]));
     let before = server.metric("revolve_hand_overs_out_total", "reactor=\"1\"");
-    keeper.say("wait");
-    has_entered.recv_timeout(PATIENCE).unwrap();
+    gate.hold(&mut keeper);
     // So many that some land on either reactor, whatever the kernel deals.
     let gone = 40;
     for _ in 0..gone {
@@ -327,7 +294,7 @@ fn who_has_left_already_takes_nothing_over() {
         raw.send(upgrade(&format!("session_id={}", names[1])));
         drop(raw);
     }
-    let_go.send(()).unwrap();
+    gate.let_go();
     server.wait_for("revolve_rejected_total", "reason=\"superseded\"", gone);
     assert!(server.metric("revolve_hand_overs_out_total", "reactor=\"1\"") > before);
     assert_eq!(server.metric("revolve_takeovers_total", ""), 0);
