@@ -15,8 +15,8 @@ use std::time::Duration;
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
 use revolve::config::{
-    AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SUBPROTOCOLS_ALLOWED, SessionIds,
-    Subprotocols,
+    AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SESSION_RATE_ALLOWED,
+    SUBPROTOCOLS_ALLOWED, SessionIds, SessionRate, Subprotocols,
 };
 
 use crate::logger::Format;
@@ -298,6 +298,15 @@ static OPTIONS: &[Row] = &[
     },
     Row {
         group: "Limits",
+        name: "limit-sessions-per-ip",
+        takes: Takes::Value("N[/SECS]", SESSION_RATE_ALLOWED),
+        about: "New sessions at most from an address in so many seconds (60 if not said); beyond \
+                it 429",
+        set: |s, text| store(&mut s.config.limit_sessions_per_ip, session_rate(text).map(Some)),
+        show: |s| s.config.limit_sessions_per_ip.map_or("none".to_owned(), |r| r.to_string()),
+    },
+    Row {
+        group: "Limits",
         name: "timeout-handshake",
         takes: Takes::Value("SECS", "a time from 0.001 to 86400 seconds"),
         about: "Time a request head may take; then 408",
@@ -540,6 +549,15 @@ fn time(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
+/// `100`, or `100/60`: with the time in seconds.
+fn session_rate(text: &str) -> Option<SessionRate> {
+    let (sessions, window) = match text.split_once('/') {
+        Some((sessions, window)) => (sessions, time(window)?),
+        None => (text, SessionRate::WINDOW),
+    };
+    Some(SessionRate { sessions: number(sessions)?, window })
+}
+
 fn time_or_off(text: &str) -> Option<Option<Duration>> {
     let time = time(text)?;
     // A time so small that it rounds to zero was not meant as "off"; zero is out of bounds later.
@@ -625,6 +643,7 @@ mod tests {
         ("max-sessions", "10"),
         ("limit-concurrency", "100"),
         ("limit-per-ip", "20"),
+        ("limit-sessions-per-ip", "100/2.5"),
         ("timeout-handshake", "0.1"),
         ("timeout-keep-alive", "75"),
         ("max-send-buffer", "1024"),
@@ -671,6 +690,15 @@ mod tests {
             }
             let set = settings(&[], &[(&row.variable(), other)]);
             assert_eq!(shown(row, &set), *other, "{}", row.variable());
+        }
+    }
+
+    #[test]
+    fn a_number_of_sessions_alone_is_for_a_minute() {
+        for (text, shown) in [("100", "100/60"), ("100/60", "100/60"), ("1/86400", "1/86400")] {
+            let set = settings(&["--limit-sessions-per-ip", text], &[]);
+            let rate = set.config.limit_sessions_per_ip.expect("is set");
+            assert_eq!(rate.to_string(), shown);
         }
     }
 
@@ -778,6 +806,16 @@ mod tests {
             ("max-sessions", "many", "a number from 1 to 2147483647"),
             ("limit-concurrency", "none", "a number of at least 1"),
             ("limit-per-ip", "0", "a number of at least 1"),
+            ("limit-sessions-per-ip", "0", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "0/60", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "4294967296", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100/0", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100/0.5", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100/86401", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100/", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "/60", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100/60/1", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100 / 60", SESSION_RATE_ALLOWED),
             ("allowed-origins", "*", ORIGINS_ALLOWED),
             ("allowed-origins", "https://a,", ORIGINS_ALLOWED),
             ("allowed-origins", "https://a/index.html", ORIGINS_ALLOWED),
@@ -823,6 +861,13 @@ mod tests {
             Config { offload_threads: many, ..defaults() },
             Config { slow_turn: Some(day), ..defaults() },
             Config { session_ttl: 366 * day, ..defaults() },
+            Config {
+                limit_sessions_per_ip: Some(SessionRate {
+                    sessions: std::num::NonZeroU32::MIN,
+                    window: day,
+                }),
+                ..defaults()
+            },
             Config { timeout_handshake: day, ..defaults() },
             Config { timeout_keep_alive: day, ..defaults() },
             Config { ws_subprotocols: Subprotocols::Listed(Vec::new()), ..defaults() },

@@ -14,7 +14,7 @@ mod subprotocols;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 use std::time::Duration;
 
@@ -36,6 +36,27 @@ pub enum SessionIds {
     /// Only ids that this server issued and still knows; an unknown one is answered with a new
     /// session under a fresh id. A chosen id can be guessed or planted, an issued one cannot.
     Issued,
+}
+
+/// How many new sessions an address may make: so many at once, and as many again in each window,
+/// one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionRate {
+    /// How many.
+    pub sessions: NonZeroU32,
+    /// In what time: from 1 second to a day.
+    pub window: Duration,
+}
+
+impl SessionRate {
+    /// The window where none is said.
+    pub const WINDOW: Duration = Duration::from_secs(60);
+}
+
+impl fmt::Display for SessionRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.sessions, self.window.as_secs_f64())
+    }
 }
 
 /// Who may see the live page and the figures behind it, which show inner state.
@@ -97,6 +118,10 @@ pub struct Config {
     /// 429. Default: no limit, for behind a proxy all clients have one address. An IPv4 address
     /// counts alone, of an IPv6 one the first 64 bits.
     pub limit_per_ip: Option<NonZeroUsize>,
+    /// New sessions at most from one address, over all reactors; beyond it 429. What counts is an
+    /// upgrade that creates a session, not one that finds its own. Addresses count as in
+    /// [`Self::limit_per_ip`]. Default: no limit, for stress tools and proxies have one address.
+    pub limit_sessions_per_ip: Option<SessionRate>,
     /// Time a request head may take, counted from the accept (or from the previous response) and
     /// not from its last byte. Default 10 s. A slower one gets 408.
     pub timeout_handshake: Duration,
@@ -148,6 +173,7 @@ impl Default for Config {
             session_ids: SessionIds::Any,
             limit_concurrency: None,
             limit_per_ip: None,
+            limit_sessions_per_ip: None,
             timeout_handshake: Duration::from_secs(10),
             timeout_keep_alive: Duration::from_secs(5),
             timeout_graceful_shutdown: Duration::from_secs(10),
@@ -328,6 +354,10 @@ pub struct MostSockets {
     pub refused: usize,
 }
 
+/// What `--limit-sessions-per-ip` takes, as the end of a sentence.
+pub const SESSION_RATE_ALLOWED: &str =
+    "a number of at least 1, or a number and 1 to 86400 seconds such as 100/60";
+
 /// A setting out of its bounds: names the option, the value, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -477,6 +507,11 @@ impl Config {
                     "0 or a time from 0.001 to 86400 seconds",
                 )?;
             }
+        }
+        if let Some(rate) = self.limit_sessions_per_ip
+            && (rate.window < Duration::from_secs(1) || rate.window > day)
+        {
+            return refuse("limit-sessions-per-ip", &rate, SESSION_RATE_ALLOWED);
         }
         bounded(
             "session-ttl",

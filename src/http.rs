@@ -160,6 +160,11 @@ pub fn refuse(rejection: Rejection, with_body: bool, out: &mut Vec<u8>) {
         | Rejection::OwnerBusy => {
             fields.push_str("Retry-After: 1\r\n");
         }
+        Rejection::LimitSessionsPerIp { retry_after } => {
+            for part in ["Retry-After: ", itoa::Buffer::new().format(retry_after), "\r\n"] {
+                fields.push_str(part);
+            }
+        }
         _ => {}
     }
     let body = format!("{}\n", rejection.advice());

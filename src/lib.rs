@@ -105,6 +105,7 @@
 //! |---|---|
 //! | [`ready`] | who has something to do this turn |
 //! | [`door`] | how many sockets are inside, in all and from each address |
+//! | [`session_rate`] | how many new sessions each address has made lately |
 //! | [`picture`] | what a slab's slots are doing, small enough for mail |
 //! | [`connection`] | a line and an endpoint; why a connection stopped: `Rest` |
 //! | [`connections`] | the slab; no way to reach a slot's former tenant |
@@ -188,6 +189,7 @@ pub mod reactor;
 pub mod ready;
 pub mod server;
 pub mod session;
+pub mod session_rate;
 pub mod shard;
 pub mod testing;
 pub mod timer;
@@ -199,7 +201,8 @@ pub use application::{
 };
 pub use appointments::TooManyTimers;
 pub use config::{
-    AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds, Subprotocols,
+    AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds, SessionRate,
+    Subprotocols,
 };
 pub use counter::Counter;
 pub use echo::Echo;

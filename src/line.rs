@@ -117,7 +117,7 @@ pub struct Line<S> {
     pub backlog: OutBuffer,
     inbound: Inbound,
     writable: bool,
-    /// Bytes sent or queued.
+    /// Bytes that have left or wait: not those that were discarded, nor those of a failed write.
     pub bytes_out: u64,
 }
 
@@ -241,12 +241,24 @@ impl<S: Stream> Line<S> {
         let mut sent = 0;
         if self.writable && self.backlog.is_empty() && !bytes.is_empty() {
             let outcome = self.stream.write(bytes);
-            sent = has_written(outcome, bytes.len(), &mut self.writable)?;
+            sent = match has_written(outcome, bytes.len(), &mut self.writable) {
+                Ok(sent) => sent,
+                Err(error) => return Err(self.take_back(bytes, error)),
+            };
         }
         if sent < bytes.len() {
             self.backlog.push(&bytes[sent..], now, pool);
         }
         Ok(())
+    }
+
+    /// What a failed write was to send has not been sent. Out of the way, where it is rare: to count
+    /// behind each write would cost it three instructions.
+    #[cold]
+    #[inline(never)]
+    fn take_back(&mut self, bytes: &[u8], error: io::Error) -> io::Error {
+        self.bytes_out -= bytes.len() as u64;
+        error
     }
 
     /// Writes from the backlog until it is empty, the socket is full, or `share` bytes have left.
@@ -269,6 +281,26 @@ impl<S: Stream> Line<S> {
             self.backlog.advance(count, now, pool);
         }
         Ok(())
+    }
+
+    /// Lets bytes wait that another line of this socket's had not sent.
+    pub fn inherit(&mut self, unsent: &[u8], now: Instant, pool: &mut BufferPool) {
+        self.bytes_out += unsent.len() as u64;
+        self.backlog.push(unsent, now, pool);
+    }
+
+    /// Throws away what waits, and says how many bytes that were.
+    pub fn discard(&mut self, pool: &mut BufferPool) -> usize {
+        let discarded = self.backlog.len();
+        self.bytes_out -= discarded as u64;
+        self.backlog.clear(pool);
+        discarded
+    }
+
+    /// Bytes that the socket has taken.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.bytes_out - self.backlog.len() as u64
     }
 
     /// The socket, and what has not left.

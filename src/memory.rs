@@ -22,6 +22,7 @@ use crate::out_buffer;
 use crate::page;
 use crate::protocol::{deflate, frame, message};
 use crate::session::SessionTable;
+use crate::session_rate::SessionRates;
 use crate::timer::{Slot, Tick};
 use crate::token::ConnectionId;
 
@@ -126,6 +127,11 @@ impl MemoryBound {
         let per_reactor = [
             if config.page { watching } else { 0 },
             limits.receive_buffer_bytes,
+            // The addresses that have made sessions: a table that all reactors share, here in parts.
+            match config.limit_sessions_per_ip {
+                Some(_) => SessionRates::BYTES.div_ceil(reactors),
+                None => 0,
+            },
             // The cork, which doubles when it grows, with one reply more than it holds.
             2 * (limits.cork_bytes + reply),
             // The message that an application is looking at, and storage being copied as it grows.
@@ -268,6 +274,7 @@ fn soft_limit(limits: &str) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::application::{CloseReason, Side};
+    use crate::config::SessionRate;
     use std::num::NonZeroUsize;
     use std::time::Duration;
 
@@ -307,6 +314,19 @@ mod tests {
         config.validate().unwrap();
         let bound = MemoryBound::of::<()>(&config, Some(usize::MAX)).unwrap();
         assert_eq!(bound.total(), usize::MAX);
+    }
+
+    #[test]
+    fn the_table_of_session_rates_counts_if_there_is_one() {
+        let config = |limit_sessions_per_ip| Config {
+            limit_sessions_per_ip,
+            workers: NonZeroUsize::new(4).unwrap(),
+            ..Config::default()
+        };
+        let total = |config| MemoryBound::of::<()>(&config, Some(1024)).unwrap().total();
+        let rate = SessionRate { sessions: std::num::NonZeroU32::MIN, window: SessionRate::WINDOW };
+        assert_eq!(total(config(Some(rate))) - total(config(None)), SessionRates::BYTES);
+        assert_eq!(SessionRates::BYTES, 2 << 20, "as ARCHITECTURE.md says");
     }
 
     #[test]

@@ -76,6 +76,11 @@ pub enum Rejection {
     OriginNotAllowed,
     /// `--limit-per-ip` is reached by the client's address.
     LimitPerIp,
+    /// `--limit-sessions-per-ip` is reached by the client's address.
+    LimitSessionsPerIp {
+        /// Seconds until it may make the next one.
+        retry_after: u64,
+    },
     /// The page and its figures are for this machine alone, and the peer is not on it.
     NotForPeer,
     /// They were asked for by a page of another origin, or under another machine's name.
@@ -88,7 +93,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// One of each, for the metrics page.
-    pub const ALL: [Rejection; 26] = [
+    pub const ALL: [Rejection; 27] = [
         Rejection::MalformedHead,
         Rejection::BadHost,
         Rejection::UnexpectedBody,
@@ -115,6 +120,7 @@ impl Rejection {
         Rejection::TooManyWatchers,
         Rejection::BadExtensions,
         Rejection::OwnerBusy,
+        Rejection::LimitSessionsPerIp { retry_after: 1 },
     ];
 
     /// Place in [`Self::ALL`], so in a table of counters.
@@ -147,6 +153,7 @@ impl Rejection {
             Rejection::TooManyWatchers => 23,
             Rejection::BadExtensions => 24,
             Rejection::OwnerBusy => 25,
+            Rejection::LimitSessionsPerIp { .. } => 26,
         }
     }
 
@@ -180,6 +187,7 @@ impl Rejection {
             Rejection::TooManyWatchers => "too_many_watchers",
             Rejection::BadExtensions => "bad_extensions",
             Rejection::OwnerBusy => "owner_busy",
+            Rejection::LimitSessionsPerIp { .. } => "limit_sessions_per_ip",
         }
     }
 
@@ -203,7 +211,7 @@ impl Rejection {
             Rejection::Superseded => "409 Conflict",
             Rejection::TargetTooLong => "414 URI Too Long",
             Rejection::UpgradeRequired | Rejection::VersionNotOffered => "426 Upgrade Required",
-            Rejection::LimitPerIp => "429 Too Many Requests",
+            Rejection::LimitPerIp | Rejection::LimitSessionsPerIp { .. } => "429 Too Many Requests",
             Rejection::HeadTooLarge | Rejection::TooManyHeaders => {
                 "431 Request Header Fields Too Large"
             }
@@ -246,6 +254,9 @@ impl Rejection {
             Rejection::Superseded => "this connection had ended before it got to its session",
             Rejection::OriginNotAllowed => "pages of this origin may not connect",
             Rejection::LimitPerIp => "too many connections from this address: close some",
+            Rejection::LimitSessionsPerIp { .. } => {
+                "too many new sessions from this address: resume one, or try again later"
+            }
             Rejection::NotForPeer => {
                 "only for this machine: revolve --page-for any opens it to all"
             }

@@ -81,6 +81,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if let Listening::Idle = self.listening {
             self.listening = Listening::Ready;
         }
+        self.woken.by_listener = true;
     }
 
     /// Accepts a share of the queue.
@@ -126,10 +127,12 @@ impl<A: Application, H: Host> Shard<A, H> {
         let Some(id) = self.adopt(parcel, now, host) else { return };
         // Its request would change nothing, so it is not waited for.
         if let Some(rejection) = refusal {
+            self.tell_more(id);
             self.reject(id, rejection, true, now);
             if self.uncork(id, now) {
                 self.settle(id, false, now);
             }
+            self.tell_visited(&[]);
         }
     }
 
@@ -184,7 +187,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             self.connections.remove(id);
             return None;
         }
-        connection.line.backlog.push(&unsent, now, &mut self.pool);
+        connection.line.inherit(&unsent, now, &mut self.pool);
         connection.keep(&received);
         // A connection that was handed over is looked at this turn, and read, because its peer may
         // have left meanwhile (see `upgrade`). So is one that comes in a drain: there may be no

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::blame::Callback;
+use super::glimpse::Outgoing;
 use super::{Shard, set_alarm};
 use crate::application::{Application, CloseReason, Context, Side};
 use crate::connection::{Attachment, LiveSession, Rest};
@@ -98,6 +99,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.wishes.jobs.forget(id);
         if !is_displaced {
             self.sessions.detach(attachment.slot, id, now);
+            self.note_evictions(now);
             self.status.release();
         }
         let metrics = &self.metrics;
@@ -144,9 +146,10 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Writes what stands aside to a connection, and settles it.
     pub(super) fn send_aside(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
+        let before = Outgoing::of(&connection.line);
         let sent = connection.line.send(&self.aside, now, &mut self.pool);
         if let Some(story) = &mut self.story {
-            story.said_aside(id, self.aside.len(), connection.line.backlog.len());
+            story.said_aside(id, before, Outgoing::of(&connection.line));
         }
         self.metrics.bytes_out.add(self.aside.len() as u64);
         self.aside.clear();
@@ -170,7 +173,6 @@ impl<A: Application, H: Host> Shard<A, H> {
             connection.endpoint = Endpoint::Closed;
             // It waits for nothing any more.
             connection.rest = Rest::Spent;
-            connection.line.backlog.clear(&mut self.pool);
             self.settle(id, false, now);
         }
     }

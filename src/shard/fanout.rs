@@ -71,6 +71,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     pub(super) fn fan_out(&mut self, now: Instant) {
         let Some(frame) = self.broadcasts.front().cloned() else { return };
         let from = self.fanout_at;
+        let left_before = self.tell_left(from);
         for _ in 0..self.config.limits.broadcast_slice {
             let Some(id) = self.connections.next_from(self.fanout_at) else { break };
             self.fanout_at = id.index as usize + 1;
@@ -101,8 +102,8 @@ impl<A: Application, H: Host> Shard<A, H> {
                 Err(_) => self.lose(id, now),
             }
         }
-        let (stop, slots) = (self.fanout_at, self.connections.slots());
-        self.tell(|story| story.fanned_out(frame.len(), from, stop, slots));
+        let stop = self.fanout_at;
+        self.tell_fanned_out(left_before, frame.len(), from, stop);
         if self.connections.next_from(stop).is_none() {
             self.broadcasts.pop_front();
             self.deflater.forget_broadcast();

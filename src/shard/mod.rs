@@ -3,8 +3,8 @@
 //! There is no poll in here and no clock: `reactor.rs` notes what is ready and calls
 //! [`Shard::turn`] with the time, and so does the simulation. The parts, in the order of a
 //! connection's life: `accepting`, `mail` (between reactors), `visit` (one connection's share of a
-//! turn), `refusals` (which of them the log tells), `upgrade`, `callbacks` (timers and off-loaded
-//! jobs), `closing`, `fanout` (broadcasts), `watching`
+//! turn), `refusals` (which of them the log tells), `upgrade`, `newcomers` (new sessions), `callbacks`
+//! (timers and off-loaded jobs), `closing`, `fanout` (broadcasts), `watching`
 //! (the live page's figures), `drain`; then `blame`, which finds out whose callback made a turn slow,
 //! `invariants`, which says in one place what must hold between turns, and `glimpse` and `story`,
 //! which tell a turn to whoever listens.
@@ -22,6 +22,7 @@ mod fanout;
 mod glimpse;
 mod invariants;
 mod mail;
+mod newcomers;
 mod refusals;
 mod story;
 mod upgrade;
@@ -53,8 +54,9 @@ use blame::Blame;
 pub use drain::DrainOutcome;
 use drain::Lifecycle;
 use mail::Outbox;
+use newcomers::Evictions;
 use refusals::Refusals;
-use story::Story;
+use story::{Story, Woken};
 use watching::Watching;
 
 /// Pause before mail that found a full box is tried again.
@@ -75,6 +77,7 @@ pub struct Shard<A: Application, H: Host> {
     application: A,
     connections: Connections<H::Stream>,
     sessions: SessionTable<A::Session>,
+    evictions: Evictions,
     ids: IdSource,
     wheel: TimerWheel,
     ready: ReadyQueue,
@@ -94,6 +97,7 @@ pub struct Shard<A: Application, H: Host> {
     refusals: Refusals,
     /// What this turn did, while somebody listens.
     story: Option<Box<Story>>,
+    woken: Woken,
 
     // Storage that every connection uses in its turn, so that none has to own it.
     receive_buffer: Box<[u8]>,
@@ -130,6 +134,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             reactor,
             beginning: now,
             sessions: SessionTable::new(capacity, config.session_ttl, config.session_ids, now),
+            evictions: Evictions::default(),
             ids: IdSource::new(reactor, workers),
             wheel: TimerWheel::new(now),
             ready: ReadyQueue::default(),
@@ -144,6 +149,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             ended: Vec::new(),
             refusals: Refusals::default(),
             story: None,
+            woken: Woken::default(),
             receive_buffer,
             cork: Vec::with_capacity(config.limits.cork_bytes),
             scratch: Scratch::default(),
@@ -198,6 +204,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Takes note that there is mail.
     pub fn note_mail(&mut self) {
         self.has_mail = true;
+        self.woken.by_mail = true;
     }
 
     /// One turn. Every step is bounded: by the shares in [`crate::config::Limits`], or by what was
@@ -345,7 +352,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.wheel.advance(now, &mut self.due);
         for _ in 0..self.config.limits.alarms_per_turn {
             let Some((slot, tick)) = self.due.pop_front() else { break };
-            let Some(id) = self.connections.tenant(slot as usize) else { continue };
+            let Some(id) = self.connections.tenant(slot as usize) else {
+                self.on_vacant_alarm(slot, now);
+                continue;
+            };
             if let Some(connection) = self.connections.get_mut(id)
                 && connection.alarm == Some(tick)
             {
@@ -375,8 +385,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         if let Endpoint::Closed = connection.endpoint {
             connection.rest = Rest::Ended;
-            connection.line.backlog.clear(&mut self.pool);
+            let discarded = connection.line.discard(&mut self.pool);
             self.ended.push(id);
+            self.tell(|story| story.discarded(id, discarded));
             return;
         }
         let can_flush = queued > 0 && connection.line.is_writable();

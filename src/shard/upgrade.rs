@@ -1,6 +1,6 @@
 //! How a request becomes a session's connection: here, or on the reactor that owns the session.
 //!
-//! Next: [`crate::shard::callbacks`]: what is called that no message causes.
+//! Next: [`crate::shard::newcomers`]: how many new sessions there may be.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -45,6 +45,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if !self.uncork(id, now) {
             return;
         }
+        self.tell_written(id);
         let Some(mut connection) = self.connections.remove(id) else { return };
         if let Err(error) = host.deregister(connection.line.stream_mut()) {
             log::warn!(reactor = self.reactor; "cannot hand a connection over: {error}");
@@ -134,6 +135,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         if has_ended && wanted.id.as_ref().is_some_and(|id| self.sessions.contains(id)) {
             return self.reject(id, Rejection::Superseded, true, now);
         }
+        let is_newcomer = match self.count_newcomer(id, wanted, now) {
+            Ok(is_newcomer) => is_newcomer,
+            Err(rejection) => return self.reject(id, rejection, true, now),
+        };
         // One live connection a session, and the newer one wins. The older one's `on_close` comes
         // before the newer one's `on_open`. What it held, the session and its place under the limit,
         // goes to the newer one and is never free in between: nobody else can have the place, and the
@@ -146,6 +151,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         } else {
             let limit = self.config.limit_concurrency.map_or(usize::MAX, std::num::NonZero::get);
             if !self.status.admit(limit) {
+                if is_newcomer {
+                    self.uncount_newcomer(id);
+                }
                 return self.reject(id, Rejection::LimitConcurrency, true, now);
             }
         }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::faults::{Call, ECONNABORTED, Fault, Faults};
-use super::wire::{Scripted, Wire};
+use super::wire::{Scripted, Wire, Written};
 use crate::application::Application;
 use crate::config::Config;
 use crate::host::Host;
@@ -219,9 +219,9 @@ pub struct Machine<A: Application> {
     events_per_poll: usize,
     /// Turns so far.
     pub turns: u64,
-    /// Looks at each turn once it is over: at the machine, the shard that turned, and how many
-    /// writes there had been before.
-    pub after_turn: Option<fn(&Machine<A>, usize, usize)>,
+    /// Looks at each turn once it is over: at the machine, the shard that turned, and what had been
+    /// written before.
+    pub after_turn: Option<fn(&Machine<A>, usize, Written)>,
 }
 
 impl<A: Application> Machine<A> {
@@ -340,7 +340,7 @@ impl<A: Application> Machine<A> {
             true => station.shard.note_whole_poll(),
             false => station.shard.note_full_poll(edges),
         }
-        let writes = self.wires.iter().map(|wire| wire.borrow().writes).sum();
+        let before = self.wires.iter().map(|wire| wire.borrow().written).sum();
         self.status.reactor(at).turn(0);
         station.host.now = self.now;
         station.shard.turn(self.now, &mut station.host);
@@ -366,15 +366,15 @@ impl<A: Application> Machine<A> {
         };
         assert_eq!(self.wires.iter().filter(watched).count() as u64, held, "slab = registrations");
         if let Some(look) = self.after_turn {
-            look(self, at, writes);
+            look(self, at, before);
         }
         true
     }
 
-    /// Writes to all sockets so far.
+    /// What has been written to all sockets so far.
     #[must_use]
-    pub fn writes(&self) -> usize {
-        self.wires.iter().map(|wire| wire.borrow().writes).sum()
+    pub fn written(&self) -> Written {
+        self.wires.iter().map(|wire| wire.borrow().written).sum()
     }
 
     /// When the next shard wants a turn even if nothing happens.

@@ -42,10 +42,28 @@ pub struct Wire {
     pub closed: bool,
     /// Reads and writes still to be interrupted by a signal.
     interruptions: usize,
-    /// Writes so far, whatever came of them.
-    pub writes: usize,
+    /// What the server has written so far.
+    pub written: Written,
     /// What else is to fail.
     pub faults: Faults,
+}
+
+/// What has been written to sockets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Writes, whatever came of them.
+    pub writes: usize,
+    /// Bytes that were taken.
+    pub bytes: u64,
+}
+
+impl std::iter::Sum for Written {
+    fn sum<I: Iterator<Item = Written>>(all: I) -> Written {
+        all.fold(Written::default(), |sum, one| Written {
+            writes: sum.writes + one.writes,
+            bytes: sum.bytes + one.bytes,
+        })
+    }
 }
 
 impl Wire {
@@ -209,7 +227,7 @@ impl io::Write for Scripted {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut wire = self.0.borrow_mut();
         let wire = &mut *wire;
-        wire.writes += 1;
+        wire.written.writes += 1;
         Scripted::interrupted(wire)?;
         let fault = wire.faults.strike(Call::Write);
         assert!(!wire.server_fin, "a write after the half-close");
@@ -234,6 +252,7 @@ impl io::Write for Scripted {
         if count == 0 && !bytes.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
+        wire.written.bytes += count as u64;
         wire.down.extend(&bytes[..count]);
         Ok(count)
     }

@@ -17,7 +17,7 @@ OPTIONS = """
     --heartbeat --session-ttl --max-sessions --session-ids --limit-concurrency --timeout-handshake
     --timeout-graceful-shutdown --max-send-buffer --log-level --log-format --access-log
     --no-access-log --app --allowed-origins --limit-per-ip --ws-per-message-deflate
-    --ws-subprotocols --timeout-keep-alive --page --no-page
+    --limit-sessions-per-ip --ws-subprotocols --timeout-keep-alive --page --no-page
     --page-for --metrics --no-metrics --offload-threads --slow-turn-ms --help --version
 """.split()
 
@@ -86,6 +86,8 @@ async def usage_errors_are_one_line_and_exit_2():
         (("--max-sessions", "0"), ("--max-sessions", "0")),
         (("--session-ids", "maybe"), ("--session-ids", "maybe", "any", "issued")),
         (("--limit-concurrency", "none"), ("--limit-concurrency", "none")),
+        (("--limit-sessions-per-ip", "0"), ("--limit-sessions-per-ip", "0")),
+        (("--limit-sessions-per-ip", "10/m"), ("--limit-sessions-per-ip", "10/m")),
         (("--timeout-handshake", "0"), ("--timeout-handshake", "0")),
         (("--timeout-graceful-shutdown", "x"), ("--timeout-graceful-shutdown", "x")),
         (("--max-send-buffer", "0"), ("--max-send-buffer", "0")),

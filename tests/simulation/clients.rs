@@ -416,7 +416,7 @@ impl Client {
     }
 
     pub fn was_refused(&self) -> bool {
-        self.heard.iter().any(|heard| matches!(heard, Heard::Response(403 | 408 | 503, _)))
+        self.heard.iter().any(|heard| matches!(heard, Heard::Response(403 | 408 | 429 | 503, _)))
     }
 
     pub fn has_closed(&self) -> bool {
