@@ -1,7 +1,8 @@
 //! The command line and the `REVOLVE_…` environment, read into plain values.
 //!
 //! It reads nothing itself and prints nothing: what it is given comes in as iterators, what it has
-//! to say goes out as values, in the words of `usage`. `main.rs` calls [`parse`], once.
+//! to say goes out as values, in the words of `usage`; what a text means is up to `values`. `main.rs`
+//! calls [`parse`], once.
 //!
 //! Invariant: [`OPTIONS`] is the only list of options. Parsing, the environment, `--help` and the
 //! errors are all drawn from it; defaults come from [`Settings::default`].
@@ -9,21 +10,25 @@
 //! Next: `usage`: what is said about all that.
 
 use std::ffi::{OsStr, OsString};
-use std::str::FromStr;
 use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
 use revolve::config::{
     AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SESSION_RATE_ALLOWED,
-    SUBPROTOCOLS_ALLOWED, SessionIds, SessionRate, Subprotocols,
+    SUBPROTOCOLS_ALLOWED, SessionIds, Subprotocols,
 };
 
 use crate::logger::Format;
 
 mod usage;
+mod values;
 
 use usage::{UsageError, bad_value, help, unknown_option, unknown_variable, version};
+pub(crate) use values::seconds;
+use values::{
+    meant, number, origins, session_rate, show_time_or_off, time, time_or_off, word_for, words,
+};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -531,77 +536,13 @@ fn store<T>(place: &mut T, value: Option<T>) -> bool {
     value.map(|value| *place = value).is_some()
 }
 
-/// `https://a,https://b`, blanks allowed around the commas.
-fn origins(text: &str) -> Option<AllowedOrigins> {
-    let origins: Option<_> = text.split(',').map(|one| Origin::parse(one.trim())).collect();
-    origins.map(AllowedOrigins::Only)
-}
-
-/// Digits only: no sign, no blanks, no exponent.
-fn number<T: FromStr>(text: &str) -> Option<T> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
-}
-
-/// Seconds, with or without a fraction.
-fn time(text: &str) -> Option<Duration> {
-    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let seconds: f64 = plain.then(|| text.parse().ok())??;
-    Duration::try_from_secs_f64(seconds).ok()
-}
-
-/// `100`, or `100/60`: with the time in seconds.
-fn session_rate(text: &str) -> Option<SessionRate> {
-    let (sessions, window) = match text.split_once('/') {
-        Some((sessions, window)) => (sessions, time(window)?),
-        None => (text, SessionRate::WINDOW),
-    };
-    Some(SessionRate { sessions: number(sessions)?, window })
-}
-
-fn time_or_off(text: &str) -> Option<Option<Duration>> {
-    let time = time(text)?;
-    // A time so small that it rounds to zero was not meant as "off"; zero is out of bounds later.
-    let off = time.is_zero() && !text.contains(|c: char| ('1'..='9').contains(&c));
-    Some((!off).then_some(time))
-}
-
-/// A duration as the options take it.
-pub(crate) fn seconds(time: Duration) -> String {
-    time.as_secs_f64().to_string()
-}
-
-fn show_time_or_off(time: Option<Duration>) -> String {
-    time.map_or("0".to_owned(), seconds)
-}
-
-/// The words of a list of words and meanings.
-const fn words<T, const N: usize>(pairs: &[(&'static str, T); N]) -> [&'static str; N] {
-    let mut words = [""; N];
-    let mut index = 0;
-    while index < N {
-        words[index] = pairs[index].0;
-        index += 1;
-    }
-    words
-}
-
-/// In any case: `REVOLVE_LOG_LEVEL=INFO` is what other programs take too.
-fn meant<T: Copy>(pairs: &[(&str, T)], text: &str) -> Option<T> {
-    let mut found = pairs.iter().filter(|(word, _)| word.eq_ignore_ascii_case(text));
-    found.next().map(|(_, meaning)| *meaning)
-}
-
-/// The last word wins, so that `error` is shown as itself.
-fn word_for<T: PartialEq>(pairs: &[(&str, T)], meaning: T) -> String {
-    pairs.iter().rfind(|(_, m)| *m == meaning).map_or(String::new(), |(word, _)| (*word).to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     use super::usage::WIDTH;
     use super::*;
+    use revolve::config::SessionRate;
 
     fn parsed(args: &[&str], env: &[(&str, &str)]) -> Result<Command, UsageError> {
         let env = env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));

@@ -2,7 +2,7 @@
 //!
 //! Texts only, drawn from the table of options. Prints nothing. Called by `arguments.rs`.
 //!
-//! Next: `inherited.rs`: what else a process is given when it starts.
+//! Next: `values`: what the texts of options mean.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
