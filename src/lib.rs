@@ -35,20 +35,21 @@
 //!        for event in events: note it    readiness is written down, not acted on:
 //!                    │                   the order of events decides nothing
 //!        shard.turn(now)                 busy, and every step has a bound
-//!          1  fire_timers                pings, deadlines, the application's tick
-//!          2  take_mail                  hand-overs, broadcasts, the shutdown
-//!          3  accept                     a share of the accept queue
-//!          4  visit each that is ready   once, whatever the number of its reasons:
+//!          1  take_mail                  hand-overs, broadcasts, answers of off-loaded jobs
+//!          2  accept                     a share of the accept queue
+//!          3  visit each that is ready   once, whatever the number of its reasons:
 //!          │    flush                      what it has not taken yet
 //!          │    read                       once, into the one receive buffer
 //!          │    take                       frame → message → application → cork
 //!          │    write                      the cork, once
 //!          │    rest                       why it stops, and so what wakes it
+//!          4  fire_timers                pings, deadlines, the application's timers
 //!          5  fan_out                    a slice of the broadcast under way
 //!          6  look                       if somebody watches: a slice of a picture
-//!          7  drain                      if the server is going away
-//!          8  send_mail                  what found a full box before
+//!          7  sweep                      in a drain: a slice of goodbyes
+//!          8  send_mail                  what found a full mailbox before
 //!          9  reap                       let go of who has ended
+//!         10  end_drain                  if nothing is left
 //!                    │
 //!                    └── again; without sleeping, if anybody had to stop at its share
 //! ```
@@ -151,6 +152,8 @@
 //!   that peer (**backpressure**) until it falls below the **low-water mark**.
 //! - **off-loading**: having work done on another thread; its **answer** comes back to the reactor. A
 //!   connection that waits for as many answers as it may is **parked**: not read.
+//! - **waiting**: what a connection does that is to be handed over, or has broadcast something, while a
+//!   mailbox is full: not read. **congested**: so much waits that nobody on the reactor is read.
 //! - **owner**: the reactor on which a session lives. **hand-over**: moving a connection there.
 //! - **takeover**: a newer connection displacing the older one of its session.
 //! - **watcher**: a connection on `/ws/stats`, told once a second what the reactors do. **look**: one
