@@ -1,7 +1,8 @@
 //! The command line and the `REVOLVE_…` environment, read into plain values.
 //!
 //! It reads nothing itself and prints nothing: what it is given comes in as iterators, what it has
-//! to say goes out as values, in the words of `usage`. `main.rs` calls [`parse`], once.
+//! to say goes out as values, in the words of `usage`; what a text means is up to `values`. `main.rs`
+//! calls [`parse`], once.
 //!
 //! Invariant: [`OPTIONS`] is the only list of options. Parsing, the environment, `--help` and the
 //! errors are all drawn from it; defaults come from [`Settings::default`].
@@ -9,26 +10,32 @@
 //! Next: `usage`: what is said about all that.
 
 use std::ffi::{OsStr, OsString};
-use std::str::FromStr;
 use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
-use revolve::config::{AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SessionIds};
+use revolve::config::{
+    AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SESSION_RATE_ALLOWED,
+    SUBPROTOCOLS_ALLOWED, SessionIds, Subprotocols,
+};
 
 use crate::logger::Format;
 
 mod usage;
+mod values;
 
-use usage::{UsageError, bad_value, help, unknown_option, unknown_variable};
+use usage::{UsageError, bad_value, help, unknown_option, unknown_variable, version};
+pub(crate) use values::seconds;
+use values::{
+    meant, number, origins, session_rate, show_time_or_off, time, time_or_off, word_for, words,
+};
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum Command {
     Run(Box<Settings>),
-    /// The text to print.
-    Help(String),
-    Version,
+    /// The text to print: the help, or which build this is.
+    Print(String),
 }
 
 /// Everything that can be set.
@@ -66,6 +73,17 @@ const APPS: [(&str, App); 2] = [("counter", App::Counter), ("echo", App::Echo)];
 const SESSION_IDS: [(&str, SessionIds); 2] =
     [("any", SessionIds::Any), ("issued", SessionIds::Issued)];
 const PAGE_FOR: [(&str, PageFor); 2] = [("loopback", PageFor::Loopback), ("any", PageFor::Any)];
+/// What people write for yes and no, in unit files, compose files and charts.
+const TRUTHS: [(&str, bool); 8] = [
+    ("true", true),
+    ("false", false),
+    ("yes", true),
+    ("no", false),
+    ("on", true),
+    ("off", false),
+    ("1", true),
+    ("0", false),
+];
 const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::Json)];
 /// Uvicorn's names. `log` has no level above error, so `critical` is a second name for it.
 const LEVELS: [(&str, LevelFilter); 6] = [
@@ -96,9 +114,9 @@ enum Takes {
     Value(&'static str, &'static str),
     /// One of these words.
     Word { of: &'static [&'static str] },
-    /// `true` or `false`, as Uvicorn's has; alone it is true.
+    /// `true` or `false`, as Uvicorn's has, or another of [`TRUTHS`]; alone it is true.
     Truth,
-    /// Nothing: `--name` is true, `--no-name` is false.
+    /// Nothing: `--name` is true, `--no-name` is false. In the environment one of [`TRUTHS`].
     Nothing,
 }
 
@@ -110,7 +128,7 @@ static OPTIONS: &[Row] = &[
         group: "Listening",
         name: "host",
         takes: Takes::Value("ADDRESS", "an IP address, such as 127.0.0.1, 0.0.0.0 or ::1"),
-        about: "Address to listen on; 0.0.0.0 is all",
+        about: "Address to listen on; 0.0.0.0 is all IPv4 addresses, :: all IPv6 ones",
         set: |s, text| store(&mut s.config.host, text.parse().ok()),
         show: |s| s.config.host.to_string(),
     },
@@ -143,10 +161,10 @@ static OPTIONS: &[Row] = &[
         name: "ws-path",
         takes: Takes::Value(
             "PATH",
-            "a path: a slash and 1 to 1023 further visible ASCII characters other than \
+            "a path: a slash and at most 1023 further visible ASCII characters other than \
                 ? # % *, but for /* as its end",
         ),
-        about: "Path; /* at its end takes in all below",
+        about: "Its path; / shares with the page, /* takes in all below",
         set: |s, text| store(&mut s.config.ws_path, Some(text.to_owned())),
         show: |s| s.config.ws_path.clone(),
     },
@@ -163,7 +181,7 @@ static OPTIONS: &[Row] = &[
         name: "ws-per-message-deflate",
         takes: Takes::Truth,
         about: "Compress: less bandwidth, more CPU (needs the cargo feature deflate)",
-        set: |s, text| store(&mut s.config.ws_per_message_deflate, text.parse().ok()),
+        set: |s, text| store(&mut s.config.ws_per_message_deflate, meant(&TRUTHS, text)),
         show: |s| s.config.ws_per_message_deflate.to_string(),
     },
     Row {
@@ -194,6 +212,14 @@ static OPTIONS: &[Row] = &[
                 these.iter().map(Origin::to_string).collect::<Vec<_>>().join(",")
             }
         },
+    },
+    Row {
+        group: "WebSocket",
+        name: "ws-subprotocols",
+        takes: Takes::Value("LIST", SUBPROTOCOLS_ALLOWED),
+        about: "The first of these that a client offers, or any",
+        set: |s, text| store(&mut s.config.ws_subprotocols, Subprotocols::parse(text)),
+        show: |s| s.config.ws_subprotocols.to_string(),
     },
     Row {
         group: "Application",
@@ -277,11 +303,28 @@ static OPTIONS: &[Row] = &[
     },
     Row {
         group: "Limits",
+        name: "limit-sessions-per-ip",
+        takes: Takes::Value("N[/SECS]", SESSION_RATE_ALLOWED),
+        about: "New sessions at most from an address in so many seconds (60 if not said); beyond \
+                it 429",
+        set: |s, text| store(&mut s.config.limit_sessions_per_ip, session_rate(text).map(Some)),
+        show: |s| s.config.limit_sessions_per_ip.map_or("none".to_owned(), |r| r.to_string()),
+    },
+    Row {
+        group: "Limits",
         name: "timeout-handshake",
         takes: Takes::Value("SECS", "a time from 0.001 to 86400 seconds"),
         about: "Time a request head may take; then 408",
         set: |s, text| store(&mut s.config.timeout_handshake, time(text)),
         show: |s| seconds(s.config.timeout_handshake),
+    },
+    Row {
+        group: "Limits",
+        name: "timeout-keep-alive",
+        takes: Takes::Value("SECS", "a time from 0.001 to 86400 seconds"),
+        about: "Time from a response to the next request",
+        set: |s, text| store(&mut s.config.timeout_keep_alive, time(text)),
+        show: |s| seconds(s.config.timeout_keep_alive),
     },
     Row {
         group: "Limits",
@@ -292,20 +335,28 @@ static OPTIONS: &[Row] = &[
         show: |s| s.config.max_send_buffer.to_string(),
     },
     Row {
-        group: "Live page",
+        group: "Pages",
         name: "page",
         takes: Takes::Nothing,
         about: "A client and the reactors, live, at /",
-        set: |s, text| store(&mut s.config.page, bool::from_str(text).ok()),
+        set: |s, text| store(&mut s.config.page, meant(&TRUTHS, text)),
         show: |s| if s.config.page { "on" } else { "off" }.to_owned(),
     },
     Row {
-        group: "Live page",
+        group: "Pages",
         name: "page-for",
         takes: Takes::Word { of: &words(&PAGE_FOR) },
         about: "Who may see it: it shows inner state",
         set: |s, text| store(&mut s.config.page_for, meant(&PAGE_FOR, text)),
         show: |s| word_for(&PAGE_FOR, s.config.page_for),
+    },
+    Row {
+        group: "Pages",
+        name: "metrics",
+        takes: Takes::Nothing,
+        about: "Prometheus text at /metrics; without it 404",
+        set: |s, text| store(&mut s.config.metrics, meant(&TRUTHS, text)),
+        show: |s| if s.config.metrics { "on" } else { "off" }.to_owned(),
     },
     Row {
         group: "Stopping",
@@ -336,7 +387,7 @@ static OPTIONS: &[Row] = &[
         name: "access-log",
         takes: Takes::Nothing,
         about: "A line at each connection's open and close",
-        set: |s, text| store(&mut s.config.access_log, bool::from_str(text).ok()),
+        set: |s, text| store(&mut s.config.access_log, meant(&TRUTHS, text)),
         show: |s| if s.config.access_log { "on" } else { "off" }.to_owned(),
     },
 ];
@@ -357,8 +408,8 @@ pub(crate) fn parse(
     let mut parser = Parser::from_args(args);
     while let Some(arg) = parser.next().map_err(|error| UsageError(error.to_string()))? {
         let name = match arg {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(help())),
-            Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(help())),
+            Arg::Short('V') | Arg::Long("version") => return Ok(Command::Print(version())),
             Arg::Short(letter) => return Err(unknown_option(&format!("-{letter}"))),
             Arg::Long(name) => format!("--{name}"),
             Arg::Value(value) => {
@@ -453,7 +504,7 @@ impl Row {
         match &self.takes {
             Takes::Value(_, allowed) => (*allowed).to_owned(),
             Takes::Word { of } => listed(of),
-            Takes::Truth | Takes::Nothing => listed(&["true", "false"]),
+            Takes::Truth | Takes::Nothing => listed(&words(&TRUTHS)),
         }
     }
 
@@ -485,66 +536,13 @@ fn store<T>(place: &mut T, value: Option<T>) -> bool {
     value.map(|value| *place = value).is_some()
 }
 
-/// `https://a,https://b`, blanks allowed around the commas.
-fn origins(text: &str) -> Option<AllowedOrigins> {
-    let origins: Option<_> = text.split(',').map(|one| Origin::parse(one.trim())).collect();
-    origins.map(AllowedOrigins::Only)
-}
-
-/// Digits only: no sign, no blanks, no exponent.
-fn number<T: FromStr>(text: &str) -> Option<T> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
-}
-
-/// Seconds, with or without a fraction.
-fn time(text: &str) -> Option<Duration> {
-    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let seconds: f64 = plain.then(|| text.parse().ok())??;
-    Duration::try_from_secs_f64(seconds).ok()
-}
-
-fn time_or_off(text: &str) -> Option<Option<Duration>> {
-    let time = time(text)?;
-    // A time so small that it rounds to zero was not meant as "off"; zero is out of bounds later.
-    let off = time.is_zero() && !text.contains(|c: char| ('1'..='9').contains(&c));
-    Some((!off).then_some(time))
-}
-
-/// A duration as the options take it.
-pub(crate) fn seconds(time: Duration) -> String {
-    time.as_secs_f64().to_string()
-}
-
-fn show_time_or_off(time: Option<Duration>) -> String {
-    time.map_or("0".to_owned(), seconds)
-}
-
-/// The words of a list of words and meanings.
-const fn words<T, const N: usize>(pairs: &[(&'static str, T); N]) -> [&'static str; N] {
-    let mut words = [""; N];
-    let mut index = 0;
-    while index < N {
-        words[index] = pairs[index].0;
-        index += 1;
-    }
-    words
-}
-
-fn meant<T: Copy>(pairs: &[(&str, T)], text: &str) -> Option<T> {
-    pairs.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning)
-}
-
-/// The last word wins, so that `error` is shown as itself.
-fn word_for<T: PartialEq>(pairs: &[(&str, T)], meaning: T) -> String {
-    pairs.iter().rfind(|(_, m)| *m == meaning).map_or(String::new(), |(word, _)| (*word).to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     use super::usage::WIDTH;
     use super::*;
+    use revolve::config::SessionRate;
 
     fn parsed(args: &[&str], env: &[(&str, &str)]) -> Result<Command, UsageError> {
         let env = env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
@@ -576,6 +574,7 @@ mod tests {
         ("ws-ping-interval", "0.5"),
         ("ws-ping-timeout", "0"),
         ("allowed-origins", "https://example.com,http://localhost:3000,null"),
+        ("ws-subprotocols", "chat.v2,chat"),
         ("app", "echo"),
         ("heartbeat", "1.25"),
         ("offload-threads", "1"),
@@ -585,10 +584,13 @@ mod tests {
         ("max-sessions", "10"),
         ("limit-concurrency", "100"),
         ("limit-per-ip", "20"),
+        ("limit-sessions-per-ip", "100/2.5"),
         ("timeout-handshake", "0.1"),
+        ("timeout-keep-alive", "75"),
         ("max-send-buffer", "1024"),
         ("page", "false"),
         ("page-for", "any"),
+        ("metrics", "false"),
         ("timeout-graceful-shutdown", "0"),
         ("log-level", "trace"),
         ("log-format", "json"),
@@ -633,6 +635,15 @@ mod tests {
     }
 
     #[test]
+    fn a_number_of_sessions_alone_is_for_a_minute() {
+        for (text, shown) in [("100", "100/60"), ("100/60", "100/60"), ("1/86400", "1/86400")] {
+            let set = settings(&["--limit-sessions-per-ip", text], &[]);
+            let rate = set.config.limit_sessions_per_ip.expect("is set");
+            assert_eq!(rate.to_string(), shown);
+        }
+    }
+
+    #[test]
     fn compression_is_asked_for_with_a_word_or_without_one() {
         let name = "--ws-per-message-deflate";
         let off: [&[&str]; 3] =
@@ -650,7 +661,40 @@ mod tests {
                 assert_eq!(error(args, &[]), format!("{name}: \"true\" is not {why}"));
             }
         }
-        assert_eq!(error(&[name, "yes"], &[]), format!("{name}: \"yes\" is not true or false"));
+        assert_eq!(error(&[name, "maybe"], &[]), format!("{name}: \"maybe\" is not {TRUTH}"));
+    }
+
+    const TRUTH: &str = "true, false, yes, no, on, off, 1 or 0";
+
+    #[test]
+    fn words_are_taken_in_any_case_and_truth_in_the_words_of_people() {
+        for row in OPTIONS {
+            let of: &[&str] = match row.takes {
+                Takes::Word { of } => of,
+                Takes::Truth | Takes::Nothing => &words(&TRUTHS),
+                Takes::Value(..) => continue,
+            };
+            if row.name == "ws-per-message-deflate" && !cfg!(feature = "deflate") {
+                continue;
+            }
+            for word in of {
+                let mut capital = word.to_uppercase();
+                let plain = (row.show)(&settings(&[], &[(&row.variable(), word)]));
+                for _ in 0..2 {
+                    let by_variable = settings(&[], &[(&row.variable(), &capital)]);
+                    assert_eq!((row.show)(&by_variable), plain, "{}={capital}", row.variable());
+                    if !matches!(row.takes, Takes::Nothing) {
+                        let by_flag = settings(&[&format!("--{}={capital}", row.name)], &[]);
+                        assert_eq!((row.show)(&by_flag), plain, "--{}={capital}", row.name);
+                    }
+                    capital[1..].make_ascii_lowercase();
+                }
+            }
+        }
+        for (word, is_on) in TRUTHS {
+            let set = settings(&[], &[("REVOLVE_PAGE", word), ("REVOLVE_ACCESS_LOG", word)]);
+            assert_eq!((set.config.page, set.config.access_log), (is_on, is_on), "{word}");
+        }
     }
 
     #[test]
@@ -703,6 +747,16 @@ mod tests {
             ("max-sessions", "many", "a number from 1 to 2147483647"),
             ("limit-concurrency", "none", "a number of at least 1"),
             ("limit-per-ip", "0", "a number of at least 1"),
+            ("limit-sessions-per-ip", "0", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "0/60", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "4294967296", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100/0", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100/0.5", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100/86401", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100/", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "/60", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100/60/1", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100 / 60", SESSION_RATE_ALLOWED),
             ("allowed-origins", "*", ORIGINS_ALLOWED),
             ("allowed-origins", "https://a,", ORIGINS_ALLOWED),
             ("allowed-origins", "https://a/index.html", ORIGINS_ALLOWED),
@@ -710,7 +764,10 @@ mod tests {
             ("offload-threads", "0", "a number from 1 to 1024"),
             ("slow-turn-ms", "3600001", "0 or a number of milliseconds from 1 to 3600000"),
             ("session-ids", "some", "any or issued"),
-            ("app", "Echo", "counter or echo"),
+            ("app", "echoes", "counter or echo"),
+            ("ws-subprotocols", "chat,any", SUBPROTOCOLS_ALLOWED),
+            ("ws-subprotocols", "a b", SUBPROTOCOLS_ALLOWED),
+            ("timeout-keep-alive", "0", "a time from 0.001 to 86400 seconds"),
             ("log-level", "warn", "critical, error, warning, info, debug or trace"),
             ("log-format", "x\u{1b}\ny", "text or json"),
         ];
@@ -721,8 +778,8 @@ mod tests {
             assert_eq!(error(&[], &[(&variable, value)]), format!("{variable}: {end}"));
         }
         assert_eq!(
-            error(&[], &[("REVOLVE_ACCESS_LOG", "1")]),
-            "REVOLVE_ACCESS_LOG: \"1\" is not true or false"
+            error(&[], &[("REVOLVE_ACCESS_LOG", "2")]),
+            format!("REVOLVE_ACCESS_LOG: \"2\" is not {TRUTH}")
         );
         assert_eq!(error(&["--port="], &[]), "--port: \"\" is not a number from 0 to 65535");
     }
@@ -745,7 +802,16 @@ mod tests {
             Config { offload_threads: many, ..defaults() },
             Config { slow_turn: Some(day), ..defaults() },
             Config { session_ttl: 366 * day, ..defaults() },
+            Config {
+                limit_sessions_per_ip: Some(SessionRate {
+                    sessions: std::num::NonZeroU32::MIN,
+                    window: day,
+                }),
+                ..defaults()
+            },
             Config { timeout_handshake: day, ..defaults() },
+            Config { timeout_keep_alive: day, ..defaults() },
+            Config { ws_subprotocols: Subprotocols::Listed(Vec::new()), ..defaults() },
             Config { timeout_graceful_shutdown: day, ..defaults() },
         ] {
             let error = config.validate().expect_err("out of bounds");
@@ -850,7 +916,7 @@ mod tests {
 
     #[test]
     fn help_shows_every_option_with_its_default_in_few_columns() {
-        let Ok(Command::Help(help)) = parsed(&["-h"], &[("REVOLVE_PORT", "x")]) else {
+        let Ok(Command::Print(help)) = parsed(&["-h"], &[("REVOLVE_PORT", "x")]) else {
             panic!("no help");
         };
         let defaults = Settings::default();
@@ -868,10 +934,31 @@ mod tests {
 
     #[test]
     fn help_and_version_need_nothing_else_to_be_right() {
-        for args in [&["--help"], &["-h"]] {
-            assert!(matches!(parsed(args, &[("REVOLVE_X", "x")]), Ok(Command::Help(_))));
+        let printed = |args: &[&str]| match parsed(args, &[("REVOLVE_X", "x")]) {
+            Ok(Command::Print(text)) => text,
+            other => panic!("{args:?}: {other:?}"),
+        };
+        assert_eq!(printed(&["--help"]), help());
+        assert_eq!(printed(&["-h"]), help());
+        assert_eq!(printed(&["--port", "x", "-V"]), version());
+        assert_eq!(printed(&["--version", "--prot"]), version());
+    }
+
+    #[test]
+    fn the_version_is_one_line_with_commit_and_features() {
+        let number = env!("CARGO_PKG_VERSION");
+        for (commit, features, expected) in [
+            (Some("0123456789ab"), &["daemon"][..], "commit 0123456789ab; features: daemon"),
+            (
+                Some("0123456789ab, changed"),
+                &["daemon"],
+                "commit 0123456789ab, changed; features: daemon",
+            ),
+            (None, &["daemon", "deflate"], "no commit known; features: daemon, deflate"),
+        ] {
+            let line = usage::version_of(commit, features);
+            assert_eq!(line, format!("revolve {number} ({expected})\n"));
         }
-        assert!(matches!(parsed(&["--port", "x", "-V"], &[]), Ok(Command::Version)));
-        assert!(matches!(parsed(&["--version", "--prot"], &[]), Ok(Command::Version)));
+        assert_eq!(version().contains("deflate"), cfg!(feature = "deflate"));
     }
 }

@@ -7,13 +7,24 @@
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
 //!
-//! Next: [`crate::protocol`], where bytes get a meaning.
+//! Next: `origins`: which pages may connect. Then `subprotocols`.
+
+mod origins;
+mod subprotocols;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 use std::time::Duration;
+
+pub use origins::{AllowedOrigins, ORIGINS_ALLOWED, Origin};
+pub(crate) use subprotocols::is_token;
+pub use subprotocols::{SUBPROTOCOLS_ALLOWED, Subprotocols};
+
+/// Paths that have an answer of their own whatever the settings are, so none of them can be
+/// [`Config::ws_path`]. (`/` has one too, and can: a request says which of the two it wants.)
+pub const RESERVED_PATHS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/ws/stats"];
 
 /// Which session ids a client may resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,65 +38,24 @@ pub enum SessionIds {
     Issued,
 }
 
-/// From which pages a browser may connect. Pages of any site can open a WebSocket to any server,
-/// and the browser sends that server's cookies along: only the Origin field tells them apart
-/// (RFC 6455 10.2, "cross-site WebSocket hijacking").
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum AllowedOrigins {
-    /// From any: right where the session id is the only credential.
-    #[default]
-    Any,
-    /// Only from these; a browser elsewhere gets 403.
-    Only(Vec<Origin>),
+/// How many new sessions an address may make: so many at once, and as many again in each window,
+/// one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionRate {
+    /// How many.
+    pub sessions: NonZeroU32,
+    /// In what time: from 1 second to a day.
+    pub window: Duration,
 }
 
-/// Where a page comes from, as a browser writes it: `https://example.com`,
-/// `http://localhost:3000`, or `null` for a page without an origin (RFC 6454 6.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin(Box<str>);
-
-impl Origin {
-    /// Reads `null` or `scheme://host[:port]`, without a path. The port that a scheme implies is
-    /// left out, as browsers do.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Origin> {
-        if text == "null" {
-            return Some(Origin(text.into()));
-        }
-        let (scheme, host) = text.split_once("://")?;
-        let in_scheme = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
-        // RFC 3986 3.2.2, in which brackets and colons are an IPv6 literal's and the port's.
-        let in_host = |b: u8| b.is_ascii_alphanumeric() || b"-._~[]:".contains(&b);
-        let starts_well = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
-        if !starts_well || !scheme.bytes().all(in_scheme) || !host.bytes().all(in_host) {
-            return None;
-        }
-        let (name, port) = match host.rsplit_once(':') {
-            Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
-            _ => (host, None),
-        };
-        if name.is_empty() || port.is_some_and(|port| port.parse::<u16>().is_err()) {
-            return None;
-        }
-        let is_implied = |port: &str| match scheme.to_ascii_lowercase().as_str() {
-            "http" => port == "80",
-            "https" => port == "443",
-            _ => false,
-        };
-        let end = if port.is_some_and(is_implied) { name.len() } else { host.len() };
-        Some(Origin(text[..scheme.len() + 3 + end].into()))
-    }
-
-    /// Whether an Origin field says this one; neither scheme nor host minds the case.
-    #[must_use]
-    pub fn is(&self, field: &[u8]) -> bool {
-        self.0.as_bytes().eq_ignore_ascii_case(field)
-    }
+impl SessionRate {
+    /// The window where none is said.
+    pub const WINDOW: Duration = Duration::from_secs(60);
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SessionRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "{}/{}", self.sessions, self.window.as_secs_f64())
     }
 }
 
@@ -113,6 +83,7 @@ pub struct Config {
     /// Default 2048; the kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
     /// Path of the WebSocket endpoint. Default `/ws/chat/`; also answered without its last slash.
+    /// At `/` a plain request still gets the live page, if that is for its peer.
     /// One that ends in `/*`, such as `/rooms/*`, takes in all paths below; which of them exist is
     /// for the application to say ([`crate::Application::on_upgrade`]).
     pub ws_path: String,
@@ -128,10 +99,13 @@ pub struct Config {
     pub ws_ping_timeout: Option<Duration>,
     /// From which pages a browser may connect. Default [`AllowedOrigins::Any`].
     pub allowed_origins: AllowedOrigins,
+    /// Which subprotocol a WebSocket opens in where the application chooses none. Default
+    /// [`Subprotocols::None`].
+    pub ws_subprotocols: Subprotocols,
     /// How long a session outlives its last connection. Default one hour.
     pub session_ttl: Duration,
-    /// Sessions kept without a connection, over all reactors, each of which has an equal share;
-    /// beyond it the longest detached one leaves. (Sessions with a connection are bounded by the
+    /// Sessions kept without a connection, over all reactors, each of which has an equal share, and
+    /// one at least; beyond it the longest detached one leaves. (Sessions with a connection are bounded by the
     /// connections.) Default 1,000,000.
     pub max_sessions: usize,
     /// Which ids may be resumed. Default [`SessionIds::Any`].
@@ -144,9 +118,16 @@ pub struct Config {
     /// 429. Default: no limit, for behind a proxy all clients have one address. An IPv4 address
     /// counts alone, of an IPv6 one the first 64 bits.
     pub limit_per_ip: Option<NonZeroUsize>,
+    /// New sessions at most from one address, over all reactors; beyond it 429. What counts is an
+    /// upgrade that creates a session, not one that finds its own. Addresses count as in
+    /// [`Self::limit_per_ip`]. Default: no limit, for stress tools and proxies have one address.
+    pub limit_sessions_per_ip: Option<SessionRate>,
     /// Time a request head may take, counted from the accept (or from the previous response) and
     /// not from its last byte. Default 10 s. A slower one gets 408.
     pub timeout_handshake: Duration,
+    /// Time that a connection which has had a response may wait for its next request. Default 5 s, as
+    /// Uvicorn's. Then it is closed.
+    pub timeout_keep_alive: Duration,
     /// Time a drain may take before what is left is cut. Default 10 s.
     pub timeout_graceful_shutdown: Duration,
     /// High-water mark in bytes of what waits for one socket. Default 1 MiB. Above it we stop
@@ -166,6 +147,9 @@ pub struct Config {
     pub page: bool,
     /// Who may see them. Default [`PageFor::Loopback`].
     pub page_for: PageFor,
+    /// Whether `/metrics` answers; if not, it is 404. Default on. The page has some kilobytes a
+    /// reactor, for a request of 40 bytes.
+    pub metrics: bool,
     /// Bounds that the design chose.
     pub limits: Limits,
 }
@@ -183,12 +167,15 @@ impl Default for Config {
             ws_ping_interval: Some(Duration::from_secs(20)),
             ws_ping_timeout: Some(Duration::from_secs(20)),
             allowed_origins: AllowedOrigins::Any,
+            ws_subprotocols: Subprotocols::None,
             session_ttl: Duration::from_secs(3600),
             max_sessions: 1_000_000,
             session_ids: SessionIds::Any,
             limit_concurrency: None,
             limit_per_ip: None,
+            limit_sessions_per_ip: None,
             timeout_handshake: Duration::from_secs(10),
+            timeout_keep_alive: Duration::from_secs(5),
             timeout_graceful_shutdown: Duration::from_secs(10),
             max_send_buffer: 1 << 20,
             offload_threads: const { NonZeroUsize::new(4).unwrap() },
@@ -196,6 +183,7 @@ impl Default for Config {
             access_log: true,
             page: true,
             page_for: PageFor::Loopback,
+            metrics: true,
             limits: Limits::default(),
         }
     }
@@ -230,13 +218,19 @@ pub struct Limits {
     /// upgrades while all WebSockets are taken; and as many again, to be told 503. 256: what health
     /// checks and a page of metrics need, with room.
     pub door_margin: usize,
+    /// Events taken from the kernel at once. 1024, which are 12 KiB; more are taken next turn, so that
+    /// a turn stays a turn.
+    pub events_per_poll: usize,
     /// Connections accepted in a turn: a storm of them leaves room for those that talk.
     pub accepts_per_turn: usize,
     /// Mails taken from the mailbox in a turn.
     pub mails_per_turn: usize,
-    /// Mails a mailbox holds. A sender that finds it full keeps its mail, stops reading from its
-    /// own peers, and tries again each turn.
+    /// Mails a mailbox holds. When it is full, connections that are to be handed over rest where they
+    /// are, and so do those that have broadcast something; it is tried again each turn.
     pub mailbox_capacity: usize,
+    /// Mails that may wait for room in others' boxes; beyond it the reactor reads from nobody. 4096, as
+    /// many as one visit may cause.
+    pub outbox_most: usize,
     /// Alarms looked at in a turn. Each may write a ping, some microseconds of system call: whoever
     /// connected at one moment is pinged at one moment, and the others are served in between.
     pub alarms_per_turn: usize,
@@ -246,7 +240,11 @@ pub struct Limits {
     /// Connections that a broadcast is written to in a turn: a heartbeat to 100,000 sockets takes
     /// some hundred turns, and in each of them the others are served.
     pub broadcast_slice: usize,
-    /// Broadcasts that may be under way at once; above it the reactor stops reading.
+    /// Connections told goodbye in a turn of a drain: replies in flight and echoes of our Close are
+    /// served in between.
+    pub goodbyes_per_turn: usize,
+    /// Broadcasts that may be under way at once; above half of it those who broadcast are not read
+    /// any more, and above all of it nobody is.
     pub broadcasts_queued: usize,
     /// Connections that watch one reactor's `/ws/stats`. Beyond: 503. A handful of people look at a
     /// server at a time; each of them costs a frame of some kilobytes a second.
@@ -282,8 +280,6 @@ pub struct Limits {
     /// Off-loaded jobs that one reactor may have under way, those included whose values wait for
     /// an earlier one; beyond it the application is told so.
     pub offloads_per_reactor: usize,
-    /// Time between two requests on a kept-alive connection. 5 s, as Uvicorn's.
-    pub keep_alive: Duration,
     /// Time a peer has to answer our Close. 5 s; then the socket is closed without.
     pub close_timeout: Duration,
     /// Time we go on reading after our half-close, so that unread bytes do not turn into a reset
@@ -293,6 +289,10 @@ pub struct Limits {
     /// message four times too large reads it once it has finished pushing. (With 256 KiB, three of
     /// four senders of 16 MiB + 1 saw a reset instead.)
     pub linger_bytes: usize,
+    /// Ticks of the timer wheel (50 ms) by which a deadline is put off while there is input that nobody
+    /// has looked at. 20, so a second: the answer may stand behind megabytes in the kernel's buffer,
+    /// and a flood must not put its end off for ever.
+    pub overdue_ticks: u8,
     /// Time a backlog may stand without one byte leaving. 20 s; then 1008 "slow consumer".
     pub send_stall: Duration,
     /// Time an unfinished message may take, from its first frame's header. 60 s; then 1008.
@@ -312,12 +312,15 @@ impl Default for Limits {
             cork_bytes: 64 << 10,
             flush_bytes_per_turn: 1 << 20,
             door_margin: 256,
+            events_per_poll: 1024,
             accepts_per_turn: 64,
             mails_per_turn: 256,
             mailbox_capacity: 1024,
+            outbox_most: 4096,
             alarms_per_turn: 512,
             expiries_per_turn: 4096,
             broadcast_slice: 256,
+            goodbyes_per_turn: 256,
             broadcasts_queued: 1024,
             watchers: 8,
             look_interval: Duration::from_secs(1),
@@ -331,10 +334,10 @@ impl Default for Limits {
             timers_per_turn: 1024,
             offloads_per_connection: 8,
             offloads_per_reactor: 256,
-            keep_alive: Duration::from_secs(5),
             close_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(5),
             linger_bytes: 64 << 20,
+            overdue_ticks: 20,
             send_stall: Duration::from_secs(20),
             message_timeout: Duration::from_secs(60),
             accept_pause: Duration::from_millis(100),
@@ -351,9 +354,9 @@ pub struct MostSockets {
     pub refused: usize,
 }
 
-/// What `--allowed-origins` takes, as the end of a sentence.
-pub const ORIGINS_ALLOWED: &str =
-    "null or a list such as https://example.com,http://localhost:3000";
+/// What `--limit-sessions-per-ip` takes, as the end of a sentence.
+pub const SESSION_RATE_ALLOWED: &str =
+    "a number of at least 1, or a number and 1 to 86400 seconds such as 100/60";
 
 /// A setting out of its bounds: names the option, the value, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -381,6 +384,22 @@ impl Config {
         SocketAddr::new(self.host, self.port)
     }
 
+    /// How many sessions a reactor keeps without a connection: its share of [`Self::max_sessions`],
+    /// and one at least.
+    #[must_use]
+    pub fn sessions_of(&self, reactor: usize) -> usize {
+        let workers = self.workers.get();
+        let share =
+            self.max_sessions / workers + usize::from(reactor < self.max_sessions % workers);
+        share.max(1)
+    }
+
+    /// How many all of them keep: `max_sessions`, or one a reactor if those are more.
+    #[must_use]
+    pub fn sessions_kept(&self) -> usize {
+        self.max_sessions.max(self.workers.get())
+    }
+
     /// How many sockets there may be, if that is bounded: twice as many as WebSockets, because one
     /// that is closing, or has not asked yet, has no place among those; and a margin.
     #[must_use]
@@ -405,12 +424,20 @@ impl Config {
         // What stands before the asterisk is a whole part of the path.
         let fixed = if path.ends_with("/*") { &path[..path.len() - 1] } else { path };
         let is_path = path.starts_with('/') && fixed.bytes().all(plain);
-        if !is_path || path.len() < 2 || path.len() > 1024 {
+        if !is_path || path.len() > 1024 {
             return refuse(
                 "ws-path",
                 path,
-                "a path: a slash and 1 to 1023 further visible ASCII characters other than \
+                "a path: a slash and at most 1023 further visible ASCII characters other than \
                  ? # % *, but for /* as its end",
+            );
+        }
+        // With a slash behind it too, for that is also answered without.
+        if RESERVED_PATHS.contains(&path.strip_suffix('/').unwrap_or(path)) {
+            return refuse(
+                "ws-path",
+                path,
+                "free: /healthz, /readyz, /metrics and /ws/stats have answers of their own",
             );
         }
         if self.workers.get() > 1024 {
@@ -447,6 +474,9 @@ impl Config {
         if self.allowed_origins == AllowedOrigins::Only(Vec::new()) {
             return refuse("allowed-origins", &"", ORIGINS_ALLOWED);
         }
+        if !self.ws_subprotocols.is_valid() {
+            return refuse("ws-subprotocols", &self.ws_subprotocols, SUBPROTOCOLS_ALLOWED);
+        }
         let day = Duration::from_secs(86_400);
         let bounded = |option, value: Duration, least: Duration, most: Duration, allowed| {
             if value < least || value > most {
@@ -478,6 +508,11 @@ impl Config {
                 )?;
             }
         }
+        if let Some(rate) = self.limit_sessions_per_ip
+            && (rate.window < Duration::from_secs(1) || rate.window > day)
+        {
+            return refuse("limit-sessions-per-ip", &rate, SESSION_RATE_ALLOWED);
+        }
         bounded(
             "session-ttl",
             self.session_ttl,
@@ -485,13 +520,12 @@ impl Config {
             365 * day,
             "a time from 0 to 31536000 seconds",
         )?;
-        bounded(
-            "timeout-handshake",
-            self.timeout_handshake,
-            millisecond,
-            day,
-            "a time from 0.001 to 86400 seconds",
-        )?;
+        for (option, value) in [
+            ("timeout-handshake", self.timeout_handshake),
+            ("timeout-keep-alive", self.timeout_keep_alive),
+        ] {
+            bounded(option, value, millisecond, day, "a time from 0.001 to 86400 seconds")?;
+        }
         bounded(
             "timeout-graceful-shutdown",
             self.timeout_graceful_shutdown,
@@ -503,7 +537,6 @@ impl Config {
         let limits = &self.limits;
         for (option, value) in [
             ("limits.look_interval", limits.look_interval),
-            ("limits.keep_alive", limits.keep_alive),
             ("limits.close_timeout", limits.close_timeout),
             ("limits.linger", limits.linger),
             ("limits.send_stall", limits.send_stall),
@@ -537,49 +570,48 @@ mod tests {
         let is_valid = |path: &str| {
             Config { ws_path: path.to_owned(), ..Config::default() }.validate().is_ok()
         };
-        for path in ["/*", "/rooms/*", "/a"] {
+        for path in ["/", "/*", "/rooms/*", "/a"] {
             assert!(is_valid(path), "{path}");
         }
-        for path in ["*", "/rooms*", "/*/rooms", "/rooms/**", "/", ""] {
+        for path in ["*", "/rooms*", "/*/rooms", "/rooms/**", ""] {
             assert!(!is_valid(path), "{path}");
         }
     }
 
     #[test]
-    fn origins_are_scheme_host_and_port() {
-        for (text, expected) in [
-            ("null", Some("null")),
-            ("https://example.com", Some("https://example.com")),
-            ("https://example.com:443", Some("https://example.com")),
-            ("HTTP://a:80", Some("HTTP://a")),
-            ("http://a:443", Some("http://a:443")),
-            ("http://[::1]:3000", Some("http://[::1]:3000")),
-            ("http://[::1]", Some("http://[::1]")),
-            ("chrome-extension://abcdef", Some("chrome-extension://abcdef")),
-            ("", None),
-            ("*", None),
-            ("example.com", None),
-            ("https://", None),
-            ("https://:80", None),
-            ("https://a:", None),
-            ("https://a:65536", None),
-            ("https://a/", None),
-            ("https://u@a", None),
-            ("https://a b", None),
-            ("https://*.example.com", None),
-            ("1a://b", None),
-            ("https://caf\u{e9}", None),
-        ] {
-            let shown = Origin::parse(text).map(|origin| origin.to_string());
-            assert_eq!(shown.as_deref(), expected, "{text:?}");
+    fn a_path_that_is_taken_is_not_the_websockets() {
+        for path in RESERVED_PATHS {
+            for path in [path.to_owned(), format!("{path}/")] {
+                let config = Config { ws_path: path.clone(), ..Config::default() };
+                let line = config.validate().unwrap_err().to_string();
+                assert!(line.contains(&format!("{path:?} is not free: ")), "{line}");
+                assert!(RESERVED_PATHS.iter().all(|path| line.contains(path)), "{line}");
+            }
+            // These hide nothing.
+            for path in [format!("{path}/*"), format!("{path}/x"), format!("{path}x")] {
+                assert!(Config { ws_path: path, ..Config::default() }.validate().is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn the_shares_of_sessions_are_as_many_as_are_kept() {
+        for (max_sessions, workers, kept) in
+            [(1, 1, 1), (1, 2, 2), (5, 2, 5), (7, 3, 7), (2, 5, 5), (1_000_000, 3, 1_000_000)]
+        {
+            let workers = NonZeroUsize::new(workers).unwrap();
+            let config = Config { max_sessions, workers, ..Config::default() };
+            let shares = (0..workers.get()).map(|reactor| config.sessions_of(reactor));
+            assert_eq!(shares.clone().sum::<usize>(), kept);
+            assert!(shares.clone().max().unwrap() - shares.min().unwrap() <= 1, "equal shares");
+            assert_eq!(config.sessions_kept(), kept);
         }
     }
 
     #[test]
     fn no_time_reaches_further_than_the_clock() {
-        let set: [fn(&mut Limits) -> &mut Duration; 7] = [
+        let set: [fn(&mut Limits) -> &mut Duration; 6] = [
             |limits| &mut limits.look_interval,
-            |limits| &mut limits.keep_alive,
             |limits| &mut limits.close_timeout,
             |limits| &mut limits.linger,
             |limits| &mut limits.send_stall,
@@ -603,6 +635,7 @@ mod tests {
             Config { max_send_buffer: 0, ..Config::default() },
             Config { max_sessions: 0, ..Config::default() },
             Config { timeout_handshake: Duration::ZERO, ..Config::default() },
+            Config { timeout_keep_alive: Duration::ZERO, ..Config::default() },
             Config { allowed_origins: AllowedOrigins::Only(vec![]), ..Config::default() },
         ] {
             assert!(config.validate().is_err());

@@ -38,6 +38,9 @@ pub enum Rest {
     /// It waits for as many off-loaded jobs as it may, and we do not read: an answer, in the
     /// mailbox.
     Parked,
+    /// It is to be handed over, or has broadcast something, and a mailbox is full; we do not read: the
+    /// outbox, which is tried again each turn, in a millisecond at the latest.
+    Waiting,
     /// Closed, failed or timed out: the reaper, at the end of this turn.
     Ended,
 }
@@ -131,6 +134,8 @@ pub struct Connection<S> {
     /// Why it last stopped.
     pub rest: Rest,
     intake: Intake,
+    /// How many times its deadline was put off, because there was input that nobody had looked at.
+    pub put_off: u8,
     /// The tick of its live entry in the timer wheel.
     pub alarm: Option<Tick>,
 }
@@ -150,6 +155,7 @@ impl<S: Stream> Connection<S> {
             mark: Mark::default(),
             rest: Rest::Blocked,
             intake: Intake::Whole,
+            put_off: 0,
             alarm: None,
         }
     }
@@ -234,6 +240,15 @@ impl<S: Stream> Connection<S> {
         matches!(&self.endpoint, Endpoint::Open(open) if open.is_amid_message())
     }
 
+    /// Whether a frame has begun and is not whole, given what is left of the input.
+    #[must_use]
+    pub fn is_amid_frame(&self, left: &[u8]) -> bool {
+        match &self.endpoint {
+            Endpoint::Open(open) => !left.is_empty() || open.owed_bytes() > 0,
+            _ => false,
+        }
+    }
+
     /// Takes note of where the input ended: amid a message or between two.
     pub fn note_intake(&mut self) {
         self.intake = match (self.intake, self.is_amid_message()) {
@@ -241,6 +256,17 @@ impl<S: Stream> Connection<S> {
             (Intake::Amid, false) => Intake::Whole,
             (same, _) => same,
         };
+    }
+
+    /// Takes out what was kept.
+    pub fn take_tail(&mut self) -> Vec<u8> {
+        self.tail.take().map_or_else(Vec::new, |tail| *tail)
+    }
+
+    /// Whether the WebSocket is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Open(_))
     }
 
     /// Keeps what is left of the input for the next visit.
@@ -265,7 +291,7 @@ impl<S: Stream> Connection<S> {
     #[must_use]
     pub fn deadline(&self, config: &Config) -> Option<Instant> {
         let protocol = self.endpoint.deadline(config);
-        if self.line.backlog.is_empty() && self.rest != Rest::Parked {
+        if self.line.backlog.is_empty() && !matches!(self.rest, Rest::Parked | Rest::Waiting) {
             return protocol;
         }
         self.deadline_with_backlog(protocol, config)
@@ -290,8 +316,16 @@ impl<S: Stream> Connection<S> {
     /// the end of a message.
     #[must_use]
     pub fn is_deaf(&self) -> bool {
-        matches!(self.rest, Rest::Throttled | Rest::Parked)
+        matches!(self.rest, Rest::Throttled | Rest::Parked | Rest::Waiting)
             && matches!(self.endpoint, Endpoint::Open(_))
+    }
+
+    /// Whether its next visit finds input: in the socket, or left over by one whose share was used up.
+    #[must_use]
+    pub fn has_unheard_input(&self) -> bool {
+        let is_inflating = matches!(&self.endpoint, Endpoint::Open(open) if open.is_inflating());
+        self.rest == Rest::Spent
+            && (self.line.has_readable() || self.tail.is_some() || is_inflating)
     }
 
     /// Lets go of the session, if it has one, or stops watching; tells what it was.
@@ -344,6 +378,7 @@ impl<S: Stream> Connection<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::line::Edge;
     use crate::protocol::endpoint::Event;
     use crate::protocol::message::Scratch;
     use std::io::{Read, Write};
@@ -414,7 +449,7 @@ mod tests {
             (ROOM, ROOM, Intake::Whole),
         ] {
             connection.line.stream_mut().said = frame(length);
-            connection.line.note(true, false, false);
+            connection.line.note(Edge { readable: true, ..Edge::default() });
             let mut heard = Vec::new();
             while connection.line.has_readable() {
                 let Filled { kept, read } = match connection.reads_past() {

@@ -11,7 +11,7 @@
 //! Invariant: an address stands in the table exactly while it has a socket here, so the table is
 //! no larger than the sockets are many.
 //!
-//! Next: [`crate::picture`], for those who watch: all that is inside, at one look.
+//! Next: [`crate::session_rate`]: how many sessions each address has made lately.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -31,13 +31,13 @@ const STRIPES: usize = 64;
 /// clothes is IPv4: mapped (RFC 4291 2.5.5.2), or translated under the well-known prefix
 /// 64:ff9b::/96 (RFC 6052), where all of it would share one /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Network {
+pub(crate) enum Network {
     V4(u32),
     V6(u64),
 }
 
 impl Network {
-    fn of(address: IpAddr) -> Network {
+    pub(crate) fn of(address: IpAddr) -> Network {
         match address {
             IpAddr::V4(v4) => Network::V4(v4.to_bits()),
             IpAddr::V6(v6) => Network::of_v6(v6),

@@ -54,6 +54,9 @@ pub trait Host {
     /// The mail itself, when that reactor's mailbox is full.
     fn send(&mut self, reactor: usize, mail: Mail<Self::Stream>) -> Result<(), Mail<Self::Stream>>;
 
+    /// Whether another reactor's mailbox has room now. Somebody else may be faster.
+    fn has_room(&self, reactor: usize) -> bool;
+
     /// The next mail for this reactor, if there is one.
     fn receive(&mut self) -> Option<Mail<Self::Stream>>;
 

@@ -23,7 +23,7 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// What a path leads to.
+/// What a request leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// The WebSocket endpoint.
@@ -41,26 +41,56 @@ pub enum Route {
 }
 
 impl Route {
-    /// Where `path` leads, if anywhere. The WebSocket path also leads there without its last
-    /// slash; one that ends in `/*` takes in every path that begins with what stands before the
-    /// asterisk, except those of the other routes.
-    #[must_use]
-    pub fn of(path: &str, ws_path: &str) -> Option<Route> {
-        match path {
-            _ if path == ws_path || ws_path.strip_suffix('/') == Some(path) => {
-                Some(Route::WebSocket)
+    /// Where a request leads, if its path leads anywhere, and this peer may go there.
+    ///
+    /// The WebSocket path also leads there without its last slash; one that ends in `/*` takes in
+    /// every path that begins with what stands before the asterisk, except those of the other routes.
+    /// Where it takes in `/`, that path has two meanings: a request that asks for a WebSocket gets
+    /// one, and any other the live page; or, if it is not for this peer, what a plain request for a
+    /// WebSocket gets.
+    ///
+    /// # Errors
+    ///
+    /// No such path, or why the page and its figures are not for this peer.
+    pub fn of(
+        request: &Request<'_, '_>,
+        peer: SocketAddr,
+        config: &Config,
+    ) -> Result<Route, Rejection> {
+        let is_websocket = leads_to_websocket(request.path, &config.ws_path);
+        match Route::fixed(request.path) {
+            None if is_websocket => Ok(Route::WebSocket),
+            None => Err(Rejection::NotFound),
+            Some(Route::Page) if is_websocket => {
+                let is_page = !request.has_token("upgrade", "websocket")
+                    && page::admit(request, peer, config).is_ok();
+                Ok(if is_page { Route::Page } else { Route::WebSocket })
             }
+            Some(route @ (Route::Page | Route::Figures)) => {
+                page::admit(request, peer, config).map(|()| route)
+            }
+            Some(Route::Metrics) if !config.metrics => Err(Rejection::NotFound),
+            Some(route) => Ok(route),
+        }
+    }
+
+    /// What stands at a path whatever the settings are.
+    fn fixed(path: &str) -> Option<Route> {
+        match path {
+            "/" => Some(Route::Page),
             "/healthz" => Some(Route::Health),
             "/readyz" => Some(Route::Ready),
             "/metrics" => Some(Route::Metrics),
-            "/" => Some(Route::Page),
             page::FIGURES_PATH => Some(Route::Figures),
-            _ => {
-                let prefix = ws_path.strip_suffix('*')?;
-                path.starts_with(prefix).then_some(Route::WebSocket)
-            }
+            _ => None,
         }
     }
+}
+
+fn leads_to_websocket(path: &str, ws_path: &str) -> bool {
+    path == ws_path
+        || ws_path.strip_suffix('/') == Some(path)
+        || ws_path.strip_suffix('*').is_some_and(|prefix| path.starts_with(prefix))
 }
 
 /// Appends the response to a request for one of the plain routes; whether the connection is kept.
@@ -122,16 +152,24 @@ pub fn tell_methods(
     config: &Config,
     out: &mut Vec<u8>,
 ) -> Result<bool, Rejection> {
-    let methods = match Route::of(request.path, &config.ws_path) {
+    let is_websocket = leads_to_websocket(request.path, &config.ws_path);
+    let methods = match Route::fixed(request.path) {
         None if request.path == "*" => METHODS,
+        None if is_websocket => handshake::METHODS,
         None => return Err(Rejection::NotFound),
-        Some(Route::WebSocket) => handshake::METHODS,
         Some(Route::Figures) => {
             page::admit(request, peer, config)?;
             handshake::METHODS
         }
-        Some(Route::Page) if !config.page => "OPTIONS",
-        Some(Route::Page | Route::Health | Route::Ready | Route::Metrics) => METHODS,
+        Some(Route::Page) if !config.page => {
+            if is_websocket {
+                handshake::METHODS
+            } else {
+                "OPTIONS"
+            }
+        }
+        Some(Route::Metrics) if !config.metrics => return Err(Rejection::NotFound),
+        Some(_) => METHODS,
     };
     if request.has_body {
         return Err(Rejection::UnexpectedBody);
@@ -173,8 +211,14 @@ pub fn refuse(rejection: Rejection, with_body: bool, out: &mut Vec<u8>) {
         | Rejection::LimitPerIp
         | Rejection::NoSessionId
         | Rejection::Draining
-        | Rejection::TooManyWatchers => {
+        | Rejection::TooManyWatchers
+        | Rejection::OwnerBusy => {
             fields.push_str("Retry-After: 1\r\n");
+        }
+        Rejection::LimitSessionsPerIp { retry_after } => {
+            for part in ["Retry-After: ", itoa::Buffer::new().format(retry_after), "\r\n"] {
+                fields.push_str(part);
+            }
         }
         _ => {}
     }
@@ -217,16 +261,16 @@ fn write_response(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Limits;
+    use crate::config::{Limits, RESERVED_PATHS};
     use crate::protocol::head::header_slots;
     use std::sync::Arc;
 
     fn answer(request: &str, status: &ServerStatus) -> (String, Option<bool>) {
         let mut slots = header_slots();
         let request = Request::parse(request.as_bytes(), &mut slots, &Limits::default()).unwrap();
-        let route = Route::of(request.path, "/ws/chat/").unwrap();
-        let mut out = Vec::new();
         let config = Config::default();
+        let route = Route::of(&request, HERE.parse().unwrap(), &config).unwrap();
+        let mut out = Vec::new();
         let kept = match respond(route, &request, status, &config, Instant::now(), &mut out) {
             Ok(kept) => Some(kept),
             Err(rejection) => {
@@ -237,24 +281,82 @@ mod tests {
         (String::from_utf8(out).unwrap(), kept)
     }
 
+    const HERE: &str = "127.0.0.1:50000";
+    const THERE: &str = "192.0.2.7:50000";
+
+    /// Where a request with these fields leads, from this peer.
+    fn route(path: &str, fields: &str, peer: &str, config: &Config) -> Result<Route, Rejection> {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+        let mut slots = header_slots();
+        let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        Route::of(&request, peer.parse().unwrap(), config)
+    }
+
+    fn with_path(ws_path: &str) -> Config {
+        let config = Config { ws_path: ws_path.to_owned(), ..Config::default() };
+        config.validate().unwrap();
+        config
+    }
+
     #[test]
     fn routes() {
-        assert_eq!(Route::of("/ws/chat/", "/ws/chat/"), Some(Route::WebSocket));
-        assert_eq!(Route::of("/ws/chat", "/ws/chat/"), Some(Route::WebSocket));
-        assert_eq!(Route::of("/ws/chat/", "/ws/chat"), None);
-        assert_eq!(Route::of("/ws/chat//", "/ws/chat/"), None);
-        assert_eq!(Route::of("/", "/ws/chat/"), Some(Route::Page));
-        assert_eq!(Route::of("/ws/stats", "/ws/chat/"), Some(Route::Figures));
-        // What the operator chose stands above what we did.
-        assert_eq!(Route::of("/ws/stats", "/ws/stats/"), Some(Route::WebSocket));
-        assert_eq!(Route::of("//", "/ws/chat/"), None);
+        let at = |path: &str, ws_path: &str| route(path, "", HERE, &with_path(ws_path));
+        assert_eq!(at("/ws/chat/", "/ws/chat/"), Ok(Route::WebSocket));
+        assert_eq!(at("/ws/chat", "/ws/chat/"), Ok(Route::WebSocket));
+        assert_eq!(at("/ws/chat/", "/ws/chat"), Err(Rejection::NotFound));
+        assert_eq!(at("/ws/chat//", "/ws/chat/"), Err(Rejection::NotFound));
+        assert_eq!(at("/", "/ws/chat/"), Ok(Route::Page));
+        assert_eq!(at("/ws/stats", "/ws/chat/"), Ok(Route::Figures));
+        assert_eq!(at("//", "/ws/chat/"), Err(Rejection::NotFound));
         for below in ["/rooms/", "/rooms/42", "/rooms/a/b"] {
-            assert_eq!(Route::of(below, "/rooms/*"), Some(Route::WebSocket), "{below}");
-            assert_eq!(Route::of(below, "/*"), Some(Route::WebSocket), "{below}");
+            assert_eq!(at(below, "/rooms/*"), Ok(Route::WebSocket), "{below}");
+            assert_eq!(at(below, "/*"), Ok(Route::WebSocket), "{below}");
         }
-        assert_eq!(Route::of("/rooms", "/rooms/*"), None);
-        assert_eq!(Route::of("/room/1", "/rooms/*"), None);
-        assert_eq!(Route::of("/healthz", "/*"), Some(Route::Health));
+        assert_eq!(at("/rooms", "/rooms/*"), Err(Rejection::NotFound));
+        assert_eq!(at("/room/1", "/rooms/*"), Err(Rejection::NotFound));
+        assert_eq!(at("/healthz", "/*"), Ok(Route::Health));
+        assert_eq!(at("/ws/stats", "/*"), Ok(Route::Figures));
+    }
+
+    #[test]
+    fn the_root_is_a_websocket_for_who_asks_for_one_and_a_page_for_the_others() {
+        let upgrade = "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n";
+        for ws_path in ["/", "/*"] {
+            let config = with_path(ws_path);
+            let off = Config { page: false, ..config.clone() };
+            for peer in [HERE, THERE] {
+                assert_eq!(route("/", upgrade, peer, &config), Ok(Route::WebSocket), "{peer}");
+                assert_eq!(route("/", upgrade, peer, &off), Ok(Route::WebSocket), "{peer}");
+                assert_eq!(route("/", "", peer, &off), Ok(Route::WebSocket), "{peer}: 426");
+            }
+            assert_eq!(route("/", "", HERE, &config), Ok(Route::Page));
+            assert_eq!(route("/", "Upgrade: h2c\r\n", HERE, &config), Ok(Route::Page));
+            assert_eq!(route("/", "", THERE, &config), Ok(Route::WebSocket), "426");
+        }
+        // Elsewhere nothing has changed.
+        let config = with_path("/chat");
+        assert_eq!(route("/", upgrade, HERE, &config), Ok(Route::Page));
+        assert_eq!(route("/", "", THERE, &config), Err(Rejection::NotForPeer));
+    }
+
+    #[test]
+    fn metrics_can_be_switched_off() {
+        for ws_path in ["/ws/chat/", "/*"] {
+            let config = Config { metrics: false, ..with_path(ws_path) };
+            assert_eq!(route("/metrics", "", HERE, &config), Err(Rejection::NotFound));
+            assert_eq!(route("/ws/stats", "", HERE, &config), Ok(Route::Figures));
+        }
+    }
+
+    #[test]
+    fn the_reserved_paths_are_those_that_are_fixed() {
+        for path in RESERVED_PATHS {
+            assert!(Route::fixed(path).is_some(), "{path}");
+        }
+        // And the page's, which shares its path.
+        let routes = RESERVED_PATHS.iter().filter_map(|path| Route::fixed(path)).count() + 1;
+        let all = [Route::Health, Route::Ready, Route::Metrics, Route::Page, Route::Figures];
+        assert_eq!(routes, all.len());
     }
 
     #[test]
@@ -292,6 +394,8 @@ mod tests {
     #[test]
     fn options_names_the_methods_of_a_path() {
         let off = Config { page: false, ..Config::default() };
+        let both = Config { ws_path: "/".to_owned(), ..Config::default() };
+        let bare = Config { page: false, metrics: false, ..both.clone() };
         let elsewhere = SocketAddr::from(([192, 0, 2, 7], 1));
         let answer = |target: &str, fields: &str, config: &Config| {
             let head = format!("OPTIONS {target} HTTP/1.1\r\n{fields}\r\n\r\n");
@@ -318,6 +422,9 @@ mod tests {
             ("/ws/chat", &on, Ok("GET, OPTIONS")),
             ("/ws/stats", &on, Err(Rejection::NotForPeer)),
             ("/ws/stats", &off, Err(Rejection::NotFound)),
+            ("/", &both, Ok("GET, HEAD, OPTIONS")),
+            ("/", &bare, Ok("GET, OPTIONS")),
+            ("/metrics", &bare, Err(Rejection::NotFound)),
             ("/nowhere", &on, Err(Rejection::NotFound)),
         ] {
             let expected = expected.map(str::to_owned);

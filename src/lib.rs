@@ -35,20 +35,21 @@
 //!        for event in events: note it    readiness is written down, not acted on:
 //!                    │                   the order of events decides nothing
 //!        shard.turn(now)                 busy, and every step has a bound
-//!          1  fire_timers                pings, deadlines, the application's tick
-//!          2  take_mail                  hand-overs, broadcasts, the shutdown
-//!          3  accept                     a share of the accept queue
-//!          4  visit each that is ready   once, whatever the number of its reasons:
+//!          1  take_mail                  hand-overs, broadcasts, answers of off-loaded jobs
+//!          2  accept                     a share of the accept queue
+//!          3  visit each that is ready   once, whatever the number of its reasons:
 //!          │    flush                      what it has not taken yet
 //!          │    read                       once, into the one receive buffer
 //!          │    take                       frame → message → application → cork
 //!          │    write                      the cork, once
 //!          │    rest                       why it stops, and so what wakes it
+//!          4  fire_timers                pings, deadlines, the application's timers
 //!          5  fan_out                    a slice of the broadcast under way
 //!          6  look                       if somebody watches: a slice of a picture
-//!          7  drain                      if the server is going away
-//!          8  send_mail                  what found a full box before
+//!          7  sweep                      in a drain: a slice of goodbyes
+//!          8  send_mail                  what found a full mailbox before
 //!          9  reap                       let go of who has ended
+//!         10  end_drain                  if nothing is left
 //!                    │
 //!                    └── again; without sleeping, if anybody had to stop at its share
 //! ```
@@ -106,6 +107,7 @@
 //! |---|---|
 //! | [`ready`] | who has something to do this turn |
 //! | [`door`] | how many sockets are inside, in all and from each address |
+//! | [`session_rate`] | how many new sessions each address has made lately |
 //! | [`picture`] | what a slab's slots are doing, small enough for mail |
 //! | [`connection`] | a line and an endpoint; why a connection stopped: `Rest` |
 //! | [`connections`] | the slab; no way to reach a slot's former tenant |
@@ -151,6 +153,8 @@
 //!   that peer (**backpressure**) until it falls below the **low-water mark**.
 //! - **off-loading**: having work done on another thread; its **answer** comes back to the reactor. A
 //!   connection that waits for as many answers as it may is **parked**: not read.
+//! - **waiting**: what a connection does that is to be handed over, or has broadcast something, while a
+//!   mailbox is full: not read. **congested**: so much waits that nobody on the reactor is read.
 //! - **owner**: the reactor on which a session lives. **hand-over**: moving a connection there.
 //! - **takeover**: a newer connection displacing the older one of its session.
 //! - **watcher**: a connection on `/ws/stats`, told once a second what the reactors do. **look**: one
@@ -189,6 +193,7 @@ pub mod reactor;
 pub mod ready;
 pub mod server;
 pub mod session;
+pub mod session_rate;
 pub mod shard;
 pub mod testing;
 pub mod timer;
@@ -200,7 +205,10 @@ pub use application::{
     Side, Subprotocol, Upgrade,
 };
 pub use appointments::TooManyTimers;
-pub use config::{AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds};
+pub use config::{
+    AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds, SessionRate,
+    Subprotocols,
+};
 pub use counter::Counter;
 pub use echo::Echo;
 pub use offload::PoolFull;

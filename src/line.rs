@@ -63,6 +63,27 @@ impl Stream for mio::net::TcpStream {
     }
 }
 
+/// What a poll reports of a socket.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Edge {
+    /// There is something to read.
+    pub readable: bool,
+    /// There is room to write.
+    pub writable: bool,
+    /// The peer has ended its half, or is gone.
+    pub read_closed: bool,
+    /// There is urgent data (RFC 9293 3.8.5) in what is to be read.
+    pub urgent: bool,
+}
+
+impl Edge {
+    /// Whether there is anything to report.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.readable || self.writable || self.read_closed || self.urgent
+    }
+}
+
 /// What is known of the stream's reading side. In order: an edge takes it forward, never back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Inbound {
@@ -70,7 +91,11 @@ pub enum Inbound {
     Drained,
     /// An edge said there is something, and no short read has said otherwise since.
     Readable,
-    /// The same, and the peer's FIN is already behind it: a short read does not mean drained, for
+    /// The same, and there is urgent data in it. A read stops at the urgent mark, so a short read does
+    /// not mean drained, for what stands behind the mark was there before the edge was told. Only
+    /// `WouldBlock` means it.
+    Urgent,
+    /// The same as `Readable`, and the peer's FIN is already behind it: a short read does not mean drained, for
     /// there will be no further edge.
     Final,
     /// The FIN has been read.
@@ -102,7 +127,7 @@ pub struct Line<S> {
     writable: bool,
     /// Whether something is missing in what was sent; then `writable` is false.
     is_cut: bool,
-    /// Bytes sent or queued.
+    /// Bytes that have left or wait: not those that were discarded, nor those of a failed write.
     pub bytes_out: u64,
 }
 
@@ -123,12 +148,13 @@ impl<S: Stream> Line<S> {
 
     /// Takes note of an edge. Acting on it is for the turn.
     #[inline]
-    pub fn note(&mut self, readable: bool, writable: bool, read_closed: bool) {
-        self.writable |= writable;
-        let noted = match (read_closed, readable) {
-            (true, _) => Inbound::Final,
-            (false, true) => Inbound::Readable,
-            (false, false) => Inbound::Drained,
+    pub fn note(&mut self, edge: Edge) {
+        self.writable |= edge.writable;
+        let noted = match edge {
+            Edge { read_closed: true, .. } => Inbound::Final,
+            Edge { urgent: true, .. } => Inbound::Urgent,
+            Edge { readable: true, .. } => Inbound::Readable,
+            _ => Inbound::Drained,
         };
         self.inbound = self.inbound.max(noted);
     }
@@ -149,7 +175,7 @@ impl<S: Stream> Line<S> {
     #[inline]
     #[must_use]
     pub fn has_readable(&self) -> bool {
-        matches!(self.inbound, Inbound::Readable | Inbound::Final)
+        matches!(self.inbound, Inbound::Readable | Inbound::Urgent | Inbound::Final)
     }
 
     /// Whether the socket took all that it was last offered.
@@ -197,7 +223,9 @@ impl<S: Stream> Line<S> {
         match outcome {
             Ok(0) => self.inbound = Inbound::Ended,
             Ok(count) => {
-                // A short read means drained: no second one just to hear `WouldBlock`.
+                // A short read means drained: no second one just to hear `WouldBlock`. (On Linux, of
+                // a TCP socket: a read of several pieces fills one after the other, a signal ends
+                // none that has got something, and what comes meanwhile brings an edge of its own.)
                 if count < room && self.inbound == Inbound::Readable {
                     self.inbound = Inbound::Drained;
                 }
@@ -225,15 +253,37 @@ impl<S: Stream> Line<S> {
         let mut sent = 0;
         if self.writable && self.backlog.is_empty() && !bytes.is_empty() {
             let outcome = self.stream.write(bytes);
-            sent = has_written(outcome, bytes.len(), &mut self.writable)?;
+            sent = match has_written(outcome, bytes.len(), &mut self.writable) {
+                Ok(sent) => sent,
+                Err(error) => return Err(self.take_back(bytes, error)),
+            };
         }
         if sent < bytes.len() {
-            if self.is_cut {
-                return Err(io::ErrorKind::OutOfMemory.into());
-            }
-            self.backlog.push(&bytes[sent..], now, pool)?;
+            self.let_wait(&bytes[sent..], now, pool)?;
         }
         Ok(())
+    }
+
+    /// Queues bytes, which are counted already; those for which there is no memory are not any more.
+    fn let_wait(&mut self, bytes: &[u8], now: Instant, pool: &mut BufferPool) -> io::Result<()> {
+        let before = self.backlog.len();
+        let kept = match self.is_cut {
+            true => Err(io::ErrorKind::OutOfMemory.into()),
+            false => self.backlog.push(bytes, now, pool).map_err(io::Error::from),
+        };
+        kept.inspect_err(|_| {
+            let queued = self.backlog.len() - before;
+            self.bytes_out -= (bytes.len() - queued) as u64;
+        })
+    }
+
+    /// What a failed write was to send has not been sent. Out of the way, where it is rare: to count
+    /// behind each write would cost it three instructions.
+    #[cold]
+    #[inline(never)]
+    fn take_back(&mut self, bytes: &[u8], error: io::Error) -> io::Error {
+        self.bytes_out -= bytes.len() as u64;
+        error
     }
 
     /// Writes from the backlog until it is empty, the socket is full, or `share` bytes have left.
@@ -256,6 +306,35 @@ impl<S: Stream> Line<S> {
             self.backlog.advance(count, now, pool);
         }
         Ok(())
+    }
+
+    /// Lets bytes wait that another line of this socket's had not sent.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for them.
+    pub fn inherit(
+        &mut self,
+        unsent: &[u8],
+        now: Instant,
+        pool: &mut BufferPool,
+    ) -> io::Result<()> {
+        self.bytes_out += unsent.len() as u64;
+        self.let_wait(unsent, now, pool)
+    }
+
+    /// Throws away what waits, and says how many bytes that were.
+    pub fn discard(&mut self, pool: &mut BufferPool) -> usize {
+        let discarded = self.backlog.len();
+        self.bytes_out -= discarded as u64;
+        self.backlog.clear(pool);
+        discarded
+    }
+
+    /// Bytes that the socket has taken.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.bytes_out - self.backlog.len() as u64
     }
 
     /// The socket, and what has not left.
@@ -370,7 +449,7 @@ mod tests {
     fn a_read_into_two_pieces_fills_the_first_one_first() {
         for length in 0..8 {
             let mut line = line(&b"abcdefgh"[..length], 0);
-            line.note(true, false, false);
+            line.note(Edge { readable: true, ..Edge::default() });
             let (mut first, mut second) = ([0; 3], [0; 4]);
             let count = line.read_both(&mut first, &mut second).unwrap();
             assert_eq!(count, length.min(7));
@@ -402,7 +481,7 @@ mod tests {
         let now = Instant::now();
         let mut line = line(b"", 1);
         line.send(b"first", now, &mut pool).unwrap();
-        line.note(false, true, false);
+        line.note(Edge { writable: true, ..Edge::default() });
         line.stream.room = 100;
         let mut cork = b"cork".to_vec();
         assert_eq!(line.send_past(&mut cork, b"payload"), Ok(0));
@@ -423,5 +502,6 @@ mod tests {
         let error = line.send(b"a Close", now, &mut pool).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
         assert!(line.stream.output.is_empty() && line.backlog.is_empty());
+        assert_eq!(line.bytes_out, 0, "what will never leave is not counted");
     }
 }

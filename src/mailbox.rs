@@ -1,8 +1,11 @@
 //! The only way into a reactor from outside: a bounded channel and a waker.
 //!
 //! Many senders, one receiver. A full box gives the mail back; what to do with it is the sender's
-//! decision (a shard keeps it and stops reading). Wakes are coalesced: while one is on its way, a
-//! further mail needs none.
+//! decision (a shard keeps it, and lets wait whom it is about). Answers of off-loaded jobs have a box
+//! of their own, which has room for as many as the reactor may have under way: so no thread of the
+//! pool ever waits for a reactor that is held up. Wakes are coalesced: while one is on its way, a
+//! further mail needs none. A wake without mail says that there is something new in what the
+//! reactors share ([`crate::metrics::ServerStatus`]): the drain.
 //!
 //! Invariant: if there is mail and the receiver sleeps, a wake is on its way.
 //!
@@ -57,51 +60,55 @@ pub enum Mail<S> {
     },
     /// The picture that you asked for.
     Seen(Picture),
-    /// Drain and end.
-    Shutdown,
 }
 
 /// The receiving end.
 #[derive(Debug)]
 pub struct Mailbox<S> {
-    receiver: Receiver<Mail<S>>,
-    wake_pending: Arc<AtomicBool>,
+    mails: Receiver<Mail<S>>,
+    answers: Receiver<Finished>,
+    wake: Arc<WakeFlag<AtomicBool>>,
 }
 
 /// A sending end; cheap to clone.
 #[derive(Debug)]
 pub struct MailSender<S> {
-    sender: Sender<Mail<S>>,
-    wake_pending: Arc<AtomicBool>,
+    mails: Sender<Mail<S>>,
+    answers: Sender<Finished>,
+    wake: Arc<WakeFlag<AtomicBool>>,
     waker: Arc<Waker>,
 }
 
 impl<S> Clone for MailSender<S> {
     fn clone(&self) -> Self {
         MailSender {
-            sender: self.sender.clone(),
-            wake_pending: self.wake_pending.clone(),
+            mails: self.mails.clone(),
+            answers: self.answers.clone(),
+            wake: self.wake.clone(),
             waker: self.waker.clone(),
         }
     }
 }
 
-/// A mailbox of `capacity` mails whose waker fires `token` on `registry`.
+/// A mailbox of `capacity` mails, and `answers` of off-loaded jobs, whose waker fires `token` on
+/// `registry`.
 ///
 /// # Errors
 ///
 /// When the system has no descriptor left for the waker.
 pub fn mailbox<S>(
     capacity: usize,
+    answers: usize,
     registry: &Registry,
     token: Token,
 ) -> io::Result<(MailSender<S>, Mailbox<S>)> {
-    let (sender, receiver) = bounded(capacity);
-    let wake_pending = Arc::new(AtomicBool::new(false));
+    let (mail_sender, mails) = bounded(capacity);
+    let (answer_sender, answers) = bounded(answers);
+    let wake = Arc::new(WakeFlag::default());
     let waker = Arc::new(Waker::new(registry, token)?);
     Ok((
-        MailSender { sender, wake_pending: wake_pending.clone(), waker },
-        Mailbox { receiver, wake_pending },
+        MailSender { mails: mail_sender, answers: answer_sender, wake: wake.clone(), waker },
+        Mailbox { mails, answers, wake },
     ))
 }
 
@@ -113,7 +120,7 @@ impl<S> MailSender<S> {
     ///
     /// The mail itself, when the box is full.
     pub fn send(&self, mail: Mail<S>) -> Result<(), Mail<S>> {
-        match self.sender.try_send(mail) {
+        match self.mails.try_send(mail) {
             Ok(()) => self.wake(),
             Err(TrySendError::Full(mail)) => return Err(mail),
             Err(TrySendError::Disconnected(_)) => {}
@@ -121,18 +128,25 @@ impl<S> MailSender<S> {
         Ok(())
     }
 
-    /// Sends, and waits for room if there is none. Not for a reactor: two that wait for each
-    /// other's room would wait for ever.
-    pub fn send_waiting(&self, mail: Mail<S>) {
-        if self.sender.send(mail).is_ok() {
+    /// Whether the box has room now. Another sender may be faster.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.mails.is_full()
+    }
+
+    /// Sends the answer of an off-loaded job, for which there is always room: the reactor has no
+    /// more jobs under way than its box of answers holds.
+    pub fn send_answer(&self, finished: Finished) {
+        let sent = self.answers.try_send(finished);
+        debug_assert!(!matches!(sent, Err(TrySendError::Full(_))), "more answers than jobs");
+        if sent.is_ok() {
             self.wake();
         }
     }
 
-    fn wake(&self) {
-        // The mail is in the channel before the flag is looked at; `receive` clears the flag
-        // before it looks at the channel. One of the two sees the other.
-        if !self.wake_pending.swap(true, Ordering::AcqRel)
+    /// Wakes the receiver, so that it looks at what it shares with the sender. Never waits.
+    pub fn wake(&self) {
+        if self.wake.raise()
             && let Err(error) = self.waker.wake()
         {
             // An eventfd write fails only when its counter is full, which wakes all the same.
@@ -145,58 +159,140 @@ impl<S> Mailbox<S> {
     /// Called once when the waker has fired, before [`Self::receive`]: mail that comes later wakes
     /// anew.
     pub fn opened(&self) {
-        self.wake_pending.swap(false, Ordering::AcqRel);
+        self.wake.lower();
     }
 
     /// The next mail, if there is one.
     #[must_use]
     pub fn receive(&self) -> Option<Mail<S>> {
-        self.receiver.try_recv().ok()
+        let answer = self.answers.try_recv().map(Mail::Finished);
+        answer.or_else(|_| self.mails.try_recv()).ok()
+    }
+}
+
+/// What a [`WakeFlag`] is made of: an atomic of std's, or of the model checker's in its test.
+trait Flag: Default {
+    /// Sets the value, and returns the one before: a read-modify-write that acquires and releases.
+    fn exchange(&self, value: bool) -> bool;
+}
+
+impl Flag for AtomicBool {
+    #[inline]
+    fn exchange(&self, value: bool) -> bool {
+        self.swap(value, Ordering::AcqRel)
+    }
+}
+
+/// Whether a wake is on its way that the receiver has not heard.
+///
+/// A sender puts its mail into the channel (or sets what is shared) and then raises the flag; the
+/// receiver lowers the flag and then looks. Both are read-modify-writes of one atomic, so one comes
+/// after the other: either the sender's comes later, finds the flag lowered, and wakes; or the
+/// receiver's does, and acquires what the sender had done before.
+#[derive(Debug, Default)]
+struct WakeFlag<F>(F);
+
+impl<F: Flag> WakeFlag<F> {
+    /// Whether the caller is the one to wake the receiver.
+    #[inline]
+    fn raise(&self) -> bool {
+        !self.0.exchange(true)
+    }
+
+    fn lower(&self) {
+        self.0.exchange(false);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::offload::{Job, JobId};
     use mio::{Events, Poll};
     use std::time::Duration;
+
+    fn mail<S>() -> Mail<S> {
+        Mail::Look { asker: 0 }
+    }
 
     #[test]
     fn a_full_box_gives_the_mail_back_and_one_wake_serves_many() {
         let mut poll = Poll::new().unwrap();
-        let (sender, mailbox) = mailbox::<()>(2, poll.registry(), Token(0)).unwrap();
-        assert!(sender.send(Mail::Shutdown).is_ok() && sender.send(Mail::Shutdown).is_ok());
-        assert!(matches!(sender.send(Mail::Shutdown), Err(Mail::Shutdown)));
+        let (sender, mailbox) = mailbox::<()>(2, 1, poll.registry(), Token(0)).unwrap();
+        assert!(sender.send(mail()).is_ok() && sender.has_room() && sender.send(mail()).is_ok());
+        assert!(!sender.has_room() && sender.send(mail()).is_err());
         let mut events = Events::with_capacity(8);
         poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
         assert_eq!(events.iter().count(), 1);
         mailbox.opened();
         assert!(mailbox.receive().is_some() && mailbox.receive().is_some());
         assert!(mailbox.receive().is_none());
-        // And the next one wakes again.
-        sender.send(Mail::Shutdown).unwrap();
-        poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
-        assert_eq!(events.iter().count(), 1);
+        // And the next one wakes again, as does a wake without mail.
+        for wake in [|sender: &MailSender<()>| sender.send(mail()).unwrap(), MailSender::wake] {
+            mailbox.opened();
+            wake(&sender);
+            poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
+            assert_eq!(events.iter().count(), 1);
+        }
         drop(mailbox);
-        assert!(sender.send(Mail::Shutdown).is_ok(), "to nobody");
+        assert!(sender.send(mail()).is_ok(), "to nobody");
     }
 
     #[test]
-    fn whoever_may_wait_waits_for_room_or_for_the_end() {
+    fn an_answer_finds_room_in_a_full_box() {
         let poll = Poll::new().unwrap();
-        let (sender, mailbox) = mailbox::<()>(1, poll.registry(), Token(0)).unwrap();
-        let waiting = std::thread::spawn(move || {
-            for _ in 0..100 {
-                sender.send_waiting(Mail::Shutdown);
+        let (sender, mailbox) = mailbox::<()>(1, 1, poll.registry(), Token(0)).unwrap();
+        sender.send(mail()).unwrap();
+        sender.send_answer(Job { id: JobId(0), work: Box::new(|| Box::new(())) }.run());
+        assert!(matches!(mailbox.receive(), Some(Mail::Finished(_))));
+        assert!(matches!(mailbox.receive(), Some(Mail::Look { .. })));
+    }
+
+    impl Flag for loom::sync::atomic::AtomicBool {
+        fn exchange(&self, value: bool) -> bool {
+            self.swap(value, Ordering::AcqRel)
+        }
+    }
+
+    /// Every interleaving of two senders and a receiver that goes to sleep twice. What they share is
+    /// written and read without any ordering of its own, so that the flag has to give it.
+    #[test]
+    fn no_wake_is_lost_in_any_interleaving() {
+        use loom::sync::atomic::{AtomicBool, AtomicUsize};
+        use loom::sync::{Arc, Notify};
+        use loom::thread;
+
+        struct Shared {
+            flag: WakeFlag<AtomicBool>,
+            said: [AtomicUsize; 2],
+            waker: Notify,
+        }
+
+        loom::model(|| {
+            let shared = Arc::new(Shared {
+                flag: WakeFlag::default(),
+                said: [AtomicUsize::new(0), AtomicUsize::new(0)],
+                waker: Notify::new(),
+            });
+            let senders = [0, 1].map(|sender| {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    shared.said[sender].store(1, Ordering::Relaxed);
+                    if shared.flag.raise() {
+                        shared.waker.notify();
+                    }
+                })
+            });
+            // A lost wake is a receiver that sleeps for ever, which the model reports.
+            let mut heard = 0;
+            while heard < 2 {
+                shared.waker.wait();
+                shared.flag.lower();
+                heard = shared.said.iter().map(|said| said.load(Ordering::Relaxed)).sum();
+            }
+            for sender in senders {
+                sender.join().unwrap();
             }
         });
-        // However fast the other side is, it gets nowhere but through here.
-        for _ in 0..50 {
-            while mailbox.receive().is_none() {
-                std::thread::yield_now();
-            }
-        }
-        drop(mailbox);
-        waiting.join().unwrap();
     }
 }

@@ -9,6 +9,8 @@
 //! Next: `arguments.rs`: what can be asked of it.
 
 mod arguments;
+mod available;
+mod inherited;
 mod logger;
 
 use std::env;
@@ -21,9 +23,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use revolve::config::{AllowedOrigins, Config, Origin, PageFor, SessionIds};
-use revolve::memory::{MemoryBound, descriptor_limit};
+use revolve::memory::{Bytes, Fitting, MemoryBound, plural};
+use revolve::server::{OUT_OF_DESCRIPTORS, is_out_of_descriptors};
 use revolve::{Counter, Echo, ServeError, Server, ServerHandle, ShutdownTrigger};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use arguments::{App, Command, Settings, seconds};
@@ -40,14 +43,17 @@ const MISUSED: u8 = 2;
 /// one to the process and one to its group, a terminal and a wrapper both pass on a Ctrl-C.
 const ONE_STROKE: Duration = Duration::from_millis(50);
 
+/// What we listen to. The first two end us. The others would by default, and some tools send them to
+/// a service to have it load its settings or open its log anew: we have nothing of either.
+const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
+
 /// What "at once" leaves for lines already logged.
 const LAST_FLUSH: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let status = match arguments::parse(env::args_os().skip(1), env::vars_os()) {
         Ok(Command::Run(settings)) => run(*settings),
-        Ok(Command::Help(text)) => print(&text),
-        Ok(Command::Version) => print(concat!("revolve ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Print(text)) => print(&text),
         Err(error) => refuse(Format::Text, &error, MISUSED),
     };
     ExitCode::from(status)
@@ -75,6 +81,7 @@ fn refuse(format: Format, why: &dyn Display, status: u8) -> u8 {
 }
 
 fn run(settings: Settings) -> u8 {
+    let descriptors = inherited::raise_descriptor_limit();
     let log = match logger::install(settings.log_level, settings.log_format) {
         Ok(log) => log,
         Err(error) => {
@@ -83,16 +90,24 @@ fn run(settings: Settings) -> u8 {
     };
     logger::log_panics();
     // Even a panic here leaves its line in the log before the process ends.
-    let status = panic::catch_unwind(AssertUnwindSafe(|| serve(settings, &log)));
+    let status = panic::catch_unwind(AssertUnwindSafe(|| serve(settings, descriptors, &log)));
     log.flush(FLUSH_TIMEOUT);
     status.unwrap_or(FAILED)
 }
 
-fn serve(settings: Settings, log: &LogQueue) -> u8 {
+fn serve(settings: Settings, descriptors: Option<usize>, log: &LogQueue) -> u8 {
     let Settings { config, app, heartbeat, log_level: _, log_format: format } = settings;
-    // Before the first connection, so that no signal finds the default action.
-    let signals = match Signals::new([SIGTERM, SIGINT]) {
+    // Before the first connection, so that no signal finds the default action; and before they are
+    // let through, so that one which has waited does not either.
+    let signals = Signals::new(SIGNALS).and_then(|signals| {
+        inherited::unblock(&SIGNALS)?;
+        Ok(signals)
+    });
+    let signals = match signals {
         Ok(signals) => signals,
+        Err(error) if is_out_of_descriptors(&error) => {
+            return refuse(format, &format!("cannot start: {OUT_OF_DESCRIPTORS}"), FAILED);
+        }
         Err(error) => {
             return refuse(format, &format!("cannot listen for signals: {error}"), FAILED);
         }
@@ -107,7 +122,7 @@ fn serve(settings: Settings, log: &LogQueue) -> u8 {
         Err(error @ ServeError::Config(_)) => return refuse(format, &error, MISUSED),
         Err(error) => return refuse(format, &error, FAILED),
     };
-    introduce(&config, app, heartbeat, server.local_addr());
+    introduce(&config, app, heartbeat, server.local_addr(), descriptors);
     let drain = seconds(config.timeout_graceful_shutdown);
     match watch(signals, server.shutdown_trigger(), drain, log.clone()) {
         Ok(()) => wait(server),
@@ -116,7 +131,13 @@ fn serve(settings: Settings, log: &LogQueue) -> u8 {
 }
 
 /// What was started, where, within what limits, and how to stop it.
-fn introduce(config: &Config, app: App, heartbeat: Option<Duration>, bound: SocketAddr) {
+fn introduce(
+    config: &Config,
+    app: App,
+    heartbeat: Option<Duration>,
+    bound: SocketAddr,
+    descriptors: Option<usize>,
+) {
     let reactors = plural(config.workers.get(), "reactor");
     let app = match (app, heartbeat) {
         (App::Counter, Some(time)) => format!("counter with a heartbeat every {} s", seconds(time)),
@@ -134,8 +155,9 @@ fn introduce(config: &Config, app: App, heartbeat: Option<Duration>, bound: Sock
     };
     log::info!("revolve {}: {reactors}, {app}", env!("CARGO_PKG_VERSION"));
     log::info!(
-        "listening on {bound}: ws://{near}{} (also /healthz, /readyz, /metrics)",
-        config.ws_path
+        "listening on {bound}: ws://{near}{} (also /healthz, /readyz{})",
+        config.ws_path,
+        if config.metrics { ", /metrics" } else { "" }
     );
     match (config.page, config.page_for) {
         (false, _) => {}
@@ -157,7 +179,7 @@ fn introduce(config: &Config, app: App, heartbeat: Option<Duration>, bound: Sock
         "limits: messages {} bytes, send buffer {} bytes, {connections}, {} for {} s {sessions}",
         config.ws_max_size,
         config.max_send_buffer,
-        plural(config.max_sessions, "session"),
+        plural(config.sessions_kept(), "session"),
         seconds(config.session_ttl),
     );
     match &config.allowed_origins {
@@ -169,11 +191,23 @@ fn introduce(config: &Config, app: App, heartbeat: Option<Duration>, bound: Sock
             log::info!("origins: pages of {} may connect, of others not", origins.join(", "));
         }
     }
-    match MemoryBound::of::<()>(config, descriptor_limit()) {
-        Some(bound) => log::info!(
-            "memory: connections and sessions take at most {bound}; less with a lower --ws-max-size, --max-send-buffer, \
-             --limit-concurrency or --max-sessions"
-        ),
+    match MemoryBound::of::<()>(config, descriptors) {
+        Some(bound) => {
+            log::info!(
+                "memory: connections and sessions take at most {bound}; less with a lower --ws-max-size, \
+                 --max-send-buffer, --limit-concurrency or --max-sessions"
+            );
+            if let Some(available) = available::memory()
+                && bound.total() > available.bytes
+            {
+                log::warn!(
+                    "memory: that is more than the {} of {}: {}",
+                    Bytes(available.bytes),
+                    available.of,
+                    advice(config, descriptors, available.bytes)
+                );
+            }
+        }
         None => log::info!(
             "memory: without a bound, as connections have none; --limit-concurrency sets one"
         ),
@@ -194,11 +228,33 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, bound.port())
 }
 
-fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+/// The options with which the bound on memory would fit into so many bytes.
+fn advice(config: &Config, descriptors: Option<usize>, room: usize) -> String {
+    let without_sessions = Config { max_sessions: 1, ..config.clone() };
+    let fitting = Fitting::into::<()>(config, descriptors, room);
+    let Some(Fitting { limit_concurrency, bytes }) = fitting else {
+        return match Fitting::into::<()>(&without_sessions, descriptors, room) {
+            Some(_) => "a lower --max-sessions is needed",
+            None => "fewer --workers and a lower --limit-concurrency are needed",
+        }
+        .to_owned();
+    };
+    let mut options = String::new();
+    if config.limit_concurrency.is_none_or(|limit| limit.get() != limit_concurrency) {
+        options = format!("--limit-concurrency {limit_concurrency} ");
+    }
+    for (name, value) in
+        [("ws-max-size", config.ws_max_size), ("max-send-buffer", config.max_send_buffer)]
+    {
+        if let Some(bytes) = bytes.filter(|&bytes| bytes < value) {
+            options.push_str(&format!("--{name} {bytes} "));
+        }
+    }
+    format!("{options}would fit")
 }
 
-/// Starts the thread that turns the first signal into a drain and the second into the end.
+/// Starts the thread that turns the first signal that is to end us into a drain and the second into
+/// the end.
 fn watch(
     mut signals: Signals,
     trigger: ShutdownTrigger,
@@ -210,6 +266,9 @@ fn watch(
         for signal in signals.forever() {
             let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
             match begun {
+                _ if signal != SIGTERM && signal != SIGINT => {
+                    log::warn!("{name}: ignored; settings are read at the start, and nowhere else");
+                }
                 None => {
                     begun = Some(Instant::now());
                     log::info!("{name}: draining, at most {drain} s");

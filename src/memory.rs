@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::fs;
+use std::num::NonZeroUsize;
 
 use mio::net::TcpStream;
 
@@ -21,6 +22,7 @@ use crate::out_buffer;
 use crate::page;
 use crate::protocol::{deflate, frame, message};
 use crate::session::SessionTable;
+use crate::session_rate::SessionRates;
 use crate::timer::{Slot, Tick};
 use crate::token::ConnectionId;
 
@@ -76,7 +78,8 @@ impl MemoryBound {
         let message = longest + frame::MAX_HEADER;
         let page =
             if config.page { page::html(&config.ws_path).len() + BOOKKEEPING * 8 } else { 0 };
-        let reply = message.max((reactors + 1) * METRICS_BYTES).max(page);
+        let metrics = if config.metrics { (reactors + 1) * METRICS_BYTES } else { 0 };
+        let reply = message.max(metrics).max(page);
         let held = [
             // A message of which the end has not come, whose storage never passes `ws_max_size`, or
             // what a deflated one of that size may take on the wire
@@ -107,6 +110,8 @@ impl MemoryBound {
             // round has room for a few (timer.rs); and what a former tenant leaves.
             17 * size_of::<Slot>() + size_of::<Option<Tick>>(),
             SessionTable::<T>::SLOT_BYTES,
+            // Whether it is in use: a bit, and its part of a bit (connections.rs).
+            1,
         ];
         let per_slot = 2 * slot.iter().sum::<usize>();
 
@@ -122,6 +127,11 @@ impl MemoryBound {
         let per_reactor = [
             if config.page { watching } else { 0 },
             limits.receive_buffer_bytes,
+            // The addresses that have made sessions: a table that all reactors share, here in parts.
+            match config.limit_sessions_per_ip {
+                Some(_) => SessionRates::BYTES.div_ceil(reactors),
+                None => 0,
+            },
             // The cork, which doubles when it grows, with one reply more than it holds.
             2 * (limits.cork_bytes + reply),
             // The message that an application is looking at, and storage being copied as it grows.
@@ -131,15 +141,14 @@ impl MemoryBound {
             deflate::most_held(config),
             out_buffer::POOL,
             // Mail, and broadcasts under way; of the daemon's applications these are heartbeats.
-            limits.mailbox_capacity * size_of::<Mail<TcpStream>>(),
+            (limits.mailbox_capacity + limits.outbox_most) * size_of::<Mail<TcpStream>>(),
             (limits.mailbox_capacity + limits.broadcasts_queued) * BOOKKEEPING,
             BOOKKEEPING * 1024,
         ];
         Some(MemoryBound {
             connections,
             per_connection: held.iter().sum::<usize>() + reactors * per_slot,
-            // Each reactor keeps one at least.
-            sessions: config.max_sessions.max(reactors),
+            sessions: config.sessions_kept(),
             per_session: 2 * SessionTable::<T>::SLOT_BYTES + SessionTable::<T>::BESIDE_SLOT_BYTES,
             reactors,
             per_reactor: per_reactor.iter().sum(),
@@ -160,22 +169,75 @@ impl MemoryBound {
 
 impl fmt::Display for MemoryBound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let term = |count, what, each| format!("{} of {}", plural(count, what), Bytes(each));
         write!(
             f,
-            "{} ({} connections of {}, {} sessions of {}, {} reactors of {})",
+            "{} ({}, {}, {})",
             Bytes(self.total()),
-            self.connections,
-            Bytes(self.per_connection),
-            self.sessions,
-            Bytes(self.per_session),
-            self.reactors,
-            Bytes(self.per_reactor),
+            term(self.connections, "connection", self.per_connection),
+            term(self.sessions, "session", self.per_session),
+            term(self.reactors, "reactor", self.per_reactor),
         )
     }
 }
 
+/// A number of things, in words.
+#[must_use]
+pub fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Settings with which the bound is no more than a given room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fitting {
+    /// The most [`Config::limit_concurrency`].
+    pub limit_concurrency: usize,
+    /// The most bytes of a message and of a send buffer, if those have to be less than they are.
+    pub bytes: Option<usize>,
+}
+
+impl Fitting {
+    /// What to set so that the bound is at most `room`: the number of connections alone, if at least
+    /// a hundred remain (or as many as are allowed now); else shorter messages too. `None` if not even
+    /// messages of 64 KiB would do.
+    #[must_use]
+    pub fn into<T: Default>(
+        config: &Config,
+        descriptors: Option<usize>,
+        room: usize,
+    ) -> Option<Fitting> {
+        let limit = config.limit_concurrency.map(NonZeroUsize::get);
+        let most = limit.or(descriptors).unwrap_or(1 << 32);
+        let enough = most.min(100);
+        [None, Some(1 << 20), Some(64 << 10)].into_iter().find_map(|bytes| {
+            let longest = bytes.unwrap_or(usize::MAX);
+            let fits = |limit| {
+                let config = Config {
+                    limit_concurrency: NonZeroUsize::new(limit),
+                    ws_max_size: config.ws_max_size.min(longest),
+                    max_send_buffer: config.max_send_buffer.min(longest),
+                    ..config.clone()
+                };
+                MemoryBound::of::<T>(&config, descriptors).is_some_and(|b| b.total() <= room)
+            };
+            if !fits(enough) {
+                return None;
+            }
+            // The bound grows with the limit, so: bisection between one that fits and one that is not
+            // asked for.
+            let (mut least, mut beyond) = (enough, most + 1);
+            while beyond - least > 1 {
+                let middle = least + (beyond - least) / 2;
+                *(if fits(middle) { &mut least } else { &mut beyond }) = middle;
+            }
+            Some(Fitting { limit_concurrency: least, bytes })
+        })
+    }
+}
+
 /// A size for people: three digits or so, and a unit.
-struct Bytes(usize);
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes(pub usize);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -194,7 +256,8 @@ impl fmt::Display for Bytes {
 
 /// How many descriptors this process may have open, if the system says so where Linux does.
 ///
-/// It is the soft limit: we never raise it, so that whoever starts the server decides.
+/// It is the soft limit as it stands. A server never changes it; the daemon raises it to the hard one
+/// when it starts.
 #[must_use]
 pub fn descriptor_limit() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
@@ -211,6 +274,7 @@ fn soft_limit(limits: &str) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::application::{CloseReason, Side};
+    use crate::config::SessionRate;
     use std::num::NonZeroUsize;
     use std::time::Duration;
 
@@ -253,6 +317,19 @@ mod tests {
     }
 
     #[test]
+    fn the_table_of_session_rates_counts_if_there_is_one() {
+        let config = |limit_sessions_per_ip| Config {
+            limit_sessions_per_ip,
+            workers: NonZeroUsize::new(4).unwrap(),
+            ..Config::default()
+        };
+        let total = |config| MemoryBound::of::<()>(&config, Some(1024)).unwrap().total();
+        let rate = SessionRate { sessions: std::num::NonZeroU32::MIN, window: SessionRate::WINDOW };
+        assert_eq!(total(config(Some(rate))) - total(config(None)), SessionRates::BYTES);
+        assert_eq!(SessionRates::BYTES, 2 << 20, "as ARCHITECTURE.md says");
+    }
+
+    #[test]
     fn it_reads_as_a_sentence() {
         let bound = MemoryBound {
             connections: 1024,
@@ -267,6 +344,47 @@ mod tests {
             "17.4 GiB (1024 connections of 17.0 MiB, 1000000 sessions of 300 bytes, \
              2 reactors of 70.0 MiB)"
         );
+        let one = MemoryBound { connections: 1, sessions: 1, reactors: 1, ..bound };
+        assert_eq!(
+            one.to_string(),
+            "87.0 MiB (1 connection of 17.0 MiB, 1 session of 300 bytes, 1 reactor of 70.0 MiB)"
+        );
+    }
+
+    #[test]
+    fn what_would_fit_fits_and_no_more_would() {
+        let total = |config: &Config, fitting: Fitting, limit| {
+            let bytes = fitting.bytes.unwrap_or(usize::MAX);
+            let config = Config {
+                limit_concurrency: NonZeroUsize::new(limit),
+                ws_max_size: config.ws_max_size.min(bytes),
+                max_send_buffer: config.max_send_buffer.min(bytes),
+                ..config.clone()
+            };
+            MemoryBound::of::<()>(&config, Some(1 << 20)).unwrap().total()
+        };
+        let config = Config { workers: NonZeroUsize::new(2).unwrap(), ..Config::default() };
+        let small = Config { ws_max_size: 1 << 14, max_send_buffer: 1 << 14, ..config.clone() };
+        for (config, room, bytes) in [
+            (&config, 64 << 30, None),
+            (&config, 8 << 30, Some(1 << 20)),
+            (&config, 1 << 30, Some(64 << 10)),
+            (&small, 8 << 30, None),
+        ] {
+            let fitting = Fitting::into::<()>(config, Some(1 << 20), room).unwrap();
+            assert_eq!(fitting.bytes, bytes, "{room}");
+            assert!(fitting.limit_concurrency >= 100);
+            assert!(total(config, fitting, fitting.limit_concurrency) <= room);
+            assert!(total(config, fitting, fitting.limit_concurrency + 1) > room, "{fitting:?}");
+        }
+        assert_eq!(Fitting::into::<()>(&config, Some(1 << 20), 1 << 20), None);
+        // With more room than is ever needed it is what the descriptors allow.
+        let all = Fitting::into::<()>(&small, Some(1000), usize::MAX).unwrap();
+        assert_eq!((all.limit_concurrency, all.bytes), (1000, None));
+        // A limit that there is already is never raised.
+        let few = Config { limit_concurrency: NonZeroUsize::new(50), ..config };
+        let fitting = Fitting::into::<()>(&few, Some(1 << 20), 8 << 30).unwrap();
+        assert_eq!((fitting.limit_concurrency, fitting.bytes), (50, Some(1 << 20)));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //!
 //! Each reactor has cells of its own and is their only writer: a relaxed load and store, no lock,
 //! no cache line that two threads write. Whoever scrapes reads all cells and adds nothing to
-//! anybody's turn. [`ServerStatus`] also holds the only three things that reactors do share: how
+//! anybody's turn. [`ServerStatus`] also holds the only four things that reactors do share: how
 //! many WebSockets are open (for `--limit-concurrency`; touched at open and close, never per
-//! message), the door, and how far the server has drained.
+//! message), the door, how many sessions each address has made lately, and how far the server has
+//! drained.
 //!
 //! Invariant: label values come from closed sets, so no peer can grow the page.
 //!
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use crate::application::{CloseReason, Side};
 use crate::door::Door;
 use crate::protocol::head::Rejection;
+use crate::session_rate::SessionRates;
 
 /// A number that one thread writes and any may read.
 #[derive(Debug, Default)]
@@ -193,6 +195,7 @@ pub struct ServerStatus {
     reactors: Box<[Arc<ReactorMetrics>]>,
     websockets: AtomicUsize,
     door: Arc<Door>,
+    session_rates: SessionRates,
     draining_since: OnceLock<Instant>,
     drained: AtomicUsize,
     log_lines_dropped: Arc<AtomicU64>,
@@ -211,6 +214,7 @@ impl ServerStatus {
                 .collect(),
             websockets: AtomicUsize::new(0),
             door: Arc::default(),
+            session_rates: SessionRates::default(),
             draining_since: OnceLock::new(),
             drained: AtomicUsize::new(0),
             log_lines_dropped,
@@ -233,6 +237,12 @@ impl ServerStatus {
     #[must_use]
     pub fn door(&self) -> &Arc<Door> {
         &self.door
+    }
+
+    /// How many sessions each address has made lately.
+    #[must_use]
+    pub fn session_rates(&self) -> &SessionRates {
+        &self.session_rates
     }
 
     /// Takes one of `limit` places for a WebSocket; false if there is none.
@@ -263,13 +273,13 @@ impl ServerStatus {
 
     /// One more reactor has said goodbye to all its WebSockets; each says so once.
     pub fn note_drained(&self) {
-        self.drained.fetch_add(1, Ordering::Relaxed);
+        self.drained.fetch_add(1, Ordering::Release);
     }
 
-    /// Whether all have.
+    /// Whether all have. Whoever sees that sees also what they had sent before.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.drained.load(Ordering::Relaxed) >= self.reactors.len()
+        self.drained.load(Ordering::Acquire) >= self.reactors.len()
     }
 
     /// The page, in Prometheus' text format 0.0.4
@@ -351,6 +361,12 @@ impl ServerStatus {
     }
 
     fn render_outcomes(&self, page: &mut Page) {
+        page.family("revolve_evictions_total", "counter", "Sessions that left early, by reason.");
+        for (number, reactor) in self.reactors.iter().enumerate() {
+            // The one reason that there is: room for a newer one (`--max-sessions`).
+            let labels = format_args!("reactor=\"{number}\",reason=\"table_full\"");
+            page.sample("revolve_evictions_total", labels, reactor.evictions.get());
+        }
         page.family("revolve_closed_total", "counter", "WebSockets ended, by close code and side.");
         for (number, reactor) in self.reactors.iter().enumerate() {
             for (code, side, count) in reactor.closes() {
@@ -375,7 +391,7 @@ impl ServerStatus {
 type CellOf = fn(&ReactorMetrics) -> &Cell;
 
 /// Families with one sample a reactor: name, type, help, cell.
-const FAMILIES: [(&str, &str, &str, CellOf); 23] = [
+const FAMILIES: [(&str, &str, &str, CellOf); 22] = [
     ("revolve_connections", "gauge", "Sockets held.", |r| &r.connections),
     ("revolve_websockets", "gauge", "WebSockets open.", |r| &r.websockets),
     ("revolve_sessions_live", "gauge", "Sessions with a connection.", |r| &r.sessions_live),
@@ -400,12 +416,6 @@ const FAMILIES: [(&str, &str, &str, CellOf); 23] = [
     ),
     ("revolve_resumes_total", "counter", "Upgrades that found their session.", |r| &r.resumes),
     ("revolve_expiries_total", "counter", "Sessions whose time to live passed.", |r| &r.expiries),
-    (
-        "revolve_evictions_total",
-        "counter",
-        "Sessions that left early because the table was full.",
-        |r| &r.evictions,
-    ),
     ("revolve_bytes_in_total", "counter", "Bytes read from peers.", |r| &r.bytes_in),
     ("revolve_bytes_out_total", "counter", "Bytes queued for peers.", |r| &r.bytes_out),
     ("revolve_turns_total", "counter", "Turns of the event loop.", |r| &r.turns),

@@ -16,6 +16,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 
 use crate::application::Application;
 use crate::host::Host;
+use crate::line::Edge;
 use crate::mailbox::{Mail, MailSender, Mailbox};
 use crate::metrics::ReactorMetrics;
 use crate::offload::{Job, Pool};
@@ -27,8 +28,15 @@ pub const LISTENER: Token = Token(0);
 /// The mailbox's token.
 pub const MAILBOX: Token = Token(1);
 
-/// Events taken from the kernel at once. More are taken next turn; a turn stays a turn.
-pub const EVENTS: usize = 1024;
+/// Both directions, once, for good: mio registers edge-triggered, so an interest that is always there
+/// costs nothing, and none is ever changed. And urgent data, where the poll can tell of it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// Where the poll tells nothing of urgent data, there may always be some: no short read is trusted.
+const URGENT_IS_UNTOLD: bool = !cfg!(any(target_os = "linux", target_os = "android"));
 
 /// A shard, and the poll that feeds it.
 pub struct Reactor<A: Application> {
@@ -40,6 +48,8 @@ pub struct Reactor<A: Application> {
     pub kernel: Kernel,
     /// A turn that takes at least this long is to be accounted for.
     pub slow_turn: Duration,
+    /// Events that a poll tells at most ([`crate::config::Limits::events_per_poll`]).
+    pub events_per_poll: usize,
 }
 
 impl<A: Application> Reactor<A> {
@@ -49,21 +59,32 @@ impl<A: Application> Reactor<A> {
     ///
     /// When the poll itself fails, which leaves nothing to be done.
     pub fn run(mut self, metrics: &ReactorMetrics) -> io::Result<DrainOutcome> {
-        let mut events = Events::with_capacity(EVENTS);
+        let mut events = Events::with_capacity(self.events_per_poll);
         let mut now = Instant::now();
         loop {
-            match self.poll.poll(&mut events, self.shard.timeout(now)) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
+            let polled = self.poll.poll(&mut events, self.shard.timeout(now));
             let woken = Instant::now();
             metrics.asleep_ns.add(nanoseconds(now, woken));
-            let mut noted = 0;
+            match polled {
+                Ok(()) => {}
+                // A signal, or the end of a SIGSTOP, ended the sleep: nothing was told, and what there
+                // is to tell comes before anything is judged by the time that has passed.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    now = woken;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            let (mut noted, mut edges) = (0, 0);
             for event in &events {
-                self.note(event);
+                edges += usize::from(self.note(event));
                 noted += 1;
             }
-            metrics.turn(noted);
+            metrics.turn(noted as u64);
+            match noted < self.events_per_poll {
+                true => self.shard.note_whole_poll(),
+                false => self.shard.note_full_poll(edges),
+            }
             self.shard.turn(woken, &mut self.kernel);
             let done = Instant::now();
             let took = done.saturating_duration_since(woken);
@@ -81,21 +102,31 @@ impl<A: Application> Reactor<A> {
 
     /// Writes down what the kernel said. Acting on it is for the turn: so the order of events in
     /// one poll decides nothing, and a connection that ends early in a turn leaves no event behind.
-    fn note(&mut self, event: &Event) {
+    /// Whether it was about a connection.
+    fn note(&mut self, event: &Event) -> bool {
         match event.token() {
-            LISTENER => self.shard.note_listener(),
+            LISTENER => {
+                self.shard.note_listener();
+                false
+            }
             MAILBOX => {
                 self.kernel.mailbox.opened();
                 self.shard.note_mail();
+                false
             }
             token => {
                 if let Some(id) = ConnectionId::from_token(token) {
                     // An error is read from the socket by whoever reads it: a reset shows up as
                     // `ECONNRESET`, in order behind the bytes that came before it.
-                    let readable = event.is_readable() || event.is_error();
-                    let read_closed = event.is_read_closed() || event.is_error();
-                    self.shard.note_connection(id, readable, event.is_writable(), read_closed);
+                    let edge = Edge {
+                        readable: event.is_readable() || event.is_error(),
+                        writable: event.is_writable(),
+                        read_closed: event.is_read_closed() || event.is_error(),
+                        urgent: event.is_priority() || URGENT_IS_UNTOLD,
+                    };
+                    self.shard.note_connection(id, edge);
                 }
+                true
             }
         }
     }
@@ -129,10 +160,9 @@ pub struct Task {
 }
 
 impl Task {
-    /// Runs the job and sends its value back, for which it waits if the mailbox is full. The
-    /// reactor never waits for a thread of the pool, so the two cannot wait for each other.
+    /// Runs the job and sends its value back, for which there is always room.
     pub fn run(self) {
-        self.back.send_waiting(Mail::Finished(self.job.run()));
+        self.back.send_answer(self.job.run());
     }
 }
 
@@ -152,9 +182,7 @@ impl Host for Kernel {
     }
 
     fn register(&mut self, stream: &mut TcpStream, id: ConnectionId) -> io::Result<()> {
-        // Both directions, once, for good: mio registers edge-triggered, so an interest that is
-        // always there costs nothing, and none is ever changed.
-        self.registry.register(stream, id.token(), Interest::READABLE | Interest::WRITABLE)
+        self.registry.register(stream, id.token(), INTEREST)
     }
 
     fn deregister(&mut self, stream: &mut TcpStream) -> io::Result<()> {
@@ -163,6 +191,10 @@ impl Host for Kernel {
 
     fn send(&mut self, reactor: usize, mail: Mail<TcpStream>) -> Result<(), Mail<TcpStream>> {
         self.senders[reactor].send(mail)
+    }
+
+    fn has_room(&self, reactor: usize) -> bool {
+        self.senders[reactor].has_room()
     }
 
     fn receive(&mut self) -> Option<Mail<TcpStream>> {

@@ -15,12 +15,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Poll};
+use mio::{Interest, Poll, Registry};
 
 use crate::application::Application;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Limits};
 use crate::listener;
-use crate::mailbox::{Mail, MailSender, Mailbox, mailbox};
+use crate::mailbox::{MailSender, Mailbox, mailbox};
 use crate::metrics::ServerStatus;
 use crate::offload::Pool;
 use crate::reactor::{Kernel, LISTENER, MAILBOX, Reactor, Task};
@@ -111,9 +111,13 @@ impl Builder {
         let status = Arc::new(ServerStatus::new(workers, self.log_lines_dropped));
         let sockets = listeners
             .into_iter()
-            .map(|listener| Sockets::open(listener, config.limits.mailbox_capacity))
+            .map(|listener| Sockets::open(listener, &config.limits))
             .collect::<io::Result<Vec<_>>>()
             .map_err(ServeError::Start)?;
+        // One descriptor more than the reactors have, or not a single client could be let in.
+        if let Some(sockets) = sockets.first() {
+            drop(sockets.registry.try_clone().map_err(ServeError::Start)?);
+        }
         let senders: Vec<_> = sockets.iter().map(|sockets| sockets.sender.clone()).collect();
         let trigger = ShutdownTrigger { senders: senders.into(), status: status.clone() };
         // Each reactor bounds what it has under way, so this much room is always enough.
@@ -149,17 +153,20 @@ impl Builder {
 /// What a reactor is made of that can fail, opened before any thread starts.
 struct Sockets {
     poll: Poll,
+    registry: Registry,
     listener: TcpListener,
     sender: MailSender<TcpStream>,
     mailbox: Mailbox<TcpStream>,
 }
 
 impl Sockets {
-    fn open(mut listener: TcpListener, mailbox_capacity: usize) -> io::Result<Sockets> {
+    fn open(mut listener: TcpListener, limits: &Limits) -> io::Result<Sockets> {
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let (sender, mailbox) = mailbox(mailbox_capacity, poll.registry(), MAILBOX)?;
-        Ok(Sockets { poll, listener, sender, mailbox })
+        let (capacity, answers) = (limits.mailbox_capacity, limits.offloads_per_reactor);
+        let (sender, mailbox) = mailbox(capacity, answers, poll.registry(), MAILBOX)?;
+        let registry = poll.registry().try_clone()?;
+        Ok(Sockets { poll, registry, listener, sender, mailbox })
     }
 }
 
@@ -181,8 +188,7 @@ impl Seat {
         // A reactor that dies takes its sessions with it. The others must not go on as if nothing
         // had happened: clients of the dead one would wait for ever.
         let _guard = EndWithMe(&self.trigger);
-        let Sockets { poll, listener, mailbox, .. } = sockets;
-        let registry = poll.registry().try_clone()?;
+        let Sockets { poll, registry, listener, mailbox, .. } = sockets;
         let senders = self.trigger.senders.to_vec();
         let kernel = Kernel {
             registry,
@@ -194,8 +200,9 @@ impl Seat {
         };
         let now = Instant::now();
         let slow_turn = self.config.slow_turn.unwrap_or(Duration::MAX);
+        let events_per_poll = self.config.limits.events_per_poll;
         let shard = Shard::new(self.number, self.config, self.status.clone(), make(), now);
-        let reactor = Reactor { poll, shard, kernel, slow_turn };
+        let reactor = Reactor { poll, shard, kernel, slow_turn, events_per_poll };
         let outcome = reactor.run(self.status.reactor(self.number));
         if let Err(error) = &outcome {
             log::error!(reactor = self.number; "a reactor ended: {error}");
@@ -221,21 +228,16 @@ pub struct ShutdownTrigger {
 }
 
 impl ShutdownTrigger {
-    /// Begins the drain, and returns at once. Further calls change nothing.
+    /// Begins the drain, and returns at once, whatever the reactors are busy with. Further calls change
+    /// nothing.
     pub fn begin(&self) {
         if self.status.draining_since().is_some() {
             return;
         }
         // From here on `/readyz` says 503, whichever reactor is asked.
         self.status.begin_drain(Instant::now());
-        for sender in self.senders.iter() {
-            let mut mail = Mail::Shutdown;
-            // A full mailbox is being emptied by a reactor that runs.
-            while let Err(refused) = sender.send(mail) {
-                mail = refused;
-                thread::sleep(Duration::from_millis(1));
-            }
-        }
+        // That it has begun is a shared value. Each reactor reads it when it is woken.
+        self.senders.iter().for_each(MailSender::wake);
     }
 }
 
@@ -319,6 +321,17 @@ pub enum ServeError {
     Start(io::Error),
 }
 
+/// What to do about it.
+pub const OUT_OF_DESCRIPTORS: &str =
+    "too few file descriptors; raise their hard limit (ulimit -n) or choose fewer --workers";
+
+/// Whether the process has as many descriptors open as it may. (EMFILE, which has no
+/// `io::ErrorKind`, is 24 on each Unix with epoll or kqueue.)
+#[must_use]
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(24)
+}
+
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -334,9 +347,13 @@ impl fmt::Display for ServeError {
                     io::ErrorKind::PermissionDenied => {
                         "ports below 1024 need a privilege; choose another with --port"
                     }
+                    _ if is_out_of_descriptors(error) => OUT_OF_DESCRIPTORS,
                     _ => return write!(f, "cannot listen on {address}: {error}"),
                 };
                 write!(f, "cannot listen on {address}: {advice}")
+            }
+            ServeError::Start(error) if is_out_of_descriptors(error) => {
+                write!(f, "cannot start: {OUT_OF_DESCRIPTORS}")
             }
             ServeError::Start(error) => write!(f, "cannot start: {error}"),
         }

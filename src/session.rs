@@ -25,7 +25,8 @@ use crate::token::ConnectionId;
 /// Longest session id, in characters.
 pub const ID_MOST: usize = 128;
 
-/// Characters of an id that may be logged. An id is a secret: who knows it can take the session.
+/// Characters of an id that may be logged, at most; and never more than half of it. An id is a secret:
+/// who knows it can take the session, and who knows most of it can guess the rest.
 const PREFIX: usize = 8;
 
 /// Name of a session: 1 to 128 of the characters that RFC 3986 calls unreserved.
@@ -93,10 +94,12 @@ impl SessionId {
         })
     }
 
-    /// The first eight characters, for logs.
+    /// The first eight characters, or the first half of an id that is shorter than sixteen; for logs.
     #[must_use]
     pub fn prefix(&self) -> String {
-        self.text().as_str().chars().take(PREFIX).collect()
+        let text = self.text();
+        let text = text.as_str();
+        text.chars().take(PREFIX.min(text.len() / 2)).collect()
     }
 }
 
@@ -268,6 +271,14 @@ impl<T> Session<T> {
     }
 }
 
+/// How late the expiry of a session must be found for the reactor to have been stopped: 250 ms, as
+/// much as a turn may take before it counts as slow.
+const LATE: Duration = Duration::from_millis(250);
+
+/// How long sessions wait then for clients who came back in time, and are still being accepted and
+/// read.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Place of a session in its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionSlot(u32);
@@ -330,6 +341,8 @@ pub struct SessionTable<T> {
     policy: SessionIds,
     beginning: Instant,
     totals: TableTotals,
+    /// No session expires before then: the reactor had been stopped.
+    grace: Option<Instant>,
     /// Ids that look-ups were compared with, byte by byte.
     #[cfg(test)]
     compared: std::cell::Cell<u64>,
@@ -359,6 +372,7 @@ impl<T: Default> SessionTable<T> {
             policy,
             beginning,
             totals: TableTotals::default(),
+            grace: None,
             #[cfg(test)]
             compared: std::cell::Cell::default(),
         }
@@ -370,7 +384,8 @@ impl<T: Default> SessionTable<T> {
         self.find(id).is_some()
     }
 
-    /// The connection that speaks for `id` now: it must be closed before another attaches.
+    /// The connection that speaks for `id` now. It must be closed before another attaches, and not
+    /// detached: the session goes from one to the other.
     #[must_use]
     pub fn connection_of(&self, id: &SessionId) -> Option<ConnectionId> {
         match self.entries[self.find(id)? as usize].presence {
@@ -471,16 +486,33 @@ impl<T: Default> SessionTable<T> {
         }
     }
 
+    /// Takes note of what time it is, before anybody asks for a session.
+    ///
+    /// If the time of the oldest is over long since, the whole process was stopped (a suspended machine,
+    /// a frozen cgroup), and clients who came back in time are still to be accepted and read. So no
+    /// session expires for another second.
+    pub fn note_time(&mut self, now: Instant) {
+        let is_late = |due: Instant| now.saturating_duration_since(due) >= LATE;
+        if self.grace.is_none() && self.oldest_expiry().is_some_and(is_late) {
+            self.grace = Some(now + GRACE);
+        }
+    }
+
     /// Forgets sessions whose time is over, `most` of them at the most: they may be a million that
     /// left at the same moment. What is left is due at once.
     pub fn expire(&mut self, now: Instant, most: usize) {
         for _ in 0..most {
-            let Some(oldest) = self.oldest.map(|link| link.get() - 1) else { return };
-            if !self.is_due(oldest, now) {
-                return;
+            match self.oldest.map(|link| link.get() - 1) {
+                Some(oldest) if self.is_due(oldest, now) => {
+                    self.remove(oldest);
+                    self.totals.expired += 1;
+                }
+                Some(_) if self.grace.is_some_and(|until| now < until) => return,
+                _ => {
+                    self.grace = None;
+                    return;
+                }
             }
-            self.remove(oldest);
-            self.totals.expired += 1;
         }
     }
 
@@ -491,7 +523,8 @@ impl<T: Default> SessionTable<T> {
     }
 
     fn is_due(&self, slot: u32, now: Instant) -> bool {
-        self.expiry(slot).is_some_and(|due| due <= now)
+        let waits = self.grace.is_some_and(|until| now < until);
+        !waits && self.expiry(slot).is_some_and(|due| due <= now)
     }
 
     fn expiry(&self, slot: u32) -> Option<Instant> {
@@ -508,6 +541,10 @@ impl<T: Default> SessionTable<T> {
     /// When [`Self::expire`] next has something to do.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
+        self.oldest_expiry().map(|due| self.grace.map_or(due, |until| until.max(due)))
+    }
+
+    fn oldest_expiry(&self) -> Option<Instant> {
         self.expiry(self.oldest?.get() - 1)
     }
 
@@ -675,6 +712,16 @@ mod tests {
     }
 
     #[test]
+    fn of_an_id_at_most_eight_characters_are_shown_and_never_more_than_half() {
+        for length in 1..=ID_MOST {
+            let text: String = ('a'..='z').cycle().take(length).collect();
+            let shown = id(&text).prefix();
+            assert!(text.starts_with(&shown));
+            assert_eq!(shown.len(), 8.min(length / 2), "of {length}");
+        }
+    }
+
+    #[test]
     fn the_owner_is_fixed_for_good() {
         // The test vectors of FNV-1a's authors.
         assert_eq!(owner_of("", usize::MAX), 0xcbf2_9ce4_8422_2325);
@@ -749,6 +796,31 @@ mod tests {
         assert!(!table.attach(Some(&id("d")), connection(9), later, fresh).unwrap().resumed);
         table.expire(later, 10);
         assert_eq!((table.attached(), table.detached(), table.totals().expired), (1, 0, 4));
+        table.invariants();
+    }
+
+    #[test]
+    fn who_came_back_during_a_pause_finds_the_session() {
+        let now = Instant::now();
+        let mut table = table(100, SessionIds::Any);
+        for (who, name) in ["a", "b"].into_iter().enumerate() {
+            visit(&mut table, name, who as u32 + 1, 1, now);
+        }
+        // Late, but within what a turn may take.
+        let due = table.next_expiry().unwrap();
+        table.note_time(due + LATE - Duration::from_nanos(1));
+        assert_eq!(table.next_expiry(), Some(due));
+        let woken = due + LATE;
+        table.note_time(woken);
+        table.expire(woken, 10);
+        assert!(table.peek(&id("a"), woken).is_some());
+        assert!(table.attach(Some(&id("a")), connection(3), woken, fresh).unwrap().resumed);
+        assert_eq!(table.next_expiry(), Some(woken + GRACE));
+        // That is given once.
+        let over = woken + GRACE;
+        table.note_time(over);
+        table.expire(over, 10);
+        assert_eq!((table.detached(), table.totals().expired, table.next_expiry()), (0, 1, None));
         table.invariants();
     }
 

@@ -56,6 +56,14 @@ pub struct Peer {
     ip: IpAddr,
 }
 
+impl Peer {
+    /// Its address without the port.
+    #[must_use]
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+}
+
 impl From<SocketAddr> for Peer {
     fn from(address: SocketAddr) -> Peer {
         let scope = match address {

@@ -10,6 +10,7 @@
 /// A directory of its own beside this file, which `mod client;` alone would not look into.
 mod server {
     mod client;
+    mod gate;
 
     mod admission;
     mod application;
@@ -21,6 +22,7 @@ mod server {
     mod dropped;
     mod echo;
     mod figures;
+    mod held_up;
     mod http;
     mod keeping;
     mod limits;

@@ -5,14 +5,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
 use std::cell::RefCell;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::rc::Rc;
 use std::time::Duration;
 
-use revolve::testing::{Received, TestServer};
+use revolve::testing::{Received, Refused, TestServer};
 use revolve::{
-    Acceptance, Application, CloseReason, Config, Context, Counter, Echo, Message, Refusal, Side,
-    Upgrade,
+    Acceptance, Application, CloseReason, Config, Context, Counter, Echo, Message, Refusal,
+    SessionIds, SessionRate, Side, Upgrade,
 };
 
 #[path = "../examples/chat.rs"]
@@ -21,8 +21,152 @@ mod chat;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+thread_local! {
+    /// What this thread's server has logged at the default level.
+    static LOGGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Ear;
+
+impl log::Log for Ear {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Info && metadata.target().starts_with("revolve::shard")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            LOGGED.with_borrow_mut(|logged| logged.push(record.args().to_string()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn listen() {
+    // Whoever was first has set it.
+    let _ = log::set_logger(&Ear);
+    log::set_max_level(log::LevelFilter::Info);
+    logged();
+}
+
+fn logged() -> Vec<String> {
+    LOGGED.take()
+}
+
 fn closed(code: u16, reason: &str) -> Option<Received> {
     Some(Received::Closed { code, reason: reason.to_owned() })
+}
+
+// --- sessions: how many, from whom --------------------------------------------------------------
+
+#[test]
+fn sessions_that_leave_early_are_told_once_a_minute() {
+    listen();
+    let config = Config { workers: NonZeroUsize::MIN, max_sessions: 3, ..Config::default() };
+    let server = TestServer::with_config(config, || Counter::new(None));
+    let make = |count| {
+        for _ in 0..count {
+            let client = server.connect("");
+            client.send_text("hello");
+            client.disconnect();
+        }
+    };
+    make(3);
+    server.advance(200 * SECOND);
+    assert_eq!(logged(), Vec::<String>::new(), "a full table is no reason to say anything");
+    make(1);
+    server.advance(30 * SECOND);
+    make(4);
+    server.advance(29 * SECOND);
+    assert_eq!(logged(), Vec::<String>::new());
+    server.advance(SECOND + SECOND / 10);
+    let told = |count| {
+        vec![format!(
+            "{count} sessions left early within a minute, because the table is full: raise \
+             --max-sessions, or bound each address's new ones with --limit-sessions-per-ip"
+        )]
+    };
+    assert_eq!(logged(), told(5));
+    // While it does not happen, nothing is told.
+    server.advance(600 * SECOND);
+    assert_eq!(logged(), Vec::<String>::new());
+    make(2);
+    server.advance(61 * SECOND);
+    assert_eq!(logged(), told(2));
+    assert!(
+        server.metrics().contains("revolve_evictions_total{reactor=\"0\",reason=\"table_full\"} 7")
+    );
+}
+
+fn retry_after(refused: &Refused) -> Option<&str> {
+    let found = refused.headers.iter().find(|(name, _)| name == "Retry-After");
+    found.map(|(_, value)| value.as_str())
+}
+
+#[test]
+fn an_address_makes_so_many_sessions_and_resumes_as_many_as_it_likes() {
+    let limit_sessions_per_ip =
+        Some(SessionRate { sessions: NonZeroU32::new(3).unwrap(), window: 60 * SECOND });
+    let workers = NonZeroUsize::new(2).unwrap();
+    for session_ids in [SessionIds::Any, SessionIds::Issued] {
+        let config = Config { limit_sessions_per_ip, workers, session_ids, ..Config::default() };
+        let server = TestServer::with_config(config, || Counter::new(None));
+        // Whichever reactor they come to, and whatever they ask for.
+        let clients: Vec<_> = ["", "session_id=&hello=1", "session_id=chosen"]
+            .map(|query| server.connect(query))
+            .into();
+        for query in ["", "session_id=", "session_id=another", "hello=1"] {
+            let refused = server.request().query(query).connect().err().unwrap();
+            assert_eq!((refused.status, retry_after(&refused)), (429, Some("20")));
+            assert_eq!(
+                refused.body,
+                "too many new sessions from this address: resume one, or try again later\n"
+            );
+        }
+        // To resume, and to take over, makes no session.
+        for client in &clients {
+            client.send_text("hello");
+            let id = client.session_id();
+            for _ in 0..10 {
+                server.connect(&format!("session_id={id}"));
+            }
+        }
+        // Another address has its own.
+        let other = "192.0.2.7:1".parse().unwrap();
+        assert!(server.request().peer(other).connect().is_ok());
+        // What is refused later does not count, and the next third of the minute is for one more.
+        server.advance(20 * SECOND);
+        assert!(server.request().connect().is_ok());
+        let refused = server.request().connect().err().unwrap();
+        assert_eq!((refused.status, retry_after(&refused)), (429, Some("20")));
+        let rejected = "reason=\"limit_sessions_per_ip\"} ";
+        let total: u64 = server
+            .metrics()
+            .lines()
+            .filter_map(|line| line.split_once(rejected)?.1.parse::<u64>().ok())
+            .sum();
+        assert_eq!(total, 5);
+    }
+}
+
+#[test]
+fn an_upgrade_that_finds_no_place_has_made_no_session() {
+    let config = Config {
+        limit_concurrency: NonZeroUsize::new(1),
+        limit_sessions_per_ip: Some(SessionRate {
+            sessions: NonZeroU32::new(2).unwrap(),
+            window: 60 * SECOND,
+        }),
+        ..Config::default()
+    };
+    let server = TestServer::with_config(config, || Counter::new(None));
+    let first = server.connect("");
+    for _ in 0..10 {
+        assert_eq!(server.request().connect().err().unwrap().status, 503);
+    }
+    first.disconnect();
+    server.connect("").disconnect();
+    assert_eq!(server.request().connect().err().unwrap().status, 429);
 }
 
 // --- the applications of the daemon, and of examples/ ----------------------------------------

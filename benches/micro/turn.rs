@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use revolve::application::Application;
 use revolve::config::Config;
 use revolve::host::Host;
-use revolve::line::Stream;
+use revolve::line::{Edge, Stream};
 use revolve::mailbox::Mail;
 use revolve::metrics::ServerStatus;
 use revolve::offload::Job;
@@ -102,6 +102,10 @@ impl Host for Quiet {
         unreachable!("there is one reactor")
     }
 
+    fn has_room(&self, _reactor: usize) -> bool {
+        true
+    }
+
     fn receive(&mut self) -> Option<Mail<Wire>> {
         None
     }
@@ -167,7 +171,8 @@ impl<A: Application> Turns<A> {
         for _ in 0..turns {
             self.now += Duration::from_micros(100);
             for &id in &self.connections {
-                self.shard.note_connection(id, true, true, false);
+                let edge = Edge { readable: true, writable: true, ..Edge::default() };
+                self.shard.note_connection(id, edge);
             }
             self.shard.turn(self.now, &mut self.host);
             std::hint::black_box(self.shard.timeout(self.now));

@@ -5,8 +5,8 @@
 //! was offered, a header field is one line and none of the handshake's own. Writes no response;
 //! `shard/upgrade.rs` and `http.rs` do.
 //!
-//! Invariant: no text of a request gets into a response but through a field that the application
-//! adds itself, and then not a byte that ends a line.
+//! Invariant: no text of a request gets into a response but a subprotocol that was offered, which is
+//! a token, and through a field that the application adds itself, and then not a byte that ends a line.
 //!
 //! Next: `jobs`: what follows the work that is done elsewhere.
 
@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{Application, Context};
+use crate::config::is_token;
 use crate::protocol::head::Request;
 use crate::session::{Session, SessionId};
 
@@ -180,7 +181,7 @@ type Opening<A> = Box<dyn FnOnce(&mut A, &mut Context<'_, A>)>;
 /// it.
 #[must_use]
 pub struct Acceptance<A: Application> {
-    pub(crate) subprotocol: Option<Subprotocol>,
+    pub(crate) subprotocol: Option<Cow<'static, str>>,
     /// Whole lines.
     pub(crate) fields: String,
     pub(crate) opening: Option<Opening<A>>,
@@ -193,9 +194,9 @@ impl<A: Application> Default for Acceptance<A> {
 }
 
 impl<A: Application> Acceptance<A> {
-    /// In this subprotocol; `None` leaves it open.
+    /// In this subprotocol; `None` leaves it to [`crate::Config::ws_subprotocols`].
     pub fn subprotocol(self, chosen: Option<Subprotocol>) -> Self {
-        Acceptance { subprotocol: chosen, ..self }
+        Acceptance { subprotocol: chosen.map(|chosen| Cow::Borrowed(chosen.name())), ..self }
     }
 
     /// With a header field in the 101.
@@ -344,8 +345,7 @@ const RESERVED: [&str; 9] = [
 ];
 
 fn push_field(name: &str, value: &str, out: &mut String) -> Result<(), InvalidField> {
-    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || !name.bytes().all(is_token) {
+    if !is_token(name.as_bytes()) {
         return Err(InvalidField::Name);
     }
     let lower = name.to_ascii_lowercase();

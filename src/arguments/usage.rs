@@ -1,8 +1,8 @@
-//! What is said about the command line: the help, and why a line cannot be followed.
+//! What is said about the command line: the help, the version, and why a line cannot be followed.
 //!
 //! Texts only, drawn from the table of options. Prints nothing. Called by `arguments.rs`.
 //!
-//! Next: `logger.rs`, the last one: where all those lines go.
+//! Next: `values`: what the texts of options mean.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
@@ -33,10 +33,11 @@ pub(super) fn help() -> String {
     }
     out.push_str("\nOther\n");
     push_entry(&mut out, "-h, --help", "Print this");
-    push_entry(&mut out, "-V, --version", "Print the version");
+    push_entry(&mut out, "-V, --version", "Print version, commit and features");
     out.push_str(
         "\nIn brackets: the default. SECS: seconds, fractions allowed. All of the above can\n\
-         stand in the environment, as REVOLVE_WS_MAX_SIZE=65536; a flag wins over it.\n\
+         stand in the environment, as REVOLVE_WS_MAX_SIZE=65536, and what is on or off as\n\
+         REVOLVE_PAGE=off, 0, no or false; a flag wins over it.\n\
          \n\
          Examples\n  \
            revolve                         (ws://127.0.0.1:8000/ws/chat/ counts messages)\n  \
@@ -44,6 +45,20 @@ pub(super) fn help() -> String {
            REVOLVE_LOG_FORMAT=json revolve --app echo --port 9001 --no-access-log\n",
     );
     out
+}
+
+/// Which build this is: one line.
+pub(super) fn version() -> String {
+    let features: &[&str] =
+        if cfg!(feature = "deflate") { &["daemon", "deflate"] } else { &["daemon"] };
+    // Set by build.rs, for a release.
+    version_of(option_env!("BUILT_FROM_COMMIT"), features)
+}
+
+pub(super) fn version_of(commit: Option<&str>, features: &[&str]) -> String {
+    let commit = commit.map_or("no commit known".to_owned(), |commit| format!("commit {commit}"));
+    let features = features.join(", ");
+    format!("revolve {} ({commit}; features: {features})\n", env!("CARGO_PKG_VERSION"))
 }
 
 /// One option in the help; a long one has the left column's line to itself.

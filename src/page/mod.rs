@@ -47,7 +47,8 @@ pub fn html(ws_path: &str) -> String {
         .replacen("/* style */", STYLE, 1)
         .replacen("/* script */", SCRIPT, 1)
         .replacen("{version}", env!("CARGO_PKG_VERSION"), 1)
-        .replacen("{ws-path}", &escaped(ws_path), 1)
+        // Of `/rooms/*` the path that ends before the asterisk.
+        .replacen("{ws-path}", &escaped(ws_path.trim_end_matches('*')), 1)
 }
 
 /// Text as it may stand in an attribute.
@@ -92,6 +93,7 @@ mod tests {
             assert!(!text.contains(end), "it would end in its middle");
         }
         assert!(page.contains("data-ws-path=\"/ws/&quot;&lt;&#39;&amp;&gt;\""), "{}", &page[..500]);
+        assert!(html("/rooms/*").contains("data-ws-path=\"/rooms/\""));
         assert!(page.contains(concat!("data-version=\"", env!("CARGO_PKG_VERSION"), "\"")));
         for outside in ["http://", "https://", "src=", "@import", "url(", "innerHTML", "style="] {
             // The namespace of SVG is a name, not an address.

@@ -142,9 +142,9 @@ impl Endpoint {
     }
 
     /// After a response that keeps the connection: the next bytes are another request.
-    pub fn await_request(&mut self, now: Instant, limits: &Limits) {
+    pub fn await_request(&mut self, now: Instant, config: &Config) {
         debug_assert!(matches!(self, Endpoint::Handshaking(_)));
-        let deadline = now + limits.keep_alive;
+        let deadline = now + config.timeout_keep_alive;
         let part = Part::default();
         *self = Endpoint::Handshaking(Handshaking { scanned: 0, part, deadline, is_reused: true });
     }
@@ -188,10 +188,13 @@ impl Endpoint {
     }
 
     /// Both sides have said Close: flush, and that is the end (RFC 6455 7.1.1: the server closes
-    /// the connection, and first).
+    /// the connection, and first). Unless a ping of ours is unanswered: what a peer must not send
+    /// after its Close are data frames (5.5.1), so its pong may still come.
     pub fn part(&mut self, now: Instant, limits: &Limits) {
+        let awaits_pong =
+            matches!(self, Endpoint::Open(Open { liveness: Liveness::PongBy(_), .. }));
         let by = now + limits.close_timeout;
-        *self = Endpoint::Closing(Closing::Flushing { by, is_mutual: true });
+        *self = Endpoint::Closing(Closing::Flushing { by, is_mutual: !awaits_pong });
     }
 
     /// Our queue is empty. In [`Closing::Flushing`] that is the time to half-close, which `true`
@@ -212,11 +215,21 @@ impl Endpoint {
     /// We read again after a time in which we did not, because the peer did not read either. What it
     /// may have said meanwhile, a pong or the end of a message, gets its whole time anew.
     pub fn listened_again(&mut self, now: Instant, config: &Config) {
-        let Endpoint::Open(open) = self else { return };
-        if let (Liveness::PongBy(_), Some(timeout)) = (open.liveness, config.ws_ping_timeout) {
+        self.note_alive(now, config);
+        if let Endpoint::Open(open) = self {
+            open.receiver.restart_clock(now);
+        }
+    }
+
+    /// The peer has sent a part of a frame, in whose middle no pong can come (RFC 6455 5.5), or it has
+    /// taken bytes of ours, behind which a ping may wait: it is there, and its pong has its whole time
+    /// anew. The end of a message has not.
+    pub fn note_alive(&mut self, now: Instant, config: &Config) {
+        if let Endpoint::Open(open) = self
+            && let (Liveness::PongBy(_), Some(timeout)) = (open.liveness, config.ws_ping_timeout)
+        {
             open.liveness = Liveness::PongBy(now + timeout);
         }
-        open.receiver.restart_clock(now);
     }
 
     /// We do not read for a time, because the peer does not: what it has us inflate lets others by.

@@ -77,17 +77,24 @@ pub enum Rejection {
     OriginNotAllowed,
     /// `--limit-per-ip` is reached by the client's address.
     LimitPerIp,
+    /// `--limit-sessions-per-ip` is reached by the client's address.
+    LimitSessionsPerIp {
+        /// Seconds until it may make the next one.
+        retry_after: u64,
+    },
     /// The page and its figures are for this machine alone, and the peer is not on it.
     NotForPeer,
     /// They were asked for by a page of another origin, or under another machine's name.
     ForeignOrigin,
     /// As many watch this reactor as may.
     TooManyWatchers,
+    /// The reactor that owns the session did not take the connection in time: its mailbox was full.
+    OwnerBusy,
 }
 
 impl Rejection {
     /// One of each, for the metrics page.
-    pub const ALL: [Rejection; 25] = [
+    pub const ALL: [Rejection; 27] = [
         Rejection::MalformedHead,
         Rejection::BadHost,
         Rejection::UnexpectedBody,
@@ -113,6 +120,8 @@ impl Rejection {
         Rejection::ForeignOrigin,
         Rejection::TooManyWatchers,
         Rejection::BadExtensions,
+        Rejection::OwnerBusy,
+        Rejection::LimitSessionsPerIp { retry_after: 1 },
     ];
 
     /// Place in [`Self::ALL`], so in a table of counters.
@@ -144,6 +153,8 @@ impl Rejection {
             Rejection::ForeignOrigin => 22,
             Rejection::TooManyWatchers => 23,
             Rejection::BadExtensions => 24,
+            Rejection::OwnerBusy => 25,
+            Rejection::LimitSessionsPerIp { .. } => 26,
         }
     }
 
@@ -176,6 +187,8 @@ impl Rejection {
             Rejection::ForeignOrigin => "foreign_origin",
             Rejection::TooManyWatchers => "too_many_watchers",
             Rejection::BadExtensions => "bad_extensions",
+            Rejection::OwnerBusy => "owner_busy",
+            Rejection::LimitSessionsPerIp { .. } => "limit_sessions_per_ip",
         }
     }
 
@@ -199,14 +212,15 @@ impl Rejection {
             Rejection::Superseded => "409 Conflict",
             Rejection::TargetTooLong => "414 URI Too Long",
             Rejection::UpgradeRequired | Rejection::VersionNotOffered => "426 Upgrade Required",
-            Rejection::LimitPerIp => "429 Too Many Requests",
+            Rejection::LimitPerIp | Rejection::LimitSessionsPerIp { .. } => "429 Too Many Requests",
             Rejection::HeadTooLarge | Rejection::TooManyHeaders => {
                 "431 Request Header Fields Too Large"
             }
             Rejection::LimitConcurrency
             | Rejection::NoSessionId
             | Rejection::Draining
-            | Rejection::TooManyWatchers => "503 Service Unavailable",
+            | Rejection::TooManyWatchers
+            | Rejection::OwnerBusy => "503 Service Unavailable",
             Rejection::HttpVersion => "505 HTTP Version Not Supported",
         }
     }
@@ -241,6 +255,9 @@ impl Rejection {
             Rejection::Superseded => "this connection had ended before it got to its session",
             Rejection::OriginNotAllowed => "pages of this origin may not connect",
             Rejection::LimitPerIp => "too many connections from this address: close some",
+            Rejection::LimitSessionsPerIp { .. } => {
+                "too many new sessions from this address: resume one, or try again later"
+            }
             Rejection::NotForPeer => {
                 "only for this machine: revolve --page-for any opens it to all"
             }
@@ -248,6 +265,7 @@ impl Rejection {
                 "not for other sites, nor under a name other than localhost or an IP address"
             }
             Rejection::TooManyWatchers => "too many watch already: try again later",
+            Rejection::OwnerBusy => "the event loop that has this session is busy: try again later",
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Where connections come from: the listener, and other reactors' mail.
+//! Where connections come from: the listener; and how one is taken in, new or handed over.
 //!
-//! Next: [`crate::shard::visit`]: its first visit.
+//! Next: [`crate::shard::mail`]: the other way in.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,8 @@ use crate::application::Application;
 use crate::connection::Connection;
 use crate::door::Admission;
 use crate::host::Host;
-use crate::mailbox::{Mail, Parcel};
+use crate::line::Edge;
+use crate::mailbox::Parcel;
 use crate::token::ConnectionId;
 
 /// What is known of the accept queue.
@@ -80,6 +81,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if let Listening::Idle = self.listening {
             self.listening = Listening::Ready;
         }
+        self.woken.by_listener = true;
     }
 
     /// Accepts a share of the queue.
@@ -125,10 +127,12 @@ impl<A: Application, H: Host> Shard<A, H> {
         let Some(id) = self.adopt(parcel, now, host) else { return };
         // Its request would change nothing, so it is not waited for.
         if let Some(rejection) = refusal {
+            self.tell_more(id);
             self.reject(id, rejection, true, now);
             if self.uncork(id, now) {
                 self.settle(id, false, now);
             }
+            self.tell_visited(&[]);
         }
     }
 
@@ -165,7 +169,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     /// Takes in a connection, new or handed over; `None` if it cannot be watched.
-    fn adopt(
+    pub(super) fn adopt(
         &mut self,
         parcel: Parcel<H::Stream>,
         now: Instant,
@@ -183,9 +187,8 @@ impl<A: Application, H: Host> Shard<A, H> {
             self.connections.remove(id);
             return None;
         }
-        let kept = connection.line.backlog.push(&unsent, now, &mut self.pool);
-        if let Err(error) = kept.map_err(io::Error::from).and_then(|()| connection.keep(&received))
-        {
+        let kept = connection.line.inherit(&unsent, now, &mut self.pool);
+        if let Err(error) = kept.and_then(|()| connection.keep(&received)) {
             self.lose_to(id, &error, now);
             return None;
         }
@@ -194,60 +197,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         // further poll to bring its edge. Of all others an edge will tell.
         let at_once = !received.is_empty() || !matches!(self.lifecycle, Lifecycle::Running);
         if at_once {
-            connection.line.note(true, true, false);
+            connection.line.note(Edge { readable: true, writable: true, ..Edge::default() });
         }
         self.tell(|story| story.adopted(id, peer, received.len()));
         self.settle(id, at_once, now);
         Some(id)
-    }
-
-    /// Reads a share of the mail.
-    pub(super) fn take_mail(&mut self, now: Instant, host: &mut H) {
-        if !self.has_mail {
-            return;
-        }
-        for _ in 0..self.config.limits.mails_per_turn {
-            // Broadcasts are taken no faster than they are written here, so the mailbox fills, and
-            // who sends too many stops reading. Writing waits for nobody, so this ends.
-            if self.broadcasts.len() >= self.config.limits.broadcasts_queued {
-                return;
-            }
-            match host.receive() {
-                None => {
-                    self.has_mail = false;
-                    return;
-                }
-                Some(Mail::HandOver(parcel)) => {
-                    self.metrics.hand_overs_in.add(1);
-                    let _ = self.adopt(parcel, now, host);
-                }
-                Some(Mail::Finished(finished)) => self.take_finished(finished, now),
-                Some(Mail::Broadcast(frame)) => {
-                    self.tell(|story| story.broadcast(frame.len()));
-                    self.broadcasts.push_back(frame);
-                }
-                Some(Mail::Look { asker }) => self.watching.ask(asker),
-                Some(Mail::Seen(picture)) => self.watching.note(picture),
-                Some(Mail::Shutdown) => self.begin_drain(now),
-            }
-        }
-    }
-
-    /// Tries the mail again that found a full box, in order.
-    pub(super) fn send_mail(&mut self, host: &mut H) {
-        while let Some((reactor, mail)) = self.outbox.pop_front() {
-            if let Err(mail) = host.send(reactor, mail) {
-                self.outbox.push_front((reactor, mail));
-                return;
-            }
-        }
-    }
-
-    /// Sends mail, behind whatever is still waiting to be sent.
-    pub(super) fn post(&mut self, reactor: usize, mail: Mail<H::Stream>, host: &mut H) {
-        let refused = if self.outbox.is_empty() { host.send(reactor, mail) } else { Err(mail) };
-        if let Err(mail) = refused {
-            self.outbox.push_back((reactor, mail));
-        }
     }
 }

@@ -59,6 +59,10 @@ impl<A: Application, H: Host> Shard<A, H> {
                 shard.blame.called(Callback::ReactorTimer, 1, None);
             });
         }
+        // A connection's timer may be set anew by what its peer has said already.
+        if self.untold > 0 {
+            return;
+        }
         let mut share = self.config.limits.timers_per_turn;
         while let Some((id, key)) = self.wishes.timers.next_due(now, &mut share) {
             self.step(host, |shard, _| shard.fire(id, key, now));
@@ -66,7 +70,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     fn fire(&mut self, id: ConnectionId, key: u64, now: Instant) {
-        self.tell(|story| story.timer(id));
+        self.tell_call(id, "timer");
         self.call(id, Callback::Timer, now, |application, cx| application.on_timer(cx, key));
         if self.is_overfed(id) {
             self.cork.clear();
@@ -75,18 +79,14 @@ impl<A: Application, H: Host> Shard<A, H> {
         } else {
             self.uncork_called(id, false, now);
         }
+        self.tell_visited(&[]);
     }
 
     /// Writes what callbacks have said to a connection, and settles it.
     fn uncork_called(&mut self, id: ConnectionId, more: bool, now: Instant) {
-        let said = self.cork.len();
-        if !self.uncork(id, now) {
-            return;
+        if self.uncork(id, now) {
+            self.settle(id, more, now);
         }
-        if let (Some(story), Some(connection)) = (&mut self.story, self.connections.get_mut(id)) {
-            story.said_aside(id, said, connection.line.backlog.len());
-        }
-        self.settle(id, more, now);
     }
 
     /// A job is done: whoever waits for it is called, unless it still waits for an earlier one.
@@ -96,7 +96,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             Some(Owner::Reactor) => return self.answer_reactor(),
             None => return,
         };
-        self.tell(|story| story.job_done(id));
+        self.tell_call(id, "an off-loaded job is done");
         while let Some(due) = self.wishes.jobs.next_due(Owner::Connection(id)) {
             if let Due::OfConnection(done, value) = due {
                 self.call(id, Callback::Answer, now, |application, cx| {
@@ -121,6 +121,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             connection.endpoint.listened_again(now, &self.config);
         }
         self.uncork_called(id, resumes, now);
+        self.tell_visited(&[]);
     }
 
     fn answer_reactor(&mut self) {

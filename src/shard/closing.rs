@@ -1,8 +1,8 @@
 //! How connections end: a WebSocket's last words, its session's release, and lost sockets.
 //!
-//! [`Shard::leave_open`] is the one door out of Open. Whoever goes through it has its `on_close`,
-//! lets go of its session and its place, and is counted and logged, exactly once. (A watcher has
-//! none of these, and is only forgotten.)
+//! [`Shard::leave_open`] is the one way out of Open. Whoever goes it has its `on_close`, lets go of
+//! its session and its place (or leaves both to the connection that displaces it), and is counted and
+//! logged, exactly once. (A watcher has none of these, and is only forgotten.)
 //!
 //! Next: [`crate::shard::fanout`]: one message for everybody.
 
@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::Shard;
 use super::blame::Callback;
+use super::glimpse::Outgoing;
+use super::{Shard, set_alarm};
 use crate::application::{Application, CloseReason, Context, Side};
 use crate::connection::{Attachment, LiveSession, Rest};
 use crate::host::Host;
 use crate::protocol::endpoint::{Closing, Endpoint, Lapse};
 use crate::protocol::frame::Violation;
+use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
 /// Why a WebSocket stops being open.
@@ -30,6 +32,8 @@ pub(super) enum Leaving {
     Lost,
     /// We say Close, and wait for the peer's.
     Ours(CloseCode, Cow<'static, str>),
+    /// A newer connection takes over what it holds: its session, and its place under the limit.
+    Displaced,
     /// We say Close, and nothing the peer sends counts any more.
     Failed(CloseCode, &'static str),
 }
@@ -57,12 +61,13 @@ impl<A: Application, H: Host> Shard<A, H> {
         if let Attachment::Never | Attachment::Former = former {
             return;
         }
-        if connection.rest == Rest::Parked {
+        if matches!(connection.rest, Rest::Parked | Rest::Waiting) {
             // What was not read of it meanwhile is read now: its Close may be in it.
             connection.rest = Rest::Spent;
             ready.push(id, &mut connection.mark);
         }
         let limits = &config.limits;
+        let is_displaced = matches!(leaving, Leaving::Displaced);
         let reason = match leaving {
             Leaving::Answered(code) => {
                 connection.endpoint.part(now, limits);
@@ -71,6 +76,11 @@ impl<A: Application, H: Host> Shard<A, H> {
             Leaving::Lost => {
                 connection.endpoint.finish(now, limits);
                 CloseReason { code: CloseCode::Abnormal.into(), side: Side::Client }
+            }
+            Leaving::Displaced => {
+                let code = CloseCode::Library(4001);
+                connection.endpoint.close(code, "session taken over", now, limits, out);
+                CloseReason { code: code.into(), side: Side::Server }
             }
             Leaving::Ours(code, text) => {
                 connection.endpoint.close(code, &text, now, limits, out);
@@ -89,8 +99,11 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.call_on_close(id, &attachment, reason);
         self.wishes.timers.forget(id);
         self.wishes.jobs.forget(id);
-        self.sessions.detach(attachment.slot, id, now);
-        self.status.release();
+        if !is_displaced {
+            self.sessions.detach(attachment.slot, id, now);
+            self.note_evictions(now);
+            self.status.release();
+        }
         let metrics = &self.metrics;
         metrics.closed(reason);
         // One writer: this thread counted it in.
@@ -135,9 +148,10 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Writes what stands aside to a connection, and settles it.
     pub(super) fn send_aside(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
+        let before = Outgoing::of(&connection.line);
         let sent = connection.line.send(&self.aside, now, &mut self.pool);
         if let Some(story) = &mut self.story {
-            story.said_aside(id, self.aside.len(), connection.line.backlog.len());
+            story.said_aside(id, before, Outgoing::of(&connection.line));
         }
         self.metrics.bytes_out.add(self.aside.len() as u64);
         self.aside.clear();
@@ -191,7 +205,8 @@ impl<A: Application, H: Host> Shard<A, H> {
     fn cut(&mut self, id: ConnectionId, now: Instant) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.endpoint = Endpoint::Closed;
-            connection.line.backlog.clear(&mut self.pool);
+            // It waits for nothing any more.
+            connection.rest = Rest::Spent;
             self.settle(id, false, now);
         }
     }
@@ -235,8 +250,21 @@ impl<A: Application, H: Host> Shard<A, H> {
             // We do not read, so we cannot know whether the pong has come.
             return self.settle(id, false, now);
         }
-        match connection.endpoint.on_deadline(now, &self.config, &mut self.aside) {
-            Lapse::None | Lapse::Pinged => self.send_aside(id, now),
+        let lapse = connection.endpoint.on_deadline(now, &self.config, &mut self.aside);
+        if matches!(lapse, Lapse::None | Lapse::Pinged) {
+            connection.put_off = 0;
+            return self.send_aside(id, now);
+        }
+        // What would have met the deadline may be among what is still to be read.
+        if connection.has_unheard_input() && connection.put_off < self.config.limits.overdue_ticks {
+            connection.put_off += 1;
+            return set_alarm(connection, &mut self.wheel, &self.config);
+        }
+        match lapse {
+            Lapse::None | Lapse::Pinged => {}
+            Lapse::HeadLate(_) if connection.rest == Rest::Waiting => {
+                self.refuse_waiting(id, Rejection::OwnerBusy, now);
+            }
             Lapse::HeadLate(rejection) => {
                 self.reject(id, rejection, true, now);
                 if self.uncork(id, now) {

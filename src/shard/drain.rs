@@ -9,21 +9,19 @@ use super::accepting::Listening;
 use super::closing::Leaving;
 use super::story::Story;
 use crate::application::Application;
-use crate::connection::Connection;
+use crate::connection::{Connection, Rest};
 use crate::host::Host;
 use crate::protocol::endpoint::Endpoint;
+use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
-
-/// Connections told goodbye in a turn: echoes and replies in flight are served in between.
-const SLICE: usize = 256;
 
 /// Where a shard is in its life.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Lifecycle {
     Running,
-    /// Slots below `swept` have been told goodbye.
+    /// Connections in slots below `next` have been told goodbye.
     Draining {
-        swept: usize,
+        next: usize,
         since: Instant,
         /// WebSockets let go of since then.
         released: u64,
@@ -33,6 +31,12 @@ pub(super) enum Lifecycle {
     /// Its WebSockets are gone, another reactor's are not: until then `/readyz` is answered here
     /// too, on the connections that were open before.
     Drained {
+        outcome: DrainOutcome,
+        until: Instant,
+    },
+    /// Nobody's WebSockets are left. Connections that other reactors handed over before they said so
+    /// are in the mailbox, and get their answer.
+    Leaving {
         outcome: DrainOutcome,
         until: Instant,
     },
@@ -59,7 +63,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if let Lifecycle::Running = self.lifecycle {
             self.status.begin_drain(now);
             self.tell(Story::draining);
-            self.lifecycle = Lifecycle::Draining { swept: 0, since: now, released: 0, cut: 0 };
+            self.lifecycle = Lifecycle::Draining { next: 0, since: now, released: 0, cut: 0 };
             // Who is in the accept queue was told that it is connected: it gets an answer.
             self.listening = match self.listening {
                 Listening::Closed => Listening::Closed,
@@ -81,8 +85,12 @@ impl<A: Application, H: Host> Shard<A, H> {
         matches!(self.lifecycle, Lifecycle::Draining { .. })
     }
 
+    /// Whether connections are left that have not been told goodbye.
     pub(super) fn is_sweeping(&self) -> bool {
-        matches!(self.lifecycle, Lifecycle::Draining { swept, .. } if swept < self.connections.slots())
+        match self.lifecycle {
+            Lifecycle::Draining { next, .. } => self.connections.next_from(next).is_some(),
+            _ => false,
+        }
     }
 
     /// When the drain wants a turn, whatever else happens.
@@ -91,7 +99,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             Lifecycle::Draining { since, .. } => {
                 Some(since + self.config.timeout_graceful_shutdown)
             }
-            Lifecycle::Drained { until, .. } => Some(until.min(now + LOOK)),
+            Lifecycle::Drained { until, .. } | Lifecycle::Leaving { until, .. } => {
+                Some(until.min(now + LOOK))
+            }
             Lifecycle::Running | Lifecycle::Ended(_) => None,
         }
     }
@@ -113,53 +123,87 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
     }
 
-    /// A turn's worth of going away.
-    pub(super) fn drain(&mut self, now: Instant, host: &mut H) {
-        match self.lifecycle {
-            Lifecycle::Running | Lifecycle::Ended(_) => {}
-            Lifecycle::Draining { swept, since, .. } => self.sweep(swept, since, now, host),
-            Lifecycle::Drained { outcome, until } => {
-                if self.status.is_drained() || now >= until {
-                    self.end(outcome, now, host);
-                }
-            }
+    /// Tells a slice of the connections goodbye.
+    #[inline]
+    pub(super) fn sweep(&mut self, now: Instant) {
+        if let Lifecycle::Draining { next, .. } = self.lifecycle {
+            self.sweep_from(next, now);
         }
     }
 
-    fn sweep(&mut self, swept: usize, since: Instant, now: Instant, host: &mut H) {
-        let end = self.connections.slots();
-        let stop = end.min(swept + SLICE);
-        self.tell(|story| story.swept(swept, stop));
-        for index in swept..stop {
-            if let Some(id) = self.connections.tenant(index) {
-                self.say_goodbye(id, now);
+    #[cold]
+    fn sweep_from(&mut self, from: usize, now: Instant) {
+        let mut at = from;
+        for _ in 0..self.config.limits.goodbyes_per_turn {
+            let Some(id) = self.connections.next_from(at) else { break };
+            at = id.index as usize + 1;
+            self.say_goodbye(id, now);
+        }
+        self.tell(|story| story.swept(from, at));
+        if let Lifecycle::Draining { next, .. } = &mut self.lifecycle {
+            *next = at;
+        }
+    }
+
+    /// Ends the drain, if it is time. The last step of a turn, behind the reaper and the mail: what
+    /// the drain waits for comes true in a turn, and no further one may be needed to see it.
+    #[inline]
+    pub(super) fn end_drain(&mut self, now: Instant, host: &mut H) {
+        if !matches!(self.lifecycle, Lifecycle::Running | Lifecycle::Ended(_)) {
+            self.end_drain_if_due(now, host);
+        }
+    }
+
+    #[cold]
+    fn end_drain_if_due(&mut self, now: Instant, host: &mut H) {
+        if let Lifecycle::Draining { since, released, cut, .. } = self.lifecycle {
+            let until = since + self.config.timeout_graceful_shutdown;
+            let (closed, duration) = (released - cut, now.saturating_duration_since(since));
+            if self.is_time_up(until, now) {
+                let cut = cut + self.websockets as u64;
+                self.status.note_drained();
+                return self.end(DrainOutcome { closed, cut, duration }, now, host);
             }
-        }
-        self.reap();
-        let Lifecycle::Draining { swept, released, cut, .. } = &mut self.lifecycle else { return };
-        *swept = stop;
-        let (closed, cut) = (*released - *cut, *cut);
-        let until = since + self.config.timeout_graceful_shutdown;
-        let duration = now.saturating_duration_since(since);
-        if now >= until {
-            let cut = cut + self.websockets as u64;
-            self.status.note_drained();
-            return self.end(DrainOutcome { closed, cut, duration }, now, host);
-        }
-        let is_done = stop == end
-            && matches!(self.listening, Listening::Closed)
-            && self.websockets == 0
-            && self.outbox.is_empty()
-            && !self.has_mail
-            // What `on_close` off-loaded is done too: it may be what keeps a session.
-            && self.wishes.jobs.len() == 0
-            && self.connections.iter().all(Connection::owes_nothing);
-        if is_done {
+            if self.is_sweeping() || !self.is_at_rest() {
+                return;
+            }
             let outcome = DrainOutcome { closed, cut, duration };
             self.lifecycle = Lifecycle::Drained { outcome, until };
             self.status.note_drained();
-            self.drain(now, host);
         }
+        match self.lifecycle {
+            Lifecycle::Drained { outcome, until } if self.is_time_up(until, now) => {
+                self.end(outcome, now, host);
+            }
+            Lifecycle::Drained { outcome, until } if self.status.is_drained() => {
+                // What the others sent was in the box before they were done; its edge may still be
+                // on the way.
+                self.has_mail = true;
+                self.lifecycle = Lifecycle::Leaving { outcome, until };
+            }
+            Lifecycle::Leaving { outcome, until }
+                if self.is_time_up(until, now) || self.is_at_rest() =>
+            {
+                self.end(outcome, now, host);
+            }
+            _ => {}
+        }
+    }
+
+    /// As with any deadline: what has been said in time is heard first.
+    fn is_time_up(&self, until: Instant, now: Instant) -> bool {
+        now >= until && self.untold == 0
+    }
+
+    /// Whether nobody here is owed anything, and nobody is on the way in.
+    fn is_at_rest(&self) -> bool {
+        self.websockets == 0
+            && matches!(self.listening, Listening::Closed)
+            && !self.outbox.waits_for_room()
+            && !self.has_mail
+            // What `on_close` off-loaded is done too: it may be what keeps a session.
+            && self.wishes.jobs.len() == 0
+            && self.connections.iter().all(Connection::owes_nothing)
     }
 
     /// Lets go of everything.
@@ -176,6 +220,9 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     fn say_goodbye(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
+        if let (Rest::Waiting, Endpoint::Handshaking(_)) = (connection.rest, &connection.endpoint) {
+            return self.refuse_waiting(id, Rejection::Draining, now);
+        }
         if let Endpoint::Open(_) = connection.endpoint {
             if self.wishes.jobs.of(id) > 0 {
                 // It is told when it has its answers, and heard no more until then.

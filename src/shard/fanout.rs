@@ -16,21 +16,27 @@ use crate::connection::Attachment;
 use crate::host::Host;
 use crate::mailbox::Mail;
 use crate::protocol::endpoint::Endpoint;
+use crate::token::ConnectionId;
 
 impl<A: Application, H: Host> Shard<A, H> {
-    /// Sends the broadcasts and the jobs that callbacks asked for on their way.
+    /// Sends the broadcasts and the jobs that callbacks asked for on their way; those of a visit, if
+    /// `visited` is a connection.
     #[inline]
-    pub(super) fn forward_wishes(&mut self, host: &mut H) {
+    pub(super) fn forward_wishes(&mut self, visited: Option<ConnectionId>, host: &mut H) {
         if self.wishes.has_outgoing {
-            self.forward(host);
+            self.forward(visited, host);
         }
     }
 
     #[cold]
-    fn forward(&mut self, host: &mut H) {
+    fn forward(&mut self, visited: Option<ConnectionId>, host: &mut H) {
         // A job that nobody takes ends its connection, and `on_close` may wish for something too.
         while std::mem::take(&mut self.wishes.has_outgoing) {
+            let has_broadcast = !self.wishes.to_all.is_empty();
             self.forward_broadcasts(host);
+            if let Some(id) = visited.filter(|_| has_broadcast) {
+                self.hold_broadcaster(id);
+            }
             self.forward_jobs(host);
         }
     }
@@ -64,12 +70,11 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Writes a slice of the broadcast under way.
     pub(super) fn fan_out(&mut self, now: Instant) {
         let Some(frame) = self.broadcasts.front().cloned() else { return };
-        let end = self.connections.slots();
-        let stop = end.min(self.fanout_at + self.config.limits.broadcast_slice);
         let from = self.fanout_at;
-        self.tell(|story| story.fanned_out(frame.len(), from, stop, end));
-        for index in from..stop {
-            let Some(id) = self.connections.tenant(index) else { continue };
+        let left_before = self.tell_left(from);
+        for _ in 0..self.config.limits.broadcast_slice {
+            let Some(id) = self.connections.next_from(self.fanout_at) else { break };
+            self.fanout_at = id.index as usize + 1;
             let Some(connection) = self.connections.get_mut(id) else { continue };
             // Open, and not somebody who watches the reactors: the application has no part in that.
             if !matches!(connection.attachment, Attachment::Live(_)) {
@@ -97,8 +102,9 @@ impl<A: Application, H: Host> Shard<A, H> {
                 Err(error) => self.lose_to(id, &error, now),
             }
         }
-        self.fanout_at = stop;
-        if stop == end {
+        let stop = self.fanout_at;
+        self.tell_fanned_out(left_before, frame.len(), from, stop);
+        if self.connections.next_from(stop).is_none() {
             self.broadcasts.pop_front();
             self.deflater.forget_broadcast();
             self.fanout_at = 0;

@@ -14,24 +14,63 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::connection::{Connection, Rest};
-use crate::line::{Inbound, Stream};
+use crate::line::{Inbound, Line, Stream};
 use crate::protocol::endpoint::{Closing, Endpoint};
 
 /// Runs of like frames that are told of one visit.
 const RUNS_MAX: usize = 6;
+
+/// What has left a connection, and what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Outgoing {
+    pub(super) left: u64,
+    pub(super) backlog: usize,
+    pub(super) is_writable: bool,
+}
+
+impl Outgoing {
+    pub(super) fn of<S: Stream>(line: &Line<S>) -> Outgoing {
+        let (left, backlog) = (line.left(), line.backlog.len());
+        Outgoing { left, backlog, is_writable: line.is_writable() }
+    }
+
+    /// What was written between then and now, while `discarded` bytes were thrown away. If nothing
+    /// waited before and there was less to say than `cork_bytes`, that was one write and no more: a
+    /// full cork is written in mid-visit.
+    pub(super) fn written_since(
+        self,
+        before: Outgoing,
+        discarded: usize,
+        cork_bytes: usize,
+    ) -> Option<String> {
+        let left = self.left.saturating_sub(before.left);
+        // All that there was to write, then and since.
+        let offered = left + self.backlog as u64 + discarded as u64;
+        let is_one_write = before.backlog == 0 && offered < cork_bytes as u64;
+        let how = if is_one_write { "in one write" } else { "written" };
+        let waiting = Bytes(self.backlog as u64);
+        match offered {
+            0 => None,
+            // It is told as discarded.
+            _ if left == 0 && self.backlog == 0 && before.backlog > 0 => None,
+            _ if self.backlog == 0 => Some(format!("{} {how}", Bytes(left))),
+            // A share is used up, or a signal came in between.
+            _ if self.is_writable => Some(format!("{} {how}, {waiting} wait", Bytes(left))),
+            _ => Some(format!("{} {how}, the socket is full, {waiting} wait", Bytes(left))),
+        }
+    }
+}
 
 /// What can be seen of a connection from outside.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Glimpse {
     rest: Rest,
     inbound: Inbound,
-    is_writable: bool,
+    pub(super) outgoing: Outgoing,
     is_closing: bool,
     pub(super) is_lingering: bool,
-    backlog: usize,
     tail: usize,
     bytes_in: u64,
-    bytes_out: u64,
     /// Of its WebSocket, while it is open.
     pub(super) open: Option<OpenGlimpse>,
 }
@@ -53,33 +92,38 @@ impl Glimpse {
         Glimpse {
             rest: connection.rest,
             inbound: connection.line.inbound(),
-            is_writable: connection.line.is_writable(),
+            outgoing: Outgoing::of(&connection.line),
             is_closing: matches!(connection.endpoint, Endpoint::Closing(_)),
             is_lingering: matches!(
                 connection.endpoint,
                 Endpoint::Closing(Closing::Lingering { .. })
             ),
-            backlog: connection.line.backlog.len(),
             tail: connection.tail_bytes(),
             bytes_in,
-            bytes_out: connection.line.bytes_out,
             open: None,
         }
     }
 
+    /// Whether it rests as it did before, and has not ended.
+    pub(super) fn rests_as(&self, before: &Glimpse) -> bool {
+        self.rest == before.rest && self.rest != Rest::Ended
+    }
+
     pub(super) fn why_visited(&self) -> &'static str {
+        let Outgoing { is_writable, backlog, .. } = self.outgoing;
         match (self.rest, self.inbound) {
             (Rest::Spent, _) => "goes on",
-            (Rest::Throttled, _) if self.is_writable => "writable again",
+            (Rest::Throttled, _) if is_writable => "writable again",
             (_, Inbound::Final) => "readable to its end",
-            (_, Inbound::Readable) => "readable",
-            _ if self.is_writable && self.backlog > 0 => "writable",
+            (_, Inbound::Readable | Inbound::Urgent) => "readable",
+            _ if is_writable && backlog > 0 => "writable",
             _ => "spurious event",
         }
     }
 
     pub(super) fn read_since(&self, before: &Glimpse) -> Option<String> {
-        let was_readable = matches!(before.inbound, Inbound::Readable | Inbound::Final);
+        let was_readable =
+            matches!(before.inbound, Inbound::Readable | Inbound::Urgent | Inbound::Final);
         match self.bytes_in - before.bytes_in {
             0 if self.inbound == Inbound::Ended && before.inbound != Inbound::Ended => {
                 Some("end of stream".to_owned())
@@ -92,29 +136,13 @@ impl Glimpse {
         }
     }
 
-    /// An empty backlog and less to say than fills the cork is one write, and no more: a full cork
-    /// is written in mid-visit.
-    pub(super) fn written_since(&self, before: &Glimpse, cork_bytes: usize) -> Option<String> {
-        let said = self.bytes_out - before.bytes_out;
-        let left = (before.backlog as u64 + said).saturating_sub(self.backlog as u64);
-        let is_one_write = before.backlog == 0 && said < cork_bytes as u64;
-        let how = if is_one_write { "in one write" } else { "written" };
-        let waiting = Bytes(self.backlog as u64);
-        match before.backlog as u64 + said {
-            0 => None,
-            _ if self.backlog == 0 => Some(format!("{} {how}", Bytes(left))),
-            // A share is used up, or a signal came in between.
-            _ if self.is_writable => Some(format!("{} {how}, {waiting} wait", Bytes(left))),
-            _ => Some(format!("{} {how}, the socket is full, {waiting} wait", Bytes(left))),
-        }
-    }
-
     pub(super) fn why_it_rests(&self) -> String {
         let rest = match self.rest {
             Rest::Blocked => "blocked",
             Rest::Spent => "spent: goes on next turn",
             Rest::Throttled => "throttled: not read until its backlog shrinks",
             Rest::Parked => "parked: not read until a job of its is done",
+            Rest::Waiting => "waiting: not read until a full mailbox has room",
             Rest::Ended => "ended",
         };
         match self.tail as u64 {
@@ -324,35 +352,49 @@ mod tests {
         assert_eq!(past(300, &[]), "more of a frame 300 B");
     }
 
+    const IDLE: Outgoing = Outgoing { left: 100, backlog: 0, is_writable: true };
+
     fn resting(rest: Rest) -> Glimpse {
         Glimpse {
             rest,
             inbound: Inbound::Drained,
-            is_writable: true,
+            outgoing: IDLE,
             is_closing: false,
             is_lingering: false,
-            backlog: 0,
             tail: 0,
             bytes_in: 0,
-            bytes_out: 0,
             open: None,
         }
     }
 
     #[test]
     fn one_write_is_called_so_only_where_it_was_one() {
-        let before = resting(Rest::Blocked);
-        let said = |bytes_out, backlog, before: &Glimpse| {
-            let is_writable = backlog == 0;
-            Glimpse { bytes_out, backlog, is_writable, ..*before }.written_since(before, 1000)
+        let before = IDLE;
+        let told = |left, backlog, before: Outgoing| {
+            let after = Outgoing { left: before.left + left, backlog, is_writable: backlog == 0 };
+            after.written_since(before, 0, 1000)
         };
-        assert_eq!(said(0, 0, &before), None);
-        assert_eq!(said(14, 0, &before).unwrap(), "14 B in one write");
-        assert_eq!(said(14, 5, &before).unwrap(), "9 B in one write, the socket is full, 5 B wait");
-        assert_eq!(said(1000, 0, &before).unwrap(), "1000 B written");
-        let before = Glimpse { backlog: 30, ..before };
-        assert_eq!(said(14, 0, &before).unwrap(), "44 B written");
-        assert_eq!(said(0, 10, &before).unwrap(), "20 B written, the socket is full, 10 B wait");
+        assert_eq!(told(0, 0, before), None);
+        assert_eq!(told(14, 0, before).unwrap(), "14 B in one write");
+        assert_eq!(told(9, 5, before).unwrap(), "9 B in one write, the socket is full, 5 B wait");
+        assert_eq!(told(1000, 0, before).unwrap(), "1000 B written");
+        let before = Outgoing { backlog: 30, ..before };
+        assert_eq!(told(44, 0, before).unwrap(), "44 B written");
+        assert_eq!(told(20, 10, before).unwrap(), "20 B written, the socket is full, 10 B wait");
+    }
+
+    #[test]
+    fn what_was_discarded_was_not_written() {
+        let before = Outgoing { backlog: 66_900, ..IDLE };
+        let told = |left, discarded, before: Outgoing| {
+            let after = Outgoing { left: before.left + left, backlog: 0, is_writable: true };
+            after.written_since(before, discarded, 1000)
+        };
+        assert_eq!(told(0, 66_900, before), None);
+        assert_eq!(told(900, 66_000, before).unwrap(), "900 B written");
+        // A share of a reply left, and then the connection was cut.
+        assert_eq!(told(9, 5, IDLE).unwrap(), "9 B in one write");
+        assert_eq!(told(0, 5, IDLE).unwrap(), "0 B in one write");
     }
 
     #[test]
@@ -362,7 +404,7 @@ mod tests {
             (blocked, "spurious event"),
             (Glimpse { inbound: Inbound::Readable, ..blocked }, "readable"),
             (Glimpse { inbound: Inbound::Final, ..blocked }, "readable to its end"),
-            (Glimpse { backlog: 1, ..blocked }, "writable"),
+            (Glimpse { outgoing: Outgoing { backlog: 1, ..IDLE }, ..blocked }, "writable"),
             (resting(Rest::Spent), "goes on"),
             (resting(Rest::Throttled), "writable again"),
         ] {

@@ -52,6 +52,15 @@ impl<A: Application, H: Host> Shard<A, H> {
                         "{id}: parked, with something to write and room for it"
                     );
                 }
+                Rest::Waiting => {
+                    assert!(self.outbox.holds(id), "{id}: waits for nothing");
+                    assert!(
+                        connection.line.backlog.is_empty()
+                            || !connection.line.is_writable()
+                            || self.ready.contains(id),
+                        "{id}: waiting, with something to write and room for it"
+                    );
+                }
                 Rest::Ended => panic!("{id}: ended and not reaped"),
             }
             assert!(

@@ -2,8 +2,9 @@
 //!
 //! There is no poll in here and no clock: `reactor.rs` notes what is ready and calls
 //! [`Shard::turn`] with the time, and so does the simulation. The parts, in the order of a
-//! connection's life: `accepting` (and mail), `visit` (one connection's share of a turn),
-//! `upgrade`, `callbacks` (timers and off-loaded jobs), `closing`, `fanout` (broadcasts), `watching`
+//! connection's life: `accepting`, `mail` (between reactors), `visit` (one connection's share of a
+//! turn), `refusals` (which of them the log tells), `upgrade`, `newcomers` (new sessions), `callbacks`
+//! (timers and off-loaded jobs), `closing`, `fanout` (broadcasts), `watching`
 //! (the live page's figures), `drain`; then `blame`, which finds out whose callback made a turn slow,
 //! `invariants`, which says in one place what must hold between turns, and `glimpse` and `story`,
 //! which tell a turn to whoever listens.
@@ -20,6 +21,9 @@ mod drain;
 mod fanout;
 mod glimpse;
 mod invariants;
+mod mail;
+mod newcomers;
+mod refusals;
 mod story;
 mod upgrade;
 mod visit;
@@ -34,8 +38,7 @@ use crate::config::Config;
 use crate::connection::{Attachment, Connection, Rest};
 use crate::connections::Connections;
 use crate::host::Host;
-use crate::line::{Inbound, Stream};
-use crate::mailbox::Mail;
+use crate::line::{Edge, Inbound, Stream};
 use crate::metrics::{ReactorMetrics, ServerStatus};
 use crate::out_buffer::BufferPool;
 use crate::protocol::deflate::Deflater;
@@ -50,7 +53,10 @@ use accepting::Listening;
 use blame::Blame;
 pub use drain::DrainOutcome;
 use drain::Lifecycle;
-use story::Story;
+use mail::Outbox;
+use newcomers::Evictions;
+use refusals::Refusals;
+use story::{Story, Woken};
 use watching::Watching;
 
 /// Pause before mail that found a full box is tried again.
@@ -71,13 +77,13 @@ pub struct Shard<A: Application, H: Host> {
     application: A,
     connections: Connections<H::Stream>,
     sessions: SessionTable<A::Session>,
+    evictions: Evictions,
     ids: IdSource,
     wheel: TimerWheel,
     ready: ReadyQueue,
     listening: Listening,
     has_mail: bool,
-    /// Mail whose box was full.
-    outbox: VecDeque<(usize, Mail<H::Stream>)>,
+    outbox: Outbox<H::Stream>,
     /// Frames on their way to all connections of this reactor; `fanout_at` is the next slot that
     /// gets the first of them.
     broadcasts: VecDeque<Broadcast>,
@@ -88,8 +94,10 @@ pub struct Shard<A: Application, H: Host> {
     websockets: usize,
     /// Who lets go at the end of this turn.
     ended: Vec<ConnectionId>,
+    refusals: Refusals,
     /// What this turn did, while somebody listens.
     story: Option<Box<Story>>,
+    woken: Woken,
 
     // Storage that every connection uses in its turn, so that none has to own it.
     receive_buffer: Box<[u8]>,
@@ -104,6 +112,8 @@ pub struct Shard<A: Application, H: Host> {
     turn_queue: Vec<ConnectionId>,
     /// Alarms that have gone off, and whose connections have not been looked at yet.
     due: VecDeque<(Slot, Tick)>,
+    /// How many sockets may have an edge that no poll has told yet; 0 while polls are not full.
+    untold: usize,
 }
 
 impl<A: Application, H: Host> Shard<A, H> {
@@ -118,25 +128,28 @@ impl<A: Application, H: Host> Shard<A, H> {
     ) -> Self {
         let workers = config.workers.get();
         // Each reactor bounds its own share; ids spread evenly, and nothing is shared to count.
-        let capacity = (config.max_sessions / workers).max(1);
+        let capacity = config.sessions_of(reactor);
         let receive_buffer = vec![0; config.limits.receive_buffer_bytes].into_boxed_slice();
         let mut shard = Shard {
             reactor,
             beginning: now,
             sessions: SessionTable::new(capacity, config.session_ttl, config.session_ids, now),
+            evictions: Evictions::default(),
             ids: IdSource::new(reactor, workers),
             wheel: TimerWheel::new(now),
             ready: ReadyQueue::default(),
             listening: Listening::Idle,
             has_mail: false,
-            outbox: VecDeque::new(),
+            outbox: Outbox::new(workers),
             broadcasts: VecDeque::new(),
             fanout_at: 0,
             watching: Watching::new(workers, now),
             lifecycle: Lifecycle::Running,
             websockets: 0,
             ended: Vec::new(),
+            refusals: Refusals::default(),
             story: None,
+            woken: Woken::default(),
             receive_buffer,
             cork: Vec::with_capacity(config.limits.cork_bytes),
             scratch: Scratch::default(),
@@ -147,6 +160,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             blame: Blame::default(),
             turn_queue: Vec::new(),
             due: VecDeque::new(),
+            untold: 0,
             connections: Connections::default(),
             config,
             metrics: status.reactor(reactor).clone(),
@@ -159,23 +173,38 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     /// Takes note of an edge on a connection's socket.
     #[inline]
-    pub fn note_connection(
-        &mut self,
-        id: ConnectionId,
-        readable: bool,
-        writable: bool,
-        read_closed: bool,
-    ) {
+    pub fn note_connection(&mut self, id: ConnectionId, edge: Edge) {
         // The connection may have ended since the kernel queued the edge.
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.line.note(readable, writable, read_closed);
+            connection.line.note(edge);
             self.ready.push(id, &mut connection.mark);
         }
+    }
+
+    /// Takes note that a poll told as many events as it can at once, so many of them of connections.
+    ///
+    /// It may have left edges untold. After a pause of the whole process they are those of peers who
+    /// spoke in time, so no deadline is judged before all have been told: when a poll is not full, or
+    /// when as many edges were told as there are connections, for the kernel tells of those that are
+    /// ready one after the other.
+    #[cold]
+    pub fn note_full_poll(&mut self, edges: usize) {
+        if self.untold == 0 {
+            self.untold = self.connections.len();
+        }
+        self.untold = self.untold.saturating_sub(edges);
+    }
+
+    /// Takes note that a poll told all there was to tell.
+    #[inline]
+    pub fn note_whole_poll(&mut self) {
+        self.untold = 0;
     }
 
     /// Takes note that there is mail.
     pub fn note_mail(&mut self) {
         self.has_mail = true;
+        self.woken.by_mail = true;
     }
 
     /// One turn. Every step is bounded: by the shares in [`crate::config::Limits`], or by what was
@@ -186,8 +215,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.wishes.now = now;
         self.begin_story();
         self.blame.begin_turn(now);
-        self.step(host, |shard, _| shard.fire_timers(now));
-        self.fire_appointments(now, host);
+        let expires = self.sessions.next_expiry().is_some_and(|at| at <= now);
+        if expires {
+            self.sessions.note_time(now);
+        }
         self.step(host, |shard, host| shard.take_mail(now, host));
         self.accept(now, host);
 
@@ -205,28 +236,32 @@ impl<A: Application, H: Host> Shard<A, H> {
             if is_observed {
                 self.after_visit(id, &buffer, host);
             }
-            self.forward_wishes(host);
+            self.forward_wishes(Some(id), host);
         }
         self.blame.heard(self.metrics.messages.get(), visits as u32, last);
         self.receive_buffer = buffer;
         self.turn_queue = turn_queue;
 
+        // Behind the visits: what is there is heard before anybody is judged late.
+        self.step(host, |shard, _| shard.fire_timers(expires, now));
+        self.fire_appointments(now, host);
         self.step(host, |shard, _| shard.fan_out(now));
         self.look(now, host);
-        self.step(host, |shard, host| shard.drain(now, host));
+        self.step(host, |shard, _| shard.sweep(now));
         // What was wished for outside a visit: at a timer or a deadline, in a broadcast or the drain.
-        self.forward_wishes(host);
-        self.send_mail(host);
+        self.forward_wishes(None, host);
+        self.send_mail(now, host);
         self.reap();
+        self.end_drain(now, host);
         self.publish();
     }
 
     /// How long the poll may sleep. `None`: until something happens.
     #[must_use]
     pub fn timeout(&self, now: Instant) -> Option<Duration> {
-        // While mail waits for room in another's box nobody here is read, and to turn at once would
-        // be to spin on somebody else's progress.
-        let can_act = self.outbox.is_empty() && !self.ready.is_empty();
+        // While so much mail waits for room in others' boxes that nobody here is read, to turn at once
+        // would be to spin on somebody else's progress.
+        let can_act = !self.is_outbox_full() && !self.ready.is_empty();
         let can_call = self.wishes.timers.has_due() && !self.is_congested();
         if can_act
             || can_call
@@ -255,15 +290,21 @@ impl<A: Application, H: Host> Shard<A, H> {
         consider(self.sessions.next_expiry());
         consider(self.listening.resumes_at());
         consider(self.drain_deadline(now));
-        consider((!self.outbox.is_empty()).then(|| now + RETRY));
+        consider(self.outbox.waits_for_room().then(|| now + RETRY));
         next.map(|next| next.saturating_duration_since(now))
     }
 
-    /// Whether reading has to wait because what it caused has not been delivered: mail to a full
-    /// box, or more broadcasts than are allowed to be under way.
+    /// Whether nobody is read, because what was read before has not been delivered: as much mail to
+    /// full boxes, or as many broadcasts, as may be under way. Long before that, those who broadcast
+    /// are not read (`mail.rs`).
     fn is_congested(&self) -> bool {
-        let (mails, broadcasts) = (self.outbox.len(), self.broadcasts.len());
-        mails > 0 || (broadcasts > 0 && broadcasts >= self.config.limits.broadcasts_queued)
+        let broadcasts = self.broadcasts.len();
+        let is_full = broadcasts > 0 && broadcasts >= self.config.limits.broadcasts_queued;
+        is_full || self.is_outbox_full()
+    }
+
+    fn is_outbox_full(&self) -> bool {
+        self.outbox.len() >= self.config.limits.outbox_most
     }
 
     /// For whoever wants to know what a visit does, or how long it takes.
@@ -298,8 +339,11 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
     }
 
-    fn fire_timers(&mut self, now: Instant) {
-        if self.sessions.next_expiry().is_some_and(|at| at <= now) {
+    fn fire_timers(&mut self, expires: bool, now: Instant) {
+        if self.untold > 0 {
+            return;
+        }
+        if expires {
             let before = self.sessions.totals().expired;
             self.sessions.expire(now, self.config.limits.expiries_per_turn);
             let expired = self.sessions.totals().expired - before;
@@ -308,7 +352,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.wheel.advance(now, &mut self.due);
         for _ in 0..self.config.limits.alarms_per_turn {
             let Some((slot, tick)) = self.due.pop_front() else { break };
-            let Some(id) = self.connections.tenant(slot as usize) else { continue };
+            let Some(id) = self.connections.tenant(slot as usize) else {
+                self.on_vacant_alarm(slot, now);
+                continue;
+            };
             if let Some(connection) = self.connections.get_mut(id)
                 && connection.alarm == Some(tick)
             {
@@ -325,7 +372,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// its own share was used up.
     fn settle(&mut self, id: ConnectionId, more: bool, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if matches!(connection.rest, Rest::Parked | Rest::Ended) {
+        if matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended) {
             return self.settle_parked(id);
         }
         let queued = connection.line.backlog.len();
@@ -338,8 +385,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         if let Endpoint::Closed = connection.endpoint {
             connection.rest = Rest::Ended;
-            connection.line.backlog.clear(&mut self.pool);
+            let discarded = connection.line.discard(&mut self.pool);
             self.ended.push(id);
+            self.tell(|story| story.discarded(id, discarded));
             return;
         }
         let can_flush = queued > 0 && connection.line.is_writable();

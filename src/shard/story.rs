@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Shard;
-use super::glimpse::{Bytes, Glimpse, OpenGlimpse};
+use super::glimpse::{Bytes, Glimpse, OpenGlimpse, Outgoing};
 use crate::application::{Application, CloseReason, Side};
 use crate::connection::Attachment;
 use crate::host::Host;
@@ -39,7 +39,30 @@ pub(super) struct Story {
     untold: usize,
     /// Connections visited.
     ready: usize,
+    woken: Woken,
     visit: Option<Visit>,
+}
+
+/// Why the poll returned, besides for connections; as far as that is known.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Woken {
+    pub(super) by_listener: bool,
+    pub(super) by_mail: bool,
+    /// The turn before left something to do, so the poll did not sleep.
+    at_once: bool,
+}
+
+/// Why a connection is being looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// It is ready; its state says for what.
+    Ready,
+    /// Its alarm went off.
+    Alarm,
+    /// A callback that no message causes.
+    Call(&'static str),
+    /// What was told of it last goes on.
+    More,
 }
 
 /// All that is told of one connection at one time, or one thing that is about none.
@@ -59,9 +82,11 @@ struct Visit {
     before: Glimpse,
     /// Bytes of frames that its WebSocket had taken when it closed in mid-visit.
     taken_at_close: Option<u64>,
+    why: Why,
     /// Bytes of a payload that were read past the receive buffer.
     past: u64,
-    is_lost: bool,
+    /// Bytes of its backlog that were thrown away.
+    discarded: usize,
 }
 
 impl<A: Application, H: Host> Shard<A, H> {
@@ -86,7 +111,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     #[inline]
     pub(super) fn tell_visit(&mut self, id: ConnectionId) {
         if self.story.is_some() {
-            self.begin_visit(id, false);
+            self.begin_visit(id, Why::Ready);
         }
     }
 
@@ -94,7 +119,54 @@ impl<A: Application, H: Host> Shard<A, H> {
     #[inline]
     pub(super) fn tell_alarm(&mut self, id: ConnectionId) {
         if self.story.is_some() {
-            self.begin_visit(id, true);
+            self.begin_visit(id, Why::Alarm);
+        }
+    }
+
+    /// Looks at a connection before a callback that no message causes.
+    #[inline]
+    pub(super) fn tell_call(&mut self, id: ConnectionId, name: &'static str) {
+        if self.story.is_some() {
+            self.begin_visit(id, Why::Call(name));
+        }
+    }
+
+    /// Looks at a connection of which more is to be told than its arrival.
+    #[inline]
+    pub(super) fn tell_more(&mut self, id: ConnectionId) {
+        if self.story.is_some() {
+            self.begin_visit(id, Why::More);
+        }
+    }
+
+    /// Tells what was written to a connection that leaves this shard in the middle of its visit.
+    #[inline]
+    pub(super) fn tell_written(&mut self, id: ConnectionId) {
+        if self.story.is_some() {
+            self.end_writing(id);
+        }
+    }
+
+    /// Looks at what has left the connections from this slot on, before a slice of a broadcast is
+    /// written to them: for [`Self::tell_fanned_out`].
+    #[inline]
+    pub(super) fn tell_left(&self, from: usize) -> Option<u64> {
+        self.story.is_some().then(|| self.left_from(from))
+    }
+
+    /// Tells what was written of it.
+    #[inline]
+    pub(super) fn tell_fanned_out(
+        &mut self,
+        left_before: Option<u64>,
+        bytes: usize,
+        from: usize,
+        to: usize,
+    ) {
+        if let Some(left_before) = left_before {
+            let written = self.left_from(from).saturating_sub(left_before);
+            let slots = self.connections.slots();
+            self.tell(|story| story.fanned_out(bytes, from, to, slots, written));
         }
     }
 
@@ -113,20 +185,22 @@ impl<A: Application, H: Host> Shard<A, H> {
     pub fn tell_turn(&mut self, asleep: Instant, woken: Instant, done: Instant) {
         if self.story.is_some() {
             self.log_story(woken.duration_since(asleep), done.duration_since(woken));
+            self.woken.at_once = self.timeout(done) == Some(Duration::ZERO);
         }
     }
 
     #[cold]
     fn open_story(&mut self) {
         let is_heard = log::log_enabled!(target: TARGET, log::Level::Trace);
-        self.story = is_heard.then(Box::default);
+        let woken = std::mem::take(&mut self.woken);
+        self.story = is_heard.then(|| Box::new(Story { woken, ..Story::default() }));
     }
 
     #[cold]
-    fn begin_visit(&mut self, id: ConnectionId, is_alarm: bool) {
+    fn begin_visit(&mut self, id: ConnectionId, why: Why) {
         let before = self.glimpse(id);
         if let (Some(story), Some(before)) = (&mut self.story, before) {
-            story.begin_visit(id, before, is_alarm);
+            story.begin_visit(id, before, why);
         }
     }
 
@@ -139,6 +213,28 @@ impl<A: Application, H: Host> Shard<A, H> {
             story.end_visit(&visit, after, receive_buffer, cork_bytes);
         }
         self.story = Some(story);
+    }
+
+    #[cold]
+    fn end_writing(&mut self, id: ConnectionId) {
+        let cork_bytes = self.config.limits.cork_bytes;
+        if let (Some(connection), Some(story)) = (self.connections.get_mut(id), &mut self.story)
+            && let Some(visit) = story.visit.as_ref().filter(|visit| visit.id == id)
+        {
+            let after = Outgoing::of(&connection.line);
+            let written = after.written_since(visit.before.outgoing, visit.discarded, cork_bytes);
+            if let Some(written) = written {
+                story.fact(id, format_args!("{written}"));
+            }
+        }
+    }
+
+    /// Bytes that have left the connections from this slot on.
+    #[cold]
+    fn left_from(&self, from: usize) -> u64 {
+        let connections = self.connections.iter();
+        let connections = connections.filter(|connection| connection.id.index as usize >= from);
+        connections.map(|connection| connection.line.left()).sum()
     }
 
     fn glimpse(&mut self, id: ConnectionId) -> Option<Glimpse> {
@@ -162,7 +258,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     fn log_story(&mut self, slept: Duration, busy: Duration) {
         let Some(mut story) = self.story.take() else { return };
         if !self.outbox.is_empty() {
-            story.note(format_args!("{} mails wait for a full box", self.outbox.len()));
+            story.note(format_args!("{} mails wait for a full mailbox", self.outbox.len()));
         }
         for line in story.lines(self.metrics.turns.get(), slept, busy) {
             log::trace!(target: TARGET, reactor = self.reactor; "{line}");
@@ -175,14 +271,6 @@ impl<A: Application, H: Host> Shard<A, H> {
 impl Story {
     pub(super) fn reactor_timer(&mut self) {
         self.note(format_args!("a timer of the reactor's"));
-    }
-
-    pub(super) fn timer(&mut self, id: ConnectionId) {
-        self.head(id, format_args!("timer"));
-    }
-
-    pub(super) fn job_done(&mut self, id: ConnectionId) {
-        self.head(id, format_args!("an off-loaded job is done"));
     }
 
     pub(super) fn off_loaded(&mut self, jobs: usize) {
@@ -217,11 +305,13 @@ impl Story {
         self.note(format_args!("a broadcast of {} is queued", Bytes(bytes as u64)));
     }
 
-    pub(super) fn fanned_out(&mut self, bytes: usize, from: usize, to: usize, slots: usize) {
+    fn fanned_out(&mut self, bytes: usize, from: usize, to: usize, slots: usize, written: u64) {
         if from < to {
-            let bytes = Bytes(bytes as u64);
+            let (bytes, written) = (Bytes(bytes as u64), Bytes(written));
             let last = to - 1;
-            self.note(format_args!("a broadcast of {bytes}: slots {from} to {last} of {slots}"));
+            self.note(format_args!(
+                "a broadcast of {bytes} to slots {from} to {last} of {slots}: {written} written"
+            ));
         }
     }
 
@@ -295,24 +385,27 @@ impl Story {
     }
 
     pub(super) fn lost(&mut self, id: ConnectionId) {
-        if let Some(visit) = self.visit.as_mut().filter(|visit| visit.id == id) {
-            visit.is_lost = true;
-        }
         self.fact(id, format_args!("lost"));
     }
 
-    /// Said to a connection by others than itself; `waiting` bytes of its backlog have not left.
-    pub(super) fn said_aside(&mut self, id: ConnectionId, bytes: usize, waiting: usize) {
-        if self.visit.as_ref().is_some_and(|visit| visit.id == id) {
-            // Found in the difference that its visit makes.
-            return;
-        }
-        match (bytes as u64, waiting as u64) {
-            (0, _) => {}
-            (bytes, 0) => self.fact(id, format_args!("{} in one write", Bytes(bytes))),
-            (bytes, waiting) => {
-                self.fact(id, format_args!("{} to say, {} wait", Bytes(bytes), Bytes(waiting)));
+    /// What waited for a connection that has ended was thrown away.
+    pub(super) fn discarded(&mut self, id: ConnectionId, bytes: usize) {
+        if bytes > 0 {
+            if let Some(visit) = self.visit.as_mut().filter(|visit| visit.id == id) {
+                visit.discarded += bytes;
             }
+            self.fact(id, format_args!("{} discarded", Bytes(bytes as u64)));
+        }
+    }
+
+    /// Something was said to a connection by others than itself.
+    pub(super) fn said_aside(&mut self, id: ConnectionId, before: Outgoing, after: Outgoing) {
+        // If it is being visited, that is found in the difference that its visit makes.
+        if before != after
+            && self.visit.as_ref().is_none_or(|visit| visit.id != id)
+            && let Some(written) = after.written_since(before, 0, usize::MAX)
+        {
+            self.fact(id, format_args!("{written}"));
         }
     }
 }
@@ -356,15 +449,27 @@ impl Story {
         self.beats.last_mut()
     }
 
-    fn begin_visit(&mut self, id: ConnectionId, before: Glimpse, is_alarm: bool) {
-        self.ready += usize::from(!is_alarm);
-        let at = self.beats.len();
-        if let Some(beat) = self.beat(Some(id)) {
-            let head = if is_alarm { "alarm" } else { before.why_visited() };
-            beat.head = head.to_owned();
-            let (taken_at_close, past, is_lost) = (None, 0, false);
-            self.visit = Some(Visit { beat: at, id, before, taken_at_close, past, is_lost });
-        }
+    fn begin_visit(&mut self, id: ConnectionId, before: Glimpse, why: Why) {
+        self.ready += usize::from(why == Why::Ready);
+        self.visit = None;
+        let last = self.beats.len().checked_sub(1);
+        let last = last.filter(|&last| self.beats[last].about == Some(id));
+        let told = match last.filter(|_| why == Why::More) {
+            Some(told) => told,
+            None => {
+                let Some(beat) = self.beat(Some(id)) else { return };
+                let head = match why {
+                    Why::Ready => before.why_visited(),
+                    Why::Alarm => "alarm",
+                    Why::Call(name) => name,
+                    Why::More => "",
+                };
+                beat.head = head.to_owned();
+                self.beats.len() - 1
+            }
+        };
+        let (taken_at_close, past, discarded) = (None, 0, 0);
+        self.visit = Some(Visit { beat: told, id, before, taken_at_close, why, past, discarded });
     }
 
     /// Puts what was read before the facts that were told meanwhile, and what was written behind.
@@ -383,21 +488,41 @@ impl Story {
         let Visit { before, taken_at_close, past, .. } = visit;
         facts.extend(after.frames_since(before, *taken_at_close, *past, receive_buffer));
         facts.append(&mut beat.facts);
-        if !visit.is_lost {
-            facts.extend(after.written_since(&visit.before, cork_bytes));
-        }
+        let outgoing = (before.outgoing, after.outgoing);
+        facts.extend(outgoing.1.written_since(outgoing.0, visit.discarded, cork_bytes));
         if after.is_lingering && !visit.before.is_lingering {
             facts.push("our half is closed".to_owned());
         }
+        if facts.is_empty() && visit.why == Why::Alarm && after.rests_as(before) {
+            facts.push("nothing due".to_owned());
+        }
         facts.push(after.why_it_rests());
         beat.facts = facts;
+    }
+
+    /// What woke the poll, and how many connections were visited, as far as there were some.
+    fn why_it_turned(&self) -> String {
+        let Woken { by_listener, by_mail, at_once } = self.woken;
+        let woken = match (by_listener, by_mail) {
+            (true, true) => "woken by the listener and by mail",
+            (true, false) => "woken by the listener",
+            (false, true) => "woken by mail",
+            (false, false) if self.ready > 0 => return format!("{} ready", self.ready),
+            (false, false) if at_once => "goes on from the last turn",
+            (false, false) => "woken by a timer",
+        };
+        match self.ready {
+            0 => woken.to_owned(),
+            ready => format!("{woken}, {ready} ready"),
+        }
     }
 
     /// One line, if there is one beat; else a heading, and the beats indented below it. A turn in
     /// which nothing happened is not told.
     fn lines(self, turn: u64, slept: Duration, busy: Duration) -> Vec<String> {
         let (slept, busy) = (Span(slept), Span(busy));
-        let heading = format!("turn {turn}: slept {slept}, {} ready, busy {busy}", self.ready);
+        let why = self.why_it_turned();
+        let heading = format!("turn {turn}: slept {slept}, {why}, busy {busy}");
         match &self.beats[..] {
             [] => Vec::new(),
             [only] => vec![format!("{heading}: {only}")],
@@ -454,13 +579,17 @@ mod tests {
         ConnectionId { index, generation: NonZeroU32::MIN }
     }
 
+    fn outgoing(left: u64, backlog: usize) -> Outgoing {
+        Outgoing { left, backlog, is_writable: backlog == 0 }
+    }
+
     fn lines(story: Story) -> Vec<String> {
         story.lines(812, Duration::from_micros(3100), Duration::from_micros(41))
     }
 
     #[test]
     fn a_beat_is_one_line_and_several_are_indented() {
-        let heading = "turn 812: slept 3.1 ms, 0 ready, busy 41 µs";
+        let heading = "turn 812: slept 3.1 ms, woken by a timer, busy 41 µs";
         assert!(lines(Story::default()).is_empty());
         let mut story = Story::default();
         let peer = SocketAddr::from(([127, 0, 0, 1], 4711));
@@ -486,18 +615,36 @@ mod tests {
         let mut story = Story::default();
         story.head(id(1), format_args!("alarm"));
         story.closed(id(1), CloseReason { code: 1011, side: Side::Server }, 0);
-        story.said_aside(id(1), 26, 20);
-        story.said_aside(id(2), 2, 0);
-        story.said_aside(id(2), 0, 0);
+        story.said_aside(id(1), outgoing(0, 0), outgoing(6, 20));
+        story.said_aside(id(2), outgoing(0, 0), outgoing(2, 0));
+        story.said_aside(id(2), outgoing(2, 0), outgoing(2, 0));
+        story.said_aside(id(3), outgoing(2, 50), outgoing(2, 76));
         story.lost(id(1));
+        story.discarded(id(1), 20);
+        story.discarded(id(1), 0);
         assert_eq!(
             lines(story)[1..],
             [
-                "  #1.1 alarm: closed by us: 1011; 26 B to say, 20 B wait",
+                "  #1.1 alarm: closed by us: 1011; 6 B in one write, the socket is full, 20 B wait",
                 "  #2.1: 2 B in one write",
-                "  #1.1: lost",
+                "  #3.1: 0 B written, the socket is full, 76 B wait",
+                "  #1.1: lost; 20 B discarded",
             ]
         );
+    }
+
+    #[test]
+    fn a_turn_says_what_woke_it() {
+        let why = |by_listener, by_mail, at_once, ready| {
+            let woken = Woken { by_listener, by_mail, at_once };
+            Story { woken, ready, ..Story::default() }.why_it_turned()
+        };
+        assert_eq!(why(true, false, false, 0), "woken by the listener");
+        assert_eq!(why(false, true, true, 0), "woken by mail");
+        assert_eq!(why(true, true, false, 3), "woken by the listener and by mail, 3 ready");
+        assert_eq!(why(false, false, false, 0), "woken by a timer");
+        assert_eq!(why(false, false, true, 0), "goes on from the last turn");
+        assert_eq!(why(false, false, true, 2), "2 ready");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! How a request becomes a session's connection: here, or on the reactor that owns the session.
 //!
-//! Next: [`crate::shard::callbacks`]: what is called that no message causes.
+//! Next: [`crate::shard::newcomers`]: how many new sessions there may be.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::Shard;
 use super::blame::Callback;
@@ -45,6 +45,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if !self.uncork(id, now) {
             return;
         }
+        self.tell_written(id);
         let Some(mut connection) = self.connections.remove(id) else { return };
         if let Err(error) = host.deregister(connection.line.stream_mut()) {
             log::warn!(reactor = self.reactor; "cannot hand a connection over: {error}");
@@ -79,7 +80,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         wanted: &Wanted,
         now: Instant,
     ) -> Result<Acceptance<A>, Refusal> {
-        let Shard { connections, sessions, application, blame, .. } = self;
+        let Shard { connections, sessions, application, blame, config, .. } = self;
         let Some(connection) = connections.get_mut(id) else { return Ok(Acceptance::default()) };
         let session_id = wanted.id.as_ref();
         let upgrade = Upgrade {
@@ -97,11 +98,15 @@ impl<A: Application, H: Host> Shard<A, H> {
         };
         let mut acceptance = answer?;
         // RFC 6455 4.2.2: only what this client offers may be chosen, not what another one did.
-        if let Some(chosen) = acceptance.subprotocol
-            && !upgrade.subprotocols().any(|offered| offered == chosen.name())
+        if let Some(chosen) = &acceptance.subprotocol
+            && !upgrade.subprotocols().any(|offered| offered == chosen)
         {
             debug_assert!(false, "a subprotocol that was not offered");
             acceptance.subprotocol = None;
+        }
+        if acceptance.subprotocol.is_none() {
+            let chosen = config.ws_subprotocols.choose(|| upgrade.subprotocols());
+            acceptance.subprotocol = chosen.map(|name| name.to_owned().into());
         }
         Ok(acceptance)
     }
@@ -138,18 +143,27 @@ impl<A: Application, H: Host> Shard<A, H> {
         if has_ended && wanted.id.as_ref().is_some_and(|id| self.sessions.contains(id)) {
             return self.reject(id, Rejection::Superseded, true, now);
         }
-        // One live connection a session, and the newer one wins. The older leaves first, so its
-        // place is free, its `on_close` comes before the newer one's `on_open`, and at no time do
-        // two connections hold one session.
+        let is_newcomer = match self.count_newcomer(id, wanted, now) {
+            Ok(is_newcomer) => is_newcomer,
+            Err(rejection) => return self.reject(id, rejection, true, now),
+        };
+        // One live connection a session, and the newer one wins. The older one's `on_close` comes
+        // before the newer one's `on_open`. What it held, the session and its place under the limit,
+        // goes to the newer one and is never free in between: nobody else can have the place, and the
+        // table cannot drop a session that has counted nothing yet, or is not kept without a
+        // connection, or has no room.
         if let Some(older) = wanted.id.as_ref().and_then(|id| self.sessions.connection_of(id)) {
             self.metrics.takeovers.add(1);
             self.tell(|story| story.taken_over(id, older));
-            let leaving = Leaving::Ours(CloseCode::Library(4001), "session taken over".into());
-            self.leave_aside(older, leaving, now);
-        }
-        let limit = self.config.limit_concurrency.map_or(usize::MAX, std::num::NonZero::get);
-        if !self.status.admit(limit) {
-            return self.reject(id, Rejection::LimitConcurrency, true, now);
+            self.leave_aside(older, Leaving::Displaced, now);
+        } else {
+            let limit = self.config.limit_concurrency.map_or(usize::MAX, std::num::NonZero::get);
+            if !self.status.admit(limit) {
+                if is_newcomer {
+                    self.uncount_newcomer(id);
+                }
+                return self.reject(id, Rejection::LimitConcurrency, true, now);
+            }
         }
         let Shard { sessions, ids, .. } = self;
         let fresh = || ids.next(|room| host.random(room));
@@ -209,7 +223,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             agreement.write_field(cork);
         }
         if let Some(chosen) = acceptance.subprotocol {
-            for part in ["Sec-WebSocket-Protocol: ", chosen.name(), "\r\n"] {
+            for part in ["Sec-WebSocket-Protocol: ", &chosen, "\r\n"] {
                 cork.extend_from_slice(part.as_bytes());
             }
         }

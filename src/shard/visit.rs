@@ -3,7 +3,7 @@
 //! The path of a message is [`Shard::visit`] → [`Shard::converse`] → the application → the cork →
 //! one write. Everything that is not that path leaves these functions early, as a [`Step`].
 //!
-//! Next: [`crate::shard::upgrade`], for a request that wants to become a WebSocket.
+//! Next: `refusals`, for a request that is refused.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +22,6 @@ use crate::http::{self, Route};
 use crate::line::{Inbound, Stream};
 use crate::metrics::ReactorMetrics;
 use crate::out_buffer::BufferPool;
-use crate::page;
 use crate::protocol::deflate::{self, Packing};
 use crate::protocol::endpoint::{Closing, Endpoint, Event};
 use crate::protocol::frame::Violation;
@@ -94,7 +93,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         // An id in the ready queue may have outlived its connection.
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.mark.clear();
-        if matches!(connection.rest, Rest::Parked | Rest::Ended) {
+        if matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended) {
             return self.visit_parked(id, now);
         }
         if is_congested || !connection.line.backlog.is_empty() {
@@ -111,7 +110,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             Ok(Filled { kept, read }) => {
                 self.metrics.bytes_in.add(read as u64);
                 self.scratch.grant_share(self.config.limits.inflate_per_turn);
-                self.take_input(id, &mut buffer[..kept + read], now, host);
+                self.take_input(id, &mut buffer[..kept + read], read, now, host);
             }
             Err(_) => self.lose(id, now),
         }
@@ -131,12 +130,21 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.tell(|story| story.read_past(past));
         self.metrics.bytes_in.add((past + filled.read) as u64);
         self.scratch.grant_share(self.config.limits.inflate_per_turn);
-        self.take_input(id, &mut buffer[..filled.kept + filled.read], now, host);
+        let input = &mut buffer[..filled.kept + filled.read];
+        self.take_input(id, input, past + filled.read, now, host);
     }
 
-    /// Takes the input as far as it goes, writes what it caused, and settles the connection.
+    /// Takes the input as far as it goes, writes what it caused, and settles the connection. `read` is
+    /// how many bytes of it are new.
     #[inline(always)]
-    fn take_input(&mut self, id: ConnectionId, input: &mut [u8], now: Instant, host: &mut H) {
+    fn take_input(
+        &mut self,
+        id: ConnectionId,
+        input: &mut [u8],
+        read: usize,
+        now: Instant,
+        host: &mut H,
+    ) {
         let mut at = 0;
         let mut frames = self.config.limits.frames_per_turn;
         let mut requests = 0;
@@ -166,6 +174,10 @@ impl<A: Application, H: Host> Shard<A, H> {
             return;
         }
         if !matches!(connection.endpoint, Endpoint::Closed) {
+            if read > 0 && matches!(step, Step::NeedMore) && connection.is_amid_frame(&input[at..])
+            {
+                connection.endpoint.note_alive(now, &self.config);
+            }
             if let Err(error) = connection.keep(&input[at..]) {
                 return self.lose_to(id, &error, now);
             }
@@ -379,13 +391,17 @@ impl<A: Application, H: Host> Shard<A, H> {
                 self.tell(|story| story.answered(id));
                 let Some(connection) = self.connections.get_mut(id) else { return Step::Gone };
                 if keeps {
-                    connection.endpoint.await_request(now, &self.config.limits);
+                    connection.endpoint.await_request(now, &self.config);
                 } else {
                     connection.endpoint.finish(now, &self.config.limits);
                 }
                 // A page of metrics is a thousand times the work of a message: a cork of them a turn.
                 let is_full = self.cork.len() >= self.config.limits.cork_bytes;
                 if is_full { Step::Wait } else { Step::Again }
+            }
+            Ok(Answered::Elsewhere(owner)) if !self.has_room_at(owner, host) => {
+                self.wait_for_owner(id, owner);
+                Step::Wait
             }
             Ok(Answered::Elsewhere(owner)) => {
                 self.hand_over(id, owner, &input[*at..], now, host);
@@ -412,6 +428,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             Err(rejection) => {
                 // A HEAD is known by its first bytes, even where the rest of it is no request.
                 let with_body = !input[*at..].starts_with(b"HEAD ");
+                self.tell_refusal(id, rejection, &input[*at..], now);
                 self.reject(id, rejection, with_body, now);
                 Step::Again
             }
@@ -453,10 +470,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             let keeps = http::tell_methods(&request, connection.peer.into(), config, cork)?;
             return Ok(Answered::Plain { length, keeps });
         }
-        let route = Route::of(request.path, &self.config.ws_path).ok_or(Rejection::NotFound)?;
-        if let Route::Page | Route::Figures = route {
-            page::admit(&request, connection.peer.into(), &self.config)?;
-        }
+        let route = Route::of(&request, connection.peer.into(), &self.config)?;
         if !matches!(route, Route::WebSocket | Route::Figures) {
             let Shard { status, config, cork, .. } = self;
             let keeps = http::respond(route, &request, status, config, now, cork)?;
@@ -467,7 +481,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             return Err(Rejection::Draining);
         }
         if route == Route::Figures {
-            // Its origin was `page::admit`'s to judge.
+            // Its origin was `Route::of`'s to judge.
             return Ok(Answered::Watch { length, accept });
         }
         if !handshake::is_origin_allowed(&request, &self.config.allowed_origins) {
@@ -541,7 +555,11 @@ fn make_room<S: Stream>(
     pool: &mut BufferPool,
     now: Instant,
 ) -> io::Result<bool> {
+    let before = connection.line.backlog.len();
     connection.line.flush(config.limits.flush_bytes_per_turn, now, pool)?;
+    if connection.line.backlog.len() < before {
+        connection.endpoint.note_alive(now, config);
+    }
     let mark = match connection.rest {
         Rest::Throttled => config.max_send_buffer / 2,
         _ => config.max_send_buffer,

@@ -209,7 +209,10 @@ impl<A: Application, H: Host> Shard<A, H> {
             if self.watching.owes_frame {
                 self.send_figures(now);
             }
-            self.ask_all(now, host);
+            // The last watcher may have been lost with that frame.
+            if !self.watching.watchers.is_empty() {
+                self.ask_all(now, host);
+            }
         }
         self.draw(host);
         let Watching { owes_frame, answers, .. } = &self.watching;

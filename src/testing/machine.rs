@@ -10,13 +10,14 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::mem::take;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::faults::{Call, ECONNABORTED, Fault, Faults};
-use super::wire::{Edges, Scripted, Wire};
+use super::wire::{Scripted, Wire, Written};
 use crate::application::Application;
 use crate::config::Config;
 use crate::host::Host;
@@ -37,6 +38,7 @@ pub struct Net {
     /// An edge on a listener that has not been delivered.
     arrivals: Vec<bool>,
     boxes: Vec<VecDeque<Parcelled>>,
+    answers: Vec<VecDeque<Parcelled>>,
     wakes: Vec<bool>,
     box_capacity: usize,
     ended: Vec<bool>,
@@ -52,27 +54,21 @@ pub struct Net {
 }
 
 impl Net {
-    /// Runs the job at this place in [`Self::jobs`], and sends its value home; false if there is no
-    /// room for it there yet.
-    pub fn run_job(&mut self, index: usize) -> bool {
-        let shard = self.jobs[index].0;
-        if !self.ended[shard] && self.boxes[shard].len() >= self.box_capacity {
-            return false;
-        }
-        let finished = self.jobs.remove(index).1.run();
+    /// Runs the job at this place in [`Self::jobs`], and sends its value home.
+    pub fn run_job(&mut self, index: usize) {
+        let (shard, job) = self.jobs.remove(index);
+        let finished = job.run();
         if !self.ended[shard] {
-            self.boxes[shard].push_back(Mail::Finished(finished));
+            self.answers[shard].push_back(Mail::Finished(finished));
             self.wakes[shard] = true;
         }
-        true
     }
 
-    /// Runs the jobs that have been off-loaded, as far as there is room for their values; whether
-    /// any was run.
+    /// Runs the jobs that have been off-loaded; whether there were any.
     pub fn run_jobs(&mut self) -> bool {
-        let mut has_run = false;
-        while !self.jobs.is_empty() && self.run_job(0) {
-            has_run = true;
+        let has_run = !self.jobs.is_empty();
+        while !self.jobs.is_empty() {
+            self.run_job(0);
         }
         has_run
     }
@@ -156,8 +152,15 @@ impl Host for MachineHost {
         Ok(())
     }
 
+    fn has_room(&self, reactor: usize) -> bool {
+        let net = self.net.borrow();
+        net.ended[reactor] || net.boxes[reactor].len() < net.box_capacity
+    }
+
     fn receive(&mut self) -> Option<Parcelled> {
-        self.net.borrow_mut().boxes[self.shard].pop_front()
+        let mut net = self.net.borrow_mut();
+        let answer = net.answers[self.shard].pop_front();
+        answer.or_else(|| net.boxes[self.shard].pop_front())
     }
 
     fn clock(&mut self) -> Instant {
@@ -198,6 +201,8 @@ struct Station<A: Application> {
     wakes_at: Option<Instant>,
     /// When its last turn ended.
     asleep_since: Instant,
+    /// The wires that have an edge for it, in the order of the edges.
+    ready: VecDeque<usize>,
     ended: bool,
 }
 
@@ -211,11 +216,12 @@ pub struct Machine<A: Application> {
     pub status: Arc<ServerStatus>,
     stations: Vec<Station<A>>,
     wires: Vec<Rc<RefCell<Wire>>>,
+    events_per_poll: usize,
     /// Turns so far.
     pub turns: u64,
-    /// Looks at each turn once it is over: at the machine, the shard that turned, and how many
-    /// writes there had been before.
-    pub after_turn: Option<fn(&Machine<A>, usize, usize)>,
+    /// Looks at each turn once it is over: at the machine, the shard that turned, and what had been
+    /// written before.
+    pub after_turn: Option<fn(&Machine<A>, usize, Written)>,
 }
 
 impl<A: Application> Machine<A> {
@@ -236,6 +242,7 @@ impl<A: Application> Machine<A> {
             listening: vec![true; workers],
             arrivals: vec![false; workers],
             boxes: (0..workers).map(|_| VecDeque::new()).collect(),
+            answers: (0..workers).map(|_| VecDeque::new()).collect(),
             wakes: vec![false; workers],
             ended: vec![false; workers],
             box_capacity,
@@ -248,10 +255,26 @@ impl<A: Application> Machine<A> {
             let shard = Shard::new(number, config, status, application(number), now);
             let wakes_at = shard.timeout(now).map(|sleep| now + sleep);
             let host = MachineHost { shard: number, net: net.clone(), now };
-            Station { shard, host, wakes_at, asleep_since: now, ended: false }
+            Station {
+                shard,
+                host,
+                wakes_at,
+                asleep_since: now,
+                ready: VecDeque::new(),
+                ended: false,
+            }
         };
         let stations = (0..workers).map(station).collect();
-        Machine { now, net, status, stations, wires: Vec::new(), turns: 0, after_turn: None }
+        Machine {
+            now,
+            net,
+            status,
+            stations,
+            wires: Vec::new(),
+            events_per_poll: config.limits.events_per_poll,
+            turns: 0,
+            after_turn: None,
+        }
     }
 
     /// The shards.
@@ -292,19 +315,32 @@ impl<A: Application> Machine<A> {
             woken = true;
         }
         drop(net);
-        for wire in &self.wires {
-            let mut wire = wire.borrow_mut();
-            let Some((shard, id)) = wire.registered else { continue };
-            if shard == at && wire.edges.any() {
-                let Edges { readable, writable, read_closed } = wire.take_edges();
-                station.shard.note_connection(id, readable, writable, read_closed);
-                woken = true;
+        // As epoll does: so many at the most, in the order in which they became ready.
+        let has_edge = |wire: &Rc<RefCell<Wire>>| {
+            let wire = wire.borrow();
+            wire.edge.any() && wire.registered.is_some_and(|(shard, _)| shard == at)
+        };
+        station.ready.retain(|&index| has_edge(&self.wires[index]));
+        for (index, wire) in self.wires.iter().enumerate() {
+            if has_edge(wire) && !station.ready.contains(&index) {
+                station.ready.push_back(index);
             }
         }
-        if !woken {
+        let edges = station.ready.len().min(self.events_per_poll);
+        for index in station.ready.drain(..edges) {
+            let mut wire = self.wires[index].borrow_mut();
+            if let Some((_, id)) = wire.registered {
+                station.shard.note_connection(id, wire.take_edge());
+            }
+        }
+        if edges == 0 && !woken {
             return false;
         }
-        let writes = self.wires.iter().map(|wire| wire.borrow().writes).sum();
+        match edges < self.events_per_poll {
+            true => station.shard.note_whole_poll(),
+            false => station.shard.note_full_poll(edges),
+        }
+        let before = self.wires.iter().map(|wire| wire.borrow().written).sum();
         self.status.reactor(at).turn(0);
         station.host.now = self.now;
         station.shard.turn(self.now, &mut station.host);
@@ -315,7 +351,9 @@ impl<A: Application> Machine<A> {
             station.ended = true;
             self.net.borrow_mut().ended[at] = true;
             // The receiver goes with its reactor, and what it had not read with it.
-            let unread = std::mem::take(&mut self.net.borrow_mut().boxes[at]);
+            let mut net = self.net.borrow_mut();
+            let unread = (take(&mut net.boxes[at]), take(&mut net.answers[at]));
+            drop(net);
             drop(unread);
         }
         station.wakes_at = station.shard.timeout(self.now).map(|sleep| self.now + sleep);
@@ -328,15 +366,15 @@ impl<A: Application> Machine<A> {
         };
         assert_eq!(self.wires.iter().filter(watched).count() as u64, held, "slab = registrations");
         if let Some(look) = self.after_turn {
-            look(self, at, writes);
+            look(self, at, before);
         }
         true
     }
 
-    /// Writes to all sockets so far.
+    /// What has been written to all sockets so far.
     #[must_use]
-    pub fn writes(&self) -> usize {
-        self.wires.iter().map(|wire| wire.borrow().writes).sum()
+    pub fn written(&self) -> Written {
+        self.wires.iter().map(|wire| wire.borrow().written).sum()
     }
 
     /// When the next shard wants a turn even if nothing happens.
@@ -375,10 +413,8 @@ impl<A: Application> Machine<A> {
 
     /// Tells every shard to go away.
     pub fn shut_down(&mut self) {
-        for at in 0..self.stations.len() {
-            self.net.borrow_mut().boxes[at].push_back(Mail::Shutdown);
-            self.net.borrow_mut().wakes[at] = true;
-        }
+        self.status.begin_drain(self.now);
+        self.net.borrow_mut().wakes.fill(true);
     }
 
     /// Whether every shard has gone.

@@ -192,11 +192,7 @@ impl<A: Application> TestServer<A> {
     /// Begins the drain, as SIGTERM does: clients are told goodbye (1001). It lasts until they have
     /// answered, which these do, and until jobs that wait have been run; or until time is up.
     pub fn shut_down(&self) {
-        let mut world = self.0.borrow_mut();
-        let now = world.machine.now;
-        world.machine.status.begin_drain(now);
-        world.machine.shut_down();
-        drop(world);
+        self.0.borrow_mut().machine.shut_down();
         self.settle();
     }
 

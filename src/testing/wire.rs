@@ -12,7 +12,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::faults::{Call, EINTR, ENOBUFS, ENOMEM, Fault, Faults};
-use crate::line::Stream;
+use crate::line::{Edge, Stream};
 use crate::token::ConnectionId;
 
 /// Both directions of one connection, and what the server's end has been told.
@@ -20,6 +20,8 @@ use crate::token::ConnectionId;
 pub struct Wire {
     /// Towards the server.
     pub up: VecDeque<u8>,
+    /// Of them, how many stand before the urgent mark, if there is one.
+    urgent: Option<usize>,
     /// The client has ended its half.
     pub fin: bool,
     /// The client has reset the connection.
@@ -32,36 +34,35 @@ pub struct Wire {
     wants_room: bool,
     /// Where the server has registered it.
     pub registered: Option<(usize, ConnectionId)>,
-    /// Edges not yet delivered.
-    pub edges: Edges,
+    /// The edge that has not been delivered yet.
+    pub edge: Edge,
     /// The server has ended its half.
     pub server_fin: bool,
     /// The server has dropped its end.
     pub closed: bool,
     /// Reads and writes still to be interrupted by a signal.
     interruptions: usize,
-    /// Writes so far, whatever came of them.
-    pub writes: usize,
+    /// What the server has written so far.
+    pub written: Written,
     /// What else is to fail.
     pub faults: Faults,
 }
 
-/// What a poll would report.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Edges {
-    /// There is something to read.
-    pub readable: bool,
-    /// There is room to write.
-    pub writable: bool,
-    /// The client has ended its half, or is gone.
-    pub read_closed: bool,
+/// What has been written to sockets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Writes, whatever came of them.
+    pub writes: usize,
+    /// Bytes that were taken.
+    pub bytes: u64,
 }
 
-impl Edges {
-    /// Whether there is anything to report.
-    #[must_use]
-    pub fn any(self) -> bool {
-        self.readable || self.writable || self.read_closed
+impl std::iter::Sum for Written {
+    fn sum<I: Iterator<Item = Written>>(all: I) -> Written {
+        all.fold(Written::default(), |sum, one| Written {
+            writes: sum.writes + one.writes,
+            bytes: sum.bytes + one.bytes,
+        })
     }
 }
 
@@ -81,17 +82,30 @@ impl Wire {
         assert!(!self.fin && !self.reset, "a client that has left sends nothing");
         if !bytes.is_empty() {
             self.up.extend(bytes);
-            self.edges.readable = true;
+            self.edge.readable = true;
             // epoll reports a socket's whole state with each edge.
-            self.edges.writable |= self.down.len() < self.room;
+            self.edge.writable |= self.down.len() < self.room;
         }
+    }
+
+    /// The client sends a byte of urgent data, unless an earlier one waits to be passed. A read does not
+    /// return it, and stops before it (tcp(7), "Out-of-band data").
+    ///
+    /// # Panics
+    ///
+    /// If it has ended its half before.
+    pub fn send_urgent(&mut self) {
+        assert!(!self.fin && !self.reset, "a client that has left sends nothing");
+        self.urgent.get_or_insert(self.up.len());
+        self.edge.urgent = true;
+        self.edge.writable |= self.down.len() < self.room;
     }
 
     /// The client ends its half.
     pub fn end(&mut self) {
         self.fin = true;
-        self.edges.readable = true;
-        self.edges.read_closed = true;
+        self.edge.readable = true;
+        self.edge.read_closed = true;
     }
 
     /// The same, if there is still somebody to hear it.
@@ -105,8 +119,9 @@ impl Wire {
     pub fn reset(&mut self) {
         self.reset = true;
         self.up.clear();
+        self.urgent = None;
         self.down.clear();
-        self.edges = Edges { readable: true, writable: true, read_closed: true };
+        self.edge = Edge { readable: true, writable: true, read_closed: true, urgent: false };
     }
 
     /// The client reads up to `most` bytes.
@@ -114,27 +129,29 @@ impl Wire {
         let taken: Vec<u8> = self.down.drain(..most.min(self.down.len())).collect();
         if self.wants_room && self.down.len() < self.room {
             self.wants_room = false;
-            self.edges.writable = true;
+            self.edge.writable = true;
         }
         taken
     }
 
     /// What a poll reports now. Like epoll's, the report is of the state at that moment.
-    pub fn take_edges(&mut self) -> Edges {
-        let mut edges = std::mem::take(&mut self.edges);
-        edges.writable &= self.reset || self.down.len() < self.room;
-        self.wants_room &= !edges.writable;
-        edges
+    pub fn take_edge(&mut self) -> Edge {
+        let mut edge = std::mem::take(&mut self.edge);
+        edge.writable &= self.reset || self.down.len() < self.room;
+        edge.urgent = self.urgent.is_some();
+        self.wants_room &= !edge.writable;
+        edge
     }
 
     /// What registering reports at once.
     pub fn register(&mut self, shard: usize, id: ConnectionId) {
         self.registered = Some((shard, id));
         self.wants_room = false;
-        self.edges = Edges {
+        self.edge = Edge {
             readable: !self.up.is_empty() || self.fin || self.reset,
             writable: self.down.len() < self.room || self.reset,
             read_closed: self.fin || self.reset,
+            urgent: self.urgent.is_some(),
         };
     }
 }
@@ -176,25 +193,29 @@ impl io::Read for Scripted {
             None | Some(Fault::Full) => {}
             Some(Fault::Errno(errno)) => return Err(Scripted::failed(wire, errno)),
             Some(Fault::Later) => {
-                wire.edges.readable = true;
-                wire.edges.read_closed |= wire.fin;
+                wire.edge.readable = true;
+                wire.edge.read_closed |= wire.fin;
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             Some(Fault::OneByte) if wire.up.len() > 1 => {
                 most = 1;
-                wire.edges.readable = true;
-                wire.edges.read_closed |= wire.fin;
+                wire.edge.readable = true;
+                wire.edge.read_closed |= wire.fin;
             }
             Some(Fault::OneByte) => {}
             Some(Fault::Zero) => {
                 wire.up.clear();
+                wire.urgent = None;
                 wire.fin = true;
             }
         }
+        // At the mark itself the urgent byte is passed over.
+        wire.urgent = wire.urgent.filter(|&before| before > 0);
         if wire.up.is_empty() {
             return if wire.fin { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
-        let count = most.min(wire.up.len());
+        let count = most.min(wire.up.len()).min(wire.urgent.unwrap_or(usize::MAX));
+        wire.urgent = wire.urgent.map(|before| before - count);
         for (slot, byte) in buffer.iter_mut().zip(wire.up.drain(..count)) {
             *slot = byte;
         }
@@ -206,7 +227,7 @@ impl io::Write for Scripted {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut wire = self.0.borrow_mut();
         let wire = &mut *wire;
-        wire.writes += 1;
+        wire.written.writes += 1;
         Scripted::interrupted(wire)?;
         let fault = wire.faults.strike(Call::Write);
         assert!(!wire.server_fin, "a write after the half-close");
@@ -224,13 +245,14 @@ impl io::Write for Scripted {
             Some(Fault::Zero) => return Ok(0),
         }
         if fault.is_some() && room < bytes.len() {
-            wire.edges.writable = true;
+            wire.edge.writable = true;
         }
         let count = bytes.len().min(room);
         wire.wants_room = count < bytes.len();
         if count == 0 && !bytes.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
+        wire.written.bytes += count as u64;
         wire.down.extend(&bytes[..count]);
         Ok(count)
     }
@@ -264,6 +286,6 @@ impl Drop for Scripted {
             wire.down.clear();
         }
         wire.registered = None;
-        wire.edges = Edges::default();
+        wire.edge = Edge::default();
     }
 }

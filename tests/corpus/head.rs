@@ -10,7 +10,6 @@ use std::time::Instant;
 use revolve::config::{Config, Limits};
 use revolve::http::{self, Route};
 use revolve::metrics::ServerStatus;
-use revolve::page;
 use revolve::protocol::endpoint::Endpoint;
 use revolve::protocol::handshake;
 use revolve::protocol::head::{self, Rejection, Request};
@@ -113,10 +112,7 @@ fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
         check_response(&out, true);
         return Ok(());
     }
-    let route = Route::of(request.path, &config.ws_path).ok_or(Rejection::NotFound)?;
-    if let Route::Page | Route::Figures = route {
-        page::admit(&request, peer, config)?;
-    }
+    let route = Route::of(&request, peer, config)?;
     if !matches!(route, Route::WebSocket | Route::Figures) {
         let status = ServerStatus::new(1, Arc::default());
         let mut out = Vec::new();

@@ -8,7 +8,7 @@ import re
 import socket
 import time
 
-from harness import Daemon, case, command, expect, note, require, run
+from harness import Daemon, case, command, expect, note, require, run, until
 from raw import Raw
 
 # As the issue names them.
@@ -16,8 +16,9 @@ OPTIONS = """
     --host --port --workers --backlog --ws-path --ws-max-size --ws-ping-interval --ws-ping-timeout
     --heartbeat --session-ttl --max-sessions --session-ids --limit-concurrency --timeout-handshake
     --timeout-graceful-shutdown --max-send-buffer --log-level --log-format --access-log
-    --no-access-log --app --allowed-origins --limit-per-ip --ws-per-message-deflate --page --no-page
-    --page-for --offload-threads --slow-turn-ms --help --version
+    --no-access-log --app --allowed-origins --limit-per-ip --ws-per-message-deflate
+    --limit-sessions-per-ip --ws-subprotocols --timeout-keep-alive --page --no-page
+    --page-for --metrics --no-metrics --offload-threads --slow-turn-ms --help --version
 """.split()
 
 
@@ -38,7 +39,7 @@ async def help_names_every_option():
     expect((code, err), (0, ""), "exit code and stderr of --help")
     for option in OPTIONS:
         # "--access-log/--no-access-log" and "--[no-]access-log" name both.
-        plain = option.replace("--no-access-log", "no-")
+        plain = option.replace("--no-", "no-")
         require(option in out or plain in out, f"--help says nothing of {option}")
     widest = max(out.splitlines(), key=len)
     require(len(widest) <= 100, f"a line of {len(widest)} columns in --help: {widest}")
@@ -49,7 +50,9 @@ async def help_names_every_option():
 async def version():
     code, out, err = command("--version")
     expect((code, err), (0, ""), "exit code and stderr of --version")
-    require(re.fullmatch(r"revolve \d+\.\d+\.\d+.*\n", out), f"--version says {out!r}")
+    build = r"(commit [0-9a-f]{12}(, changed)?|no commit known); features: daemon(, deflate)?"
+    require(re.fullmatch(rf"revolve \d+\.\d+\.\d+ \({build}\)\n", out), f"--version says {out!r}")
+    note(out.strip())
 
 
 @case
@@ -70,6 +73,9 @@ async def usage_errors_are_one_line_and_exit_2():
         (("--workers", "many"), ("--workers", "many")),
         (("--backlog", "0"), ("--backlog", "0")),
         (("--ws-path", "chat"), ("--ws-path", "chat")),
+        (("--ws-path", "/healthz"), ("--ws-path", "/healthz", "not free")),
+        (("--ws-path", "/ws/stats/"), ("--ws-path", "/ws/stats/", "not free")),
+        (("--metrics=off",), ("--metrics",)),
         (("--ws-max-size", "0"), ("--ws-max-size", "0")),
         (("--ws-max-size", "16M"), ("--ws-max-size", "16M")),
         (("--ws-ping-interval", "-1"), ("--ws-ping-interval", "-1")),
@@ -80,13 +86,19 @@ async def usage_errors_are_one_line_and_exit_2():
         (("--max-sessions", "0"), ("--max-sessions", "0")),
         (("--session-ids", "maybe"), ("--session-ids", "maybe", "any", "issued")),
         (("--limit-concurrency", "none"), ("--limit-concurrency", "none")),
+        (("--limit-sessions-per-ip", "0"), ("--limit-sessions-per-ip", "0")),
+        (("--limit-sessions-per-ip", "10/m"), ("--limit-sessions-per-ip", "10/m")),
         (("--timeout-handshake", "0"), ("--timeout-handshake", "0")),
         (("--timeout-graceful-shutdown", "x"), ("--timeout-graceful-shutdown", "x")),
         (("--max-send-buffer", "0"), ("--max-send-buffer", "0")),
         (("--log-level", "loud"), ("--log-level", "loud", "info")),
         (("--log-format", "xml"), ("--log-format", "xml", "text", "json")),
+        (("--allowed-origins", "*"), ("--allowed-origins", '"*"', "leave the option out")),
+        (("--allowed-origins", "https://.example.com"), ("--allowed-origins", "https://*.")),
         (("--app", "chess"), ("--app", "chess", "counter", "echo")),
         (("--access-log=maybe",), ("--access-log",)),
+        (("--ws-subprotocols", "a b"), ("--ws-subprotocols", "a b")),
+        (("--timeout-keep-alive", "0"), ("--timeout-keep-alive", "0.001")),
         (("--ws-per-message-deflate", "maybe"), ("--ws-per-message-deflate", "true", "false")),
         # The release is built without it.
         (("--ws-per-message-deflate",), ("--ws-per-message-deflate", 'feature "deflate"')),
@@ -139,6 +151,29 @@ async def the_environment_is_heard_and_a_flag_wins():
 
 
 @case
+async def words_in_the_environment_are_taken_as_people_write_them():
+    extra = {
+        "REVOLVE_APP": "ECHO",
+        "REVOLVE_LOG_LEVEL": "INFO",
+        "REVOLVE_LOG_FORMAT": "Json",
+        "REVOLVE_PAGE": "0",
+        "REVOLVE_ACCESS_LOG": "No",
+        "REVOLVE_METRICS": "TRUE",
+    }
+    async with Daemon(extra=extra) as daemon:
+        async with daemon.connect() as client:
+            await client.send("hello")
+            expect(await client.recv(), "hello", "reply with REVOLVE_APP=ECHO")
+        async with await Raw.connect(daemon.port) as raw:
+            expect((await raw.ask("/metrics")).status, 200, "metrics")
+        async with await Raw.connect(daemon.port) as raw:
+            expect((await raw.ask("/")).status, 404, "the page")
+        text = "\n".join(daemon.lines())
+        require(text.startswith('{"time"'), f"the log is JSON: {text[:100]}")
+        require("accepted" not in text, "and has no line for each connection")
+
+
+@case
 async def a_bad_value_in_the_environment_names_its_variable():
     for variable, value in (
         ("REVOLVE_PORT", "http"),
@@ -162,6 +197,41 @@ async def what_it_says_at_the_start():
         require(len(lines) <= 12, f"{len(lines)} lines at the start are not a few")
         for line in lines:
             note(line)
+
+
+async def said_of_memory(*options):
+    """The lines of the log about memory."""
+    async with Daemon(*options) as daemon:
+        await until(lambda: any("to stop: " in line for line in daemon.lines()), 10, "the last line")
+        return [line for line in daemon.lines() if " memory: " in line]
+
+
+@case
+async def a_bound_above_the_machines_memory_is_a_warning_that_says_what_would_fit():
+    # A hundred thousand messages of a GiB are more than the machine has, a hundred of a byte less.
+    sizes = ("--ws-max-size", "1073741824", "--max-send-buffer", "1073741824")
+    _, warning = await said_of_memory("--limit-concurrency", "100000", *sizes)
+    require("WARN" in warning, f"it is a warning: {warning}")
+    note(warning.split("] ")[1])
+    fitting = re.search(r": ((--[a-z-]+ \d+ )+)would fit$", warning)
+    require(fitting, f"it names options that would fit: {warning}")
+    lines = await said_of_memory("--limit-concurrency", "100000", *sizes, *fitting.group(1).split())
+    expect(len(lines), 1, f"lines with what would fit: {lines}")
+    # 576 GiB of sessions, for a machine with less.
+    _, warning = await said_of_memory("--max-sessions", "2147483647", "--limit-concurrency", "1")
+    require("a lower --max-sessions" in warning, f"it names what is to be lowered: {warning}")
+
+
+@case
+async def numbers_at_the_start_are_the_true_ones():
+    [line, *_] = await said_of_memory("--workers", "2", "--max-sessions", "1")
+    require(", 2 sessions of " in line, f"each reactor keeps one: {line}")
+    [line, *_] = await said_of_memory("--workers", "1", "--max-sessions", "1")
+    require(", 1 session of " in line and ", 1 reactor of " in line, f"in the singular: {line}")
+    async with Daemon("--workers", "2", "--max-sessions", "1") as daemon:
+        await until(lambda: any("limits: " in line for line in daemon.lines()), 10, "the limits")
+        [line] = [line for line in daemon.lines() if "limits: " in line]
+        require(", 2 sessions for " in line, f"there too: {line}")
 
 
 @case

@@ -4,12 +4,14 @@ Not here: sessions across a restart, which this server does not have.
 """
 
 import asyncio
+import contextlib
+import resource
 import signal
 import time
 
 import websockets
 
-from harness import Daemon, Failure, case, expect, note, require, run, until
+from harness import Daemon, Failure, case, expect, note, require, run, some_at_a_time, until
 from raw import BINARY, CLOSE, TEXT, Raw, close, frame, upgrade
 from scrape import scrape
 
@@ -205,6 +207,57 @@ async def who_does_not_even_read_is_cut():
             await asyncio.sleep(0.5)
             daemon.send_signal(signal.SIGTERM)
             expect(await daemon.ended(8), 0, "exit code")
+
+
+@case(seconds=60)
+async def nobody_is_waited_for_who_has_left():
+    # They close, and the signal comes at once: the drain is over when the last one is gone, and not
+    # when its time is up.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for workers, count in (("1", 900), ("2", 2000), ("4", 2000)):
+        options = ("--workers", workers, "--timeout-graceful-shutdown", "60")
+        async with Daemon(*options, "--no-access-log") as daemon:
+            clients = []
+
+            async def open_one(_, clients=clients, daemon=daemon):
+                clients.append(await Raw.open(daemon.port))
+
+            await some_at_a_time(min(count, hard - 200), open_one)
+            for client in clients:
+                client.writer.write(close(1000))
+            daemon.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            for client in clients:
+                client.abort()
+            expect(await daemon.ended(4), 0, "exit code")
+            note(f"{len(clients)} clients, {workers} reactors: {time.monotonic() - began:.2f} s")
+
+
+@case(seconds=90)
+async def a_storm_of_hand_overs_is_not_waited_for():
+    # Upgrades for sessions of other reactors, in mid-flight when the signal comes; then all are gone.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for _ in range(4):
+        options = ("--workers", "4", "--timeout-graceful-shutdown", "60", "--no-access-log")
+        async with Daemon(*options) as daemon:
+            storm = []
+
+            async def one(number, storm=storm, daemon=daemon):
+                client = await Raw.connect(daemon.port)
+                storm.append(client)
+                client.writer.write(upgrade(f"?session_id=s-{number}"))
+                if number == 1000:
+                    daemon.send_signal(signal.SIGTERM)
+
+            with contextlib.suppress(ExceptionGroup):
+                await some_at_a_time(min(2000, hard - 200), one, width=100)
+            for client in storm:
+                client.abort()
+            began = time.monotonic()
+            expect(await daemon.ended(4), 0, "exit code")
+            note(f"{len(storm)} clients: {time.monotonic() - began:.2f} s")
 
 
 @case

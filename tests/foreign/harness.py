@@ -113,13 +113,15 @@ class Daemon:
     end stops it with SIGTERM and wants exit code 0. A body that fails kills it instead.
 
     `stderr` says what becomes of its log once the address is known: "read" (default), "blocked"
-    (a small pipe that nobody empties) or "closed".
+    (a small pipe that nobody empties) or "closed". `before` is called in the child before it becomes
+    the daemon.
     """
 
-    def __init__(self, *options, extra=None, stderr="read"):
+    def __init__(self, *options, extra=None, stderr="read", before=None):
         self.options = ("--port", "0", *options)
         self.extra = extra
         self.stderr = stderr
+        self.before = before
         self.port = None
         self.log = bytearray()
         self.spawned = None
@@ -139,6 +141,7 @@ class Daemon:
             stdout=subprocess.DEVNULL,
             stderr=into,
             env=environment(self.extra),
+            preexec_fn=self.before,
         )
         os.close(into)
         _started.append(self)

@@ -65,6 +65,33 @@ async def unknown_paths_get_404():
 
 
 @case
+async def the_websocket_may_be_at_the_root():
+    for path in ("/", "/*"):
+        async with Daemon("--ws-path", path) as daemon:
+            async with daemon.connect(path="/") as client:
+                await client.send("hello")
+                expect(await client.recv(), '{"count": 1}', f"reply at / with --ws-path {path}")
+            async with await Raw.connect(daemon.port) as raw:
+                answer = await raw.ask("/")
+                expect(answer.status, 200, "a plain GET")
+                require(b'data-ws-path="/"' in answer.body, "the page's own client connects there")
+                expect((await raw.ask("/healthz")).status, 200, "healthz")
+    async with Daemon("--ws-path", "/", "--no-page") as daemon:
+        async with await Raw.connect(daemon.port) as raw:
+            expect((await raw.ask("/")).status, 426, "a plain GET without the page")
+
+
+@case
+async def without_metrics_there_are_none():
+    async with Daemon("--no-metrics") as daemon:
+        async with await Raw.connect(daemon.port) as raw:
+            expect((await raw.ask("/healthz")).status, 200, "healthz")
+            expect((await raw.ask("/metrics")).status, 404, "metrics")
+        [line] = [line for line in daemon.lines() if "listening on" in line]
+        require("/metrics" not in line, f"it is not told where they would be: {line}")
+
+
+@case
 async def a_plain_get_on_the_websocket_path_gets_426():
     async with Daemon() as daemon:
         for target in (PATH, PATH[:-1], PATH + "?session_id=a"):

@@ -2,19 +2,19 @@
 //! there is room to tell them, and take nothing from those inside.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
 use crate::client::{self, Raw, Running, TEXT, frame, get, upgrade};
 use crate::yard::{BYSTANDERS, Stranger, Talks, Yard, defaults};
-use revolve::mailbox::Mail;
-use revolve::{Config, Limits};
+use revolve::{Config, Limits, SessionIds, SessionRate};
 
 with_both_applications! {
     one_address_has_its_limit,
     half_open_handshakes_of_one_address_hold_no_more_than_twice_its_limit,
+    one_address_cannot_flush_the_table_of_sessions,
     a_full_house_still_answers_probes_and_holds_no_more_than_it_says,
     a_server_that_leaves_says_when_to_come_back,
 }
@@ -116,6 +116,84 @@ fn half_open_handshakes_of_one_address_hold_no_more_than_twice_its_limit<A: Talk
     yard.bystanders_went_on();
 }
 
+/// A field of a response.
+#[track_caller]
+fn field<'a>(response: &'a str, name: &str) -> &'a str {
+    let lines = response.lines().take_while(|line| !line.is_empty());
+    let mut fields = lines.filter_map(|line| line.split_once(": "));
+    fields.find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{name}: {response}")).1
+}
+
+/// Makes sessions as fast as it can, counts a message in each and leaves, so many times; returns the
+/// answers.
+fn flood_of_sessions<A: Talks>(yard: &mut Yard<A>, times: usize) -> Vec<String> {
+    let mut answers = Vec::new();
+    let mut strangers = Vec::new();
+    for number in 0..times {
+        let stranger = yard.connect_from("192.0.2.1".parse().unwrap());
+        stranger.send(upgrade(""));
+        stranger.send(frame(TEXT, "hello"));
+        strangers.push(stranger);
+        if number % 10 == 9 {
+            yard.turns(3);
+            for mut stranger in strangers.drain(..) {
+                answers.push(stranger.text());
+                stranger.reset();
+            }
+            yard.turn();
+        }
+    }
+    answers
+}
+
+fn one_address_cannot_flush_the_table_of_sessions<A: Talks>() {
+    for limit in [None, Some(20)] {
+        let mut yard = Yard::<A>::with(Config {
+            max_sessions: 100,
+            session_ids: SessionIds::Issued,
+            limit_sessions_per_ip: limit
+                .and_then(NonZeroU32::new)
+                .map(|sessions| SessionRate { sessions, window: Duration::from_secs(60) }),
+            ..defaults()
+        });
+        let mut victim = yard.connect();
+        victim.send(upgrade(""));
+        yard.turns(2);
+        let id = field(&victim.text(), "X-Session-Id").to_owned();
+        victim.send(frame(TEXT, "mine"));
+        yard.turn();
+        victim.reset();
+        yard.turns(2);
+        assert_eq!(yard.metrics().sessions_detached.get(), u64::from(A::COUNTS));
+        yard.begin_watch();
+        let answers = flood_of_sessions(&mut yard, 1000);
+        let made = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 101 ")).count();
+        let refused = answers
+            .iter()
+            .filter(|answer| answer.starts_with("HTTP/1.1 429 Too Many Requests\r\n"))
+            .inspect(|answer| {
+                // One more every three seconds; the flood takes less than one.
+                assert!(["3", "2"].contains(&field(answer, "Retry-After")), "{answer}");
+            })
+            .count();
+        let expected = limit.map_or(1000, |limit| limit as usize);
+        assert_eq!((made, refused), (expected, 1000 - expected));
+        let evicted = if A::COUNTS && limit.is_none() { 1001 - 100 } else { 0 };
+        assert_eq!(yard.metric("revolve_evictions_total", "table_full"), evicted);
+        assert_eq!(yard.metric("revolve_rejected_total", "limit_sessions_per_ip"), refused as u64);
+        // Whoever was away comes back to what it had.
+        let mut back = yard.connect();
+        back.send(upgrade(&format!("session_id={id}")));
+        yard.turns(2);
+        let is_there = A::COUNTS && limit.is_some();
+        assert_eq!(field(&back.text(), "X-Session-Resumed"), is_there.to_string());
+        back.reset();
+        yard.turns(2);
+        yard.only_bystanders_are_left();
+        yard.bystanders_went_on();
+    }
+}
+
 fn a_full_house_still_answers_probes_and_holds_no_more_than_it_says<A: Talks>() {
     // Room for the bystanders and two more.
     let limit = BYSTANDERS + 2;
@@ -174,7 +252,7 @@ fn a_server_that_leaves_says_when_to_come_back<A: Talks>() {
     kept.heard.clear();
     let mut late = yard.connect();
     late.send(upgrade(""));
-    yard.tell(Mail::Shutdown);
+    yard.shut_down();
     kept.send(upgrade("session_id=a"));
     yard.leave();
     for stranger in [&mut kept, &mut late] {

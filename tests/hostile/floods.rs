@@ -8,9 +8,10 @@
 use std::time::Duration;
 
 use crate::client::{BINARY, CLOSE, PING, PONG, TEXT, close_payload, frame, get};
+use revolve::Config;
 use revolve::protocol::message::LONG_READ;
 
-use crate::yard::{BYSTANDERS, Stranger, Talks, Yard};
+use crate::yard::{self, BYSTANDERS, Stranger, Talks, Yard};
 
 with_both_applications! {
     every_flood_has_its_share_and_no_more,
@@ -18,6 +19,8 @@ with_both_applications! {
     fragments_of_a_byte_cost_what_they_weigh,
     empty_fragments_hold_nothing_and_have_a_deadline,
     a_message_without_end_has_a_deadline,
+    a_long_frame_is_no_silence,
+    who_reads_slowly_is_there,
     who_comes_and_goes_fills_nothing,
 }
 
@@ -160,6 +163,8 @@ fn until_told<A: Talks>(
         assert!(yard.shard.held_bytes() <= 1000);
         while let Some((first, payload)) = stranger.frame() {
             match first {
+                // Who is silent answers nothing.
+                PING if bytes.is_empty() => {}
                 PING => stranger.send(frame(PONG, payload)),
                 CLOSE => return (yard.elapsed() - begin, payload),
                 // The counter tells the time.
@@ -200,9 +205,69 @@ fn empty_fragments_hold_nothing_and_have_a_deadline<A: Talks>() {
 fn a_message_without_end_has_a_deadline<A: Talks>() {
     let (seconds, code, reason) = LATE;
     deadline::<A>(&frame(TEXT & 0x0f, "x"), &frame(CONTINUE, "x"), seconds, code, reason);
-    // Who is in the middle of one frame cannot answer a ping, and that deadline comes first.
-    let begin = &frame(BINARY, "x".repeat(200))[..8];
-    deadline::<A>(begin, b"x", 40, 1011, "keepalive ping timeout");
+    // In the middle of one frame no ping can be answered: bytes of it are as good.
+    let begin = &frame(BINARY, "x".repeat(2000))[..8];
+    deadline::<A>(begin, b"x", seconds, code, reason);
+    deadline::<A>(begin, b"", 40, 1011, "keepalive ping timeout");
+}
+
+/// Pings every second, each of which wants its pong within a second.
+fn impatient() -> Config {
+    let second = Some(Duration::from_secs(1));
+    Config { ws_ping_interval: second, ws_ping_timeout: second, ..yard::defaults() }
+}
+
+/// One frame of a megabyte at 200 kB a second: five pings come meanwhile.
+fn a_long_frame_is_no_silence<A: Talks>() {
+    let mut yard = Yard::<A>::with(impatient());
+    yard.begin_watch();
+    let mut stranger = yard.open_and_talk("session_id=slow");
+    let said = "x".repeat(1_000_000);
+    for piece in frame(TEXT, &said).chunks(20_000) {
+        stranger.send(piece);
+        yard.pass(Duration::from_millis(100));
+    }
+    let mut told = Vec::new();
+    for _ in 0..100 {
+        told.extend(stranger.frame());
+        yard.quick_turn();
+    }
+    told.retain(|(first, payload)| *first != PING && !payload.starts_with(b"{\"ts\""));
+    assert!(told == [(TEXT, A::reply(&said, 2).into_bytes())], "{:?}", told.last());
+    stranger.reset();
+    yard.turns(2);
+    yard.only_bystanders_are_left();
+    yard.bystanders_went_on();
+}
+
+/// A peer that reads a megabyte at 80 kB a second meets each ping late, for it stands behind what was
+/// said before. That its socket takes bytes shows that it is there.
+fn who_reads_slowly_is_there<A: Talks>() {
+    let mut yard = Yard::<A>::with(impatient());
+    yard.begin_watch();
+    let mut stranger = yard.open_and_talk("session_id=slow");
+    // Pongs are small, and these are answered with as much.
+    let ping = frame(PING, "x".repeat(125));
+    let count = 1_000_000 / 127;
+    stranger.send(ping.repeat(count));
+    let mut pongs = 0;
+    while pongs < count {
+        yard.pass(Duration::from_millis(100));
+        let some = stranger.wire.borrow_mut().receive(8000);
+        assert!(!some.is_empty(), "{pongs} of {count}");
+        stranger.heard.extend(some);
+        while let Some((first, payload)) = stranger.frame_heard() {
+            match first {
+                PONG => pongs += 1,
+                PING => stranger.send(frame(PONG, payload)),
+                _ => assert!(payload.starts_with(b"{\"ts\""), "{first:x} {payload:?}"),
+            }
+        }
+    }
+    stranger.reset();
+    yard.turns(2);
+    yard.only_bystanders_are_left();
+    yard.bystanders_went_on();
 }
 
 fn who_comes_and_goes_fills_nothing<A: Talks>() {

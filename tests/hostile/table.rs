@@ -56,9 +56,10 @@ fn the_architecture_names_every_test() {
     for (module, test) in named {
         match modules.contains(&module.as_str()) {
             true => assert!(tests_of(&module).contains(&test), "there is no {module}::{test}"),
-            // Of tests/server and of the unit tests it names some.
+            // Of tests/server, of the simulation and of the unit tests it names some.
             false => {
-                let places = [format!("tests/server/{module}.rs"), format!("src/{module}.rs")];
+                let places = ["tests/server", "tests/simulation", "src"]
+                    .map(|folder| format!("{folder}/{module}.rs"));
                 let found = places.iter().any(|place| {
                     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(place);
                     let text = fs::read_to_string(file).unwrap_or_default();

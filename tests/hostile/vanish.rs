@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use crate::client::{PING, TEXT, close, close_payload, frame, get, upgrade};
-use crate::yard::{BYSTANDERS, Stranger, Talks, Yard};
+use crate::yard::{BYSTANDERS, Stranger, Talks, Yard, defaults};
+use revolve::{Config, Limits};
 
 with_both_applications! {
+    a_watcher_that_vanishes_while_it_is_told,
     a_half_open_peer_is_let_go_and_its_session_waits,
     one_that_does_not_echo_a_close,
     a_reset_at_any_byte,
@@ -16,6 +18,31 @@ with_both_applications! {
 
 const TTL: Duration = Duration::from_secs(3600);
 const TICK: Duration = Duration::from_millis(100);
+
+/// The socket of the last one who watches fails when a late picture is sent, at the moment of the
+/// next look: nobody is left to look for.
+fn a_watcher_that_vanishes_while_it_is_told<A: Talks>() {
+    let mut yard = Yard::<A>::with(Config {
+        // A picture takes several looks.
+        limits: Limits {
+            look_slice: 1,
+            look_interval: Duration::from_millis(3),
+            ..Limits::default()
+        },
+        ..defaults()
+    });
+    let mut watcher = yard.connect_from("127.0.0.1".parse().unwrap());
+    watcher.send(upgrade("").replace("/ws/chat/", "/ws/stats"));
+    yard.turns(20);
+    let told = watcher.text();
+    assert!(told.starts_with("HTTP/1.1 101 ") && told.contains("\"reactors\""), "{told}");
+    // No edge tells of it before the write does.
+    watcher.wire.borrow_mut().reset = true;
+    yard.turns(20);
+    assert!(watcher.is_released());
+    yard.only_bystanders_are_left();
+    yard.bystanders_went_on();
+}
 
 fn a_half_open_peer_is_let_go_and_its_session_waits<A: Talks>() {
     let mut yard = Yard::<A>::new();

@@ -23,7 +23,7 @@ use revolve::token::ConnectionId;
 use revolve::{Application, Config, Counter, Echo};
 
 use crate::client::{self, PING, PONG, TEXT, frame, metric, upgrade};
-use revolve::testing::wire::{Edges, Scripted, Wire};
+use revolve::testing::wire::{Scripted, Wire};
 
 /// What the kernel keeps for a stream's direction, so that a peer who reads nothing soon has a
 /// backlog: small, so that tests are quick.
@@ -77,7 +77,6 @@ pub(crate) fn defaults() -> Config {
 pub(crate) struct Gate {
     queue: VecDeque<(Scripted, SocketAddr)>,
     has_arrivals: bool,
-    mail: VecDeque<Mail<Scripted>>,
     random: u64,
 }
 
@@ -105,8 +104,12 @@ impl Host for Gate {
         panic!("one reactor has nobody to write to")
     }
 
+    fn has_room(&self, _reactor: usize) -> bool {
+        true
+    }
+
     fn receive(&mut self) -> Option<Mail<Scripted>> {
-        self.mail.pop_front()
+        None
     }
 
     fn clock(&mut self) -> Instant {
@@ -157,6 +160,11 @@ impl Stranger {
     /// The next whole frame that has come: its first byte and its payload.
     pub(crate) fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         self.read();
+        self.frame_heard()
+    }
+
+    /// The same, of what has been taken.
+    pub(crate) fn frame_heard(&mut self) -> Option<(u8, Vec<u8>)> {
         let [first, second, ..] = self.heard[..] else { return None };
         let (start, length) = match second {
             126 => (4, u16::from_be_bytes(self.heard.get(2..4)?.try_into().unwrap()).into()),
@@ -304,9 +312,9 @@ impl<A: Talks> Yard<A> {
         stranger
     }
 
-    /// Mail for the shard.
-    pub(crate) fn tell(&mut self, mail: Mail<Scripted>) {
-        self.gate.mail.push_back(mail);
+    /// Tells the shard to go away.
+    pub(crate) fn shut_down(&mut self) {
+        self.status.begin_drain(self.now);
         self.shard.note_mail();
     }
 
@@ -350,9 +358,9 @@ impl<A: Talks> Yard<A> {
         for wire in &self.wires {
             let mut wire = wire.borrow_mut();
             let Some((_, id)) = wire.registered else { continue };
-            if wire.edges.any() {
-                let Edges { readable, writable, read_closed } = wire.take_edges();
-                self.shard.note_connection(id, readable, writable, read_closed);
+            if wire.edge.any() {
+                let edge = wire.take_edge();
+                self.shard.note_connection(id, edge);
             }
         }
         self.shard.turn(self.now, &mut self.gate);

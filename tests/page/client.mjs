@@ -75,6 +75,18 @@ test('loses its connection and comes back by itself, where the count goes on', a
   await daemon.stop()
 })
 
+test('connects to a WebSocket that shares its path', async (visit) => {
+  for (const path of ['/', '/*']) {
+    const daemon = await Daemon.start('--ws-path', path)
+    const page = await visit.open(daemon)
+    await connect(page)
+    await page.click('#send')
+    await shows(page, 'count', 1)
+    noComplaints(page)
+    await daemon.stop()
+  }
+})
+
 test('stops trying when told to', async (visit) => {
   const daemon = await Daemon.start()
   const page = await visit.open(daemon)

@@ -1,7 +1,7 @@
 //! Who is let in: what `on_upgrade` sees, and what its answers look like on the wire.
 
 use super::client::{Running, config, eventually, quiet_reactors};
-use revolve::{Acceptance, Application, Config, Context, Message, Refusal, Upgrade};
+use revolve::{Acceptance, Application, Config, Context, Message, Refusal, Subprotocols, Upgrade};
 
 /// Rooms 1 to 9, for those who know the word; everyone's name is in a cookie.
 #[derive(Default)]
@@ -87,6 +87,51 @@ fn a_request_is_seen_whole_and_what_it_told_is_there_at_the_opening() {
         assert_eq!(head.field("sec-websocket-protocol"), chosen);
         assert_eq!(head.field("x-room"), number.to_string());
         assert_eq!(raw.text(), format!("ann in room {number}, {number} let in"));
+    }
+}
+
+#[test]
+fn where_the_application_chooses_no_subprotocol_the_settings_do() {
+    let ours = Subprotocols::parse("chat.v2,chat").unwrap();
+    for (ws_subprotocols, cases) in [
+        (
+            ours,
+            [
+                ("chat", "chat"),
+                // The server's order decides.
+                ("chat, chat.v2", "chat.v2"),
+                ("mqtt, chat", "chat"),
+                ("mqtt", ""),
+                ("", ""),
+                // The application's choice stands above the settings'.
+                ("chat.v2, rooms.v1", "rooms.v1"),
+            ],
+        ),
+        (
+            Subprotocols::Any,
+            [
+                ("mqtt, chat", "mqtt"),
+                (" , chat", "chat"),
+                // What is no token is not sent back.
+                ("a b, \"x\", a/b, chat", "chat"),
+                ("<script>", ""),
+                ("", ""),
+                ("chat, rooms.v2", "rooms.v2"),
+            ],
+        ),
+    ] {
+        let config = Config { ws_path: "/rooms/*".to_owned(), ws_subprotocols, ..config(3) };
+        let server = Running::new(config, Rooms::default);
+        for (number, (offer, chosen)) in cases.into_iter().enumerate() {
+            // Under ids of every reactor, so some of them are handed over.
+            for id in ["a", "b", "c"] {
+                let target = format!("/rooms/1?{WORD}&session_id={id}{number}");
+                let mut raw = server.connect();
+                raw.send(request(&target, &format!("Sec-WebSocket-Protocol: {offer}\r\n")));
+                let head = raw.head();
+                assert_eq!((head.status, head.field("sec-websocket-protocol")), (101, chosen));
+            }
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Plain HTTP on the same port: the endpoints, refusals, and connections that serve many requests.
 
-use super::client::{Running, config, get};
+use revolve::Config;
+
+use super::client::{PATH, Running, config, get, upgrade};
 
 #[test]
 fn the_endpoints_answer() {
@@ -89,6 +91,56 @@ fn unknown_paths_are_404_and_the_websocket_path_is_426() {
     }
     assert_eq!(server.metric("revolve_rejected_total", "not_found"), 7);
     assert_eq!(server.metric("revolve_rejected_total", "upgrade_required"), 3);
+}
+
+#[test]
+fn the_websocket_may_be_at_the_root_which_is_the_page_for_everyone_else() {
+    for ws_path in ["/", "/*"] {
+        for page in [true, false] {
+            let server =
+                Running::counter(Config { ws_path: ws_path.to_owned(), page, ..config(2) });
+            // On whichever reactor it is read: the first is handed over to the second, or not.
+            for id in ["a", "b", "c", "d"] {
+                let mut raw = server.connect();
+                raw.send(upgrade(&format!("session_id={id}")).replace(PATH, "/"));
+                assert_eq!(raw.head().status, 101, "{ws_path}");
+                raw.say("hello");
+                assert_eq!(raw.text(), r#"{"count": 1}"#);
+            }
+            for method in ["GET", "HEAD", "POST"] {
+                let mut raw = server.connect();
+                raw.send(get("/").replace("GET", method));
+                let head = raw.head();
+                let (status, allow) = match (method, page) {
+                    ("POST", true) => (405, "GET, HEAD, OPTIONS"),
+                    ("GET", false) => (426, ""),
+                    (_, false) => (405, "GET, OPTIONS"),
+                    (_, true) => (200, ""),
+                };
+                assert_eq!((head.status, head.field("allow")), (status, allow), "{method} {page}");
+            }
+            let mut raw = server.connect();
+            raw.send(get("/healthz"));
+            assert_eq!(raw.response().head.status, 200);
+        }
+    }
+}
+
+#[test]
+fn metrics_that_are_switched_off_are_404_and_counted_all_the_same() {
+    let server = Running::counter(Config { metrics: false, ..config(1) });
+    for request in [get("/metrics"), upgrade("").replace(PATH, "/metrics")] {
+        let mut raw = server.connect();
+        raw.send(request);
+        assert_eq!(raw.response().head.status, 404);
+        raw.at_end();
+    }
+    assert_eq!(server.metric("revolve_rejected_total", "not_found"), 2);
+    // The page's figures come from the same counters, and are there.
+    let mut raw = server.connect();
+    raw.send(upgrade("").replace(PATH, "/ws/stats"));
+    assert_eq!(raw.head().status, 101);
+    assert!(raw.text().contains(r#""accepts":3,"#));
 }
 
 #[test]

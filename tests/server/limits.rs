@@ -44,8 +44,8 @@ fn a_slow_head_is_408() {
 
 #[test]
 fn silence_between_requests_ends_a_kept_connection_without_a_word() {
-    let limits = Limits { keep_alive: Duration::from_millis(200), ..Limits::default() };
-    let server = Running::counter(Config { limits, ..config(1) });
+    let timeout = Duration::from_millis(200);
+    let server = Running::counter(Config { timeout_keep_alive: timeout, ..config(1) });
     let mut raw = server.connect();
     raw.send(get("/healthz"));
     raw.response();

@@ -1,12 +1,15 @@
 //! One live connection a session: the newer one wins, and the older one cannot count any more.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
-use super::client::{PATIENCE, Running, TEXT, close, config, frame, get, upgrade};
+use super::client::{Raw, Running, TEXT, close, config, frame, get, upgrade};
+use super::gate::Gate;
 use revolve::session::owner_of;
-use revolve::{Application, CloseReason, Config, Context, Limits, Message};
+use revolve::{Application, CloseReason, Config, Context, Limits, Message, SessionIds};
 
 fn taken_over() -> (u16, String) {
     (4001, "session taken over".to_owned())
@@ -35,6 +38,82 @@ fn the_older_one_is_told_and_the_newer_one_goes_on() {
     }
     assert_eq!(server.metric("revolve_takeovers_total", ""), 20);
     server.wait_for("revolve_closed_total", "code=\"4001\",side=\"server\"", 20);
+}
+
+/// Opens a session, has it count `messages`, and takes it over twice: with its id and its count. The
+/// connection that has it in the end.
+fn take_over(server: &Running, query: &str, messages: u64) -> Raw {
+    let (mut older, head) = server.open_with_head(query);
+    let id = head.session().0.to_owned();
+    for count in 1..=messages {
+        older.say("hello");
+        assert_eq!(older.text(), format!("{{\"count\": {count}}}"));
+    }
+    for _ in 0..2 {
+        let (newer, head) = server.open_with_head(&format!("session_id={id}"));
+        assert_eq!(head.session(), (id.as_str(), true, messages));
+        assert_eq!(older.close(), taken_over());
+        older = newer;
+    }
+    older
+}
+
+#[test]
+fn it_makes_nothing_absent_not_even_for_a_moment() {
+    let ttl = Duration::from_secs(3600);
+    for (session_ids, session_ttl, messages) in [
+        // One that has counted nothing yet is not kept without a connection.
+        (SessionIds::Issued, ttl, 0),
+        (SessionIds::Any, ttl, 0),
+        // Nor is any, with a time to live of zero.
+        (SessionIds::Any, Duration::ZERO, 1),
+        (SessionIds::Issued, Duration::ZERO, 3),
+    ] {
+        for workers in [1, 3] {
+            let server = Running::counter(Config { session_ids, session_ttl, ..config(workers) });
+            take_over(&server, "", messages);
+        }
+    }
+}
+
+#[test]
+fn it_pushes_nobody_out_of_a_full_table() {
+    let server = Running::counter(Config { max_sessions: 1, ..config(1) });
+    let mut away = server.open("session_id=away");
+    away.say("hello");
+    away.text();
+    away.send(close(1000));
+    assert_eq!(away.close().0, 1000);
+    server.wait_for("revolve_sessions_detached", "", 1);
+    let _here = take_over(&server, "session_id=here", 2);
+    assert_eq!(server.metric("revolve_evictions_total", ""), 0);
+    assert_eq!(server.open_with_head("session_id=away").1.session(), ("away", true, 1));
+}
+
+#[test]
+fn it_needs_no_second_place_under_the_limit() {
+    let limit_concurrency = NonZeroUsize::new(1);
+    let server = Running::counter(Config { limit_concurrency, ..config(2) });
+    let mut older = server.open("session_id=s");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Others wait for the place all the time.
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert_eq!(server.refused("session_id=other").head.status, 503);
+                }
+            });
+        }
+        for _ in 0..300 {
+            let mut newer = server.connect();
+            newer.send(upgrade("session_id=s"));
+            assert_eq!(newer.head().status, 101);
+            assert_eq!(older.close(), taken_over());
+            older = newer;
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]
@@ -177,47 +256,21 @@ fn the_older_one_closes_before_the_newer_one_opens() {
     assert_eq!(lines, expected);
 }
 
-/// Holds its reactor at the word "wait" until the test lets it go on.
-struct Gate {
-    entered: Sender<()>,
-    release: Arc<Mutex<Receiver<()>>>,
-}
-
-impl Application for Gate {
-    type Session = ();
-
-    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
-        if message == Message::Text("wait") {
-            self.entered.send(()).unwrap();
-            self.release.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        }
-        cx.count_message();
-        cx.send_text("heard");
-    }
-}
-
 #[test]
 fn a_takeover_from_a_dead_socket_loses_none_of_the_newer_ones_responses() {
     // The reactor is held while three things happen, so that it finds them in this order: a
     // request and an upgrade in one packet, then the reset of the connection that holds the
     // session. Writing the 4001 then fails, in the middle of the newer one's visit.
-    let (entered, has_entered) = channel();
-    let (let_go, release) = channel();
-    let release = Arc::new(Mutex::new(release));
-    let server = Running::new(config(1), move || Gate {
-        entered: entered.clone(),
-        release: release.clone(),
-    });
+    let (server, gate) = Gate::serve(config(1));
     let mut keeper = server.open("");
     let older = server.open("session_id=s");
     let mut newer = server.connect();
     newer.send(get("/healthz"));
     newer.response();
-    keeper.say("wait");
-    has_entered.recv_timeout(PATIENCE).unwrap();
+    gate.hold(&mut keeper);
     newer.send(get("/readyz") + &upgrade("session_id=s"));
     older.reset();
-    let_go.send(()).unwrap();
+    gate.let_go();
     assert_eq!(newer.response().body, r#"{"ready": true}"#);
     assert_eq!(newer.head().status, 101);
 }
@@ -227,20 +280,13 @@ fn who_has_left_already_takes_nothing_over() {
     // The owner is held while clients ask for a session that has a connection, and leave again:
     // some wait in its accept queue, some are handed over to it by the other reactor. When it gets
     // to them they are the past of their client, however late they come.
-    let (entered, has_entered) = channel();
-    let (let_go, release) = channel();
-    let release = Arc::new(Mutex::new(release));
-    let server = Running::new(config(2), move || Gate {
-        entered: entered.clone(),
-        release: release.clone(),
-    });
+    let (server, gate) = Gate::serve(config(2));
     let mine = |n: &u32| owner_of(&format!("s-{n}"), 2) == 0;
     let names: Vec<String> = (0..).filter(mine).take(2).map(|n| format!("s-{n}")).collect();
     let mut keeper = server.open(&format!("session_id={}", names[0]));
     let mut holder = server.open(&format!("session_id={}", names[1]));
     let before = server.metric("revolve_hand_overs_out_total", "reactor=\"1\"");
-    keeper.say("wait");
-    has_entered.recv_timeout(PATIENCE).unwrap();
+    gate.hold(&mut keeper);
     // So many that some land on either reactor, whatever the kernel deals.
     let gone = 40;
     for _ in 0..gone {
@@ -248,7 +294,7 @@ fn who_has_left_already_takes_nothing_over() {
         raw.send(upgrade(&format!("session_id={}", names[1])));
         drop(raw);
     }
-    let_go.send(()).unwrap();
+    gate.let_go();
     server.wait_for("revolve_rejected_total", "reason=\"superseded\"", gone);
     assert!(server.metric("revolve_hand_overs_out_total", "reactor=\"1\"") > before);
     assert_eq!(server.metric("revolve_takeovers_total", ""), 0);

@@ -289,6 +289,9 @@ impl Client {
         }
         if !self.pending.is_empty() && !wire.fin && !wire.closed && chance.percent(60) {
             let most = chance.pick(&[1, 3, 40, 400, 4000]).min(self.pending.len());
+            if chance.percent(3) {
+                wire.send_urgent();
+            }
             let piece: Vec<u8> = self.pending.drain(..most).collect();
             wire.send(&piece);
             return;
@@ -391,6 +394,11 @@ impl Client {
             && !wire.closed
     }
 
+    /// Whether it may have stopped reading, so that it is not read either.
+    pub fn may_be_throttled(&self) -> bool {
+        self.manner == Manner::NeverReads || self.ending == Ending::FallSilent
+    }
+
     /// Whether it neither left on its own nor stopped listening: then it is owed a Close.
     pub fn is_owed_a_close(&self) -> bool {
         let by_itself = [Ending::Leave, Ending::Reset, Ending::FallSilent];
@@ -408,7 +416,7 @@ impl Client {
     }
 
     pub fn was_refused(&self) -> bool {
-        self.heard.iter().any(|heard| matches!(heard, Heard::Response(403 | 408 | 503, _)))
+        self.heard.iter().any(|heard| matches!(heard, Heard::Response(403 | 408 | 429 | 503, _)))
     }
 
     pub fn has_closed(&self) -> bool {

@@ -59,9 +59,9 @@ pub fn stop() {
     LISTENER.set(None);
 }
 
-/// The lines since the last time.
-pub fn take() -> Vec<String> {
+/// The lines since the last time; `None` if nobody listens.
+pub fn take() -> Option<Vec<String>> {
     LISTENER.with_borrow_mut(|listener| {
-        listener.as_mut().map(|listener| std::mem::take(&mut listener.heard)).unwrap_or_default()
+        listener.as_mut().map(|listener| std::mem::take(&mut listener.heard))
     })
 }

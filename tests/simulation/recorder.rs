@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use revolve::session::owner_of;
 use revolve::{
-    Acceptance, Application, CloseReason, Context, Message, ReactorContext, Refusal, Upgrade,
+    Acceptance, Application, CloseReason, Context, Message, ReactorContext, Refusal, Side, Upgrade,
 };
 
 use super::machine::Machine;
@@ -64,6 +64,8 @@ pub struct Log {
     pub opens: u64,
     /// Who was let in and is about to open.
     entering: Option<SocketAddr>,
+    /// The session that is being taken over, and its count.
+    handing: Option<(String, u64)>,
     /// Upgrades that were refused.
     pub refused: u64,
     pub closes: u64,
@@ -128,6 +130,10 @@ impl Application for Recorder {
         let mut log = self.log.borrow_mut();
         log.opens += 1;
         assert_eq!(log.entering.take(), Some(cx.peer()), "who opens was let in");
+        if let Some((id, count)) = log.handing.take() {
+            let taken = (cx.session_id(), cx.count(), cx.is_resumed());
+            assert_eq!(taken, (id, count, true), "a takeover hands the session over as it is");
+        }
         let before = log.broadcasts.clone();
         log.broadcasts_before.insert(cx.peer(), before);
         let id = cx.session_id();
@@ -143,6 +149,7 @@ impl Application for Recorder {
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         let mut log = self.log.borrow_mut();
+        assert_eq!(log.handing, None, "a session was taken over by nobody");
         let id = cx.session_id();
         assert_eq!(log.live.get(&id), Some(&cx.peer()), "a displaced connection was heard");
         match message {
@@ -188,8 +195,12 @@ impl Application for Recorder {
         }
     }
 
-    fn on_close(&mut self, cx: &mut Context<'_, Self>, _reason: CloseReason) {
+    fn on_close(&mut self, cx: &mut Context<'_, Self>, reason: CloseReason) {
         let mut log = self.log.borrow_mut();
+        assert_eq!(log.handing, None, "a session was taken over by nobody");
+        if (reason.code, reason.side) == (4001, Side::Server) {
+            log.handing = Some((cx.session_id(), cx.count()));
+        }
         log.closes += 1;
         let gone = log.live.remove(&cx.session_id());
         assert_eq!(gone, Some(cx.peer()), "a close for a connection that was not live");
@@ -230,6 +241,13 @@ impl Recorder {
 }
 
 impl Log {
+    /// The ids of the sessions that have a connection, in an order that a seed decides.
+    pub fn live_ids(&self) -> Vec<String> {
+        let mut ids: Vec<String> = self.live.keys().cloned().collect();
+        ids.sort();
+        ids
+    }
+
     /// Every session is in its owner's table, with the count that was given last; and none is lost,
     /// unless this run forgets some.
     pub fn check_sessions(&self, machine: &Machine<Recorder>) {

@@ -169,6 +169,7 @@ fn config() -> Config {
             accepts_per_turn: 2,
             mails_per_turn: 2,
             broadcast_slice: 2,
+            goodbyes_per_turn: 2,
             broadcasts_queued: 2,
             offloads_per_connection: 2,
             ..Limits::default()

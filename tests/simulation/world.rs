@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use revolve::config::{Config, Limits};
+use revolve::config::{Config, Limits, SessionIds, SessionRate};
 use revolve::timer;
 
 use super::clients::{Client, Ending, Manner};
@@ -17,7 +17,8 @@ use super::pieces::faults::Faults;
 use super::pieces::machine::{Machine, Net};
 use super::pieces::recorder::{Log, Recorder, assert_as_planned};
 use super::pieces::speech::Heard;
-use super::pieces::streams::Wire;
+use super::pieces::streams::{Wire, Written};
+use super::told;
 
 /// The shortest time that a drain may take here.
 const DRAIN_LEAST: Duration = Duration::from_secs(1);
@@ -49,6 +50,8 @@ pub struct Totals {
     turned_away: u64,
     /// Upgrades that the application refused.
     refused: u64,
+    /// Upgrades for which their address had made too many sessions.
+    limited: u64,
 }
 
 impl Totals {
@@ -73,6 +76,7 @@ impl Totals {
         self.orphans += other.orphans;
         self.turned_away += other.turned_away;
         self.refused += other.refused;
+        self.limited += other.limited;
     }
 
     pub fn assert_rich(&self) {
@@ -98,6 +102,7 @@ impl Totals {
             self.orphans,
             self.turned_away,
             self.refused,
+            self.limited,
         ];
         assert!(
             all.iter().all(|&seen| seen >= 20),
@@ -120,7 +125,14 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
         ws_per_message_deflate: cfg!(feature = "deflate"),
         max_send_buffer: chance.pick(&[1024, 2048, 16_384]),
         max_sessions: chance.pick(&[1_000_000, 1_000_000, 12]),
-        session_ttl: Duration::from_secs(chance.pick(&[3600, 3600, 2])),
+        // Rarely: all clients have one address.
+        limit_sessions_per_ip: chance.percent(5).then(|| SessionRate {
+            sessions: NonZeroU32::new(chance.within(1, 9) as u32).expect("one at least"),
+            window: Duration::from_secs(chance.pick(&[1, 60])),
+        }),
+        session_ttl: Duration::from_secs(chance.pick(&[3600, 3600, 2, 0])),
+        session_ids: chance.pick(&[SessionIds::Any, SessionIds::Any, SessionIds::Issued]),
+        limit_concurrency: NonZeroUsize::new(chance.pick(&[0, 0, 0, 3])),
         timeout_graceful_shutdown: chance.pick(&[DRAIN_LEAST, 10 * DRAIN_LEAST]),
         // Shorter and longer than the time to the first ping.
         timeout_handshake: Duration::from_secs(chance.pick(&[10, 40])),
@@ -134,11 +146,15 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
             cork_bytes: chance.pick(&[16, 200, 5000]),
             flush_bytes_per_turn: chance.pick(&[10, 500, 100_000]),
             accepts_per_turn: chance.within(1, 4),
+            events_per_poll: chance.pick(&[1, 2, 7, 1024]),
+            overdue_ticks: chance.within(0, 3) as u8,
             mails_per_turn: chance.within(1, 3),
+            outbox_most: chance.pick(&[1, 3, 1000]),
             alarms_per_turn: chance.within(1, 3),
             expiries_per_turn: chance.within(1, 3),
             broadcast_slice: chance.within(1, 5),
             broadcasts_queued: chance.within(1, 6),
+            goodbyes_per_turn: chance.within(1, 4),
             watchers: chance.within(1, 3),
             look_slice: chance.within(1, 20),
             picture_slots: chance.pick(&[3, 1000]),
@@ -160,30 +176,33 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
     }
 }
 
-/// Of the jobs under way, in whatever order; unless there is no room for the answer.
+/// Of the jobs under way, in whatever order.
 fn some_job_is_done(net: &mut Net, chance: &mut Chance) -> bool {
     let under_way = net.jobs.len();
-    under_way > 0 && net.run_job(chance.within(0, under_way - 1))
+    if under_way > 0 {
+        net.run_job(chance.within(0, under_way - 1));
+    }
+    under_way > 0
 }
 
 /// What must be true of a turn when it is over.
-fn check_turn(machine: &Machine<Recorder>, at: usize, writes: usize) {
-    check_story(&ear::take(), machine.writes() - writes);
+fn check_turn(machine: &Machine<Recorder>, at: usize, before: Written) {
+    check_told(machine, before);
     if let Some(outcome) = machine.shards().nth(at).and_then(|shard| shard.outcome()) {
         let is_idle = machine.net.borrow().jobs.iter().all(|(shard, _)| *shard != at);
         assert!(is_idle || outcome.duration >= DRAIN_LEAST, "a drain did not wait for a job");
     }
 }
 
-/// What was told of a turn is true, as far as it can be counted from outside.
-fn check_story(lines: &[String], writes: usize) {
-    let count = |what: &str| lines.iter().map(|line| line.matches(what).count()).sum::<usize>();
-    // These do not say how many writes they were.
-    let is_vague = [" written", " to say", "broadcast", "handed over", " lost", " more"]
-        .iter()
-        .any(|what| count(what) > 0);
-    if !lines.is_empty() && !is_vague {
-        assert_eq!(writes, count("in one write"), "{lines:#?}");
+/// What is told of a turn is what happened, if somebody listens.
+fn check_told(machine: &Machine<Recorder>, before: Written) {
+    if let Some(lines) = ear::take() {
+        let now = machine.written();
+        let (writes, bytes) = (now.writes - before.writes, now.bytes - before.bytes);
+        let written = Written { writes, bytes };
+        if let Some(what) = told::mismatch(&lines, written) {
+            panic!("{what}: {written:?} in {lines:#?}");
+        }
     }
 }
 
@@ -244,9 +263,11 @@ impl World {
             94..=96 => Manner::Watches,
             _ => Manner::Browses,
         };
-        let session = self.chance.percent(75).then(|| {
-            let name = self.chance.within(0, 5);
-            format!("s{name}")
+        let live = self.log.borrow().live_ids();
+        let session = self.chance.percent(75).then(|| match live.len() {
+            // Where only issued ids are taken up, these are all there are to take over.
+            most @ 1.. if self.chance.percent(20) => live[self.chance.within(0, most - 1)].clone(),
+            _ => format!("s{}", self.chance.within(0, 5)),
         });
         let client = Client::new(number, manner, session, &mut self.chance);
         let at = self.chance.within(0, self.machine.len() - 1);
@@ -314,6 +335,8 @@ impl World {
             let wire = client.wire.borrow();
             let was_accepted = wire.registered.is_some();
             assert!(!(was_accepted && wire.fin), "{}: its end went unnoticed", client.address);
+            let is_heard = !was_accepted || wire.up.is_empty() || client.may_be_throttled();
+            assert!(is_heard, "{}: what it said went unnoticed", client.address);
         }
     }
 
@@ -396,6 +419,7 @@ impl World {
         self.machine.shut_down();
         for _ in 0..30 {
             self.quiet();
+            self.check_nobody_is_waited_for();
             if self.machine.has_ended() {
                 break;
             }
@@ -411,6 +435,19 @@ impl World {
             if client.is_owed_a_close() && !wire.reset {
                 assert!(client.has_closed(), "{}: no Close {client:?}", client.address);
             }
+        }
+    }
+
+    /// A drain that nobody holds up does not wait: without connections and jobs it is over when the
+    /// shards have seen that of each other.
+    fn check_nobody_is_waited_for(&mut self) {
+        let held = self.machine.sum(|r| r.connections.get());
+        if held == 0 && self.machine.net.borrow().jobs.is_empty() {
+            for _ in 0..5 {
+                self.machine.now += Duration::from_millis(10);
+                self.quiet();
+            }
+            assert!(self.machine.has_ended(), "a drain waits for nobody");
         }
     }
 
@@ -444,6 +481,12 @@ impl World {
             orphans: log.jobs.values().map(|(asked, answered)| asked - answered).sum(),
             turned_away: log.turned_away,
             refused: log.refused,
+            limited: {
+                let was_limited = |client: &&Client| {
+                    client.heard.iter().any(|heard| matches!(heard, Heard::Response(429, _)))
+                };
+                self.clients.iter().filter(was_limited).count() as u64
+            },
         }
     }
 }

@@ -1,0 +1,223 @@
+//! Mail between reactors: what is taken from the own mailbox, and what waits for room in another's.
+//!
+//! A reactor whose mailbox is full (it is held up by a callback, or by more hand-overs than it can
+//! take) costs the others nothing: the connection that is to be handed over rests where it is, and so
+//! does one that has broadcast something, until what waits has been delivered. Nobody else is held up.
+//! Called by the turn, and by whoever has something to send.
+//!
+//! Invariant: mail to one reactor is delivered in order; every connection that rests as
+//! [`Rest::Waiting`] stands here. (What stands here may have been closed meanwhile.)
+//!
+//! Next: [`crate::shard::visit`]: a connection's first visit.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::Shard;
+use crate::application::Application;
+use crate::connection::Rest;
+use crate::host::Host;
+use crate::mailbox::Mail;
+use crate::protocol::head::Rejection;
+use crate::token::ConnectionId;
+
+/// What waits for room in other reactors' mailboxes.
+#[derive(Debug)]
+pub(super) struct Outbox<S> {
+    /// By destination, mail that found a full box.
+    mails: Box<[VecDeque<Mail<S>>]>,
+    /// How many those are.
+    count: usize,
+    /// By destination, connections that are to be handed over, in the order in which they asked.
+    hand_overs: Box<[VecDeque<ConnectionId>]>,
+    /// Connections that have broadcast something, and are heard again when nothing waits.
+    broadcasters: Vec<ConnectionId>,
+}
+
+impl<S> Outbox<S> {
+    pub(super) fn new(reactors: usize) -> Self {
+        Outbox {
+            mails: (0..reactors).map(|_| VecDeque::new()).collect(),
+            count: 0,
+            hand_overs: (0..reactors).map(|_| VecDeque::new()).collect(),
+            broadcasters: Vec::new(),
+        }
+    }
+
+    /// Mails that wait.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether no mail waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether another reactor's room is waited for, by mail or by a connection.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.count > 0 || self.hand_overs.iter().any(|waiting| !waiting.is_empty())
+    }
+
+    /// Whether a connection waits here.
+    pub(super) fn holds(&self, id: ConnectionId) -> bool {
+        self.broadcasters.contains(&id)
+            || self.hand_overs.iter().any(|waiting| waiting.contains(&id))
+    }
+
+    fn push(&mut self, reactor: usize, mail: Mail<S>) {
+        self.mails[reactor].push_back(mail);
+        self.count += 1;
+    }
+
+    /// Drops all mail: a socket in it closes.
+    pub(super) fn clear(&mut self) {
+        self.mails.iter_mut().for_each(VecDeque::clear);
+        self.count = 0;
+    }
+}
+
+impl<A: Application, H: Host> Shard<A, H> {
+    /// Reads a share of the mail.
+    pub(super) fn take_mail(&mut self, now: Instant, host: &mut H) {
+        if !self.has_mail {
+            return;
+        }
+        // A wake without mail says that there is something new in what all reactors share.
+        if self.status.draining_since().is_some() {
+            self.begin_drain(now);
+        }
+        for _ in 0..self.config.limits.mails_per_turn {
+            // Broadcasts are taken no faster than they are written here, so the mailbox fills, and
+            // who sends too many has to wait. Writing waits for nobody, so this ends.
+            if self.broadcasts.len() >= self.config.limits.broadcasts_queued {
+                return;
+            }
+            match host.receive() {
+                None => {
+                    self.has_mail = false;
+                    return;
+                }
+                Some(Mail::HandOver(parcel)) => {
+                    self.metrics.hand_overs_in.add(1);
+                    let _ = self.adopt(parcel, now, host);
+                }
+                Some(Mail::Finished(finished)) => self.take_finished(finished, now),
+                Some(Mail::Broadcast(frame)) => {
+                    self.tell(|story| story.broadcast(frame.len()));
+                    self.broadcasts.push_back(frame);
+                }
+                Some(Mail::Look { asker }) => self.watching.ask(asker),
+                Some(Mail::Seen(picture)) => self.watching.note(picture),
+            }
+        }
+    }
+
+    /// Sends mail, behind whatever is still waiting to be sent to that reactor.
+    pub(super) fn post(&mut self, reactor: usize, mail: Mail<H::Stream>, host: &mut H) {
+        let refused = match self.outbox.mails[reactor].is_empty() {
+            true => host.send(reactor, mail),
+            false => Err(mail),
+        };
+        if let Err(mail) = refused {
+            self.outbox.push(reactor, mail);
+        }
+    }
+
+    /// Whether a connection can be handed over to `owner` now, and nobody asked before.
+    pub(super) fn has_room_at(&self, owner: usize, host: &H) -> bool {
+        self.outbox.mails[owner].is_empty()
+            && self.outbox.hand_overs[owner].is_empty()
+            && host.has_room(owner)
+    }
+
+    /// Lets a connection wait until it can be handed over to `owner`. Meanwhile it is not read, and
+    /// the deadline of its request stands.
+    pub(super) fn wait_for_owner(&mut self, id: ConnectionId, owner: usize) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.rest = Rest::Waiting;
+            self.outbox.hand_overs[owner].push_back(id);
+        }
+    }
+
+    /// Lets a connection that has just broadcast something wait, if there is more under way than
+    /// can be delivered now: each has one visit's broadcasts under way at the most.
+    pub(super) fn hold_broadcaster(&mut self, id: ConnectionId) {
+        if self.are_broadcasts_delivered() {
+            return;
+        }
+        if let Some(connection) = self.connections.get_mut(id)
+            && !matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended)
+            && connection.is_open()
+        {
+            connection.rest = Rest::Waiting;
+            connection.endpoint.stopped_listening();
+            self.outbox.broadcasters.push(id);
+        }
+    }
+
+    fn are_broadcasts_delivered(&self) -> bool {
+        self.outbox.is_empty() && self.broadcasts.len() <= self.config.limits.broadcasts_queued / 2
+    }
+
+    /// Tries again what found a full box, each reactor's in order.
+    #[inline]
+    pub(super) fn send_mail(&mut self, now: Instant, host: &mut H) {
+        if self.outbox.waits_for_room() || !self.outbox.broadcasters.is_empty() {
+            self.send_waiting(now, host);
+        }
+    }
+
+    #[cold]
+    fn send_waiting(&mut self, now: Instant, host: &mut H) {
+        for reactor in 0..self.outbox.mails.len() {
+            while let Some(mail) = self.outbox.mails[reactor].pop_front() {
+                if let Err(mail) = host.send(reactor, mail) {
+                    self.outbox.mails[reactor].push_front(mail);
+                    break;
+                }
+                self.outbox.count -= 1;
+            }
+            while self.outbox.mails[reactor].is_empty()
+                && host.has_room(reactor)
+                && let Some(id) = self.outbox.hand_overs[reactor].pop_front()
+            {
+                // It may have been too late for its request meanwhile.
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.rest = Rest::Spent;
+                    let received = connection.take_tail();
+                    self.hand_over(id, reactor, &received, now, host);
+                }
+            }
+        }
+        if self.are_broadcasts_delivered() {
+            for id in std::mem::take(&mut self.outbox.broadcasters) {
+                self.hear_again(id, now);
+            }
+        }
+    }
+
+    fn hear_again(&mut self, id: ConnectionId, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.rest == Rest::Waiting {
+            connection.rest = Rest::Spent;
+            connection.endpoint.listened_again(now, &self.config);
+            self.settle(id, true, now);
+        }
+    }
+
+    /// Takes a connection out of those that wait to be handed over, and refuses its request.
+    pub(super) fn refuse_waiting(&mut self, id: ConnectionId, why: Rejection, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        for waiting in &mut self.outbox.hand_overs {
+            waiting.retain(|&other| other != id);
+        }
+        connection.rest = Rest::Spent;
+        // Its request is answered; what stands behind it is not read any more.
+        drop(connection.take_tail());
+        self.reject(id, why, true, now);
+        if self.uncork(id, now) {
+            self.settle(id, false, now);
+        }
+    }
+}

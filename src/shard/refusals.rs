@@ -1,0 +1,158 @@
+//! Which refusals are told at the log's default level, and how often.
+//!
+//! Most refusals are of no interest to whoever runs the server: they are counted, told to the client,
+//! and logged at debug level. Those in [`TOLD`] usually come from a setting, a proxy or a client's
+//! library that somebody has to change, so they are logged with what decides: Origin and Host.
+//! Answers nothing; `visit` does.
+//!
+//! Invariant: a peer causes at most one line a second and reason, with at most [`SHOWN`] bytes of
+//! each field, escaped.
+//!
+//! Next: [`crate::shard::upgrade`], for a request that wants to become a WebSocket.
+
+use std::time::{Duration, Instant};
+
+use super::Shard;
+use crate::application::Application;
+use crate::host::Host;
+use crate::protocol::head::Rejection;
+use crate::token::ConnectionId;
+
+/// The refusals that are told.
+const TOLD: [Rejection; 6] = [
+    Rejection::OriginNotAllowed,
+    Rejection::BadHost,
+    Rejection::BadUpgrade,
+    Rejection::BadKey,
+    Rejection::NotForPeer,
+    Rejection::ForeignOrigin,
+];
+
+/// Time between two lines of one reason.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Bytes of a field that are shown. 128: more than a host name in use has.
+const SHOWN: usize = 128;
+
+/// When each was told last.
+#[derive(Debug, Default)]
+pub(super) struct Refusals([Told; TOLD.len()]);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    last: Option<Instant>,
+    /// How many were not told since.
+    untold: u64,
+}
+
+impl Refusals {
+    /// Notes a refusal. If it is to be told: how many of the kind were not, since the last one that
+    /// was.
+    fn note(&mut self, rejection: Rejection, now: Instant) -> Option<u64> {
+        let place = TOLD.iter().position(|told| *told == rejection)?;
+        let told = &mut self.0[place];
+        if told.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
+            told.untold += 1;
+            return None;
+        }
+        told.last = Some(now);
+        Some(std::mem::take(&mut told.untold))
+    }
+}
+
+impl<A: Application, H: Host> Shard<A, H> {
+    /// Tells of a request that is refused, if it is one of those that are told.
+    #[cold]
+    pub(super) fn tell_refusal(
+        &mut self,
+        id: ConnectionId,
+        rejection: Rejection,
+        head: &[u8],
+        now: Instant,
+    ) {
+        let Some(untold) = self.refusals.note(rejection, now) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let (origin, host) = (shown_field(head, "origin"), shown_field(head, "host"));
+        let more = match untold {
+            0 => String::new(),
+            count => format!(" (and {count} more since this was last told)"),
+        };
+        log::info!(
+            connection:% = id,
+            reactor = self.reactor,
+            peer:% = connection.peer,
+            reason = rejection.label(),
+            origin = origin.as_str(),
+            host = host.as_str();
+            "request refused with {}: {}{}{more}",
+            rejection.status(), rejection.advice(), remedy(rejection)
+        );
+    }
+}
+
+/// What whoever runs the server can do, where the advice to the client does not say it.
+fn remedy(rejection: Rejection) -> &'static str {
+    match rejection {
+        Rejection::OriginNotAllowed => "; --allowed-origins names those that may",
+        Rejection::BadUpgrade => "; a proxy in front has to pass both fields on",
+        _ => "",
+    }
+}
+
+/// The value of the first field of this name, as a log may show it; empty if there is none. Reads
+/// the bytes as they came, because a head with a bad Host is not parsed to its end.
+fn shown_field(head: &[u8], name: &str) -> String {
+    let lines = head.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).skip(1);
+    let value = lines.take_while(|line| !line.is_empty()).find_map(|line| {
+        let (field, rest) = line.split_at_checked(name.len())?;
+        let value = rest.strip_prefix(b":")?;
+        field.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+    });
+    let value = value.unwrap_or_default();
+    let end = if value.len() > SHOWN { "…" } else { "" };
+    format!("{}{end}", value[..value.len().min(SHOWN)].escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_told_and_then_one_a_second_with_the_number_of_those_that_were_not() {
+        let mut refusals = Refusals::default();
+        let begin = Instant::now();
+        let mut note = |rejection, ms| refusals.note(rejection, begin + Duration::from_millis(ms));
+        assert_eq!(note(Rejection::BadKey, 0), Some(0));
+        for ms in [0, 1, 500, 999] {
+            assert_eq!(note(Rejection::BadKey, ms), None);
+        }
+        // Each reason has a time of its own.
+        assert_eq!(note(Rejection::OriginNotAllowed, 999), Some(0));
+        assert_eq!(note(Rejection::BadKey, 1000), Some(4));
+        assert_eq!(note(Rejection::BadKey, 1999), None);
+        assert_eq!(note(Rejection::BadKey, 60_000), Some(1));
+        assert_eq!(note(Rejection::BadKey, 61_000), Some(0));
+        // The rest never is.
+        assert_eq!(note(Rejection::NotFound, 0), None);
+        assert_eq!(note(Rejection::NotFound, 99_000), None);
+    }
+
+    #[test]
+    fn a_field_is_shown_escaped_and_cut() {
+        let shown = |fields: &[u8]| {
+            let head = [b"GET / HTTP/1.1\r\n", fields, b"\r\n\r\nOrigin: behind"].concat();
+            shown_field(&head, "origin")
+        };
+        assert_eq!(
+            shown(b"Host: a\r\norigin:https://a.example \r\nOrigin: b"),
+            "https://a.example"
+        );
+        assert_eq!(shown(b"X-Origin: a\r\nOrigins: b"), "");
+        assert_eq!(shown(b"Host: a"), "", "what stands behind the head is not it");
+        assert_eq!(shown(b"Origin: \x1b[2J\" \\ \xff\x00"), r#"\x1b[2J\" \\ \xff\x00"#);
+        assert_eq!(shown(&[&b"Origin: "[..], &[b'x'; SHOWN]].concat()), "x".repeat(SHOWN));
+        let cut = shown(&[&b"Origin: "[..], &[b'\xe9'; SHOWN + 1]].concat());
+        assert_eq!(cut, format!("{}…", "\\xe9".repeat(SHOWN)));
+        assert_eq!(shown_field(b"", "origin"), "");
+    }
+}

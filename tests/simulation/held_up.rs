@@ -1,0 +1,221 @@
+//! A reactor that is held up (a callback that blocks) or flooded with hand-overs: its mailbox is full.
+//! The others' clients must not notice, and what waits must be bounded, refused in time, or delivered.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use revolve::config::{Config, Limits};
+use revolve::session::owner_of;
+
+use super::pieces::chance::Chance;
+use super::pieces::faults::Faults;
+use super::pieces::machine::Machine;
+use super::pieces::recorder::{Log, Recorder, assert_as_planned};
+use super::pieces::speech::{Heard, Line, frame, upgrade};
+use super::pieces::streams::Wire;
+
+const WORKERS: usize = 3;
+/// The one that gets no turn.
+const HELD_UP: usize = 0;
+/// The one whose clients are looked at.
+const BUSY: usize = 1;
+const TEXT: u8 = 0x81;
+
+struct Stage {
+    machine: Machine<Recorder>,
+    chance: Chance,
+    clients: Vec<(Line, Vec<Heard>)>,
+}
+
+impl Stage {
+    fn new(limits: Limits) -> Stage {
+        let config = Arc::new(Config {
+            workers: NonZeroUsize::new(WORKERS).expect("three"),
+            ws_ping_interval: None,
+            access_log: false,
+            limits,
+            ..Config::default()
+        });
+        let log = Rc::new(RefCell::new(Log::default()));
+        let machine = Machine::new(&config, 2, 5, Faults::default(), |number| Recorder {
+            reactor: number,
+            log: log.clone(),
+        });
+        Stage { machine, chance: Chance(5), clients: Vec::new() }
+    }
+
+    /// A client of the busy reactor that asks for a session of `owner`'s; its place among the clients.
+    fn connect(&mut self, owner: usize) -> usize {
+        let at = self.clients.len();
+        let names = (0..).map(|n| format!("c{at}n{n}"));
+        let name = names.into_iter().find(|name| owner_of(name, WORKERS) == owner);
+        let line = Line::new(SocketAddr::from(([127, 0, 0, 1], at as u16 + 1)), Wire::new(9000, 0));
+        line.say(&upgrade(&format!("?session_id={}", name.expect("one in three is"))));
+        self.machine.connect(BUSY, &line.wire, line.address);
+        self.clients.push((line, Vec::new()));
+        at
+    }
+
+    fn say(&mut self, at: usize, word: &[u8]) {
+        let bytes = frame(TEXT, word, &mut self.chance);
+        self.clients[at].0.say(&bytes);
+    }
+
+    /// Turns of all but the one that is held up, until they have nothing to do.
+    fn turns(&mut self) -> usize {
+        for turns in 0.. {
+            let mut acted = self.machine.net.borrow_mut().run_jobs();
+            for shard in (0..WORKERS).filter(|&shard| shard != HELD_UP) {
+                acted |= self.machine.turn_if_woken(shard);
+            }
+            for (line, heard) in &mut self.clients {
+                acted |= line.act(usize::MAX, &mut self.chance, heard);
+            }
+            if !acted {
+                return turns;
+            }
+            assert!(turns < 1000, "they spin");
+        }
+        unreachable!()
+    }
+
+    /// A bystander says something, and has its answer within a turn or two.
+    fn ask(&mut self, at: usize) {
+        let before = self.clients[at].0.counts.len();
+        self.say(at, b"hello");
+        self.machine.turn_if_woken(BUSY);
+        let (line, heard) = &mut self.clients[at];
+        line.act(usize::MAX, &mut self.chance, heard);
+        assert_eq!(line.counts.len(), before + 1, "a bystander waits");
+    }
+
+    fn status(&self, at: usize) -> Option<u16> {
+        self.clients[at].1.iter().find_map(|heard| match heard {
+            Heard::Response(status, _) => Some(*status),
+            _ => None,
+        })
+    }
+
+    fn waiting(&self, at: usize) -> bool {
+        self.status(at).is_none() && self.clients[at].0.wire.borrow().registered.is_some()
+    }
+}
+
+#[test]
+fn hand_overs_to_it_wait_where_they_are_and_nobody_else_does() {
+    let mut stage = Stage::new(Limits::default());
+    let bystander = stage.connect(BUSY);
+    stage.turns();
+    stage.ask(bystander);
+    // Two find room in the box.
+    let many: Vec<usize> = (0..50).map(|_| stage.connect(HELD_UP)).collect();
+    let elsewhere: Vec<usize> = (0..50).map(|_| stage.connect(2)).collect();
+    stage.turns();
+    for round in 0..40 {
+        stage.ask(bystander);
+        stage.machine.now += Duration::from_millis(1);
+        stage.turns();
+        assert_eq!(many.iter().filter(|&&at| stage.waiting(at)).count(), 48, "{round}");
+    }
+    for &at in &elsewhere {
+        assert_eq!(stage.status(at), Some(101), "another reactor's session");
+    }
+    // One is gone, and one has only ended its half.
+    stage.clients[many[10]].0.wire.borrow_mut().reset();
+    stage.clients[many[11]].0.wire.borrow_mut().end();
+    stage.turns();
+    // Its turns come again: everybody is handed over, in order, and answered.
+    while stage.machine.turn_if_woken(HELD_UP) {
+        stage.turns();
+        stage.machine.now += Duration::from_millis(1);
+    }
+    stage.turns();
+    let answered = many.iter().filter(|&&at| stage.status(at) == Some(101)).count();
+    assert_eq!(answered, 49, "all but the one that is gone");
+    assert_as_planned();
+}
+
+#[test]
+fn who_waits_too_long_is_told_and_a_drain_tells_the_others() {
+    let mut stage = Stage::new(Limits::default());
+    let bystander = stage.connect(BUSY);
+    let early: Vec<usize> = (0..6).map(|_| stage.connect(HELD_UP)).collect();
+    stage.turns();
+    stage.machine.now += Duration::from_secs(11);
+    stage.turns();
+    let told = early.iter().filter(|&&at| stage.status(at) == Some(503)).count();
+    assert_eq!(told, 4, "two are in the box");
+    let page = stage.machine.status.render(stage.machine.now);
+    assert!(page.contains("revolve_rejected_total{reactor=\"1\",reason=\"owner_busy\"} 4"));
+    stage.ask(bystander);
+    let late: Vec<usize> = (0..5).map(|_| stage.connect(HELD_UP)).collect();
+    stage.turns();
+    assert!(late.iter().all(|&at| stage.waiting(at)));
+    stage.machine.shut_down();
+    stage.turns();
+    assert!(late.iter().all(|&at| stage.status(at) == Some(503)), "told at once");
+    assert!(stage.clients[bystander].1.contains(&Heard::Close(1001)));
+    assert_as_planned();
+}
+
+#[test]
+fn who_broadcasts_waits_and_who_does_not_goes_on() {
+    let mut stage = Stage::new(Limits { frames_per_turn: 1, ..Limits::default() });
+    let bystander = stage.connect(BUSY);
+    let chatty: Vec<usize> = (0..5).map(|_| stage.connect(BUSY)).collect();
+    let elsewhere = stage.connect(2);
+    stage.turns();
+    for round in 0..40 {
+        for &at in &chatty {
+            stage.say(at, b"all");
+        }
+        stage.ask(bystander);
+        stage.turns();
+        stage.machine.now += Duration::from_millis(1);
+        // The box takes two; then each has one under way that is not delivered.
+        let told = stage.clients[elsewhere].0.wire.borrow().down.len();
+        assert!(told < 2000, "{round}: more than the limit is under way");
+    }
+    let heard = |stage: &Stage, at: usize| {
+        let is_broadcast =
+            |heard: &&Heard| matches!(heard, Heard::Text(text) if text.starts_with("all"));
+        stage.clients[at].1.iter().filter(is_broadcast).count()
+    };
+    assert!(heard(&stage, elsewhere) <= 2 + chatty.len(), "{}", heard(&stage, elsewhere));
+    // Its turns come again, and everything is delivered everywhere.
+    for _ in 0..2000 {
+        stage.machine.turn_if_woken(HELD_UP);
+        stage.turns();
+        stage.machine.now += Duration::from_millis(1);
+    }
+    for at in [bystander, elsewhere, chatty[0]] {
+        assert_eq!(heard(&stage, at), 40 * chatty.len());
+    }
+    assert_as_planned();
+}
+
+#[test]
+fn jobs_of_the_others_are_answered() {
+    let mut stage = Stage::new(Limits::default());
+    let (bystander, mine) = (stage.connect(BUSY), stage.connect(HELD_UP));
+    stage.turns();
+    while stage.machine.turn_if_woken(HELD_UP) {
+        stage.turns();
+    }
+    for _ in 0..8 {
+        stage.say(mine, b"job");
+    }
+    stage.machine.turn_if_woken(HELD_UP);
+    for _ in 0..10 {
+        stage.connect(HELD_UP);
+        stage.say(bystander, b"job");
+        stage.turns();
+    }
+    let answers = |heard: &Heard| matches!(heard, Heard::Text(text) if text.starts_with("job "));
+    assert_eq!(stage.clients[bystander].1.iter().filter(|heard| answers(heard)).count(), 10);
+    assert_as_planned();
+}
