@@ -397,7 +397,7 @@ impl<T: Default> SessionTable<T> {
     /// The session called `id`, if it is there: what [`Self::attach`] would find.
     #[must_use]
     pub fn peek(&self, id: &SessionId, now: Instant) -> Option<&Session<T>> {
-        let found = self.find(id).filter(|&found| !self.is_due(found, now))?;
+        let found = self.find(id).filter(|&found| !self.is_due(found, now) || self.waits(now))?;
         Some(&self.entries[found as usize].session)
     }
 
@@ -416,7 +416,7 @@ impl<T: Default> SessionTable<T> {
     ) -> Result<Attached, Rejection> {
         if let Some(found) = id.and_then(|id| self.find(id)) {
             // Its time may be over although its turn to be forgotten has not come.
-            if self.is_due(found, now) {
+            if self.is_due(found, now) && !self.waits(now) {
                 self.remove(found);
                 self.totals.expired += 1;
             } else {
@@ -501,13 +501,15 @@ impl<T: Default> SessionTable<T> {
     /// Forgets sessions whose time is over, `most` of them at the most: they may be a million that
     /// left at the same moment. What is left is due at once.
     pub fn expire(&mut self, now: Instant, most: usize) {
+        if self.waits(now) {
+            return;
+        }
         for _ in 0..most {
             match self.oldest.map(|link| link.get() - 1) {
                 Some(oldest) if self.is_due(oldest, now) => {
                     self.remove(oldest);
                     self.totals.expired += 1;
                 }
-                Some(_) if self.grace.is_some_and(|until| now < until) => return,
                 _ => {
                     self.grace = None;
                     return;
@@ -523,8 +525,12 @@ impl<T: Default> SessionTable<T> {
     }
 
     fn is_due(&self, slot: u32, now: Instant) -> bool {
-        let waits = self.grace.is_some_and(|until| now < until);
-        !waits && self.expiry(slot).is_some_and(|due| due <= now)
+        self.expiry(slot).is_some_and(|due| due <= now)
+    }
+
+    /// Whether nothing expires now, because the reactor had been stopped.
+    fn waits(&self, now: Instant) -> bool {
+        self.grace.is_some_and(|until| now < until)
     }
 
     fn expiry(&self, slot: u32) -> Option<Instant> {

@@ -91,6 +91,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         assert_eq!(self.sessions.attached(), attached, "a connection for each attached session");
         assert_eq!(self.metrics.websockets.get(), attached as u64);
         self.watching.invariants(watchers);
+        self.outbox.invariants();
         assert!(self.cork.is_empty() && self.aside.is_empty(), "what was said was sent");
         assert!(
             self.wishes.close.is_none() && !self.wishes.pause && self.wishes.to_all.is_empty(),

@@ -28,6 +28,8 @@ pub(super) struct Outbox<S> {
     mails: Box<[VecDeque<Mail<S>>]>,
     /// How many those are.
     count: usize,
+    /// The same and the connections that wait: one look tells whether there is anything to do.
+    waiting: usize,
     /// By destination, connections that are to be handed over, in the order in which they asked.
     hand_overs: Box<[VecDeque<ConnectionId>]>,
     /// Connections that have broadcast something, and are heard again when nothing waits.
@@ -39,6 +41,7 @@ impl<S> Outbox<S> {
         Outbox {
             mails: (0..reactors).map(|_| VecDeque::new()).collect(),
             count: 0,
+            waiting: 0,
             hand_overs: (0..reactors).map(|_| VecDeque::new()).collect(),
             broadcasters: Vec::new(),
         }
@@ -56,7 +59,18 @@ impl<S> Outbox<S> {
 
     /// Whether another reactor's room is waited for, by mail or by a connection.
     pub(super) fn waits_for_room(&self) -> bool {
-        self.count > 0 || self.hand_overs.iter().any(|waiting| !waiting.is_empty())
+        self.waiting > self.broadcasters.len()
+    }
+
+    /// Checks that what is counted is there.
+    ///
+    /// # Panics
+    ///
+    /// If it is not.
+    pub(super) fn invariants(&self) {
+        assert_eq!(self.count, self.mails.iter().map(VecDeque::len).sum::<usize>());
+        let hand_overs = self.hand_overs.iter().map(VecDeque::len).sum::<usize>();
+        assert_eq!(self.waiting, self.count + hand_overs + self.broadcasters.len());
     }
 
     /// Whether a connection waits here.
@@ -68,11 +82,13 @@ impl<S> Outbox<S> {
     fn push(&mut self, reactor: usize, mail: Mail<S>) {
         self.mails[reactor].push_back(mail);
         self.count += 1;
+        self.waiting += 1;
     }
 
     /// Drops all mail: a socket in it closes.
     pub(super) fn clear(&mut self) {
         self.mails.iter_mut().for_each(VecDeque::clear);
+        self.waiting -= self.count;
         self.count = 0;
     }
 }
@@ -137,6 +153,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.rest = Rest::Waiting;
             self.outbox.hand_overs[owner].push_back(id);
+            self.outbox.waiting += 1;
         }
     }
 
@@ -153,6 +170,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             connection.rest = Rest::Waiting;
             connection.endpoint.stopped_listening();
             self.outbox.broadcasters.push(id);
+            self.outbox.waiting += 1;
         }
     }
 
@@ -163,7 +181,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Tries again what found a full box, each reactor's in order.
     #[inline]
     pub(super) fn send_mail(&mut self, now: Instant, host: &mut H) {
-        if self.outbox.waits_for_room() || !self.outbox.broadcasters.is_empty() {
+        if self.outbox.waiting > 0 {
             self.send_waiting(now, host);
         }
     }
@@ -177,11 +195,13 @@ impl<A: Application, H: Host> Shard<A, H> {
                     break;
                 }
                 self.outbox.count -= 1;
+                self.outbox.waiting -= 1;
             }
             while self.outbox.mails[reactor].is_empty()
                 && host.has_room(reactor)
                 && let Some(id) = self.outbox.hand_overs[reactor].pop_front()
             {
+                self.outbox.waiting -= 1;
                 // It may have been too late for its request meanwhile.
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.rest = Rest::Spent;
@@ -191,7 +211,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
         }
         if self.are_broadcasts_delivered() {
-            for id in std::mem::take(&mut self.outbox.broadcasters) {
+            let broadcasters = std::mem::take(&mut self.outbox.broadcasters);
+            self.outbox.waiting -= broadcasters.len();
+            for id in broadcasters {
                 self.hear_again(id, now);
             }
         }
@@ -209,8 +231,10 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Takes a connection out of those that wait to be handed over, and refuses its request.
     pub(super) fn refuse_waiting(&mut self, id: ConnectionId, why: Rejection, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        for waiting in &mut self.outbox.hand_overs {
-            waiting.retain(|&other| other != id);
+        for asked in &mut self.outbox.hand_overs {
+            let before = asked.len();
+            asked.retain(|&other| other != id);
+            self.outbox.waiting -= before - asked.len();
         }
         connection.rest = Rest::Spent;
         // Its request is answered; what stands behind it is not read any more.
