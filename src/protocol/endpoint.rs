@@ -70,6 +70,8 @@ pub enum Closing {
     AwaitingEcho {
         /// Reads on: data still in flight comes before the Close.
         receiver: Receiver,
+        /// Whether a ping of ours is unanswered.
+        awaits_pong: bool,
         /// When waiting ends.
         by: Instant,
     },
@@ -90,6 +92,17 @@ pub enum Closing {
         /// How much more is thrown away.
         bytes_left: usize,
     },
+}
+
+/// What became of input that nobody wants any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discarded {
+    /// All of it was thrown away, and more may come.
+    All,
+    /// The peer's Close was in it: both have said theirs.
+    Close,
+    /// Its frames stopped making sense, or it is more than we are willing to throw away.
+    Enough,
 }
 
 /// What an open connection's input held next.
@@ -161,8 +174,9 @@ impl Endpoint {
         let Endpoint::Open(open) = self else { return };
         frame::encode_close(code, reason, out);
         let receiver = std::mem::take(&mut open.receiver);
+        let awaits_pong = open.awaits_pong();
         let by = now + limits.close_timeout;
-        *self = Endpoint::Closing(Closing::AwaitingEcho { receiver, by });
+        *self = Endpoint::Closing(Closing::AwaitingEcho { receiver, awaits_pong, by });
     }
 
     /// Says a Close that expects no answer, because the peer broke a rule or fell silent: what it
@@ -191,8 +205,11 @@ impl Endpoint {
     /// the connection, and first). Unless a ping of ours is unanswered: what a peer must not send
     /// after its Close are data frames (5.5.1), so its pong may still come.
     pub fn part(&mut self, now: Instant, limits: &Limits) {
-        let awaits_pong =
-            matches!(self, Endpoint::Open(Open { liveness: Liveness::PongBy(_), .. }));
+        let awaits_pong = match self {
+            Endpoint::Open(open) => open.awaits_pong(),
+            Endpoint::Closing(Closing::AwaitingEcho { awaits_pong, .. }) => *awaits_pong,
+            _ => true,
+        };
         let by = now + limits.close_timeout;
         *self = Endpoint::Closing(Closing::Flushing { by, is_mutual: !awaits_pong });
     }
@@ -452,6 +469,11 @@ impl Open {
         self.receiver.has_more()
     }
 
+    /// Whether a ping of ours is unanswered.
+    fn awaits_pong(&self) -> bool {
+        matches!(self.liveness, Liveness::PongBy(_))
+    }
+
     /// What was agreed on about compression.
     #[must_use]
     pub fn agreement(&self) -> Option<Agreement> {
@@ -460,8 +482,7 @@ impl Open {
 }
 
 impl Closing {
-    /// Reads past whatever the peer still sends. `true`: no more needs to be read, because its
-    /// Close came, its frames stopped making sense, or it sent more than we are willing to discard.
+    /// Reads past whatever the peer still sends; unless it was all, no more needs to be read.
     pub fn discard(
         &mut self,
         input: &mut [u8],
@@ -469,26 +490,62 @@ impl Closing {
         scratch: &mut Scratch,
         config: &Config,
         now: Instant,
-    ) -> bool {
+    ) -> Discarded {
         match self {
-            Closing::AwaitingEcho { receiver, .. } => loop {
+            Closing::AwaitingEcho { receiver, awaits_pong, .. } => loop {
                 match receiver.next(input, at, scratch, config.ws_max_size, now) {
-                    Ok(Some(Received::Close(_))) | Err(_) => return true,
+                    Ok(Some(Received::Close(_))) => return Discarded::Close,
+                    Err(_) => return Discarded::Enough,
                     Ok(Some(Received::Inflating)) => receiver.skip_inflating(),
-                    Ok(Some(_)) => {}
-                    Ok(None) => return false,
+                    Ok(Some(Received::Pong)) => *awaits_pong = false,
+                    Ok(Some(Received::Message(_) | Received::Ping(_))) => {}
+                    Ok(None) => return Discarded::All,
                 }
             },
             Closing::Flushing { .. } => {
                 *at = input.len();
-                false
+                Discarded::All
             }
             Closing::Lingering { bytes_left, .. } => {
                 *at = input.len();
                 let enough = input.len() > *bytes_left;
                 *bytes_left = bytes_left.saturating_sub(input.len());
-                enough
+                match enough {
+                    true => Discarded::Enough,
+                    false => Discarded::All,
+                }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of a connection that we close, with a ping unanswered, when these frames come.
+    fn after_our_close(frames: &[u8]) -> Endpoint {
+        let config = Config::default();
+        let begin = Instant::now();
+        let mut endpoint = Endpoint::new(begin);
+        let (mut scratch, mut out) = (Scratch::default(), Vec::new());
+        endpoint.open(None, begin, &config);
+        let now = endpoint.deadline(&config).expect("a ping is due");
+        assert_eq!(endpoint.on_deadline(now, &config, &mut out), Lapse::Pinged);
+        endpoint.close(CloseCode::Away, "", now, &config.limits, &mut out);
+        let Endpoint::Closing(closing) = &mut endpoint else { panic!("it was closed") };
+        let discarded = closing.discard(&mut frames.to_vec(), &mut 0, &mut scratch, &config, now);
+        assert_eq!(discarded, Discarded::Close);
+        endpoint.part(now, &config.limits);
+        endpoint.flushed(true, now, &config.limits);
+        endpoint
+    }
+
+    #[test]
+    fn a_pong_before_the_echo_is_not_lingered_for() {
+        let (pong, close) = ([0x8a, 0x80, 0, 0, 0, 0], [0x88, 0x80, 0, 0, 0, 0]);
+        assert!(matches!(after_our_close(&[pong, close].concat()), Endpoint::Closed));
+        let lingers = after_our_close(&close);
+        assert!(matches!(lingers, Endpoint::Closing(Closing::Lingering { .. })), "{lingers:?}");
     }
 }

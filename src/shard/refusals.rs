@@ -72,7 +72,8 @@ impl<A: Application, H: Host> Shard<A, H> {
     ) {
         let Some(untold) = self.refusals.note(rejection, now) else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let (origin, host) = (shown_field(head, "origin"), shown_field(head, "host"));
+        let origin = shown(field(head, "origin"));
+        let host = shown(authority(head).or_else(|| field(head, "host")));
         let more = match untold {
             0 => String::new(),
             count => format!(" (and {count} more since this was last told)"),
@@ -99,15 +100,32 @@ fn remedy(rejection: Rejection) -> &'static str {
     }
 }
 
-/// The value of the first field of this name, as a log may show it; empty if there is none. Reads
-/// the bytes as they came, because a head with a bad Host is not parsed to its end.
-fn shown_field(head: &[u8], name: &str) -> String {
-    let lines = head.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).skip(1);
-    let value = lines.take_while(|line| !line.is_empty()).find_map(|line| {
+/// The value of the first field of this name. Reads the bytes as they came, because a head with a bad
+/// Host is not parsed to its end.
+fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut lines = head.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).skip(1);
+    lines.by_ref().take_while(|line| !line.is_empty()).find_map(|line| {
         let (field, rest) = line.split_at_checked(name.len())?;
         let value = rest.strip_prefix(b":")?;
         field.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
-    });
+    })
+}
+
+/// The host and port in a target in absolute form, which count in place of Host (RFC 9112 3.2.2).
+fn authority(head: &[u8]) -> Option<&[u8]> {
+    let line = head.split(|&byte| byte == b'\n').next()?;
+    let target = line.split(|&byte| byte == b' ').nth(1)?;
+    let scheme_end = target.windows(3).position(|bytes| bytes == b"://")?;
+    let authority = match target.first() {
+        // A path; what looks like a scheme stands in its query.
+        Some(b'/') => return None,
+        _ => &target[scheme_end + 3..],
+    };
+    authority.split(|byte| b"/?".contains(byte)).next()
+}
+
+/// A value as a log may show it; empty if there is none.
+fn shown(value: Option<&[u8]>) -> String {
     let value = value.unwrap_or_default();
     let end = if value.len() > SHOWN { "…" } else { "" };
     format!("{}{end}", value[..value.len().min(SHOWN)].escape_ascii())
@@ -139,20 +157,35 @@ mod tests {
 
     #[test]
     fn a_field_is_shown_escaped_and_cut() {
-        let shown = |fields: &[u8]| {
+        let shown_origin = |fields: &[u8]| {
             let head = [b"GET / HTTP/1.1\r\n", fields, b"\r\n\r\nOrigin: behind"].concat();
-            shown_field(&head, "origin")
+            shown(field(&head, "origin"))
         };
         assert_eq!(
-            shown(b"Host: a\r\norigin:https://a.example \r\nOrigin: b"),
+            shown_origin(b"Host: a\r\norigin:https://a.example \r\nOrigin: b"),
             "https://a.example"
         );
-        assert_eq!(shown(b"X-Origin: a\r\nOrigins: b"), "");
-        assert_eq!(shown(b"Host: a"), "", "what stands behind the head is not it");
-        assert_eq!(shown(b"Origin: \x1b[2J\" \\ \xff\x00"), r#"\x1b[2J\" \\ \xff\x00"#);
-        assert_eq!(shown(&[&b"Origin: "[..], &[b'x'; SHOWN]].concat()), "x".repeat(SHOWN));
-        let cut = shown(&[&b"Origin: "[..], &[b'\xe9'; SHOWN + 1]].concat());
+        assert_eq!(shown_origin(b"X-Origin: a\r\nOrigins: b"), "");
+        assert_eq!(shown_origin(b"Host: a"), "", "what stands behind the head is not it");
+        assert_eq!(shown_origin(b"Origin: \x1b[2J\" \\ \xff\x00"), r#"\x1b[2J\" \\ \xff\x00"#);
+        assert_eq!(shown_origin(&[&b"Origin: "[..], &[b'x'; SHOWN]].concat()), "x".repeat(SHOWN));
+        let cut = shown_origin(&[&b"Origin: "[..], &[b'\xe9'; SHOWN + 1]].concat());
         assert_eq!(cut, format!("{}…", "\\xe9".repeat(SHOWN)));
-        assert_eq!(shown_field(b"", "origin"), "");
+        assert_eq!(shown(field(b"", "origin")), "");
+    }
+
+    #[test]
+    fn the_host_that_was_looked_at_is_shown() {
+        let shown = |target: &str| {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: field\r\n\r\n");
+            shown(authority(head.as_bytes()))
+        };
+        for target in ["http://a:1", "http://a:1/x", "http://a:1?x=/"] {
+            assert_eq!(shown(target), "a:1", "{target}");
+        }
+        for target in ["/", "/?next=http://a:1/", "*", ""] {
+            assert_eq!(shown(target), "", "{target}");
+        }
+        assert_eq!(authority(b""), None);
     }
 }

@@ -23,7 +23,7 @@ use crate::line::{Inbound, Stream};
 use crate::metrics::ReactorMetrics;
 use crate::out_buffer::BufferPool;
 use crate::protocol::deflate::{self, Packing};
-use crate::protocol::endpoint::{Closing, Endpoint, Event};
+use crate::protocol::endpoint::{Closing, Discarded, Endpoint, Event};
 use crate::protocol::frame::Violation;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::{self, Rejection, Request};
@@ -217,14 +217,17 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
             Endpoint::Closing(closing) => {
                 let is_lingering = matches!(closing, Closing::Lingering { .. });
-                let enough = closing.discard(input, at, &mut self.scratch, &self.config, now);
-                match (enough, is_lingering) {
-                    (false, _) => Step::NeedMore,
-                    (true, true) => {
+                match closing.discard(input, at, &mut self.scratch, &self.config, now) {
+                    Discarded::All => Step::NeedMore,
+                    Discarded::Close => {
+                        connection.endpoint.part(now, &self.config.limits);
+                        Step::Again
+                    }
+                    Discarded::Enough if is_lingering => {
                         connection.endpoint = Endpoint::Closed;
                         Step::NeedMore
                     }
-                    (true, false) => {
+                    Discarded::Enough => {
                         connection.endpoint.finish(now, &self.config.limits);
                         Step::Again
                     }

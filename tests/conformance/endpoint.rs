@@ -7,7 +7,7 @@ use std::time::Instant;
 use revolve::config::Config;
 use revolve::http;
 use revolve::protocol::deflate::{self, Agreement, Deflater, Packing};
-use revolve::protocol::endpoint::{Closing, Endpoint, Event};
+use revolve::protocol::endpoint::{Closing, Discarded, Endpoint, Event};
 use revolve::protocol::frame;
 use revolve::protocol::handshake::{self, Accept};
 use revolve::protocol::head::{self, Rejection, Request};
@@ -122,11 +122,12 @@ impl<'c> EchoServer<'c> {
             },
             Endpoint::Closing(closing) => {
                 let is_waiting = matches!(closing, Closing::AwaitingEcho { .. });
-                let enough = closing.discard(tail, at, scratch, config, now);
-                if enough && is_waiting {
-                    endpoint.finish(now, limits);
+                match closing.discard(tail, at, scratch, config, now) {
+                    Discarded::Close => endpoint.part(now, limits),
+                    Discarded::Enough if is_waiting => endpoint.finish(now, limits),
+                    Discarded::Enough | Discarded::All => return false,
                 }
-                enough && is_waiting
+                true
             }
             Endpoint::Closed => false,
         }

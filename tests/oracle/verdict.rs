@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use revolve::config::Config;
-use revolve::protocol::endpoint::{Endpoint, Event};
+use revolve::protocol::endpoint::{Discarded, Endpoint, Event};
 use revolve::protocol::frame::Violation;
 use revolve::protocol::message::{Message, Received, Receiver, Scratch};
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -308,7 +308,8 @@ pub(crate) fn ours_after_our_close(conversation: &Conversation) -> bool {
     for piece in conversation.pieces() {
         tail.bytes.extend_from_slice(piece);
         let mut at = 0;
-        if closing.discard(&mut tail.bytes, &mut at, &mut scratch, &config, now) {
+        let discarded = closing.discard(&mut tail.bytes, &mut at, &mut scratch, &config, now);
+        if discarded != Discarded::All {
             return true;
         }
         tail.drop_front(at);

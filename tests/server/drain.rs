@@ -39,6 +39,25 @@ fn everyone_is_told_and_counted() {
     assert_eq!((summary.closed, summary.cut, summary.panicked), (300, 0, 0));
 }
 
+/// Both have said Close then, so nothing of theirs can come: there is nothing to linger for.
+#[test]
+fn who_answers_and_keeps_the_socket_open_does_not_hold_it() {
+    let limits = Limits { linger: Duration::from_secs(60), ..Limits::default() };
+    let timeout_graceful_shutdown = Duration::from_secs(5);
+    let server = Running::counter(Config { limits, timeout_graceful_shutdown, ..patient(2) });
+    let mut raws: Vec<_> = (0..50).map(|_| server.open("")).collect();
+    server.handle().shutdown();
+    for raw in &mut raws {
+        assert_eq!(raw.close(), going_away());
+        raw.send(close(1001));
+    }
+    let summary = server.shut_down();
+    assert_eq!((summary.closed, summary.cut, summary.panicked), (50, 0, 0));
+    for raw in &mut raws {
+        raw.at_end();
+    }
+}
+
 #[test]
 fn replies_in_flight_go_out_first() {
     let server = Running::counter(patient(2));
