@@ -214,7 +214,12 @@ pub use echo::Echo;
 pub use offload::PoolFull;
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
 
-/// The README's example compiles.
+/// The examples in the documents compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So do those for embedders.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embedding.md")]
+struct Embedding;
