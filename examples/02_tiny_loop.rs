@@ -1,4 +1,4 @@
-//! Step 2 of 5: an event loop. One thread that sleeps on every socket at once.
+//! Step 2 of 7: an event loop. One thread that sleeps on every socket at once.
 //!
 //! ```text
 //! cargo run --example 02_tiny_loop   # a port can follow: … 02_tiny_loop -- 9102

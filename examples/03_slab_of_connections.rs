@@ -1,4 +1,4 @@
-//! Step 3 of 5: connections with a place of their own, and with room for what waits.
+//! Step 3 of 7: connections with a place of their own, and with room for what waits.
 //!
 //! ```text
 //! cargo run --example 03_slab_of_connections   # a port can follow, as before

@@ -1,4 +1,4 @@
-//! Step 4 of 5: a share for everybody, and the mistake that comes with it.
+//! Step 4 of 7: a share for everybody, and the mistake that comes with it.
 //!
 //! ```text
 //! cargo run --example 04_edge_triggered_and_fair              # a port can follow

@@ -1,4 +1,4 @@
-//! Step 5 of 5: messages. A WebSocket echo that reads every frame where the kernel put it.
+//! Step 5 of 7: messages. A WebSocket echo that reads every frame where the kernel put it.
 //!
 //! ```text
 //! cargo run --example 05_frames_in_place   # a port can follow
@@ -292,9 +292,7 @@ fn encode(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
 // - It is untestable but by a socket: the protocol is told from the connection by a parameter list.
 //   src/protocol/ has bytes in, bytes and events out, and is tested cut at every position.
 // - The closing handshake is half of one: nobody waits for an answer to our Close, and a reset may
-//   overtake it. src/protocol/endpoint.rs, src/shard/closing.rs.
-// - Nobody is ever too slow, too silent or too late: src/timer.rs. One core: src/server.rs.
+//   overtake it. Nobody is ever too slow, too silent or too late. 06_deadlines_and_last_words.rs;
+//   src/protocol/endpoint.rs, src/shard/closing.rs, src/timer.rs.
 // - An application would have to be written into `answer_frame`: src/application/mod.rs. Who it talks
 //   to is forgotten with the connection: src/session.rs.
-//
-// From here on it is the real thing: src/lib.rs has its map.
