@@ -5,6 +5,7 @@
 //! Reads Markdown as text: links are `](target)`, paths are backticked. What the documents say about
 //! options, figures and conformance is checked where those are: `src/arguments/documented.rs`,
 //! `tests/performance.rs`, `tests/conformance`, `tests/hostile`.
+#![allow(clippy::expect_used, reason = "a test that cannot go on says so")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 """Cases: a session by `websocat`, as a person at a terminal has it, and as the README prints it.
 
 websocat sends each line with its newline, which is why `quit` may be followed by white space.
-Not here: the other command-line clients of the README.
+Not here: other command-line clients.
 """
 
 import asyncio
