@@ -124,7 +124,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
             }
         }
-        // Behind the visits: a line that is here already is read before its sender is judged late.
+        // Behind the visits: a line that is here already is read before its sender is found late.
         while let Some(&Reverse((at, key))) = hints.peek()
             && at <= now
         {
@@ -279,7 +279,7 @@ impl Connection {
 // - A heap costs more with each connection, and each entry is 24 bytes. A wheel of 512 slots, 50 ms
 //   each, enters a hint with one push: src/timer.rs.
 // - After a pause of the whole process all are overdue at once, and those whose lines are not among the
-//   first 256 events are judged before they are read. `untold` in src/shard/mod.rs.
+//   first 256 events are closed before they are read. `untold` in src/shard/mod.rs.
 // - A peer that reads nothing is only found silent. A backlog that does not move needs a deadline of
 //   its own: `stalled_since` in src/out_buffer.rs.
 // - A server has many reasons to close, in many places, and must count and log each end once. There is

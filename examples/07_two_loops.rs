@@ -204,7 +204,7 @@ impl Loop {
         }
     }
 
-    /// Here the connection is forgotten at once; a token of it that is told later finds nobody.
+    /// Here the connection is forgotten at once; its token finds no connection from now on.
     fn hand_over(&mut self, key: usize) {
         let Connection { mut stream, mut received, .. } = self.connections.remove(key);
         if let Err(error) = self.poll.registry().deregister(&mut stream) {
@@ -295,6 +295,6 @@ impl Connection {
 //   in src/config.rs.
 // - A count lives for ever. `expire` in src/session.rs; and the older of two connections under one
 //   name is not closed: `Displaced` in src/shard/closing.rs.
-// - Nobody says goodbye when the process ends: src/shard/drain.rs.
+// - No client is told when the process ends: src/shard/drain.rs.
 //
 // From here on it is the real thing: docs/learning.md has the order in which to read it.
