@@ -7,7 +7,7 @@
 //!
 //! Invariant: a timer fires once, at its time or later, unless it is set anew, cancelled, or its
 //! connection closes first. Each agenda has one live hint, and it comes no later than a tick after
-//! the agenda's earliest timer.
+//! the agenda's earliest timer, or, if that has passed, than the wheel's next tick.
 //!
 //! Next: [`crate::offload`]: not later, but elsewhere.
 
@@ -69,6 +69,8 @@ pub struct Appointments {
     reactor_at: Option<Instant>,
     most_per_connection: usize,
     most_per_reactor: usize,
+    /// For how long unread input puts off what is due.
+    overdue: Duration,
 }
 
 impl Appointments {
@@ -84,6 +86,7 @@ impl Appointments {
             reactor_at: None,
             most_per_connection: limits.timers_per_connection,
             most_per_reactor: limits.timers_per_reactor,
+            overdue: timer::TICK * u32::from(limits.overdue_ticks),
         }
     }
 
@@ -191,8 +194,15 @@ impl Appointments {
     }
 
     /// The next timer that is due: it is no longer set. Looks at up to `share` hints, and takes
-    /// off of it those it looked at. Of one connection the earliest comes first.
-    pub fn next_due(&mut self, now: Instant, share: &mut usize) -> Option<(ConnectionId, u64)> {
+    /// off of it those it looked at. Of one connection the earliest comes first. Those of one that has
+    /// unread input, as `is_unheard` says, are put off by a tick each time, and by
+    /// [`Limits::overdue_ticks`] at the most: what its peer has said already may set them anew.
+    pub fn next_due(
+        &mut self,
+        now: Instant,
+        share: &mut usize,
+        is_unheard: impl Fn(ConnectionId) -> bool,
+    ) -> Option<(ConnectionId, u64)> {
         while *share > 0
             && let Some(&(slot, tick)) = self.due.front()
         {
@@ -201,6 +211,14 @@ impl Appointments {
                 && agenda.hint == tick
             {
                 match earliest(&agenda.timers) {
+                    Some((_, timer))
+                        if timer.at <= now
+                            && now < timer.at + self.overdue
+                            && is_unheard(agenda.tenant) =>
+                    {
+                        self.hints += 1;
+                        agenda.hint = self.wheel.schedule(slot, now);
+                    }
                     Some((index, timer)) if timer.at <= now => {
                         agenda.timers.remove(index);
                         return Some((agenda.tenant, timer.key));
@@ -321,7 +339,7 @@ mod tests {
         appointments.advance(now);
         while appointments.has_due() {
             appointments.invariants();
-            let next = appointments.next_due(now, &mut 1);
+            let next = appointments.next_due(now, &mut 1, |_| false);
             fired.extend(next.map(|(id, key)| (id.index, key)));
         }
         appointments.invariants();
@@ -355,6 +373,29 @@ mod tests {
         }
         assert_eq!(due(&mut appointments, start + 101 * SECOND), [(0, 5)]);
         assert_eq!(due(&mut appointments, start + 1000 * SECOND), []);
+    }
+
+    #[test]
+    fn unread_input_puts_it_off_and_not_for_ever() {
+        let start = Instant::now();
+        let mut appointments = new(start);
+        appointments.set(id(0), 1, SECOND, start).unwrap();
+        appointments.set(id(1), 2, SECOND, start).unwrap();
+        let ticks = u32::from(Limits::default().overdue_ticks);
+        let mut fired = Vec::new();
+        for tick in 0..=ticks + 1 {
+            let now = start + SECOND + timer::TICK * tick;
+            appointments.advance(now);
+            let mut share = 10;
+            while let Some((id, _)) = appointments.next_due(now, &mut share, |id| id.index == 0) {
+                fired.push((tick, id.index));
+            }
+            appointments.invariants();
+            // It is looked at once a tick, and not all the time.
+            assert!(!appointments.has_due() && share >= 7, "{share}");
+        }
+        let [(first, 1), (last, 0)] = fired[..] else { panic!("{fired:?}") };
+        assert!(first <= 1 && last >= ticks, "{fired:?}");
     }
 
     #[test]

@@ -228,8 +228,8 @@ pub struct Limits {
     /// Mails a mailbox holds. When it is full, connections that are to be handed over rest where they
     /// are, and so do those that have broadcast something; it is tried again each turn.
     pub mailbox_capacity: usize,
-    /// Mails that may wait for room in others' boxes; beyond it the reactor reads from nobody. 4096, as
-    /// many as one visit may cause.
+    /// Mails that may wait for room in others' boxes; beyond it the reactor reads from nobody. 4096:
+    /// a message each of one visit.
     pub outbox_most: usize,
     /// Alarms looked at in a turn. Each may write a ping, some microseconds of system call: whoever
     /// connected at one moment is pinged at one moment, and the others are served in between.
@@ -533,8 +533,33 @@ impl Config {
             day,
             "a time from 0 to 86400 seconds",
         )?;
-        // They are added to the time that it is, and no clock reaches as far as a `Duration`.
+        // Of none a step of a turn would make no progress.
         let limits = &self.limits;
+        for (option, value) in [
+            ("limits.receive_buffer_bytes", limits.receive_buffer_bytes),
+            ("limits.frames_per_turn", limits.frames_per_turn),
+            ("limits.requests_per_turn", limits.requests_per_turn),
+            ("limits.cork_bytes", limits.cork_bytes),
+            ("limits.flush_bytes_per_turn", limits.flush_bytes_per_turn),
+            ("limits.events_per_poll", limits.events_per_poll),
+            ("limits.accepts_per_turn", limits.accepts_per_turn),
+            ("limits.mails_per_turn", limits.mails_per_turn),
+            ("limits.mailbox_capacity", limits.mailbox_capacity),
+            ("limits.outbox_most", limits.outbox_most),
+            ("limits.alarms_per_turn", limits.alarms_per_turn),
+            ("limits.expiries_per_turn", limits.expiries_per_turn),
+            ("limits.broadcast_slice", limits.broadcast_slice),
+            ("limits.broadcasts_queued", limits.broadcasts_queued),
+            ("limits.goodbyes_per_turn", limits.goodbyes_per_turn),
+            ("limits.look_slice", limits.look_slice),
+            ("limits.inflate_per_turn", limits.inflate_per_turn),
+            ("limits.timers_per_turn", limits.timers_per_turn),
+        ] {
+            if value == 0 {
+                return refuse(option, &value, "a number of at least 1");
+            }
+        }
+        // Each is added to an `Instant`, which overflows long before `Duration::MAX`.
         for (option, value) in [
             ("limits.look_interval", limits.look_interval),
             ("limits.close_timeout", limits.close_timeout),

@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::door::Place;
 use crate::line::{Inbound, Line, Stream};
 use crate::picture::Tile;
@@ -25,7 +25,7 @@ use crate::token::{ConnectionId, Peer};
 
 /// Why a connection stopped, and so what brings it back. Edge-triggered readiness is lost if one
 /// stops early and forgets it; therefore every stop yields one of these, and each has exactly one
-/// waker. A deadline stands behind every one but `Ended`.
+/// waker. Most have a deadline besides (ARCHITECTURE.md says which).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rest {
     /// The socket said `WouldBlock`, or gave a short read: the kernel's next edge.
@@ -135,7 +135,7 @@ pub struct Connection<S> {
     pub rest: Rest,
     intake: Intake,
     /// How many times its deadline was put off, because there was input that nobody had looked at.
-    pub put_off: u8,
+    put_off: u8,
     /// The tick of its live entry in the timer wheel.
     pub alarm: Option<Tick>,
 }
@@ -320,12 +320,26 @@ impl<S: Stream> Connection<S> {
             && matches!(self.endpoint, Endpoint::Open(_))
     }
 
+    /// All input has been read: what is due from now on may be put off anew.
+    #[inline]
+    pub fn note_all_heard(&mut self) {
+        self.put_off = 0;
+    }
+
     /// Whether its next visit finds input: in the socket, or left over by one whose share was used up.
     #[must_use]
     pub fn has_unheard_input(&self) -> bool {
         let is_inflating = matches!(&self.endpoint, Endpoint::Open(open) if open.is_inflating());
         self.rest == Rest::Spent
             && (self.line.has_readable() || self.tail.is_some() || is_inflating)
+    }
+
+    /// Whether what is due is put off, because the next visit finds input: by a tick each time, and by
+    /// [`Limits::overdue_ticks`] at the most until all input has been read.
+    pub fn is_put_off(&mut self, limits: &Limits) -> bool {
+        let is_put_off = self.has_unheard_input() && self.put_off < limits.overdue_ticks;
+        self.put_off += u8::from(is_put_off);
+        is_put_off
     }
 
     /// Lets go of the session, if it has one, or stops watching; tells what it was.

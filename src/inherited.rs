@@ -1,7 +1,7 @@
 //! What this process inherits from its parent and a server cannot use as it is: a mask of blocked
 //! signals, and a soft limit of descriptors that is lower than it need be.
 //!
-//! Both are changed once, at the start. Listens to no signal and decides nothing by the limit.
+//! Both are changed once, at the start. Installs no signal handler; only reports the limit.
 //! Called by `main.rs`.
 //!
 //! Next: `available.rs`: how much memory there is.

@@ -99,7 +99,7 @@
 //! | [`appointments`] | the timers that applications have set |
 //! | [`offload`] | work that must not hold a reactor, and the threads that do it |
 //! | [`application`] | what runs on a reactor, and the context through which it answers |
-//! | [`wall_clock`] | the time of day, as texts can hold it |
+//! | [`wall_clock`] | the wall-clock time, within the years that its texts can hold |
 //! | [`counter`], [`echo`] | the two applications that the daemon has |
 //!
 //! Why a connection stops, and what wakes it. If you read one of these, read [`connection`]:

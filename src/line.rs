@@ -268,7 +268,8 @@ impl<S: Stream> Line<S> {
     fn let_wait(&mut self, bytes: &[u8], now: Instant, pool: &mut BufferPool) -> io::Result<()> {
         let before = self.backlog.len();
         let kept = match self.is_cut {
-            true => Err(io::ErrorKind::OutOfMemory.into()),
+            // That there was no memory has been told when it was cut.
+            true => Err(io::ErrorKind::BrokenPipe.into()),
             false => self.backlog.push(bytes, now, pool).map_err(io::Error::from),
         };
         kept.inspect_err(|_| {
@@ -500,7 +501,7 @@ mod tests {
         let mut line = line(b"", 100);
         line.cut();
         let error = line.send(b"a Close", now, &mut pool).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         assert!(line.stream.output.is_empty() && line.backlog.is_empty());
         assert_eq!(line.bytes_out, 0, "what will never leave is not counted");
     }

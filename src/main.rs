@@ -267,7 +267,7 @@ fn watch(
             let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
             match begun {
                 _ if signal != SIGTERM && signal != SIGINT => {
-                    log::warn!("{name}: ignored; settings are read at the start, and nowhere else");
+                    log::warn!("{name}: ignored; settings are read once, at the start");
                 }
                 None => {
                     begun = Some(Instant::now());
@@ -293,8 +293,8 @@ fn watch(
 fn wait(server: ServerHandle) -> u8 {
     let summary = server.join();
     log::info!(
-        "stopped: {} connections closed, {} cut, {:.3} s",
-        summary.closed,
+        "stopped: {} closed, {} cut, {:.3} s",
+        plural(summary.closed as usize, "connection"),
         summary.cut,
         summary.duration.as_secs_f64()
     );

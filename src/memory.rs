@@ -225,7 +225,7 @@ impl Fitting {
             }
             // The bound grows with the limit, so: bisection between one that fits and one that is not
             // asked for.
-            let (mut least, mut beyond) = (enough, most + 1);
+            let (mut least, mut beyond) = (enough, most.saturating_add(1));
             while beyond - least > 1 {
                 let middle = least + (beyond - least) / 2;
                 *(if fits(middle) { &mut least } else { &mut beyond }) = middle;
@@ -385,6 +385,15 @@ mod tests {
         let few = Config { limit_concurrency: NonZeroUsize::new(50), ..config };
         let fitting = Fitting::into::<()>(&few, Some(1 << 20), 8 << 30).unwrap();
         assert_eq!((fitting.limit_concurrency, fitting.bytes), (50, Some(1 << 20)));
+    }
+
+    /// Review: `--limit-concurrency 18446744073709551615` on a small machine.
+    #[test]
+    fn the_largest_limit_does_not_overflow() {
+        let config =
+            Config { limit_concurrency: NonZeroUsize::new(usize::MAX), ..Config::default() };
+        config.validate().unwrap();
+        assert!(Fitting::into::<()>(&config, Some(1 << 20), 64 << 30).is_some());
     }
 
     #[test]

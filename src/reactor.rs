@@ -21,6 +21,7 @@ use crate::mailbox::{Mail, MailSender, Mailbox};
 use crate::metrics::ReactorMetrics;
 use crate::offload::{Job, Pool};
 use crate::shard::{DrainOutcome, Shard};
+use crate::timer::TICK;
 use crate::token::ConnectionId;
 
 /// The listener's token. Like the mailbox's it has generation 0, which no connection has.
@@ -62,7 +63,8 @@ impl<A: Application> Reactor<A> {
         let mut events = Events::with_capacity(self.events_per_poll);
         let mut now = Instant::now();
         loop {
-            let polled = self.poll.poll(&mut events, self.shard.timeout(now));
+            let timeout = self.shard.timeout(now);
+            let polled = self.poll.poll(&mut events, timeout);
             let woken = Instant::now();
             metrics.asleep_ns.add(nanoseconds(now, woken));
             match polled {
@@ -75,15 +77,9 @@ impl<A: Application> Reactor<A> {
                 }
                 Err(error) => return Err(error),
             }
-            let (mut noted, mut edges) = (0, 0);
-            for event in &events {
-                edges += usize::from(self.note(event));
-                noted += 1;
-            }
-            metrics.turn(noted as u64);
-            match noted < self.events_per_poll {
-                true => self.shard.note_whole_poll(),
-                false => self.shard.note_full_poll(edges),
+            metrics.turn(self.note_all(&events) as u64);
+            if timeout.is_some_and(|timeout| woken.duration_since(now) > timeout + TICK) {
+                self.poll_again(&mut events)?;
             }
             self.shard.turn(woken, &mut self.kernel);
             let done = Instant::now();
@@ -98,6 +94,40 @@ impl<A: Application> Reactor<A> {
                 return Ok(outcome);
             }
         }
+    }
+
+    /// The loop woke late, so the process may have been stopped after the kernel had told its events
+    /// and before the clock was read: what came in between is judged by a time at which nobody had
+    /// heard of it. A poll that begins now tells of it.
+    #[cold]
+    fn poll_again(&mut self, events: &mut Events) -> io::Result<()> {
+        match self.poll.poll(events, Some(Duration::ZERO)) {
+            Ok(()) => {
+                self.note_all(events);
+                Ok(())
+            }
+            // It told nothing, so there may be an edge for everybody.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.shard.note_full_poll(0);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes down all events of a poll; how many they were.
+    #[inline(always)]
+    fn note_all(&mut self, events: &Events) -> usize {
+        let (mut noted, mut edges) = (0, 0);
+        for event in events {
+            edges += usize::from(self.note(event));
+            noted += 1;
+        }
+        match noted < self.events_per_poll {
+            true => self.shard.note_whole_poll(),
+            false => self.shard.note_full_poll(edges),
+        }
+        noted
     }
 
     /// Writes down what the kernel said. Acting on it is for the turn: so the order of events in

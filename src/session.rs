@@ -271,8 +271,8 @@ impl<T> Session<T> {
     }
 }
 
-/// How late the expiry of a session must be found for the reactor to have been stopped: 250 ms, as
-/// much as a turn may take before it counts as slow.
+/// If the oldest session is found this long overdue, the process is taken to have been stopped: 250 ms,
+/// as much as a turn may take before it counts as slow.
 const LATE: Duration = Duration::from_millis(250);
 
 /// How long sessions wait then for clients who came back in time, and are still being accepted and
@@ -492,8 +492,11 @@ impl<T: Default> SessionTable<T> {
     /// a frozen cgroup), and clients who came back in time are still to be accepted and read. So no
     /// session expires for another second.
     pub fn note_time(&mut self, now: Instant) {
-        let is_late = |due: Instant| now.saturating_duration_since(due) >= LATE;
-        if self.grace.is_none() && self.oldest_expiry().is_some_and(is_late) {
+        let Some(due) = self.oldest_expiry() else { return };
+        let is_late = now.saturating_duration_since(due) >= LATE;
+        // Not once more for sessions that were due before the last grace ended: they may be so many
+        // that they expire over some time.
+        if is_late && self.grace.is_none_or(|until| until < due) {
             self.grace = Some(now + GRACE);
         }
     }
@@ -929,5 +932,24 @@ mod tests {
         let mut table = SessionTable::<()>::new(10, Duration::ZERO, SessionIds::Any, now);
         visit(&mut table, "a", 1, 1, now);
         assert_eq!(table.detached(), 0);
+    }
+
+    /// Review: the grace of one pause is never cleared if all who were overdue came back in it.
+    #[test]
+    fn sessions_wait_after_a_second_pause_too() {
+        let mut table = table(10, SessionIds::Any);
+        let second = Duration::from_secs(1);
+        let mut now = Instant::now();
+        visit(&mut table, "a", 1, 1, now);
+        for who in 2..5 {
+            // The process is stopped for a minute; the time to live is 10 s.
+            now += 60 * second;
+            table.note_time(now);
+            table.expire(now, 100);
+            assert_eq!(table.totals().expired, 0, "pause {}", who - 1);
+            // Its client was in the accept queue.
+            visit(&mut table, "a", who, 1, now + second / 10);
+            now += second / 10;
+        }
     }
 }

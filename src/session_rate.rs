@@ -47,7 +47,7 @@ struct Entry {
 pub struct SessionRates {
     /// Keyed, so that nobody can choose addresses that share a set with somebody else's.
     hasher: RandomState,
-    /// Each without storage until it is used: without the option there is none.
+    /// Allocated on first use; never if the option is off.
     stripes: [Mutex<Vec<Set>>; STRIPES],
 }
 
@@ -124,8 +124,8 @@ impl SessionRates {
     }
 }
 
-/// What one session takes of the window, and the most that may be owed: what the whole number
-/// takes, which rounding may make a little less than the window.
+/// The time that one session costs, and the most that may be owed: the number of sessions times that,
+/// which rounding may make a little less than the window.
 fn shares(rate: SessionRate) -> (Duration, Duration) {
     let each = (rate.window / rate.sessions.get()).max(Duration::from_nanos(1));
     (each, each * rate.sessions.get())

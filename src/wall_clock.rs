@@ -1,4 +1,4 @@
-//! The time of day, as texts can hold it.
+//! The wall-clock time, within the years that its texts can hold.
 //!
 //! A machine's wall clock may say anything: 1970 at boot, 2106 with an empty battery. Our texts (the
 //! Date field, the heartbeat, the log) hold the years 1970 to 9999, and the crates that write them

@@ -82,7 +82,7 @@ fn sessions_that_leave_early_are_told_once_a_minute() {
     server.advance(SECOND + SECOND / 10);
     let told = |count| {
         vec![format!(
-            "{count} sessions left early within a minute, because the table is full: raise \
+            "sessions that left early within a minute, because the table is full: {count}; raise \
              --max-sessions, or bound each address's new ones with --limit-sessions-per-ip"
         )]
     };

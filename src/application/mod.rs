@@ -496,7 +496,7 @@ impl<A: Application> ReactorContext<'_, A> {
             Ok(frame) => self.wishes.to_reactor.push(frame),
             Err(_) => log::error!(
                 reactor = self.reactor;
-                "out of memory: nobody hears a message of {} bytes to all", payload.len()
+                "out of memory: a broadcast of {} bytes was dropped", payload.len()
             ),
         }
     }

@@ -1,7 +1,7 @@
 //! What the texts of options mean, and how their values are shown: numbers, times, words, lists.
 //!
-//! Pure functions. Knows no option by name, and says nothing about a text that means nothing. Called
-//! by the table of options.
+//! Pure functions, which return `None` for a text that is not valid: the caller reports it. Called by
+//! the table of options.
 //!
 //! Next: `inherited.rs`: what else a process is given when it starts.
 

@@ -4,7 +4,7 @@
 //! request names the server as only this machine would. That last rule is against DNS rebinding,
 //! where a site's own name comes to mean 127.0.0.1 and its scripts are of "the same origin" as we. An
 //! absolute target counts before the Host field (RFC 9112 3.2.2), but here both must name this
-//! machine: a proxy may have looked at the one that we do not go by.
+//! machine, because a proxy in front may have checked only the other one.
 //! And whoever is admitted, other sites' scripts are not: a browser lets them open WebSockets to
 //! anywhere (RFC 6455 10.2).
 //!

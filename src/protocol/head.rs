@@ -319,8 +319,8 @@ pub fn find_end(
     while at < received.len() {
         if skips {
             // Up to the next bound, characters that are allowed anywhere are passed over many at a
-            // time: a head of 640 bytes took 22,500 instructions one by one, and takes 4,500 so. What
-            // is less than a chunk away from the byte that ends such a run is looked at singly.
+            // time: a head of 640 bytes took 22,500 instructions one by one, and takes 4,500 so. The
+            // last bytes before the one that ends such a run, up to 7, are looked at one by one.
             let bound = if *part == Part::RequestLine { line_most } else { usize::MAX };
             let bound = bound.min(limits.head_bytes - 1).clamp(at, received.len());
             at += match part {

@@ -527,8 +527,8 @@ impl Unfinished {
         }
         let remaining = usize::try_from(remaining).unwrap_or(usize::MAX);
         let most = most_collected(self.deflated, max_size) - self.data.len();
-        // It doubles when it is full, and what has arrived is then as much as is made room for. Without
-        // memory for it, what comes is read to the receive buffer, and said to be too much there.
+        // The storage doubles when it is full. If that fails, the payload is read into the receive
+        // buffer, and the attempt to take it from there reports that there is no memory.
         self.make_room(1, if is_final { remaining } else { most }).ok()?;
         Some(self.data.room(remaining.min(LONG_READ)))
     }

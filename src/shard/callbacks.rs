@@ -64,9 +64,19 @@ impl<A: Application, H: Host> Shard<A, H> {
             return;
         }
         let mut share = self.config.limits.timers_per_turn;
-        while let Some((id, key)) = self.wishes.timers.next_due(now, &mut share) {
+        while let Some((id, key)) = self.next_timer(now, &mut share) {
             self.step(host, |shard, _| shard.fire(id, key, now));
         }
+    }
+
+    fn next_timer(&mut self, now: Instant, share: &mut usize) -> Option<(ConnectionId, u64)> {
+        let connections = &self.connections;
+        // Who has closed has no timers.
+        let is_unheard = |id: ConnectionId| {
+            let connection = connections.at(id.index as usize);
+            connection.is_some_and(|connection| connection.has_unheard_input())
+        };
+        self.wishes.timers.next_due(now, share, is_unheard)
     }
 
     fn fire(&mut self, id: ConnectionId, key: u64, now: Instant) {

@@ -178,8 +178,8 @@ impl<A: Application, H: Host> Shard<A, H> {
         if ended.get().is_multiple_of(1000) {
             log::warn!(
                 connection:% = id, reactor = self.reactor;
-                "out of memory: a connection ends for it; less is needed with a lower \
-                 --limit-concurrency, --ws-max-size or --max-send-buffer"
+                "out of memory: a connection was closed; lower --limit-concurrency, --ws-max-size or \
+                 --max-send-buffer"
             );
         }
         ended.add(1);
@@ -232,6 +232,7 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     /// Looks at a connection whose alarm went off.
     pub(super) fn on_deadline(&mut self, id: ConnectionId, now: Instant) {
+        let is_congested = self.is_congested();
         let Some(connection) = self.connections.get_mut(id) else { return };
         let stalled = connection
             .line
@@ -252,12 +253,15 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         let lapse = connection.endpoint.on_deadline(now, &self.config, &mut self.aside);
         if matches!(lapse, Lapse::None | Lapse::Pinged) {
-            connection.put_off = 0;
+            connection.note_all_heard();
             return self.send_aside(id, now);
         }
-        // What would have met the deadline may be among what is still to be read.
-        if connection.has_unheard_input() && connection.put_off < self.config.limits.overdue_ticks {
-            connection.put_off += 1;
+        // The unread input may contain what was due: the pong, the rest of a head, the Close. While
+        // nobody is read at all, that is not the peer's fault.
+        if is_congested && connection.has_unheard_input() {
+            return set_alarm(connection, &mut self.wheel, &self.config);
+        }
+        if connection.is_put_off(&self.config.limits) {
             return set_alarm(connection, &mut self.wheel, &self.config);
         }
         match lapse {

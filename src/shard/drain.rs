@@ -145,8 +145,8 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
     }
 
-    /// Ends the drain, if it is time. The last step of a turn, behind the reaper and the mail: what
-    /// the drain waits for comes true in a turn, and no further one may be needed to see it.
+    /// Ends the drain, if it is time. It is checked last, behind the reaper and the mail, so that a
+    /// condition which becomes true in this turn ends the drain in this turn.
     #[inline]
     pub(super) fn end_drain(&mut self, now: Instant, host: &mut H) {
         if !matches!(self.lifecycle, Lifecycle::Running | Lifecycle::Ended(_)) {

@@ -1,8 +1,9 @@
 //! Mail between reactors: what is taken from the own mailbox, and what waits for room in another's.
 //!
-//! A reactor whose mailbox is full (it is held up by a callback, or by more hand-overs than it can
-//! take) costs the others nothing: the connection that is to be handed over rests where it is, and so
-//! does one that has broadcast something, until what waits has been delivered. Nobody else is held up.
+//! When a reactor's mailbox is full (it is held up by a callback, or gets more hand-overs than it can
+//! take), the connection that is to be handed over rests where it is, and so does one that has broadcast
+//! something, until what waits has been delivered. The others go on, as long as no more than
+//! [`crate::config::Limits::outbox_most`] mails wait.
 //! Called by the turn, and by whoever has something to send.
 //!
 //! Invariant: mail to one reactor is delivered in order; every connection that rests as
@@ -103,7 +104,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         if self.status.draining_since().is_some() {
             self.begin_drain(now);
         }
-        for _ in 0..self.config.limits.mails_per_turn {
+        let mut share = self.config.limits.mails_per_turn;
+        while share > 0 {
+            share -= 1;
             // Broadcasts are taken no faster than they are written here, so the mailbox fills, and
             // who sends too many has to wait. Writing waits for nobody, so this ends.
             if self.broadcasts.len() >= self.config.limits.broadcasts_queued {
@@ -118,7 +121,12 @@ impl<A: Application, H: Host> Shard<A, H> {
                     self.metrics.hand_overs_in.add(1);
                     let _ = self.adopt(parcel, now, host);
                 }
-                Some(Mail::Finished(finished)) => self.take_finished(finished, now),
+                // Not off the share, or with as many answers in each turn nothing else would be taken.
+                // They are bounded by themselves: no new job leaves for the pool before the turn ends.
+                Some(Mail::Finished(finished)) => {
+                    share += 1;
+                    self.take_finished(finished, now);
+                }
                 Some(Mail::Broadcast(frame)) => {
                     self.tell(|story| story.broadcast(frame.len()));
                     self.broadcasts.push_back(frame);
@@ -150,10 +158,17 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Lets a connection wait until it can be handed over to `owner`. Meanwhile it is not read, and
     /// the deadline of its request stands.
     pub(super) fn wait_for_owner(&mut self, id: ConnectionId, owner: usize) {
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.rest = Rest::Waiting;
-            self.outbox.hand_overs[owner].push_back(id);
-            self.outbox.waiting += 1;
+        let Shard { connections, outbox, .. } = self;
+        let Some(connection) = connections.get_mut(id) else { return };
+        connection.rest = Rest::Waiting;
+        let asked = &mut outbox.hand_overs[owner];
+        asked.push_back(id);
+        outbox.waiting += 1;
+        // Ids of connections that have gone are let go of before they are the larger part.
+        if asked.len() > 2 * connections.len() + 64 {
+            let before = asked.len();
+            asked.retain(|&id| connections.get_mut(id).is_some_and(|c| c.rest == Rest::Waiting));
+            outbox.waiting -= before - asked.len();
         }
     }
 
@@ -202,8 +217,10 @@ impl<A: Application, H: Host> Shard<A, H> {
                 && let Some(id) = self.outbox.hand_overs[reactor].pop_front()
             {
                 self.outbox.waiting -= 1;
-                // It may have been too late for its request meanwhile.
-                if let Some(connection) = self.connections.get_mut(id) {
+                // It may have been refused or closed meanwhile, or have failed in this very turn.
+                if let Some(connection) = self.connections.get_mut(id)
+                    && connection.rest == Rest::Waiting
+                {
                     connection.rest = Rest::Spent;
                     let received = connection.take_tail();
                     self.hand_over(id, reactor, &received, now, host);
@@ -228,14 +245,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
     }
 
-    /// Takes a connection out of those that wait to be handed over, and refuses its request.
+    /// Refuses the request of a connection that waits to be handed over. Its id stays in the queue, and
+    /// is passed over there: to look for it would make many refusals in one turn cost their square.
     pub(super) fn refuse_waiting(&mut self, id: ConnectionId, why: Rejection, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        for asked in &mut self.outbox.hand_overs {
-            let before = asked.len();
-            asked.retain(|&other| other != id);
-            self.outbox.waiting -= before - asked.len();
-        }
         connection.rest = Rest::Spent;
         // Its request is answered; what stands behind it is not read any more.
         drop(connection.take_tail());

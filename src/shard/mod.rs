@@ -403,6 +403,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         } else if is_throttled {
             Rest::Throttled
         } else {
+            connection.note_all_heard();
             Rest::Blocked
         };
         if connection.rest == Rest::Throttled && rest != Rest::Throttled {

@@ -81,7 +81,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         (*told, *report_at) = (evicted, None);
         log::warn!(
             reactor = self.reactor;
-            "{count} sessions left early within a minute, because the table is full: raise \
+            "sessions that left early within a minute, because the table is full: {count}; raise \
              --max-sessions, or bound each address's new ones with --limit-sessions-per-ip"
         );
     }

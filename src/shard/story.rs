@@ -258,7 +258,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     fn log_story(&mut self, slept: Duration, busy: Duration) {
         let Some(mut story) = self.story.take() else { return };
         if !self.outbox.is_empty() {
-            story.note(format_args!("{} mails wait for a full mailbox", self.outbox.len()));
+            story.note(format_args!("mail that waits for a full mailbox: {}", self.outbox.len()));
         }
         for line in story.lines(self.metrics.turns.get(), slept, busy) {
             log::trace!(target: TARGET, reactor = self.reactor; "{line}");
@@ -279,7 +279,7 @@ impl Story {
 
     pub(super) fn expired(&mut self, sessions: u64) {
         if sessions > 0 {
-            self.note(format_args!("{sessions} sessions expired"));
+            self.note(format_args!("sessions expired: {sessions}"));
         }
     }
 

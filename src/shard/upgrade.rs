@@ -170,6 +170,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         match sessions.attach(wanted.id.as_ref(), id, now, fresh) {
             Err(rejection) => {
                 self.status.release();
+                if is_newcomer {
+                    self.uncount_newcomer(id);
+                }
                 self.reject(id, rejection, true, now);
             }
             Ok(attached) => self.open(id, entrant, attached, now),

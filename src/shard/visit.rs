@@ -127,6 +127,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         if let Attachment::Live(attachment) = &mut connection.attachment {
             attachment.bytes_in += past as u64;
         }
+        if past > 0 {
+            connection.endpoint.note_alive(now, &self.config);
+        }
         self.tell(|story| story.read_past(past));
         self.metrics.bytes_in.add((past + filled.read) as u64);
         self.scratch.grant_share(self.config.limits.inflate_per_turn);

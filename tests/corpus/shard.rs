@@ -103,6 +103,10 @@ fn config(shards: usize, sizes: u8, shares: u8, times: u8) -> Config {
             broadcasts_queued: of(shares, 5, [8, 1]),
             alarms_per_turn: of(shares, 6, [8, 1]),
             expiries_per_turn: of(shares, 7, [8, 1]),
+            timers_per_turn: of(shares, 6, [8, 1]),
+            look_slice: of(shares, 4, [8, 1]),
+            events_per_poll: of(shares, 2, [1024, 2]),
+            overdue_ticks: of(times, 5, [20, 1]) as u8,
             ..Limits::default()
         },
         ..Config::default()

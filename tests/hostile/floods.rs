@@ -20,6 +20,7 @@ with_both_applications! {
     empty_fragments_hold_nothing_and_have_a_deadline,
     a_message_without_end_has_a_deadline,
     a_long_frame_is_no_silence,
+    a_long_binary_frame_is_no_silence_either,
     who_reads_slowly_is_there,
     who_comes_and_goes_fills_nothing,
 }
@@ -238,6 +239,28 @@ fn a_long_frame_is_no_silence<A: Talks>() {
     yard.turns(2);
     yard.only_bystanders_are_left();
     yard.bystanders_went_on();
+}
+
+/// Review: the same in binary. It is read past the receive buffer without anything to check, so its
+/// visits end as `Step::AllTaken`, behind which nobody notes that the peer is alive.
+fn a_long_binary_frame_is_no_silence_either<A: Talks>() {
+    let mut yard = Yard::<A>::with(impatient());
+    yard.begin_watch();
+    let mut stranger = yard.open_and_talk("session_id=slow");
+    for piece in frame(BINARY, vec![7; 1_000_000]).chunks(20_000) {
+        stranger.send(piece);
+        yard.pass(Duration::from_millis(100));
+    }
+    let mut told = Vec::new();
+    for _ in 0..100 {
+        told.extend(stranger.frame());
+        yard.quick_turn();
+    }
+    told.retain(|(first, payload)| *first != PING && !payload.starts_with(b"{\"ts\""));
+    assert_eq!(told.len(), 1);
+    assert_ne!(told[0].0, 0x88, "{:?}", String::from_utf8_lossy(&told[0].1));
+    stranger.reset();
+    yard.turns(2);
 }
 
 /// A peer that reads a megabyte at 80 kB a second meets each ping late, for it stands behind what was

@@ -33,9 +33,14 @@ struct Stage {
 
 impl Stage {
     fn new(limits: Limits) -> Stage {
+        Stage::with_pings(limits, None)
+    }
+
+    fn with_pings(limits: Limits, ping: Option<Duration>) -> Stage {
         let config = Arc::new(Config {
             workers: NonZeroUsize::new(WORKERS).expect("three"),
-            ws_ping_interval: None,
+            ws_ping_interval: ping,
+            ws_ping_timeout: ping,
             access_log: false,
             limits,
             ..Config::default()
@@ -217,5 +222,87 @@ fn jobs_of_the_others_are_answered() {
     }
     let answers = |heard: &Heard| matches!(heard, Heard::Text(text) if text.starts_with("job "));
     assert_eq!(stage.clients[bystander].1.iter().filter(|heard| answers(heard)).count(), 10);
+    assert_as_planned();
+}
+
+/// Review: a connection that ends while it waits for the owner is handed over all the same, if the
+/// owner has room in the turn in which it ended: its backlog is gone, its socket is not, and the 101
+/// stands behind a hole.
+#[test]
+fn who_has_ended_is_not_handed_over() {
+    let limits = Limits { send_stall: Duration::from_secs(3), ..Limits::default() };
+    let mut stage = Stage::new(limits);
+    // Two fill the box.
+    for _ in 0..2 {
+        stage.connect(HELD_UP);
+    }
+    stage.turns();
+    let name = (0..).map(|n| format!("late{n}")).find(|name| owner_of(name, WORKERS) == HELD_UP);
+    let deaf = Line::new(SocketAddr::from(([127, 0, 0, 1], 999)), Wire::new(100, 0));
+    deaf.say(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+    deaf.say(&upgrade(&format!("?session_id={}", name.expect("one in three is"))));
+    stage.machine.connect(BUSY, &deaf.wire, deaf.address);
+    stage.turns();
+    assert_eq!(deaf.wire.borrow().down.len(), 100, "the rest of the first answer waits");
+    // The owner has room again in the moment in which the backlog has stood for too long.
+    stage.machine.now += Duration::from_millis(3100);
+    assert!(stage.machine.turn_if_woken(HELD_UP));
+    assert!(stage.machine.turn_if_woken(BUSY));
+    while stage.machine.turn_if_woken(HELD_UP) {}
+    let mut wire = deaf.wire.borrow_mut();
+    assert!(wire.closed, "cut, and handed over: {:?}", wire.registered);
+    let _ = wire.receive(usize::MAX);
+    assert_as_planned();
+}
+
+/// Review: while so much mail waits that nobody is read, nobody may be judged by what it did not say.
+#[test]
+fn who_is_not_read_is_not_judged() {
+    let second = Duration::from_secs(1);
+    let limits = Limits { outbox_most: 1, ..Limits::default() };
+    let mut stage = Stage::with_pings(limits, Some(second));
+    let bystander = stage.connect(BUSY);
+    let chatty: Vec<usize> = (0..5).map(|_| stage.connect(BUSY)).collect();
+    stage.turns();
+    for &at in &chatty {
+        stage.say(at, b"all");
+    }
+    stage.turns();
+    // The other reactor hangs for six seconds; this client answers each ping at once.
+    for _ in 0..120 {
+        stage.machine.now += Duration::from_millis(50);
+        stage.turns();
+    }
+    assert!(!stage.clients[bystander].1.contains(&Heard::Close(1011)), "it answered every ping");
+    assert_as_planned();
+}
+
+/// Review: answers of off-loaded jobs are taken before all other mail and out of the same share, so as
+/// long as a turn's share of them is there (by default as many as may be under way), nobody who is
+/// handed over gets in.
+#[test]
+fn answers_do_not_starve_other_mail() {
+    let mut stage = Stage::new(Limits { mails_per_turn: 1, ..Limits::default() });
+    let asker = stage.connect(BUSY);
+    stage.turns();
+    let at = stage.clients.len();
+    let name = (0..).map(|n| format!("x{n}")).find(|name| owner_of(name, WORKERS) == BUSY);
+    let line = Line::new(SocketAddr::from(([127, 0, 0, 1], at as u16 + 1)), Wire::new(9000, 0));
+    line.say(&upgrade(&format!("?session_id={}", name.expect("one in three is"))));
+    stage.machine.connect(2, &line.wire, line.address);
+    stage.clients.push((line, Vec::new()));
+    // Two jobs are always under way, one of which is done in each turn.
+    stage.say(asker, b"job");
+    stage.machine.turn_if_woken(BUSY);
+    for _ in 0..100 {
+        stage.say(asker, b"job");
+        stage.machine.net.borrow_mut().run_job(0);
+        stage.machine.turn_if_woken(2);
+        stage.machine.turn_if_woken(BUSY);
+        for (line, heard) in &mut stage.clients {
+            line.act(usize::MAX, &mut stage.chance, heard);
+        }
+    }
+    assert_eq!(stage.status(at), Some(101), "a hundred turns, and not handed over");
     assert_as_planned();
 }

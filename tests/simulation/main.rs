@@ -86,8 +86,8 @@ const WORDS: &str = "\
     next no \
     not nothing of off on one our over parked pauses peer picture ping pong queued reactor \
     reactors read readable ready refused request resumed room s say session sessions shrinks \
-    slept slots socket spent spurious stream takes text the throttled thrown timer to told \
-    turn until upgrade us wait waiting watches who with woken writable write written B Bad Conflict \
+    slept slots socket spent spurious stream takes text that the throttled thrown timer to told \
+    turn until upgrade us wait waiting waits watches who with woken writable write written B Bad Conflict \
     Found Many Not Request Requests Required Service Timeout Too Unavailable Upgrade";
 
 /// What a few seeds suffice to hear.
@@ -95,7 +95,7 @@ const BEATS: [&str; 35] = [
     "accepted from",
     "handed over to reactor",
     "handed to us by mail",
-    "mails wait",
+    "mail that waits",
     "new session",
     "resumed session",
     "takes its session over",

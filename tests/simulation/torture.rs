@@ -172,6 +172,13 @@ fn config() -> Config {
             goodbyes_per_turn: 2,
             broadcasts_queued: 2,
             offloads_per_connection: 2,
+            events_per_poll: 2,
+            alarms_per_turn: 1,
+            expiries_per_turn: 1,
+            timers_per_turn: 1,
+            outbox_most: 2,
+            look_slice: 2,
+            overdue_ticks: 1,
             ..Limits::default()
         },
         ..Config::default()
