@@ -1,4 +1,4 @@
-//! Step 1 of 5: the obvious server. One thread; read, write, read, write.
+//! Step 1 of 7: the obvious server. One thread; read, write, read, write.
 //!
 //! ```text
 //! cargo run --example 01_blocking_echo   # a port can follow: … 01_blocking_echo -- 9101

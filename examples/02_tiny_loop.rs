@@ -1,4 +1,4 @@
-//! Step 2 of 5: an event loop. One thread that sleeps on every socket at once.
+//! Step 2 of 7: an event loop. One thread that sleeps on every socket at once.
 //!
 //! ```text
 //! cargo run --example 02_tiny_loop   # a port can follow: … 02_tiny_loop -- 9102
@@ -6,8 +6,8 @@
 //! ```
 //!
 //! `poll` returns when some sockets are *ready*, and names them by the *token* under which each was
-//! registered. Nothing else may wait, so every socket is non-blocking: it answers `WouldBlock`
-//! where it would have slept. mio reports *edges*: "there is something" is said once, so reading
+//! registered. No other call may wait, so every socket is non-blocking: it returns `WouldBlock`
+//! where it would have slept. mio reports *edges*: that bytes came is reported once, so reading
 //! goes on until `WouldBlock`. mio's documentation calls that draining readiness.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to its user")]
 
@@ -77,7 +77,7 @@ fn echo(stream: &mut TcpStream) -> io::Result<()> {
     loop {
         match stream.read(&mut buffer) {
             Ok(0) => return Err(io::Error::other("has left")),
-            // A full socket ends the connection: to wait for room would be to wait, for one.
+            // A full socket ends the connection: waiting for room would stop all other clients.
             Ok(count) => stream.write_all(&buffer[..count])?,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -97,4 +97,4 @@ fn echo(stream: &mut TcpStream) -> io::Result<()> {
 //   04_edge_triggered_and_fair.rs, and `Spent` in src/connection.rs.
 // - One failed `accept` (EMFILE: no descriptor left) forgets the edge. Who stands in the queue waits
 //   for the next arrival to be seen. `Listening::Paused` in src/shard/accepting.rs.
-// - The silent are kept for ever, and nobody is told when it ends. src/timer.rs, src/shard/drain.rs.
+// - A silent client is kept for ever, and none is told when the process ends. src/timer.rs, src/shard/drain.rs.

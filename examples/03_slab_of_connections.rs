@@ -1,4 +1,4 @@
-//! Step 3 of 5: connections with a place of their own, and with room for what waits.
+//! Step 3 of 7: connections with a place of their own, and with room for what waits.
 //!
 //! ```text
 //! cargo run --example 03_slab_of_connections   # a port can follow, as before
@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Empties the accept queue. Who finds no place is closed at once.
+/// Empties the accept queue. A connection over the limit is closed at once.
 fn accept(listener: &TcpListener, connections: &mut Slab<Connection>, registry: &Registry) {
     let both = Interest::READABLE | Interest::WRITABLE;
     loop {
@@ -115,12 +115,12 @@ impl Connection {
 
 // What is still wrong with it, and where it is put right:
 //
-// - `pump` stops only where the socket stops it. A client that sends as fast as it reads never lets
-//   it, and all others starve: 04_edge_triggered_and_fair.rs, and `Limits` in src/config.rs.
-// - A place is used again, and its number means somebody else from then on. Here nobody keeps a
-//   number for long enough to be fooled; timers and session tables do. src/token.rs.
+// - `pump` stops only where the socket stops it. A client that sends as fast as it reads never
+//   stops it, and all others starve: 04_edge_triggered_and_fair.rs, and `Limits` in src/config.rs.
+// - A slot is used again, and its number then means another connection. Nothing here keeps a number
+//   for long enough to be wrong; timers and session tables do. src/token.rs.
 // - A backlog keeps its storage when it is empty: ten thousand idle clients, 40 MB. src/out_buffer.rs
 //   lends storage out of a pool, for as long as something waits.
 // - Closing a socket that holds unread bytes sends a reset, which may overtake our last words.
 //   `Lingering` in src/protocol/endpoint.rs.
-// - The silent are kept for ever, and a thousand of them keep everybody else out. src/timer.rs.
+// - Silent clients are kept for ever, and a thousand of them fill the server. src/timer.rs.

@@ -1,4 +1,4 @@
-//! Step 4 of 5: a share for everybody, and the mistake that comes with it.
+//! Step 4 of 7: a share for everybody, and the mistake that comes with it.
 //!
 //! ```text
 //! cargo run --example 04_edge_triggered_and_fair              # a port can follow
@@ -7,12 +7,12 @@
 //! ```
 //!
 //! To be fair, a loop stops serving a connection before the connection is done: here after 8
-//! bytes, few enough to watch by hand. But an edge is said once, and the rest of those bytes has
-//! had its edge. Who stops early and forgets it sleeps on top of unread bytes, until the peer
-//! happens to send more. That is the *lost wakeup*: run it with `lose-wakeups`, and `hello, e` is
+//! bytes, few enough to watch by hand. But an edge is reported once, and the bytes that
+//! are left have had theirs. A loop that stops early and does not remember it sleeps although bytes
+//! are unread, until the peer happens to send more. That is the *lost wakeup*: run it with `lose-wakeups`, and `hello, e` is
 //! all that comes back. Press Enter, which is an edge, and the next 8 follow.
 //!
-//! The mending is in the type. Every stop is a [`Rest`], and each has one thing that ends it.
+//! The fix is in the type. Every stop is a [`Rest`], and each has one thing that ends it.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to its user")]
 
 use std::error::Error;
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut connections = Slab::new();
     let (mut ready, mut this_turn) = (Vec::new(), Vec::new());
     loop {
-        // Who waits for the next turn is no reason to sleep: zero, not none.
+        // If a connection waits for the next turn, the poll must not sleep: zero, not none.
         let timeout = if ready.is_empty() { None } else { Some(Duration::ZERO) };
         match poll.poll(&mut events, timeout) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
@@ -162,8 +162,8 @@ impl Connection {
 // - It has two rests, because it has two reasons to stop. A backlog that may grow needs a third
 //   (`Throttled`), the end a fourth. The whole table: `Rest` in src/connection.rs; who checks it
 //   for every connection, after every turn: src/shard/invariants.rs.
-// - Only reading has its share. A crowd in the accept queue is taken in at once, while everybody
-//   waits. `accepts_per_turn` in src/config.rs, and src/shard/accepting.rs.
+// - Only reading has its share. A thousand connections in the accept queue are accepted in one
+//   turn, and all others wait. `accepts_per_turn` in src/config.rs, and src/shard/accepting.rs.
 // - A key in `ready` may outlive its connection, and then means the place's next tenant. Here that
 //   costs a visit for nothing (a *spurious* event, which every visit must bear); src/ready.rs asks
 //   for the generation, too.

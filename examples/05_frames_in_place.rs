@@ -1,4 +1,4 @@
-//! Step 5 of 5: messages. A WebSocket echo that reads every frame where the kernel put it.
+//! Step 5 of 7: messages. A WebSocket echo that reads every frame where the kernel put it.
 //!
 //! ```text
 //! cargo run --example 05_frames_in_place   # a port can follow
@@ -44,7 +44,7 @@ enum Rest {
 enum Stage {
     Request,
     Frames,
-    /// Of no interest: our last words are said.
+    /// Ignored: our last bytes are queued.
     Goodbye,
 }
 
@@ -237,7 +237,7 @@ fn answer_request(received: &[u8], out: &mut Vec<u8>) -> Result<usize, &'static 
 /// code of the Close that answers it.
 fn answer_frame(input: &mut [u8], out: &mut Vec<u8>) -> Result<usize, CloseCode> {
     let mut cursor = Cursor::new(&*input);
-    // It refuses reserved opcodes. The rest of the rules is for whoever calls it.
+    // It refuses reserved opcodes. The other rules are for its caller to check.
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| CloseCode::Protocol)?;
     let start = cursor.position() as usize;
     let Some((header, length)) = parsed else { return Ok(0) };
@@ -289,12 +289,11 @@ fn encode(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
 //   is base64. src/protocol/frame.rs, src/protocol/handshake.rs; tests/conformance has the list.
 // - It reads twice for every message, the second time to hear `WouldBlock`. A short read says the
 //   same, with one exception that has cost others a leak: `Inbound::Final` in src/line.rs.
-// - It is untestable but by a socket: the protocol is told from the connection by a parameter list.
+// - It can be tested through a socket only: nothing but a parameter list separates the protocol from
+//   the connection.
 //   src/protocol/ has bytes in, bytes and events out, and is tested cut at every position.
 // - The closing handshake is half of one: nobody waits for an answer to our Close, and a reset may
-//   overtake it. src/protocol/endpoint.rs, src/shard/closing.rs.
-// - Nobody is ever too slow, too silent or too late: src/timer.rs. One core: src/server.rs.
+//   overtake it. No peer is ever too slow, too silent or too late. 06_deadlines_and_last_words.rs;
+//   src/protocol/endpoint.rs, src/shard/closing.rs, src/timer.rs.
 // - An application would have to be written into `answer_frame`: src/application/mod.rs. Who it talks
 //   to is forgotten with the connection: src/session.rs.
-//
-// From here on it is the real thing: src/lib.rs has its map.

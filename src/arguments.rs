@@ -21,6 +21,8 @@ use revolve::config::{
 
 use crate::logger::Format;
 
+#[cfg(test)]
+mod documented;
 mod usage;
 mod values;
 

@@ -64,10 +64,11 @@
 //!
 //! # The tour
 //!
-//! Who has not written an event loop before climbs the ladder first: `examples/01_blocking_echo.rs`
-//! to `05_frames_in_place.rs`, each of which ends with what is still wrong with it, and where in
-//! here that is put right. Then this, in order; every module ends its first page with the way to
-//! the next. A module uses only those above it, and a test sees to that.
+//! If event loops are new to you, start with `docs/learning.md`: seven small programs, from
+//! `examples/01_blocking_echo.rs` to `07_two_loops.rs`, and a reading order. Each program ends with
+//! what is still wrong with it, and where in here that is put right. Then read this, in order; every
+//! module ends its first page with the way to the next. A module uses only those above it: a test
+//! checks that.
 //!
 //! Before the first byte, all bounds in one place:
 //!
@@ -214,7 +215,12 @@ pub use echo::Echo;
 pub use offload::PoolFull;
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
 
-/// The README's example compiles.
+/// The examples in the documents compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So do those for embedders.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embedding.md")]
+struct Embedding;

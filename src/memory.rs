@@ -326,7 +326,7 @@ mod tests {
         let total = |config| MemoryBound::of::<()>(&config, Some(1024)).unwrap().total();
         let rate = SessionRate { sessions: std::num::NonZeroU32::MIN, window: SessionRate::WINDOW };
         assert_eq!(total(config(Some(rate))) - total(config(None)), SessionRates::BYTES);
-        assert_eq!(SessionRates::BYTES, 2 << 20, "as ARCHITECTURE.md says");
+        assert_eq!(SessionRates::BYTES, 2 << 20, "as tests/hostile/README.md says");
     }
 
     #[test]

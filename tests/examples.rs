@@ -1,5 +1,5 @@
 //! The examples, run as whoever copies them will run them: as programs of their own, spoken to by
-//! a WebSocket client, ended by the end of their stdin. The ladder of `01_…` to `05_…` is spoken to
+//! a WebSocket client, ended by the end of their stdin. The ladder of `01_…` to `07_…` is spoken to
 //! in `examples/ladder.rs`.
 //!
 //! Builds nothing: `cargo test` builds the examples, and `cargo test --test examples` alone does

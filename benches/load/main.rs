@@ -48,7 +48,7 @@ usage: cargo bench --bench load -- [OPTIONS]
   --quick              shorter runs, one round: a look, not a result
   --revolve PATH       this daemon instead of the one that cargo built
   --output DIR         where the results go
-  --write-readme       put the table of the last complete run into README.md
+  --write-docs         put the table of the last complete run into docs/performance.md
   --render             no runs: draw and write the last results again
 
 A complete run writes benches/results/latest.{json,md,svg}; any other run leaves them alone and
@@ -57,6 +57,9 @@ writes to target/load/.";
 /// The results that are committed, and those that are not.
 const COMMITTED: &str = "benches/results";
 const SCRATCH: &str = "target/load";
+
+/// The document that shows the committed results.
+const DOCUMENT: &str = "docs/performance.md";
 
 #[derive(Debug, Default)]
 struct Options {
@@ -67,7 +70,7 @@ struct Options {
     list: bool,
     revolve: Option<PathBuf>,
     output: Option<PathBuf>,
-    write_readme: bool,
+    write_docs: bool,
     render: bool,
 }
 
@@ -98,7 +101,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options> {
             "--output" => options.output = Some(value()?.into()),
             "--quick" => options.quick = true,
             "--list" => options.list = true,
-            "--write-readme" => options.write_readme = true,
+            "--write-docs" => options.write_docs = true,
             "--render" => options.render = true,
             "--help" | "-h" => {
                 println!("{USAGE}");
@@ -138,9 +141,9 @@ fn run(options: &Options) -> Result<()> {
     report.write_table(&output)?;
     picture::draw(&report, &output.join("latest.svg"))?;
     println!("\nwritten: {}/latest.{{json,md,svg}}", output.display());
-    if options.write_readme {
-        report::write_readme(&Path::new(COMMITTED).join("latest.md"), Path::new("README.md"))?;
-        println!("README.md holds the table of {COMMITTED}/latest.md");
+    if options.write_docs {
+        report::write_docs(&Path::new(COMMITTED).join("latest.md"), Path::new(DOCUMENT))?;
+        println!("{DOCUMENT} holds the table of {COMMITTED}/latest.md");
     }
     Ok(())
 }

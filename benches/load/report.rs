@@ -226,12 +226,12 @@ impl Report {
         lines
     }
 
-    /// The Markdown table. Its picture is named from the README's place, where it is embedded.
+    /// The Markdown table. The path of its picture is relative to docs/performance.md, which embeds it.
     fn markdown(&self) -> String {
         let mut text = String::new();
         text.push_str(
             "![CPU time a message and bytes an idle connection, by server]\
-             (benches/results/latest.svg)\n\n",
+             (../benches/results/latest.svg)\n\n",
         );
         let many = |row: &&Series| self.servers.iter().filter(|s| self.has(row, s)).count() > 1;
         let (shared, single): (Vec<&Series>, Vec<&Series>) =
@@ -400,15 +400,15 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-/// Puts the table between the README's markers.
-pub(crate) fn write_readme(table: &Path, readme: &Path) -> Result<()> {
+/// Puts the table between the markers of docs/performance.md.
+pub(crate) fn write_docs(table: &Path, document: &Path) -> Result<()> {
     let table = fs::read_to_string(table).map_err(|_| "there are no complete results yet")?;
-    let text = fs::read_to_string(readme)?;
+    let text = fs::read_to_string(document)?;
     let (Some(begin), Some(end)) = (text.find(BEGIN), text.find(END)) else {
-        return Err(format!("README.md has no {BEGIN} and {END}").into());
+        return Err(format!("{} has no {BEGIN} and {END}", document.display()).into());
     };
     let (before, after) = (&text[..begin + BEGIN.len()], &text[end..]);
-    Ok(fs::write(readme, format!("{before}\n{}\n{after}", table.trim_end()))?)
+    Ok(fs::write(document, format!("{before}\n{}\n{after}", table.trim_end()))?)
 }
 
 /// The command as a user would type it: without cargo's own word and without paths.
@@ -416,7 +416,7 @@ fn arguments_worth_telling(mut arguments: impl Iterator<Item = String>) -> Vec<S
     let mut told = Vec::new();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--bench" | "--write-readme" => {}
+            "--bench" | "--write-docs" => {}
             "--revolve" | "--output" => drop(arguments.next()),
             _ => told.push(argument),
         }

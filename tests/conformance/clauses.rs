@@ -1,5 +1,5 @@
 //! The clauses that the cases stand for, those of RFC 6455 and behind them those of RFC 7692, and
-//! the table of clauses and cases that ARCHITECTURE.md shows. Runs no case.
+//! the table of clauses and cases that README.md of this folder shows. Runs no case.
 
 use std::fmt::Write;
 
@@ -37,7 +37,7 @@ pub(crate) const CLAUSES: [(&str, &str); 25] = [
     ("7692 7.2.2", "deflated messages, of whatever blocks; what does not inflate: 1007"),
 ];
 
-/// What stands between the markers in ARCHITECTURE.md.
+/// What stands between the markers in README.md.
 pub(crate) fn table(cases: &[Case]) -> String {
     let mut table = String::from("| clause | what | cases |\n|---|---|---|\n");
     for &(clause, what) in &CLAUSES {

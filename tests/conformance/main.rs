@@ -6,7 +6,7 @@
 //! run in a build with the feature `deflate`.
 //!
 //! Hostile HTTP, timeouts and load are tested elsewhere. `cargo test` runs it,
-//! `cargo test --test conformance` alone; the table of clauses that ARCHITECTURE.md has to show is
+//! `cargo test --test conformance` alone; the table of clauses that README.md of this folder shows is
 //! printed when it does not.
 
 // A test tells its reader what it met, and panics where a server must not.
@@ -101,27 +101,25 @@ fn every_case_is_one_of_a_clause() {
     println!("{} cases", cases.len());
 }
 
-/// Where ARCHITECTURE.md shows the table, and how it is told apart from what people wrote.
+/// Between these lines README.md of this folder has the table.
+const DOCUMENT: &str = "tests/conformance/README.md";
 const BEGIN: &str = "<!-- conformance:begin -->";
 const END: &str = "<!-- conformance:end -->";
 
 #[test]
-fn the_architecture_shows_the_table() {
+fn the_document_shows_the_table() {
     let table = clauses::table(&cases::all());
     let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance-table.md");
     fs::write(&copy, &table).expect("the target directory can be written to");
     let copy = copy.display();
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
-    let Ok(text) = fs::read_to_string(&file) else {
-        println!("notice: there is no ARCHITECTURE.md yet; its table is in {copy}");
-        return;
-    };
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(DOCUMENT);
+    let text = fs::read_to_string(file).expect(DOCUMENT);
     let shown = text.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
     let Some((shown, _)) = shown else {
-        panic!("ARCHITECTURE.md has no {BEGIN} … {END}; what belongs there is in {copy}");
+        panic!("{DOCUMENT} has no {BEGIN} … {END}; what belongs there is in {copy}");
     };
     assert!(
         shown.trim() == table.trim(),
-        "the table in ARCHITECTURE.md is not that of the cases, which is in {copy}:\n\n{table}"
+        "the table in {DOCUMENT} is not that of the cases, which is in {copy}:\n\n{table}"
     );
 }

@@ -6,24 +6,30 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
 use tungstenite::{Message, WebSocket};
 
-use super::super::Example;
+use super::super::{Example, PATIENCE};
 
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 7] = [
     "01_blocking_echo",
     "02_tiny_loop",
     "03_slab_of_connections",
     "04_edge_triggered_and_fair",
     "05_frames_in_place",
+    "06_deadlines_and_last_words",
+    "07_two_loops",
 ];
+
+/// Time after which a connection has been silent for too long, where a test waits for that.
+const SILENCE_MS: &str = "1000";
 
 /// Says it, and waits until all of it has come back.
 #[track_caller]
@@ -296,6 +302,126 @@ fn frame(opcode: OpCode, is_final: bool, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     Frame::from_payload(header, payload.to_vec().into()).format(&mut bytes).unwrap();
     bytes
+}
+
+/// Reads to the end of the stream, which must be a FIN.
+#[track_caller]
+fn hear_to_the_end(client: &mut TcpStream) -> String {
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).unwrap();
+    heard
+}
+
+#[test]
+fn step_6_ends_who_is_silent_and_nobody_else() {
+    let example = Example::start_with(STEPS[5], &[SILENCE_MS]);
+    let mut silent = example.dial();
+    let mut busy = example.dial();
+    let told = thread::spawn(move || (hear_to_the_end(&mut silent), silent));
+    while !told.is_finished() {
+        round_trip(&mut busy, "a line\n");
+    }
+    // It has talked for longer than the other was silent.
+    round_trip(&mut busy, "and on\n");
+    let (told, mut silent) = told.join().unwrap();
+    assert_eq!(told, "bye: silent for too long\n");
+    // It does not close its half, and is let go all the same: what it sends then is refused.
+    let begin = Instant::now();
+    while silent.write_all(b"x").is_ok() {
+        assert!(begin.elapsed() < PATIENCE, "the lingering has an end");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn step_6_answers_behind_the_peers_end_of_stream() {
+    let example = Example::start(STEPS[5]);
+    let mut client = example.dial();
+    client.write_all(b"one\ntwo\nhalf a line").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(hear_to_the_end(&mut client), "one\ntwo\nbye: the end of your stream\n");
+}
+
+/// A line without an end, of which most is unread when the server says so. What comes of it: the
+/// last words, and whether writing and reading ended in good order.
+fn say_too_much(example: &Example) -> (String, bool) {
+    let mut client = example.dial();
+    let said = client.write_all(&vec![b'x'; 4 << 20]);
+    let mut heard = Vec::new();
+    let read = client.read_to_end(&mut heard);
+    (String::from_utf8(heard).unwrap(), said.is_ok() && read.is_ok())
+}
+
+#[test]
+fn step_6_lingers_so_that_its_last_words_are_read() {
+    let example = Example::start(STEPS[5]);
+    assert_eq!(say_too_much(&example), ("bye: a line is too long\n".to_owned(), true));
+}
+
+#[test]
+fn step_6_resets_where_it_does_not_linger() {
+    let example = Example::start_with(STEPS[5], &["5000", "abrupt"]);
+    let (_, in_good_order) = say_too_much(&example);
+    assert!(!in_good_order, "closed with unread bytes, a socket sends a reset");
+}
+
+#[test]
+fn step_7_counts_on_the_owner_whichever_loop_accepted() {
+    let example = Example::start(STEPS[6]);
+    // The sum of a name's bytes is even, or odd.
+    for (name, owner) in [("b", 0), ("a", 1), ("ab", 1), ("bb", 0)] {
+        let mut clients = [example.dial(), example.dial()];
+        for (at, client) in clients.iter_mut().enumerate() {
+            // The name and two lines in one packet: all of it has to travel.
+            client.write_all(format!("{name}\nx\ny\n").as_bytes()).unwrap();
+            for line in 1..=2 {
+                let answer = format!("{name}: {}, by loop {owner}\n", 2 * at + line);
+                assert_eq!(hear(client, answer.len()), answer);
+            }
+        }
+    }
+}
+
+#[test]
+fn step_7_wakes_a_loop_that_sleeps_and_takes_all_that_came() {
+    let example = Example::start(STEPS[6]);
+    // More than the channel holds at once.
+    let mut clients: Vec<TcpStream> = (0..200).map(|_| example.dial()).collect();
+    for client in &mut clients {
+        client.write_all(b"a\nx\n").unwrap();
+    }
+    let mut counts: Vec<String> = clients.iter_mut().map(hear_line).collect();
+    counts.sort_by_key(|line| (line.len(), line.clone()));
+    let wanted: Vec<String> = (1..=200).map(|count| format!("a: {count}, by loop 1")).collect();
+    assert_eq!(counts, wanted);
+}
+
+fn hear_line(client: &mut TcpStream) -> String {
+    let mut line = String::new();
+    loop {
+        match hear(client, 1).as_str() {
+            "\n" => return line,
+            letter => line += letter,
+        }
+    }
+}
+
+#[test]
+fn step_7_loses_what_does_not_travel() {
+    let example = Example::start_with(STEPS[6], &["forget-input"]);
+    let mut client = example.dial();
+    client.write_all(b"a\nhello\n").unwrap();
+    // No answer comes to "hello"; how long to wait for none, nobody can say. So a second name is sent
+    // when the first has gone to its owner: it is taken for the first.
+    let mut bystander = example.dial();
+    bystander.write_all(b"b\n").unwrap();
+    for count in 1..=100 {
+        let answer = format!("b: {count}, by loop 0\n");
+        bystander.write_all(b"turn\n").unwrap();
+        assert_eq!(hear(&mut bystander, answer.len()), answer);
+    }
+    client.write_all(b"c\nhello\n").unwrap();
+    assert_eq!(hear_line(&mut client), "c: 1, by loop 1");
 }
 
 /// The list at the end of a step promises files, and names in them. Both must be there.

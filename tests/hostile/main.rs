@@ -7,7 +7,7 @@
 //! they run servers over sockets, or the daemon as a process (`daemon.rs`). What each frame and each
 //! byte of it is answered with is `tests/conformance`'s; every order of events, `tests/simulation`'s.
 //!
-//! ARCHITECTURE.md shows the table, input by input, and a test here keeps it true.
+//! README.md shows the table, input by input, and a test here keeps it true.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so")]
 #![allow(clippy::print_stdout, reason = "a test's report")]
 

@@ -1,4 +1,4 @@
-//! The table in ARCHITECTURE.md names tests that there are, and every test of this directory.
+//! The table in README.md of this folder names tests that there are, and every test of this directory.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,10 +23,10 @@ fn tests_of(module: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_architecture_names_every_test() {
-    let text = read("ARCHITECTURE.md");
+fn the_document_names_every_test() {
+    let text = read("tests/hostile/README.md");
     let table = text.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
-    let (table, _) = table.expect("ARCHITECTURE.md has the table");
+    let (table, _) = table.expect("README.md has the table");
     let named: BTreeSet<(String, String)> = table
         .split('`')
         .skip(1)

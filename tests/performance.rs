@@ -1,0 +1,78 @@
+//! The benchmark figures in docs/performance.md are the committed ones.
+//!
+//! `cargo bench --bench load -- --write-docs` puts `benches/results/latest.md` between two markers
+//! of docs/performance.md. This test fails when the two differ, or when the markers are gone, or when the
+//! README compares other figures. It measures nothing; without committed results it asks for the markers
+//! only.
+
+use std::fs;
+use std::path::Path;
+
+const BEGIN: &str = "<!-- bench:begin -->";
+const END: &str = "<!-- bench:end -->";
+
+/// What stands between the markers; an error says what is wrong with them.
+fn embedded(document: &str) -> Result<&str, String> {
+    for marker in [BEGIN, END] {
+        match document.matches(marker).count() {
+            1 => {}
+            count => return Err(format!("the document has {count} times {marker}, not once")),
+        }
+    }
+    let (_, rest) = document.split_once(BEGIN).ok_or("unreachable")?;
+    let (table, _) = rest.split_once(END).ok_or("the document has its bench markers in reverse")?;
+    Ok(table.trim())
+}
+
+#[test]
+fn the_document_shows_the_committed_results() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/performance.md"));
+    let document = document.expect("docs/performance.md");
+    let table = embedded(&document).unwrap_or_else(|wrong| panic!("{wrong}"));
+    let Ok(committed) = fs::read_to_string(root.join("benches/results/latest.md")) else { return };
+    assert!(
+        table == committed.trim(),
+        "docs/performance.md does not show benches/results/latest.md: \
+         cargo bench --bench load -- --render --write-docs"
+    );
+    for file in ["latest.json", "latest.svg"] {
+        assert!(root.join("benches/results").join(file).is_file(), "benches/results/{file}");
+    }
+}
+
+/// The cells of a table's row.
+fn cells(row: &str) -> Vec<&str> {
+    row.trim().trim_matches('|').split('|').map(str::trim).collect()
+}
+
+/// What the README says of revolve and of Channels is what the committed table says of them.
+#[test]
+fn the_readme_compares_committed_figures() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).expect("README.md");
+    let (_, rest) = readme.split_once("<!-- compared:begin -->").expect("README.md compares");
+    let (compared, _) = rest.split_once("<!-- compared:end -->").expect("README.md compares");
+    let Ok(committed) = fs::read_to_string(root.join("benches/results/latest.md")) else { return };
+    let rows: Vec<Vec<&str>> =
+        committed.lines().filter(|line| line.starts_with("| ")).map(cells).collect();
+    let column = |server: &str| rows[0].iter().position(|name| *name == server).expect("a server");
+    let (ours, theirs) = (column("revolve"), column("uvicorn+channels"));
+    let mut compared: Vec<Vec<&str>> = compared.trim().lines().skip(2).map(cells).collect();
+    assert!(compared.len() >= 5, "the README compares hardly anything");
+    for shown in &mut compared {
+        let row = rows.iter().find(|row| row[..2] == shown[..2]);
+        let row = row.unwrap_or_else(|| panic!("nothing measured is called {:?}", &shown[..2]));
+        // Behind the figure stands its ratio to the floor.
+        let figure = |at: usize| row[at].split(' ').next().unwrap_or_default();
+        assert_eq!(shown[2..], [figure(ours), figure(theirs)], "{}", shown[0]);
+    }
+}
+
+#[test]
+fn missing_markers_are_noticed() {
+    assert_eq!(embedded("a <!-- bench:begin -->\nt\n<!-- bench:end --> b"), Ok("t"));
+    assert!(embedded("no markers").is_err());
+    assert!(embedded("<!-- bench:begin --> only one").is_err());
+    assert!(embedded("<!-- bench:end --> <!-- bench:begin -->").is_err());
+}
