@@ -96,7 +96,7 @@ pub enum Closing {
 
 /// What became of input that nobody wants any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Discarded {
+enum Discarded {
     /// All of it was thrown away, and more may come.
     All,
     /// The peer's Close was in it: both have said theirs.
@@ -212,6 +212,29 @@ impl Endpoint {
         };
         let by = now + limits.close_timeout;
         *self = Endpoint::Closing(Closing::Flushing { by, is_mutual: !awaits_pong });
+    }
+
+    /// Reads past what the peer still sends in Closing, until its Close has come or it is enough. `true`:
+    /// that was so, and what is left of the input is for the station that follows.
+    pub fn discard(
+        &mut self,
+        input: &mut [u8],
+        at: &mut usize,
+        scratch: &mut Scratch,
+        config: &Config,
+        now: Instant,
+    ) -> bool {
+        let Endpoint::Closing(closing) = self else { return false };
+        match (closing.discard(input, at, scratch, config, now), closing) {
+            (Discarded::All, _) => return false,
+            (Discarded::Close, _) => self.part(now, &config.limits),
+            (Discarded::Enough, Closing::Lingering { .. }) => {
+                *self = Endpoint::Closed;
+                return false;
+            }
+            (Discarded::Enough, _) => self.finish(now, &config.limits),
+        }
+        true
     }
 
     /// Our queue is empty. In [`Closing::Flushing`] that is the time to half-close, which `true`
@@ -483,7 +506,7 @@ impl Open {
 
 impl Closing {
     /// Reads past whatever the peer still sends; unless it was all, no more needs to be read.
-    pub fn discard(
+    fn discard(
         &mut self,
         input: &mut [u8],
         at: &mut usize,
@@ -533,10 +556,7 @@ mod tests {
         let now = endpoint.deadline(&config).expect("a ping is due");
         assert_eq!(endpoint.on_deadline(now, &config, &mut out), Lapse::Pinged);
         endpoint.close(CloseCode::Away, "", now, &config.limits, &mut out);
-        let Endpoint::Closing(closing) = &mut endpoint else { panic!("it was closed") };
-        let discarded = closing.discard(&mut frames.to_vec(), &mut 0, &mut scratch, &config, now);
-        assert_eq!(discarded, Discarded::Close);
-        endpoint.part(now, &config.limits);
+        assert!(endpoint.discard(&mut frames.to_vec(), &mut 0, &mut scratch, &config, now));
         endpoint.flushed(true, now, &config.limits);
         endpoint
     }

@@ -23,7 +23,7 @@ use crate::line::{Inbound, Stream};
 use crate::metrics::ReactorMetrics;
 use crate::out_buffer::BufferPool;
 use crate::protocol::deflate::{self, Packing};
-use crate::protocol::endpoint::{Closing, Discarded, Endpoint, Event};
+use crate::protocol::endpoint::{Endpoint, Event};
 use crate::protocol::frame::Violation;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::{self, Rejection, Request};
@@ -215,22 +215,11 @@ impl<A: Application, H: Host> Shard<A, H> {
                 *requests += 1;
                 self.serve_request(id, input, at, now, host)
             }
-            Endpoint::Closing(closing) => {
-                let is_lingering = matches!(closing, Closing::Lingering { .. });
-                match closing.discard(input, at, &mut self.scratch, &self.config, now) {
-                    Discarded::All => Step::NeedMore,
-                    Discarded::Close => {
-                        connection.endpoint.part(now, &self.config.limits);
-                        Step::Again
-                    }
-                    Discarded::Enough if is_lingering => {
-                        connection.endpoint = Endpoint::Closed;
-                        Step::NeedMore
-                    }
-                    Discarded::Enough => {
-                        connection.endpoint.finish(now, &self.config.limits);
-                        Step::Again
-                    }
+            Endpoint::Closing(_) => {
+                let endpoint = &mut connection.endpoint;
+                match endpoint.discard(input, at, &mut self.scratch, &self.config, now) {
+                    true => Step::Again,
+                    false => Step::NeedMore,
                 }
             }
             Endpoint::Closed => Step::NeedMore,

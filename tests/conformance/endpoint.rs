@@ -7,7 +7,7 @@ use std::time::Instant;
 use revolve::config::Config;
 use revolve::http;
 use revolve::protocol::deflate::{self, Agreement, Deflater, Packing};
-use revolve::protocol::endpoint::{Closing, Discarded, Endpoint, Event};
+use revolve::protocol::endpoint::{Closing, Endpoint, Event};
 use revolve::protocol::frame;
 use revolve::protocol::handshake::{self, Accept};
 use revolve::protocol::head::{self, Rejection, Request};
@@ -120,15 +120,7 @@ impl<'c> EchoServer<'c> {
                     true
                 }
             },
-            Endpoint::Closing(closing) => {
-                let is_waiting = matches!(closing, Closing::AwaitingEcho { .. });
-                match closing.discard(tail, at, scratch, config, now) {
-                    Discarded::Close => endpoint.part(now, limits),
-                    Discarded::Enough if is_waiting => endpoint.finish(now, limits),
-                    Discarded::Enough | Discarded::All => return false,
-                }
-                true
-            }
+            Endpoint::Closing(_) => endpoint.discard(tail, at, scratch, config, now),
             Endpoint::Closed => false,
         }
     }

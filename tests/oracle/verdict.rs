@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use revolve::config::Config;
-use revolve::protocol::endpoint::{Discarded, Endpoint, Event};
+use revolve::protocol::endpoint::{Endpoint, Event};
 use revolve::protocol::frame::Violation;
 use revolve::protocol::message::{Message, Received, Receiver, Scratch};
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -302,14 +302,12 @@ pub(crate) fn ours_after_our_close(conversation: &Conversation) -> bool {
     let mut out = Vec::new();
     endpoint.open(None, now, &config);
     endpoint.close(CloseCode::Away, "", now, &config.limits, &mut out);
-    let Endpoint::Closing(closing) = &mut endpoint else { panic!("it was closed") };
     let mut scratch = Scratch::default();
     let mut tail = Tail::default();
     for piece in conversation.pieces() {
         tail.bytes.extend_from_slice(piece);
         let mut at = 0;
-        let discarded = closing.discard(&mut tail.bytes, &mut at, &mut scratch, &config, now);
-        if discarded != Discarded::All {
+        if endpoint.discard(&mut tail.bytes, &mut at, &mut scratch, &config, now) {
             return true;
         }
         tail.drop_front(at);
