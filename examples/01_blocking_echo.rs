@@ -49,6 +49,6 @@ fn echo(mut stream: TcpStream) -> io::Result<usize> {
 // - One client at a time. A thread for each would help until there are ten thousand of them; one
 //   thread that sleeps on *all* of them is the next step: 02_tiny_loop.rs, and src/reactor.rs.
 // - A client that says nothing holds the server for ever: nothing here has a deadline.
-//   src/timer.rs, and the deadlines in src/protocol/endpoint.rs.
-// - So does one that sends and never reads: `write_all` waits for it. src/out_buffer.rs.
+//   src/connection/timer_wheel.rs, and the deadlines in src/protocol/endpoint.rs.
+// - So does one that sends and never reads: `write_all` waits for it. src/transport/out_buffer.rs.
 // - It ends when it is killed, in the middle of whatever it was saying. src/shard/drain.rs.

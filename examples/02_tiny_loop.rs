@@ -90,11 +90,11 @@ fn echo(stream: &mut TcpStream) -> io::Result<()> {
 //
 // - A client that reads more slowly than it sends is cut off, as soon as the kernel's buffers are
 //   full. What does not fit has to wait, in a buffer of ours, for *writable*: 03_slab_of_connections.rs,
-//   and src/out_buffer.rs.
+//   and src/transport/out_buffer.rs.
 // - A table is searched for every event, though we chose the tokens ourselves: they can be places.
-//   src/connections.rs, src/token.rs.
+//   src/connection/slab.rs, src/token.rs.
 // - `echo` goes on for as long as its client does. One that never pauses has the loop to itself:
-//   04_edge_triggered_and_fair.rs, and `Spent` in src/connection.rs.
+//   04_edge_triggered_and_fair.rs, and `Spent` in src/connection/mod.rs.
 // - One failed `accept` (EMFILE: no descriptor left) forgets the edge. Who stands in the queue waits
 //   for the next arrival to be seen. `Listening::Paused` in src/shard/accepting.rs.
-// - A silent client is kept for ever, and none is told when the process ends. src/timer.rs, src/shard/drain.rs.
+// - A silent client is kept for ever, and none is told when the process ends. src/connection/timer_wheel.rs, src/shard/drain.rs.

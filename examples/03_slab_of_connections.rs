@@ -119,8 +119,8 @@ impl Connection {
 //   stops it, and all others starve: 04_edge_triggered_and_fair.rs, and `Limits` in src/config.rs.
 // - A slot is used again, and its number then means another connection. Nothing here keeps a number
 //   for long enough to be wrong; timers and session tables do. src/token.rs.
-// - A backlog keeps its storage when it is empty: ten thousand idle clients, 40 MB. src/out_buffer.rs
+// - A backlog keeps its storage when it is empty: ten thousand idle clients, 40 MB. src/transport/out_buffer.rs
 //   lends storage out of a pool, for as long as something waits.
 // - Closing a socket that holds unread bytes sends a reset, which may overtake our last words.
 //   `Lingering` in src/protocol/endpoint.rs.
-// - Silent clients are kept for ever, and a thousand of them fill the server. src/timer.rs.
+// - Silent clients are kept for ever, and a thousand of them fill the server. src/connection/timer_wheel.rs.

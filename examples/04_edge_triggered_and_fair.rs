@@ -160,12 +160,12 @@ impl Connection {
 // What is still wrong with it, and where it is put right:
 //
 // - It has two rests, because it has two reasons to stop. A backlog that may grow needs a third
-//   (`Throttled`), the end a fourth. The whole table: `Rest` in src/connection.rs; who checks it
+//   (`Throttled`), the end a fourth. The whole table: `Rest` in src/connection/mod.rs; who checks it
 //   for every connection, after every turn: src/shard/invariants.rs.
 // - Only reading has its share. A thousand connections in the accept queue are accepted in one
 //   turn, and all others wait. `accepts_per_turn` in src/config.rs, and src/shard/accepting.rs.
 // - A key in `ready` may outlive its connection, and then means the place's next tenant. Here that
-//   costs a visit for nothing (a *spurious* event, which every visit must bear); src/ready.rs asks
+//   costs a visit for nothing (a *spurious* event, which every visit must bear); src/connection/ready.rs asks
 //   for the generation, too.
 // - Bytes are not messages yet: 05_frames_in_place.rs.
-// - Silence, goodbyes, more than one core: src/timer.rs, src/shard/drain.rs, src/server.rs.
+// - Silence, goodbyes, more than one core: src/connection/timer_wheel.rs, src/shard/drain.rs, src/server.rs.

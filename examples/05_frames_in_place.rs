@@ -288,12 +288,12 @@ fn encode(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
 // - Some rules are not checked: a length in its shortest form, a token list in `Upgrade`, a key that
 //   is base64. src/protocol/frame.rs, src/protocol/handshake.rs; tests/conformance has the list.
 // - It reads twice for every message, the second time to hear `WouldBlock`. A short read says the
-//   same, with one exception that has cost others a leak: `Inbound::Final` in src/line.rs.
+//   same, with one exception that has cost others a leak: `Inbound::Final` in src/transport/mod.rs.
 // - It can be tested through a socket only: nothing but a parameter list separates the protocol from
 //   the connection.
 //   src/protocol/ has bytes in, bytes and events out, and is tested cut at every position.
 // - The closing handshake is half of one: nobody waits for an answer to our Close, and a reset may
 //   overtake it. No peer is ever too slow, too silent or too late. 06_deadlines_and_last_words.rs;
-//   src/protocol/endpoint.rs, src/shard/closing.rs, src/timer.rs.
+//   src/protocol/endpoint.rs, src/shard/closing.rs, src/connection/timer_wheel.rs.
 // - An application would have to be written into `answer_frame`: src/application/mod.rs. Who it talks
-//   to is forgotten with the connection: src/session.rs.
+//   to is forgotten with the connection: src/session/mod.rs.

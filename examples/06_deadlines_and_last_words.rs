@@ -277,11 +277,11 @@ impl Connection {
 // What is still wrong with it, and where it is put right:
 //
 // - A heap costs more with each connection, and each entry is 24 bytes. A wheel of 512 slots, 50 ms
-//   each, enters a hint with one push: src/timer.rs.
+//   each, enters a hint with one push: src/connection/timer_wheel.rs.
 // - After a pause of the whole process all are overdue at once, and those whose lines are not among the
 //   first 256 events are closed before they are read. `untold` in src/shard/mod.rs.
 // - A peer that reads nothing is only found silent. A backlog that does not move needs a deadline of
-//   its own: `stalled_since` in src/out_buffer.rs.
+//   its own: `stalled_since` in src/transport/out_buffer.rs.
 // - A server has many reasons to close, in many places, and must count and log each end once. There is
 //   one way out of Open: `leave_open` in src/shard/closing.rs. The states of leaving, for WebSockets:
 //   `Closing` in src/protocol/endpoint.rs.

@@ -111,7 +111,7 @@ pub struct Config {
     /// Which ids may be resumed. Default [`SessionIds::Any`].
     pub session_ids: SessionIds,
     /// WebSocket connections at most, over all reactors; beyond it upgrades get 503. Sockets of
-    /// every kind are at most twice as many, and some for refusals ([`Limits::door_margin`]).
+    /// every kind are at most twice as many, and some for refusals ([`Limits::socket_margin`]).
     /// Default: no limit but the process's file descriptors.
     pub limit_concurrency: Option<NonZeroUsize>,
     /// Sockets at most from one address, over all reactors, whatever they are used for; beyond it
@@ -217,7 +217,7 @@ pub struct Limits {
     /// Sockets that may be there beyond twice `--limit-concurrency`, for requests that are no
     /// upgrades while all WebSockets are taken; and as many again, to be told 503. 256: what health
     /// checks and a page of metrics need, with room.
-    pub door_margin: usize,
+    pub socket_margin: usize,
     /// Events taken from the kernel at once. 1024, which are 12 KiB; more are taken next turn, so that
     /// a turn stays a turn.
     pub events_per_poll: usize,
@@ -253,9 +253,9 @@ pub struct Limits {
     pub look_interval: Duration,
     /// Slots of the slab that are looked at in a turn: cold memory, so 4,096 are some 0.3 ms.
     pub look_slice: usize,
-    /// Slots that a picture shows. 65,536: more could not be told apart on a screen, and a picture
+    /// Slots that a slab map shows. 65,536: more could not be told apart on a screen, and a slab map
     /// at its worst, no two neighbours alike, stays below 400 KB.
-    pub picture_slots: usize,
+    pub slab_map_slots: usize,
     /// What inflating may cost in one visit: bytes written, and bytes read sixteen times over. 512
     /// KiB: at most 3 ms, which only the most expensive input takes; 140 KiB of JSON, which take
     /// 0.2 ms. A message that needs more goes on in the next turn.
@@ -311,7 +311,7 @@ impl Default for Limits {
             requests_per_turn: 64,
             cork_bytes: 64 << 10,
             flush_bytes_per_turn: 1 << 20,
-            door_margin: 256,
+            socket_margin: 256,
             events_per_poll: 1024,
             accepts_per_turn: 64,
             mails_per_turn: 256,
@@ -325,7 +325,7 @@ impl Default for Limits {
             watchers: 8,
             look_interval: Duration::from_secs(1),
             look_slice: 4096,
-            picture_slots: 1 << 16,
+            slab_map_slots: 1 << 16,
             inflate_per_turn: 512 << 10,
             deflate_bytes_least: 1024,
             deflate_windows_most: 32,
@@ -405,7 +405,7 @@ impl Config {
     #[must_use]
     pub fn most_sockets(&self) -> Option<MostSockets> {
         let limit = self.limit_concurrency?;
-        let margin = self.limits.door_margin;
+        let margin = self.limits.socket_margin;
         let admitted = limit.get().saturating_mul(2).saturating_add(margin);
         Some(MostSockets { admitted, refused: admitted.saturating_add(margin) })
     }

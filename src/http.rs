@@ -5,15 +5,15 @@
 //!
 //! Invariant: no text of a request ever stands in a response (CVE-2020-7695, CVE-2018-1000164).
 //!
-//! Next: [`crate::host`]: what is left to be asked of the world.
+//! Next: [`crate::environment`]: what a shard asks of its surroundings.
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::application::Refusal;
 use crate::config::Config;
-use crate::metrics::ServerStatus;
-use crate::page;
+use crate::observe::metrics::ServerStatus;
+use crate::observe::page;
 use crate::protocol::handshake;
 use crate::protocol::head::{Rejection, Request};
 use crate::wall_clock;

@@ -60,7 +60,7 @@
 //! [`connection::Rest`], and a sentence: **a connection never rests without a waker**. Of the
 //! second, a habit: a visit looks, whatever it was told.
 //!
-//! To watch turns happen, start the program with `--log-level trace`: each tells its story.
+//! To watch turns happen, start the program with `--log-level trace`: each turn is told, line by line.
 //!
 //! # The tour
 //!
@@ -76,52 +76,39 @@
 //! |---|---|
 //! | [`config`] | every setting and bound, each with its reason |
 //!
-//! From bytes to messages, without a socket in sight:
+//! From bytes to messages, without a socket:
 //!
 //! | module | what it is |
 //! |---|---|
 //! | [`protocol`] | sans-IO: request heads, the handshake, frames, messages, the endpoint's states |
 //!
-//! What connections are called, what waits for them, and what outlives them:
+//! One connection: its name, its socket, its session; why it stops, and what wakes it. If you read one
+//! of these, read [`connection`]:
 //!
 //! | module | what it is |
 //! |---|---|
 //! | [`token`] | the name of a connection: slot and generation; its peer |
-//! | [`out_buffer`] | bytes that wait for one socket |
-//! | [`line`](mod@line) | one socket: its readiness, its reads and writes |
+//! | [`transport`] | one socket: its readiness, reads and writes; listeners; how many sockets there may be |
 //! | [`session`] | ids, who owns them, and one reactor's table of them |
+//! | [`connection`] | a transport and an endpoint; why a connection stopped: `Rest`; the slab, the ready queue, the timer wheel |
 //!
-//! What is to happen later, or elsewhere; and the application, which asks for it:
+//! The application, and what it can ask for:
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`timer`] | a coarse, lazy timer wheel |
-//! | [`appointments`] | the timers that applications have set |
 //! | [`offload`] | work that must not hold a reactor, and the threads that do it |
 //! | [`application`] | what runs on a reactor, and the context through which it answers |
 //! | [`wall_clock`] | the wall-clock time, within the years that its texts can hold |
-//! | [`counter`], [`echo`] | the two applications that the daemon has |
+//! | [`apps`] | the two applications that the daemon has |
 //!
-//! Why a connection stops, and what wakes it. If you read one of these, read [`connection`]:
-//!
-//! | module | what it is |
-//! |---|---|
-//! | [`ready`] | who has something to do this turn |
-//! | [`door`] | how many sockets are inside, in all and from each address |
-//! | [`session_rate`] | how many new sessions each address has made lately |
-//! | [`picture`] | what a slab's slots are doing, small enough for mail |
-//! | [`connection`] | a line and an endpoint; why a connection stopped: `Rest` |
-//! | [`connections`] | the slab; no way to reach a slot's former tenant |
-//!
-//! How a reactor that shares nothing deals with the rest of the world:
+//! How a reactor that shares nothing deals with everything outside of it:
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`observe`] | the map of a slab, the metrics, the live page |
 //! | [`mailbox`] | the only way into a reactor from outside |
-//! | [`metrics`] | what is counted, and the page that shows it |
-//! | [`page`] | the live page, who may see it, and the figures that it shows |
 //! | [`http`] | health, readiness, metrics, the page, refusals |
-//! | [`host`] | what a shard asks of its surroundings |
+//! | [`environment`] | what a shard asks of its surroundings |
 //!
 //! The turn, and the loop around it:
 //!
@@ -129,7 +116,6 @@
 //! |---|---|
 //! | [`shard`] | all that one thread owns, and its turn |
 //! | [`memory`] | the most memory that all this can take, term by term |
-//! | [`listener`] | sockets that share a port |
 //! | [`reactor`] | the event loop |
 //! | [`server`] | bind, one thread a reactor, drain, join |
 //!
@@ -159,11 +145,11 @@
 //! - **owner**: the reactor on which a session lives. **hand-over**: moving a connection there.
 //! - **takeover**: a newer connection displacing the older one of its session.
 //! - **watcher**: a connection on `/ws/stats`, told once a second what the reactors do. **look**: one
-//!   reactor asking all for a picture of their slabs.
+//!   reactor asking all for a map of their slabs.
 //! - **mailbox**, **waker**: how another thread's words get into a turn.
 //! - **half-close**, **linger**: ending our half of a stream, and reading on for a moment.
 //! - **deadline**: when to look again whatever happens. **timer wheel**: the hints about when.
-//! - **story**: what a turn tells of itself at trace level.
+//! - **trace**: what a turn tells of itself at trace level.
 //!
 //! [Draining readiness]: https://docs.rs/mio/1/mio/struct.Poll.html#draining-readiness
 //! [Spurious events]: https://docs.rs/mio/1/mio/struct.Poll.html#spurious-events
@@ -171,47 +157,36 @@
 //! Next: [`crate::config`], where the tour begins.
 
 pub mod application;
-pub mod appointments;
+pub mod apps;
 pub mod config;
 pub mod connection;
-pub mod connections;
-pub mod counter;
-pub mod door;
-pub mod echo;
-pub mod host;
+pub mod environment;
 pub mod http;
-pub mod line;
-pub mod listener;
 pub mod mailbox;
 pub mod memory;
-pub mod metrics;
+pub mod observe;
 pub mod offload;
-pub mod out_buffer;
-pub mod page;
-pub mod picture;
 pub mod protocol;
 pub mod reactor;
-pub mod ready;
 pub mod server;
 pub mod session;
-pub mod session_rate;
 pub mod shard;
 pub mod testing;
-pub mod timer;
 pub mod token;
+pub mod transport;
 pub mod wall_clock;
 
+pub use application::timers::TooManyTimers;
 pub use application::{
     Acceptance, Application, CloseReason, Context, InvalidField, Message, ReactorContext, Refusal,
     Side, Subprotocol, Upgrade,
 };
-pub use appointments::TooManyTimers;
+pub use apps::counter::Counter;
+pub use apps::echo::Echo;
 pub use config::{
     AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds, SessionRate,
     Subprotocols,
 };
-pub use counter::Counter;
-pub use echo::Echo;
 pub use offload::PoolFull;
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
 

@@ -5,11 +5,11 @@
 //! of their own, which has room for as many as the reactor may have under way: so no thread of the
 //! pool ever waits for a reactor that is held up. Wakes are coalesced: while one is on its way, a
 //! further mail needs none. A wake without mail says that there is something new in what the
-//! reactors share ([`crate::metrics::ServerStatus`]): the drain.
+//! reactors share ([`crate::observe::metrics::ServerStatus`]): the drain.
 //!
 //! Invariant: if there is mail and the receiver sleeps, a wake is on its way.
 //!
-//! Next: [`crate::metrics`]: how they learn something without asking.
+//! Next: [`crate::http`]: the plain requests on the same port.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,15 +21,15 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use mio::{Registry, Token, Waker};
 
 use crate::application::Broadcast;
-use crate::door::Place;
+use crate::observe::slab_map::SlabMap;
 use crate::offload::Finished;
-use crate::picture::Picture;
+use crate::transport::connection_limiter::Permit;
 
 /// A connection on its way to the reactor that owns its session, as a plain value: the socket,
 /// what was read from it, and what has not been written. The owner reads the request again from
 /// its bytes; that costs a microsecond and saves a second, owned form of a request.
 #[derive(Debug)]
-pub struct Parcel<S> {
+pub struct Handoff<S> {
     /// The socket, registered nowhere.
     pub stream: S,
     /// Who is at the other end.
@@ -41,25 +41,25 @@ pub struct Parcel<S> {
     /// When the handshake has to be over.
     pub deadline: Instant,
     /// Its place among the sockets, if those are counted.
-    pub place: Option<Place>,
+    pub place: Option<Permit>,
 }
 
 /// What one reactor, or the server's handle, tells another.
 #[derive(Debug)]
 pub enum Mail<S> {
     /// A connection for a session that you own.
-    HandOver(Parcel<S>),
+    HandOver(Handoff<S>),
     /// A frame for every open connection of yours.
     Broadcast(Broadcast),
     /// A job that you off-loaded is done.
     Finished(Finished),
-    /// Somebody watches on reactor `asker`: it wants a picture of your slab.
+    /// Somebody watches on reactor `asker`: it wants a slab map of your slab.
     Look {
         /// Who asks.
         asker: usize,
     },
-    /// The picture that you asked for.
-    Seen(Picture),
+    /// The slab map that you asked for.
+    Seen(SlabMap),
 }
 
 /// The receiving end.

@@ -6,12 +6,9 @@
 //! (or printed what was asked for), 1 the environment or a dead reactor, 2 usage, 128 + n signal n
 //! when it came a second time.
 //!
-//! Next: `arguments.rs`: what can be asked of it.
+//! Next: `daemon`: its parts.
 
-mod arguments;
-mod available;
-mod inherited;
-mod logger;
+mod daemon;
 
 use std::env;
 use std::fmt::Display;
@@ -29,8 +26,8 @@ use revolve::{Counter, Echo, ServeError, Server, ServerHandle, ShutdownTrigger};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use arguments::{App, Command, Settings, seconds};
-use logger::{FLUSH_TIMEOUT, Format, LogQueue};
+use daemon::arguments::{App, Command, Settings, seconds};
+use daemon::logger::{FLUSH_TIMEOUT, Format, LogQueue};
 
 /// Served, drained, printed.
 const DONE: u8 = 0;
@@ -51,7 +48,7 @@ const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 const LAST_FLUSH: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    let status = match arguments::parse(env::args_os().skip(1), env::vars_os()) {
+    let status = match daemon::arguments::parse(env::args_os().skip(1), env::vars_os()) {
         Ok(Command::Run(settings)) => run(*settings),
         Ok(Command::Print(text)) => print(&text),
         Err(error) => refuse(Format::Text, &error, MISUSED),
@@ -81,14 +78,14 @@ fn refuse(format: Format, why: &dyn Display, status: u8) -> u8 {
 }
 
 fn run(settings: Settings) -> u8 {
-    let descriptors = inherited::raise_descriptor_limit();
-    let log = match logger::install(settings.log_level, settings.log_format) {
+    let descriptors = daemon::inherited::raise_descriptor_limit();
+    let log = match daemon::logger::install(settings.log_level, settings.log_format) {
         Ok(log) => log,
         Err(error) => {
             return refuse(Format::Text, &format!("cannot start the log: {error}"), FAILED);
         }
     };
-    logger::log_panics();
+    daemon::logger::log_panics();
     // Even a panic here leaves its line in the log before the process ends.
     let status = panic::catch_unwind(AssertUnwindSafe(|| serve(settings, descriptors, &log)));
     log.flush(FLUSH_TIMEOUT);
@@ -100,7 +97,7 @@ fn serve(settings: Settings, descriptors: Option<usize>, log: &LogQueue) -> u8 {
     // Before the first connection, so that no signal finds the default action; and before they are
     // let through, so that one which has waited does not either.
     let signals = Signals::new(SIGNALS).and_then(|signals| {
-        inherited::unblock(&SIGNALS)?;
+        daemon::inherited::unblock(&SIGNALS)?;
         Ok(signals)
     });
     let signals = match signals {
@@ -197,7 +194,7 @@ fn introduce(
                 "memory: connections and sessions take at most {bound}; less with a lower --ws-max-size, \
                  --max-send-buffer, --limit-concurrency or --max-sessions"
             );
-            if let Some(available) = available::memory()
+            if let Some(available) = daemon::available::memory()
                 && bound.total() > available.bytes
             {
                 log::warn!(

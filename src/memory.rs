@@ -7,7 +7,7 @@
 //!
 //! Invariant: a term is an upper bound of what its limits allow, never an estimate of what is usual.
 //!
-//! Next: [`crate::listener`]: the sockets themselves, at last.
+//! Next: [`crate::reactor`], the loop.
 
 use std::fmt;
 use std::fs;
@@ -17,14 +17,14 @@ use mio::net::TcpStream;
 
 use crate::config::Config;
 use crate::connection::Connection;
+use crate::connection::timer_wheel::{Slot, Tick};
 use crate::mailbox::Mail;
-use crate::out_buffer;
-use crate::page;
+use crate::observe::page;
 use crate::protocol::{deflate, frame, message};
 use crate::session::SessionTable;
-use crate::session_rate::SessionRates;
-use crate::timer::{Slot, Tick};
+use crate::session::rate::SessionRates;
 use crate::token::ConnectionId;
+use crate::transport::out_buffer;
 
 /// One reactor's part of the page of metrics, the longest page there is.
 const METRICS_BYTES: usize = 8 << 10;
@@ -107,22 +107,22 @@ impl MemoryBound {
             // Ready now, ready next turn, its mark, due, ended (shard/mod.rs).
             5 * ids,
             // Alarms: the live one, and those that an earlier one made stale, of which a wheel's
-            // round has room for a few (timer.rs); and what a former tenant leaves.
+            // round has room for a few (connection/timer_wheel.rs); and what a former tenant leaves.
             17 * size_of::<Slot>() + size_of::<Option<Tick>>(),
             SessionTable::<T>::SLOT_BYTES,
-            // Whether it is in use: a bit, and its part of a bit (connections.rs).
+            // Whether it is in use: a bit, and its part of a bit (connection/slab.rs).
             1,
         ];
         let per_slot = 2 * slot.iter().sum::<usize>();
 
         // What a watcher is told at the most: of each reactor a slab in which no two neighbours are
         // alike, its numbers, and its hand-overs to each other (page/figures.rs).
-        let picture = limits.picture_slots;
-        let figures = reactors * (3 * picture + FIGURES_BYTES + 21 * reactors);
+        let slab_map = limits.slab_map_slots;
+        let figures = reactors * (3 * slab_map + FIGURES_BYTES + 21 * reactors);
         // That in a backlog for each watcher, as text, which doubles when it grows, and encoded;
-        // the pictures of all reactors, and this one's, which doubles too (shard/watching.rs).
+        // the slab maps of all reactors, and this one's, which doubles too (shard/watchers.rs).
         let watching =
-            (limits.watchers + 3) * figures + (reactors + 3) * size_of::<u32>() * picture;
+            (limits.watchers + 3) * figures + (reactors + 3) * size_of::<u32>() * slab_map;
 
         let per_reactor = [
             if config.page { watching } else { 0 },
@@ -398,9 +398,9 @@ mod tests {
 
     #[test]
     fn figures_are_no_longer_than_reckoned() {
-        use crate::picture::{Sketch, Tile};
+        use crate::observe::slab_map::{SlabMapBuilder, SlotState};
         let (reactors, slots) = (3, 1000);
-        let status = crate::metrics::ServerStatus::new(reactors, Default::default());
+        let status = crate::observe::metrics::ServerStatus::new(reactors, Default::default());
         for (number, reactor) in status.reactors().iter().enumerate() {
             for code in 1000..=5000 {
                 for side in [Side::Client, Side::Server] {
@@ -410,14 +410,18 @@ mod tests {
             reactor.turns.set(u64::MAX);
             reactor.handed_over(number);
         }
-        let pictures = (0..reactors).map(|reactor| {
-            let mut sketch = Sketch::default();
+        let slab_maps = (0..reactors).map(|reactor| {
+            let mut builder = SlabMapBuilder::default();
             for slot in 0..slots {
-                sketch.push(if slot % 2 == 0 { Tile::Watching } else { Tile::Throttled });
+                builder.push(if slot % 2 == 0 {
+                    SlotState::Watching
+                } else {
+                    SlotState::Throttled
+                });
             }
-            Some(sketch.finish(reactor, slots))
+            Some(builder.finish(reactor, slots))
         });
-        let text = page::figures::json(&status, u64::MAX, Duration::MAX, pictures);
+        let text = page::figures::json(&status, u64::MAX, Duration::MAX, slab_maps);
         let reckoned = reactors * (3 * slots + FIGURES_BYTES + 21 * reactors);
         assert!(text.len() < reckoned, "{} of {reckoned}", text.len());
     }
@@ -425,7 +429,7 @@ mod tests {
     #[test]
     fn the_page_of_metrics_is_no_longer_than_reckoned() {
         for reactors in [1, 2, 50] {
-            let status = crate::metrics::ServerStatus::new(reactors, Default::default());
+            let status = crate::observe::metrics::ServerStatus::new(reactors, Default::default());
             let page = status.render(std::time::Instant::now());
             // With room for larger numbers than 0.
             let reckoned = (reactors + 1) * METRICS_BYTES;

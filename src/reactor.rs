@@ -1,6 +1,6 @@
 //! The event loop: one thread, one poll, one shard.
 //!
-//! [`Reactor::run`] is the loop; [`Kernel`] is the shard's host made of real sockets. What happens
+//! [`Reactor::run`] is the loop; [`OsEnvironment`] is the shard's environment, made of real sockets. What happens
 //! in a turn is `shard/`'s.
 //!
 //! Next: [`crate::server`], which starts one of these a core.
@@ -15,14 +15,14 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 
 use crate::application::Application;
-use crate::host::Host;
-use crate::line::Edge;
+use crate::connection::timer_wheel::TICK;
+use crate::environment::Environment;
 use crate::mailbox::{Mail, MailSender, Mailbox};
-use crate::metrics::ReactorMetrics;
+use crate::observe::metrics::ReactorMetrics;
 use crate::offload::{Job, Pool};
 use crate::shard::{DrainOutcome, Shard};
-use crate::timer::TICK;
 use crate::token::ConnectionId;
+use crate::transport::Edge;
 
 /// The listener's token. Like the mailbox's it has generation 0, which no connection has.
 pub const LISTENER: Token = Token(0);
@@ -44,9 +44,9 @@ pub struct Reactor<A: Application> {
     /// Where readiness comes from.
     pub poll: Poll,
     /// What happens then.
-    pub shard: Shard<A, Kernel>,
+    pub shard: Shard<A, OsEnvironment>,
     /// Sockets, mail, randomness, threads.
-    pub kernel: Kernel,
+    pub environment: OsEnvironment,
     /// A turn that takes at least this long is to be accounted for.
     pub slow_turn: Duration,
     /// Events that a poll tells at most ([`crate::config::Limits::events_per_poll`]).
@@ -81,7 +81,7 @@ impl<A: Application> Reactor<A> {
             if timeout.is_some_and(|timeout| woken.duration_since(now) > timeout + TICK) {
                 self.poll_again(&mut events)?;
             }
-            self.shard.turn(woken, &mut self.kernel);
+            self.shard.turn(woken, &mut self.environment);
             let done = Instant::now();
             let took = done.saturating_duration_since(woken);
             metrics.turn_took(took);
@@ -140,7 +140,7 @@ impl<A: Application> Reactor<A> {
                 false
             }
             MAILBOX => {
-                self.kernel.mailbox.opened();
+                self.environment.mailbox.opened();
                 self.shard.note_mail();
                 false
             }
@@ -167,7 +167,7 @@ fn nanoseconds(from: Instant, to: Instant) -> u64 {
 }
 
 /// Real sockets, real mail, the system's randomness.
-pub struct Kernel {
+pub struct OsEnvironment {
     /// Where sockets are registered: the poll's own.
     pub registry: Registry,
     /// Until the drain.
@@ -196,7 +196,7 @@ impl Task {
     }
 }
 
-impl Host for Kernel {
+impl Environment for OsEnvironment {
     type Stream = TcpStream;
 
     fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {

@@ -19,12 +19,12 @@ use mio::{Interest, Poll, Registry};
 
 use crate::application::Application;
 use crate::config::{Config, ConfigError, Limits};
-use crate::listener;
 use crate::mailbox::{MailSender, Mailbox, mailbox};
-use crate::metrics::ServerStatus;
+use crate::observe::metrics::ServerStatus;
 use crate::offload::Pool;
-use crate::reactor::{Kernel, LISTENER, MAILBOX, Reactor, Task};
+use crate::reactor::{LISTENER, MAILBOX, OsEnvironment, Reactor, Task};
 use crate::shard::{DrainOutcome, Shard};
+use crate::transport::listener;
 
 /// The way to a running server: [`Server::builder`].
 #[derive(Debug, Clone, Copy)]
@@ -126,7 +126,7 @@ impl Builder {
         let make = Arc::new(make);
         let mut threads = Vec::with_capacity(workers);
         for (number, sockets) in sockets.into_iter().enumerate() {
-            let seat = Seat {
+            let seat = ReactorArgs {
                 number,
                 config: config.clone(),
                 status: status.clone(),
@@ -171,7 +171,7 @@ impl Sockets {
 }
 
 /// What a reactor's thread needs to know of its server.
-struct Seat {
+struct ReactorArgs {
     number: usize,
     config: Arc<Config>,
     status: Arc<ServerStatus>,
@@ -179,7 +179,7 @@ struct Seat {
     pool: Arc<Pool<Task>>,
 }
 
-impl Seat {
+impl ReactorArgs {
     fn run<A: Application>(
         self,
         sockets: Sockets,
@@ -190,7 +190,7 @@ impl Seat {
         let _guard = EndWithMe(&self.trigger);
         let Sockets { poll, registry, listener, mailbox, .. } = sockets;
         let senders = self.trigger.senders.to_vec();
-        let kernel = Kernel {
+        let environment = OsEnvironment {
             registry,
             listener: Some(listener),
             mailbox,
@@ -202,7 +202,7 @@ impl Seat {
         let slow_turn = self.config.slow_turn.unwrap_or(Duration::MAX);
         let events_per_poll = self.config.limits.events_per_poll;
         let shard = Shard::new(self.number, self.config, self.status.clone(), make(), now);
-        let reactor = Reactor { poll, shard, kernel, slow_turn, events_per_poll };
+        let reactor = Reactor { poll, shard, environment, slow_turn, events_per_poll };
         let outcome = reactor.run(self.status.reactor(self.number));
         if let Err(error) = &outcome {
             log::error!(reactor = self.number; "a reactor ended: {error}");

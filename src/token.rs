@@ -6,7 +6,7 @@
 //!
 //! Invariant: two connections of one reactor never have equal ids.
 //!
-//! Next: [`crate::out_buffer`]: what waits until such a one can take it.
+//! Next: [`crate::transport`]: the socket behind the name.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};

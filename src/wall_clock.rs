@@ -5,7 +5,7 @@
 //! panic beyond. So everything that writes a date asks here. What has to happen at some time goes by
 //! the monotonic clock, [`std::time::Instant`], and does not care.
 //!
-//! Next: [`crate::counter`], a whole application in fifty lines.
+//! Next: [`crate::apps`]: two whole applications.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

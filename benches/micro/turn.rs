@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 
 use revolve::application::Application;
 use revolve::config::Config;
-use revolve::host::Host;
-use revolve::line::{Edge, Stream};
+use revolve::environment::Environment;
 use revolve::mailbox::Mail;
-use revolve::metrics::ServerStatus;
+use revolve::observe::metrics::ServerStatus;
 use revolve::offload::Job;
 use revolve::shard::Shard;
 use revolve::token::ConnectionId;
+use revolve::transport::{Edge, Stream};
 
 const REQUEST: &[u8] = b"GET /ws/chat/ HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -79,7 +79,7 @@ struct Quiet {
     random: u64,
 }
 
-impl Host for Quiet {
+impl Environment for Quiet {
     type Stream = Wire;
 
     fn accept(&mut self) -> io::Result<(Wire, SocketAddr)> {

@@ -7,7 +7,7 @@
 //! Invariant: an entry stays until its job's one [`Finished`] has come; what its owner gets, it gets
 //! in the order in which it asked.
 //!
-//! Next: [`crate::wall_clock`]: not how long, but what time of day.
+//! Next: [`crate::application::timers`]: not elsewhere, but later.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -23,7 +23,7 @@ type ForConnection<A> = Box<dyn FnOnce(&mut A, &mut Context<'_, A>, Value)>;
 type ForReactor<A> = Box<dyn FnOnce(&mut A, &mut ReactorContext<'_, A>, Value)>;
 
 /// What follows a job.
-enum Sequel<A: Application> {
+enum Continuation<A: Application> {
     OfConnection(ConnectionId, ForConnection<A>),
     OfReactor(ForReactor<A>),
     /// Its connection has closed: the value is dropped.
@@ -31,7 +31,7 @@ enum Sequel<A: Application> {
 }
 
 struct Entry<A: Application> {
-    sequel: Sequel<A>,
+    continuation: Continuation<A>,
     /// The value that waits for its turn, or `Some(None)` for a job that failed.
     outcome: Option<Option<Value>>,
 }
@@ -87,7 +87,7 @@ impl<A: Application> Jobs<A> {
                 done(application, cx, *value);
             }
         };
-        let key = self.insert(Sequel::OfConnection(id, Box::new(done)), job)?;
+        let key = self.insert(Continuation::OfConnection(id, Box::new(done)), job)?;
         self.of_connections.entry(id).or_default().push_back(key);
         Ok(())
     }
@@ -103,20 +103,20 @@ impl<A: Application> Jobs<A> {
                 done(application, cx, *value);
             }
         };
-        let key = self.insert(Sequel::OfReactor(Box::new(done)), job)?;
+        let key = self.insert(Continuation::OfReactor(Box::new(done)), job)?;
         self.of_reactor.push_back(key);
         Ok(())
     }
 
     fn insert<T: Send + 'static>(
         &mut self,
-        sequel: Sequel<A>,
+        continuation: Continuation<A>,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<usize, PoolFull> {
         if self.entries.len() >= self.most {
             return Err(PoolFull { most: self.most });
         }
-        let key = self.entries.insert(Entry { sequel, outcome: None });
+        let key = self.entries.insert(Entry { continuation, outcome: None });
         // There are at most `most` entries, and `Config::validate` bounds that.
         let id = JobId(key as u32);
         self.outgoing.push(Job { id, work: Box::new(move || Box::new(job())) });
@@ -136,10 +136,10 @@ impl<A: Application> Jobs<A> {
             return None;
         };
         entry.outcome = Some(finished.value);
-        match entry.sequel {
-            Sequel::OfConnection(id, _) => Some(Owner::Connection(id)),
-            Sequel::OfReactor(_) => Some(Owner::Reactor),
-            Sequel::Nobody => {
+        match entry.continuation {
+            Continuation::OfConnection(id, _) => Some(Owner::Connection(id)),
+            Continuation::OfReactor(_) => Some(Owner::Reactor),
+            Continuation::Nobody => {
                 self.entries.remove(key);
                 None
             }
@@ -161,11 +161,11 @@ impl<A: Application> Jobs<A> {
         {
             self.of_connections.remove(&id);
         }
-        let Entry { sequel, outcome } = self.entries.try_remove(key)?;
-        Some(match (sequel, outcome.flatten()) {
-            (Sequel::OfConnection(_, done), Some(value)) => Due::OfConnection(done, value),
-            (Sequel::OfReactor(done), Some(value)) => Due::OfReactor(done, value),
-            (_, None) | (Sequel::Nobody, _) => Due::Failed,
+        let Entry { continuation, outcome } = self.entries.try_remove(key)?;
+        Some(match (continuation, outcome.flatten()) {
+            (Continuation::OfConnection(_, done), Some(value)) => Due::OfConnection(done, value),
+            (Continuation::OfReactor(done), Some(value)) => Due::OfReactor(done, value),
+            (_, None) | (Continuation::Nobody, _) => Due::Failed,
         })
     }
 
@@ -178,7 +178,7 @@ impl<A: Application> Jobs<A> {
             if self.entries.get(key).is_some_and(|entry| entry.outcome.is_some()) {
                 self.entries.remove(key);
             } else if let Some(entry) = self.entries.get_mut(key) {
-                entry.sequel = Sequel::Nobody;
+                entry.continuation = Continuation::Nobody;
             }
         }
     }
@@ -212,7 +212,8 @@ impl<A: Application> Jobs<A> {
             let is_under_way = first.is_some_and(|entry| entry.outcome.is_none());
             assert!(is_under_way, "{id}: an answer was not delivered");
         }
-        let orphans = self.entries.iter().filter(|(_, e)| matches!(e.sequel, Sequel::Nobody));
+        let orphans =
+            self.entries.iter().filter(|(_, e)| matches!(e.continuation, Continuation::Nobody));
         assert_eq!(self.entries.len(), waited_for + orphans.count(), "each is somebody's");
         assert!(self.outgoing.is_empty(), "jobs have left for the pool");
     }

@@ -1,16 +1,17 @@
 //! What runs on a reactor: the [`Application`] trait, and the [`Context`] through which it answers.
 //!
-//! A context writes replies straight into the cork, the longest ones past it, and notes wishes
-//! (close, broadcast, timer); the shard grants them when the callback has returned, or when their
+//! A context writes replies straight into the cork, the longest ones past it, and notes commands
+//! (close, broadcast, timer); the shard applies them when the callback has returned, or when their
 //! time has come. No callback ever gets hold of a connection or of the loop, so nothing re-enters
-//! it. Called by the shard; implemented by `counter.rs`, `echo.rs` and whoever embeds the server.
+//! it. Called by the shard; implemented by `apps/` and by whoever embeds the server. The parts are `admission`, `jobs` and `timers`.
 //!
 //! Invariant: the cork only ever holds whole frames of ours.
 //!
-//! Next: `admission`: who is let in. Then `jobs`: what follows work that is done elsewhere.
+//! Next: `admission`: which upgrades are accepted. Then `jobs`, and `timers`.
 
 mod admission;
 mod jobs;
+pub mod timers;
 
 use std::collections::TryReserveError;
 use std::net::SocketAddr;
@@ -19,15 +20,15 @@ use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
-use crate::appointments::{Appointments, TooManyTimers};
+use crate::application::timers::{ApplicationTimers, TooManyTimers};
 use crate::config::Limits;
-use crate::line::Outlet;
 use crate::offload::PoolFull;
-use crate::protocol::deflate::Packing;
+use crate::protocol::deflate::DeflateWriter;
 use crate::protocol::frame;
 pub use crate::protocol::message::Message;
 use crate::session::Session;
 use crate::token::{ConnectionId, Peer};
+use crate::transport::Outlet;
 
 pub use admission::{Acceptance, InvalidField, Refusal, Subprotocol, Upgrade};
 pub(crate) use jobs::{Due, Jobs, Owner};
@@ -170,7 +171,7 @@ pub(crate) type Broadcast = Arc<Vec<u8>>;
 /// What callbacks have asked for and not yet been granted: a close when the callback has returned,
 /// a broadcast in the same turn, a timer when its time has come, a job when it is done.
 #[derive(Debug)]
-pub(crate) struct Wishes<A: Application> {
+pub(crate) struct Commands<A: Application> {
     /// When this turn began.
     pub(crate) now: Instant,
     /// Set with `close`, and when the connection waits for as many jobs as it may: either way no
@@ -185,7 +186,7 @@ pub(crate) struct Wishes<A: Application> {
     /// To every open connection of this reactor.
     pub(crate) to_reactor: Vec<Broadcast>,
     /// The timers set.
-    pub(crate) timers: Appointments,
+    pub(crate) timers: ApplicationTimers,
     /// The jobs off-loaded.
     pub(crate) jobs: Jobs<A>,
     /// Bytes that have left past the cork in this turn, and are not counted yet.
@@ -194,16 +195,16 @@ pub(crate) struct Wishes<A: Application> {
     pub(crate) is_out_of_memory: bool,
 }
 
-impl<A: Application> Wishes<A> {
+impl<A: Application> Commands<A> {
     pub(crate) fn new(now: Instant, limits: &Limits) -> Self {
-        Wishes {
+        Commands {
             now,
             pause: false,
             has_outgoing: false,
             close: None,
             to_all: Vec::new(),
             to_reactor: Vec::new(),
-            timers: Appointments::new(now, limits),
+            timers: ApplicationTimers::new(now, limits),
             jobs: Jobs::new(limits),
             past_cork: 0,
             is_out_of_memory: false,
@@ -223,8 +224,8 @@ pub struct Context<'a, A: Application> {
     /// Where the longest messages leave past the cork; nowhere, when nothing can be said any more.
     pub(crate) outlet: Option<&'a mut dyn Outlet>,
     /// How to say things deflated, if that was agreed on.
-    pub(crate) packing: Option<Packing<'a>>,
-    pub(crate) wishes: &'a mut Wishes<A>,
+    pub(crate) deflate_writer: Option<DeflateWriter<'a>>,
+    pub(crate) commands: &'a mut Commands<A>,
     pub(crate) connection: ConnectionId,
     pub(crate) peer: &'a Peer,
     pub(crate) is_resumed: bool,
@@ -243,7 +244,7 @@ impl<A: Application> Context<'_, A> {
     #[inline(always)]
     pub fn send_text_parts<const N: usize>(&mut self, parts: [&str; N]) {
         let length = parts.iter().map(|part| part.len()).sum();
-        if self.packing.is_some() || length > frame::MAX_SHORT {
+        if self.deflate_writer.is_some() || length > frame::MAX_SHORT {
             return self.send_long_parts(&parts.map(str::as_bytes), length);
         }
         frame::encode_header(OpCode::Data(Data::Text), length, self.cork);
@@ -260,10 +261,10 @@ impl<A: Application> Context<'_, A> {
 
     #[inline]
     fn send(&mut self, kind: Data, payload: &[u8]) {
-        match &mut self.packing {
+        match &mut self.deflate_writer {
             _ if payload.len() >= LONG => self.send_long(kind, payload),
             None => frame::encode(OpCode::Data(kind), payload, self.cork),
-            Some(packing) => packing.encode(kind, &[payload], self.cork),
+            Some(deflate_writer) => deflate_writer.encode(kind, &[payload], self.cork),
         }
     }
 
@@ -271,8 +272,8 @@ impl<A: Application> Context<'_, A> {
     /// and makes it smaller.
     #[cold]
     fn send_long(&mut self, kind: Data, payload: &[u8]) {
-        if let Some(packing) = &mut self.packing
-            && packing.encode_smaller(kind, &[payload], self.cork)
+        if let Some(deflate_writer) = &mut self.deflate_writer
+            && deflate_writer.encode_smaller(kind, &[payload], self.cork)
         {
             return;
         }
@@ -280,9 +281,9 @@ impl<A: Application> Context<'_, A> {
         let before = self.cork.len();
         frame::encode_header(OpCode::Data(kind), payload.len(), self.cork);
         match outlet.send_past(self.cork, payload) {
-            Ok(sent) => self.wishes.past_cork += sent as u64,
+            Ok(sent) => self.commands.past_cork += sent as u64,
             Err(sent) => {
-                self.wishes.past_cork += sent as u64;
+                self.commands.past_cork += sent as u64;
                 match before.checked_sub(sent) {
                     // Nothing of this frame has left, so it is as if it had never been.
                     Some(of_earlier) => self.cork.truncate(of_earlier),
@@ -297,8 +298,8 @@ impl<A: Application> Context<'_, A> {
     #[cold]
     fn send_long_parts(&mut self, parts: &[&[u8]], length: usize) {
         let kind = Data::Text;
-        if let Some(packing) = &mut self.packing
-            && packing.encode_smaller(kind, parts, self.cork)
+        if let Some(deflate_writer) = &mut self.deflate_writer
+            && deflate_writer.encode_smaller(kind, parts, self.cork)
         {
             return;
         }
@@ -313,8 +314,8 @@ impl<A: Application> Context<'_, A> {
     #[cold]
     fn run_out_of_memory(&mut self) {
         let reason = || (CloseCode::Again, frame::OUT_OF_MEMORY.to_owned());
-        self.wishes.close.get_or_insert_with(reason);
-        (self.wishes.pause, self.wishes.is_out_of_memory) = (true, true);
+        self.commands.close.get_or_insert_with(reason);
+        (self.commands.pause, self.commands.is_out_of_memory) = (true, true);
     }
 
     /// Closes once what was sent before has left. Messages still to come are not delivered.
@@ -326,8 +327,8 @@ impl<A: Application> Context<'_, A> {
         let may_be_sent = frame::may_be_sent(code);
         debug_assert!(may_be_sent, "a code that must not be sent");
         let code = if may_be_sent { code } else { CloseCode::Error };
-        self.wishes.close.get_or_insert_with(|| (code, reason.to_owned()));
-        self.wishes.pause = true;
+        self.commands.close.get_or_insert_with(|| (code, reason.to_owned()));
+        self.commands.pause = true;
     }
 
     /// Sends a text message to every open connection of the server, this one included, each in
@@ -344,10 +345,10 @@ impl<A: Application> Context<'_, A> {
 
     fn broadcast(&mut self, kind: Data, payload: &[u8]) {
         match encoded(kind, payload) {
-            Ok(frame) => self.wishes.to_all.push(frame),
+            Ok(frame) => self.commands.to_all.push(frame),
             Err(_) => return self.run_out_of_memory(),
         }
-        self.wishes.has_outgoing = true;
+        self.commands.has_outgoing = true;
     }
 
     /// Has [`Application::on_timer`] called with `key`, once, when `after` has passed: at the first
@@ -361,12 +362,12 @@ impl<A: Application> Context<'_, A> {
     ///
     /// When the connection has [`Limits::timers_per_connection`] of them.
     pub fn set_timer(&mut self, after: Duration, key: u64) -> Result<(), TooManyTimers> {
-        self.wishes.timers.set(self.connection, key, after, self.wishes.now)
+        self.commands.timers.set(self.connection, key, after, self.commands.now)
     }
 
     /// Forgets a timer; whether it was set.
     pub fn cancel_timer(&mut self, key: u64) -> bool {
-        self.wishes.timers.cancel(self.connection, key)
+        self.commands.timers.cancel(self.connection, key)
     }
 
     /// Runs `job` on a thread of its own kind, so that it may wait for as long as it likes, and
@@ -412,16 +413,16 @@ impl<A: Application> Context<'_, A> {
         job: impl FnOnce() -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
     ) -> Result<(), PoolFull> {
-        self.wishes.jobs.add(self.connection, job, done)?;
-        self.wishes.has_outgoing = true;
-        self.wishes.pause |= self.wishes.jobs.is_busy(self.connection);
+        self.commands.jobs.add(self.connection, job, done)?;
+        self.commands.has_outgoing = true;
+        self.commands.pause |= self.commands.jobs.is_busy(self.connection);
         Ok(())
     }
 
     /// When this turn began. Costs nothing, and is virtual in a test.
     #[must_use]
     pub fn now(&self) -> Instant {
-        self.wishes.now
+        self.commands.now
     }
 
     /// Counts one message of the session, and returns the count. It survives the connection.
@@ -475,7 +476,7 @@ impl<A: Application> Context<'_, A> {
 
 /// A reactor, as its application sees it when no connection is concerned.
 pub struct ReactorContext<'a, A: Application> {
-    pub(crate) wishes: &'a mut Wishes<A>,
+    pub(crate) commands: &'a mut Commands<A>,
     pub(crate) reactor: usize,
 }
 
@@ -493,7 +494,7 @@ impl<A: Application> ReactorContext<'_, A> {
 
     fn send_to_all(&mut self, kind: Data, payload: &[u8]) {
         match encoded(kind, payload) {
-            Ok(frame) => self.wishes.to_reactor.push(frame),
+            Ok(frame) => self.commands.to_reactor.push(frame),
             Err(_) => log::error!(
                 reactor = self.reactor;
                 "out of memory: a broadcast of {} bytes was dropped", payload.len()
@@ -508,12 +509,12 @@ impl<A: Application> ReactorContext<'_, A> {
     ///
     /// When the reactor has [`Limits::timers_per_reactor`] of them.
     pub fn set_timer(&mut self, after: Duration, key: u64) -> Result<(), TooManyTimers> {
-        self.wishes.timers.set_for_reactor(key, after, self.wishes.now)
+        self.commands.timers.set_for_reactor(key, after, self.commands.now)
     }
 
     /// Forgets a timer; whether it was set.
     pub fn cancel_timer(&mut self, key: u64) -> bool {
-        self.wishes.timers.cancel_for_reactor(key)
+        self.commands.timers.cancel_for_reactor(key)
     }
 
     /// Runs `job` on a thread of its own kind, and then `done` here, as [`Context::offload`] does.
@@ -526,15 +527,15 @@ impl<A: Application> ReactorContext<'_, A> {
         job: impl FnOnce() -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
     ) -> Result<(), PoolFull> {
-        self.wishes.jobs.add_for_reactor(job, done)?;
-        self.wishes.has_outgoing = true;
+        self.commands.jobs.add_for_reactor(job, done)?;
+        self.commands.has_outgoing = true;
         Ok(())
     }
 
     /// When this turn began.
     #[must_use]
     pub fn now(&self) -> Instant {
-        self.wishes.now
+        self.commands.now
     }
 
     /// Which reactor this is, from 0.

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
-use super::deflate::Agreement;
+use super::deflate::DeflateParams;
 use super::frame::{self, Violation};
 use super::head::{self, Part, Rejection};
 use super::message::{Message, Received, Receiver, Scratch};
@@ -120,7 +120,7 @@ pub enum Event<'a> {
 
 /// What a passed deadline means.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Lapse {
+pub enum TimeoutEvent {
     /// It had moved.
     None,
     /// A ping was written.
@@ -146,12 +146,12 @@ impl Endpoint {
     }
 
     /// After a 101: the next bytes are frames.
-    pub fn open(&mut self, agreement: Option<Agreement>, now: Instant, config: &Config) {
+    pub fn open(&mut self, params: Option<DeflateParams>, now: Instant, config: &Config) {
         debug_assert!(matches!(self, Endpoint::Handshaking(_)));
         let liveness = config
             .ws_ping_interval
             .map_or(Liveness::Unwatched, |interval| Liveness::PingAt(now + interval));
-        *self = Endpoint::Open(Open { receiver: Receiver::new(agreement), liveness });
+        *self = Endpoint::Open(Open { receiver: Receiver::new(params), liveness });
     }
 
     /// After a response that keeps the connection: the next bytes are another request.
@@ -309,19 +309,24 @@ impl Endpoint {
     }
 
     /// Acts on what is due. A ping goes to `out`; everything else is the caller's to decide.
-    pub fn on_deadline(&mut self, now: Instant, config: &Config, out: &mut Vec<u8>) -> Lapse {
+    pub fn on_deadline(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        out: &mut Vec<u8>,
+    ) -> TimeoutEvent {
         if self.deadline(config).is_none_or(|deadline| now < deadline) {
-            return Lapse::None;
+            return TimeoutEvent::None;
         }
         match self {
             // Silence between requests is how a kept-alive connection ends; a started head is late.
             Endpoint::Handshaking(Handshaking { is_reused: true, scanned: 0, .. })
             | Endpoint::Closing(_)
-            | Endpoint::Closed => Lapse::Over,
+            | Endpoint::Closed => TimeoutEvent::Over,
             // It asked for nothing, so it is answered nothing: browsers open connections ahead of
             // need, and would take a 408 for the answer to their next request.
-            Endpoint::Handshaking(Handshaking { scanned: 0, .. }) => Lapse::Silent,
-            Endpoint::Handshaking(_) => Lapse::HeadLate(Rejection::HeadTimeout),
+            Endpoint::Handshaking(Handshaking { scanned: 0, .. }) => TimeoutEvent::Silent,
+            Endpoint::Handshaking(_) => TimeoutEvent::HeadLate(Rejection::HeadTimeout),
             Endpoint::Open(open) => open.on_deadline(now, config, out),
         }
     }
@@ -448,9 +453,9 @@ impl Open {
         }
     }
 
-    fn on_deadline(&mut self, now: Instant, config: &Config, out: &mut Vec<u8>) -> Lapse {
+    fn on_deadline(&mut self, now: Instant, config: &Config, out: &mut Vec<u8>) -> TimeoutEvent {
         if self.message_deadline(&config.limits).is_some_and(|deadline| now >= deadline) {
-            return Lapse::MessageLate(Violation::MessageTimeout);
+            return TimeoutEvent::MessageLate(Violation::MessageTimeout);
         }
         match (self.liveness, config.ws_ping_interval) {
             (Liveness::PingAt(at), Some(interval)) if now >= at => {
@@ -459,15 +464,15 @@ impl Open {
                     Some(timeout) => Liveness::PongBy(now + timeout),
                     None => Liveness::PingAt(now + interval),
                 };
-                Lapse::Pinged
+                TimeoutEvent::Pinged
             }
             // The pong may stand behind a message of which we have not made enough yet to go on.
             (Liveness::PongBy(by), _) if now >= by && self.is_inflating() => {
                 self.liveness = Liveness::PongBy(now + config.ws_ping_timeout.unwrap_or_default());
-                Lapse::None
+                TimeoutEvent::None
             }
-            (Liveness::PongBy(by), _) if now >= by => Lapse::PongLate,
-            _ => Lapse::None,
+            (Liveness::PongBy(by), _) if now >= by => TimeoutEvent::PongLate,
+            _ => TimeoutEvent::None,
         }
     }
 
@@ -499,8 +504,8 @@ impl Open {
 
     /// What was agreed on about compression.
     #[must_use]
-    pub fn agreement(&self) -> Option<Agreement> {
-        self.receiver.agreement()
+    pub fn params(&self) -> Option<DeflateParams> {
+        self.receiver.params()
     }
 }
 
@@ -554,7 +559,7 @@ mod tests {
         let (mut scratch, mut out) = (Scratch::default(), Vec::new());
         endpoint.open(None, begin, &config);
         let now = endpoint.deadline(&config).expect("a ping is due");
-        assert_eq!(endpoint.on_deadline(now, &config, &mut out), Lapse::Pinged);
+        assert_eq!(endpoint.on_deadline(now, &config, &mut out), TimeoutEvent::Pinged);
         endpoint.close(CloseCode::Away, "", now, &config.limits, &mut out);
         assert!(endpoint.discard(&mut frames.to_vec(), &mut 0, &mut scratch, &config, now));
         endpoint.flushed(true, now, &config.limits);

@@ -8,7 +8,7 @@
 //! Invariant: a [`FrameHead`] that exists has passed every check that the header alone allows.
 //!
 //! Next: [`crate::protocol::deflate`], compression; or, in a first reading,
-//! [`crate::protocol::gathered`], what a long message collects in.
+//! [`crate::protocol::reassembly`], what a long message collects in.
 
 use std::fmt;
 use std::io::Cursor;

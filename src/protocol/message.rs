@@ -16,9 +16,9 @@ use std::time::Instant;
 
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-use super::deflate::{self, Agreement, Inflater, Progress};
+use super::deflate::{self, DeflateParams, Inflater, Progress};
 use super::frame::{self, FrameHead, MAX_SHORT, ShortFrame, ShortRoom, Violation};
-use super::gathered::Gathered;
+use super::reassembly::Reassembly;
 
 /// Payload to come that is worth being read past the receive buffer: 16 KiB. Below that, the call
 /// with two buffers costs more than the copy.
@@ -94,10 +94,10 @@ pub struct Scratch {
 #[derive(Debug, Default)]
 struct LongRoom {
     /// A message that came in pieces, for as long as the caller looks at it.
-    gathered: Gathered,
+    reassembly: Reassembly,
     /// Storage of earlier ones, for the next long ones: so these find memory that is warm, and need
     /// not double it as they grow.
-    spare: Vec<Gathered>,
+    spare: Vec<Reassembly>,
     /// A message that came deflated, for as long as the caller looks at it.
     inflated: Vec<u8>,
     inflater: Inflater,
@@ -116,8 +116,8 @@ impl Scratch {
         if self.long.inflated.capacity() > most {
             self.long.inflated = Vec::new();
         }
-        if self.long.gathered.storage_bytes() > most {
-            self.long.gathered = Gathered::default();
+        if self.long.reassembly.storage_bytes() > most {
+            self.long.reassembly = Reassembly::default();
         }
     }
 }
@@ -127,20 +127,20 @@ impl Scratch {
 #[derive(Debug, Default)]
 pub struct Receiver {
     unfinished: Option<Box<Unfinished>>,
-    agreement: Option<Agreement>,
+    params: Option<DeflateParams>,
 }
 
 /// A message of which the end has not arrived.
 #[derive(Debug)]
 struct Unfinished {
     is_text: bool,
-    data: Gathered,
+    data: Reassembly,
     /// How much of `data`, or of what it inflates to, is known to be UTF-8, if it is text.
     checked: usize,
     position: Position,
     since: Instant,
     /// Whether `data` is deflated, and how far it is inflated.
-    deflated: Option<Agreement>,
+    deflated: Option<DeflateParams>,
     progress: Progress,
 }
 
@@ -159,14 +159,14 @@ enum Position {
 impl Receiver {
     /// Of a connection that has agreed to this.
     #[must_use]
-    pub fn new(agreement: Option<Agreement>) -> Self {
-        Receiver { unfinished: None, agreement }
+    pub fn new(params: Option<DeflateParams>) -> Self {
+        Receiver { unfinished: None, params }
     }
 
     /// What was agreed on.
     #[must_use]
-    pub fn agreement(&self) -> Option<Agreement> {
-        self.agreement
+    pub fn params(&self) -> Option<DeflateParams> {
+        self.params
     }
 
     /// When the unfinished message began, if there is one of which the peer has not sent the end.
@@ -180,7 +180,7 @@ impl Receiver {
     #[inline]
     #[must_use]
     pub fn is_inflating(&self) -> bool {
-        self.agreement.is_some()
+        self.params.is_some()
             && self
                 .unfinished
                 .as_ref()
@@ -321,7 +321,7 @@ impl Receiver {
         max_size: usize,
         now: Instant,
     ) -> Result<Option<Received<'a>>, Violation> {
-        let LongRoom { gathered, spare, inflated, inflater } = room;
+        let LongRoom { reassembly, spare, inflated, inflater } = room;
         loop {
             if let Some(unfinished) = &mut self.unfinished
                 && let Position::Payload { is_final, .. } = unfinished.position
@@ -333,13 +333,14 @@ impl Receiver {
                         return self.inflate(inflated, inflater, max_size).map(Some);
                     }
                     let is_text = unfinished.is_text;
-                    let before = std::mem::replace(gathered, std::mem::take(&mut unfinished.data));
+                    let before =
+                        std::mem::replace(reassembly, std::mem::take(&mut unfinished.data));
                     let is_worth_it = (LONG..=SPARE_BYTES).contains(&before.storage_bytes());
                     if spare.len() < SPARE_MOST && is_worth_it {
                         spare.push(before);
                     }
                     self.unfinished = None;
-                    return deliver(is_text, gathered.bytes()).map(Some);
+                    return deliver(is_text, reassembly.bytes()).map(Some);
                 }
                 unfinished.check_text()?;
                 if !ended {
@@ -350,7 +351,7 @@ impl Receiver {
             if self.is_inflating() {
                 return self.inflate(inflated, inflater, max_size).map(Some);
             }
-            let deflates = self.agreement.is_some();
+            let deflates = self.params.is_some();
             let Some(head) = frame::decode(&input[*at..], deflates)? else { return Ok(None) };
             let start = *at + head.header_bytes;
             let available = input.len() - start;
@@ -368,24 +369,18 @@ impl Receiver {
                     return take_control(control, payload).map(Some);
                 }
                 OpCode::Data(kind) => {
-                    let deflated = if head.rsv1 { self.agreement } else { None };
+                    let deflated = if head.rsv1 { self.params } else { None };
                     self.check_order_and_size(kind, &head, deflated, max_size)?;
                     if self.unfinished.is_none() && head.is_final && head.length <= available as u64
                     {
                         *at = start + head.length as usize;
                         let payload = &mut input[start..*at];
                         frame::unmask(payload, head.mask);
-                        let Some(agreement) = deflated else {
+                        let Some(params) = deflated else {
                             return deliver(kind == Data::Text, payload).map(Some);
                         };
                         let mut progress = Progress::default();
-                        if inflater.advance(
-                            agreement,
-                            &mut progress,
-                            payload,
-                            max_size,
-                            inflated,
-                        )? {
+                        if inflater.advance(params, &mut progress, payload, max_size, inflated)? {
                             return deliver(kind == Data::Text, inflated).map(Some);
                         }
                         let mut unfinished = Unfinished::new(kind, deflated, now);
@@ -402,9 +397,9 @@ impl Receiver {
                         .get_or_insert_with(|| Box::new(Unfinished::new(kind, deflated, now)));
                     if head.length >= LONG as u64 && unfinished.data.is_empty() {
                         // The one that was looked at last is the warmest.
-                        unfinished.data = match gathered.storage_bytes() {
+                        unfinished.data = match reassembly.storage_bytes() {
                             0 => spare.pop().unwrap_or_default(),
-                            _ => std::mem::take(gathered),
+                            _ => std::mem::take(reassembly),
                         };
                         unfinished.data.clear();
                     }
@@ -428,10 +423,10 @@ impl Receiver {
         max_size: usize,
     ) -> Result<Received<'a>, Violation> {
         if let Some(unfinished) = &mut self.unfinished
-            && let Some(agreement) = unfinished.deflated
+            && let Some(params) = unfinished.deflated
         {
             let Unfinished { progress, data, .. } = &mut **unfinished;
-            if !inflater.advance(agreement, progress, data.bytes(), max_size, inflated)? {
+            if !inflater.advance(params, progress, data.bytes(), max_size, inflated)? {
                 unfinished.check_text()?;
                 return Ok(Received::Inflating);
             }
@@ -454,7 +449,7 @@ impl Receiver {
         &self,
         kind: Data,
         head: &FrameHead,
-        deflated: Option<Agreement>,
+        deflated: Option<DeflateParams>,
         max_size: usize,
     ) -> Result<(), Violation> {
         let (so_far, deflated) = match (&self.unfinished, kind) {
@@ -475,15 +470,15 @@ impl Receiver {
 
 /// Bytes of a message's frames, for a limit of this size. What a deflated message is, is known when
 /// it is inflated.
-fn most_collected(deflated: Option<Agreement>, max_size: usize) -> usize {
+fn most_collected(deflated: Option<DeflateParams>, max_size: usize) -> usize {
     if deflated.is_some() { deflate::most_on_the_wire(max_size) } else { max_size }
 }
 
 impl Unfinished {
-    fn new(kind: Data, deflated: Option<Agreement>, now: Instant) -> Self {
+    fn new(kind: Data, deflated: Option<DeflateParams>, now: Instant) -> Self {
         Unfinished {
             is_text: kind == Data::Text,
-            data: Gathered::default(),
+            data: Reassembly::default(),
             checked: 0,
             position: Position::Boundary,
             since: now,
@@ -492,8 +487,8 @@ impl Unfinished {
         }
     }
 
-    fn make_room(&mut self, wanted: usize, most: usize) -> Result<(), Violation> {
-        self.data.make_room(wanted, most).map_err(|_| Violation::OutOfMemory)
+    fn make_room(&mut self, requested: usize, most: usize) -> Result<(), Violation> {
+        self.data.make_room(requested, most).map_err(|_| Violation::OutOfMemory)
     }
 
     /// Moves what is there of the current frame's payload to `data`; true at the frame's end.
@@ -844,7 +839,7 @@ mod tests {
         }
         assert!(addresses[1..].iter().all(|at| *at == addresses[0]), "{addresses:?}");
         scratch.trim(1000);
-        assert_eq!(scratch.long.gathered.storage_bytes(), 0);
+        assert_eq!(scratch.long.reassembly.storage_bytes(), 0);
     }
 
     #[test]

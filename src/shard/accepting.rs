@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use super::Shard;
 use super::drain::Lifecycle;
-use super::story::Story;
+use super::turn_trace::TurnTrace;
 use crate::application::Application;
 use crate::connection::Connection;
-use crate::door::Admission;
-use crate::host::Host;
-use crate::line::Edge;
-use crate::mailbox::Parcel;
+use crate::environment::Environment;
+use crate::mailbox::Handoff;
 use crate::token::ConnectionId;
+use crate::transport::Edge;
+use crate::transport::connection_limiter::Admission;
 
 /// What is known of the accept queue.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +75,7 @@ fn classify(error: &io::Error) -> AcceptFailure {
     }
 }
 
-impl<A: Application, H: Host> Shard<A, H> {
+impl<A: Application, E: Environment> Shard<A, E> {
     /// Takes note of an edge on the listener.
     pub fn note_listener(&mut self) {
         if let Listening::Idle = self.listening {
@@ -85,7 +85,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     /// Accepts a share of the queue.
-    pub(super) fn accept(&mut self, now: Instant, host: &mut H) {
+    pub(super) fn accept(&mut self, now: Instant, env: &mut E) {
         if !self.listening.is_ready(now) {
             return;
         }
@@ -93,16 +93,16 @@ impl<A: Application, H: Host> Shard<A, H> {
             self.listening = Listening::Ready;
         }
         for _ in 0..self.config.limits.accepts_per_turn {
-            match host.accept() {
-                Ok((stream, peer)) => self.let_in(stream, peer, now, host),
+            match env.accept() {
+                Ok((stream, peer)) => self.let_in(stream, peer, now, env),
                 Err(error) => match classify(&error) {
                     AcceptFailure::OneConnection => {}
                     AcceptFailure::QueueEmpty => {
-                        self.end_of_queue(host);
+                        self.end_of_queue(env);
                         return;
                     }
                     AcceptFailure::OutOfResources => {
-                        self.pause_accepting(&error, now, host);
+                        self.pause_accepting(&error, now, env);
                         return;
                     }
                 },
@@ -111,20 +111,21 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     /// A connection has been accepted; whether it may stay is for the door to say.
-    fn let_in(&mut self, stream: H::Stream, peer: SocketAddr, now: Instant, host: &mut H) {
+    fn let_in(&mut self, stream: E::Stream, peer: SocketAddr, now: Instant, env: &mut E) {
         self.metrics.accepts.add(1);
-        let (place, refusal) = match self.status.door().enter(peer.ip(), &self.config) {
-            Admission::Welcome(place) => (place, None),
+        let (place, refusal) = match self.status.connection_limiter().admit(peer.ip(), &self.config)
+        {
+            Admission::Granted(place) => (place, None),
             Admission::Refused(place, rejection) => (Some(place), Some(rejection)),
             Admission::Dropped(rejection) => {
-                self.tell(|story| story.turned_away(peer, rejection));
+                self.tell(|trace| trace.turned_away(peer, rejection));
                 return self.metrics.rejected(rejection);
             }
         };
         let deadline = now + self.config.timeout_handshake;
         let (received, unsent) = (Vec::new(), Vec::new());
-        let parcel = Parcel { stream, peer, received, unsent, deadline, place };
-        let Some(id) = self.adopt(parcel, now, host) else { return };
+        let handoff = Handoff { stream, peer, received, unsent, deadline, place };
+        let Some(id) = self.adopt(handoff, now, env) else { return };
         // Its request would change nothing, so it is not waited for.
         if let Some(rejection) = refusal {
             self.tell_more(id);
@@ -136,20 +137,20 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
     }
 
-    fn end_of_queue(&mut self, host: &mut H) {
+    fn end_of_queue(&mut self, env: &mut E) {
         self.listening = match self.listening {
             Listening::LastCall => {
-                host.stop_listening();
+                env.stop_listening();
                 Listening::Closed
             }
             _ => Listening::Idle,
         };
     }
 
-    fn pause_accepting(&mut self, error: &io::Error, now: Instant, host: &mut H) {
+    fn pause_accepting(&mut self, error: &io::Error, now: Instant, env: &mut E) {
         if let Listening::LastCall = self.listening {
             // Nobody waits for room in a server that is leaving.
-            host.stop_listening();
+            env.stop_listening();
             self.listening = Listening::Closed;
             return;
         }
@@ -165,29 +166,29 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         pauses.add(1);
         self.listening = Listening::Paused { until: now + self.config.limits.accept_pause };
-        self.tell(Story::paused);
+        self.tell(TurnTrace::paused);
     }
 
     /// Takes in a connection, new or handed over; `None` if it cannot be watched.
     pub(super) fn adopt(
         &mut self,
-        parcel: Parcel<H::Stream>,
+        handoff: Handoff<E::Stream>,
         now: Instant,
-        host: &mut H,
+        env: &mut E,
     ) -> Option<ConnectionId> {
-        let Parcel { stream, peer, received, unsent, deadline, place } = parcel;
+        let Handoff { stream, peer, received, unsent, deadline, place } = handoff;
         let id = self.connections.insert(|id| Connection::new(stream, id, peer, deadline));
         let alarm =
             self.connections.take_left_alarm(id).filter(|&tick| self.wheel.is_to_come(tick));
         let connection = self.connections.get_mut(id)?;
         connection.alarm = alarm;
         connection.place = place;
-        if let Err(error) = host.register(connection.line.stream_mut(), id) {
+        if let Err(error) = env.register(connection.transport.stream_mut(), id) {
             log::warn!(reactor = self.reactor; "cannot watch a connection: {error}");
             self.connections.remove(id);
             return None;
         }
-        let kept = connection.line.inherit(&unsent, now, &mut self.pool);
+        let kept = connection.transport.inherit(&unsent, now, &mut self.pool);
         if let Err(error) = kept.and_then(|()| connection.keep(&received)) {
             self.lose_to(id, &error, now);
             return None;
@@ -197,9 +198,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         // further poll to bring its edge. Of all others an edge will tell.
         let at_once = !received.is_empty() || !matches!(self.lifecycle, Lifecycle::Running);
         if at_once {
-            connection.line.note(Edge { readable: true, writable: true, ..Edge::default() });
+            connection.transport.note(Edge { readable: true, writable: true, ..Edge::default() });
         }
-        self.tell(|story| story.adopted(id, peer, received.len()));
+        self.tell(|trace| trace.adopted(id, peer, received.len()));
         self.settle(id, at_once, now);
         Some(id)
     }

@@ -10,19 +10,19 @@ use std::time::Instant;
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::blame::Callback;
-use super::closing::Leaving;
-use super::story::Story;
+use super::closing::CloseCause;
+use super::slow_turn::Callback;
+use super::turn_trace::TurnTrace;
 use super::{Shard, set_alarm};
 use crate::application::{Application, Context, Due, Owner, ReactorContext};
 use crate::connection::{Attachment, Rest};
-use crate::host::Host;
+use crate::environment::Environment;
 use crate::offload::Finished;
-use crate::protocol::deflate::Packing;
+use crate::protocol::deflate::DeflateWriter;
 use crate::protocol::endpoint::Endpoint;
 use crate::token::ConnectionId;
 
-impl<A: Application, H: Host> Shard<A, H> {
+impl<A: Application, E: Environment> Shard<A, E> {
     /// Calls `on_start`.
     pub(super) fn start(&mut self) {
         self.call_for_reactor(|application, cx| application.on_start(cx));
@@ -30,24 +30,24 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     /// Calls whoever's timers are due, a share of them.
     #[inline]
-    pub(super) fn fire_appointments(&mut self, now: Instant, host: &mut H) {
-        if self.wishes.timers.may_be_due(now) {
-            self.fire_due(now, host);
+    pub(super) fn fire_appointments(&mut self, now: Instant, env: &mut E) {
+        if self.commands.timers.may_be_due(now) {
+            self.fire_due(now, env);
         }
     }
 
     #[inline(never)]
-    fn fire_due(&mut self, now: Instant, host: &mut H) {
-        self.wishes.timers.advance(now);
+    fn fire_due(&mut self, now: Instant, env: &mut E) {
+        self.commands.timers.advance(now);
         // What they broadcast could not be delivered now; called later, they are not lost.
         if self.is_congested() {
             return;
         }
-        while let Some(key) = self.wishes.timers.next_due_for_reactor(now) {
-            self.step(host, |shard, _| {
+        while let Some(key) = self.commands.timers.next_due_for_reactor(now) {
+            self.step(env, |shard, _| {
                 let has_returned =
                     shard.call_for_reactor(|application, cx| application.on_reactor_timer(cx, key));
-                if !has_returned && !shard.wishes.timers.is_set_for_reactor(key) {
+                if !has_returned && !shard.commands.timers.is_set_for_reactor(key) {
                     log::error!(
                         reactor = shard.reactor;
                         "timer {key} of reactor {} will not fire again: its callback panicked before \
@@ -55,8 +55,8 @@ impl<A: Application, H: Host> Shard<A, H> {
                         shard.reactor
                     );
                 }
-                shard.tell(Story::reactor_timer);
-                shard.blame.called(Callback::ReactorTimer, 1, None);
+                shard.tell(TurnTrace::reactor_timer);
+                shard.slow_turns.called(Callback::ReactorTimer, 1, None);
             });
         }
         // A connection's timer may be set anew by what its peer has said already.
@@ -65,7 +65,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         let mut share = self.config.limits.timers_per_turn;
         while let Some((id, key)) = self.next_timer(now, &mut share) {
-            self.step(host, |shard, _| shard.fire(id, key, now));
+            self.step(env, |shard, _| shard.fire(id, key, now));
         }
     }
 
@@ -76,7 +76,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             let connection = connections.at(id.index as usize);
             connection.is_some_and(|connection| connection.has_unheard_input())
         };
-        self.wishes.timers.next_due(now, share, is_unheard)
+        self.commands.timers.next_due(now, share, is_unheard)
     }
 
     fn fire(&mut self, id: ConnectionId, key: u64, now: Instant) {
@@ -84,8 +84,8 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.call(id, Callback::Timer, now, |application, cx| application.on_timer(cx, key));
         if self.is_overfed(id) {
             self.cork.clear();
-            let leaving = Leaving::Failed(CloseCode::Policy, "slow consumer");
-            self.leave_aside(id, leaving, now);
+            let cause = CloseCause::Failed(CloseCode::Policy, "slow consumer");
+            self.leave_aside(id, cause, now);
         } else {
             self.uncork_called(id, false, now);
         }
@@ -101,29 +101,29 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     /// A job is done: whoever waits for it is called, unless it still waits for an earlier one.
     pub(super) fn take_finished(&mut self, finished: Finished, now: Instant) {
-        let id = match self.wishes.jobs.finish(finished) {
+        let id = match self.commands.jobs.finish(finished) {
             Some(Owner::Connection(id)) => id,
             Some(Owner::Reactor) => return self.answer_reactor(),
             None => return,
         };
         self.tell_call(id, "an off-loaded job is done");
-        while let Some(due) = self.wishes.jobs.next_due(Owner::Connection(id)) {
+        while let Some(due) = self.commands.jobs.next_due(Owner::Connection(id)) {
             if let Due::OfConnection(done, value) = due {
                 self.call(id, Callback::Answer, now, |application, cx| {
                     done(application, cx, value);
                 });
             } else {
                 self.note_panic(id);
-                let leaving = Leaving::Failed(CloseCode::Error, "internal error");
-                self.leave_in_visit(id, leaving, now);
+                let cause = CloseCause::Failed(CloseCode::Error, "internal error");
+                self.leave_in_visit(id, cause, now);
             }
         }
-        let waits = self.wishes.jobs.of(id) > 0;
+        let waits = self.commands.jobs.of(id) > 0;
         if self.is_draining() && !waits {
             // Its goodbye was put off until it had its answers.
-            self.leave_in_visit(id, Leaving::goodbye(), now);
+            self.leave_in_visit(id, CloseCause::goodbye(), now);
         }
-        let is_silenced = self.wishes.jobs.is_busy(id) || (self.is_draining() && waits);
+        let is_silenced = self.commands.jobs.is_busy(id) || (self.is_draining() && waits);
         let Some(connection) = self.connections.get_mut(id) else { return };
         let resumes = connection.rest == Rest::Parked && !is_silenced;
         if resumes {
@@ -135,10 +135,10 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     fn answer_reactor(&mut self) {
-        while let Some(due) = self.wishes.jobs.next_due(Owner::Reactor) {
+        while let Some(due) = self.commands.jobs.next_due(Owner::Reactor) {
             if let Due::OfReactor(done, value) = due {
                 self.call_for_reactor(|application, cx| done(application, cx, value));
-                self.blame.called(Callback::Answer, 1, None);
+                self.slow_turns.called(Callback::Answer, 1, None);
             } else {
                 self.note_reactor_panic();
             }
@@ -154,7 +154,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         now: Instant,
         callback: impl FnOnce(&mut A, &mut Context<'_, A>),
     ) {
-        let Shard { connections, sessions, application, cork, wishes, blame, deflater, .. } = self;
+        let Shard {
+            connections, sessions, application, cork, commands, slow_turns, deflater, ..
+        } = self;
         let Some(connection) = connections.get_mut(id) else { return };
         let (Endpoint::Open(open), Attachment::Live(attachment)) =
             (&connection.endpoint, connection.attachment)
@@ -165,30 +167,30 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut cx = Context {
             session,
             cork,
-            outlet: Some(&mut connection.line),
-            packing: Packing::new(open.agreement(), deflater),
-            wishes,
+            outlet: Some(&mut connection.transport),
+            deflate_writer: DeflateWriter::new(open.params(), deflater),
+            commands,
             connection: id,
             peer: &connection.peer,
             is_resumed: attachment.is_resumed,
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| callback(application, &mut cx)));
-        blame.called(name, 1, Some(id));
+        slow_turns.called(name, 1, Some(id));
         let _ = self.grant(id, outcome.is_ok(), now);
     }
 
     /// Grants what a callback wished for its connection; or ends that, if the callback panicked.
     /// Whether nothing more is to be read from it in this visit.
     pub(super) fn grant(&mut self, id: ConnectionId, returned: bool, now: Instant) -> bool {
-        let leaving = if !returned {
+        let cause = if !returned {
             self.note_panic(id);
-            Leaving::Failed(CloseCode::Error, "internal error")
-        } else if std::mem::take(&mut self.wishes.pause) {
-            if std::mem::take(&mut self.wishes.is_out_of_memory) {
+            CloseCause::Failed(CloseCode::Error, "internal error")
+        } else if std::mem::take(&mut self.commands.pause) {
+            if std::mem::take(&mut self.commands.is_out_of_memory) {
                 self.note_out_of_memory(id);
             }
-            match self.wishes.close.take() {
-                Some((code, reason)) => Leaving::Ours(code, reason.into()),
+            match self.commands.close.take() {
+                Some((code, reason)) => CloseCause::Ours(code, reason.into()),
                 None => {
                     self.park(id);
                     return true;
@@ -197,7 +199,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         } else {
             return false;
         };
-        self.leave_in_visit(id, leaving, now);
+        self.leave_in_visit(id, cause, now);
         false
     }
 
@@ -217,7 +219,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if connection.rest == Rest::Ended {
             return;
         }
-        match connection.line.flush(share, now, &mut self.pool) {
+        match connection.transport.flush(share, now, &mut self.pool) {
             Ok(()) => self.settle_parked(id),
             Err(_) => self.lose(id, now),
         }
@@ -230,7 +232,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if connection.rest == Rest::Ended {
             return;
         }
-        if connection.line.is_writable() && !connection.line.backlog.is_empty() {
+        if connection.transport.is_writable() && !connection.transport.backlog.is_empty() {
             self.ready.push(id, &mut connection.mark);
         }
         set_alarm(connection, &mut self.wheel, &self.config);
@@ -241,7 +243,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// about a hole in its stream would be ours.
     fn is_overfed(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
-        let waiting = connection.line.backlog.len();
+        let waiting = connection.transport.backlog.len();
         matches!(connection.endpoint, Endpoint::Open(_))
             && !self.cork.is_empty()
             && waiting > 0
@@ -253,13 +255,13 @@ impl<A: Application, H: Host> Shard<A, H> {
         &mut self,
         callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>),
     ) -> bool {
-        let mut cx = ReactorContext { wishes: &mut self.wishes, reactor: self.reactor };
+        let mut cx = ReactorContext { commands: &mut self.commands, reactor: self.reactor };
         let application = &mut self.application;
         let outcome = catch_unwind(AssertUnwindSafe(|| callback(application, &mut cx)));
         if outcome.is_err() {
             self.note_reactor_panic();
         }
-        self.broadcasts.extend(self.wishes.to_reactor.drain(..));
+        self.broadcasts.extend(self.commands.to_reactor.drain(..));
         outcome.is_ok()
     }
 

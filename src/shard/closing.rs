@@ -13,19 +13,19 @@ use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::blame::Callback;
-use super::glimpse::Outgoing;
+use super::slow_turn::Callback;
+use super::snapshot::Outgoing;
 use super::{Shard, set_alarm};
 use crate::application::{Application, CloseReason, Context, Side};
 use crate::connection::{Attachment, LiveSession, Rest};
-use crate::host::Host;
-use crate::protocol::endpoint::{Closing, Endpoint, Lapse};
+use crate::environment::Environment;
+use crate::protocol::endpoint::{Closing, Endpoint, TimeoutEvent};
 use crate::protocol::frame::Violation;
 use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
 /// Why a WebSocket stops being open.
-pub(super) enum Leaving {
+pub(super) enum CloseCause {
     /// The peer's Close came and was answered.
     Answered(CloseCode),
     /// The stream ended, or broke, without one.
@@ -38,20 +38,20 @@ pub(super) enum Leaving {
     Failed(CloseCode, &'static str),
 }
 
-impl Leaving {
+impl CloseCause {
     /// What everyone is told when the server goes away.
-    pub(super) fn goodbye() -> Leaving {
-        Leaving::Ours(CloseCode::Away, "server is going away".into())
+    pub(super) fn goodbye() -> CloseCause {
+        CloseCause::Ours(CloseCode::Away, "server is going away".into())
     }
 }
 
-impl<A: Application, H: Host> Shard<A, H> {
+impl<A: Application, E: Environment> Shard<A, E> {
     /// Takes a connection out of Open. Its last frame is appended to `out`, which the caller
     /// writes.
     pub(super) fn leave_open(
         &mut self,
         id: ConnectionId,
-        leaving: Leaving,
+        cause: CloseCause,
         now: Instant,
         out: &mut Vec<u8>,
     ) {
@@ -67,26 +67,26 @@ impl<A: Application, H: Host> Shard<A, H> {
             ready.push(id, &mut connection.mark);
         }
         let limits = &config.limits;
-        let is_displaced = matches!(leaving, Leaving::Displaced);
-        let reason = match leaving {
-            Leaving::Answered(code) => {
+        let is_displaced = matches!(cause, CloseCause::Displaced);
+        let reason = match cause {
+            CloseCause::Answered(code) => {
                 connection.endpoint.part(now, limits);
                 CloseReason { code: code.into(), side: Side::Client }
             }
-            Leaving::Lost => {
+            CloseCause::Lost => {
                 connection.endpoint.finish(now, limits);
                 CloseReason { code: CloseCode::Abnormal.into(), side: Side::Client }
             }
-            Leaving::Displaced => {
+            CloseCause::Displaced => {
                 let code = CloseCode::Library(4001);
                 connection.endpoint.close(code, "session taken over", now, limits, out);
                 CloseReason { code: code.into(), side: Side::Server }
             }
-            Leaving::Ours(code, text) => {
+            CloseCause::Ours(code, text) => {
                 connection.endpoint.close(code, &text, now, limits, out);
                 CloseReason { code: code.into(), side: Side::Server }
             }
-            Leaving::Failed(code, text) => {
+            CloseCause::Failed(code, text) => {
                 connection.endpoint.fail(code, text, now, limits, out);
                 CloseReason { code: code.into(), side: Side::Server }
             }
@@ -95,10 +95,10 @@ impl<A: Application, H: Host> Shard<A, H> {
             return self.unwatch(id, reason);
         };
         self.log_close(id, &attachment, reason, now, out.len());
-        self.tell(|story| story.closed(id, reason, attachment.bytes_in));
+        self.tell(|trace| trace.closed(id, reason, attachment.bytes_in));
         self.call_on_close(id, &attachment, reason);
-        self.wishes.timers.forget(id);
-        self.wishes.jobs.forget(id);
+        self.commands.timers.forget(id);
+        self.commands.jobs.forget(id);
         if !is_displaced {
             self.sessions.detach(attachment.slot, id, now);
             self.note_evictions(now);
@@ -111,7 +111,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     fn call_on_close(&mut self, id: ConnectionId, attachment: &LiveSession, reason: CloseReason) {
-        let Shard { connections, sessions, application, wishes, blame, .. } = self;
+        let Shard { connections, sessions, application, commands, slow_turns, .. } = self;
         let (Some(connection), Some(session)) =
             (connections.get_mut(id), sessions.of_connection(attachment.slot, id))
         else {
@@ -122,25 +122,25 @@ impl<A: Application, H: Host> Shard<A, H> {
             session,
             cork: &mut nowhere,
             outlet: None,
-            packing: None,
-            wishes,
+            deflate_writer: None,
+            commands,
             connection: id,
             peer: &connection.peer,
             is_resumed: attachment.is_resumed,
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| application.on_close(&mut cx, reason)));
-        blame.called(Callback::Close, 1, Some(id));
+        slow_turns.called(Callback::Close, 1, Some(id));
         // It is closing already.
-        wishes.forget_close();
+        commands.forget_close();
         if outcome.is_err() {
             self.note_panic(id);
         }
     }
 
     /// Ends a WebSocket outside its own visit, and settles it.
-    pub(super) fn leave_aside(&mut self, id: ConnectionId, leaving: Leaving, now: Instant) {
+    pub(super) fn leave_aside(&mut self, id: ConnectionId, cause: CloseCause, now: Instant) {
         let mut aside = std::mem::take(&mut self.aside);
-        self.leave_open(id, leaving, now, &mut aside);
+        self.leave_open(id, cause, now, &mut aside);
         self.aside = aside;
         self.send_aside(id, now);
     }
@@ -148,10 +148,10 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Writes what stands aside to a connection, and settles it.
     pub(super) fn send_aside(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let before = Outgoing::of(&connection.line);
-        let sent = connection.line.send(&self.aside, now, &mut self.pool);
-        if let Some(story) = &mut self.story {
-            story.said_aside(id, before, Outgoing::of(&connection.line));
+        let before = Outgoing::of(&connection.transport);
+        let sent = connection.transport.send(&self.aside, now, &mut self.pool);
+        if let Some(trace) = &mut self.trace {
+            trace.said_aside(id, before, Outgoing::of(&connection.transport));
         }
         self.metrics.bytes_out.add(self.aside.len() as u64);
         self.aside.clear();
@@ -186,18 +186,18 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     /// What a broken rule or a passed limit leads to.
-    pub(super) fn leaving_for(&mut self, id: ConnectionId, violation: Violation) -> Leaving {
+    pub(super) fn leaving_for(&mut self, id: ConnectionId, violation: Violation) -> CloseCause {
         if violation == Violation::OutOfMemory {
             self.note_out_of_memory(id);
         }
-        Leaving::Failed(violation.close_code(), violation.reason())
+        CloseCause::Failed(violation.close_code(), violation.reason())
     }
 
     /// The socket failed: nothing can be said any more.
     pub(super) fn lose(&mut self, id: ConnectionId, now: Instant) {
-        self.tell(|story| story.lost(id));
+        self.tell(|trace| trace.lost(id));
         let mut nowhere = Vec::new();
-        self.leave_open(id, Leaving::Lost, now, &mut nowhere);
+        self.leave_open(id, CloseCause::Lost, now, &mut nowhere);
         self.cut(id, now);
     }
 
@@ -217,7 +217,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         match &connection.endpoint {
             Endpoint::Open(_) => {
                 let mut nowhere = Vec::new();
-                self.leave_open(id, Leaving::Lost, now, &mut nowhere);
+                self.leave_open(id, CloseCause::Lost, now, &mut nowhere);
             }
             // Its half is closed, ours may still have something to say: `printf … | nc` must get
             // its answer.
@@ -235,14 +235,14 @@ impl<A: Application, H: Host> Shard<A, H> {
         let is_congested = self.is_congested();
         let Some(connection) = self.connections.get_mut(id) else { return };
         let stalled = connection
-            .line
+            .transport
             .backlog
             .stalled_since()
             .is_some_and(|since| now >= since + self.config.limits.send_stall);
         match connection.endpoint {
             Endpoint::Open(_) if stalled => {
-                let leaving = Leaving::Failed(CloseCode::Policy, "slow consumer");
-                return self.leave_aside(id, leaving, now);
+                let cause = CloseCause::Failed(CloseCode::Policy, "slow consumer");
+                return self.leave_aside(id, cause, now);
             }
             Endpoint::Handshaking(_) if stalled => return self.cut(id, now),
             _ => {}
@@ -251,8 +251,8 @@ impl<A: Application, H: Host> Shard<A, H> {
             // We do not read, so we cannot know whether the pong has come.
             return self.settle(id, false, now);
         }
-        let lapse = connection.endpoint.on_deadline(now, &self.config, &mut self.aside);
-        if matches!(lapse, Lapse::None | Lapse::Pinged) {
+        let timeout = connection.endpoint.on_deadline(now, &self.config, &mut self.aside);
+        if matches!(timeout, TimeoutEvent::None | TimeoutEvent::Pinged) {
             connection.note_all_heard();
             return self.send_aside(id, now);
         }
@@ -264,31 +264,31 @@ impl<A: Application, H: Host> Shard<A, H> {
         if connection.is_put_off(&self.config.limits) {
             return set_alarm(connection, &mut self.wheel, &self.config);
         }
-        match lapse {
-            Lapse::None | Lapse::Pinged => {}
-            Lapse::HeadLate(_) if connection.rest == Rest::Waiting => {
+        match timeout {
+            TimeoutEvent::None | TimeoutEvent::Pinged => {}
+            TimeoutEvent::HeadLate(_) if connection.rest == Rest::Waiting => {
                 self.refuse_waiting(id, Rejection::OwnerBusy, now);
             }
-            Lapse::HeadLate(rejection) => {
+            TimeoutEvent::HeadLate(rejection) => {
                 self.reject(id, rejection, true, now);
                 if self.uncork(id, now) {
                     self.settle(id, false, now);
                 }
             }
-            Lapse::Silent => {
+            TimeoutEvent::Silent => {
                 self.metrics.silent.add(1);
                 self.cut(id, now);
             }
-            Lapse::MessageLate(violation) => {
-                let leaving = self.leaving_for(id, violation);
-                self.leave_aside(id, leaving, now);
+            TimeoutEvent::MessageLate(violation) => {
+                let cause = self.leaving_for(id, violation);
+                self.leave_aside(id, cause, now);
             }
             // As Python's websockets, which Uvicorn uses, says it.
-            Lapse::PongLate => {
-                let leaving = Leaving::Failed(CloseCode::Error, "keepalive ping timeout");
-                self.leave_aside(id, leaving, now);
+            TimeoutEvent::PongLate => {
+                let cause = CloseCause::Failed(CloseCode::Error, "keepalive ping timeout");
+                self.leave_aside(id, cause, now);
             }
-            Lapse::Over => {
+            TimeoutEvent::Over => {
                 let has_goodbye = matches!(
                     connection.endpoint,
                     Endpoint::Closing(Closing::Lingering { .. }) | Endpoint::Handshaking(_)
@@ -304,7 +304,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// A callback panicked; the panic hook has said where.
     pub(super) fn note_panic(&mut self, id: ConnectionId) {
         self.metrics.panics.add(1);
-        self.wishes.forget_close();
+        self.commands.forget_close();
         log::error!(
             connection:% = id, reactor = self.reactor;
             "the application panicked: its connection ends with 1011"
@@ -330,7 +330,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let opened = self.beginning + Duration::from_nanos(attachment.since);
         let seconds = now.saturating_duration_since(opened).as_secs_f64();
         // What stands in the cork is counted when it is written, which is after this line.
-        let bytes_out = (connection.line.bytes_out + last_words as u64)
+        let bytes_out = (connection.transport.bytes_out + last_words as u64)
             .saturating_sub(attachment.bytes_out_before);
         log::info!(
             target: "revolve::access",

@@ -1,16 +1,16 @@
 //! Going away: no new connections, a Close for everyone, time for the answers, and an end.
 //!
-//! Next: [`crate::shard::blame`]: what if somebody holds all of this up.
+//! Next: [`crate::shard::slow_turn`]: what if somebody holds all of this up.
 
 use std::time::{Duration, Instant};
 
 use super::Shard;
 use super::accepting::Listening;
-use super::closing::Leaving;
-use super::story::Story;
+use super::closing::CloseCause;
+use super::turn_trace::TurnTrace;
 use crate::application::Application;
 use crate::connection::{Connection, Rest};
-use crate::host::Host;
+use crate::environment::Environment;
 use crate::protocol::endpoint::Endpoint;
 use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
@@ -57,12 +57,12 @@ pub struct DrainOutcome {
     pub duration: Duration,
 }
 
-impl<A: Application, H: Host> Shard<A, H> {
+impl<A: Application, E: Environment> Shard<A, E> {
     /// Starts to go away.
     pub(super) fn begin_drain(&mut self, now: Instant) {
         if let Lifecycle::Running = self.lifecycle {
             self.status.begin_drain(now);
-            self.tell(Story::draining);
+            self.tell(TurnTrace::draining);
             self.lifecycle = Lifecycle::Draining { next: 0, since: now, released: 0, cut: 0 };
             // Who is in the accept queue was told that it is connected: it gets an answer.
             self.listening = match self.listening {
@@ -107,7 +107,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     /// Notes a connection that the reaper let go of.
-    pub(super) fn note_reaped(&mut self, connection: &Connection<H::Stream>) {
+    pub(super) fn note_reaped(&mut self, connection: &Connection<E::Stream>) {
         if connection.has_had_session() {
             self.websockets -= 1;
             if let Lifecycle::Draining { released, .. } = &mut self.lifecycle {
@@ -139,7 +139,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             at = id.index as usize + 1;
             self.say_goodbye(id, now);
         }
-        self.tell(|story| story.swept(from, at));
+        self.tell(|trace| trace.swept(from, at));
         if let Lifecycle::Draining { next, .. } = &mut self.lifecycle {
             *next = at;
         }
@@ -148,21 +148,21 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Ends the drain, if it is time. It is checked last, behind the reaper and the mail, so that a
     /// condition which becomes true in this turn ends the drain in this turn.
     #[inline]
-    pub(super) fn end_drain(&mut self, now: Instant, host: &mut H) {
+    pub(super) fn end_drain(&mut self, now: Instant, env: &mut E) {
         if !matches!(self.lifecycle, Lifecycle::Running | Lifecycle::Ended(_)) {
-            self.end_drain_if_due(now, host);
+            self.end_drain_if_due(now, env);
         }
     }
 
     #[cold]
-    fn end_drain_if_due(&mut self, now: Instant, host: &mut H) {
+    fn end_drain_if_due(&mut self, now: Instant, env: &mut E) {
         if let Lifecycle::Draining { since, released, cut, .. } = self.lifecycle {
             let until = since + self.config.timeout_graceful_shutdown;
             let (closed, duration) = (released - cut, now.saturating_duration_since(since));
             if self.is_time_up(until, now) {
                 let cut = cut + self.websockets as u64;
                 self.status.note_drained();
-                return self.end(DrainOutcome { closed, cut, duration }, now, host);
+                return self.end(DrainOutcome { closed, cut, duration }, now, env);
             }
             if self.is_sweeping() || !self.is_at_rest() {
                 return;
@@ -173,7 +173,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         }
         match self.lifecycle {
             Lifecycle::Drained { outcome, until } if self.is_time_up(until, now) => {
-                self.end(outcome, now, host);
+                self.end(outcome, now, env);
             }
             Lifecycle::Drained { outcome, until } if self.status.is_drained() => {
                 // What the others sent was in the box before they were done; its edge may still be
@@ -184,7 +184,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             Lifecycle::Leaving { outcome, until }
                 if self.is_time_up(until, now) || self.is_at_rest() =>
             {
-                self.end(outcome, now, host);
+                self.end(outcome, now, env);
             }
             _ => {}
         }
@@ -202,14 +202,14 @@ impl<A: Application, H: Host> Shard<A, H> {
             && !self.outbox.waits_for_room()
             && !self.has_mail
             // What `on_close` off-loaded is done too: it may be what keeps a session.
-            && self.wishes.jobs.len() == 0
+            && self.commands.jobs.len() == 0
             && self.connections.iter().all(Connection::owes_nothing)
     }
 
     /// Lets go of everything.
-    fn end(&mut self, outcome: DrainOutcome, now: Instant, host: &mut H) {
+    fn end(&mut self, outcome: DrainOutcome, now: Instant, env: &mut E) {
         if !matches!(self.listening, Listening::Closed) {
-            host.stop_listening();
+            env.stop_listening();
             self.listening = Listening::Closed;
         }
         self.release_all(now);
@@ -224,12 +224,12 @@ impl<A: Application, H: Host> Shard<A, H> {
             return self.refuse_waiting(id, Rejection::Draining, now);
         }
         if let Endpoint::Open(_) = connection.endpoint {
-            if self.wishes.jobs.of(id) > 0 {
+            if self.commands.jobs.of(id) > 0 {
                 // It is told when it has its answers, and heard no more until then.
                 self.park(id);
                 return self.settle(id, false, now);
             }
-            self.leave_aside(id, Leaving::goodbye(), now);
+            self.leave_aside(id, CloseCause::goodbye(), now);
         }
     }
 

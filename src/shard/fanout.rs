@@ -3,66 +3,66 @@
 //! Frames are taken one after the other, so each connection gets them in the order in which this
 //! reactor did.
 //!
-//! Next: [`crate::shard::watching`]: those who are told what all of this does.
+//! Next: [`crate::shard::watchers`]: those who are told what all of this does.
 
 use std::time::Instant;
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Shard;
-use super::closing::Leaving;
+use super::closing::CloseCause;
 use crate::application::Application;
 use crate::connection::Attachment;
-use crate::host::Host;
+use crate::environment::Environment;
 use crate::mailbox::Mail;
 use crate::protocol::endpoint::Endpoint;
 use crate::token::ConnectionId;
 
-impl<A: Application, H: Host> Shard<A, H> {
+impl<A: Application, E: Environment> Shard<A, E> {
     /// Sends the broadcasts and the jobs that callbacks asked for on their way; those of a visit, if
     /// `visited` is a connection.
     #[inline]
-    pub(super) fn forward_wishes(&mut self, visited: Option<ConnectionId>, host: &mut H) {
-        if self.wishes.has_outgoing {
-            self.forward(visited, host);
+    pub(super) fn forward_commands(&mut self, visited: Option<ConnectionId>, env: &mut E) {
+        if self.commands.has_outgoing {
+            self.forward(visited, env);
         }
     }
 
     #[cold]
-    fn forward(&mut self, visited: Option<ConnectionId>, host: &mut H) {
+    fn forward(&mut self, visited: Option<ConnectionId>, env: &mut E) {
         // A job that nobody takes ends its connection, and `on_close` may wish for something too.
-        while std::mem::take(&mut self.wishes.has_outgoing) {
-            let has_broadcast = !self.wishes.to_all.is_empty();
-            self.forward_broadcasts(host);
+        while std::mem::take(&mut self.commands.has_outgoing) {
+            let has_broadcast = !self.commands.to_all.is_empty();
+            self.forward_broadcasts(env);
             if let Some(id) = visited.filter(|_| has_broadcast) {
                 self.hold_broadcaster(id);
             }
-            self.forward_jobs(host);
+            self.forward_jobs(env);
         }
     }
 
-    fn forward_jobs(&mut self, host: &mut H) {
-        let jobs = self.wishes.jobs.take_outgoing();
+    fn forward_jobs(&mut self, env: &mut E) {
+        let jobs = self.commands.jobs.take_outgoing();
         if jobs.is_empty() {
             return;
         }
-        self.tell(|story| story.off_loaded(jobs.len()));
+        self.tell(|trace| trace.off_loaded(jobs.len()));
         for job in jobs {
             self.metrics.offloads.add(1);
-            if let Err(job) = host.offload(job) {
-                self.take_finished(job.fail(), self.wishes.now);
+            if let Err(job) = env.offload(job) {
+                self.take_finished(job.fail(), self.commands.now);
             }
         }
     }
 
-    fn forward_broadcasts(&mut self, host: &mut H) {
-        let frames = std::mem::take(&mut self.wishes.to_all);
+    fn forward_broadcasts(&mut self, env: &mut E) {
+        let frames = std::mem::take(&mut self.commands.to_all);
         let here = self.reactor;
         for frame in frames {
             for reactor in (0..self.config.workers.get()).filter(|&other| other != here) {
-                self.post(reactor, Mail::Broadcast(frame.clone()), host);
+                self.post(reactor, Mail::Broadcast(frame.clone()), env);
             }
-            self.tell(|story| story.broadcast(frame.len()));
+            self.tell(|trace| trace.broadcast(frame.len()));
             self.broadcasts.push_back(frame);
         }
     }
@@ -81,21 +81,21 @@ impl<A: Application, H: Host> Shard<A, H> {
                 continue;
             }
             let Endpoint::Open(open) = &connection.endpoint else { continue };
-            let frame = match open.agreement() {
+            let frame = match open.params() {
                 None => &frame[..],
-                Some(agreement) => self.deflater.for_all(agreement, &frame),
+                Some(params) => self.deflater.for_all(params, &frame),
             };
             // The size of the frame is not the fault of those who hear it: it counts only behind
             // something that they have not taken.
-            let waiting = connection.line.backlog.len();
+            let waiting = connection.transport.backlog.len();
             if waiting > 0 && waiting + frame.len() > self.config.max_send_buffer {
                 // Dropping the frame would leave a hole in an ordered stream without a word
                 // (workadventure/workadventure#6125), so the connection ends instead.
-                let leaving = Leaving::Failed(CloseCode::Policy, "slow consumer");
-                self.leave_aside(id, leaving, now);
+                let cause = CloseCause::Failed(CloseCode::Policy, "slow consumer");
+                self.leave_aside(id, cause, now);
                 continue;
             }
-            let sent = connection.line.send(frame, now, &mut self.pool);
+            let sent = connection.transport.send(frame, now, &mut self.pool);
             self.metrics.bytes_out.add(frame.len() as u64);
             match sent {
                 Ok(()) => self.settle(id, false, now),

@@ -1,16 +1,16 @@
 //! What must hold between turns, in one place.
 //!
-//! Next: [`crate::shard::glimpse`]: how a turn is watched without being touched.
+//! Next: [`crate::shard::snapshot`]: how a turn is watched without being touched.
 
 use super::Shard;
 use crate::application::Application;
+use crate::connection::timer_wheel::Tick;
 use crate::connection::{Attachment, Rest};
-use crate::host::Host;
+use crate::environment::Environment;
 use crate::protocol::endpoint::Endpoint;
-use crate::timer::Tick;
 use crate::token::ConnectionId;
 
-impl<A: Application, H: Host> Shard<A, H> {
+impl<A: Application, E: Environment> Shard<A, E> {
     /// Checks every invariant of the shard, connection by connection. Costs as much as there are
     /// connections: the simulation calls it after every turn.
     ///
@@ -23,7 +23,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             let id = connection.id;
             assert!(self.ended.is_empty(), "the reaper has been");
             // The table at `Rest`: each stop has its waker.
-            let has_unread = connection.line.has_readable();
+            let has_unread = connection.transport.has_readable();
             match connection.rest {
                 Rest::Blocked => {
                     assert!(!has_unread, "{id}: blocked, with something to read");
@@ -31,23 +31,27 @@ impl<A: Application, H: Host> Shard<A, H> {
                         matches!(&connection.endpoint, Endpoint::Open(open) if open.is_inflating());
                     assert!(!is_inflating, "{id}: blocked, with a message to inflate");
                     assert!(
-                        connection.line.backlog.is_empty() || !connection.line.is_writable(),
+                        connection.transport.backlog.is_empty()
+                            || !connection.transport.is_writable(),
                         "{id}: blocked, with something to write and room for it"
                     );
                 }
                 Rest::Spent => assert!(self.ready.contains(id), "{id}: spent and not queued"),
                 Rest::Throttled => {
                     assert!(
-                        connection.line.backlog.len() > self.config.max_send_buffer / 2,
+                        connection.transport.backlog.len() > self.config.max_send_buffer / 2,
                         "{id}: throttled below the low-water mark"
                     );
-                    assert!(!connection.line.is_writable(), "{id}: throttled, with room to write");
+                    assert!(
+                        !connection.transport.is_writable(),
+                        "{id}: throttled, with room to write"
+                    );
                 }
                 Rest::Parked => {
-                    assert!(self.wishes.jobs.of(id) > 0, "{id}: parked, and no answer comes");
+                    assert!(self.commands.jobs.of(id) > 0, "{id}: parked, and no answer comes");
                     assert!(
-                        connection.line.backlog.is_empty()
-                            || !connection.line.is_writable()
+                        connection.transport.backlog.is_empty()
+                            || !connection.transport.is_writable()
                             || self.ready.contains(id),
                         "{id}: parked, with something to write and room for it"
                     );
@@ -55,8 +59,8 @@ impl<A: Application, H: Host> Shard<A, H> {
                 Rest::Waiting => {
                     assert!(self.outbox.holds(id), "{id}: waits for nothing");
                     assert!(
-                        connection.line.backlog.is_empty()
-                            || !connection.line.is_writable()
+                        connection.transport.backlog.is_empty()
+                            || !connection.transport.is_writable()
                             || self.ready.contains(id),
                         "{id}: waiting, with something to write and room for it"
                     );
@@ -86,7 +90,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             assert_eq!(self.watching.is_told(id), watches, "{id}: told while it watches");
             attached += usize::from(has_session);
             watchers += usize::from(watches);
-            assert!(is_open || self.wishes.jobs.of(id) == 0, "{id}: waits, and is not open");
+            assert!(is_open || self.commands.jobs.of(id) == 0, "{id}: waits, and is not open");
         }
         assert_eq!(self.sessions.attached(), attached, "a connection for each attached session");
         assert_eq!(self.metrics.websockets.get(), attached as u64);
@@ -94,12 +98,14 @@ impl<A: Application, H: Host> Shard<A, H> {
         self.outbox.invariants();
         assert!(self.cork.is_empty() && self.aside.is_empty(), "what was said was sent");
         assert!(
-            self.wishes.close.is_none() && !self.wishes.pause && self.wishes.to_all.is_empty(),
-            "wishes were granted"
+            self.commands.close.is_none()
+                && !self.commands.pause
+                && self.commands.to_all.is_empty(),
+            "commands were granted"
         );
-        self.wishes.jobs.invariants();
-        self.wishes.timers.invariants();
-        for id in self.wishes.timers.connections() {
+        self.commands.jobs.invariants();
+        self.commands.timers.invariants();
+        for id in self.commands.timers.connections() {
             let is_open = self.connections.iter().any(|connection| {
                 connection.id == id && matches!(connection.attachment, Attachment::Live(_))
             });

@@ -17,7 +17,7 @@ use std::time::Instant;
 use super::Shard;
 use crate::application::Application;
 use crate::connection::Rest;
-use crate::host::Host;
+use crate::environment::Environment;
 use crate::mailbox::Mail;
 use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
@@ -94,9 +94,9 @@ impl<S> Outbox<S> {
     }
 }
 
-impl<A: Application, H: Host> Shard<A, H> {
+impl<A: Application, E: Environment> Shard<A, E> {
     /// Reads a share of the mail.
-    pub(super) fn take_mail(&mut self, now: Instant, host: &mut H) {
+    pub(super) fn take_mail(&mut self, now: Instant, env: &mut E) {
         if !self.has_mail {
             return;
         }
@@ -112,14 +112,14 @@ impl<A: Application, H: Host> Shard<A, H> {
             if self.broadcasts.len() >= self.config.limits.broadcasts_queued {
                 return;
             }
-            match host.receive() {
+            match env.receive() {
                 None => {
                     self.has_mail = false;
                     return;
                 }
-                Some(Mail::HandOver(parcel)) => {
+                Some(Mail::HandOver(handoff)) => {
                     self.metrics.hand_overs_in.add(1);
-                    let _ = self.adopt(parcel, now, host);
+                    let _ = self.adopt(handoff, now, env);
                 }
                 // Not off the share, or with as many answers in each turn nothing else would be taken.
                 // They are bounded by themselves: no new job leaves for the pool before the turn ends.
@@ -128,19 +128,19 @@ impl<A: Application, H: Host> Shard<A, H> {
                     self.take_finished(finished, now);
                 }
                 Some(Mail::Broadcast(frame)) => {
-                    self.tell(|story| story.broadcast(frame.len()));
+                    self.tell(|trace| trace.broadcast(frame.len()));
                     self.broadcasts.push_back(frame);
                 }
                 Some(Mail::Look { asker }) => self.watching.ask(asker),
-                Some(Mail::Seen(picture)) => self.watching.note(picture),
+                Some(Mail::Seen(slab_map)) => self.watching.note(slab_map),
             }
         }
     }
 
     /// Sends mail, behind whatever is still waiting to be sent to that reactor.
-    pub(super) fn post(&mut self, reactor: usize, mail: Mail<H::Stream>, host: &mut H) {
+    pub(super) fn post(&mut self, reactor: usize, mail: Mail<E::Stream>, env: &mut E) {
         let refused = match self.outbox.mails[reactor].is_empty() {
-            true => host.send(reactor, mail),
+            true => env.send(reactor, mail),
             false => Err(mail),
         };
         if let Err(mail) = refused {
@@ -149,10 +149,10 @@ impl<A: Application, H: Host> Shard<A, H> {
     }
 
     /// Whether a connection can be handed over to `owner` now, and nobody asked before.
-    pub(super) fn has_room_at(&self, owner: usize, host: &H) -> bool {
+    pub(super) fn has_room_at(&self, owner: usize, env: &E) -> bool {
         self.outbox.mails[owner].is_empty()
             && self.outbox.hand_overs[owner].is_empty()
-            && host.has_room(owner)
+            && env.has_room(owner)
     }
 
     /// Lets a connection wait until it can be handed over to `owner`. Meanwhile it is not read, and
@@ -195,17 +195,17 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     /// Tries again what found a full box, each reactor's in order.
     #[inline]
-    pub(super) fn send_mail(&mut self, now: Instant, host: &mut H) {
+    pub(super) fn send_mail(&mut self, now: Instant, env: &mut E) {
         if self.outbox.waiting > 0 {
-            self.send_waiting(now, host);
+            self.send_waiting(now, env);
         }
     }
 
     #[cold]
-    fn send_waiting(&mut self, now: Instant, host: &mut H) {
+    fn send_waiting(&mut self, now: Instant, env: &mut E) {
         for reactor in 0..self.outbox.mails.len() {
             while let Some(mail) = self.outbox.mails[reactor].pop_front() {
-                if let Err(mail) = host.send(reactor, mail) {
+                if let Err(mail) = env.send(reactor, mail) {
                     self.outbox.mails[reactor].push_front(mail);
                     break;
                 }
@@ -213,7 +213,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 self.outbox.waiting -= 1;
             }
             while self.outbox.mails[reactor].is_empty()
-                && host.has_room(reactor)
+                && env.has_room(reactor)
                 && let Some(id) = self.outbox.hand_overs[reactor].pop_front()
             {
                 self.outbox.waiting -= 1;
@@ -223,7 +223,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 {
                     connection.rest = Rest::Spent;
                     let received = connection.take_tail();
-                    self.hand_over(id, reactor, &received, now, host);
+                    self.hand_over(id, reactor, &received, now, env);
                 }
             }
         }

@@ -4,9 +4,9 @@
 //! [`Shard::turn`] with the time, and so does the simulation. The parts, in the order of a
 //! connection's life: `accepting`, `mail` (between reactors), `visit` (one connection's share of a
 //! turn), `refusals` (which of them the log tells), `upgrade`, `newcomers` (new sessions), `callbacks`
-//! (timers and off-loaded jobs), `closing`, `fanout` (broadcasts), `watching`
-//! (the live page's figures), `drain`; then `blame`, which finds out whose callback made a turn slow,
-//! `invariants`, which says in one place what must hold between turns, and `glimpse` and `story`,
+//! (timers and off-loaded jobs), `closing`, `fanout` (broadcasts), `watchers`
+//! (the live page's figures), `drain`; then `slow_turn`, which finds out whose callback made a turn slow,
+//! `invariants`, which says in one place what must hold between turns, and `snapshot` and `turn_trace`,
 //! which tell a turn to whoever listens.
 //!
 //! Invariant: between two turns every connection rests, and its [`Rest`] tells what wakes it.
@@ -14,50 +14,51 @@
 //! Next: its parts, from `accepting` on.
 
 mod accepting;
-mod blame;
+
 mod callbacks;
 mod closing;
 mod drain;
 mod fanout;
-mod glimpse;
 mod invariants;
 mod mail;
 mod newcomers;
 mod refusals;
-mod story;
+mod slow_turn;
+mod snapshot;
+mod turn_trace;
 mod upgrade;
 mod visit;
-mod watching;
+mod watchers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::application::{Application, Broadcast, Wishes};
+use crate::application::{Application, Broadcast, Commands};
 use crate::config::Config;
+use crate::connection::ready::ReadyQueue;
+use crate::connection::slab::Connections;
+use crate::connection::timer_wheel::{Slot, Tick, TimerWheel};
 use crate::connection::{Attachment, Connection, Rest};
-use crate::connections::Connections;
-use crate::host::Host;
-use crate::line::{Edge, Inbound, Stream};
-use crate::metrics::{ReactorMetrics, ServerStatus};
-use crate::out_buffer::BufferPool;
+use crate::environment::Environment;
+use crate::observe::metrics::{ReactorMetrics, ServerStatus};
 use crate::protocol::deflate::Deflater;
 use crate::protocol::endpoint::Endpoint;
 use crate::protocol::message::Scratch;
-use crate::ready::ReadyQueue;
 use crate::session::{IdSource, SessionTable};
-use crate::timer::{Slot, Tick, TimerWheel};
 use crate::token::ConnectionId;
+use crate::transport::out_buffer::BufferPool;
+use crate::transport::{Edge, Inbound, Stream};
 
 use accepting::Listening;
-use blame::Blame;
 pub use drain::DrainOutcome;
 use drain::Lifecycle;
 use mail::Outbox;
 use newcomers::Evictions;
 use refusals::Refusals;
-use story::{Story, Woken};
-use watching::Watching;
+use slow_turn::SlowTurnDetector;
+use turn_trace::{TurnTrace, Woken};
+use watchers::Watching;
 
 /// Pause before mail that found a full box is tried again.
 const RETRY: Duration = Duration::from_millis(1);
@@ -67,7 +68,7 @@ const RETRY: Duration = Duration::from_millis(1);
 const KEPT_BYTES: usize = 1 << 20;
 
 /// One reactor's connections, sessions, timers and application.
-pub struct Shard<A: Application, H: Host> {
+pub struct Shard<A: Application, E: Environment> {
     reactor: usize,
     beginning: Instant,
     config: Arc<Config>,
@@ -75,7 +76,7 @@ pub struct Shard<A: Application, H: Host> {
     /// Our own cells of it.
     metrics: Arc<ReactorMetrics>,
     application: A,
-    connections: Connections<H::Stream>,
+    connections: Connections<E::Stream>,
     sessions: SessionTable<A::Session>,
     evictions: Evictions,
     ids: IdSource,
@@ -83,7 +84,7 @@ pub struct Shard<A: Application, H: Host> {
     ready: ReadyQueue,
     listening: Listening,
     has_mail: bool,
-    outbox: Outbox<H::Stream>,
+    outbox: Outbox<E::Stream>,
     /// Frames on their way to all connections of this reactor; `fanout_at` is the next slot that
     /// gets the first of them.
     broadcasts: VecDeque<Broadcast>,
@@ -96,7 +97,7 @@ pub struct Shard<A: Application, H: Host> {
     ended: Vec<ConnectionId>,
     refusals: Refusals,
     /// What this turn did, while somebody listens.
-    story: Option<Box<Story>>,
+    trace: Option<Box<TurnTrace>>,
     woken: Woken,
 
     // Storage that every connection uses in its turn, so that none has to own it.
@@ -107,8 +108,8 @@ pub struct Shard<A: Application, H: Host> {
     /// What is written to a connection outside its own visit.
     aside: Vec<u8>,
     pool: BufferPool,
-    wishes: Wishes<A>,
-    blame: Blame,
+    commands: Commands<A>,
+    slow_turns: SlowTurnDetector,
     turn_queue: Vec<ConnectionId>,
     /// Alarms that have gone off, and whose connections have not been looked at yet.
     due: VecDeque<(Slot, Tick)>,
@@ -116,7 +117,7 @@ pub struct Shard<A: Application, H: Host> {
     untold: usize,
 }
 
-impl<A: Application, H: Host> Shard<A, H> {
+impl<A: Application, E: Environment> Shard<A, E> {
     /// A shard that begins at `now`, number `reactor` of `config.workers`.
     #[must_use]
     pub fn new(
@@ -148,7 +149,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             websockets: 0,
             ended: Vec::new(),
             refusals: Refusals::default(),
-            story: None,
+            trace: None,
             woken: Woken::default(),
             receive_buffer,
             cork: Vec::with_capacity(config.limits.cork_bytes),
@@ -156,8 +157,8 @@ impl<A: Application, H: Host> Shard<A, H> {
             deflater: Deflater::new(&config.limits),
             aside: Vec::new(),
             pool: BufferPool::default(),
-            wishes: Wishes::new(now, &config.limits),
-            blame: Blame::default(),
+            commands: Commands::new(now, &config.limits),
+            slow_turns: SlowTurnDetector::default(),
             turn_queue: Vec::new(),
             due: VecDeque::new(),
             untold: 0,
@@ -176,7 +177,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     pub fn note_connection(&mut self, id: ConnectionId, edge: Edge) {
         // The connection may have ended since the kernel queued the edge.
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.line.note(edge);
+            connection.transport.note(edge);
             self.ready.push(id, &mut connection.mark);
         }
     }
@@ -211,48 +212,48 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// queued when it began.
     // Into the loop, which is its one caller in a program: that saves some forty instructions a turn.
     #[inline(always)]
-    pub fn turn(&mut self, now: Instant, host: &mut H) {
-        self.wishes.now = now;
+    pub fn turn(&mut self, now: Instant, env: &mut E) {
+        self.commands.now = now;
         self.begin_story();
-        self.blame.begin_turn(now);
+        self.slow_turns.begin_turn(now);
         let expires = self.sessions.next_expiry().is_some_and(|at| at <= now);
         if expires {
             self.sessions.note_time(now);
         }
-        self.step(host, |shard, host| shard.take_mail(now, host));
-        self.accept(now, host);
+        self.step(env, |shard, env| shard.take_mail(now, env));
+        self.accept(now, env);
 
         // Taken out for the length of the visits, so that they can be borrowed apart from the rest.
         let mut turn_queue = std::mem::take(&mut self.turn_queue);
         let mut buffer = std::mem::take(&mut self.receive_buffer);
         self.ready.take(&mut turn_queue);
-        let is_observed = self.blame.is_timing() || self.story.is_some();
+        let is_observed = self.slow_turns.is_timing() || self.trace.is_some();
         let (visits, last) = (turn_queue.len(), turn_queue.last().copied());
         for id in turn_queue.drain(..) {
             if is_observed {
-                self.before_visit(id, host);
+                self.before_visit(id, env);
             }
-            self.visit(id, &mut buffer, now, host);
+            self.visit(id, &mut buffer, now, env);
             if is_observed {
-                self.after_visit(id, &buffer, host);
+                self.after_visit(id, &buffer, env);
             }
-            self.forward_wishes(Some(id), host);
+            self.forward_commands(Some(id), env);
         }
-        self.blame.heard(self.metrics.messages.get(), visits as u32, last);
+        self.slow_turns.heard(self.metrics.messages.get(), visits as u32, last);
         self.receive_buffer = buffer;
         self.turn_queue = turn_queue;
 
         // Behind the visits: what is there is heard before anybody is judged late.
-        self.step(host, |shard, _| shard.fire_timers(expires, now));
-        self.fire_appointments(now, host);
-        self.step(host, |shard, _| shard.fan_out(now));
-        self.look(now, host);
-        self.step(host, |shard, _| shard.sweep(now));
+        self.step(env, |shard, _| shard.fire_timers(expires, now));
+        self.fire_appointments(now, env);
+        self.step(env, |shard, _| shard.fan_out(now));
+        self.look(now, env);
+        self.step(env, |shard, _| shard.sweep(now));
         // What was wished for outside a visit: at a timer or a deadline, in a broadcast or the drain.
-        self.forward_wishes(None, host);
-        self.send_mail(now, host);
+        self.forward_commands(None, env);
+        self.send_mail(now, env);
         self.reap();
-        self.end_drain(now, host);
+        self.end_drain(now, env);
         self.publish();
     }
 
@@ -262,10 +263,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         // While so much mail waits for room in others' boxes that nobody here is read, to turn at once
         // would be to spin on somebody else's progress.
         let can_act = !self.is_outbox_full() && !self.ready.is_empty();
-        let can_call = self.wishes.timers.has_due() && !self.is_congested();
+        let can_call = self.commands.timers.has_due() && !self.is_congested();
         if can_act
             || can_call
-            || self.wishes.has_outgoing
+            || self.commands.has_outgoing
             || self.has_mail
             || !self.due.is_empty()
             || !self.broadcasts.is_empty()
@@ -284,7 +285,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         };
         // While it is congested, what is due is not called, and no timer is worth waking up for.
         if !self.is_congested() {
-            consider(self.wishes.timers.next_at());
+            consider(self.commands.timers.next_at());
         }
         consider(self.watching.next_look());
         consider(self.sessions.next_expiry());
@@ -309,33 +310,33 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     /// For whoever wants to know what a visit does, or how long it takes.
     #[cold]
-    fn before_visit(&mut self, id: ConnectionId, host: &mut H) {
+    fn before_visit(&mut self, id: ConnectionId, env: &mut E) {
         self.tell_visit(id);
-        if self.blame.is_timing() {
-            self.blame.begin(host.clock());
+        if self.slow_turns.is_timing() {
+            self.slow_turns.begin(env.clock());
         }
     }
 
     #[cold]
-    fn after_visit(&mut self, id: ConnectionId, buffer: &[u8], host: &mut H) {
-        if self.blame.is_timing() {
-            self.blame.heard(self.metrics.messages.get(), 1, Some(id));
-            self.blame.end(host.clock());
+    fn after_visit(&mut self, id: ConnectionId, buffer: &[u8], env: &mut E) {
+        if self.slow_turns.is_timing() {
+            self.slow_turns.heard(self.metrics.messages.get(), 1, Some(id));
+            self.slow_turns.end(env.clock());
         }
         self.tell_visited(buffer);
     }
 
     /// Does a part of a turn; while slow turns are looked into, with an eye on the clock.
     #[inline(always)]
-    fn step(&mut self, host: &mut H, part: impl FnOnce(&mut Self, &mut H)) {
-        let is_timed = self.blame.is_timing();
+    fn step(&mut self, env: &mut E, part: impl FnOnce(&mut Self, &mut E)) {
+        let is_timed = self.slow_turns.is_timing();
         if is_timed {
-            self.blame.begin(host.clock());
+            self.slow_turns.begin(env.clock());
         }
         // In one place, so that it becomes a part of the turn in the compiler's eyes too.
-        part(self, host);
+        part(self, env);
         if is_timed {
-            self.blame.end(host.clock());
+            self.slow_turns.end(env.clock());
         }
     }
 
@@ -347,7 +348,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             let before = self.sessions.totals().expired;
             self.sessions.expire(now, self.config.limits.expiries_per_turn);
             let expired = self.sessions.totals().expired - before;
-            self.tell(|story| story.expired(expired));
+            self.tell(|trace| trace.expired(expired));
         }
         self.wheel.advance(now, &mut self.due);
         for _ in 0..self.config.limits.alarms_per_turn {
@@ -375,22 +376,22 @@ impl<A: Application, H: Host> Shard<A, H> {
         if matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended) {
             return self.settle_parked(id);
         }
-        let queued = connection.line.backlog.len();
-        let has_readable = connection.line.has_readable();
+        let queued = connection.transport.backlog.len();
+        let has_readable = connection.transport.has_readable();
         if queued == 0 && connection.endpoint.flushed(!has_readable, now, &self.config.limits) {
-            let peer_is_done = connection.line.inbound() == Inbound::Ended;
-            if peer_is_done || connection.line.stream_mut().half_close().is_err() {
+            let peer_is_done = connection.transport.inbound() == Inbound::Ended;
+            if peer_is_done || connection.transport.stream_mut().half_close().is_err() {
                 connection.endpoint = Endpoint::Closed;
             }
         }
         if let Endpoint::Closed = connection.endpoint {
             connection.rest = Rest::Ended;
-            let discarded = connection.line.discard(&mut self.pool);
+            let discarded = connection.transport.discard(&mut self.pool);
             self.ended.push(id);
-            self.tell(|story| story.discarded(id, discarded));
+            self.tell(|trace| trace.discarded(id, discarded));
             return;
         }
-        let can_flush = queued > 0 && connection.line.is_writable();
+        let can_flush = queued > 0 && connection.transport.is_writable();
         let is_throttled = queued > 0 && {
             let mark = self.config.max_send_buffer;
             queued > if connection.rest == Rest::Throttled { mark / 2 } else { mark }
@@ -424,7 +425,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                     "its session was let go of"
                 );
                 self.note_reaped(&connection);
-                self.tell(|story| story.reaped(id));
+                self.tell(|trace| trace.reaped(id));
             }
         }
         for storage in [&mut self.cork, &mut self.aside] {
@@ -438,11 +439,11 @@ impl<A: Application, H: Host> Shard<A, H> {
 
     fn publish(&mut self) {
         let metrics = &self.metrics;
-        metrics.bytes_out.add(std::mem::take(&mut self.wishes.past_cork));
+        metrics.bytes_out.add(std::mem::take(&mut self.commands.past_cork));
         metrics.connections.set(self.connections.len() as u64);
         metrics.sessions_live.set(self.sessions.attached() as u64);
         metrics.sessions_detached.set(self.sessions.detached() as u64);
-        metrics.offloads_under_way.set(self.wishes.jobs.len() as u64);
+        metrics.offloads_under_way.set(self.commands.jobs.len() as u64);
         let totals = self.sessions.totals();
         metrics.expiries.set(totals.expired);
         metrics.evictions.set(totals.evicted);

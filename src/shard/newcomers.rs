@@ -2,7 +2,7 @@
 //! had to leave for them.
 //!
 //! A full table lets the longest detached session go for each new one that is detached
-//! (`session.rs`). That is counted where it happens; here it is told, once a minute.
+//! (`session/mod.rs`). That is counted where it happens; here it is told, once a minute.
 //!
 //! Next: [`crate::shard::callbacks`]: what is called that no message causes.
 
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::Shard;
 use crate::application::Application;
-use crate::host::Host;
+use crate::connection::timer_wheel::Slot;
+use crate::environment::Environment;
 use crate::protocol::head::Rejection;
-use crate::session::Wanted;
-use crate::timer::Slot;
+use crate::session::SessionRequest;
 use crate::token::ConnectionId;
 
 /// Time from the first session that left early to the line that tells of it, and of all others
@@ -30,18 +30,18 @@ pub(super) struct Evictions {
     report_at: Option<Instant>,
 }
 
-impl<A: Application, H: Host> Shard<A, H> {
+impl<A: Application, E: Environment> Shard<A, E> {
     /// Counts the session that an upgrade is about to create against its address, and says whether
     /// it did: not if it finds a session, or if there is no such limit.
     pub(super) fn count_newcomer(
         &mut self,
         id: ConnectionId,
-        wanted: &Wanted,
+        requested: &SessionRequest,
         now: Instant,
     ) -> Result<bool, Rejection> {
         let Some(rate) = self.config.limit_sessions_per_ip else { return Ok(false) };
         let Some(connection) = self.connections.get_mut(id) else { return Ok(false) };
-        if wanted.id.as_ref().is_some_and(|id| self.sessions.peek(id, now).is_some()) {
+        if requested.id.as_ref().is_some_and(|id| self.sessions.peek(id, now).is_some()) {
             return Ok(false);
         }
         self.status.session_rates().count(connection.peer.ip(), rate, now).map(|()| true)

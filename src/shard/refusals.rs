@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::Shard;
 use crate::application::Application;
-use crate::host::Host;
+use crate::environment::Environment;
 use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
@@ -60,7 +60,7 @@ impl Refusals {
     }
 }
 
-impl<A: Application, H: Host> Shard<A, H> {
+impl<A: Application, E: Environment> Shard<A, E> {
     /// Tells of a request that is refused, if it is one of those that are told.
     #[cold]
     pub(super) fn tell_refusal(

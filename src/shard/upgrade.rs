@@ -8,29 +8,29 @@ use std::time::Instant;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::Shard;
-use super::blame::Callback;
-use super::closing::Leaving;
+use super::closing::CloseCause;
+use super::slow_turn::Callback;
 use crate::application::{Acceptance, Application, Context, Refusal, Upgrade};
 use crate::connection::{Attachment, LiveSession};
-use crate::host::Host;
+use crate::environment::Environment;
 use crate::http;
-use crate::mailbox::{Mail, Parcel};
-use crate::protocol::deflate::{Agreement, Packing};
+use crate::mailbox::{Handoff, Mail};
+use crate::protocol::deflate::{DeflateParams, DeflateWriter};
 use crate::protocol::frame;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::{Rejection, Request};
-use crate::session::{Attached, Wanted};
+use crate::session::{Attached, SessionRequest};
 use crate::token::ConnectionId;
 
 /// Who is to be let in.
-pub(super) struct Entrant<A: Application> {
+pub(super) struct PendingUpgrade<A: Application> {
     pub(super) accept: Accept,
-    pub(super) agreement: Option<Agreement>,
-    pub(super) wanted: Wanted,
+    pub(super) params: Option<DeflateParams>,
+    pub(super) requested: SessionRequest,
     pub(super) acceptance: Acceptance<A>,
 }
 
-impl<A: Application, H: Host> Shard<A, H> {
+impl<A: Application, E: Environment> Shard<A, E> {
     /// Sends a connection to the reactor that owns its session: the socket, what was read from
     /// it from its request on, and the responses that have not left yet. Here it is forgotten at
     /// once; there it is read from the start, as if it had just been accepted.
@@ -40,33 +40,33 @@ impl<A: Application, H: Host> Shard<A, H> {
         owner: usize,
         received: &[u8],
         now: Instant,
-        host: &mut H,
+        env: &mut E,
     ) {
         if !self.uncork(id, now) {
             return;
         }
         self.tell_written(id);
         let Some(mut connection) = self.connections.remove(id) else { return };
-        if let Err(error) = host.deregister(connection.line.stream_mut()) {
+        if let Err(error) = env.deregister(connection.transport.stream_mut()) {
             log::warn!(reactor = self.reactor; "cannot hand a connection over: {error}");
             return;
         }
         self.metrics.handed_over(owner);
-        self.tell(|story| story.handed_over(id, owner, received.len()));
+        self.tell(|trace| trace.handed_over(id, owner, received.len()));
         let peer = connection.peer.into();
         let deadline = connection
             .endpoint
             .deadline(&self.config)
             .unwrap_or(now + self.config.timeout_handshake);
         let place = connection.place.take();
-        let packed = connection.line.into_parts().and_then(|(stream, unsent)| {
+        let packed = connection.transport.into_parts().and_then(|(stream, unsent)| {
             let mut copied = Vec::new();
             copied.try_reserve_exact(received.len())?;
             copied.extend_from_slice(received);
-            Ok(Parcel { stream, peer, received: copied, unsent, deadline, place })
+            Ok(Handoff { stream, peer, received: copied, unsent, deadline, place })
         });
         match packed {
-            Ok(parcel) => self.post(owner, Mail::HandOver(parcel), host),
+            Ok(handoff) => self.post(owner, Mail::HandOver(handoff), env),
             // It has left this reactor already, and its socket is closed with it.
             Err(_) => self.note_out_of_memory(id),
         }
@@ -77,12 +77,12 @@ impl<A: Application, H: Host> Shard<A, H> {
         &mut self,
         id: ConnectionId,
         request: &Request<'_, '_>,
-        wanted: &Wanted,
+        requested: &SessionRequest,
         now: Instant,
     ) -> Result<Acceptance<A>, Refusal> {
-        let Shard { connections, sessions, application, blame, config, .. } = self;
+        let Shard { connections, sessions, application, slow_turns, config, .. } = self;
         let Some(connection) = connections.get_mut(id) else { return Ok(Acceptance::default()) };
-        let session_id = wanted.id.as_ref();
+        let session_id = requested.id.as_ref();
         let upgrade = Upgrade {
             request,
             peer: connection.peer.into(),
@@ -91,7 +91,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             session: session_id.and_then(|id| sessions.peek(id, now)),
         };
         let answer = catch_unwind(AssertUnwindSafe(|| application.on_upgrade(&upgrade)));
-        blame.called(Callback::Upgrade, 1, Some(id));
+        slow_turns.called(Callback::Upgrade, 1, Some(id));
         let Ok(answer) = answer else {
             self.note_panic(id);
             return Err(Refusal::new::<500>("internal error"));
@@ -114,7 +114,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// Answers with the application's refusal; the connection closes after it.
     pub(super) fn turn_away(&mut self, id: ConnectionId, refusal: &Refusal, now: Instant) {
         self.metrics.refused.add(1);
-        self.tell(|story| story.refused_by_application(id, refusal.status));
+        self.tell(|trace| trace.refused_by_application(id, refusal.status));
         http::turn_away(refusal, &mut self.cork);
         if let Some(connection) = self.connections.get_mut(id) {
             log::debug!(
@@ -130,20 +130,20 @@ impl<A: Application, H: Host> Shard<A, H> {
     pub(super) fn upgrade(
         &mut self,
         id: ConnectionId,
-        entrant: Entrant<A>,
+        pending: PendingUpgrade<A>,
         now: Instant,
-        host: &mut H,
+        env: &mut E,
     ) {
-        let wanted = &entrant.wanted;
+        let requested = &pending.requested;
         // Whoever comes last need not be the newer one. A client that gave up on a busy reactor and
         // was back on another one would be displaced by its own past, or, if it has left again, be
         // told a count to which its past then adds. What has given up has ended its stream.
         let has_ended =
-            self.connections.get_mut(id).is_some_and(|connection| connection.line.has_ended());
-        if has_ended && wanted.id.as_ref().is_some_and(|id| self.sessions.contains(id)) {
+            self.connections.get_mut(id).is_some_and(|connection| connection.transport.has_ended());
+        if has_ended && requested.id.as_ref().is_some_and(|id| self.sessions.contains(id)) {
             return self.reject(id, Rejection::Superseded, true, now);
         }
-        let is_newcomer = match self.count_newcomer(id, wanted, now) {
+        let is_newcomer = match self.count_newcomer(id, requested, now) {
             Ok(is_newcomer) => is_newcomer,
             Err(rejection) => return self.reject(id, rejection, true, now),
         };
@@ -152,10 +152,10 @@ impl<A: Application, H: Host> Shard<A, H> {
         // goes to the newer one and is never free in between: nobody else can have the place, and the
         // table cannot drop a session that has counted nothing yet, or is not kept without a
         // connection, or has no room.
-        if let Some(older) = wanted.id.as_ref().and_then(|id| self.sessions.connection_of(id)) {
+        if let Some(older) = requested.id.as_ref().and_then(|id| self.sessions.connection_of(id)) {
             self.metrics.takeovers.add(1);
-            self.tell(|story| story.taken_over(id, older));
-            self.leave_aside(older, Leaving::Displaced, now);
+            self.tell(|trace| trace.taken_over(id, older));
+            self.leave_aside(older, CloseCause::Displaced, now);
         } else {
             let limit = self.config.limit_concurrency.map_or(usize::MAX, std::num::NonZero::get);
             if !self.status.admit(limit) {
@@ -166,8 +166,8 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
         }
         let Shard { sessions, ids, .. } = self;
-        let fresh = || ids.next(|room| host.random(room));
-        match sessions.attach(wanted.id.as_ref(), id, now, fresh) {
+        let fresh = || ids.next(|room| env.random(room));
+        match sessions.attach(requested.id.as_ref(), id, now, fresh) {
             Err(rejection) => {
                 self.status.release();
                 if is_newcomer {
@@ -175,14 +175,14 @@ impl<A: Application, H: Host> Shard<A, H> {
                 }
                 self.reject(id, rejection, true, now);
             }
-            Ok(attached) => self.open(id, entrant, attached, now),
+            Ok(attached) => self.open(id, pending, attached, now),
         }
     }
 
     fn open(
         &mut self,
         id: ConnectionId,
-        Entrant { accept, agreement, wanted, acceptance }: Entrant<A>,
+        PendingUpgrade { accept, params, requested, acceptance }: PendingUpgrade<A>,
         Attached { slot, resumed }: Attached,
         now: Instant,
     ) {
@@ -192,9 +192,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             application,
             cork,
             deflater,
-            wishes,
+            commands,
             config,
-            story,
+            trace,
             beginning,
             ..
         } = self;
@@ -204,9 +204,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             debug_assert!(false, "both were there a moment ago");
             return;
         };
-        connection.endpoint.open(agreement, now, config);
-        if let Some(story) = story {
-            story.opened(id, resumed, session.count());
+        connection.endpoint.open(params, now, config);
+        if let Some(trace) = trace {
+            trace.opened(id, resumed, session.count());
         }
         let text = session.id().text();
         let mut digits = itoa::Buffer::new();
@@ -222,8 +222,8 @@ impl<A: Application, H: Host> Shard<A, H> {
                 cork.extend_from_slice(part.as_bytes());
             }
         }
-        if let Some(agreement) = agreement {
-            agreement.write_field(cork);
+        if let Some(params) = params {
+            params.write_field(cork);
         }
         if let Some(chosen) = acceptance.subprotocol {
             for part in ["Sec-WebSocket-Protocol: ", &chosen, "\r\n"] {
@@ -238,9 +238,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             since: now.saturating_duration_since(*beginning).as_nanos() as u64,
             messages: 0,
             bytes_in: 0,
-            bytes_out_before: connection.line.bytes_out + cork.len() as u64,
+            bytes_out_before: connection.transport.bytes_out + cork.len() as u64,
         });
-        if wanted.hello {
+        if requested.hello {
             let id = text.as_str();
             let hello =
                 format!(r#"{{"session_id": "{id}", "count": {count}, "resumed": {resumed_text}}}"#);
@@ -249,9 +249,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut cx = Context {
             session,
             cork,
-            outlet: Some(&mut connection.line),
-            packing: Packing::new(agreement, deflater),
-            wishes,
+            outlet: Some(&mut connection.transport),
+            deflate_writer: DeflateWriter::new(params, deflater),
+            commands,
             connection: id,
             peer: &connection.peer,
             is_resumed: resumed,
@@ -262,7 +262,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
             application.on_open(&mut cx);
         }));
-        self.blame.called(Callback::Open, 1, Some(id));
+        self.slow_turns.called(Callback::Open, 1, Some(id));
         let metrics = &self.metrics;
         metrics.websockets.add(1);
         metrics.resumes.add(u64::from(resumed));

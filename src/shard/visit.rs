@@ -12,23 +12,23 @@ use std::time::Instant;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Shard;
-use super::closing::Leaving;
-use super::upgrade::Entrant;
+use super::closing::CloseCause;
+use super::upgrade::PendingUpgrade;
 use crate::application::{Application, Context, Refusal};
 use crate::config::Config;
 use crate::connection::{Attachment, Connection, Filled, FilledPast, Rest};
-use crate::host::Host;
+use crate::environment::Environment;
 use crate::http::{self, Route};
-use crate::line::{Inbound, Stream};
-use crate::metrics::ReactorMetrics;
-use crate::out_buffer::BufferPool;
-use crate::protocol::deflate::{self, Packing};
+use crate::observe::metrics::ReactorMetrics;
+use crate::protocol::deflate::{self, DeflateWriter};
 use crate::protocol::endpoint::{Endpoint, Event};
 use crate::protocol::frame::Violation;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::{self, Rejection, Request};
-use crate::session::{Wanted, owner_of};
+use crate::session::{SessionRequest, owner_of};
 use crate::token::ConnectionId;
+use crate::transport::out_buffer::BufferPool;
+use crate::transport::{Inbound, Stream};
 
 /// What became of a stretch of input.
 pub(super) enum Step {
@@ -66,7 +66,7 @@ enum Answered<A: Application> {
         length: usize,
         keeps: bool,
     },
-    Upgrade(usize, Entrant<A>),
+    Upgrade(usize, PendingUpgrade<A>),
     /// A WebSocket without a session, for the figures of the live page.
     Watch {
         length: usize,
@@ -78,17 +78,11 @@ enum Answered<A: Application> {
     Elsewhere(usize),
 }
 
-impl<A: Application, H: Host> Shard<A, H> {
+impl<A: Application, E: Environment> Shard<A, E> {
     /// Gives a ready connection its share.
     // Into the turn, its one caller.
     #[inline(always)]
-    pub(super) fn visit(
-        &mut self,
-        id: ConnectionId,
-        buffer: &mut [u8],
-        now: Instant,
-        host: &mut H,
-    ) {
+    pub(super) fn visit(&mut self, id: ConnectionId, buffer: &mut [u8], now: Instant, env: &mut E) {
         let is_congested = self.is_congested();
         // An id in the ready queue may have outlived its connection.
         let Some(connection) = self.connections.get_mut(id) else { return };
@@ -96,7 +90,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         if matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended) {
             return self.visit_parked(id, now);
         }
-        if is_congested || !connection.line.backlog.is_empty() {
+        if is_congested || !connection.transport.backlog.is_empty() {
             match make_room(connection, &self.config, &mut self.pool, now) {
                 Err(_) => return self.lose(id, now),
                 Ok(true) if !is_congested => {}
@@ -104,13 +98,13 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
         }
         if connection.reads_past() {
-            return self.visit_long(id, buffer, now, host);
+            return self.visit_long(id, buffer, now, env);
         }
         match connection.fill(buffer) {
             Ok(Filled { kept, read }) => {
                 self.metrics.bytes_in.add(read as u64);
                 self.scratch.grant_share(self.config.limits.inflate_per_turn);
-                self.take_input(id, &mut buffer[..kept + read], read, now, host);
+                self.take_input(id, &mut buffer[..kept + read], read, now, env);
             }
             Err(_) => self.lose(id, now),
         }
@@ -119,7 +113,7 @@ impl<A: Application, H: Host> Shard<A, H> {
     /// The same in the middle of a message, and where one is expected of which the payload is to be
     /// read past the buffer.
     #[inline(never)]
-    fn visit_long(&mut self, id: ConnectionId, buffer: &mut [u8], now: Instant, host: &mut H) {
+    fn visit_long(&mut self, id: ConnectionId, buffer: &mut [u8], now: Instant, env: &mut E) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Ok(FilledPast { past, filled }) = connection.fill_past(buffer, &self.config) else {
             return self.lose(id, now);
@@ -130,11 +124,11 @@ impl<A: Application, H: Host> Shard<A, H> {
         if past > 0 {
             connection.endpoint.note_alive(now, &self.config);
         }
-        self.tell(|story| story.read_past(past));
+        self.tell(|trace| trace.read_past(past));
         self.metrics.bytes_in.add((past + filled.read) as u64);
         self.scratch.grant_share(self.config.limits.inflate_per_turn);
         let input = &mut buffer[..filled.kept + filled.read];
-        self.take_input(id, input, past + filled.read, now, host);
+        self.take_input(id, input, past + filled.read, now, env);
     }
 
     /// Takes the input as far as it goes, writes what it caused, and settles the connection. `read` is
@@ -146,7 +140,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         input: &mut [u8],
         read: usize,
         now: Instant,
-        host: &mut H,
+        env: &mut E,
     ) {
         let mut at = 0;
         let mut frames = self.config.limits.frames_per_turn;
@@ -154,7 +148,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut is_as_it_was = true;
         let step = loop {
             let step = match self.converse(id, input, &mut at, &mut frames) {
-                Step::NotOpen => self.arrive_or_leave(id, input, &mut at, &mut requests, now, host),
+                Step::NotOpen => self.arrive_or_leave(id, input, &mut at, &mut requests, now, env),
                 step => step,
             };
             match step {
@@ -187,7 +181,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             connection.note_intake();
         }
         let must_wait = matches!(step, Step::Wait);
-        if connection.line.inbound() == Inbound::Ended && !must_wait {
+        if connection.transport.inbound() == Inbound::Ended && !must_wait {
             return self.end_of_stream(id, now);
         }
         self.settle(id, must_wait, now);
@@ -203,7 +197,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         at: &mut usize,
         requests: &mut usize,
         now: Instant,
-        host: &mut H,
+        env: &mut E,
     ) -> Step {
         let Some(connection) = self.connections.get_mut(id) else { return Step::Gone };
         match &mut connection.endpoint {
@@ -213,7 +207,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
             Endpoint::Handshaking(_) => {
                 *requests += 1;
-                self.serve_request(id, input, at, now, host)
+                self.serve_request(id, input, at, now, env)
             }
             Endpoint::Closing(_) => {
                 let endpoint = &mut connection.endpoint;
@@ -253,7 +247,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             sessions,
             application,
             cork,
-            wishes,
+            commands,
             scratch,
             deflater,
             config,
@@ -264,7 +258,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             (&mut connection.endpoint, &mut connection.attachment)
         else {
             return match connection.endpoint {
-                Endpoint::Open(_) => self.hear_watcher(id, input, at, frames, self.wishes.now),
+                Endpoint::Open(_) => self.hear_watcher(id, input, at, frames, self.commands.now),
                 _ => Step::NotOpen,
             };
         };
@@ -275,9 +269,9 @@ impl<A: Application, H: Host> Shard<A, H> {
         let mut cx: Context<'_, A> = Context {
             session,
             cork,
-            outlet: Some(&mut connection.line),
-            packing: Packing::new(open.agreement(), deflater),
-            wishes,
+            outlet: Some(&mut connection.transport),
+            deflate_writer: DeflateWriter::new(open.params(), deflater),
+            commands,
             connection: id,
             peer: &connection.peer,
             is_resumed: attachment.is_resumed,
@@ -301,7 +295,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                     Some(Err(violation)) => return Pause::Broken(violation),
                     None => {
                         let was_amid_message = open.is_amid_message();
-                        match open.next(input, at, scratch, config, cx.wishes.now, cx.cork) {
+                        match open.next(input, at, scratch, config, cx.commands.now, cx.cork) {
                             Ok(Some(Event::Message(message))) => {
                                 is_plain &= !was_amid_message;
                                 message
@@ -322,7 +316,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 };
                 messages += 1;
                 application.on_message(&mut cx, message);
-                if cx.wishes.pause {
+                if cx.commands.pause {
                     return Pause::Wish;
                 }
                 if cx.cork.len() >= config.limits.cork_bytes {
@@ -331,7 +325,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             }
             Pause::Share
         }));
-        let now = cx.wishes.now;
+        let now = cx.commands.now;
         attachment.messages += messages;
         attachment.bytes_in += (*at - begin) as u64;
         self.metrics.messages.add(messages);
@@ -342,7 +336,7 @@ impl<A: Application, H: Host> Shard<A, H> {
                 return Step::Again;
             }
         };
-        let leaving = match outcome {
+        let cause = match outcome {
             Pause::AllTaken => return Step::AllTaken,
             Pause::NeedMore => return Step::NeedMore,
             Pause::Share => return Step::Wait,
@@ -351,17 +345,17 @@ impl<A: Application, H: Host> Shard<A, H> {
                 let is_parked = self.grant(id, true, now);
                 return if is_parked { Step::Wait } else { Step::Again };
             }
-            Pause::PeerClosed(code) => Leaving::Answered(code),
+            Pause::PeerClosed(code) => CloseCause::Answered(code),
             Pause::Broken(violation) => self.leaving_for(id, violation),
         };
-        self.leave_in_visit(id, leaving, now);
+        self.leave_in_visit(id, cause, now);
         Step::Again
     }
 
     /// Ends the WebSocket in mid-visit: what it says last joins the cork.
-    pub(super) fn leave_in_visit(&mut self, id: ConnectionId, leaving: Leaving, now: Instant) {
+    pub(super) fn leave_in_visit(&mut self, id: ConnectionId, cause: CloseCause, now: Instant) {
         let mut cork = std::mem::take(&mut self.cork);
-        self.leave_open(id, leaving, now, &mut cork);
+        self.leave_open(id, cause, now, &mut cork);
         self.cork = cork;
     }
 
@@ -372,7 +366,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         input: &mut [u8],
         at: &mut usize,
         now: Instant,
-        host: &mut H,
+        env: &mut E,
     ) -> Step {
         *at += head::leading_empty_lines(&input[*at..]);
         let received = &mut input[*at..];
@@ -383,7 +377,7 @@ impl<A: Application, H: Host> Shard<A, H> {
             Ok(Answered::NotYet) => Step::NeedMore,
             Ok(Answered::Plain { length, keeps }) => {
                 *at += length;
-                self.tell(|story| story.answered(id));
+                self.tell(|trace| trace.answered(id));
                 let Some(connection) = self.connections.get_mut(id) else { return Step::Gone };
                 if keeps {
                     connection.endpoint.await_request(now, &self.config);
@@ -394,12 +388,12 @@ impl<A: Application, H: Host> Shard<A, H> {
                 let is_full = self.cork.len() >= self.config.limits.cork_bytes;
                 if is_full { Step::Wait } else { Step::Again }
             }
-            Ok(Answered::Elsewhere(owner)) if !self.has_room_at(owner, host) => {
+            Ok(Answered::Elsewhere(owner)) if !self.has_room_at(owner, env) => {
                 self.wait_for_owner(id, owner);
                 Step::Wait
             }
             Ok(Answered::Elsewhere(owner)) => {
-                self.hand_over(id, owner, &input[*at..], now, host);
+                self.hand_over(id, owner, &input[*at..], now, env);
                 Step::Gone
             }
             Ok(Answered::Watch { length, accept }) => {
@@ -407,9 +401,9 @@ impl<A: Application, H: Host> Shard<A, H> {
                 self.watch(id, &accept, now);
                 Step::Again
             }
-            Ok(Answered::Upgrade(length, entrant)) => {
+            Ok(Answered::Upgrade(length, pending)) => {
                 *at += length;
-                self.upgrade(id, entrant, now, host);
+                self.upgrade(id, pending, now, env);
                 // It may have off-loaded as much as it may in `on_open` already.
                 match self.connections.get_mut(id) {
                     Some(connection) if connection.rest == Rest::Parked => Step::Wait,
@@ -436,7 +430,9 @@ impl<A: Application, H: Host> Shard<A, H> {
             return Step::Gone;
         }
         match self.connections.get_mut(id) {
-            Some(connection) if connection.line.backlog.len() <= self.config.max_send_buffer => {
+            Some(connection)
+                if connection.transport.backlog.len() <= self.config.max_send_buffer =>
+            {
                 Step::Again
             }
             _ => Step::Wait,
@@ -482,21 +478,21 @@ impl<A: Application, H: Host> Shard<A, H> {
         if !handshake::is_origin_allowed(&request, &self.config.allowed_origins) {
             return Err(Rejection::OriginNotAllowed);
         }
-        let agreement = match self.config.ws_per_message_deflate {
+        let params = match self.config.ws_per_message_deflate {
             true => deflate::negotiate(&request)?,
             false => None,
         };
-        let wanted = Wanted::from_query(request.query)?;
-        let owner = wanted
+        let requested = SessionRequest::from_query(request.query)?;
+        let owner = requested
             .id
             .as_ref()
             .map_or(self.reactor, |id| owner_of(id.text().as_str(), self.config.workers.get()));
         if owner != self.reactor {
             return Ok(Answered::Elsewhere(owner));
         }
-        Ok(match self.ask_application(id, &request, &wanted, now) {
+        Ok(match self.ask_application(id, &request, &requested, now) {
             Ok(acceptance) => {
-                Answered::Upgrade(length, Entrant { accept, agreement, wanted, acceptance })
+                Answered::Upgrade(length, PendingUpgrade { accept, params, requested, acceptance })
             }
             Err(refusal) => Answered::Refused(refusal),
         })
@@ -511,7 +507,7 @@ impl<A: Application, H: Host> Shard<A, H> {
         now: Instant,
     ) {
         self.metrics.rejected(rejection);
-        self.tell(|story| story.refused(id, rejection));
+        self.tell(|trace| trace.refused(id, rejection));
         http::refuse(rejection, with_body, &mut self.cork);
         if let Some(connection) = self.connections.get_mut(id) {
             log::debug!(
@@ -537,7 +533,7 @@ fn uncork<S: Stream>(
     }
     // Counted first: whoever has an answer finds it in the metrics.
     metrics.bytes_out.add(cork.len() as u64);
-    let sent = connection.line.send(cork, now, pool);
+    let sent = connection.transport.send(cork, now, pool);
     cork.clear();
     sent
 }
@@ -550,14 +546,14 @@ fn make_room<S: Stream>(
     pool: &mut BufferPool,
     now: Instant,
 ) -> io::Result<bool> {
-    let before = connection.line.backlog.len();
-    connection.line.flush(config.limits.flush_bytes_per_turn, now, pool)?;
-    if connection.line.backlog.len() < before {
+    let before = connection.transport.backlog.len();
+    connection.transport.flush(config.limits.flush_bytes_per_turn, now, pool)?;
+    if connection.transport.backlog.len() < before {
         connection.endpoint.note_alive(now, config);
     }
     let mark = match connection.rest {
         Rest::Throttled => config.max_send_buffer / 2,
         _ => config.max_send_buffer,
     };
-    Ok(connection.line.backlog.len() <= mark)
+    Ok(connection.transport.backlog.len() <= mark)
 }

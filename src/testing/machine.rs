@@ -20,14 +20,14 @@ use super::faults::{Call, ECONNABORTED, Fault, Faults};
 use super::wire::{Scripted, Wire, Written};
 use crate::application::Application;
 use crate::config::Config;
-use crate::host::Host;
+use crate::environment::Environment;
 use crate::mailbox::Mail;
-use crate::metrics::{ReactorMetrics, ServerStatus};
+use crate::observe::metrics::{ReactorMetrics, ServerStatus};
 use crate::offload::Job;
 use crate::shard::Shard;
 use crate::token::ConnectionId;
 
-type Parcelled = Mail<Scripted>;
+type TestMail = Mail<Scripted>;
 
 /// What the hosts of all shards share: accept queues, mailboxes, and the pool.
 #[derive(Debug, Default)]
@@ -37,8 +37,8 @@ pub struct Net {
     listening: Vec<bool>,
     /// An edge on a listener that has not been delivered.
     arrivals: Vec<bool>,
-    boxes: Vec<VecDeque<Parcelled>>,
-    answers: Vec<VecDeque<Parcelled>>,
+    boxes: Vec<VecDeque<TestMail>>,
+    answers: Vec<VecDeque<TestMail>>,
     wakes: Vec<bool>,
     box_capacity: usize,
     ended: Vec<bool>,
@@ -76,14 +76,14 @@ impl Net {
 
 /// One shard's view of it.
 #[derive(Debug)]
-pub struct MachineHost {
+pub struct MachineEnvironment {
     shard: usize,
     net: Rc<RefCell<Net>>,
     /// When the turn under way began.
     now: Instant,
 }
 
-impl Host for MachineHost {
+impl Environment for MachineEnvironment {
     type Stream = Scripted;
 
     fn accept(&mut self) -> io::Result<(Scripted, SocketAddr)> {
@@ -135,7 +135,7 @@ impl Host for MachineHost {
         Ok(())
     }
 
-    fn send(&mut self, reactor: usize, mail: Parcelled) -> Result<(), Parcelled> {
+    fn send(&mut self, reactor: usize, mail: TestMail) -> Result<(), TestMail> {
         assert_ne!(reactor, self.shard, "mail to oneself");
         let mut net = self.net.borrow_mut();
         let is_struck = net.faults.strike(Call::Send) == Some(Fault::Full);
@@ -157,7 +157,7 @@ impl Host for MachineHost {
         net.ended[reactor] || net.boxes[reactor].len() < net.box_capacity
     }
 
-    fn receive(&mut self) -> Option<Parcelled> {
+    fn receive(&mut self) -> Option<TestMail> {
         let mut net = self.net.borrow_mut();
         let answer = net.answers[self.shard].pop_front();
         answer.or_else(|| net.boxes[self.shard].pop_front())
@@ -195,8 +195,8 @@ impl Host for MachineHost {
 }
 
 struct Station<A: Application> {
-    shard: Shard<A, MachineHost>,
-    host: MachineHost,
+    shard: Shard<A, MachineEnvironment>,
+    host: MachineEnvironment,
     /// When its poll returns without an event.
     wakes_at: Option<Instant>,
     /// When its last turn ended.
@@ -254,7 +254,7 @@ impl<A: Application> Machine<A> {
             let (config, status) = (config.clone(), status.clone());
             let shard = Shard::new(number, config, status, application(number), now);
             let wakes_at = shard.timeout(now).map(|sleep| now + sleep);
-            let host = MachineHost { shard: number, net: net.clone(), now };
+            let host = MachineEnvironment { shard: number, net: net.clone(), now };
             Station {
                 shard,
                 host,
@@ -278,7 +278,7 @@ impl<A: Application> Machine<A> {
     }
 
     /// The shards.
-    pub fn shards(&self) -> impl Iterator<Item = &Shard<A, MachineHost>> {
+    pub fn shards(&self) -> impl Iterator<Item = &Shard<A, MachineEnvironment>> {
         self.stations.iter().map(|station| &station.shard)
     }
 

@@ -12,8 +12,8 @@ use std::io;
 use std::rc::Rc;
 
 use super::faults::{Call, EINTR, ENOBUFS, ENOMEM, Fault, Faults};
-use crate::line::{Edge, Stream};
 use crate::token::ConnectionId;
+use crate::transport::{Edge, Stream};
 
 /// Both directions of one connection, and what the server's end has been told.
 #[derive(Debug, Default)]

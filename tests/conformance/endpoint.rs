@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use revolve::config::Config;
 use revolve::http;
-use revolve::protocol::deflate::{self, Agreement, Deflater, Packing};
+use revolve::protocol::deflate::{self, DeflateParams, DeflateWriter, Deflater};
 use revolve::protocol::endpoint::{Closing, Endpoint, Event};
 use revolve::protocol::frame;
 use revolve::protocol::handshake::{self, Accept};
@@ -73,13 +73,13 @@ impl<'c> EchoServer<'c> {
                     Err(rejection) => Err(rejection),
                 };
                 match judged {
-                    Ok((accept, agreement)) => {
+                    Ok((accept, params)) => {
                         handshake::begin_response(&accept, written);
-                        if let Some(agreement) = agreement {
-                            agreement.write_field(written);
+                        if let Some(params) = params {
+                            params.write_field(written);
                         }
                         handshake::end_response(written);
-                        endpoint.open(agreement, now, config);
+                        endpoint.open(params, now, config);
                         if self.case.server_closes {
                             endpoint.close(CloseCode::Away, "", now, limits, written);
                         }
@@ -98,8 +98,10 @@ impl<'c> EchoServer<'c> {
                         Message::Binary(_) => Data::Binary,
                     };
                     let payload = message.as_bytes();
-                    match Packing::new(open.agreement(), deflater) {
-                        Some(mut packing) => packing.encode(kind, &[payload], written),
+                    match DeflateWriter::new(open.params(), deflater) {
+                        Some(mut deflate_writer) => {
+                            deflate_writer.encode(kind, &[payload], written)
+                        }
                         None => frame::encode(OpCode::Data(kind), payload, written),
                     }
                     true
@@ -155,7 +157,7 @@ impl<'c> EchoServer<'c> {
     }
 }
 
-fn judge(head: &[u8], config: &Config) -> Result<(Accept, Option<Agreement>), Rejection> {
+fn judge(head: &[u8], config: &Config) -> Result<(Accept, Option<DeflateParams>), Rejection> {
     let mut slots = head::header_slots();
     let request = Request::parse(head, &mut slots, &config.limits)?;
     let accept = handshake::judge(&request)?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use flate2::{Decompress, FlushDecompress, Status};
 use revolve::config::Limits;
-use revolve::protocol::deflate::{Agreement, Deflater, Packing, negotiate};
+use revolve::protocol::deflate::{DeflateParams, DeflateWriter, Deflater, negotiate};
 use revolve::protocol::frame::Violation;
 use revolve::protocol::head::{Rejection, Request, header_slots};
 use revolve::protocol::message::{Message, Received, Receiver, Scratch};
@@ -27,8 +27,8 @@ pub(crate) fn run(data: &[u8]) {
 
 // ---- offers ----
 
-/// What these extension fields lead to: an agreement, and how it is told.
-fn agree(fields: &[&str]) -> Option<Result<Option<(Agreement, String)>, Rejection>> {
+/// What these extension fields lead to: what is agreed on, and how it is told.
+fn agree(fields: &[&str]) -> Option<Result<Option<(DeflateParams, String)>, Rejection>> {
     let mut head = "GET / HTTP/1.1\r\nHost: a\r\n".to_owned();
     for field in fields {
         head += &format!("Sec-WebSocket-Extensions: {field}\r\n");
@@ -36,11 +36,11 @@ fn agree(fields: &[&str]) -> Option<Result<Option<(Agreement, String)>, Rejectio
     head += "\r\n";
     let mut slots = header_slots();
     let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).ok()?;
-    Some(negotiate(&request).map(|agreement| {
-        agreement.map(|agreement| {
+    Some(negotiate(&request).map(|agreed| {
+        agreed.map(|params| {
             let mut told = Vec::new();
-            agreement.write_field(&mut told);
-            (agreement, String::from_utf8(told).expect("a field is ASCII"))
+            params.write_field(&mut told);
+            (params, String::from_utf8(told).expect("a field is ASCII"))
         })
     }))
 }
@@ -166,7 +166,7 @@ fn acceptable((name, parameters): PlainOffer) -> Option<Option<u8>> {
 }
 
 /// An agreement on a window of so many bits.
-fn agreement(bits: u8) -> Agreement {
+fn params(bits: u8) -> DeflateParams {
     let offer = format!("permessage-deflate; server_max_window_bits={bits}");
     let agreed = agree(&[&offer]).expect("it is a request").expect("it is well-formed");
     agreed.expect("it is acceptable").0
@@ -193,7 +193,7 @@ fn receive(
     max_size: usize,
 ) -> (Vec<Seen>, Option<Violation>) {
     let mut scratch = Scratch::default();
-    let mut receiver = Receiver::new(Some(agreement(15)));
+    let mut receiver = Receiver::new(Some(params(15)));
     let (mut tail, mut seen) = (Vec::new(), Vec::new());
     let now = Instant::now();
     let mut pieces = stream.chunks(piece);
@@ -319,9 +319,10 @@ fn check_message([bits, times, cut]: [u8; 3], seed: &[u8]) {
     let mut deflater = Deflater::new(&limits);
     let (begin, end) = payload.split_at(usize::from(cut).min(payload.len()));
     let mut out = Vec::new();
-    let mut packing = Packing::new(Some(agreement(bits)), &mut deflater).expect("it was agreed");
-    packing.encode(Data::Binary, &[begin, end], &mut out);
-    packing.encode(Data::Binary, &[&payload], &mut out);
+    let mut deflate_writer =
+        DeflateWriter::new(Some(params(bits)), &mut deflater).expect("it was agreed");
+    deflate_writer.encode(Data::Binary, &[begin, end], &mut out);
+    deflate_writer.encode(Data::Binary, &[&payload], &mut out);
     let frames: Vec<FrameFacts> = FrameFacts::all(&out).collect();
     assert_eq!(frames.len(), 2);
     for frame in frames {

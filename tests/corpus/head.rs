@@ -9,11 +9,11 @@ use std::time::Instant;
 
 use revolve::config::{Config, Limits};
 use revolve::http::{self, Route};
-use revolve::metrics::ServerStatus;
+use revolve::observe::metrics::ServerStatus;
 use revolve::protocol::endpoint::Endpoint;
 use revolve::protocol::handshake;
 use revolve::protocol::head::{self, Rejection, Request};
-use revolve::session::Wanted;
+use revolve::session::SessionRequest;
 use tungstenite::handshake::derive_accept_key;
 
 /// What is known of a head when all has arrived.
@@ -131,7 +131,7 @@ fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
     handshake::begin_response(&accept, &mut out);
     handshake::end_response(&mut out);
     check_response(&out, true);
-    Wanted::from_query(request.query).map(|_| ())
+    SessionRequest::from_query(request.query).map(|_| ())
 }
 
 fn check_request(request: &Request<'_, '_>, config: &Config) {

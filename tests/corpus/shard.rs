@@ -14,10 +14,10 @@ use std::time::Duration;
 use revolve::config::{Config, Limits};
 
 use super::simulation::chance::Chance;
+use super::simulation::client_bytes::{Heard, Line, frame, upgrade};
 use super::simulation::faults::{self, Call, Fault, Faults, Strike};
 use super::simulation::machine::Machine;
 use super::simulation::recorder::{Log, Recorder, hide_planned_panics};
-use super::simulation::speech::{Heard, Line, frame, upgrade};
 use super::simulation::streams::Wire;
 
 /// Clients and steps of one input: more would only make it slow.

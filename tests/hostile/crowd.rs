@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 
 use crate::client::{self, Raw, Running, TEXT, frame, get, upgrade};
-use crate::yard::{BYSTANDERS, Stranger, Talks, Yard, defaults};
+use crate::harness::{BYSTANDERS, Harness, Stranger, Talks, defaults};
 use revolve::{Config, Limits, SessionIds, SessionRate};
 
 with_both_applications! {
@@ -24,28 +24,28 @@ fn limited(limit: usize) -> Config {
 }
 
 /// What an upgrade from this address is answered with; empty if with nothing at all.
-fn asks<A: Talks>(yard: &mut Yard<A>, address: &str) -> (Stranger, String) {
-    let mut stranger = yard.connect_from(address.parse().unwrap());
+fn asks<A: Talks>(harness: &mut Harness<A>, address: &str) -> (Stranger, String) {
+    let mut stranger = harness.connect_from(address.parse().unwrap());
     stranger.send(upgrade(""));
-    yard.turns(2);
+    harness.turns(2);
     let answer = stranger.text();
     (stranger, answer)
 }
 
 fn one_address_has_its_limit<A: Talks>() {
-    let mut yard = Yard::<A>::with(limited(3));
-    yard.begin_watch();
+    let mut harness = Harness::<A>::with(limited(3));
+    harness.begin_watch();
     // Mapped, an IPv4 address is still the same one.
     let mut inside = Vec::new();
     for address in ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1"] {
-        let (stranger, answer) = asks(&mut yard, address);
+        let (stranger, answer) = asks(&mut harness, address);
         assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
         inside.push(stranger);
     }
     // Three more are told, and have a moment to read it.
     let mut refused = Vec::new();
     for _ in 0..3 {
-        let (stranger, answer) = asks(&mut yard, "192.0.2.1");
+        let (stranger, answer) = asks(&mut harness, "192.0.2.1");
         assert!(answer.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{answer}");
         assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
         assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
@@ -54,66 +54,66 @@ fn one_address_has_its_limit<A: Talks>() {
     }
     // For any more there is nothing.
     for _ in 0..20 {
-        let (stranger, answer) = asks(&mut yard, "192.0.2.1");
+        let (stranger, answer) = asks(&mut harness, "192.0.2.1");
         assert_eq!(answer, "");
         assert!(stranger.is_released());
     }
-    assert_eq!(yard.metric("revolve_rejected_total", "limit_per_ip"), 23);
-    assert_eq!(yard.metrics().connections.get(), (BYSTANDERS + 6) as u64);
+    assert_eq!(harness.metric("revolve_rejected_total", "limit_per_ip"), 23);
+    assert_eq!(harness.metrics().connections.get(), (BYSTANDERS + 6) as u64);
     // It is nobody else's limit.
-    let (other, answer) = asks(&mut yard, "192.0.2.2");
+    let (other, answer) = asks(&mut harness, "192.0.2.2");
     assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
     // Of IPv6 the first 64 bits count.
     for host in 1..=3 {
-        let (stranger, answer) = asks(&mut yard, &format!("2001:db8::{host}"));
+        let (stranger, answer) = asks(&mut harness, &format!("2001:db8::{host}"));
         assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
         inside.push(stranger);
     }
-    let (stranger, answer) = asks(&mut yard, "2001:db8::ffff:ffff:ffff:ffff");
+    let (stranger, answer) = asks(&mut harness, "2001:db8::ffff:ffff:ffff:ffff");
     assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
     refused.push(stranger);
-    let (neighbour, answer) = asks(&mut yard, "2001:db8:0:1::1");
+    let (neighbour, answer) = asks(&mut harness, "2001:db8:0:1::1");
     assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
     // The refused are gone when they have read it; who leaves makes room for one.
     refused.iter().for_each(Stranger::hang_up);
-    yard.turns(2);
+    harness.turns(2);
     assert!(refused.iter().all(Stranger::is_released));
     inside.remove(0).reset();
-    yard.turns(2);
-    let (stranger, answer) = asks(&mut yard, "192.0.2.1");
+    harness.turns(2);
+    let (stranger, answer) = asks(&mut harness, "192.0.2.1");
     assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
     inside.push(stranger);
-    let (stranger, answer) = asks(&mut yard, "192.0.2.1");
+    let (stranger, answer) = asks(&mut harness, "192.0.2.1");
     assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
     stranger.reset();
     inside.iter().chain([&other, &neighbour]).for_each(Stranger::reset);
-    yard.turns(2);
-    yard.only_bystanders_are_left();
+    harness.turns(2);
+    harness.only_bystanders_are_left();
     // Nothing is kept of those who have left.
-    assert_eq!(yard.status.door().counts(), (BYSTANDERS, BYSTANDERS));
-    yard.bystanders_went_on();
+    assert_eq!(harness.status.connection_limiter().counts(), (BYSTANDERS, BYSTANDERS));
+    harness.bystanders_went_on();
 }
 
 fn half_open_handshakes_of_one_address_hold_no_more_than_twice_its_limit<A: Talks>() {
-    let mut yard = Yard::<A>::with(limited(10));
-    yard.begin_watch();
+    let mut harness = Harness::<A>::with(limited(10));
+    harness.begin_watch();
     let mut strangers = Vec::new();
     // Whoever is let go of is replaced at once, for longer than all deadlines.
     for _ in 0..20 * 20 {
         for _ in 0..10 {
-            let stranger = yard.connect_from("192.0.2.1".parse().unwrap());
+            let stranger = harness.connect_from("192.0.2.1".parse().unwrap());
             stranger.send("GET ");
             strangers.push(stranger);
         }
-        yard.pass(Duration::from_millis(50));
-        let held = yard.metrics().connections.get() as usize - BYSTANDERS;
+        harness.pass(Duration::from_millis(50));
+        let held = harness.metrics().connections.get() as usize - BYSTANDERS;
         assert!(held <= 20, "{held} sockets");
         strangers.retain(|stranger| !stranger.is_released());
     }
     strangers.iter().for_each(Stranger::reset);
-    yard.turns(2);
-    yard.only_bystanders_are_left();
-    yard.bystanders_went_on();
+    harness.turns(2);
+    harness.only_bystanders_are_left();
+    harness.bystanders_went_on();
 }
 
 /// A field of a response.
@@ -126,21 +126,21 @@ fn field<'a>(response: &'a str, name: &str) -> &'a str {
 
 /// Makes sessions as fast as it can, counts a message in each and leaves, so many times; returns the
 /// answers.
-fn flood_of_sessions<A: Talks>(yard: &mut Yard<A>, times: usize) -> Vec<String> {
+fn flood_of_sessions<A: Talks>(harness: &mut Harness<A>, times: usize) -> Vec<String> {
     let mut answers = Vec::new();
     let mut strangers = Vec::new();
     for number in 0..times {
-        let stranger = yard.connect_from("192.0.2.1".parse().unwrap());
+        let stranger = harness.connect_from("192.0.2.1".parse().unwrap());
         stranger.send(upgrade(""));
         stranger.send(frame(TEXT, "hello"));
         strangers.push(stranger);
         if number % 10 == 9 {
-            yard.turns(3);
+            harness.turns(3);
             for mut stranger in strangers.drain(..) {
                 answers.push(stranger.text());
                 stranger.reset();
             }
-            yard.turn();
+            harness.turn();
         }
     }
     answers
@@ -148,7 +148,7 @@ fn flood_of_sessions<A: Talks>(yard: &mut Yard<A>, times: usize) -> Vec<String> 
 
 fn one_address_cannot_flush_the_table_of_sessions<A: Talks>() {
     for limit in [None, Some(20)] {
-        let mut yard = Yard::<A>::with(Config {
+        let mut harness = Harness::<A>::with(Config {
             max_sessions: 100,
             session_ids: SessionIds::Issued,
             limit_sessions_per_ip: limit
@@ -156,17 +156,17 @@ fn one_address_cannot_flush_the_table_of_sessions<A: Talks>() {
                 .map(|sessions| SessionRate { sessions, window: Duration::from_secs(60) }),
             ..defaults()
         });
-        let mut victim = yard.connect();
+        let mut victim = harness.connect();
         victim.send(upgrade(""));
-        yard.turns(2);
+        harness.turns(2);
         let id = field(&victim.text(), "X-Session-Id").to_owned();
         victim.send(frame(TEXT, "mine"));
-        yard.turn();
+        harness.turn();
         victim.reset();
-        yard.turns(2);
-        assert_eq!(yard.metrics().sessions_detached.get(), u64::from(A::COUNTS));
-        yard.begin_watch();
-        let answers = flood_of_sessions(&mut yard, 1000);
+        harness.turns(2);
+        assert_eq!(harness.metrics().sessions_detached.get(), u64::from(A::COUNTS));
+        harness.begin_watch();
+        let answers = flood_of_sessions(&mut harness, 1000);
         let made = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 101 ")).count();
         let refused = answers
             .iter()
@@ -179,89 +179,92 @@ fn one_address_cannot_flush_the_table_of_sessions<A: Talks>() {
         let expected = limit.map_or(1000, |limit| limit as usize);
         assert_eq!((made, refused), (expected, 1000 - expected));
         let evicted = if A::COUNTS && limit.is_none() { 1001 - 100 } else { 0 };
-        assert_eq!(yard.metric("revolve_evictions_total", "table_full"), evicted);
-        assert_eq!(yard.metric("revolve_rejected_total", "limit_sessions_per_ip"), refused as u64);
+        assert_eq!(harness.metric("revolve_evictions_total", "table_full"), evicted);
+        assert_eq!(
+            harness.metric("revolve_rejected_total", "limit_sessions_per_ip"),
+            refused as u64
+        );
         // Whoever was away comes back to what it had.
-        let mut back = yard.connect();
+        let mut back = harness.connect();
         back.send(upgrade(&format!("session_id={id}")));
-        yard.turns(2);
+        harness.turns(2);
         let is_there = A::COUNTS && limit.is_some();
         assert_eq!(field(&back.text(), "X-Session-Resumed"), is_there.to_string());
         back.reset();
-        yard.turns(2);
-        yard.only_bystanders_are_left();
-        yard.bystanders_went_on();
+        harness.turns(2);
+        harness.only_bystanders_are_left();
+        harness.bystanders_went_on();
     }
 }
 
 fn a_full_house_still_answers_probes_and_holds_no_more_than_it_says<A: Talks>() {
     // Room for the bystanders and two more.
     let limit = BYSTANDERS + 2;
-    let mut yard = Yard::<A>::with(Config {
+    let mut harness = Harness::<A>::with(Config {
         limit_concurrency: NonZeroUsize::new(limit),
-        limits: Limits { door_margin: 5, ..Limits::default() },
+        limits: Limits { socket_margin: 5, ..Limits::default() },
         ..defaults()
     });
-    let most = yard.config.most_sockets().unwrap();
+    let most = harness.config.most_sockets().unwrap();
     assert_eq!((most.admitted, most.refused), (2 * limit + 5, 2 * limit + 10));
-    yard.begin_watch();
-    let _inside = [yard.open(""), yard.open("")];
-    let (refused, answer) = asks(&mut yard, "192.0.2.1");
+    harness.begin_watch();
+    let _inside = [harness.open(""), harness.open("")];
+    let (refused, answer) = asks(&mut harness, "192.0.2.1");
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 1\r\n"));
     refused.hang_up();
-    yard.turns(2);
-    let mut probe = yard.connect();
+    harness.turns(2);
+    let mut probe = harness.connect();
     probe.send(get("/readyz"));
-    yard.turns(2);
+    harness.turns(2);
     assert!(probe.text().starts_with("HTTP/1.1 200 "), "full, and ready for who has a session");
     // Half-open handshakes fill the rest of the house.
-    let halves: Vec<_> = (0..most.admitted - limit - 1).map(|_| yard.connect()).collect();
-    yard.turns(2);
+    let halves: Vec<_> = (0..most.admitted - limit - 1).map(|_| harness.connect()).collect();
+    harness.turns(2);
     let mut told = Vec::new();
     for _ in 0..most.refused - most.admitted {
-        let mut stranger = yard.connect();
-        yard.turns(2);
+        let mut stranger = harness.connect();
+        harness.turns(2);
         assert!(stranger.text().starts_with("HTTP/1.1 503 "), "{}", stranger.text());
         told.push(stranger);
     }
     for _ in 0..20 {
-        let mut stranger = yard.connect();
-        yard.turns(2);
+        let mut stranger = harness.connect();
+        harness.turns(2);
         assert!(stranger.text().is_empty() && stranger.is_released());
     }
-    assert_eq!(yard.metrics().connections.get(), most.refused as u64);
+    assert_eq!(harness.metrics().connections.get(), most.refused as u64);
     // And a probe on its kept connection is answered throughout.
     probe.send(get("/healthz"));
-    yard.turn();
+    harness.turn();
     assert!(probe.text().contains("{\"status\": \"ok\"}"));
-    assert_eq!(yard.metric("revolve_rejected_total", "limit_concurrency"), 1 + 5 + 20);
+    assert_eq!(harness.metric("revolve_rejected_total", "limit_concurrency"), 1 + 5 + 20);
     // Their deadlines make room.
-    yard.pass(Duration::from_millis(15_200));
+    harness.pass(Duration::from_millis(15_200));
     assert!(halves.iter().chain(&told).all(Stranger::is_released));
-    let (_, answer) = asks(&mut yard, "192.0.2.1");
+    let (_, answer) = asks(&mut harness, "192.0.2.1");
     assert!(answer.starts_with("HTTP/1.1 503 "), "as a WebSocket still: {answer}");
-    yard.bystanders_went_on();
+    harness.bystanders_went_on();
 }
 
 fn a_server_that_leaves_says_when_to_come_back<A: Talks>() {
-    let mut yard = Yard::<A>::new();
-    let mut kept = yard.connect();
+    let mut harness = Harness::<A>::new();
+    let mut kept = harness.connect();
     kept.send(get("/healthz"));
-    yard.turns(2);
+    harness.turns(2);
     kept.read();
     kept.heard.clear();
-    let mut late = yard.connect();
+    let mut late = harness.connect();
     late.send(upgrade(""));
-    yard.shut_down();
+    harness.shut_down();
     kept.send(upgrade("session_id=a"));
-    yard.leave();
+    harness.leave();
     for stranger in [&mut kept, &mut late] {
         let answer = stranger.text();
         assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
         assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
         assert!(stranger.is_half_closed());
     }
-    assert_eq!(yard.metric("revolve_rejected_total", "draining"), 2);
+    assert_eq!(harness.metric("revolve_rejected_total", "draining"), 2);
 }
 
 /// An open or refused WebSocket from another address of the loopback network.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::client::{BINARY, CLOSE, PING, TEXT, frame, get};
-use crate::yard::{BYSTANDERS, ROOM, Stranger, Talks, Yard, defaults};
+use crate::harness::{BYSTANDERS, Harness, ROOM, Stranger, Talks, defaults};
 use revolve::Config;
-use revolve::out_buffer::SLACK;
+use revolve::transport::out_buffer::SLACK;
 
 with_both_applications! {
     a_peer_that_never_reads_is_throttled_told_and_let_go,
@@ -28,13 +28,13 @@ fn share(config: &Config, reply: usize) -> usize {
 }
 
 /// Sends for as long as the server reads.
-fn flood<A: Talks>(yard: &mut Yard<A>, stranger: &Stranger, one: &[u8]) {
+fn flood<A: Talks>(harness: &mut Harness<A>, stranger: &Stranger, one: &[u8]) {
     for _ in 0..10_000 {
         while stranger.unread_by_server() < 128 << 10 {
             stranger.send(one);
         }
         let unread = stranger.unread_by_server();
-        yard.quick_turn();
+        harness.quick_turn();
         if stranger.unread_by_server() == unread {
             return;
         }
@@ -48,42 +48,42 @@ fn message<A: Talks>() -> (Vec<u8>, usize) {
 }
 
 fn a_peer_that_never_reads_is_throttled_told_and_let_go<A: Talks>() {
-    let mut yard = Yard::<A>::new();
-    let deaf = yard.open("session_id=deaf");
-    yard.begin_watch();
+    let mut harness = Harness::<A>::new();
+    let deaf = harness.open("session_id=deaf");
+    harness.begin_watch();
     let (one, reply) = message::<A>();
-    flood(&mut yard, &deaf, &one);
-    let held = yard.shard.held_bytes();
-    assert!(held > yard.config.max_send_buffer, "{held}: the mark was passed");
-    assert!(held <= share(&yard.config, reply), "{held}");
+    flood(&mut harness, &deaf, &one);
+    let held = harness.shard.held_bytes();
+    assert!(held > harness.config.max_send_buffer, "{held}: the mark was passed");
+    assert!(held <= share(&harness.config, reply), "{held}");
     // From here on it is not read at all.
     let unread = deaf.unread_by_server();
-    yard.pass(STALL - TICK - Duration::from_secs(1));
+    harness.pass(STALL - TICK - Duration::from_secs(1));
     assert_eq!(deaf.unread_by_server(), unread);
-    assert_eq!(yard.metric("revolve_closed_total", SLOW_CONSUMER), 0);
-    yard.pass(Duration::from_secs(1) + 3 * TICK);
-    assert_eq!(yard.metric("revolve_closed_total", SLOW_CONSUMER), 1);
-    assert_eq!(yard.metrics().websockets.get(), BYSTANDERS as u64, "its place is free already");
+    assert_eq!(harness.metric("revolve_closed_total", SLOW_CONSUMER), 0);
+    harness.pass(Duration::from_secs(1) + 3 * TICK);
+    assert_eq!(harness.metric("revolve_closed_total", SLOW_CONSUMER), 1);
+    assert_eq!(harness.metrics().websockets.get(), BYSTANDERS as u64, "its place is free already");
     assert!(!deaf.is_released(), "it has a moment to read it");
-    yard.pass(LAST_WORDS);
+    harness.pass(LAST_WORDS);
     // CVE-2024-22201: not even unsent data keeps the descriptor.
     assert!(deaf.is_released());
-    yard.only_bystanders_are_left();
-    assert_eq!(yard.metrics().sessions_detached.get(), u64::from(A::COUNTS));
-    yard.bystanders_went_on();
+    harness.only_bystanders_are_left();
+    assert_eq!(harness.metrics().sessions_detached.get(), u64::from(A::COUNTS));
+    harness.bystanders_went_on();
 }
 
 fn one_that_reads_when_it_is_told_hears_everything<A: Talks>() {
-    let mut yard = Yard::<A>::new();
-    let mut late = yard.open("");
+    let mut harness = Harness::<A>::new();
+    let mut late = harness.open("");
     let (one, _) = message::<A>();
-    flood(&mut yard, &late, &one);
-    yard.pass(STALL + TICK);
-    assert_eq!(yard.metric("revolve_closed_total", SLOW_CONSUMER), 1);
-    yard.begin_watch();
+    flood(&mut harness, &late, &one);
+    harness.pass(STALL + TICK);
+    assert_eq!(harness.metric("revolve_closed_total", SLOW_CONSUMER), 1);
+    harness.begin_watch();
     let mut replies = 0;
     loop {
-        yard.turn();
+        harness.turn();
         match late.frame() {
             Some((CLOSE, payload)) => {
                 assert_eq!(payload, [&[0x03, 0xf0][..], b"slow consumer"].concat());
@@ -98,56 +98,56 @@ fn one_that_reads_when_it_is_told_hears_everything<A: Talks>() {
             None => assert!(!late.is_released(), "after {replies} replies"),
         }
     }
-    let messages = yard.metrics().messages.get();
+    let messages = harness.metrics().messages.get();
     assert!(replies > 100 && replies < messages, "{replies} of {messages}");
     late.hang_up();
-    yard.turns(10);
+    harness.turns(10);
     assert!(late.is_released());
-    yard.only_bystanders_are_left();
-    yard.bystanders_went_on();
+    harness.only_bystanders_are_left();
+    harness.bystanders_went_on();
 }
 
 fn a_hundred_of_them_hold_no_more_than_a_hundred_shares<A: Talks>() {
     const MANY: usize = 100;
-    let mut yard = Yard::<A>::with(Config { max_send_buffer: 64 << 10, ..defaults() });
-    let deaf: Vec<_> = (0..MANY).map(|_| yard.open("")).collect();
-    yard.begin_watch();
+    let mut harness = Harness::<A>::with(Config { max_send_buffer: 64 << 10, ..defaults() });
+    let deaf: Vec<_> = (0..MANY).map(|_| harness.open("")).collect();
+    harness.begin_watch();
     let (one, reply) = message::<A>();
     for stranger in &deaf {
-        flood(&mut yard, stranger, &one);
+        flood(&mut harness, stranger, &one);
     }
-    let held = yard.shard.held_bytes();
-    assert!(held > MANY * (64 << 10) && held <= MANY * share(&yard.config, reply), "{held}");
-    yard.pass(STALL + LAST_WORDS + 2 * TICK);
+    let held = harness.shard.held_bytes();
+    assert!(held > MANY * (64 << 10) && held <= MANY * share(&harness.config, reply), "{held}");
+    harness.pass(STALL + LAST_WORDS + 2 * TICK);
     assert!(deaf.iter().all(Stranger::is_released));
-    yard.only_bystanders_are_left();
-    yard.bystanders_went_on();
+    harness.only_bystanders_are_left();
+    harness.bystanders_went_on();
 }
 
 fn one_that_pings_and_never_reads<A: Talks>() {
-    let mut yard = Yard::<A>::new();
-    let deaf = yard.open("");
-    yard.begin_watch();
-    flood(&mut yard, &deaf, &frame(PING, [7; 125]));
-    let held = yard.shard.held_bytes();
-    assert!(held <= share(&yard.config, 127), "{held}");
-    yard.pass(STALL + LAST_WORDS + 2 * TICK);
+    let mut harness = Harness::<A>::new();
+    let deaf = harness.open("");
+    harness.begin_watch();
+    flood(&mut harness, &deaf, &frame(PING, [7; 125]));
+    let held = harness.shard.held_bytes();
+    assert!(held <= share(&harness.config, 127), "{held}");
+    harness.pass(STALL + LAST_WORDS + 2 * TICK);
     assert!(deaf.is_released());
-    assert_eq!(yard.metric("revolve_closed_total", SLOW_CONSUMER), 1);
-    yard.only_bystanders_are_left();
-    yard.bystanders_went_on();
+    assert_eq!(harness.metric("revolve_closed_total", SLOW_CONSUMER), 1);
+    harness.only_bystanders_are_left();
+    harness.bystanders_went_on();
 }
 
 fn one_that_asks_for_pages_and_never_reads<A: Talks>() {
-    let mut yard = Yard::<A>::new();
-    let deaf = yard.connect();
-    yard.begin_watch();
-    yard.turns(2);
-    flood(&mut yard, &deaf, get("/metrics").as_bytes());
-    let held = yard.shard.held_bytes();
-    assert!(held > ROOM && held <= share(&yard.config, 16 << 10), "{held}");
-    yard.pass(STALL + 2 * TICK);
+    let mut harness = Harness::<A>::new();
+    let deaf = harness.connect();
+    harness.begin_watch();
+    harness.turns(2);
+    flood(&mut harness, &deaf, get("/metrics").as_bytes());
+    let held = harness.shard.held_bytes();
+    assert!(held > ROOM && held <= share(&harness.config, 16 << 10), "{held}");
+    harness.pass(STALL + 2 * TICK);
     assert!(deaf.is_released(), "without last words");
-    yard.only_bystanders_are_left();
-    yard.bystanders_went_on();
+    harness.only_bystanders_are_left();
+    harness.bystanders_went_on();
 }

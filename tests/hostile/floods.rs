@@ -11,7 +11,7 @@ use crate::client::{BINARY, CLOSE, PING, PONG, TEXT, close_payload, frame, get};
 use revolve::Config;
 use revolve::protocol::message::LONG_READ;
 
-use crate::yard::{self, BYSTANDERS, Stranger, Talks, Yard};
+use crate::harness::{self, BYSTANDERS, Harness, Stranger, Talks};
 
 with_both_applications! {
     every_flood_has_its_share_and_no_more,
@@ -50,11 +50,11 @@ fn every_flood_has_its_share_and_no_more<A: Talks>() {
         ("large messages", b"", frame(BINARY, vec![7; 60_000]), 60_000),
         ("long messages", b"", frame(BINARY, vec![7; 1 << 20]), LONG_READ as u64),
     ] {
-        let mut yard = Yard::<A>::new();
-        let mut strangers: Vec<_> = (0..FLOODERS).map(|_| yard.open("")).collect();
+        let mut harness = Harness::<A>::new();
+        let mut strangers: Vec<_> = (0..FLOODERS).map(|_| harness.open("")).collect();
         strangers.iter().for_each(|stranger| stranger.send(first));
-        yard.turn();
-        yard.begin_watch();
+        harness.turn();
+        harness.begin_watch();
         // Of a long payload more is taken, past the receive buffer.
         let share = SHARE + past;
         for _ in 0..(100 * SHARE / share) {
@@ -63,64 +63,64 @@ fn every_flood_has_its_share_and_no_more<A: Talks>() {
                 stranger.read();
                 stranger.heard.clear();
             }
-            let before = (yard.metrics().bytes_in.get(), yard.metrics().messages.get());
-            yard.turn();
-            let bytes = yard.metrics().bytes_in.get() - before.0;
-            let messages = yard.metrics().messages.get() - before.1;
+            let before = (harness.metrics().bytes_in.get(), harness.metrics().messages.get());
+            harness.turn();
+            let bytes = harness.metrics().bytes_in.get() - before.0;
+            let messages = harness.metrics().messages.get() - before.1;
             let talk = BYSTANDERS as u64 * 20;
             assert!(bytes <= FLOODERS * share + talk, "{what}: {bytes} bytes in a turn");
-            let most = FLOODERS * yard.config.limits.frames_per_turn as u64;
+            let most = FLOODERS * harness.config.limits.frames_per_turn as u64;
             assert!(messages <= most + BYSTANDERS as u64, "{what}: {messages} messages in a turn");
             // What is kept between turns is the backlog, which has its mark, one share each and what
             // it makes of it, and of an unfinished message at most twice what came of it: a seventh,
             // for the rest are headers.
-            let held = yard.shard.held_bytes() as u64;
-            let arrived = yard.metrics().bytes_in.get() / 7;
-            let most = yard.config.max_send_buffer as u64 + 4 * share;
+            let held = harness.shard.held_bytes() as u64;
+            let arrived = harness.metrics().bytes_in.get() / 7;
+            let most = harness.config.max_send_buffer as u64 + 4 * share;
             assert!(held <= FLOODERS * most + 2 * arrived, "{what}: {held} bytes held");
         }
-        yard.bystanders_went_on();
-        assert_eq!(yard.metrics().websockets.get(), FLOODERS + BYSTANDERS as u64, "{what}");
+        harness.bystanders_went_on();
+        assert_eq!(harness.metrics().websockets.get(), FLOODERS + BYSTANDERS as u64, "{what}");
         strangers.iter().for_each(Stranger::reset);
-        yard.turns(2);
-        yard.only_bystanders_are_left();
+        harness.turns(2);
+        harness.only_bystanders_are_left();
     }
 }
 
 /// The page of metrics is the most that a few bytes can ask for.
 fn pages_have_a_share_of_their_own<A: Talks>() {
     const FLOODERS: u64 = 4;
-    let mut yard = Yard::<A>::new();
-    let mut strangers: Vec<_> = (0..FLOODERS).map(|_| yard.connect()).collect();
-    yard.turns(2);
-    yard.begin_watch();
-    let page = yard.status.render(yard.now).len() as u64;
+    let mut harness = Harness::<A>::new();
+    let mut strangers: Vec<_> = (0..FLOODERS).map(|_| harness.connect()).collect();
+    harness.turns(2);
+    harness.begin_watch();
+    let page = harness.status.render(harness.now).len() as u64;
     for _ in 0..100 {
         for stranger in &mut strangers {
             fill(stranger, get("/metrics").as_bytes(), SHARE as usize);
             stranger.read();
             stranger.heard.clear();
         }
-        let before = yard.metrics().bytes_out.get();
-        yard.turn();
-        let sent = yard.metrics().bytes_out.get() - before;
+        let before = harness.metrics().bytes_out.get();
+        harness.turn();
+        let sent = harness.metrics().bytes_out.get() - before;
         // A cork of them, and the one that made it full, with its head and larger numbers.
         let most = FLOODERS * (SHARE + page + 2000);
         assert!(sent <= most + BYSTANDERS as u64 * 30, "{sent} bytes of pages in a turn");
     }
-    yard.bystanders_went_on();
+    harness.bystanders_went_on();
     strangers.iter().for_each(Stranger::reset);
-    yard.turns(2);
-    yard.only_bystanders_are_left();
+    harness.turns(2);
+    harness.only_bystanders_are_left();
 }
 
 /// CVE-2026-48779: there, 0.87 MB of such fragments held 13.5 MB.
 fn fragments_of_a_byte_cost_what_they_weigh<A: Talks>() {
-    let mut yard = Yard::<A>::new();
-    let mut stranger = yard.open("");
+    let mut harness = Harness::<A>::new();
+    let mut stranger = harness.open("");
     stranger.send(frame(BINARY & 0x0f, "x"));
-    yard.turn();
-    yard.begin_watch();
+    harness.turn();
+    harness.begin_watch();
     let one = frame(CONTINUE, "x");
     let (mut sent, mut growths, mut before) = (1, 0, 0);
     while sent < 500_000 {
@@ -128,8 +128,8 @@ fn fragments_of_a_byte_cost_what_they_weigh<A: Talks>() {
             stranger.send(&one);
             sent += 1;
         }
-        yard.turn();
-        let held = yard.shard.held_bytes();
+        harness.turn();
+        let held = harness.shard.held_bytes();
         assert!(held <= 2 * sent, "{held} bytes held for {sent}");
         growths += usize::from(held != before);
         before = held;
@@ -139,35 +139,35 @@ fn fragments_of_a_byte_cost_what_they_weigh<A: Talks>() {
     // And it is a message after all.
     stranger.send(frame(0x80, "x"));
     for _ in 0..30 {
-        yard.turn();
+        harness.turn();
         stranger.read();
     }
     let expected = if A::COUNTS { 2 + A::reply("", 1).len() } else { 10 + sent + 1 };
     assert_eq!(stranger.heard.len(), expected);
     stranger.reset();
-    yard.turns(2);
-    yard.only_bystanders_are_left();
-    yard.bystanders_went_on();
+    harness.turns(2);
+    harness.only_bystanders_are_left();
+    harness.bystanders_went_on();
 }
 
 /// Sends something every half second until it is told to stop; returns after how long that was, and
 /// what it was told.
 fn until_told<A: Talks>(
-    yard: &mut Yard<A>,
+    harness: &mut Harness<A>,
     stranger: &mut Stranger,
     bytes: &[u8],
 ) -> (Duration, Vec<u8>) {
-    let begin = yard.elapsed();
+    let begin = harness.elapsed();
     for _ in 0..200 {
         stranger.send(bytes);
-        yard.pass(Duration::from_millis(500));
-        assert!(yard.shard.held_bytes() <= 1000);
+        harness.pass(Duration::from_millis(500));
+        assert!(harness.shard.held_bytes() <= 1000);
         while let Some((first, payload)) = stranger.frame() {
             match first {
                 // Who is silent answers nothing.
                 PING if bytes.is_empty() => {}
                 PING => stranger.send(frame(PONG, payload)),
-                CLOSE => return (yard.elapsed() - begin, payload),
+                CLOSE => return (harness.elapsed() - begin, payload),
                 // The counter tells the time.
                 _ => assert!(payload.starts_with(b"{\"ts\""), "{payload:?}"),
             }
@@ -177,22 +177,22 @@ fn until_told<A: Talks>(
 }
 
 fn deadline<A: Talks>(begin: &[u8], go_on: &[u8], seconds: u64, code: u16, reason: &str) {
-    let mut yard = Yard::<A>::new();
-    yard.begin_watch();
-    let mut stranger = yard.open_and_talk("session_id=endless");
+    let mut harness = Harness::<A>::new();
+    harness.begin_watch();
+    let mut stranger = harness.open_and_talk("session_id=endless");
     stranger.send(begin);
-    let (late, told) = until_told(&mut yard, &mut stranger, go_on);
+    let (late, told) = until_told(&mut harness, &mut stranger, go_on);
     assert_eq!(told, close_payload(code, reason));
     let limit = Duration::from_secs(seconds);
     assert!(late >= limit && late < limit + Duration::from_secs(1), "{late:?}");
     assert!(stranger.is_half_closed());
     let label = format!("code=\"{code}\",side=\"server\"");
-    assert_eq!(yard.metric("revolve_closed_total", &label), 1);
-    yard.pass(Duration::from_millis(5100));
+    assert_eq!(harness.metric("revolve_closed_total", &label), 1);
+    harness.pass(Duration::from_millis(5100));
     assert!(stranger.is_released());
-    yard.only_bystanders_are_left();
-    assert_eq!(yard.metrics().sessions_detached.get(), u64::from(A::COUNTS));
-    yard.bystanders_went_on();
+    harness.only_bystanders_are_left();
+    assert_eq!(harness.metrics().sessions_detached.get(), u64::from(A::COUNTS));
+    harness.bystanders_went_on();
 }
 
 const LATE: (u64, u16, &str) = (60, 1008, "message took too long");
@@ -215,67 +215,67 @@ fn a_message_without_end_has_a_deadline<A: Talks>() {
 /// Pings every second, each of which wants its pong within a second.
 fn impatient() -> Config {
     let second = Some(Duration::from_secs(1));
-    Config { ws_ping_interval: second, ws_ping_timeout: second, ..yard::defaults() }
+    Config { ws_ping_interval: second, ws_ping_timeout: second, ..harness::defaults() }
 }
 
 /// One frame of a megabyte at 200 kB a second: five pings come meanwhile.
 fn a_long_frame_is_no_silence<A: Talks>() {
-    let mut yard = Yard::<A>::with(impatient());
-    yard.begin_watch();
-    let mut stranger = yard.open_and_talk("session_id=slow");
+    let mut harness = Harness::<A>::with(impatient());
+    harness.begin_watch();
+    let mut stranger = harness.open_and_talk("session_id=slow");
     let said = "x".repeat(1_000_000);
     for piece in frame(TEXT, &said).chunks(20_000) {
         stranger.send(piece);
-        yard.pass(Duration::from_millis(100));
+        harness.pass(Duration::from_millis(100));
     }
     let mut told = Vec::new();
     for _ in 0..100 {
         told.extend(stranger.frame());
-        yard.quick_turn();
+        harness.quick_turn();
     }
     told.retain(|(first, payload)| *first != PING && !payload.starts_with(b"{\"ts\""));
     assert!(told == [(TEXT, A::reply(&said, 2).into_bytes())], "{:?}", told.last());
     stranger.reset();
-    yard.turns(2);
-    yard.only_bystanders_are_left();
-    yard.bystanders_went_on();
+    harness.turns(2);
+    harness.only_bystanders_are_left();
+    harness.bystanders_went_on();
 }
 
 /// Review: the same in binary. It is read past the receive buffer without anything to check, so its
 /// visits end as `Step::AllTaken`, behind which nobody notes that the peer is alive.
 fn a_long_binary_frame_is_no_silence_either<A: Talks>() {
-    let mut yard = Yard::<A>::with(impatient());
-    yard.begin_watch();
-    let mut stranger = yard.open_and_talk("session_id=slow");
+    let mut harness = Harness::<A>::with(impatient());
+    harness.begin_watch();
+    let mut stranger = harness.open_and_talk("session_id=slow");
     for piece in frame(BINARY, vec![7; 1_000_000]).chunks(20_000) {
         stranger.send(piece);
-        yard.pass(Duration::from_millis(100));
+        harness.pass(Duration::from_millis(100));
     }
     let mut told = Vec::new();
     for _ in 0..100 {
         told.extend(stranger.frame());
-        yard.quick_turn();
+        harness.quick_turn();
     }
     told.retain(|(first, payload)| *first != PING && !payload.starts_with(b"{\"ts\""));
     assert_eq!(told.len(), 1);
     assert_ne!(told[0].0, 0x88, "{:?}", String::from_utf8_lossy(&told[0].1));
     stranger.reset();
-    yard.turns(2);
+    harness.turns(2);
 }
 
 /// A peer that reads a megabyte at 80 kB a second meets each ping late, for it stands behind what was
 /// said before. That its socket takes bytes shows that it is there.
 fn who_reads_slowly_is_there<A: Talks>() {
-    let mut yard = Yard::<A>::with(impatient());
-    yard.begin_watch();
-    let mut stranger = yard.open_and_talk("session_id=slow");
+    let mut harness = Harness::<A>::with(impatient());
+    harness.begin_watch();
+    let mut stranger = harness.open_and_talk("session_id=slow");
     // Pongs are small, and these are answered with as much.
     let ping = frame(PING, "x".repeat(125));
     let count = 1_000_000 / 127;
     stranger.send(ping.repeat(count));
     let mut pongs = 0;
     while pongs < count {
-        yard.pass(Duration::from_millis(100));
+        harness.pass(Duration::from_millis(100));
         let some = stranger.wire.borrow_mut().receive(8000);
         assert!(!some.is_empty(), "{pongs} of {count}");
         stranger.heard.extend(some);
@@ -288,30 +288,30 @@ fn who_reads_slowly_is_there<A: Talks>() {
         }
     }
     stranger.reset();
-    yard.turns(2);
-    yard.only_bystanders_are_left();
-    yard.bystanders_went_on();
+    harness.turns(2);
+    harness.only_bystanders_are_left();
+    harness.bystanders_went_on();
 }
 
 fn who_comes_and_goes_fills_nothing<A: Talks>() {
-    let mut yard = Yard::<A>::new();
-    yard.begin_watch();
+    let mut harness = Harness::<A>::new();
+    harness.begin_watch();
     for round in 0..3000 {
-        let stranger = yard.connect();
+        let stranger = harness.connect();
         if round % 3 == 0 {
             stranger.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
         } else if round % 3 == 1 {
             stranger.send(crate::client::upgrade(""));
         }
-        yard.quick_turn();
-        yard.quick_turn();
+        harness.quick_turn();
+        harness.quick_turn();
         stranger.reset();
     }
-    yard.turns(2);
+    harness.turns(2);
     // The deadlines of those who have left are not kept until they pass.
-    let alarms = yard.shard.alarms();
+    let alarms = harness.shard.alarms();
     assert!(alarms <= 20 * (BYSTANDERS + 4), "{alarms} alarms");
-    yard.only_bystanders_are_left();
-    assert_eq!(yard.metrics().sessions_detached.get(), 0);
-    yard.bystanders_went_on();
+    harness.only_bystanders_are_left();
+    assert_eq!(harness.metrics().sessions_detached.get(), 0);
+    harness.bystanders_went_on();
 }

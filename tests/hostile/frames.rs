@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::client::{BINARY, CLOSE, PING, TEXT, close, close_payload, frame};
-use crate::yard::{Talks, Yard};
+use crate::harness::{Harness, Talks};
 
 with_both_applications! {
     a_broken_rule_ends_the_connection_at_once,
@@ -64,65 +64,65 @@ fn table() -> Vec<(&'static str, Vec<u8>, u16)> {
 }
 
 fn a_broken_rule_ends_the_connection_at_once<A: Talks>() {
-    let mut yard = Yard::<A>::new();
-    yard.begin_watch();
+    let mut harness = Harness::<A>::new();
+    harness.begin_watch();
     for (number, (what, bytes, code)) in table().into_iter().enumerate() {
-        let mut stranger = yard.open_and_talk(&format!("session_id=frames-{number}"));
+        let mut stranger = harness.open_and_talk(&format!("session_id=frames-{number}"));
         stranger.send(&bytes);
-        yard.turn();
+        harness.turn();
         let reason = stranger.closed_with(code);
         assert!(!reason.is_empty(), "{what}");
         assert!(stranger.is_half_closed(), "{what}");
         // What it goes on to send is read past, and answered by nothing: no message, no pong.
         stranger.send([frame(TEXT, "still here"), frame(PING, "?"), close(1000)].concat());
-        yard.turns(3);
+        harness.turns(3);
         assert_eq!(stranger.frame(), None, "{what}");
-        assert_eq!(yard.shard.held_bytes(), 0, "{what}");
+        assert_eq!(harness.shard.held_bytes(), 0, "{what}");
         // Of those who leave at once nothing is left at once; the others have five seconds.
         if number % 2 == 0 {
             stranger.hang_up();
-            yard.turns(2);
+            harness.turns(2);
         } else {
-            yard.pass(Duration::from_millis(5100));
+            harness.pass(Duration::from_millis(5100));
         }
         assert!(stranger.is_released(), "{what}");
-        yard.only_bystanders_are_left();
+        harness.only_bystanders_are_left();
         // What was counted before is kept.
         let kept = if A::COUNTS { number + 1 } else { 0 };
-        assert_eq!(yard.metrics().sessions_detached.get(), kept as u64, "{what}");
+        assert_eq!(harness.metrics().sessions_detached.get(), kept as u64, "{what}");
     }
     for code in [1002, 1007, 1009] {
         let many = table().iter().filter(|(_, _, one)| *one == code).count() as u64;
         let label = format!("code=\"{code}\",side=\"server\"");
-        assert_eq!(yard.metric("revolve_closed_total", &label), many);
+        assert_eq!(harness.metric("revolve_closed_total", &label), many);
     }
-    yard.bystanders_went_on();
+    harness.bystanders_went_on();
 }
 
 fn nothing_is_reserved_for_what_a_header_declares<A: Talks>() {
     const MANY: usize = 500;
-    let mut yard = Yard::<A>::new();
-    let strangers: Vec<_> = (0..MANY).map(|_| yard.open("")).collect();
-    yard.begin_watch();
+    let mut harness = Harness::<A>::new();
+    let strangers: Vec<_> = (0..MANY).map(|_| harness.open("")).collect();
+    harness.begin_watch();
     // As much as is allowed, so that it is no error: 8 GiB in all.
     for stranger in &strangers {
         stranger.send(declares(BINARY, LARGEST as u64));
     }
-    yard.turns(10);
-    assert_eq!(yard.shard.held_bytes(), 0);
+    harness.turns(10);
+    assert_eq!(harness.shard.held_bytes(), 0);
     // And then only for what comes: at most twice as much.
     for stranger in &strangers {
         stranger.send([7; 1000]);
     }
-    yard.turns(10);
-    let held = yard.shard.held_bytes();
+    harness.turns(10);
+    let held = harness.shard.held_bytes();
     assert!((MANY * 1000..=MANY * 2000).contains(&held), "{held}");
     for stranger in &strangers {
         stranger.reset();
     }
-    yard.turns(2);
-    yard.only_bystanders_are_left();
-    yard.bystanders_went_on();
+    harness.turns(2);
+    harness.only_bystanders_are_left();
+    harness.bystanders_went_on();
 }
 
 fn wrong_text_ends_at_its_first_wrong_byte<A: Talks>() {
@@ -137,45 +137,45 @@ fn wrong_text_ends_at_its_first_wrong_byte<A: Talks>() {
     .concat();
     let wrong = whole.len() - 4;
     // Unmasked it is 0x28; and the mask has begun anew with the frame.
-    let mut yard = Yard::<A>::new();
-    yard.begin_watch();
+    let mut harness = Harness::<A>::new();
+    harness.begin_watch();
     for step in [1, 2, 3, wrong, whole.len()] {
-        let mut stranger = yard.open("");
+        let mut stranger = harness.open("");
         let (before, behind) = whole.split_at(wrong);
         for piece in before.chunks(step) {
             stranger.send(piece);
-            yard.turn();
+            harness.turn();
         }
         let pongs = std::iter::from_fn(|| stranger.frame()).count();
         assert_eq!(pongs, 2, "so far it was text");
         stranger.send(&behind[..1]);
-        yard.turn();
+        harness.turn();
         assert_eq!(stranger.closed_with(1007), "invalid UTF-8");
         stranger.reset();
-        yard.turns(2);
-        yard.only_bystanders_are_left();
+        harness.turns(2);
+        harness.only_bystanders_are_left();
     }
     assert_eq!(close_payload(1007, "").len(), 2);
-    yard.bystanders_went_on();
+    harness.bystanders_went_on();
 }
 
 fn so_does_wrong_text_that_is_read_past_the_receive_buffer<A: Talks>() {
-    let mut yard = Yard::<A>::new();
-    yard.begin_watch();
+    let mut harness = Harness::<A>::new();
+    harness.begin_watch();
     for already in [20_000, 100_000, 500_000] {
-        let mut stranger = yard.open("");
+        let mut stranger = harness.open("");
         stranger.send(declares(TEXT, 1 << 20));
         for piece in "€".repeat(already / 3).as_bytes().chunks(40_000) {
             stranger.send(piece);
-            yard.turn();
+            harness.turn();
         }
         // All that is there goes past the buffer, and the frame goes on.
         stranger.send(b"a piece \xff, and more to come");
-        yard.turn();
+        harness.turn();
         assert_eq!(stranger.closed_with(1007), "invalid UTF-8", "after {already}");
         stranger.reset();
-        yard.turns(2);
-        yard.only_bystanders_are_left();
+        harness.turns(2);
+        harness.only_bystanders_are_left();
     }
-    yard.bystanders_went_on();
+    harness.bystanders_went_on();
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::client::{TEXT, frame, get, upgrade};
 use crate::daemon::Daemon;
-use crate::yard::{BYSTANDERS, Talks, Yard, defaults};
+use crate::harness::{BYSTANDERS, Harness, Talks, defaults};
 use revolve::{Config, SessionIds};
 
 with_both_applications! {
@@ -13,8 +13,8 @@ with_both_applications! {
 }
 
 fn odd_ids_are_400<A: Talks>() {
-    let mut yard = Yard::<A>::new();
-    yard.begin_watch();
+    let mut harness = Harness::<A>::new();
+    harness.begin_watch();
     let long = "a".repeat(129);
     let ids = [
         "%00",
@@ -46,9 +46,9 @@ fn odd_ids_are_400<A: Talks>() {
         &long,
     ];
     for (number, id) in ids.iter().enumerate() {
-        let mut stranger = yard.connect();
+        let mut stranger = harness.connect();
         stranger.send(upgrade(&format!("session_id={id}")));
-        yard.turns(2);
+        harness.turns(2);
         let answer = stranger.text();
         if *id == "a" {
             // The one among them that is none: or this test could not fail.
@@ -61,13 +61,13 @@ fn odd_ids_are_400<A: Talks>() {
             assert!(!answer.contains("Evil") && !answer.contains(&"a".repeat(20)), "{answer}");
         }
         stranger.hang_up();
-        yard.turns(4);
+        harness.turns(4);
         assert!(stranger.is_released(), "{number}");
-        yard.only_bystanders_are_left();
+        harness.only_bystanders_are_left();
     }
-    assert_eq!(yard.metric("revolve_rejected_total", "bad_session_id"), ids.len() as u64 - 1);
-    assert_eq!(yard.metrics().sessions_detached.get(), 0);
-    yard.bystanders_went_on();
+    assert_eq!(harness.metric("revolve_rejected_total", "bad_session_id"), ids.len() as u64 - 1);
+    assert_eq!(harness.metrics().sessions_detached.get(), 0);
+    harness.bystanders_went_on();
 }
 
 /// What a 101 looks like when its id is taken out, and the id.
@@ -79,41 +79,41 @@ fn shape(answer: &str) -> (String, String) {
 
 fn a_guess_looks_and_costs_like_no_id_at_all<A: Talks>() {
     let config = Config { session_ids: SessionIds::Issued, ..defaults() };
-    let mut yard = Yard::<A>::with(config);
-    yard.begin_watch();
-    let mut victim = yard.connect();
+    let mut harness = Harness::<A>::with(config);
+    harness.begin_watch();
+    let mut victim = harness.connect();
     victim.send(upgrade(""));
-    yard.turns(2);
+    harness.turns(2);
     let (plain, secret) = shape(&victim.text());
     victim.heard.clear();
     let (known, last) = secret.split_at(21);
     // All but the last character are right; only the first is; nothing is; it is of another kind.
     let near = format!("{known}{}", if last == "A" { "Q" } else { "A" });
     let guesses = [near, format!("{}{}", &secret[..1], "A".repeat(21)), "A".repeat(22), "x".into()];
-    let held = yard.metrics().takeovers.get();
+    let held = harness.metrics().takeovers.get();
     for guess in guesses {
-        let mut guesser = yard.connect();
+        let mut guesser = harness.connect();
         guesser.send(upgrade(&format!("session_id={guess}")));
         // No turn more than it takes without an id.
-        yard.turns(2);
+        harness.turns(2);
         let (answer, id) = shape(&guesser.text());
         assert_eq!(answer, plain);
         assert!(answer.contains("X-Session-Resumed: false\r\nX-Session-Count: 0\r\n"));
         assert!(id != guess && id != secret, "a fresh id");
         guesser.reset();
-        yard.turns(2);
-        assert_eq!(yard.metrics().websockets.get(), 1 + BYSTANDERS as u64);
+        harness.turns(2);
+        assert_eq!(harness.metrics().websockets.get(), 1 + BYSTANDERS as u64);
     }
     // Nobody was displaced, and no count was touched.
-    assert_eq!(yard.metrics().takeovers.get(), held);
+    assert_eq!(harness.metrics().takeovers.get(), held);
     victim.send(frame(TEXT, "mine"));
-    yard.turn();
+    harness.turn();
     assert_eq!(victim.frame(), Some((TEXT, A::reply("mine", 1).into_bytes())));
     victim.reset();
-    yard.turns(2);
-    yard.only_bystanders_are_left();
-    assert_eq!(yard.metrics().sessions_detached.get(), u64::from(A::COUNTS));
-    yard.bystanders_went_on();
+    harness.turns(2);
+    harness.only_bystanders_are_left();
+    assert_eq!(harness.metrics().sessions_detached.get(), u64::from(A::COUNTS));
+    harness.bystanders_went_on();
 }
 
 /// The samples of a page, without their values.

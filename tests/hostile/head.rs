@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::client::{TEXT, frame, get, plain_frame, upgrade};
-use crate::yard::{BYSTANDERS, Stranger, Talks, Yard};
+use crate::harness::{BYSTANDERS, Harness, Stranger, Talks};
 
 with_both_applications! {
     silence_is_closed_and_half_a_head_is_408,
@@ -23,22 +23,22 @@ const LINGER: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(100);
 
 fn silence_is_closed_and_half_a_head_is_408<A: Talks>() {
-    let mut yard = Yard::<A>::new();
-    let mut silent = yard.connect();
+    let mut harness = Harness::<A>::new();
+    let mut silent = harness.connect();
     // Empty lines before a request are no part of it (RFC 9112 2.2).
-    let mut hesitant = yard.connect();
+    let mut hesitant = harness.connect();
     hesitant.send("\r\n\r\n\r");
-    let mut begun = yard.connect();
+    let mut begun = harness.connect();
     begun.send("G");
-    let mut half = yard.connect();
+    let mut half = harness.connect();
     half.send(&upgrade("")[..60]);
-    yard.turn();
-    yard.begin_watch();
-    yard.pass(HANDSHAKE - TICK);
+    harness.turn();
+    harness.begin_watch();
+    harness.pass(HANDSHAKE - TICK);
     for stranger in [&mut silent, &mut hesitant, &mut begun, &mut half] {
         assert_eq!(stranger.text(), "", "the deadline has not come");
     }
-    yard.pass(2 * TICK);
+    harness.pass(2 * TICK);
     for stranger in [&mut silent, &mut hesitant] {
         assert!(stranger.text().is_empty() && stranger.is_released());
     }
@@ -46,66 +46,66 @@ fn silence_is_closed_and_half_a_head_is_408<A: Talks>() {
         assert!(stranger.text().starts_with("HTTP/1.1 408 "), "{}", stranger.text());
         assert!(stranger.is_half_closed() && !stranger.is_released());
     }
-    assert_eq!(yard.metrics().silent.get(), 2);
-    assert_eq!(yard.metric("revolve_rejected_total", "head_timeout"), 2);
-    assert_eq!(yard.metric("revolve_rejected_total", ""), 2);
+    assert_eq!(harness.metrics().silent.get(), 2);
+    assert_eq!(harness.metric("revolve_rejected_total", "head_timeout"), 2);
+    assert_eq!(harness.metric("revolve_rejected_total", ""), 2);
     // They stay deaf, and are let go of all the same.
-    yard.pass(LINGER);
+    harness.pass(LINGER);
     assert!(begun.is_released() && half.is_released());
-    yard.only_bystanders_are_left();
-    yard.bystanders_went_on();
+    harness.only_bystanders_are_left();
+    harness.bystanders_went_on();
 }
 
 fn a_byte_now_and_then_moves_no_deadline<A: Talks>() {
-    let mut yard = Yard::<A>::new();
-    let mut dripping = yard.connect();
+    let mut harness = Harness::<A>::new();
+    let mut dripping = harness.connect();
     let head = upgrade("");
     for byte in head.as_bytes() {
         dripping.send([*byte]);
-        yard.pass(Duration::from_millis(200));
+        harness.pass(Duration::from_millis(200));
         if dripping.is_half_closed() {
             break;
         }
     }
-    let late = yard.elapsed();
+    let late = harness.elapsed();
     assert!(late >= HANDSHAKE && late <= HANDSHAKE + Duration::from_millis(500), "{late:?}");
     assert!(dripping.text().starts_with("HTTP/1.1 408 "));
     // What it goes on to send is thrown away and buys no time.
     for _ in 0..LINGER.as_millis() / 200 + 1 {
         dripping.send("x");
-        yard.pass(Duration::from_millis(200));
+        harness.pass(Duration::from_millis(200));
     }
     assert!(dripping.is_released());
-    yard.only_bystanders_are_left();
-    yard.bystanders_went_on();
+    harness.only_bystanders_are_left();
+    harness.bystanders_went_on();
 }
 
 /// Slowloris.
 fn two_thousand_half_open_handshakes<A: Talks>() {
     const MANY: usize = 2000;
-    let mut yard = Yard::<A>::new();
+    let mut harness = Harness::<A>::new();
     let half = upgrade(&format!("session_id={}", "a".repeat(100)));
     let half = &half[..half.len() - 3];
-    yard.begin_watch();
-    let mut strangers: Vec<_> = (0..MANY).map(|_| yard.connect()).collect();
+    harness.begin_watch();
+    let mut strangers: Vec<_> = (0..MANY).map(|_| harness.connect()).collect();
     strangers.iter().for_each(|stranger| stranger.send(half));
     // 64 are accepted in a turn.
-    yard.turns(MANY / 64 + 2);
-    assert_eq!(yard.metrics().connections.get(), (MANY + BYSTANDERS) as u64);
+    harness.turns(MANY / 64 + 2);
+    assert_eq!(harness.metrics().connections.get(), (MANY + BYSTANDERS) as u64);
     // Each holds what it has sent, to the byte.
-    assert_eq!(yard.shard.held_bytes(), MANY * half.len());
-    yard.pass(HANDSHAKE + TICK);
+    assert_eq!(harness.shard.held_bytes(), MANY * half.len());
+    harness.pass(HANDSHAKE + TICK);
     // They are all due at once, and are looked at 512 a turn.
-    yard.turns(MANY / 512 + 1);
-    assert_eq!(yard.metric("revolve_rejected_total", "head_timeout"), MANY as u64);
+    harness.turns(MANY / 512 + 1);
+    assert_eq!(harness.metric("revolve_rejected_total", "head_timeout"), MANY as u64);
     for stranger in &mut strangers {
         assert!(stranger.text().starts_with("HTTP/1.1 408 "));
     }
-    yard.pass(LINGER + TICK);
-    yard.turns(MANY / 512 + 1);
+    harness.pass(LINGER + TICK);
+    harness.turns(MANY / 512 + 1);
     assert!(strangers.iter().all(Stranger::is_released));
-    yard.only_bystanders_are_left();
-    yard.bystanders_went_on();
+    harness.only_bystanders_are_left();
+    harness.bystanders_went_on();
 }
 
 trait Replaced {
@@ -226,14 +226,14 @@ fn table() -> Vec<(Vec<u8>, u16, &'static str)> {
 fn answers<A: Talks>(step: usize) {
     for (bytes, status, reason) in table() {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();
-        let mut yard = Yard::<A>::new();
-        yard.begin_watch();
-        let mut stranger = yard.connect();
+        let mut harness = Harness::<A>::new();
+        harness.begin_watch();
+        let mut stranger = harness.connect();
         for piece in bytes.chunks(step) {
             stranger.send(piece);
-            yard.quick_turn();
+            harness.quick_turn();
         }
-        yard.turn();
+        harness.turn();
         let answer = stranger.text();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{shown}\n{answer}");
         assert!(answer.contains("\r\nConnection: close"), "{answer}");
@@ -241,13 +241,13 @@ fn answers<A: Talks>(step: usize) {
         assert_eq!(version, status == 426, "{shown}\n{answer}");
         assert_eq!(answer.matches("\r\nDate: ").count(), 1, "one answer:\n{answer}");
         assert!(stranger.is_half_closed());
-        assert_eq!(yard.metric("revolve_rejected_total", reason), 1, "{shown}");
-        assert_eq!(yard.metric("revolve_rejected_total", ""), 1, "{shown}");
+        assert_eq!(harness.metric("revolve_rejected_total", reason), 1, "{shown}");
+        assert_eq!(harness.metric("revolve_rejected_total", ""), 1, "{shown}");
         stranger.hang_up();
-        yard.turns(5);
+        harness.turns(5);
         assert!(stranger.is_released(), "{shown}");
-        yard.only_bystanders_are_left();
-        yard.bystanders_went_on();
+        harness.only_bystanders_are_left();
+        harness.bystanders_went_on();
     }
 }
 
@@ -296,20 +296,20 @@ fn what_is_unusual_and_in_order_gets_in<A: Talks>() {
     ] {
         let shown = String::from_utf8_lossy(&head[..head.len().min(300)]).into_owned();
         for step in [usize::MAX, 1] {
-            let mut yard = Yard::<A>::new();
-            yard.begin_watch();
-            let mut stranger = yard.connect();
+            let mut harness = Harness::<A>::new();
+            harness.begin_watch();
+            let mut stranger = harness.connect();
             for piece in [&head[..], &frame(TEXT, "hi")].concat().chunks(step) {
                 stranger.send(piece);
-                yard.quick_turn();
+                harness.quick_turn();
             }
-            yard.turn();
+            harness.turn();
             assert!(stranger.text().starts_with("HTTP/1.1 101 "), "{shown}\n{}", stranger.text());
             assert!(stranger.read().ends_with(&plain_frame(TEXT, A::reply("hi", 1))), "{shown}");
             stranger.hang_up();
-            yard.turns(5);
-            yard.only_bystanders_are_left();
-            yard.bystanders_went_on();
+            harness.turns(5);
+            harness.only_bystanders_are_left();
+            harness.bystanders_went_on();
         }
     }
 }
@@ -334,14 +334,14 @@ fn what_is_asked_unusually_is_answered<A: Talks>() {
         ("GET ws://a?x=1 HTTP/1.1\r\nHost: a\r\n\r\n", 403, close),
     ] {
         for step in [usize::MAX, 1] {
-            let mut yard = Yard::<A>::new();
-            yard.begin_watch();
-            let mut stranger = yard.connect();
+            let mut harness = Harness::<A>::new();
+            harness.begin_watch();
+            let mut stranger = harness.connect();
             for piece in request.as_bytes().chunks(step) {
                 stranger.send(piece);
-                yard.quick_turn();
+                harness.quick_turn();
             }
-            yard.turn();
+            harness.turn();
             let answer = stranger.text();
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}\n{answer}");
             assert!(answer.contains(field), "{request}\n{answer}");
@@ -349,15 +349,15 @@ fn what_is_asked_unusually_is_answered<A: Talks>() {
             let kept = !answer.contains("\r\nConnection: close");
             assert_eq!(stranger.is_half_closed(), !kept, "{request}\n{answer}");
             stranger.hang_up();
-            yard.turns(5);
-            yard.only_bystanders_are_left();
-            yard.bystanders_went_on();
+            harness.turns(5);
+            harness.only_bystanders_are_left();
+            harness.bystanders_went_on();
         }
     }
 }
 
 fn random_bytes_never_get_in<A: Talks>() {
-    let mut yard = Yard::<A>::new();
+    let mut harness = Harness::<A>::new();
     let mut seed = 1u64;
     let mut random = move || {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -380,32 +380,32 @@ fn random_bytes_never_get_in<A: Talks>() {
                 bytes
             }
         };
-        let stranger = yard.connect();
+        let stranger = harness.connect();
         stranger.send(&bytes);
         strangers.push(stranger);
     }
-    yard.pass(HANDSHAKE + LINGER + 2 * TICK);
+    harness.pass(HANDSHAKE + LINGER + 2 * TICK);
     for stranger in &mut strangers {
         let answer = stranger.text();
         assert!(answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 5"), "{answer}");
         assert!(stranger.is_released());
     }
-    assert_eq!(yard.metric("revolve_rejected_total", ""), strangers.len() as u64);
-    yard.only_bystanders_are_left();
-    yard.bystanders_went_on();
+    assert_eq!(harness.metric("revolve_rejected_total", ""), strangers.len() as u64);
+    harness.only_bystanders_are_left();
+    harness.bystanders_went_on();
 }
 
 fn behind_an_upgrade_come_frames_and_behind_a_refusal_nothing<A: Talks>() {
-    let mut yard = Yard::<A>::new();
-    let mut eager = yard.connect();
+    let mut harness = Harness::<A>::new();
+    let mut eager = harness.connect();
     eager.send([upgrade("").into_bytes(), frame(TEXT, "at once")].concat());
-    let mut refused = yard.connect();
+    let mut refused = harness.connect();
     let behind = [frame(TEXT, "at once"), get("/healthz").into_bytes()].concat();
     refused.send([upgrade("session_id=%20").into_bytes(), behind.clone()].concat());
     // Behind a plain request comes another one; behind one that is refused there, nothing.
-    let mut pipelined = yard.connect();
+    let mut pipelined = harness.connect();
     pipelined.send(get("/healthz") + &get("/healthz") + &get("/nowhere") + &get("/healthz"));
-    yard.turns(2);
+    harness.turns(2);
     let reply = plain_frame(TEXT, A::reply("at once", 1));
     assert!(eager.read().ends_with(&reply), "{}", eager.text());
     let answer = refused.text();
@@ -415,13 +415,13 @@ fn behind_an_upgrade_come_frames_and_behind_a_refusal_nothing<A: Talks>() {
     assert_eq!(statuses, ["200", "200", "404"]);
     // Nor is it ever taken up later.
     refused.send(&behind);
-    yard.turns(3);
+    harness.turns(3);
     assert_eq!(refused.text(), answer);
-    assert_eq!(yard.metrics().websockets.get(), 1 + BYSTANDERS as u64);
+    assert_eq!(harness.metrics().websockets.get(), 1 + BYSTANDERS as u64);
     for stranger in [&eager, &refused, &pipelined] {
         stranger.hang_up();
     }
-    yard.turns(5);
-    yard.only_bystanders_are_left();
-    yard.bystanders_went_on();
+    harness.turns(5);
+    harness.only_bystanders_are_left();
+    harness.bystanders_went_on();
 }

@@ -1,7 +1,7 @@
 //! Hostile input: for each kind the answer, that the slot, the buffers and the session are given
 //! back, and that well-behaved connections of the same reactor go on meanwhile.
 //!
-//! One module a subject. Most run a whole shard with scripted streams and virtual time (`yard.rs`),
+//! One module a subject. Most run a whole shard with scripted streams and virtual time (`harness.rs`),
 //! at the default settings and with both applications of the daemon; there a bystander's wait is
 //! counted in turns, so a loaded machine changes nothing. Where the kernel is part of the answer,
 //! they run servers over sockets, or the daemon as a process (`daemon.rs`). What each frame and each
@@ -28,7 +28,7 @@ macro_rules! with_both_applications {
 mod client;
 
 mod daemon;
-mod yard;
+mod harness;
 
 #[cfg(feature = "deflate")]
 mod bombs;

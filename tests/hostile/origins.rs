@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::client::upgrade;
 use crate::daemon::Daemon;
-use crate::yard::{BYSTANDERS, Talks, Yard, defaults};
+use crate::harness::{BYSTANDERS, Harness, Talks, defaults};
 use revolve::{AllowedOrigins, Config, Origin};
 
 with_both_applications! {
@@ -28,8 +28,8 @@ fn a_page_from_elsewhere_is_403<A: Talks>() {
     ];
     let origins = origins.map(|text| Origin::parse(text).unwrap());
     let allowed_origins = AllowedOrigins::Only(origins.to_vec());
-    let mut yard = Yard::<A>::with(Config { allowed_origins, ..defaults() });
-    yard.begin_watch();
+    let mut harness = Harness::<A>::with(Config { allowed_origins, ..defaults() });
+    harness.begin_watch();
     let mut refused = 0;
     for (origin, allowed) in [
         ("https://example.com", true),
@@ -56,34 +56,34 @@ fn a_page_from_elsewhere_is_403<A: Talks>() {
         ("NULL, https://example.com", false),
         ("https://example.com\r\nOrigin: https://evil.example", false),
     ] {
-        let mut stranger = yard.connect();
+        let mut stranger = harness.connect();
         stranger.send(from(origin));
-        yard.turns(2);
+        harness.turns(2);
         let answer = stranger.text();
         let status = if allowed { "101" } else { "403" };
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{origin}\n{answer}");
         assert!(!answer.contains("evil"), "nothing is sent back: {answer}");
         refused += u64::from(!allowed);
-        assert_eq!(yard.metric("revolve_rejected_total", "origin_not_allowed"), refused);
+        assert_eq!(harness.metric("revolve_rejected_total", "origin_not_allowed"), refused);
         stranger.hang_up();
-        yard.turns(4);
+        harness.turns(4);
         assert!(stranger.is_released());
-        yard.only_bystanders_are_left();
+        harness.only_bystanders_are_left();
     }
-    yard.bystanders_went_on();
+    harness.bystanders_went_on();
 }
 
 fn by_default_any_page_may<A: Talks>() {
-    let mut yard = Yard::<A>::new();
+    let mut harness = Harness::<A>::new();
     for origin in ["https://anywhere.example", "null", "nonsense"] {
-        let mut stranger = yard.connect();
+        let mut stranger = harness.connect();
         stranger.send(from(origin));
-        yard.turns(2);
+        harness.turns(2);
         assert!(stranger.text().starts_with("HTTP/1.1 101 "), "{origin}");
         stranger.reset();
-        yard.turns(2);
+        harness.turns(2);
     }
-    assert_eq!(yard.metrics().websockets.get(), BYSTANDERS as u64);
+    assert_eq!(harness.metrics().websockets.get(), BYSTANDERS as u64);
 }
 
 /// At the default level, so that whoever has forgotten an origin finds it; and no flood of them, and

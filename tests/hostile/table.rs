@@ -31,7 +31,7 @@ fn the_document_names_every_test() {
         .split('`')
         .skip(1)
         .step_by(2)
-        .filter_map(|name| name.split_once("::"))
+        .filter_map(|name| name.rsplit_once("::"))
         .map(|(module, test)| (module.to_owned(), test.to_owned()))
         .collect();
     let modules = [
@@ -58,8 +58,10 @@ fn the_document_names_every_test() {
             true => assert!(tests_of(&module).contains(&test), "there is no {module}::{test}"),
             // Of tests/server, of the simulation and of the unit tests it names some.
             false => {
-                let places = ["tests/server", "tests/simulation", "src"]
-                    .map(|folder| format!("{folder}/{module}.rs"));
+                let path = module.replace("::", "/");
+                let places = ["tests/server/.rs", "tests/simulation/.rs", "src/.rs", "src//mod.rs"]
+                    .map(|place| place.replacen("/.rs", &format!("/{path}.rs"), 1))
+                    .map(|place| place.replacen("//", &format!("/{path}/"), 1));
                 let found = places.iter().any(|place| {
                     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(place);
                     let text = fs::read_to_string(file).unwrap_or_default();

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use revolve::config::{Config, Limits};
-use revolve::protocol::deflate::{self, Agreement, Deflater, Packing};
+use revolve::protocol::deflate::{self, DeflateParams, DeflateWriter, Deflater};
 use revolve::protocol::endpoint::{Endpoint, Event};
 use revolve::protocol::head::{self, Request};
 use revolve::protocol::message::{Message, Scratch};
@@ -22,7 +22,7 @@ const RSV1: u8 = 0x40;
 const MAX_SIZE: usize = 200_000;
 
 /// What a client and we agree on, through the handshake as everyone does.
-fn agreement(offer: &str) -> Agreement {
+fn params(offer: &str) -> DeflateParams {
     let head = format!("GET / HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Extensions: {offer}\r\n\r\n");
     let mut slots = head::header_slots();
     let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default());
@@ -102,7 +102,7 @@ fn heard<'p>(pieces: impl Iterator<Item = &'p [u8]>, share: usize) -> (Vec<Said>
     let config = Config { ws_max_size: MAX_SIZE, ..Config::default() };
     let now = Instant::now();
     let mut endpoint = Endpoint::new(now);
-    endpoint.open(Some(agreement("permessage-deflate")), now, &config);
+    endpoint.open(Some(params("permessage-deflate")), now, &config);
     let Endpoint::Open(open) = &mut endpoint else { panic!("it was opened") };
     let mut scratch = Scratch::default();
     scratch.grant_share(share);
@@ -205,15 +205,16 @@ fn what_we_deflate_comes_out_of_flate2() {
     for_each_seed("what_we_deflate_comes_out_of_flate2", 1000, |seed| {
         let random = &mut Random::new(seed);
         let bits = 9 + random.below(7) as u8;
-        let agreement = agreement(&format!("permessage-deflate; server_max_window_bits={bits}"));
+        let params = params(&format!("permessage-deflate; server_max_window_bits={bits}"));
         let (mut said, mut written) = (Vec::new(), Vec::new());
         for _ in 0..=random.below(5) {
             let (is_text, message) = something(random);
             let kind = if is_text { Data::Text } else { Data::Binary };
             let parts = message.split_at(random.below(message.len() + 1));
-            let mut packing = Packing::new(Some(agreement), &mut deflater).expect("agreed");
+            let mut deflate_writer =
+                DeflateWriter::new(Some(params), &mut deflater).expect("agreed");
             let before = written.len();
-            packing.encode(kind, &[parts.0, parts.1], &mut written);
+            deflate_writer.encode(kind, &[parts.0, parts.1], &mut written);
             assert!(written.len() - before <= message.len() + 10, "it grew");
             said.push((is_text, message));
         }

@@ -47,7 +47,7 @@ fn deflating(workers: usize) -> Config {
     Config { ws_per_message_deflate: true, ..config(workers) }
 }
 
-/// An open WebSocket that has offered this, and been answered with some agreement.
+/// An open WebSocket that has offered this, and been answered with some parameters.
 fn open(server: &Running, query: &str, offer: &str) -> Raw {
     let mut raw = server.connect();
     let field = format!("\r\nSec-WebSocket-Extensions: {offer}\r\n\r\n");

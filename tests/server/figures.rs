@@ -147,14 +147,14 @@ fn every_tile_is_seen() {
         seen(frame) == [5, 7, 1, 1, 1].map(Some)
     });
     drop((silent, flooder, parting));
-    // Slots that are free again stay in the picture only below one that is taken.
+    // Slots that are free again stay in the slab map only below one that is taken.
     until(&mut watcher, "they are gone", |frame| seen(frame) == [0, 7, 0, 0, 1].map(Some));
     drop(open);
 }
 
 #[test]
 fn a_picture_is_drawn_in_slices_and_is_bounded() {
-    let limits = Limits { look_slice: 7, picture_slots: 50, ..hasty(1).limits };
+    let limits = Limits { look_slice: 7, slab_map_slots: 50, ..hasty(1).limits };
     let server = Running::counter(Config { limits, ..config(1) });
     let mut watcher = watch(&server);
     let _open: Vec<_> = (0..60).map(|_| server.open("")).collect();

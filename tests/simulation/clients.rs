@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::pieces::chance::Chance;
-use super::pieces::speech::{Heard, Hearing, frame, upgrade, watch};
+use super::pieces::client_bytes::{Heard, Hearing, frame, upgrade, watch};
 use super::pieces::streams::Wire;
 
 /// How a client behaves.

@@ -12,10 +12,10 @@ use revolve::config::{Config, Limits};
 use revolve::session::owner_of;
 
 use super::pieces::chance::Chance;
+use super::pieces::client_bytes::{Heard, Line, frame, upgrade};
 use super::pieces::faults::Faults;
 use super::pieces::machine::Machine;
 use super::pieces::recorder::{Log, Recorder, assert_as_planned};
-use super::pieces::speech::{Heard, Line, frame, upgrade};
 use super::pieces::streams::Wire;
 
 const WORKERS: usize = 3;

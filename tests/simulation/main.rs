@@ -20,14 +20,14 @@
 #![allow(unreachable_pub, reason = "`pub` says which items the other files here use")]
 
 mod clients;
-mod ear;
 mod held_up;
-mod past;
 mod pause;
 #[path = "pieces.rs"]
 mod pieces;
+mod stale_upgrades;
 mod told;
 mod torture;
+mod trace_capture;
 mod world;
 
 use std::cell::RefCell;
@@ -47,7 +47,7 @@ fn number_from(variable: &str) -> Option<u64> {
 fn every_seed_ends_well() {
     pieces::recorder::hide_planned_panics();
     if let Some(seed) = number_from("REVOLVE_SEED") {
-        ear::listen(|shard, line| println!("{shard}: {line}"));
+        trace_capture::listen(|shard, line| println!("{shard}: {line}"));
         let totals = world::run(seed);
         println!("seed {seed}: {totals:?}");
         return;
@@ -82,9 +82,9 @@ const WORDS: &str = "\
     beginning begins binary blocked box broadcast busy by close closed compressed count \
     descriptor discarded done drain due end ended event expired for fragment frame from full go goes \
     goodbye half handed has \
-    in is its job jobs kept last left let listener loaded look lost mail mailbox mails more ms new \
+    in is its job jobs kept last left let listener loaded look lost mail mailbox map mails more ms new \
     next no \
-    not nothing of off on one our over parked pauses peer picture ping pong queued reactor \
+    not nothing of off on one our over parked pauses peer ping pong queued reactor \
     reactors read readable ready refused request resumed room s say session sessions shrinks \
     slept slots socket spent spurious stream takes text that the throttled thrown timer to told \
     turn until upgrade us wait waiting waits watches who with woken writable write written B Bad Conflict \
@@ -111,7 +111,7 @@ const BEATS: [&str; 35] = [
     "a broadcast of",
     "watches the reactors",
     "a look at all reactors",
-    "a picture",
+    "a map of slots",
     "closed by the peer",
     "closed by us",
     "the drain begins",
@@ -135,7 +135,7 @@ fn every_turn_is_told_in_words_of_our_own() {
     pieces::recorder::hide_planned_panics();
     let lines = Rc::new(RefCell::new(Vec::new()));
     let hearing = lines.clone();
-    ear::listen(move |_, line| hearing.borrow_mut().push(line.to_owned()));
+    trace_capture::listen(move |_, line| hearing.borrow_mut().push(line.to_owned()));
     let words: HashSet<&str> = WORDS.split_whitespace().collect();
     let mut unheard = BTreeSet::from(BEATS);
     for seed in 0..60 {
@@ -147,6 +147,6 @@ fn every_turn_is_told_in_words_of_our_own() {
             }
         }
     }
-    ear::stop();
+    trace_capture::stop();
     assert!(unheard.is_empty(), "never told: {unheard:?}");
 }

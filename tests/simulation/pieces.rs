@@ -2,7 +2,7 @@
 //! library's own machine of memory, and an application and words to try it with.
 
 pub mod chance;
+pub mod client_bytes;
 pub mod recorder;
-pub mod speech;
 
 pub use revolve::testing::{faults, machine, wire as streams};

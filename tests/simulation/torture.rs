@@ -23,10 +23,10 @@ use revolve::config::{Config, Limits};
 use revolve::session::owner_of;
 
 use super::pieces::chance::Chance;
+use super::pieces::client_bytes::{Heard, Line, frame, upgrade};
 use super::pieces::faults::{self, Call, Fault, Faults, Strike};
 use super::pieces::machine::Machine;
 use super::pieces::recorder::{Log, Recorder};
-use super::pieces::speech::{Heard, Line, frame, upgrade};
 use super::pieces::streams::Wire;
 
 const SHARDS: usize = 2;
@@ -492,7 +492,7 @@ impl Scene {
         assert!(sessions.is_empty() || self.returns > 0, "sessions of nobody: {sessions:?}");
     }
 
-    /// The drain, with replies in flight and somebody at the door.
+    /// The drain, with replies in flight and a socket that the limiter refuses.
     fn leave(&mut self) {
         for guest in 0..self.guests.len() {
             self.say(guest, 1);
@@ -530,13 +530,13 @@ fn play(strikes: &[Strike]) -> (Account, Scene) {
 
 /// One failure: which of [`WAYS`], and where.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Permit {
     way: usize,
     nth: u64,
     times: u64,
 }
 
-impl Place {
+impl Permit {
     fn strike(self) -> Strike {
         let (call, fault, _) = WAYS[self.way];
         Strike { call, nth: self.nth, times: self.times, fault }
@@ -548,7 +548,7 @@ impl Place {
 }
 
 /// Plays it with these failures; says how to replay it if that goes wrong.
-fn strike(places: &[Place], undisturbed: &Account) {
+fn strike(places: &[Permit], undisturbed: &Account) {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let strikes: Vec<Strike> = places.iter().map(|place| place.strike()).collect();
         let (mut account, scene) = play(&strikes);
@@ -566,7 +566,7 @@ fn strike(places: &[Place], undisturbed: &Account) {
         }
     }));
     if let Err(panic) = outcome {
-        let texts = places.iter().map(|Place { way, nth, times }| format!("{way},{nth},{times}"));
+        let texts = places.iter().map(|Permit { way, nth, times }| format!("{way},{nth},{times}"));
         let texts: Vec<String> = texts.collect();
         eprintln!(
             "\nfailed with {:?}",
@@ -589,7 +589,7 @@ fn torture(calls: &[Call]) {
         assert!(count > 0, "the conversation has no {call:?}");
         for &times in runs_of(fault, is_harmless) {
             for nth in 0..count {
-                strike(&[Place { way, nth, times }], &undisturbed);
+                strike(&[Permit { way, nth, times }], &undisturbed);
                 runs += 1;
             }
         }
@@ -626,7 +626,7 @@ fn any_two_calls_fail() {
         let place = |chance: &mut Chance| {
             let way = chance.within(0, WAYS.len() - 1);
             let nth = chance.within(0, scene.faults.calls(WAYS[way].0) as usize - 1) as u64;
-            Place { way, nth, times: 1 }
+            Permit { way, nth, times: 1 }
         };
         strike(&[place(chance), place(chance)], &undisturbed);
     }
@@ -638,9 +638,9 @@ fn alone() {
     let Ok(text) = std::env::var("REVOLVE_STRIKE") else { return };
     let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"));
     let place = |text: &str| match text.split(',').map(number).collect::<Vec<u64>>()[..] {
-        [way, nth, times] => Place { way: way as usize, nth, times },
+        [way, nth, times] => Permit { way: way as usize, nth, times },
         _ => panic!("{text:?} is no place: WAY,NTH,TIMES"),
     };
-    let places: Vec<Place> = text.split(':').map(place).collect();
+    let places: Vec<Permit> = text.split(':').map(place).collect();
     strike(&places, &play(&[]).0);
 }

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use revolve::config::{Config, Limits, SessionIds, SessionRate};
-use revolve::timer;
+use revolve::connection::timer_wheel;
 
 use super::clients::{Client, Ending, Manner};
-use super::ear;
 use super::pieces::chance::Chance;
+use super::pieces::client_bytes::Heard;
 use super::pieces::faults::Faults;
 use super::pieces::machine::{Machine, Net};
 use super::pieces::recorder::{Log, Recorder, assert_as_planned};
-use super::pieces::speech::Heard;
 use super::pieces::streams::{Wire, Written};
 use super::told;
+use super::trace_capture;
 
 /// The shortest time that a drain may take here.
 const DRAIN_LEAST: Duration = Duration::from_secs(1);
@@ -159,7 +159,7 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
             goodbyes_per_turn: chance.within(1, 4),
             watchers: chance.within(1, 3),
             look_slice: chance.within(1, 20),
-            picture_slots: chance.pick(&[3, 1000]),
+            slab_map_slots: chance.pick(&[3, 1000]),
             inflate_per_turn: match cfg!(feature = "deflate") {
                 true => chance.pick(&[50, 2000, 500_000]),
                 false => Limits::default().inflate_per_turn,
@@ -198,7 +198,7 @@ fn check_turn(machine: &Machine<Recorder>, at: usize, before: Written) {
 
 /// What is told of a turn is what happened, if somebody listens.
 fn check_told(machine: &Machine<Recorder>, before: Written) {
-    if let Some(lines) = ear::take() {
+    if let Some(lines) = trace_capture::take() {
         let now = machine.written();
         let (writes, bytes) = (now.writes - before.writes, now.bytes - before.bytes);
         let written = Written { writes, bytes };
@@ -223,7 +223,7 @@ pub fn run(seed: u64) -> Totals {
     });
     machine.after_turn = Some(check_turn);
     // Unread input may have put it off until the next tick; longer ago than that, it may not.
-    let late = timer::TICK * (1 + u32::from(config.limits.overdue_ticks));
+    let late = timer_wheel::TICK * (1 + u32::from(config.limits.overdue_ticks));
     let mut world = World { chance, machine, clients: Vec::new(), log, late };
     world.bustle();
     world.settle();

@@ -11,7 +11,7 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
 use super::person::{Person, Whim};
-use super::simulation::speech::{Heard, Hearing, frame, upgrade};
+use super::simulation::client_bytes::{Heard, Hearing, frame, upgrade};
 
 /// Time after which an answer is not late but missing: the machine may be busy with other things.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -66,7 +66,7 @@ pub(crate) struct Crowd {
     current: Vec<Option<usize>>,
     lines: Slab<Line>,
     /// When each acts next, while it mills.
-    agenda: BinaryHeap<Reverse<(Instant, usize)>>,
+    timers_of: BinaryHeap<Reverse<(Instant, usize)>>,
     /// When the sockets were last looked at.
     looked: Instant,
     done: HashMap<&'static str, u64>,
@@ -81,7 +81,7 @@ impl Crowd {
             people,
             current: vec![None; clients],
             lines: Slab::new(),
-            agenda: BinaryHeap::new(),
+            timers_of: BinaryHeap::new(),
             looked: Instant::now(),
             done: HashMap::new(),
         }
@@ -90,25 +90,25 @@ impl Crowd {
     /// Everyone follows its whims for so long.
     pub(crate) fn mill(&mut self, time: Duration) {
         let end = Instant::now() + time;
-        self.agenda.clear();
+        self.timers_of.clear();
         self.looked = Instant::now();
         for number in 0..self.people.len() {
             let at = Instant::now() + self.people[number].pause();
-            self.agenda.push(Reverse((at, number)));
+            self.timers_of.push(Reverse((at, number)));
         }
         while Instant::now() < end {
-            let next = self.agenda.peek().map_or(end, |Reverse((at, _))| *at);
+            let next = self.timers_of.peek().map_or(end, |Reverse((at, _))| *at);
             self.turn(next.saturating_duration_since(Instant::now()).min(Duration::from_secs(1)));
             let now = Instant::now();
             for _ in 0..ACTS_MOST {
-                let Some(&Reverse((at, number))) = self.agenda.peek() else { break };
+                let Some(&Reverse((at, number))) = self.timers_of.peek() else { break };
                 if at > now {
                     break;
                 }
-                self.agenda.pop();
+                self.timers_of.pop();
                 self.act(number);
                 let at = Instant::now() + self.people[number].pause();
-                self.agenda.push(Reverse((at, number)));
+                self.timers_of.push(Reverse((at, number)));
             }
         }
     }

@@ -36,7 +36,7 @@ const PING_INTERVAL: u64 = 5;
 const PING_TIMEOUT: u64 = 10;
 
 /// What memory may have grown by, in bytes: the spare buffers that a reactor may keep for its next
-/// burst (`out_buffer.rs` bounds them at 4 MiB), and as much again for the allocator's holes.
+/// burst (`transport/out_buffer.rs` bounds them at 4 MiB), and as much again for the allocator's holes.
 const GROWTH_MOST: u64 = 2 * REACTORS as u64 * (4 << 20);
 
 struct Options {

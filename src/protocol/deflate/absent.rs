@@ -1,7 +1,7 @@
-//! permessage-deflate in a build without the feature: never agreed to. What takes an [`Agreement`]
+//! permessage-deflate in a build without the feature: never agreed to. What takes [`DeflateParams`]
 //! cannot be called, because there is none; what does not, does nothing.
 //!
-//! Next: [`crate::protocol::gathered`], what a long message collects in.
+//! Next: [`crate::protocol::reassembly`], what a long message collects in.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::protocol::head::{Rejection, Request};
 
 /// There is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Agreement {}
+pub enum DeflateParams {}
 
 /// Inflates nothing.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub struct Deflater;
 
 /// There is none.
 #[derive(Debug)]
-pub struct Packing<'a>(Agreement, PhantomData<&'a mut Deflater>);
+pub struct DeflateWriter<'a>(DeflateParams, PhantomData<&'a mut Deflater>);
 
 /// Is never made.
 #[derive(Debug, Default)]
@@ -39,11 +39,11 @@ pub struct Progress {
 /// # Errors
 ///
 /// None: the field is not even read.
-pub fn negotiate(_request: &Request<'_, '_>) -> Result<Option<Agreement>, Rejection> {
+pub fn negotiate(_request: &Request<'_, '_>) -> Result<Option<DeflateParams>, Rejection> {
     Ok(None)
 }
 
-impl Agreement {
+impl DeflateParams {
     /// Cannot be called.
     pub fn write_field(self, _out: &mut Vec<u8>) {
         match self {}
@@ -61,13 +61,13 @@ impl Inflater {
     /// None.
     pub fn advance(
         &mut self,
-        agreement: Agreement,
+        params: DeflateParams,
         _progress: &mut Progress,
         _deflated: &[u8],
         _max_size: usize,
         _assembled: &mut Vec<u8>,
     ) -> Result<bool, Violation> {
-        match agreement {}
+        match params {}
     }
 }
 
@@ -96,8 +96,8 @@ impl Deflater {
     }
 
     /// Cannot be called.
-    pub fn for_all<'a>(&'a mut self, agreement: Agreement, _plain: &'a Arc<Vec<u8>>) -> &'a [u8] {
-        match agreement {}
+    pub fn for_all<'a>(&'a mut self, params: DeflateParams, _plain: &'a Arc<Vec<u8>>) -> &'a [u8] {
+        match params {}
     }
 
     /// Does nothing.
@@ -107,10 +107,10 @@ impl Deflater {
     pub fn trim(&mut self, _kept: usize) {}
 }
 
-impl<'a> Packing<'a> {
+impl<'a> DeflateWriter<'a> {
     /// `None`.
-    pub fn new(agreement: Option<Agreement>, _deflater: &'a mut Deflater) -> Option<Self> {
-        agreement.map(|agreement| match agreement {})
+    pub fn new(params: Option<DeflateParams>, _deflater: &'a mut Deflater) -> Option<Self> {
+        params.map(|params| match params {})
     }
 
     /// Cannot be called.

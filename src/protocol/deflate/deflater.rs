@@ -14,7 +14,7 @@ use std::sync::Arc;
 use flate2::{Compress, Compression, FlushCompress, Status};
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use super::{Agreement, RSV1};
+use super::{DeflateParams, RSV1};
 use crate::config::Limits;
 use crate::protocol::frame;
 
@@ -49,15 +49,15 @@ struct ForAll {
 
 /// One connection's way to say things deflated.
 #[derive(Debug)]
-pub struct Packing<'a> {
-    agreement: Agreement,
+pub struct DeflateWriter<'a> {
+    params: DeflateParams,
     deflater: &'a mut Deflater,
 }
 
-impl<'a> Packing<'a> {
-    /// `None` without an agreement.
-    pub fn new(agreement: Option<Agreement>, deflater: &'a mut Deflater) -> Option<Self> {
-        agreement.map(|agreement| Packing { agreement, deflater })
+impl<'a> DeflateWriter<'a> {
+    /// `None` without parameters.
+    pub fn new(params: Option<DeflateParams>, deflater: &'a mut Deflater) -> Option<Self> {
+        params.map(|params| DeflateWriter { params, deflater })
     }
 
     /// Appends a message, its parts joined: deflated if that makes it smaller, else as it is.
@@ -71,8 +71,8 @@ impl<'a> Packing<'a> {
     /// Appends a message, its parts joined, if deflating makes it smaller and there is memory for
     /// that; else does nothing, and says so.
     pub fn encode_smaller(&mut self, kind: Data, parts: &[&[u8]], out: &mut Vec<u8>) -> bool {
-        let Packing { agreement, deflater } = self;
-        let window = agreement.window_bytes();
+        let DeflateWriter { params, deflater } = self;
+        let window = params.window_bytes();
         let length = length_of(parts);
         if !deflater.is_worth_it(length, window) {
             return false;
@@ -143,11 +143,11 @@ impl Deflater {
 
     /// A broadcast, as the connections with this agreement get it: a whole plain frame comes in, and
     /// is deflated once for all of them, by the first.
-    pub fn for_all<'a>(&'a mut self, agreement: Agreement, plain: &'a Arc<Vec<u8>>) -> &'a [u8] {
+    pub fn for_all<'a>(&'a mut self, params: DeflateParams, plain: &'a Arc<Vec<u8>>) -> &'a [u8] {
         let Some((kind, payload)) = opened(plain) else { return plain };
         // Deflated with the largest window, so not for those for whom that is too large. (A window
         // larger than the message is not.)
-        let window = agreement.window_bytes();
+        let window = params.window_bytes();
         if window < LARGEST_WINDOW && window < payload.len() {
             return plain;
         }
@@ -210,8 +210,8 @@ fn encode_deflated(kind: Data, deflated: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use flate2::{Decompress, FlushDecompress};
 
-    use super::super::agreement::tests::{agreement, agreement_on_window};
     use super::super::inflater::tests::noise;
+    use super::super::params::tests::{agreement_on_window, params};
     use super::*;
 
     fn deflater() -> Deflater {
@@ -247,8 +247,8 @@ mod tests {
         let mut deflater = deflater();
         for bits in 8..=15 {
             let window = 1 << bits;
-            let agreement = agreement_on_window(bits);
-            assert_eq!(agreement.window_bytes(), window);
+            let params = agreement_on_window(bits);
+            assert_eq!(params.window_bytes(), window);
             for size in [1024, window - 1, window, window + 1, 5 * window + 3, 32 * window] {
                 if size < 1024 {
                     continue;
@@ -300,18 +300,18 @@ mod tests {
         let mut deflater = deflater();
         let message = json(3000);
         let mut out = b"before".to_vec();
-        let mut packing = Packing::new(Some(agreement()), &mut deflater).unwrap();
-        packing.encode(Data::Text, &[&message], &mut out);
+        let mut deflate_writer = DeflateWriter::new(Some(params()), &mut deflater).unwrap();
+        deflate_writer.encode(Data::Text, &[&message], &mut out);
         let whole = out.split_off(6);
-        packing.encode(Data::Text, &[&message[..1], b"", &message[1..]], &mut out);
+        deflate_writer.encode(Data::Text, &[&message[..1], b"", &message[1..]], &mut out);
         assert_eq!(out[6..], whole);
         assert_eq!(whole[..2], [0x80 | RSV1 | 0x1, 126]);
         assert_eq!(whole.len(), 4 + usize::from(u16::from_be_bytes([whole[2], whole[3]])));
         assert_eq!(inflated(&whole[4..], 15), message);
         out.clear();
-        packing.encode(Data::Binary, &[b"sh", b"ort"], &mut out);
+        deflate_writer.encode(Data::Binary, &[b"sh", b"ort"], &mut out);
         assert_eq!(out, b"\x82\x05short");
-        assert!(Packing::new(None, &mut deflater).is_none());
+        assert!(DeflateWriter::new(None, &mut deflater).is_none());
     }
 
     #[test]
@@ -322,12 +322,12 @@ mod tests {
             let mut frame = Vec::new();
             frame::encode(OpCode::Data(kind), &message, &mut frame);
             let frame = Arc::new(frame);
-            let deflated = deflater.for_all(agreement(), &frame).to_vec();
+            let deflated = deflater.for_all(params(), &frame).to_vec();
             assert_eq!(deflated[0], 0x80 | RSV1 | u8::from(OpCode::Data(kind)));
             let header = if deflated[1] == 126 { 4 } else { 10 };
             assert_eq!(inflated(&deflated[header..], 15), message);
             // By the address: it is the same one.
-            let first = deflater.for_all(agreement(), &frame).as_ptr();
+            let first = deflater.for_all(params(), &frame).as_ptr();
             assert_eq!(deflater.for_all(agreement_on_window(15), &frame).as_ptr(), first);
             // A window that is smaller than the message: plain.
             assert_eq!(deflater.for_all(agreement_on_window(9), &frame), &frame[..]);
@@ -340,7 +340,7 @@ mod tests {
         let mut short = Vec::new();
         frame::encode(OpCode::Data(Data::Text), b"short", &mut short);
         let short = Arc::new(short);
-        assert_eq!(deflater.for_all(agreement(), &short), &short[..]);
+        assert_eq!(deflater.for_all(params(), &short), &short[..]);
     }
 
     #[test]

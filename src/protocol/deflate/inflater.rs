@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::Agreement;
+use super::DeflateParams;
 use crate::protocol::frame::Violation;
 
 /// What is put behind a deflated message before it is inflated: the four bytes that its sender left
@@ -82,7 +82,7 @@ impl Inflater {
     /// [`Violation::OutOfMemory`].
     pub fn advance(
         &mut self,
-        _agreement: Agreement,
+        _agreement: DeflateParams,
         progress: &mut Progress,
         deflated: &[u8],
         max_size: usize,
@@ -200,7 +200,7 @@ impl UnderWay {
 pub(super) mod tests {
     use flate2::{Compress, Compression, FlushCompress};
 
-    use super::super::agreement::tests::agreement;
+    use super::super::params::tests::params;
     use super::*;
 
     const MIB: usize = 1 << 20;
@@ -264,7 +264,7 @@ pub(super) mod tests {
         for visit in 1.. {
             inflater.grant_share(SHARE);
             let advanced =
-                inflater.advance(agreement(), &mut progress, deflated, max_size, &mut message);
+                inflater.advance(params(), &mut progress, deflated, max_size, &mut message);
             assert!(progress.held_bytes() <= max_size + 1);
             assert!(message.capacity() <= max_size.max(FIRST_STORAGE) + 1);
             match advanced {
@@ -381,7 +381,7 @@ pub(super) mod tests {
         let mut visit = |progress: &mut Progress, deflated: &[u8]| {
             inflater.grant_share(SHARE);
             let whole =
-                inflater.advance(agreement(), progress, deflated, 4 * MIB, &mut message).unwrap();
+                inflater.advance(params(), progress, deflated, 4 * MIB, &mut message).unwrap();
             whole.then(|| std::mem::take(&mut message))
         };
         assert_eq!(visit(&mut first, &long), None);
@@ -414,7 +414,7 @@ pub(super) mod tests {
         inflater.grant_share(SHARE);
         let mut count = 0;
         while inflater
-            .advance(agreement(), &mut Progress::default(), &message, MIB, &mut inflated)
+            .advance(params(), &mut Progress::default(), &message, MIB, &mut inflated)
             .unwrap()
         {
             count += 1;

@@ -3,39 +3,39 @@
 //! Both ends always agree to forget each message once it is over ("no context takeover"). That is
 //! what makes compression free for a connection that is silent: nothing of it has to outlive a
 //! message, so a reactor has one [`Inflater`] and one [`Deflater`] for all its connections, and a
-//! connection has an [`Agreement`], a byte. The price is a worse ratio for many small alike
+//! connection has [`DeflateParams`], a byte. The price is a worse ratio for many small alike
 //! messages. DEFLATE itself (RFC 1951) is flate2's; what a peer may make it cost is bounded here.
 //!
-//! In a build without the feature `deflate` there is no [`Agreement`] that could be made, and with
+//! In a build without the feature `deflate` no [`DeflateParams`] can be made, and with
 //! it goes, at compile time, every branch that one leads to: so nothing else has to ask how we were
 //! built, but the configuration, which refuses what cannot be had. Frames and messages are
 //! `frame.rs`'s and `message.rs`'s.
 //!
-//! In reading order: `offers` reads what a client offers and `agreement` what of it is taken;
+//! In reading order: `offers` reads what a client offers and `params` what of it is taken;
 //! `inflater` and `deflater` are the two directions; `absent` is all of it in a build without.
 //!
-//! Invariant: a message is deflated, and is inflated, only under an agreement.
+//! Invariant: a message is deflated, and is inflated, only where parameters were agreed on.
 //!
 //! Next: `offers`, the grammar of the field.
 
 #[cfg(not(feature = "deflate"))]
 mod absent;
 #[cfg(feature = "deflate")]
-mod agreement;
-#[cfg(feature = "deflate")]
 mod deflater;
 #[cfg(feature = "deflate")]
 mod inflater;
 #[cfg(feature = "deflate")]
 mod offers;
+#[cfg(feature = "deflate")]
+mod params;
 
 #[cfg(not(feature = "deflate"))]
-pub use absent::{Agreement, Deflater, Inflater, Packing, Progress, negotiate};
+pub use absent::{DeflateParams, DeflateWriter, Deflater, Inflater, Progress, negotiate};
 #[cfg(feature = "deflate")]
 pub use {
-    agreement::{Agreement, negotiate},
-    deflater::{Deflater, Packing},
+    deflater::{DeflateWriter, Deflater},
     inflater::{Inflater, Progress},
+    params::{DeflateParams, negotiate},
 };
 
 use crate::config::Config;

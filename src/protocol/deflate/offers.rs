@@ -5,7 +5,7 @@
 //! So a well-formed field can be split at those without looking for quotes, and what is left of a
 //! quoted one that had them is malformed by itself.
 //!
-//! Next: `agreement`, which judges them.
+//! Next: `params`, which judges them.
 
 /// The field breaks the grammar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,220 @@
+//! The slab of connections: ids to connections and back, and no way to reach a slot's former
+//! tenant. Of that one only the alarm is left, for the next.
+//!
+//! Which slots are in use stands in a bit each, so a walk over the connections costs as much as there
+//! are connections, however many there once were. Called by the shard.
+//!
+//! Invariant: an id finds the connection it was made for, or nothing; a slot's bit is set exactly while
+//! a connection is in it.
+//!
+//! Next: [`crate::connection::ready`]: which of them to visit.
+
+use std::num::NonZeroU32;
+
+use slab::Slab;
+
+use crate::connection::Connection;
+use crate::connection::timer_wheel::Tick;
+use crate::token::ConnectionId;
+use crate::transport::Stream;
+
+/// All connections of one reactor.
+#[derive(Debug)]
+pub struct Connections<S> {
+    slab: Slab<Connection<S>>,
+    generation: NonZeroU32,
+    occupied: SlotSet,
+    /// By slot, what was entered in the timer wheel for its former tenant.
+    left_alarms: Vec<Option<Tick>>,
+}
+
+impl<S> Default for Connections<S> {
+    fn default() -> Self {
+        Connections {
+            slab: Slab::new(),
+            generation: NonZeroU32::MIN,
+            occupied: SlotSet::default(),
+            left_alarms: Vec::new(),
+        }
+    }
+}
+
+impl<S: Stream> Connections<S> {
+    /// Adds the connection that `make` makes of its id.
+    pub fn insert(&mut self, make: impl FnOnce(ConnectionId) -> Connection<S>) -> ConnectionId {
+        let entry = self.slab.vacant_entry();
+        // A process has far fewer than 2^32 descriptors.
+        let id = ConnectionId { index: entry.key() as u32, generation: self.generation };
+        // After 2^32 connections generations come round; none of that age is still referred to.
+        self.generation = self.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        entry.insert(make(id));
+        self.occupied.insert(id.index as usize);
+        id
+    }
+
+    /// The connection called `id`, unless it has gone.
+    #[inline]
+    pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection<S>> {
+        let connection = self.slab.get_mut(id.index as usize)?;
+        // The slot is the index: what is left to compare is the tenant.
+        (connection.id.generation == id.generation).then_some(connection)
+    }
+
+    /// Takes it out.
+    pub fn remove(&mut self, id: ConnectionId) -> Option<Connection<S>> {
+        let alarm = self.get_mut(id)?.alarm;
+        let index = id.index as usize;
+        if index >= self.left_alarms.len() {
+            self.left_alarms.resize(index + 1, None);
+        }
+        self.left_alarms[index] = alarm;
+        self.occupied.remove(index);
+        self.slab.try_remove(index)
+    }
+
+    /// The alarm that the former tenant of this slot left behind, which may have gone off since.
+    pub fn take_left_alarm(&mut self, id: ConnectionId) -> Option<Tick> {
+        self.left_alarms.get_mut(id.index as usize)?.take()
+    }
+
+    /// The connection that lives in a slot now.
+    #[must_use]
+    pub fn at(&self, index: usize) -> Option<&Connection<S>> {
+        self.slab.get(index)
+    }
+
+    /// Who lives in a slot now.
+    #[must_use]
+    pub fn tenant(&self, index: usize) -> Option<ConnectionId> {
+        self.at(index).map(|connection| connection.id)
+    }
+
+    /// The first connection in a slot not below `slot`: one step of a walk over all of them, which
+    /// can be interrupted for a turn and go on from the slot behind the last one.
+    #[must_use]
+    pub fn next_from(&self, slot: usize) -> Option<ConnectionId> {
+        self.tenant(self.occupied.next_from(slot)?)
+    }
+
+    /// One more than the highest slot in use.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.occupied.last().map_or(0, |slot| slot + 1)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    /// All of them, in the order of their slots.
+    pub fn iter(&self) -> impl Iterator<Item = &Connection<S>> {
+        let mut slot = 0;
+        std::iter::from_fn(move || {
+            let found = self.occupied.next_from(slot)?;
+            slot = found + 1;
+            self.at(found)
+        })
+    }
+}
+
+/// A set of slots: a bit for each, and above them a bit for each word that has one set. The next slot
+/// in use after a million vacant ones is found in 256 words at most. (To walk the slab itself, as
+/// `Slab::iter` does, took a step for each slot that was ever in use.)
+#[derive(Debug, Default)]
+struct SlotSet {
+    words: Vec<u64>,
+    summary: Vec<u64>,
+}
+
+impl SlotSet {
+    fn insert(&mut self, slot: usize) {
+        let word = slot / 64;
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+            self.summary.resize(word / 64 + 1, 0);
+        }
+        self.words[word] |= 1 << (slot % 64);
+        self.summary[word / 64] |= 1 << (word % 64);
+    }
+
+    fn remove(&mut self, slot: usize) {
+        let word = slot / 64;
+        let Some(bits) = self.words.get_mut(word) else { return };
+        *bits &= !(1 << (slot % 64));
+        if *bits == 0 {
+            self.summary[word / 64] &= !(1 << (word % 64));
+        }
+    }
+
+    /// The least slot in the set that is not below `slot`.
+    fn next_from(&self, slot: usize) -> Option<usize> {
+        if let Some(found) = next_bit(self.words.get(slot / 64)?, slot % 64) {
+            return Some(slot / 64 * 64 + found);
+        }
+        let word = slot / 64 + 1;
+        let mut start = word % 64;
+        for (index, bits) in self.summary.iter().enumerate().skip(word / 64) {
+            if let Some(found) = next_bit(bits, start) {
+                let word = index * 64 + found;
+                return Some(word * 64 + self.words[word].trailing_zeros() as usize);
+            }
+            start = 0;
+        }
+        None
+    }
+
+    fn last(&self) -> Option<usize> {
+        let (index, bits) = self.summary.iter().enumerate().rfind(|(_, bits)| **bits != 0)?;
+        let word = index * 64 + bits.ilog2() as usize;
+        Some(word * 64 + self.words[word].ilog2() as usize)
+    }
+}
+
+/// The lowest bit set in `bits` that is not below `start`, which is below 64.
+fn next_bit(bits: &u64, start: usize) -> Option<usize> {
+    let rest = bits & (u64::MAX << start);
+    (rest != 0).then(|| rest.trailing_zeros() as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SlotSet;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_set_of_slots_finds_what_a_tree_finds() {
+        let (mut set, mut tree, mut seed) = (SlotSet::default(), BTreeSet::new(), 7u64);
+        for round in 0..20_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            // Near each other, at the borders of words, and far apart.
+            let most = [70, 300, 5000, 1_000_000][round / 100 % 4];
+            let slot = (seed >> 33) as usize % most;
+            match seed >> 32 & 1 {
+                0 => {
+                    set.insert(slot);
+                    tree.insert(slot);
+                }
+                _ => {
+                    set.remove(slot);
+                    tree.remove(&slot);
+                }
+            }
+            for from in [0, slot, slot + 1, slot / 64 * 64, 2 * slot, 999_999] {
+                assert_eq!(set.next_from(from), tree.range(from..).next().copied(), "{from}");
+            }
+            assert_eq!(set.last(), tree.last().copied());
+        }
+        for slot in tree {
+            set.remove(slot);
+        }
+        assert_eq!((set.next_from(0), set.last()), (None, None));
+    }
+}

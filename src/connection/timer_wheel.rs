@@ -1,0 +1,217 @@
+//! A coarse, lazy timer wheel: the deadlines of a hundred thousand connections for a few
+//! instructions each.
+//!
+//! An entry is a hint: "look at whoever lives in this slot, about then". The connection's own
+//! deadline is the truth. So a deadline that moves later costs nothing (the hint fires, finds it too
+//! early, and is set anew), a connection has one live entry at a time, and the next tenant of a slot
+//! takes its predecessor's over: clients that come and go do not fill the wheel. Fires nothing
+//! itself: it returns who to look at. Called by the shard.
+//!
+//! Invariant: an entry fires at the first `advance` at or after its tick, never before.
+//!
+//! Next: [`crate::offload`]: work that takes too long for a turn.
+
+use std::time::{Duration, Instant};
+
+/// Length of a tick. No deadline here is one that a person could tell from one 50 ms later.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// Slots in the wheel: 25.6 s, so the default ping interval needs one hop.
+const SLOTS: usize = 512;
+
+/// Slot of a connection: the index in its id.
+pub type Slot = u32;
+
+/// Number of a tick since the wheel's beginning; 32 bits last six years.
+pub type Tick = u32;
+
+/// The wheel.
+#[derive(Debug)]
+pub struct TimerWheel {
+    beginning: Instant,
+    /// The next tick to fire. All entries lie in `next..next + SLOTS`.
+    next: Tick,
+    slots: Box<[Vec<Slot>]>,
+    /// By slot, the latest time that is too early for its entries: one tick before they fire. So
+    /// whether an entry is early enough is a comparison, which every visit makes; to reckon the
+    /// time of a tick took 45 instructions each.
+    too_early: Box<[Instant]>,
+    /// A bit for each slot that has entries, so that a long sleep is found in eight words.
+    occupied: [u64; SLOTS / 64],
+}
+
+impl TimerWheel {
+    /// An empty wheel whose tick 0 ends at `beginning`.
+    #[must_use]
+    pub fn new(beginning: Instant) -> Self {
+        let slots = (0..SLOTS).map(|_| Vec::new()).collect();
+        // Slot 0 has tick 512; its first round has no tick 0.
+        let round = (1..=SLOTS as Tick).map(|tick| beginning + TICK * (tick - 1));
+        let mut too_early: Box<[Instant]> = round.collect();
+        too_early.rotate_right(1);
+        TimerWheel { beginning, next: 1, slots, too_early, occupied: [0; SLOTS / 64] }
+    }
+
+    /// Enters a hint to look at `tenant`'s slot at `deadline`, and returns the tick at which it fires: that of the deadline,
+    /// or the last one on the wheel if the deadline lies beyond.
+    pub fn schedule(&mut self, tenant: Slot, deadline: Instant) -> Tick {
+        let tick = self.tick_of(deadline);
+        let slot = tick as usize % SLOTS;
+        self.slots[slot].push(tenant);
+        self.occupied[slot / 64] |= 1 << (slot % 64);
+        tick
+    }
+
+    /// The tick that an entry for `deadline` would get now.
+    #[must_use]
+    pub fn tick_of(&self, deadline: Instant) -> Tick {
+        let tick = self.ticks(deadline + TICK - Duration::from_nanos(1));
+        tick.clamp(self.next, self.next + SLOTS as Tick - 1)
+    }
+
+    /// Takes every entry whose tick has passed at `now`, with its tick: whoever has been
+    /// scheduled anew since then recognises by it that the entry is stale.
+    pub fn advance(&mut self, now: Instant, due: &mut impl Extend<(Slot, Tick)>) {
+        let passed = self.ticks(now).min(Tick::MAX - SLOTS as Tick);
+        while let Some(tick) = self.first_occupied().filter(|&tick| tick <= passed) {
+            let slot = tick as usize % SLOTS;
+            self.occupied[slot / 64] &= !(1 << (slot % 64));
+            // The slot's storage goes too: entries cluster, and the crest of the wave must not
+            // leave its high-water mark in every slot it passes.
+            let tenants = std::mem::take(&mut self.slots[slot]);
+            due.extend(tenants.into_iter().map(|tenant| (tenant, tick)));
+            self.go_to(tick + 1);
+        }
+        self.go_to(passed + 1);
+    }
+
+    /// Lets the ticks before `next` be over: their slots begin another round.
+    fn go_to(&mut self, next: Tick) {
+        for tick in self.next.max(next.saturating_sub(SLOTS as Tick))..next {
+            self.too_early[tick as usize % SLOTS] = self.at(tick + SLOTS as Tick - 1);
+        }
+        self.next = self.next.max(next);
+    }
+
+    /// Whether an entry at `tick` fires early enough for `deadline`: at most a tick after it, or
+    /// it has fired already.
+    #[inline]
+    #[must_use]
+    pub fn covers(&self, tick: Tick, deadline: Instant) -> bool {
+        tick < self.next || self.too_early[tick as usize % SLOTS] < deadline
+    }
+
+    /// Entries that are still to fire, stale ones included.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.slots.iter().map(Vec::len).sum()
+    }
+
+    /// Whether entries at `tick` are still to fire.
+    #[must_use]
+    pub fn is_to_come(&self, tick: Tick) -> bool {
+        tick >= self.next
+    }
+
+    /// Whether an entry for `tenant`'s slot at `tick` is still to fire.
+    #[must_use]
+    pub fn holds(&self, tenant: Slot, tick: Tick) -> bool {
+        self.is_to_come(tick) && self.slots[tick as usize % SLOTS].contains(&tenant)
+    }
+
+    /// Whole ticks from the beginning to `time`.
+    fn ticks(&self, time: Instant) -> Tick {
+        const PER_SECOND: u64 = 1_000_000_000 / TICK.as_nanos() as u64;
+        const {
+            assert!(PER_SECOND * TICK.as_nanos() as u64 == 1_000_000_000, "a tick divides a second")
+        };
+        let passed = time.saturating_duration_since(self.beginning);
+        let parts = passed.subsec_nanos() / TICK.subsec_nanos();
+        let ticks = passed.as_secs().saturating_mul(PER_SECOND).saturating_add(parts.into());
+        ticks.min(Tick::MAX.into()) as Tick
+    }
+
+    /// When a tick fires.
+    #[must_use]
+    pub fn at(&self, tick: Tick) -> Instant {
+        self.beginning + TICK * tick
+    }
+
+    /// When [`Self::advance`] next has something to return.
+    #[must_use]
+    pub fn next_at(&self) -> Option<Instant> {
+        self.first_occupied().map(|tick| self.at(tick))
+    }
+
+    fn first_occupied(&self) -> Option<Tick> {
+        let start = self.next as usize % SLOTS;
+        // The first word once from `start` on, then every word, ending with the first one's rest.
+        let words = self.occupied.len();
+        for step in 0..=words {
+            let index = (start / 64 + step) % words;
+            let mut word = self.occupied[index];
+            if step == 0 {
+                word &= u64::MAX << (start % 64);
+            } else if step == words {
+                word &= !(u64::MAX << (start % 64));
+            }
+            if word != 0 {
+                let slot = index * 64 + word.trailing_zeros() as usize;
+                let ahead = (slot + SLOTS - start) % SLOTS;
+                return Some(self.next + ahead as Tick);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_early_and_at_most_a_tick_late() {
+        let beginning = Instant::now();
+        let mut seed = 1u64;
+        for round in 0..200 {
+            let mut wheel = TimerWheel::new(beginning);
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let start = beginning + Duration::from_millis(seed >> 48);
+            let mut due = Vec::new();
+            wheel.advance(start, &mut due);
+            let deadline = start + Duration::from_millis((seed >> 20) % 25_000);
+            wheel.schedule(round, deadline);
+            let fires = wheel.next_at().unwrap();
+            assert!(fires >= deadline && fires < deadline + TICK * 2, "round {round}");
+            wheel.advance(fires - Duration::from_nanos(1), &mut due);
+            assert!(due.is_empty());
+            wheel.advance(fires, &mut due);
+            assert_eq!(due.len(), 1);
+            assert_eq!(wheel.next_at(), None);
+        }
+    }
+
+    #[test]
+    fn a_deadline_beyond_the_wheel_fires_at_its_edge() {
+        let beginning = Instant::now();
+        let mut wheel = TimerWheel::new(beginning);
+        let tick = wheel.schedule(0, beginning + Duration::from_secs(3600));
+        assert_eq!(tick as usize, SLOTS);
+    }
+
+    #[test]
+    fn a_long_sleep_fires_everything_once_in_order() {
+        let beginning = Instant::now();
+        let mut wheel = TimerWheel::new(beginning);
+        for at in 0..500u32 {
+            wheel.schedule(at, beginning + TICK * (at + 1));
+        }
+        let mut due = Vec::new();
+        wheel.advance(beginning + Duration::from_secs(100), &mut due);
+        let indices: Vec<Slot> = due.iter().map(|(tenant, _)| *tenant).collect();
+        assert_eq!(indices, (0..500).collect::<Vec<_>>());
+        // And the wheel goes on from there.
+        let tick = wheel.schedule(9, beginning + Duration::from_secs(100) + TICK);
+        assert_eq!(tick, 2001);
+    }
+}

@@ -1,0 +1,966 @@
+//! The command line and the `REVOLVE_…` environment, read into plain values.
+//!
+//! It reads nothing itself and prints nothing: what it is given comes in as iterators, what it has
+//! to say goes out as values, in the words of `usage`; what a text means is up to `values`. `main.rs`
+//! calls [`parse`], once.
+//!
+//! Invariant: [`OPTIONS`] is the only list of options. Parsing, the environment, `--help` and the
+//! errors are all drawn from it; defaults come from [`Settings::default`].
+//!
+//! Next: `usage`: what is said about all that.
+
+use std::ffi::{OsStr, OsString};
+use std::time::Duration;
+
+use lexopt::{Arg, Parser};
+use log::LevelFilter;
+use revolve::config::{
+    AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SESSION_RATE_ALLOWED,
+    SUBPROTOCOLS_ALLOWED, SessionIds, Subprotocols,
+};
+
+use crate::daemon::logger::Format;
+
+#[cfg(test)]
+mod documented;
+mod usage;
+mod values;
+
+use usage::{UsageError, bad_value, help, unknown_option, unknown_variable, version};
+pub(crate) use values::seconds;
+use values::{
+    meant, number, origins, session_rate, show_time_or_off, time, time_or_off, word_for, words,
+};
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Run(Box<Settings>),
+    /// The text to print: the help, or which build this is.
+    Print(String),
+}
+
+/// Everything that can be set.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// Valid: [`Config::validate`] has passed it.
+    pub(crate) config: Config,
+    pub(crate) app: App,
+    /// Of the counter; `None` is off.
+    pub(crate) heartbeat: Option<Duration>,
+    pub(crate) log_level: LevelFilter,
+    pub(crate) log_format: Format,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            config: Config::default(),
+            app: App::Counter,
+            heartbeat: Some(Duration::from_secs(30)),
+            log_level: LevelFilter::Info,
+            log_format: Format::Text,
+        }
+    }
+}
+
+/// Which application answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum App {
+    Counter,
+    Echo,
+}
+
+const APPS: [(&str, App); 2] = [("counter", App::Counter), ("echo", App::Echo)];
+const SESSION_IDS: [(&str, SessionIds); 2] =
+    [("any", SessionIds::Any), ("issued", SessionIds::Issued)];
+const PAGE_FOR: [(&str, PageFor); 2] = [("loopback", PageFor::Loopback), ("any", PageFor::Any)];
+/// What people write for yes and no, in unit files, compose files and charts.
+const TRUTHS: [(&str, bool); 8] = [
+    ("true", true),
+    ("false", false),
+    ("yes", true),
+    ("no", false),
+    ("on", true),
+    ("off", false),
+    ("1", true),
+    ("0", false),
+];
+const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::Json)];
+/// Uvicorn's names. `log` has no level above error, so `critical` is a second name for it.
+const LEVELS: [(&str, LevelFilter); 6] = [
+    ("critical", LevelFilter::Error),
+    ("error", LevelFilter::Error),
+    ("warning", LevelFilter::Warn),
+    ("info", LevelFilter::Info),
+    ("debug", LevelFilter::Debug),
+    ("trace", LevelFilter::Trace),
+];
+
+/// One option.
+struct Row {
+    /// Heading in the help; rows of a group stand together.
+    group: &'static str,
+    /// Without the dashes; the variable's name is made from it.
+    name: &'static str,
+    takes: Takes,
+    about: &'static str,
+    /// Puts a text into its place; false refuses it.
+    set: fn(&mut Settings, &str) -> bool,
+    show: fn(&Settings) -> String,
+}
+
+/// What follows an option.
+enum Takes {
+    /// A value: its name in the help, and what ends the sentence "… is not".
+    Value(&'static str, &'static str),
+    /// One of these words.
+    Word { of: &'static [&'static str] },
+    /// `true` or `false`, as Uvicorn's has, or another of [`TRUTHS`]; alone it is true.
+    Truth,
+    /// Nothing: `--name` is true, `--no-name` is false. In the environment one of [`TRUTHS`].
+    Nothing,
+}
+
+const INTERVAL: Takes = Takes::Value("SECS", "0 or a time from 0.001 to 86400 seconds");
+
+/// All of them, as the help lists them.
+static OPTIONS: &[Row] = &[
+    Row {
+        group: "Listening",
+        name: "host",
+        takes: Takes::Value("ADDRESS", "an IP address, such as 127.0.0.1, 0.0.0.0 or ::1"),
+        about: "Address to listen on; 0.0.0.0 is all IPv4 addresses, :: all IPv6 ones",
+        set: |s, text| store(&mut s.config.host, text.parse().ok()),
+        show: |s| s.config.host.to_string(),
+    },
+    Row {
+        group: "Listening",
+        name: "port",
+        takes: Takes::Value("N", "a number from 0 to 65535"),
+        about: "Port; 0 picks a free one and prints it",
+        set: |s, text| store(&mut s.config.port, number(text)),
+        show: |s| s.config.port.to_string(),
+    },
+    Row {
+        group: "Listening",
+        name: "workers",
+        takes: Takes::Value("N", "a number from 1 to 1024"),
+        about: "Reactors, a thread each",
+        set: |s, text| store(&mut s.config.workers, number(text)),
+        show: |s| format!("{}, one a core", s.config.workers),
+    },
+    Row {
+        group: "Listening",
+        name: "backlog",
+        takes: Takes::Value("N", "a number from 1 to 65535"),
+        about: "Connections waiting to be accepted",
+        set: |s, text| store(&mut s.config.backlog, number(text)),
+        show: |s| s.config.backlog.to_string(),
+    },
+    Row {
+        group: "WebSocket",
+        name: "ws-path",
+        takes: Takes::Value(
+            "PATH",
+            "a path: a slash and at most 1023 further visible ASCII characters other than \
+                ? # % *, but for /* as its end",
+        ),
+        about: "Its path; / shares with the page, /* takes in all below",
+        set: |s, text| store(&mut s.config.ws_path, Some(text.to_owned())),
+        show: |s| s.config.ws_path.clone(),
+    },
+    Row {
+        group: "WebSocket",
+        name: "ws-max-size",
+        takes: Takes::Value("BYTES", "a size from 1 to 1073741824 bytes"),
+        about: "Largest message; a larger one gets 1009",
+        set: |s, text| store(&mut s.config.ws_max_size, number(text)),
+        show: |s| s.config.ws_max_size.to_string(),
+    },
+    Row {
+        group: "WebSocket",
+        name: "ws-per-message-deflate",
+        takes: Takes::Truth,
+        about: "Compress: less bandwidth, more CPU (needs the cargo feature deflate)",
+        set: |s, text| store(&mut s.config.ws_per_message_deflate, meant(&TRUTHS, text)),
+        show: |s| s.config.ws_per_message_deflate.to_string(),
+    },
+    Row {
+        group: "WebSocket",
+        name: "ws-ping-interval",
+        takes: INTERVAL,
+        about: "Time between pings; 0 sends none",
+        set: |s, text| store(&mut s.config.ws_ping_interval, time_or_off(text)),
+        show: |s| show_time_or_off(s.config.ws_ping_interval),
+    },
+    Row {
+        group: "WebSocket",
+        name: "ws-ping-timeout",
+        takes: INTERVAL,
+        about: "Time a pong may take; 0 waits for ever",
+        set: |s, text| store(&mut s.config.ws_ping_timeout, time_or_off(text)),
+        show: |s| show_time_or_off(s.config.ws_ping_timeout),
+    },
+    Row {
+        group: "WebSocket",
+        name: "allowed-origins",
+        takes: Takes::Value("LIST", ORIGINS_ALLOWED),
+        about: "Pages that may connect; others get 403",
+        set: |s, text| store(&mut s.config.allowed_origins, origins(text)),
+        show: |s| match &s.config.allowed_origins {
+            AllowedOrigins::Any => "any".to_owned(),
+            AllowedOrigins::Only(these) => {
+                these.iter().map(Origin::to_string).collect::<Vec<_>>().join(",")
+            }
+        },
+    },
+    Row {
+        group: "WebSocket",
+        name: "ws-subprotocols",
+        takes: Takes::Value("LIST", SUBPROTOCOLS_ALLOWED),
+        about: "The first of these that a client offers, or any",
+        set: |s, text| store(&mut s.config.ws_subprotocols, Subprotocols::parse(text)),
+        show: |s| s.config.ws_subprotocols.to_string(),
+    },
+    Row {
+        group: "Application",
+        name: "app",
+        takes: Takes::Word { of: &words(&APPS) },
+        about: "Count each session's messages, or echo",
+        set: |s, text| store(&mut s.app, meant(&APPS, text)),
+        show: |s| word_for(&APPS, s.app),
+    },
+    Row {
+        group: "Application",
+        name: "heartbeat",
+        takes: INTERVAL,
+        about: "Time between timestamps; 0 sends none",
+        // Config does not know this one, so its bounds are checked here.
+        set: |s, text| {
+            let bounds = Duration::from_millis(1)..=Duration::from_secs(86_400);
+            let bounded = |time: &Option<_>| time.is_none_or(|t| bounds.contains(&t));
+            store(&mut s.heartbeat, time_or_off(text).filter(bounded))
+        },
+        show: |s| show_time_or_off(s.heartbeat),
+    },
+    Row {
+        group: "Application",
+        name: "offload-threads",
+        takes: Takes::Value("N", "a number from 1 to 1024"),
+        about: "Threads for off-loaded work, at first use",
+        set: |s, text| store(&mut s.config.offload_threads, number(text)),
+        show: |s| s.config.offload_threads.to_string(),
+    },
+    Row {
+        group: "Application",
+        name: "slow-turn-ms",
+        takes: Takes::Value("N", "0 or a number of milliseconds from 1 to 3600000"),
+        about: "A turn as long as this is explained; 0 is off",
+        set: |s, text| {
+            let time = number(text).map(Duration::from_millis);
+            store(&mut s.config.slow_turn, time.map(|t| (!t.is_zero()).then_some(t)))
+        },
+        show: |s| s.config.slow_turn.map_or(0, |time| time.as_millis()).to_string(),
+    },
+    Row {
+        group: "Sessions",
+        name: "session-ids",
+        takes: Takes::Word { of: &words(&SESSION_IDS) },
+        about: "Resume any id, or only ids we issued",
+        set: |s, text| store(&mut s.config.session_ids, meant(&SESSION_IDS, text)),
+        show: |s| word_for(&SESSION_IDS, s.config.session_ids),
+    },
+    Row {
+        group: "Sessions",
+        name: "session-ttl",
+        takes: Takes::Value("SECS", "a time from 0 to 31536000 seconds"),
+        about: "Time a session outlives its connection",
+        set: |s, text| store(&mut s.config.session_ttl, time(text)),
+        show: |s| seconds(s.config.session_ttl),
+    },
+    Row {
+        group: "Sessions",
+        name: "max-sessions",
+        takes: Takes::Value("N", "a number from 1 to 2147483647"),
+        about: "Sessions kept; then the longest away goes",
+        set: |s, text| store(&mut s.config.max_sessions, number(text)),
+        show: |s| s.config.max_sessions.to_string(),
+    },
+    Row {
+        group: "Limits",
+        name: "limit-concurrency",
+        takes: Takes::Value("N", "a number of at least 1"),
+        about: "Connections at most; beyond it 503",
+        set: |s, text| store(&mut s.config.limit_concurrency, number(text).map(Some)),
+        show: |s| s.config.limit_concurrency.map_or("none".to_owned(), |n| n.to_string()),
+    },
+    Row {
+        group: "Limits",
+        name: "limit-per-ip",
+        takes: Takes::Value("N", "a number of at least 1"),
+        about: "Sockets at most from an address; beyond it 429",
+        set: |s, text| store(&mut s.config.limit_per_ip, number(text).map(Some)),
+        show: |s| s.config.limit_per_ip.map_or("none".to_owned(), |n| n.to_string()),
+    },
+    Row {
+        group: "Limits",
+        name: "limit-sessions-per-ip",
+        takes: Takes::Value("N[/SECS]", SESSION_RATE_ALLOWED),
+        about: "New sessions at most from an address in so many seconds (60 if not said); beyond \
+                it 429",
+        set: |s, text| store(&mut s.config.limit_sessions_per_ip, session_rate(text).map(Some)),
+        show: |s| s.config.limit_sessions_per_ip.map_or("none".to_owned(), |r| r.to_string()),
+    },
+    Row {
+        group: "Limits",
+        name: "timeout-handshake",
+        takes: Takes::Value("SECS", "a time from 0.001 to 86400 seconds"),
+        about: "Time a request head may take; then 408",
+        set: |s, text| store(&mut s.config.timeout_handshake, time(text)),
+        show: |s| seconds(s.config.timeout_handshake),
+    },
+    Row {
+        group: "Limits",
+        name: "timeout-keep-alive",
+        takes: Takes::Value("SECS", "a time from 0.001 to 86400 seconds"),
+        about: "Time from a response to the next request",
+        set: |s, text| store(&mut s.config.timeout_keep_alive, time(text)),
+        show: |s| seconds(s.config.timeout_keep_alive),
+    },
+    Row {
+        group: "Limits",
+        name: "max-send-buffer",
+        takes: Takes::Value("BYTES", "a size from 1024 to 1073741824 bytes"),
+        about: "Unsent bytes before we stop reading",
+        set: |s, text| store(&mut s.config.max_send_buffer, number(text)),
+        show: |s| s.config.max_send_buffer.to_string(),
+    },
+    Row {
+        group: "Pages",
+        name: "page",
+        takes: Takes::Nothing,
+        about: "A client and the reactors, live, at /",
+        set: |s, text| store(&mut s.config.page, meant(&TRUTHS, text)),
+        show: |s| if s.config.page { "on" } else { "off" }.to_owned(),
+    },
+    Row {
+        group: "Pages",
+        name: "page-for",
+        takes: Takes::Word { of: &words(&PAGE_FOR) },
+        about: "Who may see it: it shows inner state",
+        set: |s, text| store(&mut s.config.page_for, meant(&PAGE_FOR, text)),
+        show: |s| word_for(&PAGE_FOR, s.config.page_for),
+    },
+    Row {
+        group: "Pages",
+        name: "metrics",
+        takes: Takes::Nothing,
+        about: "Prometheus text at /metrics; without it 404",
+        set: |s, text| store(&mut s.config.metrics, meant(&TRUTHS, text)),
+        show: |s| if s.config.metrics { "on" } else { "off" }.to_owned(),
+    },
+    Row {
+        group: "Stopping",
+        name: "timeout-graceful-shutdown",
+        takes: Takes::Value("SECS", "a time from 0 to 86400 seconds"),
+        about: "Time a drain may take; then the rest is cut",
+        set: |s, text| store(&mut s.config.timeout_graceful_shutdown, time(text)),
+        show: |s| seconds(s.config.timeout_graceful_shutdown),
+    },
+    Row {
+        group: "Logging",
+        name: "log-level",
+        takes: Takes::Word { of: &words(&LEVELS) },
+        about: "Least level that is logged",
+        set: |s, text| store(&mut s.log_level, meant(&LEVELS, text)),
+        show: |s| word_for(&LEVELS, s.log_level),
+    },
+    Row {
+        group: "Logging",
+        name: "log-format",
+        takes: Takes::Word { of: &words(&FORMATS) },
+        about: "For people, or one object a line",
+        set: |s, text| store(&mut s.log_format, meant(&FORMATS, text)),
+        show: |s| word_for(&FORMATS, s.log_format),
+    },
+    Row {
+        group: "Logging",
+        name: "access-log",
+        takes: Takes::Nothing,
+        about: "A line at each connection's open and close",
+        set: |s, text| store(&mut s.config.access_log, meant(&TRUTHS, text)),
+        show: |s| if s.config.access_log { "on" } else { "off" }.to_owned(),
+    },
+];
+
+/// Reads the arguments (without the program's name) and the environment.
+///
+/// # Errors
+///
+/// The first thing that does not mean anything; what a flag hides of the environment is not
+/// looked at.
+pub(crate) fn parse(
+    args: impl Iterator<Item = OsString>,
+    env: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Command, UsageError> {
+    // Texts first, meanings later: so the last flag wins, a flag wins over the environment, and
+    // help is there whatever the environment says.
+    let mut given: Vec<Option<Given>> = OPTIONS.iter().map(|_| None).collect();
+    let mut parser = Parser::from_args(args);
+    while let Some(arg) = parser.next().map_err(|error| UsageError(error.to_string()))? {
+        let name = match arg {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(help())),
+            Arg::Short('V') | Arg::Long("version") => return Ok(Command::Print(version())),
+            Arg::Short(letter) => return Err(unknown_option(&format!("-{letter}"))),
+            Arg::Long(name) => format!("--{name}"),
+            Arg::Value(value) => {
+                let line = format!("unexpected argument {value:?}; only options are allowed");
+                return Err(UsageError(format!("{line}, see --help")));
+            }
+        };
+        let Some((index, row, on)) = find(&name) else { return Err(unknown_option(&name)) };
+        let value = match row.takes {
+            Takes::Nothing => match parser.optional_value() {
+                Some(value) => return Err(bad_value(&name, &value, "allowed: it takes none")),
+                None => OsString::from(if on { "true" } else { "false" }),
+            },
+            Takes::Truth => {
+                let is_word = |arg: &OsStr| !arg.as_encoded_bytes().starts_with(b"-");
+                let word = |parser: &mut Parser| parser.try_raw_args()?.next_if(is_word);
+                let value = parser.optional_value().or_else(|| word(&mut parser));
+                value.unwrap_or_else(|| OsString::from("true"))
+            }
+            _ => parser.value().map_err(|_| {
+                UsageError(format!("{name}: the value is missing; it must be {}", row.allowed()))
+            })?,
+        };
+        given[index] = Some(Given { name, value });
+    }
+    for (name, value) in env {
+        let name = name.to_string_lossy().into_owned();
+        // An empty one counts as unset: compose files and unit files write `NAME=${NAME}`.
+        if !name.starts_with(PREFIX) || value.is_empty() || is_service_link(&name, &value) {
+            continue;
+        }
+        let Some(index) = OPTIONS.iter().position(|row| row.variable() == name) else {
+            return Err(unknown_variable(&name));
+        };
+        given[index].get_or_insert(Given { name, value });
+    }
+
+    let mut settings = Settings::default();
+    for (row, given) in OPTIONS.iter().zip(&given) {
+        let Some(Given { name, value }) = given else { continue };
+        if !value.to_str().is_some_and(|text| (row.set)(&mut settings, text)) {
+            return Err(bad_value(name, value, &row.allowed()));
+        }
+    }
+    settings.config.validate().map_err(|error| {
+        let index = OPTIONS.iter().position(|row| row.name == error.option);
+        match index.and_then(|index| given[index].as_ref()) {
+            Some(Given { name, value }) => bad_value(name, value, error.allowed),
+            // A default of this machine, such as the number of its cores.
+            None => UsageError(error.to_string()),
+        }
+    })?;
+    Ok(Command::Run(Box::new(settings)))
+}
+
+/// The text of a setting, and the option or variable it came with.
+struct Given {
+    name: String,
+    value: OsString,
+}
+
+/// By its name with the dashes: its place, itself, and false if it was negated.
+fn find(name: &str) -> Option<(usize, &'static Row, bool)> {
+    let plain = name.strip_prefix("--")?;
+    OPTIONS.iter().enumerate().find_map(|(index, row)| {
+        let negated = row.negation().is_some_and(|negation| negation == name);
+        (negated || plain == row.name).then_some((index, row, !negated))
+    })
+}
+
+const PREFIX: &str = "REVOLVE_";
+
+/// Kubernetes and Docker links give every container of a neighbourhood variables made from the
+/// names of the services in it. One named `revolve` yields `REVOLVE_SERVICE_HOST`,
+/// `REVOLVE_PORT_8000_TCP_ADDR` and even `REVOLVE_PORT=tcp://10.0.0.1:8000`, none of them meant
+/// for us; to refuse them would be to refuse to start there.
+fn is_service_link(name: &str, value: &OsStr) -> bool {
+    let scheme = |scheme: &str| value.to_str().is_some_and(|value| value.starts_with(scheme));
+    let of_port = name.contains("_PORT_") && (name.contains("_TCP") || name.contains("_UDP"));
+    of_port
+        || name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || (name.ends_with("_PORT") && (scheme("tcp://") || scheme("udp://")))
+}
+
+impl Row {
+    fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.name.to_uppercase().replace('-', "_"))
+    }
+
+    fn allowed(&self) -> String {
+        match &self.takes {
+            Takes::Value(_, allowed) => (*allowed).to_owned(),
+            Takes::Word { of } => listed(of),
+            Takes::Truth | Takes::Nothing => listed(&words(&TRUTHS)),
+        }
+    }
+
+    fn negation(&self) -> Option<String> {
+        matches!(self.takes, Takes::Nothing).then(|| format!("--no-{}", self.name))
+    }
+
+    /// The left column of the help.
+    fn usage(&self) -> String {
+        match &self.takes {
+            Takes::Value(metavar, _) => format!("--{} {metavar}", self.name),
+            Takes::Word { of } if of.len() > 2 => format!("--{} WORD", self.name),
+            Takes::Word { of } => format!("--{} {}", self.name, of.join("|")),
+            Takes::Truth => format!("--{} [true|false]", self.name),
+            Takes::Nothing => format!("--{0}, --no-{0}", self.name),
+        }
+    }
+}
+
+/// `a, b or c`.
+fn listed(words: &[&str]) -> String {
+    match words {
+        [most @ .., last] if !most.is_empty() => format!("{} or {last}", most.join(", ")),
+        _ => words.concat(),
+    }
+}
+
+fn store<T>(place: &mut T, value: Option<T>) -> bool {
+    value.map(|value| *place = value).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::usage::WIDTH;
+    use super::*;
+    use revolve::config::SessionRate;
+
+    fn parsed(args: &[&str], env: &[(&str, &str)]) -> Result<Command, UsageError> {
+        let env = env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        parse(args.iter().map(OsString::from), env)
+    }
+
+    fn settings(args: &[&str], env: &[(&str, &str)]) -> Settings {
+        match parsed(args, env) {
+            Ok(Command::Run(settings)) => *settings,
+            other => panic!("{args:?} {env:?}: {other:?}"),
+        }
+    }
+
+    fn error(args: &[&str], env: &[(&str, &str)]) -> String {
+        let line = parsed(args, env).expect_err("must be refused").to_string();
+        assert!(!line.contains(|c: char| c.is_control()), "{line:?}");
+        line
+    }
+
+    /// A value other than the default for every option.
+    const OTHER: &[(&str, &str)] = &[
+        ("host", "::1"),
+        ("port", "0"),
+        ("workers", "1000"),
+        ("backlog", "7"),
+        ("ws-path", "/chat"),
+        ("ws-max-size", "65536"),
+        ("ws-per-message-deflate", "true"),
+        ("ws-ping-interval", "0.5"),
+        ("ws-ping-timeout", "0"),
+        ("allowed-origins", "https://example.com,http://localhost:3000,null"),
+        ("ws-subprotocols", "chat.v2,chat"),
+        ("app", "echo"),
+        ("heartbeat", "1.25"),
+        ("offload-threads", "1"),
+        ("slow-turn-ms", "0"),
+        ("session-ids", "issued"),
+        ("session-ttl", "0"),
+        ("max-sessions", "10"),
+        ("limit-concurrency", "100"),
+        ("limit-per-ip", "20"),
+        ("limit-sessions-per-ip", "100/2.5"),
+        ("timeout-handshake", "0.1"),
+        ("timeout-keep-alive", "75"),
+        ("max-send-buffer", "1024"),
+        ("page", "false"),
+        ("page-for", "any"),
+        ("metrics", "false"),
+        ("timeout-graceful-shutdown", "0"),
+        ("log-level", "trace"),
+        ("log-format", "json"),
+        ("access-log", "false"),
+    ];
+
+    fn shown(row: &Row, settings: &Settings) -> String {
+        match (row.show)(settings).as_str() {
+            "off" => "false".to_owned(),
+            text => text.trim_end_matches(", one a core").to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_option_can_be_set_by_flag_and_by_variable() {
+        assert_eq!(OTHER.len(), OPTIONS.len());
+        let defaults = Settings::default();
+        for (row, (name, other)) in OPTIONS.iter().zip(OTHER) {
+            assert_eq!(row.name, *name);
+            if *name == "ws-per-message-deflate" && !cfg!(feature = "deflate") {
+                continue;
+            }
+            assert_ne!(shown(row, &defaults), *other, "{name}");
+            let flag = match row.takes {
+                Takes::Nothing => vec![vec![format!("--no-{name}")]],
+                _ => vec![
+                    vec![format!("--{name}={other}")],
+                    vec![format!("--{name}"), (*other).to_owned()],
+                ],
+            };
+            for args in flag {
+                let args: Vec<&str> = args.iter().map(String::as_str).collect();
+                let set = settings(&args, &[]);
+                assert_eq!(shown(row, &set), *other, "{args:?}");
+                for untouched in OPTIONS.iter().filter(|untouched| untouched.name != *name) {
+                    assert_eq!((untouched.show)(&set), (untouched.show)(&defaults), "{args:?}");
+                }
+            }
+            let set = settings(&[], &[(&row.variable(), other)]);
+            assert_eq!(shown(row, &set), *other, "{}", row.variable());
+        }
+    }
+
+    #[test]
+    fn a_number_of_sessions_alone_is_for_a_minute() {
+        for (text, shown) in [("100", "100/60"), ("100/60", "100/60"), ("1/86400", "1/86400")] {
+            let set = settings(&["--limit-sessions-per-ip", text], &[]);
+            let rate = set.config.limit_sessions_per_ip.expect("is set");
+            assert_eq!(rate.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn compression_is_asked_for_with_a_word_or_without_one() {
+        let name = "--ws-per-message-deflate";
+        let off: [&[&str]; 3] =
+            [&[], &[name, "false"], &["--ws-per-message-deflate=false", "--port=1"]];
+        for args in off {
+            assert!(!settings(args, &[]).config.ws_per_message_deflate, "{args:?}");
+        }
+        let on: [&[&str]; 4] =
+            [&[name], &[name, "true"], &[name, "--port", "1"], &["--ws-per-message-deflate=true"]];
+        for args in on {
+            if cfg!(feature = "deflate") {
+                assert!(settings(args, &[]).config.ws_per_message_deflate, "{args:?}");
+            } else {
+                let why = "available in this build: it needs the cargo feature \"deflate\"";
+                assert_eq!(error(args, &[]), format!("{name}: \"true\" is not {why}"));
+            }
+        }
+        assert_eq!(error(&[name, "maybe"], &[]), format!("{name}: \"maybe\" is not {TRUTH}"));
+    }
+
+    const TRUTH: &str = "true, false, yes, no, on, off, 1 or 0";
+
+    #[test]
+    fn words_are_taken_in_any_case_and_truth_in_the_words_of_people() {
+        for row in OPTIONS {
+            let of: &[&str] = match row.takes {
+                Takes::Word { of } => of,
+                Takes::Truth | Takes::Nothing => &words(&TRUTHS),
+                Takes::Value(..) => continue,
+            };
+            if row.name == "ws-per-message-deflate" && !cfg!(feature = "deflate") {
+                continue;
+            }
+            for word in of {
+                let mut capital = word.to_uppercase();
+                let plain = (row.show)(&settings(&[], &[(&row.variable(), word)]));
+                for _ in 0..2 {
+                    let by_variable = settings(&[], &[(&row.variable(), &capital)]);
+                    assert_eq!((row.show)(&by_variable), plain, "{}={capital}", row.variable());
+                    if !matches!(row.takes, Takes::Nothing) {
+                        let by_flag = settings(&[&format!("--{}={capital}", row.name)], &[]);
+                        assert_eq!((row.show)(&by_flag), plain, "--{}={capital}", row.name);
+                    }
+                    capital[1..].make_ascii_lowercase();
+                }
+            }
+        }
+        for (word, is_on) in TRUTHS {
+            let set = settings(&[], &[("REVOLVE_PAGE", word), ("REVOLVE_ACCESS_LOG", word)]);
+            assert_eq!((set.config.page, set.config.access_log), (is_on, is_on), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_and_the_last_flag_over_the_first() {
+        let env = [("REVOLVE_PORT", "1"), ("REVOLVE_ACCESS_LOG", "false"), ("HOME", "/")];
+        assert_eq!(settings(&[], &env).config.port, 1);
+        assert_eq!(settings(&["--port", "2"], &env).config.port, 2);
+        assert_eq!(settings(&["--port", "2", "--port=3"], &env).config.port, 3);
+        assert!(!settings(&[], &env).config.access_log);
+        assert!(settings(&["--access-log"], &env).config.access_log);
+        assert!(!settings(&["--access-log", "--no-access-log"], &[]).config.access_log);
+        // What is hidden is not looked at, so that a flag can mend it.
+        assert_eq!(settings(&["--port", "2"], &[("REVOLVE_PORT", "x")]).config.port, 2);
+    }
+
+    #[test]
+    fn zero_is_off_and_next_to_zero_is_not() {
+        for name in ["--ws-ping-interval", "--ws-ping-timeout", "--heartbeat"] {
+            for off in ["0", "0.0", "00", "0."] {
+                let set = settings(&[name, off], &[]);
+                let row = find(name).expect("known").1;
+                assert_eq!((row.show)(&set), "0", "{name} {off}");
+            }
+            for bad in ["0.0000000001", "0.0005", "86401", "-1", "1e3", "inf", "NaN", ".", "", "1 "]
+            {
+                assert_eq!(
+                    error(&[name, bad], &[]),
+                    format!("{name}: {bad:?} is not 0 or a time from 0.001 to 86400 seconds")
+                );
+            }
+        }
+        assert_eq!(
+            settings(&["--heartbeat", ".5"], &[]).heartbeat,
+            Some(Duration::from_millis(500))
+        );
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_its_place_and_what_is_allowed() {
+        let refused = [
+            ("host", "localhost", "an IP address, such as 127.0.0.1, 0.0.0.0 or ::1"),
+            ("port", "99999", "a number from 0 to 65535"),
+            ("port", "-1", "a number from 0 to 65535"),
+            ("port", "+1", "a number from 0 to 65535"),
+            ("workers", "0", "a number from 1 to 1024"),
+            ("workers", "1025", "a number from 1 to 1024"),
+            ("backlog", "0", "a number from 1 to 65535"),
+            ("ws-max-size", "99999999999999999999", "a size from 1 to 1073741824 bytes"),
+            ("max-send-buffer", "007", "a size from 1024 to 1073741824 bytes"),
+            ("max-sessions", "many", "a number from 1 to 2147483647"),
+            ("limit-concurrency", "none", "a number of at least 1"),
+            ("limit-per-ip", "0", "a number of at least 1"),
+            ("limit-sessions-per-ip", "0", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "0/60", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "4294967296", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100/0", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100/0.5", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100/86401", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100/", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "/60", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100/60/1", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "100 / 60", SESSION_RATE_ALLOWED),
+            ("allowed-origins", "*", ORIGINS_ALLOWED),
+            ("allowed-origins", "https://a,", ORIGINS_ALLOWED),
+            ("allowed-origins", "https://a/index.html", ORIGINS_ALLOWED),
+            ("session-ttl", "31536001", "a time from 0 to 31536000 seconds"),
+            ("offload-threads", "0", "a number from 1 to 1024"),
+            ("slow-turn-ms", "3600001", "0 or a number of milliseconds from 1 to 3600000"),
+            ("session-ids", "some", "any or issued"),
+            ("app", "echoes", "counter or echo"),
+            ("ws-subprotocols", "chat,any", SUBPROTOCOLS_ALLOWED),
+            ("ws-subprotocols", "a b", SUBPROTOCOLS_ALLOWED),
+            ("timeout-keep-alive", "0", "a time from 0.001 to 86400 seconds"),
+            ("log-level", "warn", "critical, error, warning, info, debug or trace"),
+            ("log-format", "x\u{1b}\ny", "text or json"),
+        ];
+        for (name, value, allowed) in refused {
+            let end = format!("{value:?} is not {allowed}");
+            assert_eq!(error(&[&format!("--{name}"), value], &[]), format!("--{name}: {end}"));
+            let variable = find(&format!("--{name}")).expect("known").1.variable();
+            assert_eq!(error(&[], &[(&variable, value)]), format!("{variable}: {end}"));
+        }
+        assert_eq!(
+            error(&[], &[("REVOLVE_ACCESS_LOG", "2")]),
+            format!("REVOLVE_ACCESS_LOG: \"2\" is not {TRUTH}")
+        );
+        assert_eq!(error(&["--port="], &[]), "--port: \"\" is not a number from 0 to 65535");
+    }
+
+    #[test]
+    fn the_bounds_named_here_are_those_of_the_config() {
+        let defaults = Config::default;
+        let day = Duration::from_secs(86_401);
+        let many = std::num::NonZeroUsize::MAX;
+        for config in [
+            Config { ws_path: String::new(), ..defaults() },
+            Config { workers: many, ..defaults() },
+            Config { backlog: 0, ..defaults() },
+            Config { ws_max_size: 0, ..defaults() },
+            Config { max_send_buffer: 0, ..defaults() },
+            Config { max_sessions: 0, ..defaults() },
+            Config { ws_ping_interval: Some(day), ..defaults() },
+            Config { ws_ping_timeout: Some(day), ..defaults() },
+            Config { allowed_origins: AllowedOrigins::Only(Vec::new()), ..defaults() },
+            Config { offload_threads: many, ..defaults() },
+            Config { slow_turn: Some(day), ..defaults() },
+            Config { session_ttl: 366 * day, ..defaults() },
+            Config {
+                limit_sessions_per_ip: Some(SessionRate {
+                    sessions: std::num::NonZeroU32::MIN,
+                    window: day,
+                }),
+                ..defaults()
+            },
+            Config { timeout_handshake: day, ..defaults() },
+            Config { timeout_keep_alive: day, ..defaults() },
+            Config { ws_subprotocols: Subprotocols::Listed(Vec::new()), ..defaults() },
+            Config { timeout_graceful_shutdown: day, ..defaults() },
+        ] {
+            let error = config.validate().expect_err("out of bounds");
+            let (_, row, _) = find(&format!("--{}", error.option)).expect("an option of ours");
+            assert_eq!(row.allowed(), error.allowed, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn unknown_options_and_variables_name_the_nearest() {
+        for (typed, line) in [
+            ("--prot", "unknown option --prot (did you mean --port?); see --help"),
+            (
+                "--ws_max_size",
+                "unknown option --ws_max_size (did you mean --ws-max-size?); see --help",
+            ),
+            (
+                "--no-acces-log",
+                "unknown option --no-acces-log (did you mean --no-access-log?); see --help",
+            ),
+            (
+                "--concurrency",
+                "unknown option --concurrency (did you mean --limit-concurrency?); see --help",
+            ),
+            ("--halp", "unknown option --halp (did you mean --help?); see --help"),
+            ("--daemonize", "unknown option --daemonize; see --help"),
+            ("--x\u{1b}[2J", "unknown option --x\\u{1b}[2J; see --help"),
+            ("-p", "unknown option -p; see --help"),
+        ] {
+            assert_eq!(error(&[typed], &[]), line);
+        }
+        assert_eq!(
+            error(&[], &[("REVOLVE_PROT", "1")]),
+            "unknown environment variable REVOLVE_PROT (did you mean REVOLVE_PORT?); see --help"
+        );
+        assert_eq!(
+            error(&[], &[("REVOLVE_COLOUR_SCHEME", "1")]),
+            "unknown environment variable REVOLVE_COLOUR_SCHEME; see --help"
+        );
+    }
+
+    #[test]
+    fn values_that_are_missing_needless_or_alone() {
+        assert_eq!(
+            error(&["--port"], &[]),
+            "--port: the value is missing; it must be a number from 0 to 65535"
+        );
+        assert_eq!(
+            error(&["--access-log=no"], &[]),
+            "--access-log: \"no\" is not allowed: it takes none"
+        );
+        let alone = "unexpected argument \"serve\"; only options are allowed, see --help";
+        assert_eq!(error(&["serve"], &[]), alone);
+        assert_eq!(error(&["--port", "1", "--", "serve"], &[]), alone);
+    }
+
+    #[test]
+    fn what_is_not_unicode_is_shown_escaped() {
+        let bytes = || OsString::from_vec(b"\xff\x1b".to_vec());
+        let none = || std::iter::empty();
+        let line = |result: Result<Command, UsageError>| result.expect_err("refused").to_string();
+        assert_eq!(
+            line(parse([OsString::from("--app"), bytes()].into_iter(), none())),
+            r#"--app: "\xFF\u{1b}" is not counter or echo"#
+        );
+        let env = [(OsString::from("REVOLVE_APP"), bytes())];
+        assert_eq!(
+            line(parse(std::iter::empty(), env.into_iter())),
+            r#"REVOLVE_APP: "\xFF\u{1b}" is not counter or echo"#
+        );
+        assert_eq!(
+            line(parse([bytes()].into_iter(), none())),
+            r#"unexpected argument "\xFF\u{1b}"; only options are allowed, see --help"#
+        );
+        let name = OsString::from_vec(b"REVOLVE_\xff".to_vec());
+        assert_eq!(
+            line(parse(std::iter::empty(), [(name, bytes())].into_iter())),
+            "unknown environment variable REVOLVE_\u{fffd}; see --help"
+        );
+        let name = OsString::from_vec(b"--\xff".to_vec());
+        assert_eq!(
+            line(parse([name].into_iter(), none())),
+            "unknown option --\u{fffd}; see --help"
+        );
+    }
+
+    #[test]
+    fn variables_of_neighbours_and_empty_ones_are_not_ours() {
+        let links = [
+            ("REVOLVE_PORT", "tcp://10.0.0.1:8000"),
+            ("REVOLVE_PORT_8000_TCP_ADDR", "10.0.0.1"),
+            ("REVOLVE_SERVICE_HOST", "10.0.0.1"),
+            ("REVOLVE_SERVICE_PORT_HTTP", "8000"),
+            ("REVOLVE_HOST", ""),
+            ("REVOLVER", "x"),
+        ];
+        assert_eq!(settings(&[], &links).config.address(), Config::default().address());
+        for row in OPTIONS {
+            assert!(!is_service_link(&row.variable(), OsStr::new("1")), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn help_shows_every_option_with_its_default_in_few_columns() {
+        let Ok(Command::Print(help)) = parsed(&["-h"], &[("REVOLVE_PORT", "x")]) else {
+            panic!("no help");
+        };
+        let defaults = Settings::default();
+        for row in OPTIONS {
+            assert!(help.contains(&row.usage()), "{}", row.name);
+            // A default may stand behind the fold of its line.
+            let folded: String = help.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(folded.contains(&format!("[{}]", (row.show)(&defaults))), "{}", row.name);
+        }
+        for row in OPTIONS {
+            assert_eq!(help.matches(&format!("\n\n{}\n", row.group)).count(), 1);
+        }
+        assert!(help.lines().all(|line| line.len() <= WIDTH), "{help}");
+    }
+
+    #[test]
+    fn help_and_version_need_nothing_else_to_be_right() {
+        let printed = |args: &[&str]| match parsed(args, &[("REVOLVE_X", "x")]) {
+            Ok(Command::Print(text)) => text,
+            other => panic!("{args:?}: {other:?}"),
+        };
+        assert_eq!(printed(&["--help"]), help());
+        assert_eq!(printed(&["-h"]), help());
+        assert_eq!(printed(&["--port", "x", "-V"]), version());
+        assert_eq!(printed(&["--version", "--prot"]), version());
+    }
+
+    #[test]
+    fn the_version_is_one_line_with_commit_and_features() {
+        let number = env!("CARGO_PKG_VERSION");
+        for (commit, features, expected) in [
+            (Some("0123456789ab"), &["daemon"][..], "commit 0123456789ab; features: daemon"),
+            (
+                Some("0123456789ab, changed"),
+                &["daemon"],
+                "commit 0123456789ab, changed; features: daemon",
+            ),
+            (None, &["daemon", "deflate"], "no commit known; features: daemon, deflate"),
+        ] {
+            let line = usage::version_of(commit, features);
+            assert_eq!(line, format!("revolve {number} ({expected})\n"));
+        }
+        assert_eq!(version().contains("deflate"), cfg!(feature = "deflate"));
+    }
+}

@@ -1,0 +1,139 @@
+//! What is said about the command line: the help, the version, and why a line cannot be followed.
+//!
+//! Texts only, drawn from the table of options. Prints nothing. Called by `daemon/arguments/mod.rs`.
+//!
+//! Next: `values`: what the texts of options mean.
+
+use std::ffi::OsStr;
+use std::fmt::{self, Write as _};
+
+use super::{OPTIONS, PREFIX, Row, Settings, Takes, listed};
+
+/// Columns of the help, and where its right half begins.
+pub(super) const WIDTH: usize = 80;
+const COLUMN: usize = 28;
+
+pub(super) fn help() -> String {
+    let mut out = format!(
+        "revolve {}: WebSocket sessions that count and resume, one event loop a core\n\n\
+         Usage: revolve [OPTION]...\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    let defaults = Settings::default();
+    for rows in OPTIONS.chunk_by(|a, b| a.group == b.group) {
+        let _ = write!(out, "\n{}\n", rows[0].group);
+        for row in rows {
+            let words = match row.takes {
+                Takes::Word { of } if of.len() > 2 => format!(": {}", listed(of)),
+                _ => String::new(),
+            };
+            let about = format!("{}{words} [{}]", row.about, (row.show)(&defaults));
+            push_entry(&mut out, &row.usage(), &about);
+        }
+    }
+    out.push_str("\nOther\n");
+    push_entry(&mut out, "-h, --help", "Print this");
+    push_entry(&mut out, "-V, --version", "Print version, commit and features");
+    out.push_str(
+        "\nIn brackets: the default. SECS: seconds, fractions allowed. All of the above can\n\
+         stand in the environment, as REVOLVE_WS_MAX_SIZE=65536, and what is on or off as\n\
+         REVOLVE_PAGE=off, 0, no or false; a flag wins over it.\n\
+         \n\
+         Examples\n  \
+           revolve                         (ws://127.0.0.1:8000/ws/chat/ counts messages)\n  \
+           revolve --host 0.0.0.0 --session-ids issued --limit-concurrency 50000\n  \
+           REVOLVE_LOG_FORMAT=json revolve --app echo --port 9001 --no-access-log\n",
+    );
+    out
+}
+
+/// Which build this is: one line.
+pub(super) fn version() -> String {
+    let features: &[&str] =
+        if cfg!(feature = "deflate") { &["daemon", "deflate"] } else { &["daemon"] };
+    // Set by build.rs, for a release.
+    version_of(option_env!("BUILT_FROM_COMMIT"), features)
+}
+
+pub(super) fn version_of(commit: Option<&str>, features: &[&str]) -> String {
+    let commit = commit.map_or("no commit known".to_owned(), |commit| format!("commit {commit}"));
+    let features = features.join(", ");
+    format!("revolve {} ({commit}; features: {features})\n", env!("CARGO_PKG_VERSION"))
+}
+
+/// One option in the help; a long one has the left column's line to itself.
+fn push_entry(out: &mut String, usage: &str, about: &str) {
+    let mut line = format!("  {usage:<width$}", width = COLUMN - 2);
+    if line.len() > COLUMN {
+        let _ = writeln!(out, "{line}");
+        line = " ".repeat(COLUMN);
+    }
+    for (index, word) in about.split(' ').enumerate() {
+        if line.len() + 1 + word.len() > WIDTH {
+            let _ = writeln!(out, "{line}");
+            line = " ".repeat(COLUMN);
+        } else if index > 0 {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    let _ = writeln!(out, "{line}");
+}
+
+/// Why the command line cannot be followed: one line, without the program's name.
+#[derive(Debug)]
+pub(crate) struct UsageError(pub(super) String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+pub(super) fn bad_value(name: &str, value: &OsStr, allowed: &str) -> UsageError {
+    UsageError(format!("{name}: {value:?} is not {allowed}"))
+}
+
+pub(super) fn unknown_option(typed: &str) -> UsageError {
+    let known = OPTIONS.iter().flat_map(|row| [Some(format!("--{}", row.name)), row.negation()]);
+    let known = known.flatten().chain(["--help", "--version"].map(str::to_owned));
+    unknown("option", typed, nearest(typed, "--", known))
+}
+
+pub(super) fn unknown_variable(typed: &str) -> UsageError {
+    let nearest = nearest(typed, PREFIX, OPTIONS.iter().map(Row::variable));
+    unknown("environment variable", typed, nearest)
+}
+
+fn unknown(what: &str, typed: &str, nearest: Option<String>) -> UsageError {
+    let hint = nearest.map_or(String::new(), |name| format!(" (did you mean {name}?)"));
+    UsageError(format!("unknown {what} {}{hint}; see --help", typed.escape_debug()))
+}
+
+/// The known name that was probably meant: the one with the fewest typing errors, if they are
+/// few, or one of which a part was typed.
+fn nearest(typed: &str, prefix: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    let core = typed.trim_start_matches(prefix);
+    let part = |name: &String| core.len() >= 3 && name[prefix.len()..].contains(core);
+    known
+        .map(|name| (typing_errors(typed, &name), name))
+        .filter(|(errors, name)| *errors <= 1 + core.len() / 4 || part(name))
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Letters to insert, delete or replace to get from one word to the other (Levenshtein), two
+/// rows of the table at a time.
+fn typing_errors(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut above: Vec<usize> = (0..=to.len()).collect();
+    for (index, letter) in from.chars().enumerate() {
+        let mut row = vec![index + 1];
+        for (column, other) in to.iter().enumerate() {
+            let replaced = above[column] + usize::from(letter != *other);
+            row.push(replaced.min(above[column + 1] + 1).min(row[column] + 1));
+        }
+        above = row;
+    }
+    above[to.len()]
+}

@@ -1,0 +1,76 @@
+//! What the texts of options mean, and how their values are shown: numbers, times, words, lists.
+//!
+//! Pure functions, which return `None` for a text that is not valid: the caller reports it. Called by
+//! the table of options.
+//!
+//! Next: `inherited`: what else a process is given when it starts.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use revolve::config::{AllowedOrigins, Origin, SessionRate};
+
+/// `https://a,https://b`, blanks allowed around the commas.
+pub(super) fn origins(text: &str) -> Option<AllowedOrigins> {
+    let origins: Option<_> = text.split(',').map(|one| Origin::parse(one.trim())).collect();
+    origins.map(AllowedOrigins::Only)
+}
+
+/// Digits only: no sign, no blanks, no exponent.
+pub(super) fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// Seconds, with or without a fraction.
+pub(super) fn time(text: &str) -> Option<Duration> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let seconds: f64 = plain.then(|| text.parse().ok())??;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// `100`, or `100/60`: with the time in seconds.
+pub(super) fn session_rate(text: &str) -> Option<SessionRate> {
+    let (sessions, window) = match text.split_once('/') {
+        Some((sessions, window)) => (sessions, time(window)?),
+        None => (text, SessionRate::WINDOW),
+    };
+    Some(SessionRate { sessions: number(sessions)?, window })
+}
+
+pub(super) fn time_or_off(text: &str) -> Option<Option<Duration>> {
+    let time = time(text)?;
+    // A time so small that it rounds to zero was not meant as "off"; zero is out of bounds later.
+    let off = time.is_zero() && !text.contains(|c: char| ('1'..='9').contains(&c));
+    Some((!off).then_some(time))
+}
+
+/// A duration as the options take it.
+pub(crate) fn seconds(time: Duration) -> String {
+    time.as_secs_f64().to_string()
+}
+
+pub(super) fn show_time_or_off(time: Option<Duration>) -> String {
+    time.map_or("0".to_owned(), seconds)
+}
+
+/// The words of a list of words and meanings.
+pub(super) const fn words<T, const N: usize>(pairs: &[(&'static str, T); N]) -> [&'static str; N] {
+    let mut words = [""; N];
+    let mut index = 0;
+    while index < N {
+        words[index] = pairs[index].0;
+        index += 1;
+    }
+    words
+}
+
+/// In any case: `REVOLVE_LOG_LEVEL=INFO` is what other programs take too.
+pub(super) fn meant<T: Copy>(pairs: &[(&str, T)], text: &str) -> Option<T> {
+    let mut found = pairs.iter().filter(|(word, _)| word.eq_ignore_ascii_case(text));
+    found.next().map(|(_, meaning)| *meaning)
+}
+
+/// The last word wins, so that `error` is shown as itself.
+pub(super) fn word_for<T: PartialEq>(pairs: &[(&str, T)], meaning: T) -> String {
+    pairs.iter().rfind(|(_, m)| *m == meaning).map_or(String::new(), |(word, _)| (*word).to_owned())
+}

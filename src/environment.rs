@@ -1,0 +1,80 @@
+//! What a shard asks of its surroundings: every effect that is not the reading and writing of a
+//! stream.
+//!
+//! The reactor implements it over the kernel; the simulation over a script. So a shard has no
+//! poll, no listener, no channel and no random generator of its own, and a seed decides all that
+//! happens to it.
+//!
+//! Next: [`crate::shard`], where all of this comes together.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::mailbox::Mail;
+use crate::offload::Job;
+use crate::token::ConnectionId;
+use crate::transport::Stream;
+
+/// The surroundings of one shard.
+pub trait Environment {
+    /// The sockets.
+    type Stream: Stream;
+
+    /// The next connection in the accept queue.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when there is none; whatever `accept(2)` says.
+    fn accept(&mut self) -> io::Result<(Self::Stream, SocketAddr)>;
+
+    /// Stops listening, for good.
+    fn stop_listening(&mut self);
+
+    /// Asks for edges of `stream`, in both directions, under the token of `id`: once in its life
+    /// on this reactor.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no room for it.
+    fn register(&mut self, stream: &mut Self::Stream, id: ConnectionId) -> io::Result<()>;
+
+    /// Asks for no more edges, because the stream moves to another reactor. (One that is closed
+    /// needs none: the kernel forgets a closed socket, and a call is saved.)
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not know it.
+    fn deregister(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
+
+    /// Sends mail to another reactor.
+    ///
+    /// # Errors
+    ///
+    /// The mail itself, when that reactor's mailbox is full.
+    fn send(&mut self, reactor: usize, mail: Mail<Self::Stream>) -> Result<(), Mail<Self::Stream>>;
+
+    /// Whether another reactor's mailbox has room now. Somebody else may be faster.
+    fn has_room(&self, reactor: usize) -> bool;
+
+    /// The next mail for this reactor, if there is one.
+    fn receive(&mut self) -> Option<Mail<Self::Stream>>;
+
+    /// The time. A turn is told when it began, and that is all that what happens in it depends on;
+    /// the clock itself is asked only while the shard is looking for whoever makes turns slow.
+    fn clock(&mut self) -> Instant;
+
+    /// Takes a job that is not to be run here. Mail tells when it is done.
+    ///
+    /// # Errors
+    ///
+    /// The job itself, when nobody can run it.
+    fn offload(&mut self, job: Job) -> Result<(), Job>;
+
+    /// Fills `room` from a generator that nobody can predict: session ids come from it.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no randomness.
+    fn random(&mut self, room: &mut [u8]) -> io::Result<()>;
+}

@@ -1,0 +1,540 @@
+//! What a server counts, and the page that shows it.
+//!
+//! Each reactor has cells of its own and is their only writer: a relaxed load and store, no lock,
+//! no cache line that two threads write. Whoever scrapes reads all cells and adds nothing to
+//! anybody's turn. [`ServerStatus`] also holds the only four things that reactors do share: how
+//! many WebSockets are open (for `--limit-concurrency`; touched at open and close, never per
+//! message), the limiter of connections, how many sessions each address has made lately, and how far the server has
+//! drained.
+//!
+//! Invariant: label values come from closed sets, so no peer can grow the page.
+//!
+//! Next: [`crate::observe::page`]: the same figures in a browser.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::application::{CloseReason, Side};
+use crate::protocol::head::Rejection;
+use crate::session::rate::SessionRates;
+use crate::transport::connection_limiter::ConnectionLimiter;
+
+/// A number that one thread writes and any may read.
+#[derive(Debug, Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Adds; for its one writer.
+    #[inline]
+    pub fn add(&self, amount: u64) {
+        // Not `fetch_add`: with one writer a load and a store cannot lose an update, and need no
+        // locked instruction.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    /// Sets; for its one writer.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Reads; for anyone.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Close codes that have a label of their own; what else a peer may send falls into the last
+/// three.
+const CLOSE_LABELS: [&str; 18] = [
+    "1000", "1001", "1002", "1003", "1005", "1006", "1007", "1008", "1009", "1010", "1011", "1012",
+    "1013", "1014", "4001", "3xxx", "4xxx", "other",
+];
+
+/// The codes that mean that something went wrong, where we were the ones to say so.
+const ERROR_CODES: [u16; 7] = [1002, 1003, 1007, 1008, 1009, 1011, 1013];
+
+fn close_label(code: u16) -> usize {
+    match code {
+        1000..=1003 => usize::from(code - 1000),
+        1005..=1014 => usize::from(code - 1001),
+        4001 => 14,
+        3000..=3999 => 15,
+        4000..=4999 => 16,
+        _ => 17,
+    }
+}
+
+/// Upper bounds of the histogram of events per turn.
+const EVENT_BOUNDS: [u64; 6] = [0, 1, 4, 16, 64, 256];
+
+/// One reactor's cells. Aligned so that no two reactors write to one cache line, or to two that
+/// the prefetcher treats as one.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ReactorMetrics {
+    /// Sockets held now, of any kind.
+    pub connections: Cell,
+    /// WebSockets open now.
+    pub websockets: Cell,
+    /// Sessions with a connection.
+    pub sessions_live: Cell,
+    /// Sessions without.
+    pub sessions_detached: Cell,
+    /// Messages that reached the application.
+    pub messages: Cell,
+    /// Connections passed on to the reactor that owns their session.
+    pub hand_overs_out: Cell,
+    /// Connections received so.
+    pub hand_overs_in: Cell,
+    /// Connections displaced by a newer one of the same session.
+    pub takeovers: Cell,
+    /// Upgrades that found their session.
+    pub resumes: Cell,
+    /// Sessions whose time to live passed.
+    pub expiries: Cell,
+    /// Sessions that left early, because the table was full.
+    pub evictions: Cell,
+    /// Bytes read from peers.
+    pub bytes_in: Cell,
+    /// Bytes queued for peers.
+    pub bytes_out: Cell,
+    /// Turns.
+    pub turns: Cell,
+    /// Time in the poll, in nanoseconds.
+    pub asleep_ns: Cell,
+    /// Time in turns, in nanoseconds.
+    pub busy_ns: Cell,
+    /// The longest of those times, in nanoseconds.
+    pub longest_turn_ns: Cell,
+    /// Turns that took longer than `--slow-turn-ms`.
+    pub slow_turns: Cell,
+    /// Connections accepted.
+    pub accepts: Cell,
+    /// Times the listener paused for want of descriptors.
+    pub accept_pauses: Cell,
+    /// Connections that said nothing in time, and were closed without an answer.
+    pub silent: Cell,
+    /// Connections that ended because there was no memory for them.
+    pub out_of_memory: Cell,
+    /// Applications' callbacks that panicked.
+    pub panics: Cell,
+    /// Jobs off-loaded.
+    pub offloads: Cell,
+    /// Jobs under way now.
+    pub offloads_under_way: Cell,
+    /// Upgrades that the application refused.
+    pub refused: Cell,
+    /// Readiness events that the poll returned.
+    pub events: Cell,
+    events_per_turn: [Cell; EVENT_BOUNDS.len() + 1],
+    /// What `hand_overs_out` is made of, by destination. Not on the metrics page, which would grow
+    /// with the square of the reactors.
+    hand_overs_to: Box<[Cell]>,
+    closed: [[Cell; CLOSE_LABELS.len()]; 2],
+    rejected: [Cell; Rejection::ALL.len()],
+}
+
+impl ReactorMetrics {
+    /// One turn that began with `events` events.
+    #[inline]
+    pub fn turn(&self, events: u64) {
+        self.turns.add(1);
+        self.events.add(events);
+        let bucket = EVENT_BOUNDS.iter().position(|&bound| events <= bound);
+        self.events_per_turn[bucket.unwrap_or(EVENT_BOUNDS.len())].add(1);
+    }
+
+    /// One connection was passed on to the reactor `owner`.
+    pub fn handed_over(&self, owner: usize) {
+        self.hand_overs_out.add(1);
+        self.hand_overs_to[owner].add(1);
+    }
+
+    /// How many were passed on to each reactor, by number.
+    pub fn hand_overs_to(&self) -> impl Iterator<Item = u64> {
+        self.hand_overs_to.iter().map(Cell::get)
+    }
+
+    /// How many WebSockets ended, by code and side.
+    pub fn closes(&self) -> impl Iterator<Item = (&'static str, Side, u64)> {
+        [Side::Client, Side::Server].into_iter().flat_map(|side| {
+            let cells = CLOSE_LABELS.into_iter().zip(&self.closed[side as usize]);
+            cells.map(move |(code, cell)| (code, side, cell.get()))
+        })
+    }
+
+    /// It took so long.
+    #[inline]
+    pub fn turn_took(&self, took: Duration) {
+        let nanoseconds = took.as_nanos() as u64;
+        self.busy_ns.add(nanoseconds);
+        if nanoseconds > self.longest_turn_ns.get() {
+            self.longest_turn_ns.set(nanoseconds);
+        }
+    }
+
+    /// One WebSocket ended.
+    pub fn closed(&self, reason: CloseReason) {
+        self.closed[reason.side as usize][close_label(reason.code)].add(1);
+    }
+
+    /// One request was refused.
+    pub fn rejected(&self, rejection: Rejection) {
+        self.rejected[rejection.index()].add(1);
+    }
+}
+
+/// What all of a server's threads may see.
+#[derive(Debug)]
+pub struct ServerStatus {
+    reactors: Box<[Arc<ReactorMetrics>]>,
+    websockets: AtomicUsize,
+    connection_limiter: Arc<ConnectionLimiter>,
+    session_rates: SessionRates,
+    draining_since: OnceLock<Instant>,
+    drained: AtomicUsize,
+    log_lines_dropped: Arc<AtomicU64>,
+}
+
+impl ServerStatus {
+    /// For so many reactors; `log_lines_dropped` is the logger's.
+    #[must_use]
+    pub fn new(reactors: usize, log_lines_dropped: Arc<AtomicU64>) -> Self {
+        ServerStatus {
+            reactors: (0..reactors)
+                .map(|_| {
+                    let hand_overs_to = (0..reactors).map(|_| Cell::default()).collect();
+                    Arc::new(ReactorMetrics { hand_overs_to, ..ReactorMetrics::default() })
+                })
+                .collect(),
+            websockets: AtomicUsize::new(0),
+            connection_limiter: Arc::default(),
+            session_rates: SessionRates::default(),
+            draining_since: OnceLock::new(),
+            drained: AtomicUsize::new(0),
+            log_lines_dropped,
+        }
+    }
+
+    /// The cells of all reactors, by number.
+    #[must_use]
+    pub fn reactors(&self) -> &[Arc<ReactorMetrics>] {
+        &self.reactors
+    }
+
+    /// The cells of one reactor.
+    #[must_use]
+    pub fn reactor(&self, reactor: usize) -> &Arc<ReactorMetrics> {
+        &self.reactors[reactor]
+    }
+
+    /// Where sockets come in.
+    #[must_use]
+    pub fn connection_limiter(&self) -> &Arc<ConnectionLimiter> {
+        &self.connection_limiter
+    }
+
+    /// How many sessions each address has made lately.
+    #[must_use]
+    pub fn session_rates(&self) -> &SessionRates {
+        &self.session_rates
+    }
+
+    /// Takes one of `limit` places for a WebSocket; false if there is none.
+    #[must_use]
+    pub fn admit(&self, limit: usize) -> bool {
+        self.websockets
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
+                (open < limit).then_some(open + 1)
+            })
+            .is_ok()
+    }
+
+    /// Gives a place back.
+    pub fn release(&self) {
+        self.websockets.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// From now on the server is going away.
+    pub fn begin_drain(&self, now: Instant) {
+        let _ = self.draining_since.set(now);
+    }
+
+    /// Since when the server has been going away, if it is.
+    #[must_use]
+    pub fn draining_since(&self) -> Option<Instant> {
+        self.draining_since.get().copied()
+    }
+
+    /// One more reactor has said goodbye to all its WebSockets; each says so once.
+    pub fn note_drained(&self) {
+        self.drained.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether all have. Whoever sees that sees also what they had sent before.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Acquire) >= self.reactors.len()
+    }
+
+    /// The page, in Prometheus' text format 0.0.4
+    /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+    #[must_use]
+    pub fn render(&self, now: Instant) -> String {
+        let mut page = Page(String::with_capacity(8192));
+        let sum = |cell: fn(&ReactorMetrics) -> &Cell| {
+            self.reactors.iter().map(|reactor| cell(reactor).get()).sum::<u64>()
+        };
+        page.one("ws_active_connections", "gauge", "WebSockets open now.", sum(|r| &r.websockets));
+        page.one(
+            "ws_total_messages_total",
+            "counter",
+            "Messages received from clients.",
+            sum(|r| &r.messages),
+        );
+        let errors = self.reactors.iter().map(|reactor| {
+            ERROR_CODES
+                .iter()
+                .map(|&code| reactor.closed[Side::Server as usize][close_label(code)].get())
+                .sum::<u64>()
+        });
+        page.one(
+            "ws_error_count_total",
+            "counter",
+            "WebSockets that we ended because of an error: a broken rule, a limit, a lost pong, a panic.",
+            errors.sum::<u64>(),
+        );
+        let draining = self.draining_since().map_or(Duration::ZERO, |since| now - since);
+        page.one(
+            "ws_shutdown_duration_seconds",
+            "gauge",
+            "How long the server has been shutting down; 0 while it is not.",
+            draining.as_secs_f64(),
+        );
+        page.one(
+            "revolve_log_lines_dropped_total",
+            "counter",
+            "Log lines dropped because nobody read them fast enough.",
+            self.log_lines_dropped.load(Ordering::Relaxed),
+        );
+        for (name, kind, help, cell) in FAMILIES {
+            page.family(name, kind, help);
+            for (number, reactor) in self.reactors.iter().enumerate() {
+                page.sample(name, format_args!("reactor=\"{number}\""), cell(reactor).get());
+            }
+        }
+        for (name, kind, help, cell) in SECONDS {
+            page.family(name, kind, help);
+            for (number, reactor) in self.reactors.iter().enumerate() {
+                let seconds = Duration::from_nanos(cell(reactor).get()).as_secs_f64();
+                page.sample(name, format_args!("reactor=\"{number}\""), seconds);
+            }
+        }
+        self.render_events(&mut page);
+        self.render_outcomes(&mut page);
+        page.0
+    }
+
+    fn render_events(&self, page: &mut Page) {
+        page.family(
+            "revolve_events_per_turn",
+            "histogram",
+            "Events that the poll returned at once.",
+        );
+        for (number, reactor) in self.reactors.iter().enumerate() {
+            let mut seen = 0;
+            let bounds = EVENT_BOUNDS.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
+            for (cell, bound) in reactor.events_per_turn.iter().zip(bounds) {
+                seen += cell.get();
+                let labels = format_args!("reactor=\"{number}\",le=\"{bound}\"");
+                page.sample("revolve_events_per_turn_bucket", labels, seen);
+            }
+            let labels = format_args!("reactor=\"{number}\"");
+            page.sample("revolve_events_per_turn_sum", labels, reactor.events.get());
+            page.sample("revolve_events_per_turn_count", labels, seen);
+        }
+    }
+
+    fn render_outcomes(&self, page: &mut Page) {
+        page.family("revolve_evictions_total", "counter", "Sessions that left early, by reason.");
+        for (number, reactor) in self.reactors.iter().enumerate() {
+            // The one reason that there is: room for a newer one (`--max-sessions`).
+            let labels = format_args!("reactor=\"{number}\",reason=\"table_full\"");
+            page.sample("revolve_evictions_total", labels, reactor.evictions.get());
+        }
+        page.family("revolve_closed_total", "counter", "WebSockets ended, by close code and side.");
+        for (number, reactor) in self.reactors.iter().enumerate() {
+            for (code, side, count) in reactor.closes() {
+                let side = side.label();
+                let labels = format_args!("reactor=\"{number}\",code=\"{code}\",side=\"{side}\"");
+                page.sample("revolve_closed_total", labels, count);
+            }
+        }
+        page.family("revolve_rejected_total", "counter", "Requests refused, by reason.");
+        for (number, reactor) in self.reactors.iter().enumerate() {
+            for (rejection, cell) in Rejection::ALL.into_iter().zip(&reactor.rejected) {
+                let reason = rejection.label();
+                let labels = format_args!("reactor=\"{number}\",reason=\"{reason}\"");
+                page.sample("revolve_rejected_total", labels, cell.get());
+            }
+            let labels = format_args!("reactor=\"{number}\",reason=\"application\"");
+            page.sample("revolve_rejected_total", labels, reactor.refused.get());
+        }
+    }
+}
+
+type CellOf = fn(&ReactorMetrics) -> &Cell;
+
+/// Families with one sample a reactor: name, type, help, cell.
+const FAMILIES: [(&str, &str, &str, CellOf); 22] = [
+    ("revolve_connections", "gauge", "Sockets held.", |r| &r.connections),
+    ("revolve_websockets", "gauge", "WebSockets open.", |r| &r.websockets),
+    ("revolve_sessions_live", "gauge", "Sessions with a connection.", |r| &r.sessions_live),
+    ("revolve_sessions_detached", "gauge", "Sessions without a connection.", |r| {
+        &r.sessions_detached
+    }),
+    ("revolve_messages_total", "counter", "Messages received.", |r| &r.messages),
+    (
+        "revolve_hand_overs_out_total",
+        "counter",
+        "Connections passed to the reactor that owns their session.",
+        |r| &r.hand_overs_out,
+    ),
+    ("revolve_hand_overs_in_total", "counter", "Connections received from another reactor.", |r| {
+        &r.hand_overs_in
+    }),
+    (
+        "revolve_takeovers_total",
+        "counter",
+        "Connections displaced by a newer one of their session.",
+        |r| &r.takeovers,
+    ),
+    ("revolve_resumes_total", "counter", "Upgrades that found their session.", |r| &r.resumes),
+    ("revolve_expiries_total", "counter", "Sessions whose time to live passed.", |r| &r.expiries),
+    ("revolve_bytes_in_total", "counter", "Bytes read from peers.", |r| &r.bytes_in),
+    ("revolve_bytes_out_total", "counter", "Bytes queued for peers.", |r| &r.bytes_out),
+    ("revolve_turns_total", "counter", "Turns of the event loop.", |r| &r.turns),
+    ("revolve_slow_turns_total", "counter", "Turns longer than --slow-turn-ms.", |r| &r.slow_turns),
+    ("revolve_accepts_total", "counter", "Connections accepted.", |r| &r.accepts),
+    (
+        "revolve_accept_pauses_total",
+        "counter",
+        "Times accepting paused because the process was out of descriptors or memory.",
+        |r| &r.accept_pauses,
+    ),
+    (
+        "revolve_silent_total",
+        "counter",
+        "Connections closed because they sent nothing of a first request in time.",
+        |r| &r.silent,
+    ),
+    (
+        "revolve_out_of_memory_total",
+        "counter",
+        "Connections ended because there was no memory for what they sent or were sent.",
+        |r| &r.out_of_memory,
+    ),
+    ("revolve_panics_total", "counter", "Application callbacks that panicked.", |r| &r.panics),
+    ("revolve_offloads_total", "counter", "Jobs off-loaded.", |r| &r.offloads),
+    ("revolve_offloads_under_way", "gauge", "Off-loaded jobs that are not yet answered.", |r| {
+        &r.offloads_under_way
+    }),
+    ("revolve_events_total", "counter", "Readiness events received from the kernel.", |r| {
+        &r.events
+    }),
+];
+
+const SECONDS: [(&str, &str, &str, CellOf); 3] = [
+    ("revolve_asleep_seconds_total", "counter", "Time spent waiting for events.", |r| &r.asleep_ns),
+    ("revolve_busy_seconds_total", "counter", "Time spent in turns.", |r| &r.busy_ns),
+    ("revolve_longest_turn_seconds", "gauge", "The longest turn since the start.", |r| {
+        &r.longest_turn_ns
+    }),
+];
+
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(
+        &mut self,
+        name: &str,
+        labels: std::fmt::Arguments<'_>,
+        value: impl std::fmt::Display,
+    ) {
+        let _ = writeln!(self.0, "{name}{{{labels}}} {value}");
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+        self.family(name, kind, help);
+        let _ = writeln!(self.0, "{name} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_label() {
+        for (code, label) in [
+            (1000, "1000"),
+            (1003, "1003"),
+            (1005, "1005"),
+            (1014, "1014"),
+            (3000, "3xxx"),
+            (4000, "4xxx"),
+            (4001, "4001"),
+            (4999, "4xxx"),
+            (1004, "other"),
+            (999, "other"),
+            (u16::MAX, "other"),
+        ] {
+            assert_eq!(CLOSE_LABELS[close_label(code)], label, "{code}");
+        }
+    }
+
+    #[test]
+    fn admission_is_exact() {
+        let status = ServerStatus::new(1, Arc::default());
+        assert!(status.admit(2) && status.admit(2) && !status.admit(2));
+        status.release();
+        assert!(status.admit(2) && !status.admit(2));
+    }
+
+    #[test]
+    fn the_page_counts_what_happened() {
+        let status = ServerStatus::new(2, Arc::new(AtomicU64::new(3)));
+        let reactor = status.reactor(1);
+        reactor.messages.add(5);
+        reactor.turn(3);
+        reactor.turn(1000);
+        reactor.closed(CloseReason { code: 1009, side: Side::Server });
+        reactor.closed(CloseReason { code: 1006, side: Side::Client });
+        reactor.rejected(Rejection::BadKey);
+        let page = status.render(Instant::now());
+        for line in [
+            "# TYPE ws_total_messages_total counter",
+            "ws_total_messages_total 5",
+            "ws_error_count_total 1",
+            "ws_shutdown_duration_seconds 0",
+            "revolve_log_lines_dropped_total 3",
+            "revolve_messages_total{reactor=\"1\"} 5",
+            "revolve_events_per_turn_bucket{reactor=\"1\",le=\"4\"} 1",
+            "revolve_events_per_turn_bucket{reactor=\"1\",le=\"+Inf\"} 2",
+            "revolve_events_per_turn_sum{reactor=\"1\"} 1003",
+            "revolve_closed_total{reactor=\"1\",code=\"1006\",side=\"client\"} 1",
+            "revolve_rejected_total{reactor=\"1\",reason=\"bad_key\"} 1",
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line}\n{page}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What `/ws/stats` tells once a second, as JSON: every reactor's counters, and its slab as runs.
+//!
+//! Counters are told as they stand; rates are the reader's to make, from two frames and the time
+//! between them. They come from the cells that `/metrics` shows, under the same names. Called by
+//! `shard/watchers.rs`.
+//!
+//! Next: [`crate::mailbox`]: how other threads reach a reactor.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::observe::metrics::{Cell, ReactorMetrics, ServerStatus};
+use crate::observe::slab_map::SlabMap;
+
+type CellOf = fn(&ReactorMetrics) -> &Cell;
+
+/// Numbers with one value a reactor: key and cell.
+const NUMBERS: [(&str, CellOf); 14] = [
+    ("connections", |r| &r.connections),
+    ("websockets", |r| &r.websockets),
+    ("sessions_live", |r| &r.sessions_live),
+    ("sessions_detached", |r| &r.sessions_detached),
+    ("messages", |r| &r.messages),
+    ("turns", |r| &r.turns),
+    ("events", |r| &r.events),
+    ("bytes_in", |r| &r.bytes_in),
+    ("bytes_out", |r| &r.bytes_out),
+    ("accepts", |r| &r.accepts),
+    ("resumes", |r| &r.resumes),
+    ("takeovers", |r| &r.takeovers),
+    ("hand_overs_in", |r| &r.hand_overs_in),
+    ("hand_overs_out", |r| &r.hand_overs_out),
+];
+
+/// Times: in microseconds, which a reader whose numbers have 53 bits can add up for centuries.
+const TIMES: [(&str, CellOf); 2] = [("busy_us", |r| &r.busy_ns), ("asleep_us", |r| &r.asleep_ns)];
+
+/// The figures of all reactors. `looks` counts the frames there have been, so that a reader sees
+/// which it has missed; `slab maps` come in the order of the reactors, `None` for one that has not
+/// answered.
+#[must_use]
+pub fn json(
+    status: &ServerStatus,
+    looks: u64,
+    uptime: Duration,
+    slab_maps: impl Iterator<Item = Option<SlabMap>>,
+) -> String {
+    let reactors = status.reactors();
+    let mut out = String::with_capacity(1024 * (1 + reactors.len()));
+    let uptime = uptime.as_micros();
+    let _ = write!(out, r#"{{"looks":{looks},"uptime_us":{uptime},"reactors":["#);
+    for (number, (reactor, slab_map)) in reactors.iter().zip(slab_maps).enumerate() {
+        out.push_str(if number == 0 { "{" } else { ",{" });
+        for (key, cell) in NUMBERS {
+            let _ = write!(out, r#""{key}":{},"#, cell(reactor).get());
+        }
+        for (key, cell) in TIMES {
+            let _ = write!(out, r#""{key}":{},"#, cell(reactor).get() / 1000);
+        }
+        out.push_str(r#""hand_overs_to":"#);
+        push_list(&mut out, reactor.hand_overs_to());
+        out.push_str(r#","closed":"#);
+        let closes = reactor.closes().filter(|(.., count)| *count > 0);
+        push_list(
+            &mut out,
+            closes.map(|(code, side, n)| format!(r#"["{code}","{}",{n}]"#, side.label())),
+        );
+        match slab_map {
+            Some(SlabMap { slots, runs, .. }) => {
+                let _ = write!(out, r#","slots":{slots},"runs":"#);
+                push_list(&mut out, runs.iter());
+            }
+            None => out.push_str(r#","slots":null,"runs":null"#),
+        }
+        out.push('}');
+    }
+    out.push_str("]}");
+    out
+}
+
+fn push_list(out: &mut String, items: impl Iterator<Item = impl std::fmt::Display>) {
+    out.push('[');
+    for (number, item) in items.enumerate() {
+        let comma = if number == 0 { "" } else { "," };
+        let _ = write!(out, "{comma}{item}");
+    }
+    out.push(']');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::application::{CloseReason, Side};
+    use crate::observe::slab_map::{SlabMapBuilder, SlotState};
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    #[test]
+    fn everything_is_where_the_page_looks_for_it() {
+        let status = ServerStatus::new(2, Arc::default());
+        status.reactor(1).messages.add(5);
+        status.reactor(1).turn(3);
+        status.reactor(1).busy_ns.add(7_999);
+        status.reactor(1).handed_over(0);
+        status.reactor(0).closed(CloseReason { code: 4001, side: Side::Server });
+        let mut builder = SlabMapBuilder::default();
+        builder.push(SlotState::Open);
+        builder.push(SlotState::Open);
+        let slab_maps = [None, Some(builder.finish(1, 2))];
+        let text = super::json(&status, 9, Duration::from_millis(1500), slab_maps.into_iter());
+        let found: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&found["looks"], &found["uptime_us"]), (&json!(9), &json!(1_500_000)));
+        let [first, second] = &found["reactors"].as_array().unwrap()[..] else { panic!("{text}") };
+        assert_eq!(first["closed"], json!([["4001", "server", 1]]));
+        assert_eq!((&first["runs"], &first["slots"]), (&Value::Null, &Value::Null));
+        assert_eq!(second["runs"], json!([2 << 3 | 2]));
+        assert_eq!(second["hand_overs_to"], json!([1, 0]));
+        for (key, value) in
+            [("messages", 5), ("events", 3), ("turns", 1), ("busy_us", 7), ("slots", 2)]
+        {
+            assert_eq!(second[key], json!(value), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_reactor_of_ten_thousand_takes_little_room() {
+        let status = ServerStatus::new(1, Arc::default());
+        let mut builder = SlabMapBuilder::default();
+        (0..10_000).for_each(|_| builder.push(SlotState::Open));
+        let slab_map = [Some(builder.finish(0, 10_000))];
+        let text = super::json(&status, 1, Duration::ZERO, slab_map.into_iter());
+        assert!(text.len() < 600, "{text}");
+    }
+}

@@ -1,0 +1,316 @@
+//! Who held the reactor: which callback made a turn slow.
+//!
+//! That a turn was slow is known from the two readings of the clock that each turn has anyway. Whose
+//! fault it was is known too if only one callback ran in it. If several did, the steps of the turns
+//! that follow are timed one by one for a minute, so that the one that blocks is named when it does
+//! so again. Until then nothing but a few counters is kept: a clock reading a visit would be the
+//! dearest thing in many of them.
+//!
+//! Changes nothing in what the shard does. A callback that never returns is not found here: its
+//! reactor's `revolve_turns_total` stands still.
+//!
+//! Next: [`crate::shard::invariants`]: what holds, whatever happened.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::Shard;
+use crate::application::Application;
+use crate::environment::Environment;
+use crate::token::ConnectionId;
+
+/// How long steps are timed after a turn that was slow for an unknown reason.
+const WATCHFUL: Duration = Duration::from_secs(60);
+
+/// Time between two lines in the log; what they leave out they count.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The callbacks of an application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Callback {
+    Upgrade,
+    Open,
+    Message,
+    Close,
+    Timer,
+    ReactorTimer,
+    Answer,
+}
+
+impl Callback {
+    const ALL: [(Callback, &'static str); 7] = [
+        (Callback::Upgrade, "on_upgrade"),
+        (Callback::Open, "on_open"),
+        (Callback::Message, "on_message"),
+        (Callback::Close, "on_close"),
+        (Callback::Timer, "on_timer"),
+        (Callback::ReactorTimer, "on_reactor_timer"),
+        (Callback::Answer, "what follows an off-loaded job"),
+    ];
+
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// The callbacks that ran in a stretch of time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Calls {
+    /// Which ones: bits of [`Callback`].
+    kinds: u8,
+    /// How many; the messages of one visit count once.
+    count: u32,
+    /// Whom the last one was for.
+    last: Option<ConnectionId>,
+}
+
+impl Calls {
+    fn and(self, later: Calls) -> Calls {
+        Calls {
+            kinds: self.kinds | later.kinds,
+            count: self.count + later.count,
+            last: later.last.or(self.last),
+        }
+    }
+}
+
+impl fmt::Display for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ran = Callback::ALL.iter().filter(|(callback, _)| self.kinds & callback.bit() != 0);
+        for (index, (_, name)) in ran.enumerate() {
+            write!(f, "{}{name}", if index == 0 { "" } else { " or " })?;
+        }
+        match (self.count, self.last) {
+            (0 | 1, Some(id)) => write!(f, " of connection {id}"),
+            (0 | 1, None) => Ok(()),
+            (count, Some(id)) => write!(f, " ({count} calls, the last for connection {id})"),
+            (count, None) => write!(f, " ({count} calls)"),
+        }
+    }
+}
+
+/// What is known of a slow turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// These callbacks held the reactor for so long.
+    Known(Calls, Duration),
+    /// One of so many callbacks.
+    OneOf(u32),
+    /// No callback ran.
+    NotTheApplication,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Known(calls, took) => write!(
+                f,
+                "{calls} held the reactor for {} ms; what takes long belongs into Context::offload",
+                took.as_millis()
+            ),
+            Cause::OneOf(count) => write!(
+                f,
+                "one of {count} callbacks held the reactor; if it happens again in the next {} s, \
+                 it will be named",
+                WATCHFUL.as_secs()
+            ),
+            Cause::NotTheApplication => {
+                write!(f, "no callback ran in it; the machine may be short of processor time")
+            }
+        }
+    }
+}
+
+/// What one shard keeps in order to name a culprit.
+#[derive(Debug, Default)]
+pub(super) struct SlowTurnDetector {
+    /// Since the turn began, or the step that is being timed.
+    calls: Calls,
+    /// The messages that are in them, or in those of earlier turns.
+    messages: u64,
+    /// While steps are timed.
+    until: Option<Instant>,
+    /// The step that is being timed: when it began, and what had run before it in this turn.
+    step: Option<(Instant, Calls)>,
+    /// The slowest step of this turn.
+    slowest: Option<(Calls, Duration)>,
+    /// The last line in the log: when, and whether it named somebody.
+    last_line: Option<(Instant, bool)>,
+    /// Slow turns since then.
+    untold: u64,
+}
+
+impl SlowTurnDetector {
+    /// A turn begins at `now`.
+    pub(super) fn begin_turn(&mut self, now: Instant) {
+        self.calls = Calls::default();
+        self.slowest = None;
+        if self.until.is_some_and(|until| until <= now) {
+            self.until = None;
+        }
+    }
+
+    /// A callback has run, so many times; `last` is whom it was for in the end. The messages of one
+    /// visit count once.
+    pub(super) fn called(&mut self, callback: Callback, count: u32, last: Option<ConnectionId>) {
+        self.calls = self.calls.and(Calls { kinds: callback.bit(), count, last });
+    }
+
+    /// Of these `visits`, some may have brought messages: `messages` is how many there were ever.
+    #[inline]
+    pub(super) fn heard(&mut self, messages: u64, visits: u32, last: Option<ConnectionId>) {
+        if messages > self.messages {
+            self.messages = messages;
+            self.called(Callback::Message, visits, last);
+        }
+    }
+
+    /// Whether the steps of this turn are timed.
+    #[inline]
+    pub(super) fn is_timing(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// A step of the turn begins.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.step = Some((now, std::mem::take(&mut self.calls)));
+    }
+
+    /// The step that began last has ended.
+    pub(super) fn end(&mut self, now: Instant) {
+        let Some((began, before)) = self.step.take() else { return };
+        let took = now.saturating_duration_since(began);
+        if self.calls.count > 0 && self.slowest.is_none_or(|(_, slowest)| took > slowest) {
+            self.slowest = Some((self.calls, took));
+        }
+        self.calls = before.and(self.calls);
+    }
+
+    /// Why the turn that has just ended took so long.
+    fn cause(&mut self, took: Duration, now: Instant) -> Cause {
+        match (self.slowest, self.calls.count) {
+            (Some((calls, step)), _) if step > took / 2 => Cause::Known(calls, step),
+            (_, 0) => Cause::NotTheApplication,
+            (_, 1) => Cause::Known(self.calls, took),
+            (_, count) => {
+                self.until = Some(now + WATCHFUL);
+                Cause::OneOf(count)
+            }
+        }
+    }
+
+    /// Whether the log is to hear of it: now and then, and always if now there is a name to what
+    /// had none. With the number of slow turns that it has not heard of.
+    fn is_worth_a_line(&mut self, cause: Cause, now: Instant) -> Option<u64> {
+        let is_named = matches!(cause, Cause::Known(..));
+        let is_news = self.last_line.is_none_or(|(at, was_named)| {
+            now.saturating_duration_since(at) >= LINE_INTERVAL || (is_named && !was_named)
+        });
+        if !is_news {
+            self.untold += 1;
+            return None;
+        }
+        self.last_line = Some((now, is_named));
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+impl<A: Application, E: Environment> Shard<A, E> {
+    /// The turn that has just ended, at `now`, took longer than [`crate::Config::slow_turn`].
+    #[cold]
+    pub fn note_slow_turn(&mut self, took: Duration, now: Instant) {
+        self.metrics.slow_turns.add(1);
+        let cause = self.slow_turns.cause(took, now);
+        let Some(untold) = self.slow_turns.is_worth_a_line(cause, now) else { return };
+        let untold = match untold {
+            0 => String::new(),
+            more => format!(" ({more} more slow turns since the last such line)"),
+        };
+        log::warn!(
+            reactor = self.reactor, milliseconds = took.as_millis() as u64;
+            "a turn took {} ms: {cause}{untold}", took.as_millis()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn id(index: u32) -> ConnectionId {
+        ConnectionId { index, generation: NonZeroU32::MIN }
+    }
+
+    #[test]
+    fn a_lone_callback_is_named_at_once() {
+        let now = Instant::now();
+        let mut slow_turns = SlowTurnDetector::default();
+        slow_turns.begin_turn(now);
+        slow_turns.called(Callback::Message, 1, Some(id(7)));
+        let cause = slow_turns.cause(512 * MS, now);
+        assert_eq!(
+            cause.to_string(),
+            "on_message of connection 7.1 held the reactor for 512 ms; \
+             what takes long belongs into Context::offload"
+        );
+        assert_eq!(slow_turns.until, None, "there is nothing more to find out");
+    }
+
+    #[test]
+    fn one_of_several_is_named_when_it_blocks_again() {
+        let mut now = Instant::now();
+        let mut slow_turns = SlowTurnDetector::default();
+        slow_turns.begin_turn(now);
+        for index in 0..3 {
+            slow_turns.called(Callback::Message, 1, Some(id(index)));
+        }
+        assert!(!slow_turns.is_timing(), "the clock is not read without a reason");
+        assert_eq!(slow_turns.cause(300 * MS, now), Cause::OneOf(3));
+        slow_turns.begin_turn(now);
+        assert!(slow_turns.is_timing());
+        for (index, took) in [(0, 5), (1, 290), (2, 5)] {
+            slow_turns.begin(now);
+            slow_turns.called(Callback::Open, 1, Some(id(index)));
+            slow_turns.called(Callback::Message, 1, Some(id(index)));
+            now += took * MS;
+            slow_turns.end(now);
+        }
+        let cause = slow_turns.cause(300 * MS, now);
+        assert!(
+            cause.to_string().starts_with(
+                "on_open or on_message (2 calls, the last for connection 1.1) \
+                 held the reactor for 290 ms"
+            ),
+            "{cause}"
+        );
+        // In time it stops looking so closely.
+        slow_turns.begin_turn(now + 2 * WATCHFUL);
+        assert!(!slow_turns.is_timing());
+    }
+
+    #[test]
+    fn nobody_is_accused_of_what_nobody_did() {
+        let now = Instant::now();
+        let mut slow_turns = SlowTurnDetector::default();
+        slow_turns.begin_turn(now);
+        assert_eq!(slow_turns.cause(400 * MS, now), Cause::NotTheApplication);
+        assert_eq!(slow_turns.until, None);
+    }
+
+    #[test]
+    fn lines_are_rare_and_a_name_is_news() {
+        let now = Instant::now();
+        let mut slow_turns = SlowTurnDetector::default();
+        let named = Cause::Known(Calls::default(), MS);
+        assert_eq!(slow_turns.is_worth_a_line(Cause::OneOf(2), now), Some(0));
+        assert_eq!(slow_turns.is_worth_a_line(Cause::OneOf(2), now + MS), None);
+        assert_eq!(slow_turns.is_worth_a_line(named, now + 2 * MS), Some(1));
+        for _ in 0..5 {
+            assert_eq!(slow_turns.is_worth_a_line(named, now + 3 * MS), None);
+        }
+        assert_eq!(slow_turns.is_worth_a_line(named, now + 2 * LINE_INTERVAL), Some(5));
+    }
+}

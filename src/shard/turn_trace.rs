@@ -1,0 +1,669 @@
+//! A turn, told: the line or the handful of lines that `--log-level trace` has for each.
+//!
+//! What is rare (an accept, a takeover, a close, an alarm) is noted where it happens, through
+//! [`Shard::tell`]. What happens for every message is not noted at all: a visit is told from
+//! outside, by comparing a [`Snapshot`] from before it with one from after it, and by walking once
+//! more over the receive buffer, where the headers of the frames still stand. So the path of a
+//! message has no hook in it, and while nobody listens a turn costs one look at the log's level
+//! and a visit two looks at an empty option. Decides nothing, and the shard never reads it.
+//!
+//! Invariant: a trace is made of kinds, sizes and words of our own, never of what a peer wrote, and
+//! has at most [`LINES_MAX`] lines, whatever the turn did.
+//!
+//! Next: [`crate::memory`]: what all of this can cost at most.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::Shard;
+use super::snapshot::{Bytes, OpenSnapshot, Outgoing, Snapshot};
+use crate::application::{Application, CloseReason, Side};
+use crate::connection::Attachment;
+use crate::environment::Environment;
+use crate::protocol::endpoint::Endpoint;
+use crate::protocol::head::Rejection;
+use crate::token::ConnectionId;
+
+/// The target of the lines.
+const TARGET: &str = "revolve::turn";
+
+/// Beats told of one turn: a handful to read. Of the others the number is told.
+const LINES_MAX: usize = 16;
+
+/// What has happened so far in this turn.
+#[derive(Debug, Default)]
+pub(super) struct TurnTrace {
+    beats: Vec<TraceLine>,
+    /// What found no room among the beats.
+    untold: usize,
+    /// Connections visited.
+    ready: usize,
+    woken: Woken,
+    visit: Option<Visit>,
+}
+
+/// Why the poll returned, besides for connections; as far as that is known.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Woken {
+    pub(super) by_listener: bool,
+    pub(super) by_mail: bool,
+    /// The turn before left something to do, so the poll did not sleep.
+    at_once: bool,
+}
+
+/// Why a connection is being looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// It is ready; its state says for what.
+    Ready,
+    /// Its alarm went off.
+    Alarm,
+    /// A callback that no message causes.
+    Call(&'static str),
+    /// What was told of it last goes on.
+    More,
+}
+
+/// All that is told of one connection at one time, or one thing that is about none.
+#[derive(Debug)]
+struct TraceLine {
+    about: Option<ConnectionId>,
+    /// Why it is its turn.
+    head: String,
+    facts: Vec<String>,
+}
+
+/// The visit under way.
+#[derive(Debug)]
+struct Visit {
+    beat: usize,
+    id: ConnectionId,
+    before: Snapshot,
+    /// Bytes of frames that its WebSocket had taken when it closed in mid-visit.
+    taken_at_close: Option<u64>,
+    why: Why,
+    /// Bytes of a payload that were read past the receive buffer.
+    past: u64,
+    /// Bytes of its backlog that were thrown away.
+    discarded: usize,
+}
+
+impl<A: Application, E: Environment> Shard<A, E> {
+    /// Begins the story of a turn, if somebody listens.
+    #[inline]
+    pub(super) fn begin_story(&mut self) {
+        // The level alone, which is one load; whether anybody wants this target is asked behind it.
+        if log::max_level() == log::LevelFilter::Trace {
+            self.open_story();
+        }
+    }
+
+    /// Notes something that is not part of every message's way.
+    #[inline]
+    pub(super) fn tell(&mut self, note: impl FnOnce(&mut TurnTrace)) {
+        if let Some(trace) = &mut self.trace {
+            note(trace);
+        }
+    }
+
+    /// Looks at a connection before its visit.
+    #[inline]
+    pub(super) fn tell_visit(&mut self, id: ConnectionId) {
+        if self.trace.is_some() {
+            self.begin_visit(id, Why::Ready);
+        }
+    }
+
+    /// Looks at a connection before its deadline is.
+    #[inline]
+    pub(super) fn tell_alarm(&mut self, id: ConnectionId) {
+        if self.trace.is_some() {
+            self.begin_visit(id, Why::Alarm);
+        }
+    }
+
+    /// Looks at a connection before a callback that no message causes.
+    #[inline]
+    pub(super) fn tell_call(&mut self, id: ConnectionId, name: &'static str) {
+        if self.trace.is_some() {
+            self.begin_visit(id, Why::Call(name));
+        }
+    }
+
+    /// Looks at a connection of which more is to be told than its arrival.
+    #[inline]
+    pub(super) fn tell_more(&mut self, id: ConnectionId) {
+        if self.trace.is_some() {
+            self.begin_visit(id, Why::More);
+        }
+    }
+
+    /// Tells what was written to a connection that leaves this shard in the middle of its visit.
+    #[inline]
+    pub(super) fn tell_written(&mut self, id: ConnectionId) {
+        if self.trace.is_some() {
+            self.end_writing(id);
+        }
+    }
+
+    /// Looks at what has left the connections from this slot on, before a slice of a broadcast is
+    /// written to them: for [`Self::tell_fanned_out`].
+    #[inline]
+    pub(super) fn tell_left(&self, from: usize) -> Option<u64> {
+        self.trace.is_some().then(|| self.left_from(from))
+    }
+
+    /// Tells what was written of it.
+    #[inline]
+    pub(super) fn tell_fanned_out(
+        &mut self,
+        left_before: Option<u64>,
+        bytes: usize,
+        from: usize,
+        to: usize,
+    ) {
+        if let Some(left_before) = left_before {
+            let written = self.left_from(from).saturating_sub(left_before);
+            let slots = self.connections.slots();
+            self.tell(|trace| trace.fanned_out(bytes, from, to, slots, written));
+        }
+    }
+
+    /// Looks at it again afterwards, and tells the difference; what was read stands in
+    /// `receive_buffer`.
+    #[inline]
+    pub(super) fn tell_visited(&mut self, receive_buffer: &[u8]) {
+        if self.trace.is_some() {
+            self.end_visit(receive_buffer);
+        }
+    }
+
+    /// Ends the story of a turn for which the poll slept from `asleep` to `woken`, and which ended
+    /// at `done`: its lines go to the log. For whoever owns the clock.
+    #[inline]
+    pub fn tell_turn(&mut self, asleep: Instant, woken: Instant, done: Instant) {
+        if self.trace.is_some() {
+            self.log_story(woken.duration_since(asleep), done.duration_since(woken));
+            self.woken.at_once = self.timeout(done) == Some(Duration::ZERO);
+        }
+    }
+
+    #[cold]
+    fn open_story(&mut self) {
+        let is_heard = log::log_enabled!(target: TARGET, log::Level::Trace);
+        let woken = std::mem::take(&mut self.woken);
+        self.trace = is_heard.then(|| Box::new(TurnTrace { woken, ..TurnTrace::default() }));
+    }
+
+    #[cold]
+    fn begin_visit(&mut self, id: ConnectionId, why: Why) {
+        let before = self.snapshot(id);
+        if let (Some(trace), Some(before)) = (&mut self.trace, before) {
+            trace.begin_visit(id, before, why);
+        }
+    }
+
+    #[cold]
+    fn end_visit(&mut self, receive_buffer: &[u8]) {
+        let Some(mut trace) = self.trace.take() else { return };
+        if let Some(visit) = trace.visit.take() {
+            let after = self.snapshot(visit.id);
+            let cork_bytes = self.config.limits.cork_bytes;
+            trace.end_visit(&visit, after, receive_buffer, cork_bytes);
+        }
+        self.trace = Some(trace);
+    }
+
+    #[cold]
+    fn end_writing(&mut self, id: ConnectionId) {
+        let cork_bytes = self.config.limits.cork_bytes;
+        if let (Some(connection), Some(trace)) = (self.connections.get_mut(id), &mut self.trace)
+            && let Some(visit) = trace.visit.as_ref().filter(|visit| visit.id == id)
+        {
+            let after = Outgoing::of(&connection.transport);
+            let written = after.written_since(visit.before.outgoing, visit.discarded, cork_bytes);
+            if let Some(written) = written {
+                trace.fact(id, format_args!("{written}"));
+            }
+        }
+    }
+
+    /// Bytes that have left the connections from this slot on.
+    #[cold]
+    fn left_from(&self, from: usize) -> u64 {
+        let connections = self.connections.iter();
+        let connections = connections.filter(|connection| connection.id.index as usize >= from);
+        connections.map(|connection| connection.transport.left()).sum()
+    }
+
+    fn snapshot(&mut self, id: ConnectionId) -> Option<Snapshot> {
+        let connection = self.connections.get_mut(id)?;
+        let mut snapshot = Snapshot::of(connection, self.metrics.bytes_in.get());
+        if let (Attachment::Live(live), Endpoint::Open(open)) =
+            (&connection.attachment, &connection.endpoint)
+        {
+            let session = self.sessions.of_connection(live.slot, id)?;
+            snapshot.open = Some(OpenSnapshot {
+                messages: live.messages,
+                taken: live.bytes_in,
+                owed: open.owed_bytes(),
+                count: session.count(),
+            });
+        }
+        Some(snapshot)
+    }
+
+    #[cold]
+    fn log_story(&mut self, slept: Duration, busy: Duration) {
+        let Some(mut trace) = self.trace.take() else { return };
+        if !self.outbox.is_empty() {
+            trace.note(format_args!("mail that waits for a full mailbox: {}", self.outbox.len()));
+        }
+        for line in trace.lines(self.metrics.turns.get(), slept, busy) {
+            log::trace!(target: TARGET, reactor = self.reactor; "{line}");
+        }
+    }
+}
+
+// ---- what the shard has to tell ----
+
+impl TurnTrace {
+    pub(super) fn reactor_timer(&mut self) {
+        self.note(format_args!("a timer of the reactor's"));
+    }
+
+    pub(super) fn off_loaded(&mut self, jobs: usize) {
+        self.note(format_args!("off-loaded jobs: {jobs}"));
+    }
+
+    pub(super) fn expired(&mut self, sessions: u64) {
+        if sessions > 0 {
+            self.note(format_args!("sessions expired: {sessions}"));
+        }
+    }
+
+    pub(super) fn paused(&mut self) {
+        self.note(format_args!("no descriptor left: accepting pauses"));
+    }
+
+    pub(super) fn turned_away(&mut self, peer: SocketAddr, rejection: Rejection) {
+        self.note(format_args!("{peer} is turned away at the door: {}", rejection.status()));
+    }
+
+    pub(super) fn draining(&mut self) {
+        self.note(format_args!("told to go away: the drain begins"));
+    }
+
+    pub(super) fn swept(&mut self, from: usize, to: usize) {
+        if from < to {
+            self.note(format_args!("goodbye (1001) to who is in slots {from} to {}", to - 1));
+        }
+    }
+
+    pub(super) fn broadcast(&mut self, bytes: usize) {
+        self.note(format_args!("a broadcast of {} is queued", Bytes(bytes as u64)));
+    }
+
+    fn fanned_out(&mut self, bytes: usize, from: usize, to: usize, slots: usize, written: u64) {
+        if from < to {
+            let (bytes, written) = (Bytes(bytes as u64), Bytes(written));
+            let last = to - 1;
+            self.note(format_args!(
+                "a broadcast of {bytes} to slots {from} to {last} of {slots}: {written} written"
+            ));
+        }
+    }
+
+    /// A connection came: from the listener, or from another reactor with what that had read.
+    pub(super) fn adopted(&mut self, id: ConnectionId, peer: SocketAddr, received: usize) {
+        match received as u64 {
+            0 => self.head(id, format_args!("accepted from {peer}")),
+            bytes => self.head(id, format_args!("handed to us by mail with {}", Bytes(bytes))),
+        }
+    }
+
+    pub(super) fn answered(&mut self, id: ConnectionId) {
+        self.fact(id, format_args!("a request answered"));
+    }
+
+    pub(super) fn refused(&mut self, id: ConnectionId, rejection: Rejection) {
+        self.fact(id, format_args!("refused: {}", rejection.status()));
+    }
+
+    pub(super) fn refused_by_application(&mut self, id: ConnectionId, status: u16) {
+        self.fact(id, format_args!("refused by the application: {status}"));
+    }
+
+    pub(super) fn handed_over(&mut self, id: ConnectionId, owner: usize, received: usize) {
+        let received = Bytes(received as u64);
+        self.fact(id, format_args!("handed over to reactor {owner}, with {received}"));
+    }
+
+    pub(super) fn taken_over(&mut self, id: ConnectionId, older: ConnectionId) {
+        self.fact(id, format_args!("takes its session over from #{older}"));
+    }
+
+    pub(super) fn opened(&mut self, id: ConnectionId, resumed: bool, count: u64) {
+        let session = if resumed { "resumed" } else { "new" };
+        self.fact(id, format_args!("upgrade: {session} session, count {count}"));
+    }
+
+    pub(super) fn watches(&mut self, id: ConnectionId) {
+        self.fact(id, format_args!("upgrade: watches the reactors"));
+    }
+
+    pub(super) fn looks(&mut self) {
+        self.note(format_args!("a look at all reactors, for who watches"));
+    }
+
+    pub(super) fn drew(&mut self, from: usize, to: usize, slots: usize) {
+        if from < to {
+            self.note(format_args!("a map of slots {from} to {} of {slots}", to - 1));
+        }
+    }
+
+    pub(super) fn read_past(&mut self, bytes: usize) {
+        if let Some(visit) = &mut self.visit {
+            visit.past = bytes as u64;
+        }
+    }
+
+    pub(super) fn closed(&mut self, id: ConnectionId, reason: CloseReason, taken: u64) {
+        if let Some(visit) = self.visit.as_mut().filter(|visit| visit.id == id) {
+            visit.taken_at_close = Some(taken);
+        }
+        let side = match reason.side {
+            Side::Client => "the peer",
+            Side::Server => "us",
+        };
+        self.fact(id, format_args!("closed by {side}: {}", reason.code));
+    }
+
+    pub(super) fn reaped(&mut self, id: ConnectionId) {
+        self.fact(id, format_args!("let go of"));
+    }
+
+    pub(super) fn lost(&mut self, id: ConnectionId) {
+        self.fact(id, format_args!("lost"));
+    }
+
+    /// What waited for a connection that has ended was thrown away.
+    pub(super) fn discarded(&mut self, id: ConnectionId, bytes: usize) {
+        if bytes > 0 {
+            if let Some(visit) = self.visit.as_mut().filter(|visit| visit.id == id) {
+                visit.discarded += bytes;
+            }
+            self.fact(id, format_args!("{} discarded", Bytes(bytes as u64)));
+        }
+    }
+
+    /// Something was said to a connection by others than itself.
+    pub(super) fn said_aside(&mut self, id: ConnectionId, before: Outgoing, after: Outgoing) {
+        // If it is being visited, that is found in the difference that its visit makes.
+        if before != after
+            && self.visit.as_ref().is_none_or(|visit| visit.id != id)
+            && let Some(written) = after.written_since(before, 0, usize::MAX)
+        {
+            self.fact(id, format_args!("{written}"));
+        }
+    }
+}
+
+// ---- how it becomes text ----
+
+impl TurnTrace {
+    fn note(&mut self, fact: fmt::Arguments<'_>) {
+        if let Some(beat) = self.beat(None) {
+            beat.head = fact.to_string();
+        }
+    }
+
+    fn head(&mut self, id: ConnectionId, head: fmt::Arguments<'_>) {
+        if let Some(beat) = self.beat(Some(id)) {
+            beat.head = head.to_string();
+        }
+    }
+
+    /// Joins what is being told of that connection, if it is being told of.
+    fn fact(&mut self, id: ConnectionId, fact: fmt::Arguments<'_>) {
+        let visited = self.visit.as_ref().filter(|visit| visit.id == id).map(|visit| visit.beat);
+        let last = self.beats.len().checked_sub(1);
+        let told = visited.or(last.filter(|&last| self.beats[last].about == Some(id)));
+        let beat = match told {
+            Some(told) => self.beats.get_mut(told),
+            None => self.beat(Some(id)),
+        };
+        if let Some(beat) = beat {
+            beat.facts.push(fact.to_string());
+        }
+    }
+
+    /// A new beat, if there is room.
+    fn beat(&mut self, about: Option<ConnectionId>) -> Option<&mut TraceLine> {
+        if self.beats.len() == LINES_MAX {
+            self.untold += 1;
+            return None;
+        }
+        self.beats.push(TraceLine { about, head: String::new(), facts: Vec::new() });
+        self.beats.last_mut()
+    }
+
+    fn begin_visit(&mut self, id: ConnectionId, before: Snapshot, why: Why) {
+        self.ready += usize::from(why == Why::Ready);
+        self.visit = None;
+        let last = self.beats.len().checked_sub(1);
+        let last = last.filter(|&last| self.beats[last].about == Some(id));
+        let told = match last.filter(|_| why == Why::More) {
+            Some(told) => told,
+            None => {
+                let Some(beat) = self.beat(Some(id)) else { return };
+                let head = match why {
+                    Why::Ready => before.why_visited(),
+                    Why::Alarm => "alarm",
+                    Why::Call(name) => name,
+                    Why::More => "",
+                };
+                beat.head = head.to_owned();
+                self.beats.len() - 1
+            }
+        };
+        let (taken_at_close, past, discarded) = (None, 0, 0);
+        self.visit = Some(Visit { beat: told, id, before, taken_at_close, why, past, discarded });
+    }
+
+    /// Puts what was read before the facts that were told meanwhile, and what was written behind.
+    fn end_visit(
+        &mut self,
+        visit: &Visit,
+        after: Option<Snapshot>,
+        receive_buffer: &[u8],
+        cork_bytes: usize,
+    ) {
+        let Some(beat) = self.beats.get_mut(visit.beat) else { return };
+        // One that was handed over has told where it went.
+        let Some(after) = after else { return };
+        let mut facts: Vec<String> = Vec::new();
+        facts.extend(after.read_since(&visit.before));
+        let Visit { before, taken_at_close, past, .. } = visit;
+        facts.extend(after.frames_since(before, *taken_at_close, *past, receive_buffer));
+        facts.append(&mut beat.facts);
+        let outgoing = (before.outgoing, after.outgoing);
+        facts.extend(outgoing.1.written_since(outgoing.0, visit.discarded, cork_bytes));
+        if after.is_lingering && !visit.before.is_lingering {
+            facts.push("our half is closed".to_owned());
+        }
+        if facts.is_empty() && visit.why == Why::Alarm && after.rests_as(before) {
+            facts.push("nothing due".to_owned());
+        }
+        facts.push(after.why_it_rests());
+        beat.facts = facts;
+    }
+
+    /// What woke the poll, and how many connections were visited, as far as there were some.
+    fn why_it_turned(&self) -> String {
+        let Woken { by_listener, by_mail, at_once } = self.woken;
+        let woken = match (by_listener, by_mail) {
+            (true, true) => "woken by the listener and by mail",
+            (true, false) => "woken by the listener",
+            (false, true) => "woken by mail",
+            (false, false) if self.ready > 0 => return format!("{} ready", self.ready),
+            (false, false) if at_once => "goes on from the last turn",
+            (false, false) => "woken by a timer",
+        };
+        match self.ready {
+            0 => woken.to_owned(),
+            ready => format!("{woken}, {ready} ready"),
+        }
+    }
+
+    /// One line, if there is one beat; else a heading, and the beats indented below it. A turn in
+    /// which nothing happened is not told.
+    fn lines(self, turn: u64, slept: Duration, busy: Duration) -> Vec<String> {
+        let (slept, busy) = (Span(slept), Span(busy));
+        let why = self.why_it_turned();
+        let heading = format!("turn {turn}: slept {slept}, {why}, busy {busy}");
+        match &self.beats[..] {
+            [] => Vec::new(),
+            [only] => vec![format!("{heading}: {only}")],
+            beats => {
+                let mut lines = vec![heading];
+                lines.extend(beats.iter().map(|beat| format!("  {beat}")));
+                if self.untold > 0 {
+                    lines.push(format!("  and {} more", self.untold));
+                }
+                lines
+            }
+        }
+    }
+}
+
+impl fmt::Display for TraceLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut mark = "";
+        if let Some(id) = self.about {
+            write!(f, "#{id}")?;
+            mark = " ";
+        }
+        if !self.head.is_empty() {
+            write!(f, "{mark}{}", self.head)?;
+        }
+        mark = ": ";
+        for fact in &self.facts {
+            write!(f, "{mark}{fact}")?;
+            mark = "; ";
+        }
+        Ok(())
+    }
+}
+
+/// `41 µs`, `3.1 ms`, `25.6 s`.
+struct Span(Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_micros() {
+            micros @ ..1000 => write!(f, "{micros} µs"),
+            micros @ ..1_000_000 => write!(f, "{:.1} ms", micros as f64 / 1e3),
+            micros => write!(f, "{:.1} s", micros as f64 / 1e6),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+
+    fn id(index: u32) -> ConnectionId {
+        ConnectionId { index, generation: NonZeroU32::MIN }
+    }
+
+    fn outgoing(left: u64, backlog: usize) -> Outgoing {
+        Outgoing { left, backlog, is_writable: backlog == 0 }
+    }
+
+    fn lines(trace: TurnTrace) -> Vec<String> {
+        trace.lines(812, Duration::from_micros(3100), Duration::from_micros(41))
+    }
+
+    #[test]
+    fn a_beat_is_one_line_and_several_are_indented() {
+        let heading = "turn 812: slept 3.1 ms, woken by a timer, busy 41 µs";
+        assert!(lines(TurnTrace::default()).is_empty());
+        let mut trace = TurnTrace::default();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 4711));
+        trace.adopted(id(3), peer, 0);
+        assert_eq!(lines(trace), [format!("{heading}: #3.1 accepted from 127.0.0.1:4711")]);
+        let mut trace = TurnTrace::default();
+        trace.adopted(id(3), peer, 0);
+        trace.adopted(id(4), peer, 70_000);
+        trace.reactor_timer();
+        assert_eq!(
+            lines(trace),
+            [
+                heading,
+                "  #3.1 accepted from 127.0.0.1:4711",
+                "  #4.1 handed to us by mail with 70.0 kB",
+                "  a timer of the reactor's",
+            ]
+        );
+    }
+
+    #[test]
+    fn facts_join_the_connection_that_is_being_told_of() {
+        let mut trace = TurnTrace::default();
+        trace.head(id(1), format_args!("alarm"));
+        trace.closed(id(1), CloseReason { code: 1011, side: Side::Server }, 0);
+        trace.said_aside(id(1), outgoing(0, 0), outgoing(6, 20));
+        trace.said_aside(id(2), outgoing(0, 0), outgoing(2, 0));
+        trace.said_aside(id(2), outgoing(2, 0), outgoing(2, 0));
+        trace.said_aside(id(3), outgoing(2, 50), outgoing(2, 76));
+        trace.lost(id(1));
+        trace.discarded(id(1), 20);
+        trace.discarded(id(1), 0);
+        assert_eq!(
+            lines(trace)[1..],
+            [
+                "  #1.1 alarm: closed by us: 1011; 6 B in one write, the socket is full, 20 B wait",
+                "  #2.1: 2 B in one write",
+                "  #3.1: 0 B written, the socket is full, 76 B wait",
+                "  #1.1: lost; 20 B discarded",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_turn_says_what_woke_it() {
+        let why = |by_listener, by_mail, at_once, ready| {
+            let woken = Woken { by_listener, by_mail, at_once };
+            TurnTrace { woken, ready, ..TurnTrace::default() }.why_it_turned()
+        };
+        assert_eq!(why(true, false, false, 0), "woken by the listener");
+        assert_eq!(why(false, true, true, 0), "woken by mail");
+        assert_eq!(why(true, true, false, 3), "woken by the listener and by mail, 3 ready");
+        assert_eq!(why(false, false, false, 0), "woken by a timer");
+        assert_eq!(why(false, false, true, 0), "goes on from the last turn");
+        assert_eq!(why(false, false, true, 2), "2 ready");
+    }
+
+    #[test]
+    fn a_crowded_turn_is_told_by_number() {
+        let mut trace = TurnTrace::default();
+        for index in 0..1000 {
+            trace.lost(id(index));
+        }
+        let lines = lines(trace);
+        assert_eq!(lines.len(), 1 + LINES_MAX + 1);
+        assert_eq!(lines[LINES_MAX + 1], format!("  and {} more", 1000 - LINES_MAX));
+    }
+
+    #[test]
+    fn times_are_short() {
+        for (micros, text) in
+            [(0, "0 µs"), (999, "999 µs"), (3100, "3.1 ms"), (25_600_000, "25.6 s")]
+        {
+            assert_eq!(Span(Duration::from_micros(micros)).to_string(), text);
+        }
+    }
+}

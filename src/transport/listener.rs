@@ -1,0 +1,196 @@
+//! Listening sockets: one a reactor, on one port, the kernel dealing out connections
+//! (SO_REUSEPORT).
+//!
+//! Accepting, and when to pause, is the shard's business. Called once, by `server.rs`.
+//!
+//! Invariant: an address has one server. SO_REUSEPORT is set on a socket only once the port is
+//! this server's: [`bind`] says how.
+//!
+//! Next: [`crate::session`]: what is left of a connection when it is gone.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::thread;
+use std::time::Duration;
+
+use mio::net::TcpListener;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// How often a step is tried that a rival at the same instant can make fail: see [`patiently`].
+const ATTEMPTS: u32 = 20;
+
+/// Binds `count` listeners to `address` and says which port they got.
+///
+/// The first socket is bound, *and listens*, without SO_REUSEPORT; only then is it opened to its
+/// siblings. Bound alone it would not keep the port: Linux lets two sockets with SO_REUSEADDR
+/// bind one port while neither listens, so two servers that start at one moment would both pass
+/// and both serve. Once one listens without SO_REUSEPORT, another server's `bind` or `listen`
+/// fails, and stays so: another server too asks with a first socket that does not share.
+///
+/// Connections that arrive before the siblings listen wait in the first one's queue.
+///
+/// # Errors
+///
+/// What `socket(2)`, `bind(2)` or `listen(2)` say.
+pub fn bind(
+    address: SocketAddr,
+    backlog: u32,
+    count: usize,
+) -> io::Result<(Vec<TcpListener>, SocketAddr)> {
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    let first = patiently(|| {
+        let socket = socket(address)?;
+        // This fails if somebody listens, and it is in vain to try again.
+        socket.bind(&address.into())?;
+        Ok(socket.listen(backlog).map(|()| socket))
+    })?;
+    let bound = first.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+    // One reactor alone has no siblings, and shares with nobody.
+    if count > 1 {
+        first.set_reuse_port(true)?;
+    }
+    let mut sockets = vec![first];
+    while sockets.len() < count {
+        sockets.push(patiently(|| {
+            let next = socket(bound)?;
+            next.set_reuse_port(true)?;
+            Ok(next.bind(&bound.into()).and_then(|()| next.listen(backlog)).map(|()| next))
+        })?);
+    }
+    let listeners =
+        sockets.into_iter().map(|socket| TcpListener::from_std(StdListener::from(socket)));
+    Ok((listeners.collect(), bound))
+}
+
+/// Tries a step again whose inner result is EADDRINUSE.
+///
+/// Linux marks a socket as listening before it looks for rivals. So a rival that is about to be
+/// refused is in the way for an instant, of its rival's own `listen` and of the siblings' `bind`;
+/// and two that call `listen` at the same instant can both be refused. Whoever tries again finds
+/// either that instant over or, by `bind`, the other one listening.
+fn patiently(mut step: impl FnMut() -> io::Result<io::Result<Socket>>) -> io::Result<Socket> {
+    for _ in 1..ATTEMPTS {
+        match step()? {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            outcome => return outcome,
+        }
+    }
+    step()?
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for the former server's connections to leave TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Accepted sockets inherit it, so it costs one call a listener and none a connection. The
+    // cork decides what leaves together; Nagle's algorithm would only add a delayed ACK to it.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::sync::Barrier;
+
+    /// An address of this machine on which no other test connects or listens, so that a port found
+    /// free there stays free.
+    fn own_address(number: u8) -> IpAddr {
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        if cfg!(target_os = "linux") {
+            IpAddr::from([127, 64 + number, high, low])
+        } else {
+            Ipv4Addr::LOCALHOST.into()
+        }
+    }
+
+    fn free_port(host: IpAddr) -> SocketAddr {
+        bind((host, 0).into(), 16, 1).unwrap().1
+    }
+
+    #[test]
+    fn listeners_share_a_port_that_nobody_else_can_take() {
+        for host in [Ipv4Addr::LOCALHOST.into(), IpAddr::from(Ipv6Addr::LOCALHOST)] {
+            if host.is_ipv6() && StdListener::bind((host, 0)).is_err() {
+                continue; // This machine has no IPv6.
+            }
+            for count in [1, 2, 3, 16] {
+                let (listeners, bound) = bind((host, 0).into(), 16, count).unwrap();
+                assert_eq!(listeners.len(), count);
+                for listener in &listeners {
+                    assert_eq!(listener.local_addr().unwrap(), bound);
+                }
+                for rival in [1, 3] {
+                    let error = bind(bound, 16, rival).unwrap_err();
+                    assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{rival} against {count}");
+                }
+                drop(listeners);
+                assert!(bind(bound, 16, count).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn of_two_servers_that_ask_at_one_moment_one_gets_the_port() {
+        let any = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+        for (number, (count, rival_count)) in [(1, 1), (1, 4), (3, 3)].into_iter().enumerate() {
+            for is_wildcard in [false, true] {
+                let address = free_port(own_address(number as u8));
+                // A server on all addresses is a rival of one on a single address.
+                let rival = if is_wildcard { (any, address.port()).into() } else { address };
+                let start = Barrier::new(2);
+                let ask = |address, count| {
+                    start.wait();
+                    let outcome = bind(address, 16, count);
+                    // Who got it keeps it until the other has asked.
+                    start.wait();
+                    outcome
+                };
+                for round in 0..200 {
+                    let (one, other) = thread::scope(|scope| {
+                        let other = scope.spawn(|| ask(rival, rival_count));
+                        (ask(address, count), other.join().unwrap())
+                    });
+                    let (won, lost) = match (one, other) {
+                        (Ok(won), Err(lost)) | (Err(lost), Ok(won)) => (won, lost),
+                        (one, other) => panic!("round {round}: {one:?} and {other:?}"),
+                    };
+                    assert_eq!(lost.kind(), io::ErrorKind::AddrInUse, "round {round}");
+                    drop(won);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn while_the_first_listens_alone_no_rival_gets_in() {
+        // The moments of `bind`, one by one: what a rival does in between fails.
+        let in_use = |outcome: io::Result<()>| {
+            assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        };
+        let first = socket((own_address(9), 0).into()).unwrap();
+        first.bind(&SocketAddr::from((own_address(9), 0)).into()).unwrap();
+        first.listen(16).unwrap();
+        let bound = first.local_addr().unwrap();
+        let address = bound.as_socket().unwrap();
+        in_use(bind(address, 16, 2).map(drop));
+        let sharing = socket(address).unwrap();
+        sharing.set_reuse_port(true).unwrap();
+        in_use(sharing.bind(&bound));
+        first.set_reuse_port(true).unwrap();
+        // A server's first socket does not share, so it is refused here too.
+        in_use(bind(address, 16, 2).map(drop));
+        let sibling = socket(address).unwrap();
+        sibling.set_reuse_port(true).unwrap();
+        sibling.bind(&bound).unwrap();
+        in_use(bind(address, 16, 2).map(drop));
+        sibling.listen(16).unwrap();
+    }
+}

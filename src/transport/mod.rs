@@ -1,0 +1,513 @@
+//! One socket: what is known of its readiness, and what waits for it.
+//!
+//! [`Transport::read`], [`Transport::send`] and their like are the only places that read and write a
+//! socket. None of them loops until `WouldBlock`: each stops at its share, and records what it leaves
+//! behind in [`Inbound`] and in `writable`. Knows no protocol. [`out_buffer`] holds bytes that wait for
+//! the socket, [`connection_limiter`] counts sockets, [`listener`] opens those that listen.
+//!
+//! Invariant: no call is made whose answer is known: nothing is read after a short read, nor
+//! written after a short write, before the next edge.
+//!
+//! Next: [`crate::transport::out_buffer`]: bytes that wait.
+
+pub mod connection_limiter;
+pub mod listener;
+pub mod out_buffer;
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::Shutdown;
+use std::time::Instant;
+
+use crate::transport::out_buffer::{BufferPool, OutBuffer};
+
+/// What a connection needs of a socket; in tests, of a script.
+pub trait Stream: io::Read + io::Write {
+    /// Ends our half of the stream; the peer's goes on.
+    ///
+    /// # Errors
+    ///
+    /// When the socket is gone.
+    fn half_close(&mut self) -> io::Result<()>;
+
+    /// Reads into `first`, and behind that into `second`. Unless a stream can do better, by way of
+    /// one piece.
+    ///
+    /// # Errors
+    ///
+    /// As those of a read.
+    fn read_both(&mut self, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
+        let mut joined = vec![0; first.len() + second.len()];
+        let count = self.read(&mut joined)?;
+        let (to_first, to_second) = joined.split_at(first.len());
+        first.copy_from_slice(to_first);
+        second.copy_from_slice(to_second);
+        Ok(count)
+    }
+
+    /// Writes `first`, and behind that `second`. Unless a stream can do better, by way of one piece.
+    ///
+    /// # Errors
+    ///
+    /// As those of a write.
+    fn write_both(&mut self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        self.write(&[first, second].concat())
+    }
+}
+
+impl Stream for mio::net::TcpStream {
+    fn half_close(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+
+    fn read_both(&mut self, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
+        io::Read::read_vectored(self, &mut [IoSliceMut::new(first), IoSliceMut::new(second)])
+    }
+
+    fn write_both(&mut self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        io::Write::write_vectored(self, &[IoSlice::new(first), IoSlice::new(second)])
+    }
+}
+
+/// What a poll reports of a socket.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Edge {
+    /// There is something to read.
+    pub readable: bool,
+    /// There is room to write.
+    pub writable: bool,
+    /// The peer has ended its half, or is gone.
+    pub read_closed: bool,
+    /// There is urgent data (RFC 9293 3.8.5) in what is to be read.
+    pub urgent: bool,
+}
+
+impl Edge {
+    /// Whether there is anything to report.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.readable || self.writable || self.read_closed || self.urgent
+    }
+}
+
+/// What is known of the stream's reading side. In order: an edge takes it forward, never back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Inbound {
+    /// Nothing there; an edge will tell.
+    Drained,
+    /// An edge said there is something, and no short read has said otherwise since.
+    Readable,
+    /// The same, and there is urgent data in it. A read stops at the urgent mark, so a short read does
+    /// not mean drained, for what stands behind the mark was there before the edge was told. Only
+    /// `WouldBlock` means it.
+    Urgent,
+    /// The same as `Readable`, and the peer's FIN is already behind it: a short read does not mean drained, for
+    /// there will be no further edge.
+    Final,
+    /// The FIN has been read.
+    Ended,
+}
+
+/// Where a callback's longest replies leave, without a copy.
+pub(crate) trait Outlet {
+    /// Sends what stands in `cork`, and `payload` behind it, as far as the socket takes that now;
+    /// what it does not take is what stands in `cork` afterwards. How many bytes have left.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for the rest of `payload`: then that does not stand in `cork`. How
+    /// many bytes have left all the same.
+    fn send_past(&mut self, cork: &mut Vec<u8>, payload: &[u8]) -> Result<usize, usize>;
+
+    /// Sends nothing more: the stream has a hole. The next [`Transport::send`] fails.
+    fn cut(&mut self);
+}
+
+/// A socket, and what waits for it.
+#[derive(Debug)]
+pub struct Transport<S> {
+    stream: S,
+    /// What waits for the socket.
+    pub backlog: OutBuffer,
+    inbound: Inbound,
+    writable: bool,
+    /// Whether something is missing in what was sent; then `writable` is false.
+    is_cut: bool,
+    /// Bytes that have left or wait: not those that were discarded, nor those of a failed write.
+    pub bytes_out: u64,
+}
+
+impl<S: Stream> Transport<S> {
+    /// Of a socket of which no edge is known yet.
+    #[must_use]
+    pub fn new(stream: S) -> Self {
+        Transport {
+            stream,
+            backlog: OutBuffer::default(),
+            inbound: Inbound::Drained,
+            // True of every fresh socket; if not, the first write will tell.
+            writable: true,
+            is_cut: false,
+            bytes_out: 0,
+        }
+    }
+
+    /// Takes note of an edge. Acting on it is for the turn.
+    #[inline]
+    pub fn note(&mut self, edge: Edge) {
+        self.writable |= edge.writable;
+        let noted = match edge {
+            Edge { read_closed: true, .. } => Inbound::Final,
+            Edge { urgent: true, .. } => Inbound::Urgent,
+            Edge { readable: true, .. } => Inbound::Readable,
+            _ => Inbound::Drained,
+        };
+        self.inbound = self.inbound.max(noted);
+    }
+
+    /// What is known of the reading side.
+    #[must_use]
+    pub fn inbound(&self) -> Inbound {
+        self.inbound
+    }
+
+    /// Whether the peer's FIN has come: it will send no more than what is here already.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.inbound, Inbound::Final | Inbound::Ended)
+    }
+
+    /// Whether there may be something to read.
+    #[inline]
+    #[must_use]
+    pub fn has_readable(&self) -> bool {
+        matches!(self.inbound, Inbound::Readable | Inbound::Urgent | Inbound::Final)
+    }
+
+    /// Whether the socket took all that it was last offered.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// The socket, for its registration and its end.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// One read, if there may be something and there is room for it.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection: a reset, mostly.
+    #[inline(always)]
+    pub fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        if room.is_empty() || !self.has_readable() {
+            return Ok(0);
+        }
+        let outcome = self.stream.read(room);
+        self.has_read(outcome, room.len())
+    }
+
+    /// The same into two pieces, the first of which is full before the second gets a byte.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Self::read`].
+    pub fn read_both(&mut self, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
+        let room = first.len() + second.len();
+        if room == 0 || !self.has_readable() {
+            return Ok(0);
+        }
+        let outcome = self.stream.read_both(first, second);
+        self.has_read(outcome, room)
+    }
+
+    /// What a read says of the socket.
+    #[inline(always)]
+    fn has_read(&mut self, outcome: io::Result<usize>, room: usize) -> io::Result<usize> {
+        match outcome {
+            Ok(0) => self.inbound = Inbound::Ended,
+            Ok(count) => {
+                // A short read means drained: no second one just to hear `WouldBlock`. (On Linux, of
+                // a TCP socket: a read of several pieces fills one after the other, a signal ends
+                // none that has got something, and what comes meanwhile brings an edge of its own.)
+                if count < room && self.inbound == Inbound::Readable {
+                    self.inbound = Inbound::Drained;
+                }
+                return Ok(count);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.inbound = Inbound::Drained;
+            }
+            // The visit ends with `inbound` still readable, so it comes again.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(0)
+    }
+
+    /// Sends, as far as the socket takes it now; the rest joins the backlog.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection; of kind [`io::ErrorKind::OutOfMemory`] if it was that the rest could
+    /// not be kept.
+    #[inline]
+    pub fn send(&mut self, bytes: &[u8], now: Instant, pool: &mut BufferPool) -> io::Result<()> {
+        self.bytes_out += bytes.len() as u64;
+        let mut sent = 0;
+        if self.writable && self.backlog.is_empty() && !bytes.is_empty() {
+            let outcome = self.stream.write(bytes);
+            sent = match has_written(outcome, bytes.len(), &mut self.writable) {
+                Ok(sent) => sent,
+                Err(error) => return Err(self.take_back(bytes, error)),
+            };
+        }
+        if sent < bytes.len() {
+            self.let_wait(&bytes[sent..], now, pool)?;
+        }
+        Ok(())
+    }
+
+    /// Queues bytes, which are counted already; those for which there is no memory are not any more.
+    fn let_wait(&mut self, bytes: &[u8], now: Instant, pool: &mut BufferPool) -> io::Result<()> {
+        let before = self.backlog.len();
+        let kept = match self.is_cut {
+            // That there was no memory has been told when it was cut.
+            true => Err(io::ErrorKind::BrokenPipe.into()),
+            false => self.backlog.push(bytes, now, pool).map_err(io::Error::from),
+        };
+        kept.inspect_err(|_| {
+            let queued = self.backlog.len() - before;
+            self.bytes_out -= (bytes.len() - queued) as u64;
+        })
+    }
+
+    /// What a failed write was to send has not been sent. Out of the way, where it is rare: to count
+    /// behind each write would cost it three instructions.
+    #[cold]
+    #[inline(never)]
+    fn take_back(&mut self, bytes: &[u8], error: io::Error) -> io::Error {
+        self.bytes_out -= bytes.len() as u64;
+        error
+    }
+
+    /// Writes from the backlog until it is empty, the socket is full, or `share` bytes have left.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection.
+    pub fn flush(
+        &mut self,
+        mut share: usize,
+        now: Instant,
+        pool: &mut BufferPool,
+    ) -> io::Result<()> {
+        while self.writable && share > 0 && !self.backlog.is_empty() {
+            let front = self.backlog.front();
+            let offered = &front[..front.len().min(share)];
+            let outcome = self.stream.write(offered);
+            let count = has_written(outcome, offered.len(), &mut self.writable)?;
+            share -= count;
+            self.backlog.advance(count, now, pool);
+        }
+        Ok(())
+    }
+
+    /// Lets bytes wait that another line of this socket's had not sent.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for them.
+    pub fn inherit(
+        &mut self,
+        unsent: &[u8],
+        now: Instant,
+        pool: &mut BufferPool,
+    ) -> io::Result<()> {
+        self.bytes_out += unsent.len() as u64;
+        self.let_wait(unsent, now, pool)
+    }
+
+    /// Throws away what waits, and says how many bytes that were.
+    pub fn discard(&mut self, pool: &mut BufferPool) -> usize {
+        let discarded = self.backlog.len();
+        self.bytes_out -= discarded as u64;
+        self.backlog.clear(pool);
+        discarded
+    }
+
+    /// Bytes that the socket has taken.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.bytes_out - self.backlog.len() as u64
+    }
+
+    /// The socket, and what has not left.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for that as one piece.
+    pub fn into_parts(self) -> io::Result<(S, Vec<u8>)> {
+        let unsent = self.backlog.to_vec()?;
+        Ok((self.stream, unsent))
+    }
+}
+
+impl<S: Stream> Outlet for Transport<S> {
+    fn send_past(&mut self, cork: &mut Vec<u8>, payload: &[u8]) -> Result<usize, usize> {
+        let mut sent = 0;
+        if self.writable && self.backlog.is_empty() {
+            let outcome = self.stream.write_both(cork, payload);
+            // An error comes again when the cork is written, and there is somebody who hears it.
+            sent = has_written(outcome, cork.len() + payload.len(), &mut self.writable)
+                .unwrap_or_default();
+        }
+        self.bytes_out += sent as u64;
+        let of_cork = sent.min(cork.len());
+        cork.drain(..of_cork);
+        let rest = &payload[sent - of_cork..];
+        if cork.try_reserve(rest.len()).is_err() {
+            return Err(sent);
+        }
+        cork.extend_from_slice(rest);
+        Ok(sent)
+    }
+
+    fn cut(&mut self) {
+        (self.is_cut, self.writable) = (true, false);
+    }
+}
+
+/// What a write of `offered` bytes says of the socket. A short one means full, as `WouldBlock`
+/// does: the kernel has taken note that we want an edge.
+#[inline(always)]
+fn has_written(
+    outcome: io::Result<usize>,
+    offered: usize,
+    writable: &mut bool,
+) -> io::Result<usize> {
+    match outcome {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Ok(count) => {
+            *writable = count == offered;
+            Ok(count)
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            *writable = false;
+            Ok(0)
+        }
+        // Still writable: the flush loop, or the next visit, tries again.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    /// Takes and gives as much as it is told to.
+    struct Doled {
+        input: Vec<u8>,
+        output: Vec<u8>,
+        room: usize,
+        fails: bool,
+    }
+
+    impl Read for Doled {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.input.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&self.input[..count]);
+            self.input.drain(..count);
+            if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        }
+    }
+
+    impl Write for Doled {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.fails {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            let count = self.room.min(bytes.len());
+            self.output.extend_from_slice(&bytes[..count]);
+            self.room -= count;
+            if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Stream for Doled {
+        fn half_close(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn line(input: &[u8], room: usize) -> Transport<Doled> {
+        Transport::new(Doled { input: input.to_vec(), output: Vec::new(), room, fails: false })
+    }
+
+    #[test]
+    fn a_read_into_two_pieces_fills_the_first_one_first() {
+        for length in 0..8 {
+            let mut line = line(&b"abcdefgh"[..length], 0);
+            line.note(Edge { readable: true, ..Edge::default() });
+            let (mut first, mut second) = ([0; 3], [0; 4]);
+            let count = line.read_both(&mut first, &mut second).unwrap();
+            assert_eq!(count, length.min(7));
+            assert_eq!([&first[..], &second].concat()[..count], b"abcdefgh"[..count]);
+            let is_short = length < 7;
+            assert_eq!(line.inbound() == Inbound::Drained, is_short, "{length}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_leave_past_the_cork_stands_in_it() {
+        for room in 0..=10 {
+            let mut line = line(b"", room);
+            let mut cork = b"cork".to_vec();
+            assert_eq!(line.send_past(&mut cork, b"payload"), Ok(room));
+            assert!(!line.is_writable(), "{room}: a short write");
+            assert_eq!([&line.stream.output[..], &cork].concat(), b"corkpayload");
+            assert_eq!(line.bytes_out, room as u64);
+        }
+        let mut line = line(b"", 11);
+        let mut cork = b"cork".to_vec();
+        assert_eq!(line.send_past(&mut cork, b"payload"), Ok(11));
+        assert!(cork.is_empty() && line.is_writable());
+    }
+
+    #[test]
+    fn nothing_overtakes_the_backlog_and_an_error_is_left_to_who_can_hear_it() {
+        let mut pool = BufferPool::default();
+        let now = Instant::now();
+        let mut line = line(b"", 1);
+        line.send(b"first", now, &mut pool).unwrap();
+        line.note(Edge { writable: true, ..Edge::default() });
+        line.stream.room = 100;
+        let mut cork = b"cork".to_vec();
+        assert_eq!(line.send_past(&mut cork, b"payload"), Ok(0));
+        assert_eq!(cork, b"corkpayload");
+        line.flush(100, now, &mut pool).unwrap();
+        line.stream.fails = true;
+        assert_eq!(line.send_past(&mut cork, b"!"), Ok(0));
+        assert_eq!(cork, b"corkpayload!");
+        assert!(line.send(&cork, now, &mut pool).is_err());
+    }
+
+    #[test]
+    fn nothing_is_sent_behind_a_hole() {
+        let mut pool = BufferPool::default();
+        let now = Instant::now();
+        let mut line = line(b"", 100);
+        line.cut();
+        let error = line.send(b"a Close", now, &mut pool).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert!(line.stream.output.is_empty() && line.backlog.is_empty());
+        assert_eq!(line.bytes_out, 0, "what will never leave is not counted");
+    }
+}

@@ -1,0 +1,296 @@
+//! Bytes that wait for one socket to take them.
+//!
+//! An idle connection has none and owns none: the storage is borrowed from the reactor's
+//! [`BufferPool`] with the first byte that has to wait, and goes back with the last one that left.
+//! It is a row of chunks: a long queue is never copied to make room, gives storage back as it
+//! leaves, and owns little more than it holds. Writes nothing itself; the connection does.
+//!
+//! Growing can fail, for a peer decides how long a queue gets; whoever pushed then ends that
+//! connection.
+//!
+//! Invariant: storage is held exactly while bytes are queued, and is at most [`SLACK`] more.
+//!
+//! Next: [`crate::transport::connection_limiter`]: how many sockets there may be.
+
+use std::collections::{TryReserveError, VecDeque};
+use std::time::Instant;
+
+/// Bytes of a chunk, and so of the longest single write from a queue. 32 KiB: the copy into the
+/// kernel outweighs the call.
+const CHUNK: usize = 32 << 10;
+
+/// How much more storage than bytes a queue holds at most: what has left of its first chunk, and
+/// what is free in its last.
+pub const SLACK: usize = 2 * CHUNK;
+
+/// The queue. Eight bytes while empty.
+#[derive(Debug, Default)]
+pub struct OutBuffer {
+    queued: Option<Box<Queued>>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    /// None is empty; all but the last are full.
+    chunks: VecDeque<Vec<u8>>,
+    /// Where the first unsent byte is in the first chunk. A partial write moves this and not the
+    /// bytes.
+    start: usize,
+    /// Bytes unsent.
+    len: usize,
+    /// When the socket last took a byte, or the queue last was empty.
+    progress: Instant,
+}
+
+/// Storage for [`OutBuffer`]s, kept warm between uses.
+#[derive(Debug, Default)]
+pub struct BufferPool {
+    // Boxed as the queues hold them, each with one chunk, so that lending one allocates nothing.
+    #[expect(clippy::vec_box, reason = "the box itself is what is lent")]
+    spare: Vec<Box<Queued>>,
+}
+
+/// Spare queues kept at most: 2 MiB a reactor are what a past burst leaves behind.
+const SPARE_MOST: usize = 64;
+
+/// What a [`BufferPool`] holds at most, in bytes.
+pub const POOL: usize = SPARE_MOST * (CHUNK + 256);
+
+impl OutBuffer {
+    /// Bytes queued.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queued.as_ref().map_or(0, |queued| queued.len)
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queued.is_none()
+    }
+
+    /// What to write next; empty if nothing waits. There may be more behind it.
+    #[must_use]
+    pub fn front(&self) -> &[u8] {
+        let first = self.queued.as_ref().and_then(|queued| Some((queued.chunks.front()?, queued)));
+        first.map_or(&[], |(chunk, queued)| &chunk[queued.start..])
+    }
+
+    /// All that waits, as one piece.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for it.
+    pub fn to_vec(&self) -> Result<Vec<u8>, TryReserveError> {
+        let mut all = Vec::new();
+        if let Some(queued) = &self.queued {
+            all.try_reserve_exact(queued.len)?;
+            all.extend_from_slice(self.front());
+            queued.chunks.iter().skip(1).for_each(|chunk| all.extend_from_slice(chunk));
+        }
+        Ok(all)
+    }
+
+    /// Bytes of storage held.
+    #[must_use]
+    pub fn storage(&self) -> usize {
+        self.queued.as_ref().map_or(0, |queued| queued.chunks.iter().map(Vec::capacity).sum())
+    }
+
+    /// Since when no byte has left, if any wait.
+    #[must_use]
+    pub fn stalled_since(&self) -> Option<Instant> {
+        self.queued.as_ref().map(|queued| queued.progress)
+    }
+
+    /// Appends.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for all of it. How much of it is queued then is not said: the stream
+    /// has a hole, and the connection is over.
+    pub fn push(
+        &mut self,
+        bytes: &[u8],
+        now: Instant,
+        pool: &mut BufferPool,
+    ) -> Result<(), TryReserveError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.queued.get_or_insert_with(|| pool.take(now)).push(bytes)
+    }
+
+    /// Notes that the socket took `count` bytes of [`Self::front`].
+    pub fn advance(&mut self, count: usize, now: Instant, pool: &mut BufferPool) {
+        let Some(queued) = &mut self.queued else {
+            debug_assert_eq!(count, 0, "nothing was queued");
+            return;
+        };
+        debug_assert!(queued.start + count <= queued.chunks.front().map_or(0, Vec::len));
+        queued.start += count;
+        queued.len -= count;
+        if queued.len == 0 {
+            self.clear(pool);
+        } else if count > 0 {
+            queued.progress = now;
+            if queued.chunks.front().is_some_and(|chunk| chunk.len() == queued.start) {
+                queued.chunks.pop_front();
+                queued.start = 0;
+            }
+        }
+    }
+
+    /// Drops what waits, and gives the storage back.
+    pub fn clear(&mut self, pool: &mut BufferPool) {
+        if let Some(queued) = self.queued.take() {
+            pool.put_back(queued);
+        }
+    }
+}
+
+impl Queued {
+    fn push(&mut self, mut bytes: &[u8]) -> Result<(), TryReserveError> {
+        // Before the only chunk grows, the room of what has left is used again, if that is the
+        // larger part: so no byte is moved more often than another one leaves.
+        if let (1, Some(only)) = (self.chunks.len(), self.chunks.front_mut())
+            && only.capacity() - only.len() < bytes.len()
+            && self.start >= only.len() - self.start
+        {
+            only.drain(..self.start);
+            self.start = 0;
+        }
+        while !bytes.is_empty() {
+            let taken = match self.chunks.back_mut() {
+                Some(last) if last.len() < CHUNK => append(last, bytes)?,
+                _ => {
+                    let mut next = Vec::new();
+                    let taken = append(&mut next, bytes)?;
+                    self.chunks.try_reserve(1)?;
+                    self.chunks.push_back(next);
+                    taken
+                }
+            };
+            self.len += taken;
+            bytes = &bytes[taken..];
+        }
+        Ok(())
+    }
+}
+
+/// Appends what the chunk has room for; its storage doubles, and never passes [`CHUNK`].
+fn append(chunk: &mut Vec<u8>, bytes: &[u8]) -> Result<usize, TryReserveError> {
+    let room = CHUNK - chunk.len();
+    let taken = bytes.len().min(room);
+    if chunk.capacity() - chunk.len() < taken {
+        chunk.try_reserve_exact(chunk.len().clamp(taken, room))?;
+    }
+    chunk.extend_from_slice(&bytes[..taken]);
+    Ok(taken)
+}
+
+impl BufferPool {
+    fn take(&mut self, now: Instant) -> Box<Queued> {
+        match self.spare.pop() {
+            Some(mut queued) => {
+                queued.progress = now;
+                queued
+            }
+            None => {
+                let chunks = VecDeque::with_capacity(1);
+                Box::new(Queued { chunks, start: 0, len: 0, progress: now })
+            }
+        }
+    }
+
+    fn put_back(&mut self, mut queued: Box<Queued>) {
+        if self.spare.len() < SPARE_MOST {
+            queued.chunks.truncate(1);
+            queued.chunks.shrink_to(4);
+            queued.chunks.iter_mut().for_each(Vec::clear);
+            (queued.start, queued.len) = (0, 0);
+            self.spare.push(queued);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn storage_is_held_exactly_while_bytes_wait() {
+        let (mut buffer, mut pool) = (OutBuffer::default(), BufferPool::default());
+        let now = Instant::now();
+        assert!(buffer.is_empty());
+        buffer.push(b"", now, &mut pool).unwrap();
+        assert!(buffer.is_empty());
+        buffer.push(b"hello", now, &mut pool).unwrap();
+        let later = now + Duration::from_secs(1);
+        buffer.advance(2, later, &mut pool);
+        assert_eq!((buffer.front(), buffer.stalled_since()), (&b"llo"[..], Some(later)));
+        buffer.push(b"!", later, &mut pool).unwrap();
+        assert_eq!((buffer.front(), buffer.len()), (&b"llo!"[..], 4));
+        buffer.advance(4, later, &mut pool);
+        assert!(buffer.is_empty());
+        assert_eq!(pool.spare.len(), 1);
+        buffer.push(b"again", later, &mut pool).unwrap();
+        assert_eq!((buffer.front(), pool.spare.len()), (&b"again"[..], 0));
+    }
+
+    #[test]
+    fn room_of_what_left_is_used_before_storage_grows() {
+        let (mut buffer, mut pool) = (OutBuffer::default(), BufferPool::default());
+        let now = Instant::now();
+        for _ in 0..1000 {
+            buffer.push(&[1; 64], now, &mut pool).unwrap();
+            buffer.advance(63, now, &mut pool);
+        }
+        assert_eq!(buffer.len(), 1000);
+        assert!(buffer.storage() < 8192);
+    }
+
+    #[test]
+    fn bytes_leave_in_the_order_in_which_they_came_and_storage_stays_close() {
+        let (mut buffer, mut pool) = (OutBuffer::default(), BufferPool::default());
+        let now = Instant::now();
+        let (mut pushed, mut left, mut seed) = (0usize, 0usize, 1u64);
+        for round in 0..3000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            // Up for a while, then down.
+            let largest = if round < 1500 { 9000 } else { 900 };
+            let bytes: Vec<u8> =
+                (0..(seed >> 33) as usize % largest).map(|n| (pushed + n) as u8).collect();
+            buffer.push(&bytes, now, &mut pool).unwrap();
+            pushed += bytes.len();
+            let taken = (seed >> 20) as usize % 4000;
+            let front = buffer.front();
+            let taken = taken.min(front.len());
+            for (at, byte) in front[..taken].iter().enumerate() {
+                assert_eq!(*byte, (left + at) as u8);
+            }
+            buffer.advance(taken, now, &mut pool);
+            left += taken;
+            assert_eq!(buffer.len(), pushed - left);
+            assert!(buffer.storage() <= buffer.len() + SLACK, "round {round}");
+        }
+        let all = buffer.to_vec().unwrap();
+        assert!(all.len() > CHUNK, "this was too easy");
+        assert!(all.iter().enumerate().all(|(at, byte)| *byte == (left + at) as u8));
+    }
+
+    #[test]
+    fn a_burst_leaves_little_behind() {
+        let mut pool = BufferPool::default();
+        let now = Instant::now();
+        let mut buffers: Vec<_> = (0..SPARE_MOST + 10).map(|_| OutBuffer::default()).collect();
+        for buffer in &mut buffers {
+            buffer.push(&vec![0; 1 << 20], now, &mut pool).unwrap();
+        }
+        buffers.iter_mut().for_each(|buffer| buffer.clear(&mut pool));
+        let queues = pool.spare.iter();
+        let bytes: usize = queues.flat_map(|queued| &queued.chunks).map(Vec::capacity).sum();
+        assert!(pool.spare.len() == SPARE_MOST && bytes <= POOL, "{bytes}");
+    }
+}
