@@ -8,11 +8,11 @@
 //!
 //! Two threads, each with a poll and connections of its own. Every name has one *owner*, computed
 //! from the name, and only the owner counts for it: so the counts need no lock. Loop 0 accepts all
-//! connections. One whose name belongs to loop 1 is sent there as a [`Parcel`], through a bounded
+//! connections. One whose name belongs to loop 1 is sent there as a [`Handoff`], through a bounded
 //! channel. A thread that sleeps in `poll` does not look at a channel, so the sender also wakes it.
 //! A wake is an edge: two wakes may be told as one, so the receiver takes mail until there is none.
 //!
-//! A parcel holds the bytes that were read already. Registering the socket with the other poll
+//! A handoff holds the bytes that were read already. Registering the socket with the other poll
 //! reports what is in the *socket*, and those bytes are not in it any more. With `forget-input` they
 //! stay behind: `printf 'a\nhello\n' | nc 127.0.0.1 9107` gets no answer.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to its user")]
@@ -35,7 +35,7 @@ const CONNECTIONS_MAX: usize = 1000;
 const SHARE: usize = 4096;
 
 /// A connection on its way to the loop that owns its name.
-struct Parcel {
+struct Handoff {
     stream: TcpStream,
     /// Read, and not taken: from the name's first byte on.
     received: Vec<u8>,
@@ -43,7 +43,7 @@ struct Parcel {
 
 /// The way to another loop: a channel, and what makes that loop look into it.
 struct Sender {
-    parcels: SyncSender<Parcel>,
+    handoffs: SyncSender<Handoff>,
     waker: Arc<Waker>,
 }
 
@@ -67,10 +67,10 @@ struct Loop {
     number: usize,
     poll: Poll,
     listener: Option<TcpListener>,
-    mail: Receiver<Parcel>,
+    mail: Receiver<Handoff>,
     other: Sender,
-    /// Parcels that found the channel full.
-    outbox: VecDeque<Parcel>,
+    /// Handoffs that found the channel full.
+    outbox: VecDeque<Handoff>,
     connections: Slab<Connection>,
     ready: Vec<usize>,
     counts: HashMap<Vec<u8>, u64>,
@@ -91,8 +91,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut senders, mut boxes) = (Vec::new(), Vec::new());
     for poll in &polls {
         // Bounded: a loop that is held up must not make the other one's memory grow.
-        let (parcels, mail) = sync_channel(64);
-        senders.push(Sender { parcels, waker: Arc::new(Waker::new(poll.registry(), MAIL)?) });
+        let (handoffs, mail) = sync_channel(64);
+        senders.push(Sender { handoffs, waker: Arc::new(Waker::new(poll.registry(), MAIL)?) });
         boxes.push(mail);
     }
     senders.reverse(); // to each loop the way to the other one
@@ -137,8 +137,8 @@ impl Loop {
                 match event.token() {
                     LISTENER => self.accept(),
                     MAIL => {
-                        while let Ok(parcel) = self.mail.try_recv() {
-                            self.adopt(parcel);
+                        while let Ok(handoff) = self.mail.try_recv() {
+                            self.adopt(handoff);
                         }
                     }
                     Token(key) => self.enqueue(key),
@@ -174,7 +174,7 @@ impl Loop {
     fn accept(&mut self) {
         while let Some(listener) = &self.listener {
             match listener.accept() {
-                Ok((stream, _)) => self.adopt(Parcel { stream, received: Vec::new() }),
+                Ok((stream, _)) => self.adopt(Handoff { stream, received: Vec::new() }),
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => return,
                     ErrorKind::ConnectionAborted | ErrorKind::Interrupted => {}
@@ -185,7 +185,7 @@ impl Loop {
     }
 
     /// Takes a connection in, accepted or handed over: one way for both.
-    fn adopt(&mut self, Parcel { mut stream, received }: Parcel) {
+    fn adopt(&mut self, Handoff { mut stream, received }: Handoff) {
         if self.connections.len() == CONNECTIONS_MAX {
             return;
         }
@@ -214,20 +214,20 @@ impl Loop {
         if self.forgets_input {
             received.clear();
         }
-        self.outbox.push_back(Parcel { stream, received });
+        self.outbox.push_back(Handoff { stream, received });
     }
 
     fn send_outbox(&mut self) {
-        while let Some(parcel) = self.outbox.pop_front() {
-            match self.other.parcels.try_send(parcel) {
-                // First the parcel, then the wake: the other way round, the other loop might look
+        while let Some(handoff) = self.outbox.pop_front() {
+            match self.other.handoffs.try_send(handoff) {
+                // First the handoff, then the wake: the other way round, the other loop might look
                 // between the two, find nothing, and sleep.
                 Ok(()) => {
                     if let Err(error) = self.other.waker.wake() {
                         eprintln!("cannot wake the other loop: {error}");
                     }
                 }
-                Err(TrySendError::Full(parcel)) => return self.outbox.push_front(parcel),
+                Err(TrySendError::Full(handoff)) => return self.outbox.push_front(handoff),
                 Err(TrySendError::Disconnected(_)) => {}
             }
         }
@@ -288,10 +288,10 @@ impl Connection {
 // What is still wrong with it, and where it is put right:
 //
 // - Loop 0 accepts for both. With SO_REUSEPORT each loop has a listener: src/transport/listener.rs.
-// - A parcel that waits for room has no deadline. There the connection stays in its slab until there
+// - A handoff that waits for room has no deadline. There the connection stays in its slab until there
 //   is room: `Waiting` in src/connection/mod.rs, `wait_for_owner` in src/shard/mail.rs.
-// - Each parcel wakes, even a loop that is awake. `WakeFlag` in src/mailbox.rs saves the call.
-// - Mail has no share: a hundred parcels are adopted before anybody else is served. `mails_per_turn`
+// - Each handoff wakes, even a loop that is awake. `WakeFlag` in src/mailbox.rs saves the call.
+// - Mail has no share: a hundred handoffs are adopted before anybody else is served. `mails_per_turn`
 //   in src/config.rs.
 // - A count lives for ever. `expire` in src/session/mod.rs; and the older of two connections under one
 //   name is not closed: `Displaced` in src/shard/closing.rs.

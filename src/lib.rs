@@ -45,7 +45,7 @@
 //!          │    rest                       why it stops, and so what wakes it
 //!          4  fire_timers                pings, deadlines, the application's timers
 //!          5  fan_out                    a slice of the broadcast under way
-//!          6  look                       if somebody watches: a slice of a picture
+//!          6  look                       if somebody watches: a slice of a slab map
 //!          7  sweep                      in a drain: a slice of goodbyes
 //!          8  send_mail                  what found a full mailbox before
 //!          9  reap                       let go of who has ended

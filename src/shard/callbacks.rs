@@ -30,7 +30,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
 
     /// Calls whoever's timers are due, a share of them.
     #[inline]
-    pub(super) fn fire_appointments(&mut self, now: Instant, env: &mut E) {
+    pub(super) fn fire_application_timers(&mut self, now: Instant, env: &mut E) {
         if self.commands.timers.may_be_due(now) {
             self.fire_due(now, env);
         }

@@ -214,7 +214,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
     #[inline(always)]
     pub fn turn(&mut self, now: Instant, env: &mut E) {
         self.commands.now = now;
-        self.begin_story();
+        self.begin_trace();
         self.slow_turns.begin_turn(now);
         let expires = self.sessions.next_expiry().is_some_and(|at| at <= now);
         if expires {
@@ -245,7 +245,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
 
         // Behind the visits: what is there is heard before anybody is judged late.
         self.step(env, |shard, _| shard.fire_timers(expires, now));
-        self.fire_appointments(now, env);
+        self.fire_application_timers(now, env);
         self.step(env, |shard, _| shard.fan_out(now));
         self.look(now, env);
         self.step(env, |shard, _| shard.sweep(now));

@@ -90,12 +90,12 @@ struct Visit {
 }
 
 impl<A: Application, E: Environment> Shard<A, E> {
-    /// Begins the story of a turn, if somebody listens.
+    /// Begins the trace of a turn, if somebody listens.
     #[inline]
-    pub(super) fn begin_story(&mut self) {
+    pub(super) fn begin_trace(&mut self) {
         // The level alone, which is one load; whether anybody wants this target is asked behind it.
         if log::max_level() == log::LevelFilter::Trace {
-            self.open_story();
+            self.open_trace();
         }
     }
 
@@ -179,18 +179,18 @@ impl<A: Application, E: Environment> Shard<A, E> {
         }
     }
 
-    /// Ends the story of a turn for which the poll slept from `asleep` to `woken`, and which ended
+    /// Ends the trace of a turn for which the poll slept from `asleep` to `woken`, and which ended
     /// at `done`: its lines go to the log. For whoever owns the clock.
     #[inline]
     pub fn tell_turn(&mut self, asleep: Instant, woken: Instant, done: Instant) {
         if self.trace.is_some() {
-            self.log_story(woken.duration_since(asleep), done.duration_since(woken));
+            self.log_trace(woken.duration_since(asleep), done.duration_since(woken));
             self.woken.at_once = self.timeout(done) == Some(Duration::ZERO);
         }
     }
 
     #[cold]
-    fn open_story(&mut self) {
+    fn open_trace(&mut self) {
         let is_heard = log::log_enabled!(target: TARGET, log::Level::Trace);
         let woken = std::mem::take(&mut self.woken);
         self.trace = is_heard.then(|| Box::new(TurnTrace { woken, ..TurnTrace::default() }));
@@ -255,7 +255,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
     }
 
     #[cold]
-    fn log_story(&mut self, slept: Duration, busy: Duration) {
+    fn log_trace(&mut self, slept: Duration, busy: Duration) {
         let Some(mut trace) = self.trace.take() else { return };
         if !self.outbox.is_empty() {
             trace.note(format_args!("mail that waits for a full mailbox: {}", self.outbox.len()));

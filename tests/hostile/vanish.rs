@@ -19,11 +19,11 @@ with_both_applications! {
 const TTL: Duration = Duration::from_secs(3600);
 const TICK: Duration = Duration::from_millis(100);
 
-/// The socket of the last one who watches fails when a late picture is sent, at the moment of the
+/// The socket of the last one who watches fails when a late map is sent, at the moment of the
 /// next look: nobody is left to look for.
 fn a_watcher_that_vanishes_while_it_is_told<A: Talks>() {
     let mut harness = Harness::<A>::with(Config {
-        // A picture takes several looks.
+        // A map takes several looks.
         limits: Limits {
             look_slice: 1,
             look_interval: Duration::from_millis(3),

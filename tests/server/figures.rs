@@ -153,7 +153,7 @@ fn every_tile_is_seen() {
 }
 
 #[test]
-fn a_picture_is_drawn_in_slices_and_is_bounded() {
+fn a_map_is_drawn_in_slices_and_is_bounded() {
     let limits = Limits { look_slice: 7, slab_map_slots: 50, ..hasty(1).limits };
     let server = Running::counter(Config { limits, ..config(1) });
     let mut watcher = watch(&server);

@@ -24,8 +24,8 @@ struct TraceCapture;
 
 impl Log for TraceCapture {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let is_story = metadata.level() == Level::Trace && metadata.target() == "revolve::turn";
-        is_story && LISTENER.with_borrow(Option::is_some)
+        let is_trace = metadata.level() == Level::Trace && metadata.target() == "revolve::turn";
+        is_trace && LISTENER.with_borrow(Option::is_some)
     }
 
     fn log(&self, record: &Record<'_>) {
