@@ -238,7 +238,7 @@ pub struct Limits {
     /// and in each of them the others are served.
     pub expiries_per_turn: usize,
     /// Connections that a broadcast is written to in a turn: a heartbeat to 100,000 sockets takes
-    /// some hundred turns, and in each of them the others are served.
+    /// 391 turns, and in each of them the others are served.
     pub broadcast_slice: usize,
     /// Connections told goodbye in a turn of a drain: replies in flight and echoes of our Close are
     /// served in between.
@@ -271,8 +271,8 @@ pub struct Limits {
     pub timers_per_connection: usize,
     /// Timers that an application may have set for one reactor.
     pub timers_per_reactor: usize,
-    /// Applications' timers looked at in a turn: a hundred thousand that are due at once take some
-    /// hundred turns, and in each of them the others are served.
+    /// Applications' timers looked at in a turn: a hundred thousand that are due at once take
+    /// 98 turns, and in each of them the others are served.
     pub timers_per_turn: usize,
     /// Off-loaded jobs that one connection may wait for; then no more is read from it until one is
     /// done. With 1, each message is answered before the next one is heard.

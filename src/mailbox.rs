@@ -53,12 +53,12 @@ pub enum Mail<S> {
     Broadcast(Broadcast),
     /// A job that you off-loaded is done.
     Finished(Finished),
-    /// Somebody watches on reactor `asker`: it wants a slab map of your slab.
+    /// Somebody watches on reactor `asker`: it wants a map of your slab.
     Look {
         /// Who asks.
         asker: usize,
     },
-    /// The slab map that you asked for.
+    /// The map that you asked for.
     Seen(SlabMap),
 }
 

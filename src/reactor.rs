@@ -131,7 +131,7 @@ impl<A: Application> Reactor<A> {
     }
 
     /// Writes down what the kernel said. Acting on it is for the turn: so the order of events in
-    /// one poll decides nothing, and a connection that ends early in a turn leaves no event behind.
+    /// one poll decides nothing, and no event of this poll is left when a connection ends in the turn.
     /// Whether it was about a connection.
     fn note(&mut self, event: &Event) -> bool {
         match event.token() {

@@ -316,8 +316,8 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Whether the peer may say what it likes, because we do not read: no pong could be seen, nor
-    /// the end of a message.
+    /// Whether the connection is open and not read. Then neither a pong nor the end of a message can
+    /// be seen, so the peer must not be judged by them.
     #[must_use]
     pub fn is_deaf(&self) -> bool {
         matches!(self.rest, Rest::Throttled | Rest::Parked | Rest::Waiting)

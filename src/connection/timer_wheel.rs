@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 /// Length of a tick. No deadline here is one that a person could tell from one 50 ms later.
 pub const TICK: Duration = Duration::from_millis(50);
 
-/// Slots in the wheel: 25.6 s, so the default ping interval needs one hop.
-const SLOTS: usize = 512;
+/// Buckets in the wheel, one a tick: 25.6 s, so the default ping interval needs one hop.
+const BUCKETS: usize = 512;
 
 /// Slot of a connection: the index in its id.
 pub type Slot = u32;
@@ -29,36 +29,36 @@ pub type Tick = u32;
 #[derive(Debug)]
 pub struct TimerWheel {
     beginning: Instant,
-    /// The next tick to fire. All entries lie in `next..next + SLOTS`.
+    /// The next tick to fire. All entries lie in `next..next + BUCKETS`.
     next: Tick,
-    slots: Box<[Vec<Slot>]>,
-    /// By slot, the latest time that is too early for its entries: one tick before they fire. So
+    buckets: Box<[Vec<Slot>]>,
+    /// By bucket, the latest time that is too early for its entries: one tick before they fire. So
     /// whether an entry is early enough is a comparison, which every visit makes; to reckon the
     /// time of a tick took 45 instructions each.
     too_early: Box<[Instant]>,
-    /// A bit for each slot that has entries, so that a long sleep is found in eight words.
-    occupied: [u64; SLOTS / 64],
+    /// A bit for each bucket that has entries, so that a long sleep is found in eight words.
+    occupied: [u64; BUCKETS / 64],
 }
 
 impl TimerWheel {
     /// An empty wheel whose tick 0 ends at `beginning`.
     #[must_use]
     pub fn new(beginning: Instant) -> Self {
-        let slots = (0..SLOTS).map(|_| Vec::new()).collect();
-        // Slot 0 has tick 512; its first round has no tick 0.
-        let round = (1..=SLOTS as Tick).map(|tick| beginning + TICK * (tick - 1));
+        let buckets = (0..BUCKETS).map(|_| Vec::new()).collect();
+        // Bucket 0 has tick 512; its first round has no tick 0.
+        let round = (1..=BUCKETS as Tick).map(|tick| beginning + TICK * (tick - 1));
         let mut too_early: Box<[Instant]> = round.collect();
         too_early.rotate_right(1);
-        TimerWheel { beginning, next: 1, slots, too_early, occupied: [0; SLOTS / 64] }
+        TimerWheel { beginning, next: 1, buckets, too_early, occupied: [0; BUCKETS / 64] }
     }
 
-    /// Enters a hint to look at `tenant`'s slot at `deadline`, and returns the tick at which it fires: that of the deadline,
-    /// or the last one on the wheel if the deadline lies beyond.
+    /// Enters a hint to look at `tenant`'s slot at `deadline`, and returns the tick at which it fires:
+    /// that of the deadline, or the last one on the wheel if the deadline lies beyond.
     pub fn schedule(&mut self, tenant: Slot, deadline: Instant) -> Tick {
         let tick = self.tick_of(deadline);
-        let slot = tick as usize % SLOTS;
-        self.slots[slot].push(tenant);
-        self.occupied[slot / 64] |= 1 << (slot % 64);
+        let bucket = tick as usize % BUCKETS;
+        self.buckets[bucket].push(tenant);
+        self.occupied[bucket / 64] |= 1 << (bucket % 64);
         tick
     }
 
@@ -66,29 +66,29 @@ impl TimerWheel {
     #[must_use]
     pub fn tick_of(&self, deadline: Instant) -> Tick {
         let tick = self.ticks(deadline + TICK - Duration::from_nanos(1));
-        tick.clamp(self.next, self.next + SLOTS as Tick - 1)
+        tick.clamp(self.next, self.next + BUCKETS as Tick - 1)
     }
 
     /// Takes every entry whose tick has passed at `now`, with its tick: whoever has been
     /// scheduled anew since then recognises by it that the entry is stale.
     pub fn advance(&mut self, now: Instant, due: &mut impl Extend<(Slot, Tick)>) {
-        let passed = self.ticks(now).min(Tick::MAX - SLOTS as Tick);
+        let passed = self.ticks(now).min(Tick::MAX - BUCKETS as Tick);
         while let Some(tick) = self.first_occupied().filter(|&tick| tick <= passed) {
-            let slot = tick as usize % SLOTS;
-            self.occupied[slot / 64] &= !(1 << (slot % 64));
-            // The slot's storage goes too: entries cluster, and the crest of the wave must not
-            // leave its high-water mark in every slot it passes.
-            let tenants = std::mem::take(&mut self.slots[slot]);
+            let bucket = tick as usize % BUCKETS;
+            self.occupied[bucket / 64] &= !(1 << (bucket % 64));
+            // The bucket's storage is freed too. Entries cluster, and otherwise every bucket that a
+            // large cluster passes would keep storage for all of it.
+            let tenants = std::mem::take(&mut self.buckets[bucket]);
             due.extend(tenants.into_iter().map(|tenant| (tenant, tick)));
             self.go_to(tick + 1);
         }
         self.go_to(passed + 1);
     }
 
-    /// Lets the ticks before `next` be over: their slots begin another round.
+    /// Lets the ticks before `next` be over: their buckets begin another round.
     fn go_to(&mut self, next: Tick) {
-        for tick in self.next.max(next.saturating_sub(SLOTS as Tick))..next {
-            self.too_early[tick as usize % SLOTS] = self.at(tick + SLOTS as Tick - 1);
+        for tick in self.next.max(next.saturating_sub(BUCKETS as Tick))..next {
+            self.too_early[tick as usize % BUCKETS] = self.at(tick + BUCKETS as Tick - 1);
         }
         self.next = self.next.max(next);
     }
@@ -98,13 +98,13 @@ impl TimerWheel {
     #[inline]
     #[must_use]
     pub fn covers(&self, tick: Tick, deadline: Instant) -> bool {
-        tick < self.next || self.too_early[tick as usize % SLOTS] < deadline
+        tick < self.next || self.too_early[tick as usize % BUCKETS] < deadline
     }
 
     /// Entries that are still to fire, stale ones included.
     #[must_use]
     pub fn entries(&self) -> usize {
-        self.slots.iter().map(Vec::len).sum()
+        self.buckets.iter().map(Vec::len).sum()
     }
 
     /// Whether entries at `tick` are still to fire.
@@ -116,7 +116,7 @@ impl TimerWheel {
     /// Whether an entry for `tenant`'s slot at `tick` is still to fire.
     #[must_use]
     pub fn holds(&self, tenant: Slot, tick: Tick) -> bool {
-        self.is_to_come(tick) && self.slots[tick as usize % SLOTS].contains(&tenant)
+        self.is_to_come(tick) && self.buckets[tick as usize % BUCKETS].contains(&tenant)
     }
 
     /// Whole ticks from the beginning to `time`.
@@ -144,7 +144,7 @@ impl TimerWheel {
     }
 
     fn first_occupied(&self) -> Option<Tick> {
-        let start = self.next as usize % SLOTS;
+        let start = self.next as usize % BUCKETS;
         // The first word once from `start` on, then every word, ending with the first one's rest.
         let words = self.occupied.len();
         for step in 0..=words {
@@ -156,8 +156,8 @@ impl TimerWheel {
                 word &= !(u64::MAX << (start % 64));
             }
             if word != 0 {
-                let slot = index * 64 + word.trailing_zeros() as usize;
-                let ahead = (slot + SLOTS - start) % SLOTS;
+                let bucket = index * 64 + word.trailing_zeros() as usize;
+                let ahead = (bucket + BUCKETS - start) % BUCKETS;
                 return Some(self.next + ahead as Tick);
             }
         }
@@ -196,7 +196,7 @@ mod tests {
         let beginning = Instant::now();
         let mut wheel = TimerWheel::new(beginning);
         let tick = wheel.schedule(0, beginning + Duration::from_secs(3600));
-        assert_eq!(tick as usize, SLOTS);
+        assert_eq!(tick as usize, BUCKETS);
     }
 
     #[test]

@@ -26,7 +26,8 @@ pub enum Endpoint {
     Handshaking(Handshaking),
     /// A WebSocket, both directions open.
     Open(Open),
-    /// Our last words are said; what is left is manners.
+    /// Our Close or our last response is said. What is left is to send it, and to end the stream so that
+    /// the peer can read it.
     Closing(Closing),
     /// Over. The socket can be let go of.
     Closed,

@@ -175,7 +175,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
     /// Takes note of an edge on a connection's socket.
     #[inline]
     pub fn note_connection(&mut self, id: ConnectionId, edge: Edge) {
-        // The connection may have ended since the kernel queued the edge.
+        // The socket may have been closed in an earlier turn, after the kernel had queued this edge.
         if let Some(connection) = self.connections.get_mut(id) {
             connection.transport.note(edge);
             self.ready.push(id, &mut connection.mark);

@@ -135,9 +135,11 @@ impl<A: Application, E: Environment> Shard<A, E> {
         env: &mut E,
     ) {
         let requested = &pending.requested;
-        // Whoever comes last need not be the newer one. A client that gave up on a busy reactor and
-        // was back on another one would be displaced by its own past, or, if it has left again, be
-        // told a count to which its past then adds. What has given up has ended its stream.
+        // The request that is answered last is not always the one that the client sent last. A client
+        // may give up on a busy reactor and connect again by way of another one. If its old request
+        // were served now, it would displace the client's new connection, or its frames would count
+        // after the client was told a count. A client that gave up has ended that stream, so a request
+        // whose stream has ended may not take over a session.
         let has_ended =
             self.connections.get_mut(id).is_some_and(|connection| connection.transport.has_ended());
         if has_ended && requested.id.as_ref().is_some_and(|id| self.sessions.contains(id)) {

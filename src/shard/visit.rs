@@ -163,9 +163,9 @@ impl<A: Application, E: Environment> Shard<A, E> {
         if let Err(error) = sent {
             return self.lose_to(id, &error, now);
         }
-        // The usual end. What a connection rests on is the state that it is in, and that has not
-        // changed; so its deadline is where it was, with its alarm set. To settle that anew each
-        // time took 100 instructions.
+        // The usual end. The connection is in the state in which it was before the visit, so its
+        // deadline has not moved and its alarm is set: it need not be settled. That took 100
+        // instructions a visit.
         if is_as_it_was && matches!(step, Step::AllTaken) && connection.is_at_ease() {
             connection.rest = Rest::Blocked;
             return;

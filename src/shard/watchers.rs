@@ -3,7 +3,7 @@
 //! A watcher is a connection like any other of the reactor that accepted it: pings, deadlines,
 //! backpressure and the drain are those of every WebSocket. It speaks for no session, and no
 //! application hears of it. While there is one, its reactor *looks* once a second: it asks all
-//! reactors by mail for a slab map of their slabs, each draws its own in its own turns, and from the
+//! reactors by mail for a map of their slabs, each draws its own in its own turns, and from the
 //! answers and everybody's counters one frame is made for all who watch here. No lock, and nothing at
 //! all while nobody watches.
 //!
@@ -48,9 +48,9 @@ pub(super) struct Watching {
     /// Whether the watchers still have to be told what came of the last look.
     owes_frame: bool,
     answers: Box<[Answer]>,
-    /// Reactors that want a slab map of this one.
+    /// Reactors that want a map of this one.
     askers: Vec<usize>,
-    /// That slab map, as far as it is drawn.
+    /// That map, as far as it is drawn.
     builder: SlabMapBuilder,
 }
 
@@ -244,7 +244,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         }
     }
 
-    /// Draws a slice of this slab, and sends the slab map to all who asked once it is whole.
+    /// Draws a slice of this slab, and sends the map to all who asked once it is whole.
     fn draw(&mut self, env: &mut E) {
         if !self.watching.is_drawing() {
             return;

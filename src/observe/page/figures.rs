@@ -36,7 +36,7 @@ const NUMBERS: [(&str, CellOf); 14] = [
 const TIMES: [(&str, CellOf); 2] = [("busy_us", |r| &r.busy_ns), ("asleep_us", |r| &r.asleep_ns)];
 
 /// The figures of all reactors. `looks` counts the frames there have been, so that a reader sees
-/// which it has missed; `slab maps` come in the order of the reactors, `None` for one that has not
+/// which it has missed; `slab_maps` come in the order of the reactors, `None` for one that has not
 /// answered.
 #[must_use]
 pub fn json(
