@@ -301,6 +301,48 @@ pub struct Limits {
     pub accept_pause: Duration,
 }
 
+impl Limits {
+    fn validate(&self) -> Result<(), ConfigError> {
+        // Of none a step of a turn would make no progress.
+        for (option, value) in [
+            ("limits.receive_buffer_bytes", self.receive_buffer_bytes),
+            ("limits.frames_per_turn", self.frames_per_turn),
+            ("limits.requests_per_turn", self.requests_per_turn),
+            ("limits.cork_bytes", self.cork_bytes),
+            ("limits.flush_bytes_per_turn", self.flush_bytes_per_turn),
+            ("limits.events_per_poll", self.events_per_poll),
+            ("limits.accepts_per_turn", self.accepts_per_turn),
+            ("limits.mails_per_turn", self.mails_per_turn),
+            ("limits.mailbox_capacity", self.mailbox_capacity),
+            ("limits.outbox_most", self.outbox_most),
+            ("limits.alarms_per_turn", self.alarms_per_turn),
+            ("limits.expiries_per_turn", self.expiries_per_turn),
+            ("limits.broadcast_slice", self.broadcast_slice),
+            ("limits.broadcasts_queued", self.broadcasts_queued),
+            ("limits.goodbyes_per_turn", self.goodbyes_per_turn),
+            ("limits.look_slice", self.look_slice),
+            ("limits.inflate_per_turn", self.inflate_per_turn),
+            ("limits.timers_per_turn", self.timers_per_turn),
+        ] {
+            if value == 0 {
+                return refuse(option, &value, "a number of at least 1");
+            }
+        }
+        // Each is added to an `Instant`, which overflows long before `Duration::MAX`.
+        for (option, value) in [
+            ("limits.look_interval", self.look_interval),
+            ("limits.close_timeout", self.close_timeout),
+            ("limits.linger", self.linger),
+            ("limits.send_stall", self.send_stall),
+            ("limits.message_timeout", self.message_timeout),
+            ("limits.accept_pause", self.accept_pause),
+        ] {
+            bounded(option, value, Duration::ZERO, DAY, "a time from 0 to 86400 seconds")?;
+        }
+        Ok(())
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {
@@ -369,6 +411,33 @@ pub struct ConfigError {
     pub allowed: &'static str,
 }
 
+/// The longest time of most settings.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The shortest time that a setting can have, where 0 means never.
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+fn refuse(
+    option: &'static str,
+    value: &dyn ToString,
+    allowed: &'static str,
+) -> Result<(), ConfigError> {
+    Err(ConfigError { option, value: value.to_string(), allowed })
+}
+
+fn bounded(
+    option: &'static str,
+    value: Duration,
+    least: Duration,
+    most: Duration,
+    allowed: &'static str,
+) -> Result<(), ConfigError> {
+    match value < least || value > most {
+        true => refuse(option, &value.as_secs_f64(), allowed),
+        false => Ok(()),
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "--{}: {:?} is not {}", self.option, self.value, self.allowed)
@@ -416,9 +485,13 @@ impl Config {
     ///
     /// The first setting that is out of its bounds.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let refuse = |option, value: &dyn ToString, allowed| {
-            Err(ConfigError { option, value: value.to_string(), allowed })
-        };
+        self.validate_path()?;
+        self.validate_numbers()?;
+        self.validate_times()?;
+        self.limits.validate()
+    }
+
+    fn validate_path(&self) -> Result<(), ConfigError> {
         let path = &self.ws_path;
         let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'%' | b'*');
         // What stands before the asterisk is a whole part of the path.
@@ -440,6 +513,10 @@ impl Config {
                 "free: /healthz, /readyz, /metrics and /ws/stats have answers of their own",
             );
         }
+        Ok(())
+    }
+
+    fn validate_numbers(&self) -> Result<(), ConfigError> {
         if self.workers.get() > 1024 {
             return refuse("workers", &self.workers, "a number from 1 to 1024");
         }
@@ -477,17 +554,12 @@ impl Config {
         if !self.ws_subprotocols.is_valid() {
             return refuse("ws-subprotocols", &self.ws_subprotocols, SUBPROTOCOLS_ALLOWED);
         }
-        let day = Duration::from_secs(86_400);
-        let bounded = |option, value: Duration, least: Duration, most: Duration, allowed| {
-            if value < least || value > most {
-                refuse(option, &value.as_secs_f64(), allowed)
-            } else {
-                Ok(())
-            }
-        };
-        let millisecond = Duration::from_millis(1);
+        Ok(())
+    }
+
+    fn validate_times(&self) -> Result<(), ConfigError> {
         if let Some(time) = self.slow_turn
-            && (time < millisecond || time > day / 24)
+            && (time < MILLISECOND || time > DAY / 24)
         {
             return refuse(
                 "slow-turn-ms",
@@ -502,14 +574,14 @@ impl Config {
                 bounded(
                     option,
                     value,
-                    millisecond,
-                    day,
+                    MILLISECOND,
+                    DAY,
                     "0 or a time from 0.001 to 86400 seconds",
                 )?;
             }
         }
         if let Some(rate) = self.limit_sessions_per_ip
-            && (rate.window < Duration::from_secs(1) || rate.window > day)
+            && (rate.window < Duration::from_secs(1) || rate.window > DAY)
         {
             return refuse("limit-sessions-per-ip", &rate, SESSION_RATE_ALLOWED);
         }
@@ -517,59 +589,22 @@ impl Config {
             "session-ttl",
             self.session_ttl,
             Duration::ZERO,
-            365 * day,
+            365 * DAY,
             "a time from 0 to 31536000 seconds",
         )?;
         for (option, value) in [
             ("timeout-handshake", self.timeout_handshake),
             ("timeout-keep-alive", self.timeout_keep_alive),
         ] {
-            bounded(option, value, millisecond, day, "a time from 0.001 to 86400 seconds")?;
+            bounded(option, value, MILLISECOND, DAY, "a time from 0.001 to 86400 seconds")?;
         }
         bounded(
             "timeout-graceful-shutdown",
             self.timeout_graceful_shutdown,
             Duration::ZERO,
-            day,
+            DAY,
             "a time from 0 to 86400 seconds",
         )?;
-        // Of none a step of a turn would make no progress.
-        let limits = &self.limits;
-        for (option, value) in [
-            ("limits.receive_buffer_bytes", limits.receive_buffer_bytes),
-            ("limits.frames_per_turn", limits.frames_per_turn),
-            ("limits.requests_per_turn", limits.requests_per_turn),
-            ("limits.cork_bytes", limits.cork_bytes),
-            ("limits.flush_bytes_per_turn", limits.flush_bytes_per_turn),
-            ("limits.events_per_poll", limits.events_per_poll),
-            ("limits.accepts_per_turn", limits.accepts_per_turn),
-            ("limits.mails_per_turn", limits.mails_per_turn),
-            ("limits.mailbox_capacity", limits.mailbox_capacity),
-            ("limits.outbox_most", limits.outbox_most),
-            ("limits.alarms_per_turn", limits.alarms_per_turn),
-            ("limits.expiries_per_turn", limits.expiries_per_turn),
-            ("limits.broadcast_slice", limits.broadcast_slice),
-            ("limits.broadcasts_queued", limits.broadcasts_queued),
-            ("limits.goodbyes_per_turn", limits.goodbyes_per_turn),
-            ("limits.look_slice", limits.look_slice),
-            ("limits.inflate_per_turn", limits.inflate_per_turn),
-            ("limits.timers_per_turn", limits.timers_per_turn),
-        ] {
-            if value == 0 {
-                return refuse(option, &value, "a number of at least 1");
-            }
-        }
-        // Each is added to an `Instant`, which overflows long before `Duration::MAX`.
-        for (option, value) in [
-            ("limits.look_interval", limits.look_interval),
-            ("limits.close_timeout", limits.close_timeout),
-            ("limits.linger", limits.linger),
-            ("limits.send_stall", limits.send_stall),
-            ("limits.message_timeout", limits.message_timeout),
-            ("limits.accept_pause", limits.accept_pause),
-        ] {
-            bounded(option, value, Duration::ZERO, day, "a time from 0 to 86400 seconds")?;
-        }
         Ok(())
     }
 }

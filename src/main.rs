@@ -188,6 +188,15 @@ fn introduce(
             log::info!("origins: pages of {} may connect, of others not", origins.join(", "));
         }
     }
+    tell_memory_bound(config, descriptors);
+    log::info!(
+        "to stop: Ctrl-C or SIGTERM, which drains for at most {} s; a second one ends at once",
+        seconds(config.timeout_graceful_shutdown)
+    );
+}
+
+/// The most memory that connections and sessions can take; a warning if the machine has less.
+fn tell_memory_bound(config: &Config, descriptors: Option<usize>) {
     match MemoryBound::of::<()>(config, descriptors) {
         Some(bound) => {
             log::info!(
@@ -209,10 +218,6 @@ fn introduce(
             "memory: without a bound, as connections have none; --limit-concurrency sets one"
         ),
     }
-    log::info!(
-        "to stop: Ctrl-C or SIGTERM, which drains for at most {} s; a second one ends at once",
-        seconds(config.timeout_graceful_shutdown)
-    );
 }
 
 /// The address as this machine can reach it: "every interface" is none to connect to.

@@ -1,7 +1,7 @@
 //! The house rules that a compiler does not know, read off the sources: the map of modules in
 //! `src/lib.rs` is complete and every arrow in it points upward; each file says what it is, leads to
-//! the next, is short enough to be read at a sitting, and names things by what they are; nothing is
-//! `unsafe`.
+//! the next, is short enough to be read at a sitting, as are its functions, and names things by what they
+//! are; nothing is `unsafe`.
 //!
 //! It reads text, not Rust: comments and literals are blanked first, and what is left is simple
 //! enough. It knows no types and expands no macros. `cargo test` runs it; a rule that is broken is
@@ -16,6 +16,28 @@ const DAEMON: [&str; 2] = ["main", "daemon"];
 
 /// Lines of code that a file may have at most; comments, empty lines and tests do not count.
 const LINES_MAX: usize = 500;
+
+/// Lines of code that a function may have at most.
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// Arguments that a function may have at most besides `self`.
+const ARGUMENTS_MAX: usize = 5;
+
+/// The functions that are longer, or have more arguments, with today's figures. A figure may only
+/// fall: one that has fallen is written down here, and one within the bound is taken out.
+const TOO_LONG: [(&str, usize); 4] = [
+    ("protocol/message.rs: next_of_any_kind", 98),
+    ("shard/invariants.rs: invariants", 84),
+    ("shard/upgrade.rs: open", 91),
+    ("shard/visit.rs: converse", 111),
+];
+const TOO_MANY_ARGUMENTS: [(&str, usize); 5] = [
+    ("http.rs: respond", 6),
+    ("http.rs: write_response", 6),
+    ("protocol/endpoint.rs: next", 6),
+    ("shard/upgrade.rs: open", 8),
+    ("shard/visit.rs: arrive_or_leave", 6),
+];
 
 /// Words that say nothing about what a thing is.
 const SAYS_NOTHING: [&str; 4] = ["process_", "manager", "helper", "utils"];
@@ -306,6 +328,103 @@ fn leaves(tree: &str, base: &[String]) -> Vec<Vec<String>> {
     }
 }
 
+/// A function of a source: its name, lines of code, and arguments besides `self`.
+struct Function<'a> {
+    name: &'a str,
+    lines: usize,
+    arguments: usize,
+}
+
+fn functions(source: &Source) -> Vec<Function<'_>> {
+    let code = &source.shipped;
+    let mut functions = Vec::new();
+    for (at, _) in identifiers(code).filter(|(_, word)| *word == "fn") {
+        // `fn(u8)` is a type.
+        let Some((name_at, name)) = identifiers(&code[at + 2..]).next() else { continue };
+        if !code[at + 2..at + 2 + name_at].trim().is_empty() {
+            continue;
+        }
+        let behind = &code[at + 2 + name_at + name.len()..];
+        let (arguments, length) = signature(behind);
+        let rest = &behind[length..];
+        let body = match rest.find(['{', ';']) {
+            Some(open) if rest[open..].starts_with('{') => open + braced(&rest[open..]),
+            // Declared by a trait.
+            _ => continue,
+        };
+        let text = &code[at..at + 2 + name_at + name.len() + length + body];
+        let lines = text.lines().filter(|line| !line.trim().is_empty()).count();
+        functions.push(Function { name, lines, arguments });
+    }
+    functions
+}
+
+/// How many arguments stand in the parentheses, `self` left out, and where those end. Generic
+/// parameters may stand before them.
+fn signature(code: &str) -> (usize, usize) {
+    let (mut angles, mut depth, mut arguments, mut is_blank) = (0, 0, 0, true);
+    let mut begin = None;
+    for (at, c) in code.char_indices() {
+        let is_arrow = c == '>' && code[..at].ends_with(['-', '=']);
+        match c {
+            '<' => angles += 1,
+            '>' if !is_arrow => angles -= 1,
+            '(' | '[' => {
+                depth += 1;
+                if depth == 1 && angles == 0 && begin.is_none() {
+                    begin = Some(at + 1);
+                    continue;
+                }
+            }
+            ')' | ']' => {
+                depth -= 1;
+                if let (0, 0, Some(begin)) = (depth, angles, begin) {
+                    let first = code[begin..at].split([',', ':']).next().unwrap_or_default();
+                    let has_self = identifiers(first).any(|(_, word)| word == "self");
+                    return (arguments + usize::from(!is_blank) - usize::from(has_self), at + 1);
+                }
+            }
+            ',' if depth == 1 && angles == 0 => {
+                arguments += usize::from(!is_blank);
+                is_blank = true;
+                continue;
+            }
+            _ => {}
+        }
+        is_blank &= c.is_whitespace() || begin.is_none();
+    }
+    (arguments, code.len())
+}
+
+/// The length of what begins with a brace and ends with the one that closes it.
+fn braced(code: &str) -> usize {
+    let mut depth = 0;
+    for (at, c) in code.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 1 => return at + 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    code.len()
+}
+
+/// What is over a bound must be in the list of exceptions with its figure, and nothing else.
+fn ratchet(
+    found: impl Iterator<Item = (String, usize)>,
+    exceptions: &[(&str, usize)],
+    what: &str,
+) -> Vec<String> {
+    let listed: BTreeSet<(String, usize)> =
+        exceptions.iter().map(|(name, figure)| ((*name).to_owned(), *figure)).collect();
+    let found: BTreeSet<(String, usize)> = found.collect();
+    let new = found.difference(&listed).map(|(name, is)| format!("{name} has {is} {what}"));
+    let gone =
+        listed.difference(&found).map(|(name, was)| format!("{name} has no longer {was} {what}"));
+    new.chain(gone).collect()
+}
+
 fn no_complaints(complaints: Vec<String>) {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
@@ -454,6 +573,46 @@ fn each_file_can_be_read_at_a_sitting() {
         long.map(|source| format!("src/{} has {} lines of code", source.name, length(&source)))
             .collect(),
     );
+}
+
+#[test]
+fn functions_are_short_and_have_few_arguments() {
+    let sources = sources();
+    let all: Vec<(String, Function<'_>)> = sources
+        .iter()
+        .flat_map(|source| functions(source).into_iter().map(move |function| (source, function)))
+        .map(|(source, function)| (format!("{}: {}", source.name, function.name), function))
+        .collect();
+    assert!(all.len() > 500, "hardly any functions: are they being read right?");
+    let long = all.iter().filter(|(_, function)| function.lines > FUNCTION_LINES_MAX);
+    let long = long.map(|(name, function)| (name.clone(), function.lines));
+    let mut complaints = ratchet(long, &TOO_LONG, "lines of code");
+    let wide = all.iter().filter(|(_, function)| function.arguments > ARGUMENTS_MAX);
+    let wide = wide.map(|(name, function)| (name.clone(), function.arguments));
+    complaints.extend(ratchet(wide, &TOO_MANY_ARGUMENTS, "arguments"));
+    no_complaints(complaints);
+}
+
+#[test]
+fn functions_are_measured() {
+    let read = |code: &str| {
+        let source = Source {
+            name: String::new(),
+            text: String::new(),
+            code: String::new(),
+            shipped: code.to_owned(),
+        };
+        let functions = functions(&source);
+        functions.iter().map(|f| (f.name.to_owned(), f.lines, f.arguments)).collect::<Vec<_>>()
+    };
+    let one = |code: &str| read(code).into_iter().next().map(|(_, lines, count)| (lines, count));
+    assert_eq!(one("fn a() {}"), Some((1, 0)));
+    assert_eq!(one("fn a(&mut self) {\n\n    b();\n}"), Some((3, 0)));
+    assert_eq!(one("fn a(self, b: u8, c: (u8, u8),\n) {\n}"), Some((3, 2)));
+    assert_eq!(one("fn a<F: Fn(u8, u8) -> u8>(b: F, c: [u8; 3]) -> u8 { 1 }"), Some((1, 2)));
+    assert_eq!(one("fn a(b: HashMap<u8, u8>, c: impl Fn(u8) -> u8) {}"), Some((1, 2)));
+    assert_eq!(one("fn a(b: u8);"), None, "it has no body");
+    assert_eq!(read("type A = fn(u8);\nfn b() { if c { d } }\nfn e() {}").len(), 2);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Finding the end is ours, because it decides how long a hostile peer may keep us guessing; the
 //! grammar is httparse's, but for target and host, which are [`super::target`]'s. Nothing here
-//! routes, answers or reads a socket: [`super::handshake`] judges an upgrade, `http/mod.rs` and the shard
+//! routes, answers or reads a socket: [`super::handshake`] judges an upgrade, `http.rs` and the shard
 //! answer. Called by the endpoint with whatever has arrived.
 //!
 //! Invariant: a head is parsed once, when it is complete, and every byte of it was checked once

@@ -2,7 +2,7 @@
 //!
 //! `page.html`, `page.css` and the three scripts are joined here. Who may see it is `admission`'s to say;
 //! `figures` writes what it shows of the reactors, `shard/watchers.rs` sends that. Called by
-//! `http/mod.rs` and the shard.
+//! `http.rs` and the shard.
 //!
 //! Invariant: the browser runs the script and applies the style whose hashes stand in [`FIELDS`],
 //! and nothing else; a test compares them.
