@@ -145,9 +145,9 @@ impl<A: Application, E: Environment> Shard<A, E> {
         }
     }
 
-    /// Calls the application for an open connection outside of a visit. What it says stays in the
+    /// Calls the application for an open connection, for anything but messages. What it says stays in the
     /// cork, for the caller to write.
-    fn call(
+    pub(super) fn call(
         &mut self,
         id: ConnectionId,
         name: Callback,

@@ -10,12 +10,12 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use super::Shard;
 use super::closing::CloseCause;
 use super::slow_turn::Callback;
-use crate::application::{Acceptance, Application, Context, Refusal, Upgrade};
+use crate::application::{Acceptance, Application, Refusal, Upgrade};
 use crate::connection::{Attachment, LiveSession};
 use crate::environment::Environment;
 use crate::http;
 use crate::mailbox::{Handoff, Mail};
-use crate::protocol::deflate::{DeflateParams, DeflateWriter};
+use crate::protocol::deflate::DeflateParams;
 use crate::protocol::frame;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::{Rejection, Request};
@@ -181,30 +181,45 @@ impl<A: Application, E: Environment> Shard<A, E> {
         }
     }
 
+    /// Makes a WebSocket of a connection that has its session: answers 101, and calls the application.
     fn open(
+        &mut self,
+        id: ConnectionId,
+        mut pending: PendingUpgrade<A>,
+        attached: Attached,
+        now: Instant,
+    ) {
+        let (opening, resumed) = (pending.acceptance.opening.take(), attached.resumed);
+        if !self.answer_upgrade(id, pending, attached, now) {
+            return;
+        }
+        self.metrics.websockets.add(1);
+        self.metrics.resumes.add(u64::from(resumed));
+        self.websockets += 1;
+        self.log_open(id);
+        self.call(id, Callback::Open, now, |application, cx| {
+            if let Some(opening) = opening {
+                opening(application, cx);
+            }
+            application.on_open(cx);
+        });
+    }
+
+    /// Writes the response to the cork, and the greeting if the client has asked for it. From here on
+    /// the connection is an open WebSocket. Whether connection and session were there.
+    fn answer_upgrade(
         &mut self,
         id: ConnectionId,
         PendingUpgrade { accept, params, requested, acceptance }: PendingUpgrade<A>,
         Attached { slot, resumed }: Attached,
         now: Instant,
-    ) {
-        let Shard {
-            connections,
-            sessions,
-            application,
-            cork,
-            deflater,
-            commands,
-            config,
-            trace,
-            beginning,
-            ..
-        } = self;
+    ) -> bool {
+        let Shard { connections, sessions, cork, config, trace, beginning, .. } = self;
         let (Some(connection), Some(session)) =
             (connections.get_mut(id), sessions.of_connection(slot, id))
         else {
             debug_assert!(false, "both were there a moment ago");
-            return;
+            return false;
         };
         connection.endpoint.open(params, now, config);
         if let Some(trace) = trace {
@@ -248,29 +263,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
                 format!(r#"{{"session_id": "{id}", "count": {count}, "resumed": {resumed_text}}}"#);
             frame::encode(OpCode::Data(Data::Text), hello.as_bytes(), cork);
         }
-        let mut cx = Context {
-            session,
-            cork,
-            outlet: Some(&mut connection.transport),
-            deflate_writer: DeflateWriter::new(params, deflater),
-            commands,
-            connection: id,
-            peer: &connection.peer,
-            is_resumed: resumed,
-        };
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            if let Some(opening) = acceptance.opening {
-                opening(application, &mut cx);
-            }
-            application.on_open(&mut cx);
-        }));
-        self.slow_turns.called(Callback::Open, 1, Some(id));
-        let metrics = &self.metrics;
-        metrics.websockets.add(1);
-        metrics.resumes.add(u64::from(resumed));
-        self.websockets += 1;
-        self.log_open(id);
-        let _ = self.grant(id, outcome.is_ok(), now);
+        true
     }
 
     /// One line for the access log.
