@@ -268,6 +268,6 @@ fn a_bomb_does_not_hold_up_a_close() {
     assert_eq!(bomber.closed_with(4001), "session taken over");
     bomber.send(close(4001));
     harness.turns(3);
-    assert!(bomber.is_half_closed());
+    assert!(bomber.is_released());
     assert_eq!(harness.shard.held_bytes(), 0);
 }
