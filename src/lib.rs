@@ -133,7 +133,8 @@
 //!
 //! - **reactor**: a thread, its poll and its shard. **shard**: all that it owns, without the poll.
 //! - **turn**: sleep, note what is ready, act on it a share each, let go of what ended.
-//! - **readiness**, **edge**, **token**, **interest**, **drain**, **spurious**: as mio uses them.
+//! - **readiness**, **edge**, **token**, **interest**, **spurious**: as mio uses them.
+//! - **drain**: the shutdown: no new connections, a goodbye to all, an end when they have left.
 //! - **visit**: one connection's share of a turn. **rest**: what it does between two.
 //! - **cork**: where the replies of one readable event collect, to leave in one write.
 //! - **backlog**: what the socket did not take; above the **high-water mark** we stop reading from

@@ -40,8 +40,8 @@ pub struct Handoff<S> {
     pub unsent: Vec<u8>,
     /// When the handshake has to be over.
     pub deadline: Instant,
-    /// Its place among the sockets, if those are counted.
-    pub place: Option<Permit>,
+    /// Its permit among the sockets, if those are counted.
+    pub permit: Option<Permit>,
 }
 
 /// What one reactor, or the server's handle, tells another.

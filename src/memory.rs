@@ -93,7 +93,7 @@ impl MemoryBound {
             out_buffer::SLACK,
             // What a used-up share leaves of one read (shard/visit.rs).
             limits.receive_buffer_bytes,
-            // The address in the door's table, which grows by doubling.
+            // The address in the connection limiter's table, which grows by doubling.
             if config.limit_per_ip.is_some() { 128 } else { 0 },
             BOOKKEEPING,
         ];

@@ -3,7 +3,7 @@
 //! [`Job`] and [`Finished`] are what crosses between a reactor and a thread: a closure there, its
 //! value back. [`Pool`] runs jobs; it knows nothing of reactors, and delivering what a job returned
 //! is part of what it is given to run. Who asked for a job, and what follows it, stays with the
-//! reactor (`application/jobs.rs`). Called by the reactor's host; in tests, a host without threads
+//! reactor (`application/jobs.rs`). Called by the reactor's environment; in tests, one without threads
 //! runs jobs itself.
 //!
 //! Invariant: a job that was taken yields exactly one [`Finished`], even if it panics, unless the

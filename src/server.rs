@@ -126,7 +126,7 @@ impl Builder {
         let make = Arc::new(make);
         let mut threads = Vec::with_capacity(workers);
         for (number, sockets) in sockets.into_iter().enumerate() {
-            let seat = ReactorArgs {
+            let args = ReactorArgs {
                 number,
                 config: config.clone(),
                 status: status.clone(),
@@ -136,7 +136,7 @@ impl Builder {
             let make = make.clone();
             let thread = thread::Builder::new()
                 .name(format!("reactor-{number}"))
-                .spawn(move || seat.run(sockets, &*make));
+                .spawn(move || args.run(sockets, &*make));
             match thread {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {

@@ -3,7 +3,7 @@
 //! ARCHITECTURE.md keep to their length.
 //!
 //! Reads Markdown as text: links are `](target)`, paths are backticked. What the documents say about
-//! options, figures and conformance is checked where those are: `src/arguments/documented.rs`,
+//! options, figures and conformance is checked where those are: `src/daemon/arguments/documented.rs`,
 //! `tests/performance.rs`, `tests/conformance`, `tests/hostile`.
 #![allow(clippy::expect_used, reason = "a test that cannot go on says so")]
 

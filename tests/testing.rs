@@ -26,9 +26,9 @@ thread_local! {
     static LOGGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-struct TraceCapture;
+struct LogCapture;
 
-impl log::Log for TraceCapture {
+impl log::Log for LogCapture {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         metadata.level() <= log::Level::Info && metadata.target().starts_with("revolve::shard")
     }
@@ -44,7 +44,7 @@ impl log::Log for TraceCapture {
 
 fn listen() {
     // Whoever was first has set it.
-    let _ = log::set_logger(&TraceCapture);
+    let _ = log::set_logger(&LogCapture);
     log::set_max_level(log::LevelFilter::Info);
     logged();
 }

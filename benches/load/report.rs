@@ -2,7 +2,7 @@
 //!
 //! A figure is the median of its runs, the spread is their least and greatest, a ratio is the median
 //! of the ratios within each round. It measures nothing and draws nothing; `main.rs` fills it,
-//! `observe/slab_map.rs` reads it. No path and no host name goes into what is written.
+//! `picture.rs` reads it. No path and no host name goes into what is written.
 
 use std::fs;
 use std::path::Path;

@@ -123,8 +123,8 @@ pub struct Connection<S> {
     pub id: ConnectionId,
     /// Who is at the other end.
     pub peer: Peer,
-    /// Its place among the sockets, if those are counted; given back when it is dropped.
-    pub place: Option<Permit>,
+    /// Its permit among the sockets, if those are counted; given back when it is dropped.
+    pub permit: Option<Permit>,
     /// The protocol's state.
     pub endpoint: Endpoint,
     /// The session, while the WebSocket is open.
@@ -152,7 +152,7 @@ impl<S: Stream> Connection<S> {
             transport: Transport::new(stream),
             id,
             peer: peer.into(),
-            place: None,
+            permit: None,
             endpoint: Endpoint::new(deadline),
             attachment: Attachment::Never,
             tail: None,

@@ -233,7 +233,7 @@ impl ServerStatus {
         &self.reactors[reactor]
     }
 
-    /// Where sockets come in.
+    /// What bounds the sockets, in all and from each address.
     #[must_use]
     pub fn connection_limiter(&self) -> &Arc<ConnectionLimiter> {
         &self.connection_limiter

@@ -88,7 +88,7 @@ pub struct SlabMap {
     pub reactor: usize,
     /// Slots of the slab, of which the slab map may show only the first.
     pub slots: usize,
-    /// Length times eight plus tile, for each run.
+    /// Length times eight plus state, for each run.
     pub runs: Arc<[u32]>,
 }
 
@@ -99,14 +99,14 @@ mod tests {
     #[test]
     fn neighbours_that_are_equal_are_one_run() {
         let mut builder = SlabMapBuilder::default();
-        for (tile, times) in [
+        for (state, times) in [
             (SlotState::Open, 10_000),
             (SlotState::Vacant, 1),
             (SlotState::Open, 2),
             (SlotState::Watching, 1),
         ] {
             for _ in 0..times {
-                builder.push(tile);
+                builder.push(state);
             }
         }
         assert_eq!(builder.drawn(), 10_004);

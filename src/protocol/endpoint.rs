@@ -95,6 +95,15 @@ pub enum Closing {
     },
 }
 
+/// What is to be done when the queue of a connection has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueLeft {
+    /// Nothing: it goes on, or it has ended.
+    Nothing,
+    /// Our half of the stream is to be closed.
+    HalfClose,
+}
+
 /// What became of input that nobody wants any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Discarded {
@@ -238,19 +247,22 @@ impl Endpoint {
         true
     }
 
-    /// Our queue is empty. In [`Closing::Flushing`] that is the time to half-close, which `true`
-    /// asks the caller to do; or to close, if both have said Close and the socket `is_drained`, so
-    /// that closing it cannot cause a reset. That saves two calls and two edges a connection.
+    /// Goes on to the next station when our queue is empty. Behind [`Closing::Flushing`] that is the
+    /// half-close, which is the caller's to do; or the end, if both have said Close and the socket
+    /// `is_empty`, so that closing it cannot cause a reset. That saves two calls and two edges a
+    /// connection.
     #[inline]
-    pub fn flushed(&mut self, is_drained: bool, now: Instant, limits: &Limits) -> bool {
-        let Endpoint::Closing(Closing::Flushing { is_mutual, .. }) = self else { return false };
-        if *is_mutual && is_drained {
+    pub fn queue_has_left(&mut self, is_empty: bool, now: Instant, limits: &Limits) -> QueueLeft {
+        let Endpoint::Closing(Closing::Flushing { is_mutual, .. }) = self else {
+            return QueueLeft::Nothing;
+        };
+        if *is_mutual && is_empty {
             *self = Endpoint::Closed;
-            return false;
+            return QueueLeft::Nothing;
         }
         let (by, bytes_left) = (now + limits.linger, limits.linger_bytes);
         *self = Endpoint::Closing(Closing::Lingering { by, bytes_left });
-        true
+        QueueLeft::HalfClose
     }
 
     /// We read again after a time in which we did not, because the peer did not read either. What it
@@ -563,7 +575,7 @@ mod tests {
         assert_eq!(endpoint.on_deadline(now, &config, &mut out), TimeoutEvent::Pinged);
         endpoint.close(CloseCode::Away, "", now, &config.limits, &mut out);
         assert!(endpoint.discard(&mut frames.to_vec(), &mut 0, &mut scratch, &config, now));
-        endpoint.flushed(true, now, &config.limits);
+        endpoint.queue_has_left(true, now, &config.limits);
         endpoint
     }
 

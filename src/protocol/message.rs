@@ -123,7 +123,7 @@ impl Scratch {
 }
 
 /// The receiving half of one connection. Eight bytes while no message is unfinished (and eight more
-/// in a build that inflates, for the agreement's one).
+/// in a build that inflates, for the one byte of the parameters).
 #[derive(Debug, Default)]
 pub struct Receiver {
     unfinished: Option<Box<Unfinished>>,
@@ -487,8 +487,8 @@ impl Unfinished {
         }
     }
 
-    fn make_room(&mut self, requested: usize, most: usize) -> Result<(), Violation> {
-        self.data.make_room(requested, most).map_err(|_| Violation::OutOfMemory)
+    fn make_room(&mut self, wanted: usize, most: usize) -> Result<(), Violation> {
+        self.data.make_room(wanted, most).map_err(|_| Violation::OutOfMemory)
     }
 
     /// Moves what is there of the current frame's payload to `data`; true at the frame's end.

@@ -110,21 +110,21 @@ impl<A: Application, E: Environment> Shard<A, E> {
         }
     }
 
-    /// A connection has been accepted; whether it may stay is for the door to say.
+    /// A connection has been accepted; whether it may stay is for the limiter to say.
     fn let_in(&mut self, stream: E::Stream, peer: SocketAddr, now: Instant, env: &mut E) {
         self.metrics.accepts.add(1);
-        let (place, refusal) = match self.status.connection_limiter().admit(peer.ip(), &self.config)
-        {
-            Admission::Granted(place) => (place, None),
-            Admission::Refused(place, rejection) => (Some(place), Some(rejection)),
-            Admission::Dropped(rejection) => {
-                self.tell(|trace| trace.turned_away(peer, rejection));
-                return self.metrics.rejected(rejection);
-            }
-        };
+        let (permit, refusal) =
+            match self.status.connection_limiter().admit(peer.ip(), &self.config) {
+                Admission::Granted(permit) => (permit, None),
+                Admission::Refused(permit, rejection) => (Some(permit), Some(rejection)),
+                Admission::Dropped(rejection) => {
+                    self.tell(|trace| trace.turned_away(peer, rejection));
+                    return self.metrics.rejected(rejection);
+                }
+            };
         let deadline = now + self.config.timeout_handshake;
         let (received, unsent) = (Vec::new(), Vec::new());
-        let handoff = Handoff { stream, peer, received, unsent, deadline, place };
+        let handoff = Handoff { stream, peer, received, unsent, deadline, permit };
         let Some(id) = self.adopt(handoff, now, env) else { return };
         // Its request would change nothing, so it is not waited for.
         if let Some(rejection) = refusal {
@@ -176,13 +176,13 @@ impl<A: Application, E: Environment> Shard<A, E> {
         now: Instant,
         env: &mut E,
     ) -> Option<ConnectionId> {
-        let Handoff { stream, peer, received, unsent, deadline, place } = handoff;
+        let Handoff { stream, peer, received, unsent, deadline, permit } = handoff;
         let id = self.connections.insert(|id| Connection::new(stream, id, peer, deadline));
         let alarm =
             self.connections.take_left_alarm(id).filter(|&tick| self.wheel.is_to_come(tick));
         let connection = self.connections.get_mut(id)?;
         connection.alarm = alarm;
-        connection.place = place;
+        connection.permit = permit;
         if let Err(error) = env.register(connection.transport.stream_mut(), id) {
             log::warn!(reactor = self.reactor; "cannot watch a connection: {error}");
             self.connections.remove(id);

@@ -1,7 +1,7 @@
 //! Callbacks that no event on a socket causes: the start, timers, and answers of off-loaded jobs.
 //!
 //! [`Shard::call`] is to them what a visit is to messages: what they say collects in the cork and
-//! leaves in one write, and what they wish for is granted when they have returned.
+//! leaves in one write, and the commands they give are applied when they have returned.
 //!
 //! Next: [`crate::shard::closing`]: how all that ends.
 
@@ -176,12 +176,12 @@ impl<A: Application, E: Environment> Shard<A, E> {
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| callback(application, &mut cx)));
         slow_turns.called(name, 1, Some(id));
-        let _ = self.grant(id, outcome.is_ok(), now);
+        let _ = self.apply(id, outcome.is_ok(), now);
     }
 
-    /// Grants what a callback wished for its connection; or ends that, if the callback panicked.
+    /// Applies the commands of a callback for its connection; or ends that, if the callback panicked.
     /// Whether nothing more is to be read from it in this visit.
-    pub(super) fn grant(&mut self, id: ConnectionId, returned: bool, now: Instant) -> bool {
+    pub(super) fn apply(&mut self, id: ConnectionId, returned: bool, now: Instant) -> bool {
         let cause = if !returned {
             self.note_panic(id);
             CloseCause::Failed(CloseCode::Error, "internal error")

@@ -186,7 +186,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
     }
 
     /// What a broken rule or a passed limit leads to.
-    pub(super) fn leaving_for(&mut self, id: ConnectionId, violation: Violation) -> CloseCause {
+    pub(super) fn cause_of(&mut self, id: ConnectionId, violation: Violation) -> CloseCause {
         if violation == Violation::OutOfMemory {
             self.note_out_of_memory(id);
         }
@@ -280,7 +280,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
                 self.cut(id, now);
             }
             TimeoutEvent::MessageLate(violation) => {
-                let cause = self.leaving_for(id, violation);
+                let cause = self.cause_of(id, violation);
                 self.leave_aside(id, cause, now);
             }
             // As Python's websockets, which Uvicorn uses, says it.

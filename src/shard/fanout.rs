@@ -30,7 +30,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
 
     #[cold]
     fn forward(&mut self, visited: Option<ConnectionId>, env: &mut E) {
-        // A job that nobody takes ends its connection, and `on_close` may wish for something too.
+        // A job that nobody takes ends its connection, and `on_close` may give commands too.
         while std::mem::take(&mut self.commands.has_outgoing) {
             let has_broadcast = !self.commands.to_all.is_empty();
             self.forward_broadcasts(env);

@@ -101,7 +101,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
             self.commands.close.is_none()
                 && !self.commands.pause
                 && self.commands.to_all.is_empty(),
-            "commands were granted"
+            "commands were applied"
         );
         self.commands.jobs.invariants();
         self.commands.timers.invariants();

@@ -43,7 +43,7 @@ use crate::connection::{Attachment, Connection, Rest};
 use crate::environment::Environment;
 use crate::observe::metrics::{ReactorMetrics, ServerStatus};
 use crate::protocol::deflate::Deflater;
-use crate::protocol::endpoint::Endpoint;
+use crate::protocol::endpoint::{Endpoint, QueueLeft};
 use crate::protocol::message::Scratch;
 use crate::session::{IdSource, SessionTable};
 use crate::token::ConnectionId;
@@ -249,7 +249,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         self.step(env, |shard, _| shard.fan_out(now));
         self.look(now, env);
         self.step(env, |shard, _| shard.sweep(now));
-        // What was wished for outside a visit: at a timer or a deadline, in a broadcast or the drain.
+        // What was commanded outside a visit: at a timer or a deadline, in a broadcast or the drain.
         self.forward_commands(None, env);
         self.send_mail(now, env);
         self.reap();
@@ -378,7 +378,11 @@ impl<A: Application, E: Environment> Shard<A, E> {
         }
         let queued = connection.transport.backlog.len();
         let has_readable = connection.transport.has_readable();
-        if queued == 0 && connection.endpoint.flushed(!has_readable, now, &self.config.limits) {
+        let limits = &self.config.limits;
+        if queued == 0
+            && connection.endpoint.queue_has_left(!has_readable, now, limits)
+                == QueueLeft::HalfClose
+        {
             let peer_is_done = connection.transport.inbound() == Inbound::Ended;
             if peer_is_done || connection.transport.stream_mut().half_close().is_err() {
                 connection.endpoint = Endpoint::Closed;

@@ -29,9 +29,9 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn of<S: Stream>(line: &Transport<S>) -> Outgoing {
-        let (left, backlog) = (line.left(), line.backlog.len());
-        Outgoing { left, backlog, is_writable: line.is_writable() }
+    pub(super) fn of<S: Stream>(transport: &Transport<S>) -> Outgoing {
+        let (left, backlog) = (transport.left(), transport.backlog.len());
+        Outgoing { left, backlog, is_writable: transport.is_writable() }
     }
 
     /// What was written between then and now, while `discarded` bytes were thrown away. If nothing

@@ -8,7 +8,7 @@
 //! and a visit two looks at an empty option. Decides nothing, and the shard never reads it.
 //!
 //! Invariant: a trace is made of kinds, sizes and words of our own, never of what a peer wrote, and
-//! has at most [`LINES_MAX`] lines, whatever the turn did.
+//! has at most [`LINES_MAX`] lines besides its heading and the count of the rest.
 //!
 //! Next: [`crate::memory`]: what all of this can cost at most.
 
@@ -28,14 +28,14 @@ use crate::token::ConnectionId;
 /// The target of the lines.
 const TARGET: &str = "revolve::turn";
 
-/// Beats told of one turn: a handful to read. Of the others the number is told.
+/// Lines told of one turn: a handful to read. Of the others the number is told.
 const LINES_MAX: usize = 16;
 
 /// What has happened so far in this turn.
 #[derive(Debug, Default)]
 pub(super) struct TurnTrace {
-    beats: Vec<TraceLine>,
-    /// What found no room among the beats.
+    lines: Vec<TraceLine>,
+    /// What found no room among the lines.
     untold: usize,
     /// Connections visited.
     ready: usize,
@@ -77,7 +77,7 @@ struct TraceLine {
 /// The visit under way.
 #[derive(Debug)]
 struct Visit {
-    beat: usize,
+    line: usize,
     id: ConnectionId,
     before: Snapshot,
     /// Bytes of frames that its WebSocket had taken when it closed in mid-visit.
@@ -288,7 +288,7 @@ impl TurnTrace {
     }
 
     pub(super) fn turned_away(&mut self, peer: SocketAddr, rejection: Rejection) {
-        self.note(format_args!("{peer} is turned away at the door: {}", rejection.status()));
+        self.note(format_args!("{peer} is closed, too many sockets: {}", rejection.status()));
     }
 
     pub(super) fn draining(&mut self) {
@@ -414,62 +414,62 @@ impl TurnTrace {
 
 impl TurnTrace {
     fn note(&mut self, fact: fmt::Arguments<'_>) {
-        if let Some(beat) = self.beat(None) {
-            beat.head = fact.to_string();
+        if let Some(line) = self.line(None) {
+            line.head = fact.to_string();
         }
     }
 
     fn head(&mut self, id: ConnectionId, head: fmt::Arguments<'_>) {
-        if let Some(beat) = self.beat(Some(id)) {
-            beat.head = head.to_string();
+        if let Some(line) = self.line(Some(id)) {
+            line.head = head.to_string();
         }
     }
 
     /// Joins what is being told of that connection, if it is being told of.
     fn fact(&mut self, id: ConnectionId, fact: fmt::Arguments<'_>) {
-        let visited = self.visit.as_ref().filter(|visit| visit.id == id).map(|visit| visit.beat);
-        let last = self.beats.len().checked_sub(1);
-        let told = visited.or(last.filter(|&last| self.beats[last].about == Some(id)));
-        let beat = match told {
-            Some(told) => self.beats.get_mut(told),
-            None => self.beat(Some(id)),
+        let visited = self.visit.as_ref().filter(|visit| visit.id == id).map(|visit| visit.line);
+        let last = self.lines.len().checked_sub(1);
+        let told = visited.or(last.filter(|&last| self.lines[last].about == Some(id)));
+        let line = match told {
+            Some(told) => self.lines.get_mut(told),
+            None => self.line(Some(id)),
         };
-        if let Some(beat) = beat {
-            beat.facts.push(fact.to_string());
+        if let Some(line) = line {
+            line.facts.push(fact.to_string());
         }
     }
 
-    /// A new beat, if there is room.
-    fn beat(&mut self, about: Option<ConnectionId>) -> Option<&mut TraceLine> {
-        if self.beats.len() == LINES_MAX {
+    /// A new line, if there is room.
+    fn line(&mut self, about: Option<ConnectionId>) -> Option<&mut TraceLine> {
+        if self.lines.len() == LINES_MAX {
             self.untold += 1;
             return None;
         }
-        self.beats.push(TraceLine { about, head: String::new(), facts: Vec::new() });
-        self.beats.last_mut()
+        self.lines.push(TraceLine { about, head: String::new(), facts: Vec::new() });
+        self.lines.last_mut()
     }
 
     fn begin_visit(&mut self, id: ConnectionId, before: Snapshot, why: Why) {
         self.ready += usize::from(why == Why::Ready);
         self.visit = None;
-        let last = self.beats.len().checked_sub(1);
-        let last = last.filter(|&last| self.beats[last].about == Some(id));
+        let last = self.lines.len().checked_sub(1);
+        let last = last.filter(|&last| self.lines[last].about == Some(id));
         let told = match last.filter(|_| why == Why::More) {
             Some(told) => told,
             None => {
-                let Some(beat) = self.beat(Some(id)) else { return };
+                let Some(line) = self.line(Some(id)) else { return };
                 let head = match why {
                     Why::Ready => before.why_visited(),
                     Why::Alarm => "alarm",
                     Why::Call(name) => name,
                     Why::More => "",
                 };
-                beat.head = head.to_owned();
-                self.beats.len() - 1
+                line.head = head.to_owned();
+                self.lines.len() - 1
             }
         };
         let (taken_at_close, past, discarded) = (None, 0, 0);
-        self.visit = Some(Visit { beat: told, id, before, taken_at_close, why, past, discarded });
+        self.visit = Some(Visit { line: told, id, before, taken_at_close, why, past, discarded });
     }
 
     /// Puts what was read before the facts that were told meanwhile, and what was written behind.
@@ -480,14 +480,14 @@ impl TurnTrace {
         receive_buffer: &[u8],
         cork_bytes: usize,
     ) {
-        let Some(beat) = self.beats.get_mut(visit.beat) else { return };
+        let Some(line) = self.lines.get_mut(visit.line) else { return };
         // One that was handed over has told where it went.
         let Some(after) = after else { return };
         let mut facts: Vec<String> = Vec::new();
         facts.extend(after.read_since(&visit.before));
         let Visit { before, taken_at_close, past, .. } = visit;
         facts.extend(after.frames_since(before, *taken_at_close, *past, receive_buffer));
-        facts.append(&mut beat.facts);
+        facts.append(&mut line.facts);
         let outgoing = (before.outgoing, after.outgoing);
         facts.extend(outgoing.1.written_since(outgoing.0, visit.discarded, cork_bytes));
         if after.is_lingering && !visit.before.is_lingering {
@@ -497,7 +497,7 @@ impl TurnTrace {
             facts.push("nothing due".to_owned());
         }
         facts.push(after.why_it_rests());
-        beat.facts = facts;
+        line.facts = facts;
     }
 
     /// What woke the poll, and how many connections were visited, as far as there were some.
@@ -517,18 +517,18 @@ impl TurnTrace {
         }
     }
 
-    /// One line, if there is one beat; else a heading, and the beats indented below it. A turn in
+    /// One line, if there is only one; else a heading, and the lines indented below it. A turn in
     /// which nothing happened is not told.
     fn lines(self, turn: u64, slept: Duration, busy: Duration) -> Vec<String> {
         let (slept, busy) = (Span(slept), Span(busy));
         let why = self.why_it_turned();
         let heading = format!("turn {turn}: slept {slept}, {why}, busy {busy}");
-        match &self.beats[..] {
+        match &self.lines[..] {
             [] => Vec::new(),
             [only] => vec![format!("{heading}: {only}")],
-            beats => {
+            told => {
                 let mut lines = vec![heading];
-                lines.extend(beats.iter().map(|beat| format!("  {beat}")));
+                lines.extend(told.iter().map(|line| format!("  {line}")));
                 if self.untold > 0 {
                     lines.push(format!("  and {} more", self.untold));
                 }

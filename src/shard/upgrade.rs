@@ -58,12 +58,12 @@ impl<A: Application, E: Environment> Shard<A, E> {
             .endpoint
             .deadline(&self.config)
             .unwrap_or(now + self.config.timeout_handshake);
-        let place = connection.place.take();
+        let permit = connection.permit.take();
         let packed = connection.transport.into_parts().and_then(|(stream, unsent)| {
             let mut copied = Vec::new();
             copied.try_reserve_exact(received.len())?;
             copied.extend_from_slice(received);
-            Ok(Handoff { stream, peer, received: copied, unsent, deadline, place })
+            Ok(Handoff { stream, peer, received: copied, unsent, deadline, permit })
         });
         match packed {
             Ok(handoff) => self.post(owner, Mail::HandOver(handoff), env),

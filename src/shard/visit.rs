@@ -53,7 +53,7 @@ enum Pause {
     NeedMore,
     Share,
     CorkFull,
-    Wish,
+    Command,
     PeerClosed(CloseCode),
     Broken(Violation),
 }
@@ -317,7 +317,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
                 messages += 1;
                 application.on_message(&mut cx, message);
                 if cx.commands.pause {
-                    return Pause::Wish;
+                    return Pause::Command;
                 }
                 if cx.cork.len() >= config.limits.cork_bytes {
                     return Pause::CorkFull;
@@ -332,7 +332,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(_) => {
-                let _ = self.grant(id, false, now);
+                let _ = self.apply(id, false, now);
                 return Step::Again;
             }
         };
@@ -341,12 +341,12 @@ impl<A: Application, E: Environment> Shard<A, E> {
             Pause::NeedMore => return Step::NeedMore,
             Pause::Share => return Step::Wait,
             Pause::CorkFull => return self.uncork_in_visit(id, now),
-            Pause::Wish => {
-                let is_parked = self.grant(id, true, now);
+            Pause::Command => {
+                let is_parked = self.apply(id, true, now);
                 return if is_parked { Step::Wait } else { Step::Again };
             }
             Pause::PeerClosed(code) => CloseCause::Answered(code),
-            Pause::Broken(violation) => self.leaving_for(id, violation),
+            Pause::Broken(violation) => self.cause_of(id, violation),
         };
         self.leave_in_visit(id, cause, now);
         Step::Again

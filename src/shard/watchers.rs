@@ -132,7 +132,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
             return self.reject(id, Rejection::TooManyWatchers, true, now);
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
-        // What is told is mostly a slab map, which is packed already: no agreement to deflate.
+        // What is told is mostly a slab map, which is compact already: no parameters for deflate.
         connection.endpoint.open(None, now, &self.config);
         connection.attachment = Attachment::Watching;
         handshake::begin_response(accept, &mut self.cork);
@@ -186,7 +186,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
                 Ok(Some(Event::Inflating)) => return Step::Wait,
                 Ok(Some(Event::PeerClosed(code))) => break CloseCause::Answered(code),
                 Ok(None) => return Step::NeedMore,
-                Err(violation) => break self.leaving_for(id, violation),
+                Err(violation) => break self.cause_of(id, violation),
             }
         };
         self.leave_in_visit(id, cause, now);

@@ -1,6 +1,6 @@
 //! Failures that a script has planned: which call fails, the how-manieth of its kind, and how.
 //!
-//! Every call that a shard makes of its streams and its host is counted here, so a run without
+//! Every call that a shard makes of its streams and its environment is counted here, so a run without
 //! faults tells how many places there are to strike. Knows nothing of what a failure does to a
 //! stream; the stream does.
 //!

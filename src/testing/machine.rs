@@ -29,7 +29,7 @@ use crate::token::ConnectionId;
 
 type TestMail = Mail<Scripted>;
 
-/// What the hosts of all shards share: accept queues, mailboxes, and the pool.
+/// What the environments of all shards share: accept queues, mailboxes, and the pool.
 #[derive(Debug, Default)]
 pub struct Net {
     /// Who waits to be accepted, by shard.
@@ -196,7 +196,7 @@ impl Environment for MachineEnvironment {
 
 struct Station<A: Application> {
     shard: Shard<A, MachineEnvironment>,
-    host: MachineEnvironment,
+    environment: MachineEnvironment,
     /// When its poll returns without an event.
     wakes_at: Option<Instant>,
     /// When its last turn ended.
@@ -254,10 +254,10 @@ impl<A: Application> Machine<A> {
             let (config, status) = (config.clone(), status.clone());
             let shard = Shard::new(number, config, status, application(number), now);
             let wakes_at = shard.timeout(now).map(|sleep| now + sleep);
-            let host = MachineEnvironment { shard: number, net: net.clone(), now };
+            let environment = MachineEnvironment { shard: number, net: net.clone(), now };
             Station {
                 shard,
-                host,
+                environment,
                 wakes_at,
                 asleep_since: now,
                 ready: VecDeque::new(),
@@ -342,8 +342,8 @@ impl<A: Application> Machine<A> {
         }
         let before = self.wires.iter().map(|wire| wire.borrow().written).sum();
         self.status.reactor(at).turn(0);
-        station.host.now = self.now;
-        station.shard.turn(self.now, &mut station.host);
+        station.environment.now = self.now;
+        station.shard.turn(self.now, &mut station.environment);
         station.shard.tell_turn(station.asleep_since, self.now, self.now);
         station.asleep_since = self.now;
         self.turns += 1;

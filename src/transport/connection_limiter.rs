@@ -65,14 +65,15 @@ impl Network {
     }
 }
 
-/// Counts of what is inside.
+/// Counts of the sockets that are held.
 #[derive(Debug)]
 pub struct ConnectionLimiter {
     sockets: AtomicUsize,
     networks: [Mutex<HashMap<Network, usize>>; STRIPES],
 }
 
-/// A place inside. Dropping it gives it back. One word, because every connection has room for one.
+/// The right of one socket to be held. Dropping it gives it back. One word, because every connection
+/// has room for one.
 #[derive(Debug)]
 pub struct Permit(Box<Inside>);
 
@@ -86,7 +87,7 @@ struct Inside {
 /// What becomes of a socket that has just been accepted.
 #[derive(Debug)]
 pub enum Admission {
-    /// It may speak. Without a limit there are no places.
+    /// It may speak. Without a limit there are no permits.
     Granted(Option<Permit>),
     /// It is told why not, with time to read it.
     Refused(Permit, Rejection),
@@ -123,7 +124,7 @@ impl ConnectionLimiter {
         else {
             return Admission::Dropped(Rejection::LimitConcurrency);
         };
-        let mut place = Permit(Box::new(Inside { limiter: self.clone(), network: None }));
+        let mut permit = Permit(Box::new(Inside { limiter: self.clone(), network: None }));
         let mut refusal = sockets
             .filter(|sockets| inside >= sockets.admitted)
             .map(|_| Rejection::LimitConcurrency);
@@ -132,18 +133,18 @@ impl ConnectionLimiter {
             let mut counts = self.stripe(network);
             let count = counts.entry(network).or_insert(0);
             if *count >= limit.saturating_mul(2) {
-                // The place in the whole house is given back with `place`.
+                // What was counted in all is given back with `permit`.
                 return Admission::Dropped(Rejection::LimitPerIp);
             }
             if *count >= limit {
                 refusal = Some(Rejection::LimitPerIp);
             }
             *count += 1;
-            place.0.network = Some(network);
+            permit.0.network = Some(network);
         }
         match refusal {
-            Some(rejection) => Admission::Refused(place, rejection),
-            None => Admission::Granted(Some(place)),
+            Some(rejection) => Admission::Refused(permit, rejection),
+            None => Admission::Granted(Some(permit)),
         }
     }
 
@@ -203,13 +204,13 @@ mod tests {
         let (limiter, config) = (Arc::new(ConnectionLimiter::default()), limited(Some(2), None));
         let mut inside = Vec::new();
         for _ in 0..2 {
-            let Admission::Granted(place) = enter(&limiter, "10.0.0.1", &config) else { panic!() };
-            inside.push(place);
+            let Admission::Granted(permit) = enter(&limiter, "10.0.0.1", &config) else { panic!() };
+            inside.push(permit);
         }
         for _ in 0..2 {
             let refused = enter(&limiter, "10.0.0.1", &config);
-            let Admission::Refused(place, Rejection::LimitPerIp) = refused else { panic!() };
-            inside.push(Some(place));
+            let Admission::Refused(permit, Rejection::LimitPerIp) = refused else { panic!() };
+            inside.push(Some(permit));
         }
         for _ in 0..10 {
             let dropped = enter(&limiter, "10.0.0.1", &config);
@@ -243,14 +244,14 @@ mod tests {
         let (limiter, config) = (Arc::new(ConnectionLimiter::default()), limited(None, Some(2)));
         let mut inside: Vec<_> = (0..2 * 2 + 3)
             .map(|_| match enter(&limiter, "::1", &config) {
-                Admission::Granted(place) => place,
+                Admission::Granted(permit) => permit,
                 other => panic!("{other:?}"),
             })
             .collect();
         for _ in 0..3 {
             let refused = enter(&limiter, "::1", &config);
-            let Admission::Refused(place, Rejection::LimitConcurrency) = refused else { panic!() };
-            inside.push(Some(place));
+            let Admission::Refused(permit, Rejection::LimitConcurrency) = refused else { panic!() };
+            inside.push(Some(permit));
         }
         for _ in 0..3 {
             let dropped = enter(&limiter, "::1", &config);

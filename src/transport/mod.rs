@@ -97,10 +97,10 @@ pub enum Inbound {
     /// An edge said there is something, and no short read has said otherwise since.
     Readable,
     /// The same, and there is urgent data in it. A read stops at the urgent mark, so a short read does
-    /// not mean drained, for what stands behind the mark was there before the edge was told. Only
+    /// not mean empty, for what stands behind the mark was there before the edge was told. Only
     /// `WouldBlock` means it.
     Urgent,
-    /// The same as `Readable`, and the peer's FIN is already behind it: a short read does not mean drained, for
+    /// The same as `Readable`, and the peer's FIN is already behind it: a short read does not mean empty, for
     /// there will be no further edge.
     Final,
     /// The FIN has been read.
@@ -228,7 +228,7 @@ impl<S: Stream> Transport<S> {
         match outcome {
             Ok(0) => self.inbound = Inbound::Ended,
             Ok(count) => {
-                // A short read means drained: no second one just to hear `WouldBlock`. (On Linux, of
+                // A short read means empty: no second one just to hear `WouldBlock`. (On Linux, of
                 // a TCP socket: a read of several pieces fills one after the other, a signal ends
                 // none that has got something, and what comes meanwhile brings an edge of its own.)
                 if count < room && self.inbound == Inbound::Readable {
@@ -314,7 +314,7 @@ impl<S: Stream> Transport<S> {
         Ok(())
     }
 
-    /// Lets bytes wait that another line of this socket's had not sent.
+    /// Lets bytes wait that another reactor's transport of this socket had not sent.
     ///
     /// # Errors
     ///

@@ -7,7 +7,7 @@ use std::time::Instant;
 use revolve::config::Config;
 use revolve::http;
 use revolve::protocol::deflate::{self, DeflateParams, DeflateWriter, Deflater};
-use revolve::protocol::endpoint::{Closing, Endpoint, Event};
+use revolve::protocol::endpoint::{Closing, Endpoint, Event, QueueLeft};
 use revolve::protocol::frame;
 use revolve::protocol::handshake::{self, Accept};
 use revolve::protocol::head::{self, Rejection, Request};
@@ -55,8 +55,9 @@ impl<'c> EchoServer<'c> {
         while self.step(&mut at) {}
         self.tail.drain(..at);
         // Our half ends with a half-close, or with all of the connection.
-        self.has_half_closed |= self.endpoint.flushed(true, self.now, &self.config.limits)
-            || matches!(self.endpoint, Endpoint::Closed);
+        let left = self.endpoint.queue_has_left(true, self.now, &self.config.limits);
+        self.has_half_closed |=
+            left == QueueLeft::HalfClose || matches!(self.endpoint, Endpoint::Closed);
     }
 
     /// One thing from the input; false when no whole one is left.

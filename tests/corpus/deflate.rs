@@ -165,7 +165,7 @@ fn acceptable((name, parameters): PlainOffer) -> Option<Option<u8>> {
     Some(window)
 }
 
-/// An agreement on a window of so many bits.
+/// Parameters with a window of so many bits.
 fn params(bits: u8) -> DeflateParams {
     let offer = format!("permessage-deflate; server_max_window_bits={bits}");
     let agreed = agree(&[&offer]).expect("it is a request").expect("it is well-formed");

@@ -1,4 +1,4 @@
-//! Too many: from one address, in all, or at the wrong time. Refusals are told from the door if
+//! Too many: from one address, in all, or at the wrong time. Refusals are sent if
 //! there is room to tell them, and take nothing from those inside.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};

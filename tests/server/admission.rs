@@ -10,14 +10,14 @@ struct Rooms {
 }
 
 #[derive(Default)]
-struct ReactorArgs {
+struct Seat {
     name: String,
     room: u8,
     opened: u32,
 }
 
 impl Application for Rooms {
-    type Session = ReactorArgs;
+    type Session = Seat;
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         let room = match upgrade.path().strip_prefix("/rooms/").map(str::parse) {
@@ -45,12 +45,12 @@ impl Application for Rooms {
             assert_eq!(peer, cx.peer());
             rooms.opened += 1;
             let opened = rooms.opened;
-            *cx.session_mut() = ReactorArgs { name, room, opened };
+            *cx.session_mut() = Seat { name, room, opened };
         }))
     }
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
-        let ReactorArgs { name, room, opened } = cx.session();
+        let Seat { name, room, opened } = cx.session();
         let line = format!("{name} in room {room}, {opened} let in");
         cx.send_text(&line);
     }

@@ -76,22 +76,22 @@ fn a_seed_replays_to_the_letter() {
     assert_eq!(world::run(7), world::run(7));
 }
 
-/// Every word that stories have here: whatever else stood in one, a peer would have put there.
+/// Every word that traces have here: whatever else stood in one, a peer would have put there.
 const WORDS: &str = "\
     a accepted accepting again alarm all an and answered application at away backlog \
     beginning begins binary blocked box broadcast busy by close closed compressed count \
     descriptor discarded done drain due end ended event expired for fragment frame from full go goes \
     goodbye half handed has \
-    in is its job jobs kept last left let listener loaded look lost mail mailbox map mails more ms new \
+    in is its job jobs kept last left let listener loaded look lost mail mailbox many map mails more ms new \
     next no \
     not nothing of off on one our over parked pauses peer ping pong queued reactor \
     reactors read readable ready refused request resumed room s say session sessions shrinks \
-    slept slots socket spent spurious stream takes text that the throttled thrown timer to told \
+    slept slots socket sockets spent spurious stream takes text that the throttled thrown timer to told too \
     turn until upgrade us wait waiting waits watches who with woken writable write written B Bad Conflict \
     Found Many Not Request Requests Required Service Timeout Too Unavailable Upgrade";
 
 /// What a few seeds suffice to hear.
-const BEATS: [&str; 35] = [
+const PHRASES: [&str; 35] = [
     "accepted from",
     "handed over to reactor",
     "handed to us by mail",
@@ -129,7 +129,7 @@ const BEATS: [&str; 35] = [
     "waiting: ",
 ];
 
-/// The story of every turn, as `--log-level trace` tells it.
+/// The trace of every turn, as `--log-level trace` tells it.
 #[test]
 fn every_turn_is_told_in_words_of_our_own() {
     pieces::recorder::hide_planned_panics();
@@ -137,11 +137,11 @@ fn every_turn_is_told_in_words_of_our_own() {
     let hearing = lines.clone();
     trace_capture::listen(move |_, line| hearing.borrow_mut().push(line.to_owned()));
     let words: HashSet<&str> = WORDS.split_whitespace().collect();
-    let mut unheard = BTreeSet::from(BEATS);
+    let mut unheard = BTreeSet::from(PHRASES);
     for seed in 0..60 {
         world::run(seed);
         for line in lines.borrow_mut().drain(..) {
-            unheard.retain(|beat| !line.contains(beat));
+            unheard.retain(|phrase| !line.contains(phrase));
             for word in line.split(|c: char| !c.is_ascii_alphabetic()) {
                 assert!(word.is_empty() || words.contains(word), "{word:?} in {line:?}");
             }

@@ -13,7 +13,7 @@ const BYTES_BEFORE: [&str; 2] = [" in one write", " written"];
 /// from 10 kB on). Calls: each "in one write" was one, unless something is told that says nothing of
 /// their number.
 pub fn mismatch(lines: &[String], written: Written) -> Option<&'static str> {
-    // Of a crowded turn only the number of beats is told.
+    // Of a crowded turn only the number of lines is told.
     let is_crowded = lines.last().is_some_and(|line| line.starts_with("  and "));
     let told: Vec<RangeInclusive<u64>> = lines.iter().flat_map(|line| sizes(line)).collect();
     let least: u64 = told.iter().map(RangeInclusive::start).sum();

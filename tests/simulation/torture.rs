@@ -492,7 +492,7 @@ impl Scene {
         assert!(sessions.is_empty() || self.returns > 0, "sessions of nobody: {sessions:?}");
     }
 
-    /// The drain, with replies in flight and a socket that the limiter refuses.
+    /// The drain, with replies in flight and a connection that has just asked for an upgrade.
     fn leave(&mut self) {
         for guest in 0..self.guests.len() {
             self.say(guest, 1);
@@ -530,13 +530,13 @@ fn play(strikes: &[Strike]) -> (Account, Scene) {
 
 /// One failure: which of [`WAYS`], and where.
 #[derive(Debug, Clone, Copy)]
-struct Permit {
+struct FaultSite {
     way: usize,
     nth: u64,
     times: u64,
 }
 
-impl Permit {
+impl FaultSite {
     fn strike(self) -> Strike {
         let (call, fault, _) = WAYS[self.way];
         Strike { call, nth: self.nth, times: self.times, fault }
@@ -548,14 +548,14 @@ impl Permit {
 }
 
 /// Plays it with these failures; says how to replay it if that goes wrong.
-fn strike(places: &[Permit], undisturbed: &Account) {
+fn strike(places: &[FaultSite], undisturbed: &Account) {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let strikes: Vec<Strike> = places.iter().map(|place| place.strike()).collect();
         let (mut account, scene) = play(&strikes);
         assert!(scene.faults.struck() > 0, "it never came to that call");
         if places.iter().all(|place| place.is_harmless()) {
             assert_eq!(scene.returns, 0, "somebody lost the connection");
-            // Jay is at the door when the server leaves, and a request that comes later yet, or
+            // Jay's request has just come when the drain begins, and a request that comes later yet, or
             // for which there is no descriptor, is not waited for.
             account.farewells.insert("jay", undisturbed.farewells["jay"].clone());
             for (name, heard) in &undisturbed.heard {
@@ -566,7 +566,8 @@ fn strike(places: &[Permit], undisturbed: &Account) {
         }
     }));
     if let Err(panic) = outcome {
-        let texts = places.iter().map(|Permit { way, nth, times }| format!("{way},{nth},{times}"));
+        let texts =
+            places.iter().map(|FaultSite { way, nth, times }| format!("{way},{nth},{times}"));
         let texts: Vec<String> = texts.collect();
         eprintln!(
             "\nfailed with {:?}",
@@ -589,7 +590,7 @@ fn torture(calls: &[Call]) {
         assert!(count > 0, "the conversation has no {call:?}");
         for &times in runs_of(fault, is_harmless) {
             for nth in 0..count {
-                strike(&[Permit { way, nth, times }], &undisturbed);
+                strike(&[FaultSite { way, nth, times }], &undisturbed);
                 runs += 1;
             }
         }
@@ -626,7 +627,7 @@ fn any_two_calls_fail() {
         let place = |chance: &mut Chance| {
             let way = chance.within(0, WAYS.len() - 1);
             let nth = chance.within(0, scene.faults.calls(WAYS[way].0) as usize - 1) as u64;
-            Permit { way, nth, times: 1 }
+            FaultSite { way, nth, times: 1 }
         };
         strike(&[place(chance), place(chance)], &undisturbed);
     }
@@ -638,9 +639,9 @@ fn alone() {
     let Ok(text) = std::env::var("REVOLVE_STRIKE") else { return };
     let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"));
     let place = |text: &str| match text.split(',').map(number).collect::<Vec<u64>>()[..] {
-        [way, nth, times] => Permit { way: way as usize, nth, times },
+        [way, nth, times] => FaultSite { way: way as usize, nth, times },
         _ => panic!("{text:?} is no place: WAY,NTH,TIMES"),
     };
-    let places: Vec<Permit> = text.split(':').map(place).collect();
+    let places: Vec<FaultSite> = text.split(':').map(place).collect();
     strike(&places, &play(&[]).0);
 }

@@ -1,4 +1,4 @@
-//! Hears the story that shards tell of their turns at trace level, on threads that listen.
+//! Captures what shards tell of their turns at trace level, on threads that listen.
 //!
 //! A process has one log, and a thread runs one test: so each hears its own world and no other.
 

@@ -66,7 +66,7 @@ pub(crate) struct Crowd {
     current: Vec<Option<usize>>,
     lines: Slab<Line>,
     /// When each acts next, while it mills.
-    timers_of: BinaryHeap<Reverse<(Instant, usize)>>,
+    next_acts: BinaryHeap<Reverse<(Instant, usize)>>,
     /// When the sockets were last looked at.
     looked: Instant,
     done: HashMap<&'static str, u64>,
@@ -81,7 +81,7 @@ impl Crowd {
             people,
             current: vec![None; clients],
             lines: Slab::new(),
-            timers_of: BinaryHeap::new(),
+            next_acts: BinaryHeap::new(),
             looked: Instant::now(),
             done: HashMap::new(),
         }
@@ -90,25 +90,25 @@ impl Crowd {
     /// Everyone follows its whims for so long.
     pub(crate) fn mill(&mut self, time: Duration) {
         let end = Instant::now() + time;
-        self.timers_of.clear();
+        self.next_acts.clear();
         self.looked = Instant::now();
         for number in 0..self.people.len() {
             let at = Instant::now() + self.people[number].pause();
-            self.timers_of.push(Reverse((at, number)));
+            self.next_acts.push(Reverse((at, number)));
         }
         while Instant::now() < end {
-            let next = self.timers_of.peek().map_or(end, |Reverse((at, _))| *at);
+            let next = self.next_acts.peek().map_or(end, |Reverse((at, _))| *at);
             self.turn(next.saturating_duration_since(Instant::now()).min(Duration::from_secs(1)));
             let now = Instant::now();
             for _ in 0..ACTS_MOST {
-                let Some(&Reverse((at, number))) = self.timers_of.peek() else { break };
+                let Some(&Reverse((at, number))) = self.next_acts.peek() else { break };
                 if at > now {
                     break;
                 }
-                self.timers_of.pop();
+                self.next_acts.pop();
                 self.act(number);
                 let at = Instant::now() + self.people[number].pause();
-                self.timers_of.push(Reverse((at, number)));
+                self.next_acts.push(Reverse((at, number)));
             }
         }
     }

@@ -141,7 +141,7 @@ impl Deflater {
         self.deflated.strip_suffix(&FLUSHED)
     }
 
-    /// A broadcast, as the connections with this agreement get it: a whole plain frame comes in, and
+    /// A broadcast, as the connections with these parameters get it: a whole plain frame comes in, and
     /// is deflated once for all of them, by the first.
     pub fn for_all<'a>(&'a mut self, params: DeflateParams, plain: &'a Arc<Vec<u8>>) -> &'a [u8] {
         let Some((kind, payload)) = opened(plain) else { return plain };
@@ -211,7 +211,7 @@ mod tests {
     use flate2::{Decompress, FlushDecompress};
 
     use super::super::inflater::tests::noise;
-    use super::super::params::tests::{agreement_on_window, params};
+    use super::super::params::tests::{params, params_with_window};
     use super::*;
 
     fn deflater() -> Deflater {
@@ -247,7 +247,7 @@ mod tests {
         let mut deflater = deflater();
         for bits in 8..=15 {
             let window = 1 << bits;
-            let params = agreement_on_window(bits);
+            let params = params_with_window(bits);
             assert_eq!(params.window_bytes(), window);
             for size in [1024, window - 1, window, window + 1, 5 * window + 3, 32 * window] {
                 if size < 1024 {
@@ -328,11 +328,11 @@ mod tests {
             assert_eq!(inflated(&deflated[header..], 15), message);
             // By the address: it is the same one.
             let first = deflater.for_all(params(), &frame).as_ptr();
-            assert_eq!(deflater.for_all(agreement_on_window(15), &frame).as_ptr(), first);
+            assert_eq!(deflater.for_all(params_with_window(15), &frame).as_ptr(), first);
             // A window that is smaller than the message: plain.
-            assert_eq!(deflater.for_all(agreement_on_window(9), &frame), &frame[..]);
+            assert_eq!(deflater.for_all(params_with_window(9), &frame), &frame[..]);
             assert_eq!(
-                deflater.for_all(agreement_on_window(11), &frame)[0] & RSV1 != 0,
+                deflater.for_all(params_with_window(11), &frame)[0] & RSV1 != 0,
                 size == 2000
             );
             deflater.forget_broadcast();

@@ -82,7 +82,7 @@ impl Inflater {
     /// [`Violation::OutOfMemory`].
     pub fn advance(
         &mut self,
-        _agreement: DeflateParams,
+        _params: DeflateParams,
         progress: &mut Progress,
         deflated: &[u8],
         max_size: usize,

@@ -1,5 +1,5 @@
 //! What stands in `Sec-WebSocket-Extensions` (RFC 6455 9.1): the extensions a client offers, in its
-//! order of preference, with their parameters. Knows no extension; [`super::agreement`] reads them.
+//! order of preference, with their parameters. Knows no extension; [`super::params`] reads them.
 //!
 //! A quoted value must be a token once it is unescaped, and no token has a comma or a semicolon.
 //! So a well-formed field can be split at those without looking for quotes, and what is left of a

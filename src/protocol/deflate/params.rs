@@ -132,7 +132,7 @@ pub(super) mod tests {
         DeflateParams { server_window: None }
     }
 
-    pub(in super::super) fn agreement_on_window(bits: u8) -> DeflateParams {
+    pub(in super::super) fn params_with_window(bits: u8) -> DeflateParams {
         DeflateParams { server_window: Some(WINDOWS[usize::from(bits) - 8].1) }
     }
 

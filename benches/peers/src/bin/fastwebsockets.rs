@@ -28,7 +28,7 @@ async fn main() -> io::Result<()> {
 
 async fn serve(mut stream: TcpStream, echo: bool) -> Result<(), WebSocketError> {
     handshake(&mut stream).await?;
-    let gathered = Reassembly(BufWriter::with_capacity(2048, stream));
+    let gathered = Gathered(BufWriter::with_capacity(2048, stream));
     let mut socket = FragmentCollector::new(WebSocket::after_handshake(gathered, Role::Server));
     let mut count = 0;
     loop {
@@ -48,9 +48,9 @@ async fn serve(mut stream: TcpStream, echo: bool) -> Result<(), WebSocketError> 
 }
 
 /// A stream that sends what was written to it before it reads again: one write an event.
-struct Reassembly(BufWriter<TcpStream>);
+struct Gathered(BufWriter<TcpStream>);
 
-impl AsyncRead for Reassembly {
+impl AsyncRead for Gathered {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -61,7 +61,7 @@ impl AsyncRead for Reassembly {
     }
 }
 
-impl AsyncWrite for Reassembly {
+impl AsyncWrite for Gathered {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
