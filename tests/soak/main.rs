@@ -19,7 +19,12 @@ mod crowd;
 mod daemon;
 mod person;
 
-#[allow(dead_code, unreachable_pub, reason = "its client bytes are used here, its machine is not")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "its client bytes are used here, its machine is not"
+)]
 #[path = "../simulation/pieces.rs"]
 mod simulation;
 
