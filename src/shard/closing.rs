@@ -258,10 +258,9 @@ impl<A: Application, E: Environment> Shard<A, E> {
         }
         // The unread input may contain what was due: the pong, the rest of a head, the Close. While
         // nobody is read at all, that is not the peer's fault.
-        if is_congested && connection.has_unheard_input() {
-            return set_alarm(connection, &mut self.wheel, &self.config);
-        }
-        if connection.is_put_off(&self.config.limits) {
+        if is_congested && connection.has_unheard_input()
+            || connection.is_put_off(&self.config.limits)
+        {
             return set_alarm(connection, &mut self.wheel, &self.config);
         }
         match timeout {

@@ -120,17 +120,20 @@ impl Replaced for Vec<u8> {
     }
 }
 
+/// A good upgrade with something else in one place.
+fn put(find: &str, put: &str) -> Vec<u8> {
+    upgrade("").into_bytes().replaced(find, put)
+}
+
+/// A good upgrade with one more field.
+fn field(field: &[u8]) -> Vec<u8> {
+    let good = upgrade("");
+    let (head, _) = good.split_at(good.len() - 2);
+    [head.as_bytes(), field, b"\r\n\r\n"].concat()
+}
+
 /// What is sent, the status that answers it, and under which reason it is counted.
 fn table() -> Vec<(Vec<u8>, u16, &'static str)> {
-    let good = upgrade("");
-    let put = |find: &str, put: &str| {
-        assert!(good.contains(find), "{find:?}");
-        good.replacen(find, put, 1).into_bytes()
-    };
-    let field = |field: &[u8]| {
-        let (head, _) = good.split_at(good.len() - 2);
-        [head.as_bytes(), field, b"\r\n\r\n"].concat()
-    };
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let many = "X: y\r\n".repeat(101);
     vec![
@@ -261,15 +264,6 @@ fn the_same_byte_by_byte<A: Talks>() {
 
 /// Upgrades that other servers refuse, and that break no rule.
 fn what_is_unusual_and_in_order_gets_in<A: Talks>() {
-    let good = upgrade("");
-    let put = |find: &str, put: &str| {
-        assert!(good.contains(find), "{find:?}");
-        good.replacen(find, put, 1).into_bytes()
-    };
-    let field = |field: &[u8]| {
-        let (head, _) = good.split_at(good.len() - 2);
-        [head.as_bytes(), field, b"\r\n\r\n"].concat()
-    };
     for head in [
         // RFC 9110 5.5: bytes above ASCII are opaque in a value.
         field("Cookie: city=M\u{fc}nchen; sid=7".as_bytes()),
