@@ -161,7 +161,7 @@ impl Connection {
 //
 // - It has two rests, because it has two reasons to stop. A backlog that may grow needs a third
 //   (`Throttled`), the end a fourth. The whole table: `Rest` in src/connection/mod.rs; who checks it
-//   for every connection, after every turn: src/shard/invariants.rs.
+//   for every connection, after every turn: src/shard/connection_set.rs.
 // - Only reading has its share. A thousand connections in the accept queue are accepted in one
 //   turn, and all others wait. `accepts_per_turn` in src/config.rs, and src/shard/accepting.rs.
 // - A key in `ready` may outlive its connection, and then means the place's next tenant. Here that

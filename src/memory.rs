@@ -120,7 +120,7 @@ impl MemoryBound {
         let slab_map = limits.slab_map_slots;
         let figures = reactors * (3 * slab_map + FIGURES_BYTES + 21 * reactors);
         // That in a backlog for each watcher, as text, which doubles when it grows, and encoded;
-        // the slab maps of all reactors, and this one's, which doubles too (shard/watchers.rs).
+        // the slab maps of all reactors, and this one's, which doubles too (observe/watchers.rs).
         let watching =
             (limits.watchers + 3) * figures + (reactors + 3) * size_of::<u32>() * slab_map;
 

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{Application, Context};
-use crate::config::is_token;
+use crate::config::{Subprotocols, is_token};
 use crate::protocol::head::Request;
 use crate::session::{Session, SessionId};
 
@@ -207,6 +207,26 @@ impl<A: Application> Acceptance<A> {
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, InvalidField> {
         push_field(name, value, &mut self.fields)?;
         Ok(self)
+    }
+
+    /// Sees to the subprotocol: without one of the application's choice, that which the settings choose.
+    pub(crate) fn complete(
+        mut self,
+        upgrade: &Upgrade<'_, A>,
+        subprotocols: &Subprotocols,
+    ) -> Self {
+        // RFC 6455 4.2.2: only what this client offers may be chosen, not what another one did.
+        if let Some(chosen) = &self.subprotocol
+            && !upgrade.subprotocols().any(|offered| offered == chosen)
+        {
+            debug_assert!(false, "a subprotocol that was not offered");
+            self.subprotocol = None;
+        }
+        if self.subprotocol.is_none() {
+            let chosen = subprotocols.choose(|| upgrade.subprotocols());
+            self.subprotocol = chosen.map(|name| name.to_owned().into());
+        }
+        self
     }
 
     /// Takes to the open connection what was found out here: `opening` is called right before

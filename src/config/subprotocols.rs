@@ -1,6 +1,6 @@
 //! Which subprotocol a WebSocket opens in where the application chooses none: `--ws-subprotocols`.
 //!
-//! A value and a choice only; `shard/upgrade.rs` asks at each upgrade.
+//! A value and a choice only; `application/admission.rs` asks at each upgrade.
 //!
 //! Invariant: what is chosen was offered by this client, and is a token, so it can stand in a header
 //! field.

@@ -2,12 +2,12 @@
 //!
 //! A visit reads through [`Connection::fill`] or [`Connection::fill_past`]. What the transport leaves
 //! behind is recorded there; why the whole visit stopped is recorded in [`Rest`]. Decides nothing about
-//! protocol or sessions; the shard does. [`slab`] holds all connections of a reactor, [`ready`] those to
-//! visit in the next turn, [`timer_wheel`] when to look at one although nothing happened.
+//! protocol or sessions; the shard does. [`timer_wheel`] says when to look at a connection although nothing
+//! happened, [`slab`] holds all connections of a reactor, [`ready`] those to visit in the next turn.
 //!
 //! Invariant: a connection never rests without a waker (the table at [`Rest`]).
 //!
-//! Next: [`crate::connection::slab`], where all of them are.
+//! Next: [`crate::connection::timer_wheel`]: when to look at one although nothing happened.
 
 pub mod ready;
 pub mod slab;
@@ -56,7 +56,7 @@ pub enum Attachment {
     Never,
     /// It is open, and speaks for this one.
     Live(LiveSession),
-    /// It is open, and speaks for nobody: it is told what the reactors do (`shard/watchers.rs`).
+    /// It is open, and speaks for nobody: it is told what the reactors do (`shard/watching.rs`).
     Watching,
     /// It was open, and spoke for a session.
     Former,

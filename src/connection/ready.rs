@@ -8,7 +8,7 @@
 //! Invariant: a connection's mark is set exactly while its id is queued, or was taken and its visit
 //! has not begun.
 //!
-//! Next: [`crate::connection::timer_wheel`]: which of them to look at although nothing happened.
+//! Next: [`crate::offload`]: work that takes too long for a turn.
 
 use crate::token::ConnectionId;
 

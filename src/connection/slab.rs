@@ -60,6 +60,12 @@ impl<S: Stream> Connections<S> {
         (connection.id.generation == id.generation).then_some(connection)
     }
 
+    /// The same, to look at.
+    #[must_use]
+    pub fn get(&self, id: ConnectionId) -> Option<&Connection<S>> {
+        self.slab.get(id.index as usize).filter(|connection| connection.id == id)
+    }
+
     /// Takes it out.
     pub fn remove(&mut self, id: ConnectionId) -> Option<Connection<S>> {
         let alarm = self.get_mut(id)?.alarm;

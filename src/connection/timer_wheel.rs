@@ -9,7 +9,7 @@
 //!
 //! Invariant: an entry fires at the first `advance` at or after its tick, never before.
 //!
-//! Next: [`crate::offload`]: work that takes too long for a turn.
+//! Next: [`crate::connection::slab`], where all connections are.
 
 use std::time::{Duration, Instant};
 

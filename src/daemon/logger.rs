@@ -6,6 +6,8 @@
 //! Invariant: while the server runs, the writer thread alone touches stderr, so nothing that stderr
 //! does (a full pipe, a closed one) reaches the thread that logs. A line is written whole, or it is
 //! counted as dropped.
+//!
+//! Next: `arguments`: what can be asked of the program.
 
 use std::borrow::Cow;
 use std::cell::Cell;

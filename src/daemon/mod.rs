@@ -1,10 +1,10 @@
-//! The parts of the `revolve` program: `arguments`, what it `inherited` from its parent, how much
-//! memory is `available`, and the `logger`.
+//! The parts of the `revolve` program: the `logger`, its `arguments`, what it `inherited` from its
+//! parent, and how much memory is `available`.
 //!
 //! They belong to the program and not to the library, because nothing in the library may be global.
 //! Called by `main.rs`.
 //!
-//! Next: `arguments`: what can be asked of it.
+//! Next: `logger`: where all lines of the log go.
 
 pub(crate) mod arguments;
 pub(crate) mod available;

@@ -1,6 +1,6 @@
 //! The map of one slab: what each slot is doing, as runs of equal slots.
 //!
-//! It is what a reactor sends to another one that has watchers (`shard/watchers.rs`), small enough
+//! It is what a reactor sends to another one that has watchers (`shard/watching.rs`), small enough
 //! for mail: ten thousand open connections in a row are one number. Built a stretch at a time, so
 //! that no turn is held up by it.
 //!

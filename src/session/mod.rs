@@ -460,6 +460,19 @@ impl<T: Default> SessionTable<T> {
         }
     }
 
+    /// The same, to look at.
+    #[must_use]
+    pub fn in_slot(&self, slot: SessionSlot, connection: ConnectionId) -> Option<&Session<T>> {
+        match self.entries.get(slot.0 as usize) {
+            Some(Entry { session, presence: Presence::Attached(owner) })
+                if *owner == connection =>
+            {
+                Some(session)
+            }
+            _ => None,
+        }
+    }
+
     /// `connection` leaves; its session's time to live begins, if it is worth keeping. Only here
     /// can it push another one out: who merely connects, or stays, displaces nobody.
     pub fn detach(&mut self, slot: SessionSlot, connection: ConnectionId, now: Instant) {

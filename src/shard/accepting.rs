@@ -1,54 +1,27 @@
 //! Where connections come from: the listener; and how one is taken in, new or handed over.
 //!
-//! Next: [`crate::shard::mail`]: the other way in.
+//! Whether a socket may stay is for the connection limiter to say. Called by the turn, and by `mail` for
+//! connections that other reactors hand over.
+//!
+//! Invariant: a connection that was taken in is watched by the poll, or closed.
+//!
+//! Next: `mail`: the other way in.
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
 
-use super::Shard;
-use super::drain::Lifecycle;
-use super::turn_trace::TurnTrace;
+use super::connection_set::Share;
+use super::lifecycle::Listening;
+use super::parts::Parts;
+use super::turn::Turn;
 use crate::application::Application;
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::mailbox::Handoff;
+use crate::observe::turn_trace::{TurnTrace, Why};
 use crate::token::ConnectionId;
 use crate::transport::Edge;
 use crate::transport::connection_limiter::Admission;
-
-/// What is known of the accept queue.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Listening {
-    /// Empty when last looked at; an edge will tell.
-    Idle,
-    /// There may be more.
-    Ready,
-    /// The process is out of descriptors or memory: looked at again then. The edge is not lost,
-    /// it is remembered here.
-    Paused { until: Instant },
-    /// Draining: what is in the queue is taken, then the listener closes.
-    LastCall,
-    /// Over.
-    Closed,
-}
-
-impl Listening {
-    pub(super) fn is_ready(self, now: Instant) -> bool {
-        match self {
-            Listening::Ready | Listening::LastCall => true,
-            Listening::Paused { until } => until <= now,
-            Listening::Idle | Listening::Closed => false,
-        }
-    }
-
-    pub(super) fn resumes_at(self) -> Option<Instant> {
-        match self {
-            Listening::Paused { until } => Some(until),
-            _ => None,
-        }
-    }
-}
 
 /// What an error of `accept(2)` is about.
 enum AcceptFailure {
@@ -75,35 +48,23 @@ fn classify(error: &io::Error) -> AcceptFailure {
     }
 }
 
-impl<A: Application, E: Environment> Shard<A, E> {
-    /// Takes note of an edge on the listener.
-    pub fn note_listener(&mut self) {
-        if let Listening::Idle = self.listening {
-            self.listening = Listening::Ready;
-        }
-        self.woken.by_listener = true;
-    }
-
+impl<A: Application, E: Environment> Parts<A, E> {
     /// Accepts a share of the queue.
-    pub(super) fn accept(&mut self, now: Instant, env: &mut E) {
-        if !self.listening.is_ready(now) {
+    pub(super) fn accept(&mut self, turn: &mut Turn<'_>, env: &mut E) {
+        if !self.lifecycle.may_accept(turn.now) {
             return;
         }
-        if let Listening::Paused { .. } = self.listening {
-            self.listening = Listening::Ready;
+        if let Listening::Paused { .. } = self.lifecycle.listening {
+            self.lifecycle.listening = Listening::Ready;
         }
-        for _ in 0..self.config.limits.accepts_per_turn {
+        for _ in 0..turn.setup.config.limits.accepts_per_turn {
             match env.accept() {
-                Ok((stream, peer)) => self.let_in(stream, peer, now, env),
+                Ok((stream, peer)) => self.take_in(stream, peer, turn, env),
                 Err(error) => match classify(&error) {
                     AcceptFailure::OneConnection => {}
-                    AcceptFailure::QueueEmpty => {
-                        self.end_of_queue(env);
-                        return;
-                    }
+                    AcceptFailure::QueueEmpty => return self.end_of_queue(env),
                     AcceptFailure::OutOfResources => {
-                        self.pause_accepting(&error, now, env);
-                        return;
+                        return self.pause_accepting(&error, turn, env);
                     }
                 },
             }
@@ -111,97 +72,92 @@ impl<A: Application, E: Environment> Shard<A, E> {
     }
 
     /// A connection has been accepted; whether it may stay is for the limiter to say.
-    fn let_in(&mut self, stream: E::Stream, peer: SocketAddr, now: Instant, env: &mut E) {
-        self.metrics.accepts.add(1);
-        let (permit, refusal) =
-            match self.status.connection_limiter().admit(peer.ip(), &self.config) {
-                Admission::Granted(permit) => (permit, None),
-                Admission::Refused(permit, rejection) => (Some(permit), Some(rejection)),
-                Admission::Dropped(rejection) => {
-                    self.tell(|trace| trace.turned_away(peer, rejection));
-                    return self.metrics.rejected(rejection);
-                }
-            };
-        let deadline = now + self.config.timeout_handshake;
+    fn take_in(&mut self, stream: E::Stream, peer: SocketAddr, turn: &mut Turn<'_>, env: &mut E) {
+        let setup = turn.setup;
+        setup.metrics.accepts.add(1);
+        let limiter = setup.status.connection_limiter();
+        let (permit, refusal) = match limiter.admit(peer.ip(), &setup.config) {
+            Admission::Granted(permit) => (permit, None),
+            Admission::Refused(permit, rejection) => (Some(permit), Some(rejection)),
+            Admission::Dropped(rejection) => {
+                turn.tell(|trace| trace.turned_away(peer, rejection));
+                return setup.metrics.rejected(rejection);
+            }
+        };
+        let deadline = turn.now + setup.config.timeout_handshake;
         let (received, unsent) = (Vec::new(), Vec::new());
         let handoff = Handoff { stream, peer, received, unsent, deadline, permit };
-        let Some(id) = self.adopt(handoff, now, env) else { return };
+        let Some(id) = self.adopt(handoff, turn, env) else { return };
         // Its request would change nothing, so it is not waited for.
         if let Some(rejection) = refusal {
-            self.tell_more(id);
-            self.reject(id, rejection, true, now);
-            if self.uncork(id, now) {
-                self.settle(id, false, now);
-            }
-            self.tell_visited(&[]);
+            self.observe(id, Why::More, turn);
+            self.refuse_aside(id, rejection, turn);
+            self.observed(&[], turn);
         }
     }
 
     fn end_of_queue(&mut self, env: &mut E) {
-        self.listening = match self.listening {
-            Listening::LastCall => {
-                env.stop_listening();
-                Listening::Closed
-            }
-            _ => Listening::Idle,
-        };
+        match self.lifecycle.listening {
+            Listening::LastCall => self.lifecycle.stop_listening(env),
+            _ => self.lifecycle.listening = Listening::Idle,
+        }
     }
 
-    fn pause_accepting(&mut self, error: &io::Error, now: Instant, env: &mut E) {
-        if let Listening::LastCall = self.listening {
+    fn pause_accepting(&mut self, error: &io::Error, turn: &mut Turn<'_>, env: &mut E) {
+        if let Listening::LastCall = self.lifecycle.listening {
             // Nobody waits for room in a server that is leaving.
-            env.stop_listening();
-            self.listening = Listening::Closed;
-            return;
+            return self.lifecycle.stop_listening(env);
         }
-        let pauses = &self.metrics.accept_pauses;
+        let accept_pause = turn.setup.config.limits.accept_pause;
+        let pauses = &turn.setup.metrics.accept_pauses;
         // One line at the first pause and at every 600th (a minute's worth): a server short of
         // descriptors must not also fill the disk.
         if pauses.get().is_multiple_of(600) {
             log::warn!(
-                reactor = self.reactor;
+                reactor = turn.setup.reactor;
                 "cannot accept connections: {error}; trying again every {} ms",
-                self.config.limits.accept_pause.as_millis()
+                accept_pause.as_millis()
             );
         }
         pauses.add(1);
-        self.listening = Listening::Paused { until: now + self.config.limits.accept_pause };
-        self.tell(TurnTrace::paused);
+        self.lifecycle.listening = Listening::Paused { until: turn.now + accept_pause };
+        turn.tell(TurnTrace::paused);
     }
 
     /// Takes in a connection, new or handed over; `None` if it cannot be watched.
     pub(super) fn adopt(
         &mut self,
         handoff: Handoff<E::Stream>,
-        now: Instant,
+        turn: &mut Turn<'_>,
         env: &mut E,
     ) -> Option<ConnectionId> {
         let Handoff { stream, peer, received, unsent, deadline, permit } = handoff;
-        let id = self.connections.insert(|id| Connection::new(stream, id, peer, deadline));
-        let alarm =
-            self.connections.take_left_alarm(id).filter(|&tick| self.wheel.is_to_come(tick));
-        let connection = self.connections.get_mut(id)?;
-        connection.alarm = alarm;
+        let slab = &mut self.connections.slab;
+        let id = slab.insert(|id| Connection::new(stream, id, peer, deadline));
+        self.connections.inherit_alarm(id);
+        let connection = self.connections.slab.get_mut(id)?;
         connection.permit = permit;
         if let Err(error) = env.register(connection.transport.stream_mut(), id) {
-            log::warn!(reactor = self.reactor; "cannot watch a connection: {error}");
-            self.connections.remove(id);
+            log::warn!(reactor = turn.setup.reactor; "cannot watch a connection: {error}");
+            self.connections.slab.remove(id);
             return None;
         }
-        let kept = connection.transport.inherit(&unsent, now, &mut self.pool);
+        let pool = &mut self.connections.pool;
+        let kept = connection.transport.inherit(&unsent, turn.now, pool);
         if let Err(error) = kept.and_then(|()| connection.keep(&received)) {
-            self.lose_to(id, &error, now);
+            self.lose_to(id, &error, turn);
             return None;
         }
         // A connection that was handed over is looked at this turn, and read, because its peer may
         // have left meanwhile (see `upgrade`). So is one that comes in a drain: there may be no
         // further poll to bring its edge. Of all others an edge will tell.
-        let at_once = !received.is_empty() || !matches!(self.lifecycle, Lifecycle::Running);
-        if at_once {
+        let is_visited_now = !received.is_empty() || !self.lifecycle.is_running();
+        if is_visited_now {
             connection.transport.note(Edge { readable: true, writable: true, ..Edge::default() });
         }
-        self.tell(|trace| trace.adopted(id, peer, received.len()));
-        self.settle(id, at_once, now);
+        turn.tell(|trace| trace.adopted(id, peer, received.len()));
+        let share = if is_visited_now { Share::UsedUp } else { Share::Left };
+        self.connections.settle(id, share, turn);
         Some(id)
     }
 }

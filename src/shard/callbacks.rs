@@ -1,146 +1,167 @@
-//! Callbacks that no event on a socket causes: the start, timers, and answers of off-loaded jobs.
+//! Callbacks that no message causes: the start, opening, timers, and answers of off-loaded jobs.
 //!
-//! [`Shard::call`] is to them what a visit is to messages: what they say collects in the cork and
-//! leaves in one write, and the commands they give are applied when they have returned.
+//! [`Parts::call`] is to them what a visit is to messages: what they say collects in the cork and
+//! leaves in one write, and the commands they give are applied when they have returned. Called by the
+//! turn (timers), by `mail` (answers) and by `upgrade` (`on_open`).
 //!
-//! Next: [`crate::shard::closing`]: how all that ends.
+//! Invariant: when a callback has returned, its commands for its connection have been applied.
+//!
+//! Next: `fanout`: the commands that are for others.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
-
-use tungstenite::protocol::frame::coding::CloseCode;
-
-use super::closing::CloseCause;
-use super::slow_turn::Callback;
-use super::turn_trace::TurnTrace;
-use super::{Shard, set_alarm};
+use super::connection_set::Share;
+use super::parts::Parts;
+use super::runtime::{Callee, CloseCause, Next, Panicked, note_reactor_panic};
+use super::turn::{Setup, Turn};
 use crate::application::{Application, Context, Due, Owner, ReactorContext};
 use crate::connection::{Attachment, Rest};
 use crate::environment::Environment;
+use crate::observe::slow_turn::Callback;
+use crate::observe::turn_trace::{TurnTrace, Why};
 use crate::offload::Finished;
-use crate::protocol::deflate::DeflateWriter;
 use crate::protocol::endpoint::Endpoint;
 use crate::token::ConnectionId;
 
-impl<A: Application, E: Environment> Shard<A, E> {
+/// Whether the visit of a connection goes on behind a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    GoesOn,
+    /// Nothing more is to be read from it in this visit.
+    Stops,
+}
+
+impl<A: Application, E: Environment> Parts<A, E> {
     /// Calls `on_start`.
-    pub(super) fn start(&mut self) {
-        self.call_for_reactor(|application, cx| application.on_start(cx));
+    pub(super) fn start(&mut self, setup: &Setup) {
+        let _ = self.call_for_reactor(setup, |application, cx| application.on_start(cx));
     }
 
-    /// Calls whoever's timers are due, a share of them.
+    /// Calls the application's timers that are due, a share of them.
     #[inline]
-    pub(super) fn fire_application_timers(&mut self, now: Instant, env: &mut E) {
-        if self.commands.timers.may_be_due(now) {
-            self.fire_due(now, env);
+    pub(super) fn fire_application_timers(&mut self, turn: &mut Turn<'_>, env: &mut E) {
+        if self.runtime.commands.timers.may_be_due(turn.now) {
+            self.fire_due(turn, env);
         }
     }
 
     #[inline(never)]
-    fn fire_due(&mut self, now: Instant, env: &mut E) {
-        self.commands.timers.advance(now);
+    fn fire_due(&mut self, turn: &mut Turn<'_>, env: &mut E) {
+        let limits = &turn.setup.config.limits;
+        self.runtime.commands.timers.advance(turn.now);
         // What they broadcast could not be delivered now; called later, they are not lost.
-        if self.is_congested() {
+        if self.deliveries.is_congested(limits) {
             return;
         }
-        while let Some(key) = self.commands.timers.next_due_for_reactor(now) {
-            self.step(env, |shard, _| {
-                let has_returned =
-                    shard.call_for_reactor(|application, cx| application.on_reactor_timer(cx, key));
-                if !has_returned && !shard.commands.timers.is_set_for_reactor(key) {
-                    log::error!(
-                        reactor = shard.reactor;
-                        "timer {key} of reactor {} will not fire again: its callback panicked before \
-                         it set the timer anew",
-                        shard.reactor
-                    );
-                }
-                shard.tell(TurnTrace::reactor_timer);
-                shard.slow_turns.called(Callback::ReactorTimer, 1, None);
-            });
+        while let Some(key) = self.runtime.commands.timers.next_due_for_reactor(turn.now) {
+            turn.begin_step(env);
+            self.fire_for_reactor(key, turn);
+            turn.end_step(env);
         }
         // A connection's timer may be set anew by what its peer has said already.
-        if self.untold > 0 {
+        if self.connections.has_untold_edges() {
             return;
         }
-        let mut share = self.config.limits.timers_per_turn;
-        while let Some((id, key)) = self.next_timer(now, &mut share) {
-            self.step(env, |shard, _| shard.fire(id, key, now));
+        let mut share = limits.timers_per_turn;
+        while let Some((id, key)) = self.next_timer(&mut share, turn) {
+            turn.begin_step(env);
+            self.fire(id, key, turn);
+            turn.end_step(env);
         }
     }
 
-    fn next_timer(&mut self, now: Instant, share: &mut usize) -> Option<(ConnectionId, u64)> {
-        let connections = &self.connections;
-        // Who has closed has no timers.
+    fn fire_for_reactor(&mut self, key: u64, turn: &mut Turn<'_>) {
+        let reactor = turn.setup.reactor;
+        let called = self.call_for_reactor(turn.setup, |application, cx| {
+            application.on_reactor_timer(cx, key);
+        });
+        if called.is_err() && !self.runtime.commands.timers.is_set_for_reactor(key) {
+            log::error!(
+                reactor = reactor;
+                "timer {key} of reactor {reactor} will not fire again: its callback panicked before \
+                 it set the timer anew"
+            );
+        }
+        turn.tell(TurnTrace::reactor_timer);
+        turn.observer.slow_turns.called(Callback::ReactorTimer, 1, None);
+    }
+
+    fn next_timer(&mut self, share: &mut usize, turn: &Turn<'_>) -> Option<(ConnectionId, u64)> {
+        let slab = &self.connections.slab;
+        // One that has closed has no timers.
         let is_unheard = |id: ConnectionId| {
-            let connection = connections.at(id.index as usize);
+            let connection = slab.at(id.index as usize);
             connection.is_some_and(|connection| connection.has_unheard_input())
         };
-        self.commands.timers.next_due(now, share, is_unheard)
+        self.runtime.commands.timers.next_due(turn.now, share, is_unheard)
     }
 
-    fn fire(&mut self, id: ConnectionId, key: u64, now: Instant) {
-        self.tell_call(id, "timer");
-        self.call(id, Callback::Timer, now, |application, cx| application.on_timer(cx, key));
-        if self.is_overfed(id) {
-            self.cork.clear();
-            let cause = CloseCause::Failed(CloseCode::Policy, "slow consumer");
-            self.leave_aside(id, cause, now);
+    fn fire(&mut self, id: ConnectionId, key: u64, turn: &mut Turn<'_>) {
+        self.observe(id, Why::Call("timer"), turn);
+        self.call(id, Callback::Timer, turn, |application, cx| application.on_timer(cx, key));
+        if self.is_overfed(id, turn) {
+            self.runtime.cork.clear();
+            self.leave_aside(id, CloseCause::slow_consumer(), turn);
         } else {
-            self.uncork_called(id, false, now);
+            self.uncork_and_settle(id, Share::Left, turn);
         }
-        self.tell_visited(&[]);
+        self.observed(&[], turn);
     }
 
-    /// Writes what callbacks have said to a connection, and settles it.
-    fn uncork_called(&mut self, id: ConnectionId, more: bool, now: Instant) {
-        if self.uncork(id, now) {
-            self.settle(id, more, now);
-        }
+    /// Whether what stands in the cork is too much for a peer that has not taken what it was sent
+    /// before. As with a broadcast, the size of what nobody asked for is not its fault, but silence
+    /// about a hole in its stream would be ours.
+    fn is_overfed(&self, id: ConnectionId, turn: &Turn<'_>) -> bool {
+        let Some(connection) = self.connections.get(id) else { return false };
+        let (waiting, corked) = (connection.transport.backlog.len(), self.runtime.cork.len());
+        connection.is_open()
+            && corked > 0
+            && waiting > 0
+            && waiting + corked > turn.setup.config.max_send_buffer
     }
 
-    /// A job is done: whoever waits for it is called, unless it still waits for an earlier one.
-    pub(super) fn take_finished(&mut self, finished: Finished, now: Instant) {
-        let id = match self.commands.jobs.finish(finished) {
+    /// A job is done: the callback that waits for it is called, unless it still waits for an earlier
+    /// one.
+    pub(super) fn take_finished(&mut self, finished: Finished, turn: &mut Turn<'_>) {
+        let id = match self.runtime.commands.jobs.finish(finished) {
             Some(Owner::Connection(id)) => id,
-            Some(Owner::Reactor) => return self.answer_reactor(),
+            Some(Owner::Reactor) => return self.answer_reactor(turn),
             None => return,
         };
-        self.tell_call(id, "an off-loaded job is done");
-        while let Some(due) = self.commands.jobs.next_due(Owner::Connection(id)) {
+        self.observe(id, Why::Call("an off-loaded job is done"), turn);
+        while let Some(due) = self.runtime.commands.jobs.next_due(Owner::Connection(id)) {
             if let Due::OfConnection(done, value) = due {
-                self.call(id, Callback::Answer, now, |application, cx| {
+                self.call(id, Callback::Answer, turn, |application, cx| {
                     done(application, cx, value);
                 });
             } else {
-                self.note_panic(id);
-                let cause = CloseCause::Failed(CloseCode::Error, "internal error");
-                self.leave_in_visit(id, cause, now);
+                self.end_panicked(id, turn);
             }
         }
-        let waits = self.commands.jobs.of(id) > 0;
-        if self.is_draining() && !waits {
+        let waits = self.runtime.commands.jobs.of(id) > 0;
+        let is_draining = self.lifecycle.is_draining();
+        if is_draining && !waits {
             // Its goodbye was put off until it had its answers.
-            self.leave_in_visit(id, CloseCause::goodbye(), now);
+            self.leave_in_visit(id, CloseCause::goodbye(), turn);
         }
-        let is_silenced = self.commands.jobs.is_busy(id) || (self.is_draining() && waits);
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let resumes = connection.rest == Rest::Parked && !is_silenced;
-        if resumes {
-            connection.rest = Rest::Spent;
-            connection.endpoint.listened_again(now, &self.config);
+        let is_silenced = self.runtime.commands.jobs.is_busy(id) || (is_draining && waits);
+        let Some(connection) = self.connections.get(id) else { return };
+        let mut share = Share::Left;
+        if connection.rest == Rest::Parked && !is_silenced {
+            self.connections.unpark(id, turn);
+            share = Share::UsedUp;
         }
-        self.uncork_called(id, resumes, now);
-        self.tell_visited(&[]);
+        self.uncork_and_settle(id, share, turn);
+        self.observed(&[], turn);
     }
 
-    fn answer_reactor(&mut self) {
-        while let Some(due) = self.commands.jobs.next_due(Owner::Reactor) {
+    fn answer_reactor(&mut self, turn: &mut Turn<'_>) {
+        while let Some(due) = self.runtime.commands.jobs.next_due(Owner::Reactor) {
             if let Due::OfReactor(done, value) = due {
-                self.call_for_reactor(|application, cx| done(application, cx, value));
-                self.slow_turns.called(Callback::Answer, 1, None);
+                let _ = self.call_for_reactor(turn.setup, |application, cx| {
+                    done(application, cx, value);
+                });
+                turn.observer.slow_turns.called(Callback::Answer, 1, None);
             } else {
-                self.note_reactor_panic();
+                note_reactor_panic(turn.setup);
             }
         }
     }
@@ -151,122 +172,64 @@ impl<A: Application, E: Environment> Shard<A, E> {
         &mut self,
         id: ConnectionId,
         name: Callback,
-        now: Instant,
+        turn: &mut Turn<'_>,
         callback: impl FnOnce(&mut A, &mut Context<'_, A>),
     ) {
-        let Shard {
-            connections, sessions, application, cork, commands, slow_turns, deflater, ..
-        } = self;
-        let Some(connection) = connections.get_mut(id) else { return };
-        let (Endpoint::Open(open), Attachment::Live(attachment)) =
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let (Endpoint::Open(open), Attachment::Live(live)) =
             (&connection.endpoint, connection.attachment)
         else {
             return;
         };
-        let Some(session) = sessions.of_connection(attachment.slot, id) else { return };
-        let mut cx = Context {
-            session,
-            cork,
-            outlet: Some(&mut connection.transport),
-            deflate_writer: DeflateWriter::new(open.params(), deflater),
-            commands,
-            connection: id,
+        let callee = Callee {
+            id,
             peer: &connection.peer,
-            is_resumed: attachment.is_resumed,
+            session: live.slot,
+            is_resumed: live.is_resumed,
+            outlet: Some((&mut connection.transport, open.params())),
         };
-        let outcome = catch_unwind(AssertUnwindSafe(|| callback(application, &mut cx)));
-        slow_turns.called(name, 1, Some(id));
-        let _ = self.apply(id, outcome.is_ok(), now);
-    }
-
-    /// Applies the commands of a callback for its connection; or ends that, if the callback panicked.
-    /// Whether nothing more is to be read from it in this visit.
-    pub(super) fn apply(&mut self, id: ConnectionId, returned: bool, now: Instant) -> bool {
-        let cause = if !returned {
-            self.note_panic(id);
-            CloseCause::Failed(CloseCode::Error, "internal error")
-        } else if std::mem::take(&mut self.commands.pause) {
-            if std::mem::take(&mut self.commands.is_out_of_memory) {
-                self.note_out_of_memory(id);
+        let called = self.runtime.invoke(callee, |application, cx, _| callback(application, cx));
+        let Some(outcome) = called else { return };
+        turn.observer.slow_turns.called(name, 1, Some(id));
+        match outcome {
+            Ok(()) => {
+                let _ = self.apply_commands(id, turn);
             }
-            match self.commands.close.take() {
-                Some((code, reason)) => CloseCause::Ours(code, reason.into()),
-                None => {
-                    self.park(id);
-                    return true;
-                }
+            Err(Panicked) => self.end_panicked(id, turn),
+        }
+    }
+
+    /// Applies what the callbacks of a visit have commanded for its connection.
+    pub(super) fn apply_commands(&mut self, id: ConnectionId, turn: &mut Turn<'_>) -> Reading {
+        match self.runtime.next(id, turn) {
+            Next::Continue => Reading::GoesOn,
+            Next::Park => {
+                self.connections.park(id);
+                Reading::Stops
             }
-        } else {
-            return false;
-        };
-        self.leave_in_visit(id, cause, now);
-        false
-    }
-
-    /// Stops reading from a connection until one of its jobs is done.
-    pub(super) fn park(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.rest = Rest::Parked;
-            connection.endpoint.stopped_listening();
+            Next::Close(cause) => {
+                self.leave_in_visit(id, cause, turn);
+                Reading::GoesOn
+            }
         }
     }
 
-    /// Gives a parked connection its share, which is to write; one that has ended has none.
+    /// A callback of this connection panicked, or a job of its: it ends.
     #[cold]
-    pub(super) fn visit_parked(&mut self, id: ConnectionId, now: Instant) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let share = self.config.limits.flush_bytes_per_turn;
-        if connection.rest == Rest::Ended {
-            return;
-        }
-        match connection.transport.flush(share, now, &mut self.pool) {
-            Ok(()) => self.settle_parked(id),
-            Err(_) => self.lose(id, now),
-        }
+    pub(super) fn end_panicked(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        self.runtime.commands.forget_close();
+        turn.note_panic(id);
+        self.leave_in_visit(id, CloseCause::panicked(), turn);
     }
 
-    /// Sees off a parked connection: it stays parked, whatever there is to read.
-    #[cold]
-    pub(super) fn settle_parked(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.rest == Rest::Ended {
-            return;
-        }
-        if connection.transport.is_writable() && !connection.transport.backlog.is_empty() {
-            self.ready.push(id, &mut connection.mark);
-        }
-        set_alarm(connection, &mut self.wheel, &self.config);
-    }
-
-    /// Whether what stands in the cork is too much for a peer that has not taken what it was sent
-    /// before. As with a broadcast, the size of what nobody asked for is not its fault, but silence
-    /// about a hole in its stream would be ours.
-    fn is_overfed(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.connections.get_mut(id) else { return false };
-        let waiting = connection.transport.backlog.len();
-        matches!(connection.endpoint, Endpoint::Open(_))
-            && !self.cork.is_empty()
-            && waiting > 0
-            && waiting + self.cork.len() > self.config.max_send_buffer
-    }
-
-    /// Calls the application for no connection in particular; whether it returned.
+    /// Calls the application for no connection in particular.
     fn call_for_reactor(
         &mut self,
+        setup: &Setup,
         callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>),
-    ) -> bool {
-        let mut cx = ReactorContext { commands: &mut self.commands, reactor: self.reactor };
-        let application = &mut self.application;
-        let outcome = catch_unwind(AssertUnwindSafe(|| callback(application, &mut cx)));
-        if outcome.is_err() {
-            self.note_reactor_panic();
-        }
-        self.broadcasts.extend(self.commands.to_reactor.drain(..));
-        outcome.is_ok()
-    }
-
-    fn note_reactor_panic(&mut self) {
-        self.metrics.panics.add(1);
-        log::error!(reactor = self.reactor; "the application panicked, outside of any connection");
+    ) -> Result<(), Panicked> {
+        let outcome = self.runtime.invoke_for_reactor(setup, callback);
+        self.deliveries.broadcasts.extend(self.runtime.commands.to_reactor.drain(..));
+        outcome
     }
 }

@@ -1,62 +1,69 @@
 //! How connections end: a WebSocket's last words, its session's release, and lost sockets.
 //!
-//! [`Shard::leave_open`] is the one way out of Open. Whoever goes it has its `on_close`, lets go of
-//! its session and its place (or leaves both to the connection that displaces it), and is counted and
-//! logged, exactly once. (A watcher has none of these, and is only forgotten.)
+//! [`Parts::leave_open`] is the one way out of Open. A connection that goes it has its `on_close`, lets
+//! go of its session and its place (or leaves both to the connection that displaces it), and is counted
+//! and logged, exactly once. (A watcher has none of these, and is only forgotten.) Called by every
+//! other step.
 //!
-//! Next: [`crate::shard::fanout`]: one message for everybody.
+//! Invariant: a connection that is no longer open has neither session nor timers nor jobs.
+//!
+//! Next: `refusing`: how one ends that never was open.
 
-use std::borrow::Cow;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::slow_turn::Callback;
-use super::snapshot::Outgoing;
-use super::{Shard, set_alarm};
-use crate::application::{Application, CloseReason, Context, Side};
+use super::connection_set::{ConnectionSet, Share, uncork};
+use super::evictions::REPORT_SLOT;
+use super::parts::Parts;
+use super::runtime::{Callee, CloseCause};
+use super::turn::Turn;
+use crate::application::{Application, CloseReason, Side};
 use crate::connection::{Attachment, LiveSession, Rest};
 use crate::environment::Environment;
-use crate::protocol::endpoint::{Closing, Endpoint, TimeoutEvent};
+use crate::observe::slow_turn::Callback;
+use crate::protocol::endpoint::{Closing, Endpoint};
 use crate::protocol::frame::Violation;
-use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
-/// Why a WebSocket stops being open.
-pub(super) enum CloseCause {
-    /// The peer's Close came and was answered.
-    Answered(CloseCode),
-    /// The stream ended, or broke, without one.
-    Lost,
-    /// We say Close, and wait for the peer's.
-    Ours(CloseCode, Cow<'static, str>),
-    /// A newer connection takes over what it holds: its session, and its place under the limit.
-    Displaced,
-    /// We say Close, and nothing the peer sends counts any more.
-    Failed(CloseCode, &'static str),
+/// Where the last frame of a WebSocket is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LastWords {
+    /// Into the cork, behind what was said in this visit.
+    Cork,
+    /// Aside, for the caller to write.
+    Aside,
+    /// Nowhere: the socket takes no more.
+    Unsaid,
 }
 
-impl CloseCause {
-    /// What everyone is told when the server goes away.
-    pub(super) fn goodbye() -> CloseCause {
-        CloseCause::Ours(CloseCode::Away, "server is going away".into())
-    }
-}
-
-impl<A: Application, E: Environment> Shard<A, E> {
-    /// Takes a connection out of Open. Its last frame is appended to `out`, which the caller
-    /// writes.
-    pub(super) fn leave_open(
+impl<A: Application, E: Environment> Parts<A, E> {
+    /// Ends the WebSocket in mid-visit: what it says last joins the cork.
+    pub(super) fn leave_in_visit(
         &mut self,
         id: ConnectionId,
         cause: CloseCause,
-        now: Instant,
-        out: &mut Vec<u8>,
+        turn: &mut Turn<'_>,
     ) {
-        let Shard { connections, config, ready, .. } = self;
-        let Some(connection) = connections.get_mut(id) else { return };
+        self.leave_open(id, cause, LastWords::Cork, turn);
+    }
+
+    /// Ends a WebSocket outside its own visit, and settles it.
+    pub(super) fn leave_aside(&mut self, id: ConnectionId, cause: CloseCause, turn: &mut Turn<'_>) {
+        self.leave_open(id, cause, LastWords::Aside, turn);
+        self.send_aside(id, turn);
+    }
+
+    /// Takes a connection out of Open.
+    fn leave_open(
+        &mut self,
+        id: ConnectionId,
+        cause: CloseCause,
+        last_words: LastWords,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let former = connection.detach();
         if let Attachment::Never | Attachment::Former = former {
             return;
@@ -64,289 +71,223 @@ impl<A: Application, E: Environment> Shard<A, E> {
         if matches!(connection.rest, Rest::Parked | Rest::Waiting) {
             // What was not read of it meanwhile is read now: its Close may be in it.
             connection.rest = Rest::Spent;
-            ready.push(id, &mut connection.mark);
+            self.connections.queue(id);
         }
-        let limits = &config.limits;
         let is_displaced = matches!(cause, CloseCause::Displaced);
-        let reason = match cause {
-            CloseCause::Answered(code) => {
-                connection.endpoint.part(now, limits);
-                CloseReason { code: code.into(), side: Side::Client }
-            }
-            CloseCause::Lost => {
-                connection.endpoint.finish(now, limits);
-                CloseReason { code: CloseCode::Abnormal.into(), side: Side::Client }
-            }
-            CloseCause::Displaced => {
-                let code = CloseCode::Library(4001);
-                connection.endpoint.close(code, "session taken over", now, limits, out);
-                CloseReason { code: code.into(), side: Side::Server }
-            }
-            CloseCause::Ours(code, text) => {
-                connection.endpoint.close(code, &text, now, limits, out);
-                CloseReason { code: code.into(), side: Side::Server }
-            }
-            CloseCause::Failed(code, text) => {
-                connection.endpoint.fail(code, text, now, limits, out);
-                CloseReason { code: code.into(), side: Side::Server }
-            }
+        let (reason, said) = self.say_close(id, cause, last_words, turn);
+        let Attachment::Live(live) = former else {
+            log::debug!(
+                connection:% = id, reactor = turn.setup.reactor, code = reason.code;
+                "watches no more"
+            );
+            turn.tell(|trace| trace.closed(id, reason, 0));
+            return self.watchers.remove(id);
         };
-        let Attachment::Live(attachment) = former else {
-            return self.unwatch(id, reason);
-        };
-        self.log_close(id, &attachment, reason, now, out.len());
-        self.tell(|trace| trace.closed(id, reason, attachment.bytes_in));
-        self.call_on_close(id, &attachment, reason);
-        self.commands.timers.forget(id);
-        self.commands.jobs.forget(id);
+        self.log_close(id, &live, reason, said, turn);
+        turn.tell(|trace| trace.closed(id, reason, live.bytes_in));
+        self.call_on_close(id, &live, reason, turn);
+        self.runtime.commands.timers.forget(id);
+        self.runtime.commands.jobs.forget(id);
         if !is_displaced {
-            self.sessions.detach(attachment.slot, id, now);
-            self.note_evictions(now);
-            self.status.release();
+            self.runtime.sessions.detach(live.slot, id, turn.now);
+            self.note_evictions(turn);
+            turn.setup.status.release();
         }
-        let metrics = &self.metrics;
+        let metrics = &turn.setup.metrics;
         metrics.closed(reason);
         // One writer: this thread counted it in.
         metrics.websockets.set(metrics.websockets.get().saturating_sub(1));
     }
 
-    fn call_on_close(&mut self, id: ConnectionId, attachment: &LiveSession, reason: CloseReason) {
-        let Shard { connections, sessions, application, commands, slow_turns, .. } = self;
-        let (Some(connection), Some(session)) =
-            (connections.get_mut(id), sessions.of_connection(attachment.slot, id))
-        else {
-            return;
-        };
+    /// Writes the last frame, and moves the endpoint on; how it ended, and the bytes that wait with that
+    /// frame to be written.
+    fn say_close(
+        &mut self,
+        id: ConnectionId,
+        cause: CloseCause,
+        last_words: LastWords,
+        turn: &Turn<'_>,
+    ) -> (CloseReason, usize) {
         let mut nowhere = Vec::new();
-        let mut cx = Context {
-            session,
-            cork: &mut nowhere,
-            outlet: None,
-            deflate_writer: None,
-            commands,
-            connection: id,
-            peer: &connection.peer,
-            is_resumed: attachment.is_resumed,
+        let ConnectionSet { slab, aside, .. } = &mut self.connections;
+        let out = match last_words {
+            LastWords::Cork => &mut self.runtime.cork,
+            LastWords::Aside => aside,
+            LastWords::Unsaid => &mut nowhere,
         };
-        let outcome = catch_unwind(AssertUnwindSafe(|| application.on_close(&mut cx, reason)));
-        slow_turns.called(Callback::Close, 1, Some(id));
+        let (now, limits) = (turn.now, &turn.setup.config.limits);
+        let mut reason = CloseReason { code: CloseCode::Abnormal.into(), side: Side::Client };
+        let Some(connection) = slab.get_mut(id) else { return (reason, 0) };
+        let endpoint = &mut connection.endpoint;
+        match cause {
+            CloseCause::Answered(code) => {
+                endpoint.part(now, limits);
+                reason.code = code.into();
+            }
+            CloseCause::Lost => endpoint.finish(now, limits),
+            CloseCause::Displaced => {
+                let code = CloseCode::Library(4001);
+                endpoint.close(code, "session taken over", now, limits, out);
+                reason = CloseReason { code: code.into(), side: Side::Server };
+            }
+            CloseCause::Ours(code, text) => {
+                endpoint.close(code, &text, now, limits, out);
+                reason = CloseReason { code: code.into(), side: Side::Server };
+            }
+            CloseCause::Failed(code, text) => {
+                endpoint.fail(code, text, now, limits, out);
+                reason = CloseReason { code: code.into(), side: Side::Server };
+            }
+        }
+        (reason, out.len())
+    }
+
+    fn call_on_close(
+        &mut self,
+        id: ConnectionId,
+        live: &LiveSession,
+        reason: CloseReason,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let (session, is_resumed) = (live.slot, live.is_resumed);
+        let callee = Callee { id, peer: &connection.peer, session, is_resumed, outlet: None };
+        let called = self.runtime.invoke(callee, |application, cx, _| {
+            application.on_close(cx, reason);
+        });
+        let Some(outcome) = called else { return };
+        turn.observer.slow_turns.called(Callback::Close, 1, Some(id));
         // It is closing already.
-        commands.forget_close();
+        self.runtime.commands.forget_close();
         if outcome.is_err() {
-            self.note_panic(id);
+            turn.note_panic(id);
         }
     }
 
-    /// Ends a WebSocket outside its own visit, and settles it.
-    pub(super) fn leave_aside(&mut self, id: ConnectionId, cause: CloseCause, now: Instant) {
-        let mut aside = std::mem::take(&mut self.aside);
-        self.leave_open(id, cause, now, &mut aside);
-        self.aside = aside;
-        self.send_aside(id, now);
+    /// Sees to it that the log tells of it if a session left early just now.
+    fn note_evictions(&mut self, turn: &mut Turn<'_>) {
+        let evicted = self.runtime.sessions.totals().evicted;
+        if let Some(at) = turn.observer.evictions.note(evicted, turn.now) {
+            self.connections.schedule_vacant(REPORT_SLOT, at);
+        }
+    }
+
+    /// Writes the cork to the connection that filled it. If it can be neither sent nor kept, that is
+    /// the end of the connection.
+    ///
+    /// # Errors
+    ///
+    /// When it was.
+    pub(super) fn uncork(&mut self, id: ConnectionId, turn: &mut Turn<'_>) -> Result<(), Lost> {
+        let Parts { connections, runtime, .. } = self;
+        let Some(connection) = connections.slab.get_mut(id) else {
+            return if runtime.cork.is_empty() { Ok(()) } else { Err(Lost) };
+        };
+        uncork(connection, &mut runtime.cork, &mut connections.pool, turn).map_err(|error| {
+            self.lose_to(id, &error, turn);
+            Lost
+        })
+    }
+
+    /// Writes the cork to a connection outside of its own visit, and settles it.
+    pub(super) fn uncork_and_settle(
+        &mut self,
+        id: ConnectionId,
+        share: Share,
+        turn: &mut Turn<'_>,
+    ) {
+        if self.uncork(id, turn).is_ok() {
+            self.connections.settle(id, share, turn);
+        }
     }
 
     /// Writes what stands aside to a connection, and settles it.
-    pub(super) fn send_aside(&mut self, id: ConnectionId, now: Instant) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let before = Outgoing::of(&connection.transport);
-        let sent = connection.transport.send(&self.aside, now, &mut self.pool);
-        if let Some(trace) = &mut self.trace {
-            trace.said_aside(id, before, Outgoing::of(&connection.transport));
-        }
-        self.metrics.bytes_out.add(self.aside.len() as u64);
-        self.aside.clear();
-        match sent {
-            Ok(()) => self.settle(id, false, now),
-            Err(error) => self.lose_to(id, &error, now),
+    pub(super) fn send_aside(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        if let Err(error) = self.connections.send_aside(id, turn) {
+            self.lose_to(id, &error, turn);
         }
     }
 
     /// What was to be sent could be neither sent nor kept.
     #[cold]
-    pub(super) fn lose_to(&mut self, id: ConnectionId, error: &io::Error, now: Instant) {
+    pub(super) fn lose_to(&mut self, id: ConnectionId, error: &io::Error, turn: &mut Turn<'_>) {
         if error.kind() == io::ErrorKind::OutOfMemory {
-            self.note_out_of_memory(id);
+            turn.note_out_of_memory(id);
         }
-        self.lose(id, now);
-    }
-
-    /// A connection ends because there is no memory for what it sends, or for what it is sent.
-    #[cold]
-    pub(super) fn note_out_of_memory(&mut self, id: ConnectionId) {
-        let ended = &self.metrics.out_of_memory;
-        // At the first and at every 1000th: whoever sends large messages comes back.
-        if ended.get().is_multiple_of(1000) {
-            log::warn!(
-                connection:% = id, reactor = self.reactor;
-                "out of memory: a connection was closed; lower --limit-concurrency, --ws-max-size or \
-                 --max-send-buffer"
-            );
-        }
-        ended.add(1);
-    }
-
-    /// What a broken rule or a passed limit leads to.
-    pub(super) fn cause_of(&mut self, id: ConnectionId, violation: Violation) -> CloseCause {
-        if violation == Violation::OutOfMemory {
-            self.note_out_of_memory(id);
-        }
-        CloseCause::Failed(violation.close_code(), violation.reason())
+        self.lose(id, turn);
     }
 
     /// The socket failed: nothing can be said any more.
-    pub(super) fn lose(&mut self, id: ConnectionId, now: Instant) {
-        self.tell(|trace| trace.lost(id));
-        let mut nowhere = Vec::new();
-        self.leave_open(id, CloseCause::Lost, now, &mut nowhere);
-        self.cut(id, now);
-    }
-
-    /// Lets go of a connection without further words.
-    fn cut(&mut self, id: ConnectionId, now: Instant) {
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.endpoint = Endpoint::Closed;
-            // It waits for nothing any more.
-            connection.rest = Rest::Spent;
-            self.settle(id, false, now);
-        }
+    pub(super) fn lose(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        turn.tell(|trace| trace.lost(id));
+        self.leave_open(id, CloseCause::Lost, LastWords::Unsaid, turn);
+        self.connections.cut(id, turn);
     }
 
     /// The peer will send no more, and all that it sent was taken.
-    pub(super) fn end_of_stream(&mut self, id: ConnectionId, now: Instant) {
+    pub(super) fn end_of_stream(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         match &connection.endpoint {
             Endpoint::Open(_) => {
-                let mut nowhere = Vec::new();
-                self.leave_open(id, CloseCause::Lost, now, &mut nowhere);
+                self.leave_open(id, CloseCause::Lost, LastWords::Unsaid, turn);
             }
             // Its half is closed, ours may still have something to say: `printf … | nc` must get
             // its answer.
             Endpoint::Handshaking(_) | Endpoint::Closing(Closing::AwaitingEcho { .. }) => {
-                connection.endpoint.finish(now, &self.config.limits);
+                connection.endpoint.finish(turn.now, &turn.setup.config.limits);
             }
             Endpoint::Closing(Closing::Lingering { .. }) => connection.endpoint = Endpoint::Closed,
             Endpoint::Closing(Closing::Flushing { .. }) | Endpoint::Closed => {}
         }
-        self.settle(id, false, now);
-    }
-
-    /// Looks at a connection whose alarm went off.
-    pub(super) fn on_deadline(&mut self, id: ConnectionId, now: Instant) {
-        let is_congested = self.is_congested();
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let stalled = connection
-            .transport
-            .backlog
-            .stalled_since()
-            .is_some_and(|since| now >= since + self.config.limits.send_stall);
-        match connection.endpoint {
-            Endpoint::Open(_) if stalled => {
-                let cause = CloseCause::Failed(CloseCode::Policy, "slow consumer");
-                return self.leave_aside(id, cause, now);
-            }
-            Endpoint::Handshaking(_) if stalled => return self.cut(id, now),
-            _ => {}
-        }
-        if connection.is_deaf() {
-            // We do not read, so we cannot know whether the pong has come.
-            return self.settle(id, false, now);
-        }
-        let timeout = connection.endpoint.on_deadline(now, &self.config, &mut self.aside);
-        if matches!(timeout, TimeoutEvent::None | TimeoutEvent::Pinged) {
-            connection.note_all_heard();
-            return self.send_aside(id, now);
-        }
-        // The unread input may contain what was due: the pong, the rest of a head, the Close. While
-        // nobody is read at all, that is not the peer's fault.
-        if is_congested && connection.has_unheard_input()
-            || connection.is_put_off(&self.config.limits)
-        {
-            return set_alarm(connection, &mut self.wheel, &self.config);
-        }
-        match timeout {
-            TimeoutEvent::None | TimeoutEvent::Pinged => {}
-            TimeoutEvent::HeadLate(_) if connection.rest == Rest::Waiting => {
-                self.refuse_waiting(id, Rejection::OwnerBusy, now);
-            }
-            TimeoutEvent::HeadLate(rejection) => {
-                self.reject(id, rejection, true, now);
-                if self.uncork(id, now) {
-                    self.settle(id, false, now);
-                }
-            }
-            TimeoutEvent::Silent => {
-                self.metrics.silent.add(1);
-                self.cut(id, now);
-            }
-            TimeoutEvent::MessageLate(violation) => {
-                let cause = self.cause_of(id, violation);
-                self.leave_aside(id, cause, now);
-            }
-            // As Python's websockets, which Uvicorn uses, says it.
-            TimeoutEvent::PongLate => {
-                let cause = CloseCause::Failed(CloseCode::Error, "keepalive ping timeout");
-                self.leave_aside(id, cause, now);
-            }
-            TimeoutEvent::Over => {
-                let has_goodbye = matches!(
-                    connection.endpoint,
-                    Endpoint::Closing(Closing::Lingering { .. }) | Endpoint::Handshaking(_)
-                );
-                if !has_goodbye && connection.has_had_session() {
-                    self.note_cut();
-                }
-                self.cut(id, now);
-            }
-        }
-    }
-
-    /// A callback panicked; the panic hook has said where.
-    pub(super) fn note_panic(&mut self, id: ConnectionId) {
-        self.metrics.panics.add(1);
-        self.commands.forget_close();
-        log::error!(
-            connection:% = id, reactor = self.reactor;
-            "the application panicked: its connection ends with 1011"
-        );
+        self.connections.settle(id, Share::Left, turn);
     }
 
     fn log_close(
         &mut self,
         id: ConnectionId,
-        attachment: &LiveSession,
+        live: &LiveSession,
         reason: CloseReason,
-        now: Instant,
-        last_words: usize,
+        said: usize,
+        turn: &Turn<'_>,
     ) {
-        if !self.config.access_log {
+        let config = &turn.setup.config;
+        if !config.access_log {
             return;
         }
-        let (Some(connection), Some(session)) =
-            (self.connections.get_mut(id), self.sessions.of_connection(attachment.slot, id))
-        else {
-            return;
-        };
-        let opened = self.beginning + Duration::from_nanos(attachment.since);
-        let seconds = now.saturating_duration_since(opened).as_secs_f64();
+        let Some(connection) = self.connections.get(id) else { return };
+        let Some(session) = self.runtime.sessions.in_slot(live.slot, id) else { return };
+        let opened = turn.setup.beginning + Duration::from_nanos(live.since);
+        let seconds = turn.now.saturating_duration_since(opened).as_secs_f64();
         // What stands in the cork is counted when it is written, which is after this line.
-        let bytes_out = (connection.transport.bytes_out + last_words as u64)
-            .saturating_sub(attachment.bytes_out_before);
+        let bytes_out =
+            (connection.transport.bytes_out + said as u64).saturating_sub(live.bytes_out_before);
         log::info!(
             target: "revolve::access",
             connection:% = id,
             session = session.id().prefix().as_str(),
-            reactor = self.reactor,
+            reactor = turn.setup.reactor,
             peer:% = connection.peer,
-            path = self.config.ws_path.as_str(),
-            resumed = attachment.is_resumed,
+            path = config.ws_path.as_str(),
+            resumed = live.is_resumed,
             count = session.count(),
             seconds = seconds,
-            messages = attachment.messages,
-            bytes_in = attachment.bytes_in,
+            messages = live.messages,
+            bytes_in = live.bytes_in,
             bytes_out = bytes_out,
             code = reason.code,
             side = reason.side.label();
             "WebSocket closed"
         );
     }
+}
+
+/// The connection has ended.
+pub(super) struct Lost;
+
+/// What a broken rule or a passed limit leads to.
+pub(super) fn cause_of(id: ConnectionId, violation: Violation, turn: &mut Turn<'_>) -> CloseCause {
+    if violation == Violation::OutOfMemory {
+        turn.note_out_of_memory(id);
+    }
+    CloseCause::Failed(violation.close_code(), violation.reason())
 }

@@ -1,67 +1,62 @@
 //! Everything one thread owns, and its turn.
 //!
 //! There is no poll in here and no clock: `reactor.rs` notes what is ready and calls
-//! [`Shard::turn`] with the time, and so does the simulation. The parts, in the order of a
-//! connection's life: `accepting`, `mail` (between reactors), `visit` (one connection's share of a
-//! turn), `refusals` (which of them the log tells), `upgrade`, `newcomers` (new sessions), `callbacks`
-//! (timers and off-loaded jobs), `closing`, `fanout` (broadcasts), `watchers`
-//! (the live page's figures), `drain`; then `slow_turn`, which finds out whose callback made a turn slow,
-//! `invariants`, which says in one place what must hold between turns, and `snapshot` and `turn_trace`,
-//! which tell a turn to whoever listens.
+//! [`Shard::turn`] with the time, and so does the simulation.
 //!
-//! Invariant: between two turns every connection rests, and its [`Rest`] tells what wakes it.
+//! First the part that observes, and what every step knows: `refusals` (which of them the log tells),
+//! `evictions`, `observer`, `turn`. Then the parts, each of which owns its own: `connection_set` (the slab, the ready
+//! queue, the timer wheel), `runtime` (the application and its sessions), `deliveries` (what is on its
+//! way to others), `lifecycle` (how long connections are taken in); `parts` puts them side by side, and
+//! `observing` looks at them. Then the steps, each of which uses only those before it: `closing`,
+//! `refusing`, `callbacks` (timers and off-loaded jobs), `fanout` (broadcasts), `upgrade`, `watching`
+//! (the live page's figures), `requests`, `visit` (one connection's share of a turn), `accepting`, `mail`
+//! (between reactors), `deadlines`, `drain`; and `invariants`, which says in one place what must hold
+//! between turns.
 //!
-//! Next: its parts, from `accepting` on.
+//! Invariant: between two turns every connection rests, and its [`Rest`](crate::connection::Rest) tells
+//! what wakes it.
+//!
+//! Next: its parts, from `refusals` on.
 
 mod accepting;
-
 mod callbacks;
 mod closing;
+mod connection_set;
+mod deadlines;
+mod deliveries;
 mod drain;
+mod evictions;
 mod fanout;
 mod invariants;
+mod lifecycle;
 mod mail;
-mod newcomers;
+mod observer;
+mod observing;
+mod parts;
 mod refusals;
-mod slow_turn;
-mod snapshot;
-mod turn_trace;
+mod refusing;
+mod requests;
+mod runtime;
+mod turn;
 mod upgrade;
 mod visit;
-mod watchers;
+mod watching;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::application::{Application, Broadcast, Commands};
+use crate::application::Application;
 use crate::config::Config;
-use crate::connection::ready::ReadyQueue;
-use crate::connection::slab::Connections;
-use crate::connection::timer_wheel::{Slot, Tick, TimerWheel};
-use crate::connection::{Attachment, Connection, Rest};
+use crate::connection::Connection;
 use crate::environment::Environment;
-use crate::observe::metrics::{ReactorMetrics, ServerStatus};
-use crate::protocol::deflate::Deflater;
-use crate::protocol::endpoint::{Endpoint, QueueLeft};
-use crate::protocol::message::Scratch;
-use crate::session::{IdSource, SessionTable};
+use crate::observe::metrics::ServerStatus;
 use crate::token::ConnectionId;
-use crate::transport::out_buffer::BufferPool;
-use crate::transport::{Edge, Inbound, Stream};
+use crate::transport::Edge;
 
-use accepting::Listening;
-pub use drain::DrainOutcome;
-use drain::Lifecycle;
-use mail::Outbox;
-use newcomers::Evictions;
-use refusals::Refusals;
-use slow_turn::SlowTurnDetector;
-use turn_trace::{TurnTrace, Woken};
-use watchers::Watching;
-
-/// Pause before mail that found a full box is tried again.
-const RETRY: Duration = Duration::from_millis(1);
+pub use lifecycle::DrainOutcome;
+use observer::Observer;
+use parts::Parts;
+use turn::{Setup, Turn};
 
 /// Storage beyond this that a turn leaves in a shared buffer goes back to the allocator: one
 /// large message must not be held for ever by each reactor it passed.
@@ -69,52 +64,13 @@ const KEPT_BYTES: usize = 1 << 20;
 
 /// One reactor's connections, sessions, timers and application.
 pub struct Shard<A: Application, E: Environment> {
-    reactor: usize,
-    beginning: Instant,
-    config: Arc<Config>,
-    status: Arc<ServerStatus>,
-    /// Our own cells of it.
-    metrics: Arc<ReactorMetrics>,
-    application: A,
-    connections: Connections<E::Stream>,
-    sessions: SessionTable<A::Session>,
-    evictions: Evictions,
-    ids: IdSource,
-    wheel: TimerWheel,
-    ready: ReadyQueue,
-    listening: Listening,
-    has_mail: bool,
-    outbox: Outbox<E::Stream>,
-    /// Frames on their way to all connections of this reactor; `fanout_at` is the next slot that
-    /// gets the first of them.
-    broadcasts: VecDeque<Broadcast>,
-    fanout_at: usize,
-    watching: Watching,
-    lifecycle: Lifecycle,
-    /// Connections that have upgraded and are still held.
-    websockets: usize,
-    /// Who lets go at the end of this turn.
-    ended: Vec<ConnectionId>,
-    refusals: Refusals,
-    /// What this turn did, while somebody listens.
-    trace: Option<Box<TurnTrace>>,
-    woken: Woken,
-
-    // Storage that every connection uses in its turn, so that none has to own it.
+    setup: Setup,
+    parts: Parts<A, E>,
+    observer: Observer,
+    /// Where every visit reads to, so that no connection has to own it.
     receive_buffer: Box<[u8]>,
-    cork: Vec<u8>,
-    scratch: Scratch,
-    deflater: Deflater,
-    /// What is written to a connection outside its own visit.
-    aside: Vec<u8>,
-    pool: BufferPool,
-    commands: Commands<A>,
-    slow_turns: SlowTurnDetector,
+    /// The connections that are visited in this turn.
     turn_queue: Vec<ConnectionId>,
-    /// Alarms that have gone off, and whose connections have not been looked at yet.
-    due: VecDeque<(Slot, Tick)>,
-    /// How many sockets may have an edge that no poll has told yet; 0 while polls are not full.
-    untold: usize,
 }
 
 impl<A: Application, E: Environment> Shard<A, E> {
@@ -127,85 +83,48 @@ impl<A: Application, E: Environment> Shard<A, E> {
         application: A,
         now: Instant,
     ) -> Self {
-        let workers = config.workers.get();
-        // Each reactor bounds its own share; ids spread evenly, and nothing is shared to count.
-        let capacity = config.sessions_of(reactor);
         let receive_buffer = vec![0; config.limits.receive_buffer_bytes].into_boxed_slice();
-        let mut shard = Shard {
-            reactor,
-            beginning: now,
-            sessions: SessionTable::new(capacity, config.session_ttl, config.session_ids, now),
-            evictions: Evictions::default(),
-            ids: IdSource::new(reactor, workers),
-            wheel: TimerWheel::new(now),
-            ready: ReadyQueue::default(),
-            listening: Listening::Idle,
-            has_mail: false,
-            outbox: Outbox::new(workers),
-            broadcasts: VecDeque::new(),
-            fanout_at: 0,
-            watching: Watching::new(workers, now),
-            lifecycle: Lifecycle::Running,
-            websockets: 0,
-            ended: Vec::new(),
-            refusals: Refusals::default(),
-            trace: None,
-            woken: Woken::default(),
-            receive_buffer,
-            cork: Vec::with_capacity(config.limits.cork_bytes),
-            scratch: Scratch::default(),
-            deflater: Deflater::new(&config.limits),
-            aside: Vec::new(),
-            pool: BufferPool::default(),
-            commands: Commands::new(now, &config.limits),
-            slow_turns: SlowTurnDetector::default(),
-            turn_queue: Vec::new(),
-            due: VecDeque::new(),
-            untold: 0,
-            connections: Connections::default(),
-            config,
-            metrics: status.reactor(reactor).clone(),
-            status,
-            application,
-        };
-        shard.start();
-        shard
+        let metrics = status.reactor(reactor).clone();
+        let setup = Setup { reactor, beginning: now, config, status, metrics };
+        let mut parts = Parts::new(application, &setup, now);
+        parts.start(&setup);
+        let observer = Observer::default();
+        Shard { setup, parts, observer, receive_buffer, turn_queue: Vec::new() }
     }
 
     /// Takes note of an edge on a connection's socket.
     #[inline]
     pub fn note_connection(&mut self, id: ConnectionId, edge: Edge) {
-        // The socket may have been closed in an earlier turn, after the kernel had queued this edge.
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.transport.note(edge);
-            self.ready.push(id, &mut connection.mark);
-        }
+        self.parts.connections.note_edge(id, edge);
     }
 
     /// Takes note that a poll told as many events as it can at once, so many of them of connections.
     ///
-    /// It may have left edges untold. After a pause of the whole process they are those of peers who
+    /// It may have left edges untold. After a pause of the whole process they are those of peers that
     /// spoke in time, so no deadline is judged before all have been told: when a poll is not full, or
     /// when as many edges were told as there are connections, for the kernel tells of those that are
     /// ready one after the other.
     #[cold]
     pub fn note_full_poll(&mut self, edges: usize) {
-        if self.untold == 0 {
-            self.untold = self.connections.len();
-        }
-        self.untold = self.untold.saturating_sub(edges);
+        self.parts.connections.note_full_poll(edges);
     }
 
     /// Takes note that a poll told all there was to tell.
     #[inline]
     pub fn note_whole_poll(&mut self) {
-        self.untold = 0;
+        self.parts.connections.note_whole_poll();
+    }
+
+    /// Takes note of an edge on the listener.
+    pub fn note_listener(&mut self) {
+        self.parts.lifecycle.note_listener();
+        self.observer.woken.by_listener = true;
     }
 
     /// Takes note that there is mail.
     pub fn note_mail(&mut self) {
-        self.has_mail = true;
-        self.woken.by_mail = true;
+        self.parts.deliveries.has_mail = true;
+        self.observer.woken.by_mail = true;
     }
 
     /// One turn. Every step is bounded: by the shares in [`crate::config::Limits`], or by what was
@@ -213,70 +132,138 @@ impl<A: Application, E: Environment> Shard<A, E> {
     // Into the loop, which is its one caller in a program: that saves some forty instructions a turn.
     #[inline(always)]
     pub fn turn(&mut self, now: Instant, env: &mut E) {
-        self.commands.now = now;
-        self.begin_trace();
-        self.slow_turns.begin_turn(now);
-        let expires = self.sessions.next_expiry().is_some_and(|at| at <= now);
-        if expires {
-            self.sessions.note_time(now);
-        }
-        self.step(env, |shard, env| shard.take_mail(now, env));
-        self.accept(now, env);
+        let Shard { setup, parts, observer, receive_buffer, turn_queue } = self;
+        observer.begin_turn(now);
+        let turn = &mut Turn { now, setup, observer };
+        parts.runtime.commands.now = now;
+        let has_expired = parts.runtime.note_time(now);
 
-        // Taken out for the length of the visits, so that they can be borrowed apart from the rest.
-        let mut turn_queue = std::mem::take(&mut self.turn_queue);
-        let mut buffer = std::mem::take(&mut self.receive_buffer);
-        self.ready.take(&mut turn_queue);
-        let is_observed = self.slow_turns.is_timing() || self.trace.is_some();
-        let (visits, last) = (turn_queue.len(), turn_queue.last().copied());
+        turn.begin_step(env);
+        parts.take_mail(turn, env);
+        turn.end_step(env);
+        parts.accept(turn, env);
+
+        parts.connections.take_ready(turn_queue);
+        let observes_visits = turn.observer.observes_visits();
+        let (visits, last) = (turn_queue.len() as u32, turn_queue.last().copied());
         for id in turn_queue.drain(..) {
-            if is_observed {
-                self.before_visit(id, env);
+            if observes_visits {
+                parts.before_visit(id, turn, env);
             }
-            self.visit(id, &mut buffer, now, env);
-            if is_observed {
-                self.after_visit(id, &buffer, env);
+            parts.visit(id, receive_buffer, turn, env);
+            if observes_visits {
+                parts.after_visit(id, receive_buffer, turn, env);
             }
-            self.forward_commands(Some(id), env);
+            parts.forward_commands(Some(id), turn, env);
         }
-        self.slow_turns.heard(self.metrics.messages.get(), visits as u32, last);
-        self.receive_buffer = buffer;
-        self.turn_queue = turn_queue;
+        turn.observer.slow_turns.heard(setup.metrics.messages.get(), visits, last);
 
-        // Behind the visits: what is there is heard before anybody is judged late.
-        self.step(env, |shard, _| shard.fire_timers(expires, now));
-        self.fire_application_timers(now, env);
-        self.step(env, |shard, _| shard.fan_out(now));
-        self.look(now, env);
-        self.step(env, |shard, _| shard.sweep(now));
+        // Behind the visits: what is there is heard before a connection is judged late.
+        turn.begin_step(env);
+        if has_expired {
+            parts.expire_sessions(turn);
+        }
+        parts.fire_alarms(turn);
+        turn.end_step(env);
+        parts.fire_application_timers(turn, env);
+        turn.begin_step(env);
+        parts.fan_out(turn);
+        turn.end_step(env);
+        parts.look(turn, env);
+        turn.begin_step(env);
+        parts.sweep(turn);
+        turn.end_step(env);
         // What was commanded outside a visit: at a timer or a deadline, in a broadcast or the drain.
-        self.forward_commands(None, env);
-        self.send_mail(now, env);
-        self.reap();
-        self.end_drain(now, env);
-        self.publish();
+        parts.forward_commands(None, turn, env);
+        parts.send_mail(turn, env);
+        parts.reap(turn);
+        parts.end_drain(turn, env);
+        parts.trim();
+        parts.publish(setup);
     }
 
     /// How long the poll may sleep. `None`: until something happens.
     #[must_use]
     pub fn timeout(&self, now: Instant) -> Option<Duration> {
+        self.parts.timeout(now, &self.setup)
+    }
+
+    /// How the shard ended, once it has.
+    #[must_use]
+    pub fn outcome(&self) -> Option<DrainOutcome> {
+        self.parts.lifecycle.outcome()
+    }
+
+    /// The turn that has just ended, at `now`, took longer than [`crate::Config::slow_turn`].
+    #[cold]
+    pub fn note_slow_turn(&mut self, took: Duration, now: Instant) {
+        self.observer.note_slow_turn(took, now, &self.setup);
+    }
+
+    /// Ends the trace of a turn for which the poll slept from `asleep` to `woken`, and which ended
+    /// at `done`: its lines go to the log. For the owner of the clock.
+    #[inline]
+    pub fn tell_turn(&mut self, asleep: Instant, woken: Instant, done: Instant) {
+        let Some(trace) = &mut self.observer.trace else { return };
+        trace.waiting_mail(self.parts.deliveries.len());
+        let (slept, busy) = (woken.duration_since(asleep), done.duration_since(woken));
+        self.observer.log_trace(slept, busy, &self.setup);
+        self.observer.woken.at_once = self.timeout(done) == Some(Duration::ZERO);
+    }
+
+    /// Checks every invariant of the shard. Costs as much as there are connections: the simulation calls
+    /// it after every turn.
+    ///
+    /// # Panics
+    ///
+    /// If one does not hold.
+    pub fn invariants(&self) {
+        self.parts.invariants(&self.setup);
+    }
+
+    /// Bytes of storage that its connections hold beside their slots: for tests.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.parts.connections.slab.iter().map(Connection::held_bytes).sum()
+    }
+
+    /// Entries in its timer wheel, stale ones included: for tests.
+    #[must_use]
+    pub fn alarms(&self) -> usize {
+        self.parts.connections.alarms()
+    }
+
+    /// The sessions this shard owns, with their counts: for tests.
+    pub fn session_counts(&self) -> Vec<(String, u64)> {
+        let counts = self.parts.runtime.sessions.counts();
+        counts.map(|(id, count)| (id.text().as_str().to_owned(), count)).collect()
+    }
+}
+
+impl<A: Application, E: Environment> Parts<A, E> {
+    /// When the next turn has to be, whatever happens; `None` if only an event can cause one.
+    fn timeout(&self, now: Instant, setup: &Setup) -> Option<Duration> {
+        let Parts { connections, runtime, deliveries, lifecycle, watchers } = self;
+        let limits = &setup.config.limits;
+        let timers = &runtime.commands.timers;
+        let is_congested = deliveries.is_congested(limits);
         // While so much mail waits for room in others' boxes that nobody here is read, to turn at once
         // would be to spin on somebody else's progress.
-        let can_act = !self.is_outbox_full() && !self.ready.is_empty();
-        let can_call = self.commands.timers.has_due() && !self.is_congested();
+        let can_act = !deliveries.is_full(limits) && connections.has_ready();
+        let can_call = timers.has_due() && !is_congested;
         if can_act
             || can_call
-            || self.commands.has_outgoing
-            || self.has_mail
-            || !self.due.is_empty()
-            || !self.broadcasts.is_empty()
-            || self.listening.is_ready(now)
+            || runtime.commands.has_outgoing
+            || deliveries.has_mail
+            || connections.has_due()
+            || !deliveries.broadcasts.is_empty()
+            || lifecycle.may_accept(now)
             || self.is_sweeping()
-            || self.watching.is_drawing()
+            || watchers.is_drawing()
         {
             return Some(Duration::ZERO);
         }
-        let mut next = self.wheel.next_at();
+        let mut next = connections.next_alarm();
         let mut consider = |at: Option<Instant>| {
             next = match (next, at) {
                 (Some(next), Some(at)) => Some(next.min(at)),
@@ -284,200 +271,34 @@ impl<A: Application, E: Environment> Shard<A, E> {
             };
         };
         // While it is congested, what is due is not called, and no timer is worth waking up for.
-        if !self.is_congested() {
-            consider(self.commands.timers.next_at());
+        if !is_congested {
+            consider(timers.next_at());
         }
-        consider(self.watching.next_look());
-        consider(self.sessions.next_expiry());
-        consider(self.listening.resumes_at());
-        consider(self.drain_deadline(now));
-        consider(self.outbox.waits_for_room().then(|| now + RETRY));
+        consider(watchers.next_look());
+        consider(runtime.sessions.next_expiry());
+        consider(lifecycle.resumes_at());
+        consider(lifecycle.drain_deadline(now, setup.config.timeout_graceful_shutdown));
+        consider(deliveries.retries_at(now));
         next.map(|next| next.saturating_duration_since(now))
     }
 
-    /// Whether nobody is read, because what was read before has not been delivered: as much mail to
-    /// full boxes, or as many broadcasts, as may be under way. Long before that, those who broadcast
-    /// are not read (`mail.rs`).
-    fn is_congested(&self) -> bool {
-        let broadcasts = self.broadcasts.len();
-        let is_full = broadcasts > 0 && broadcasts >= self.config.limits.broadcasts_queued;
-        is_full || self.is_outbox_full()
+    /// Gives storage back that one large message left behind.
+    fn trim(&mut self) {
+        self.runtime.trim(KEPT_BYTES);
+        self.connections.trim(KEPT_BYTES);
     }
 
-    fn is_outbox_full(&self) -> bool {
-        self.outbox.len() >= self.config.limits.outbox_most
-    }
-
-    /// For whoever wants to know what a visit does, or how long it takes.
-    #[cold]
-    fn before_visit(&mut self, id: ConnectionId, env: &mut E) {
-        self.tell_visit(id);
-        if self.slow_turns.is_timing() {
-            self.slow_turns.begin(env.clock());
-        }
-    }
-
-    #[cold]
-    fn after_visit(&mut self, id: ConnectionId, buffer: &[u8], env: &mut E) {
-        if self.slow_turns.is_timing() {
-            self.slow_turns.heard(self.metrics.messages.get(), 1, Some(id));
-            self.slow_turns.end(env.clock());
-        }
-        self.tell_visited(buffer);
-    }
-
-    /// Does a part of a turn; while slow turns are looked into, with an eye on the clock.
-    #[inline(always)]
-    fn step(&mut self, env: &mut E, part: impl FnOnce(&mut Self, &mut E)) {
-        let is_timed = self.slow_turns.is_timing();
-        if is_timed {
-            self.slow_turns.begin(env.clock());
-        }
-        // In one place, so that it becomes a part of the turn in the compiler's eyes too.
-        part(self, env);
-        if is_timed {
-            self.slow_turns.end(env.clock());
-        }
-    }
-
-    fn fire_timers(&mut self, expires: bool, now: Instant) {
-        if self.untold > 0 {
-            return;
-        }
-        if expires {
-            let before = self.sessions.totals().expired;
-            self.sessions.expire(now, self.config.limits.expiries_per_turn);
-            let expired = self.sessions.totals().expired - before;
-            self.tell(|trace| trace.expired(expired));
-        }
-        self.wheel.advance(now, &mut self.due);
-        for _ in 0..self.config.limits.alarms_per_turn {
-            let Some((slot, tick)) = self.due.pop_front() else { break };
-            let Some(id) = self.connections.tenant(slot as usize) else {
-                self.on_vacant_alarm(slot, now);
-                continue;
-            };
-            if let Some(connection) = self.connections.get_mut(id)
-                && connection.alarm == Some(tick)
-            {
-                connection.alarm = None;
-                self.tell_alarm(id);
-                self.on_deadline(id, now);
-                self.tell_visited(&[]);
-            }
-        }
-    }
-
-    /// Sees a connection off after anything that may have changed it: half-close when its last
-    /// words have left, the reaper when it is over, else a [`Rest`] and an alarm. `more` says that
-    /// its own share was used up.
-    fn settle(&mut self, id: ConnectionId, more: bool, now: Instant) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended) {
-            return self.settle_parked(id);
-        }
-        let queued = connection.transport.backlog.len();
-        let has_readable = connection.transport.has_readable();
-        let limits = &self.config.limits;
-        if queued == 0
-            && connection.endpoint.queue_has_left(!has_readable, now, limits)
-                == QueueLeft::HalfClose
-        {
-            let peer_is_done = connection.transport.inbound() == Inbound::Ended;
-            if peer_is_done || connection.transport.stream_mut().half_close().is_err() {
-                connection.endpoint = Endpoint::Closed;
-            }
-        }
-        if let Endpoint::Closed = connection.endpoint {
-            connection.rest = Rest::Ended;
-            let discarded = connection.transport.discard(&mut self.pool);
-            self.ended.push(id);
-            self.tell(|trace| trace.discarded(id, discarded));
-            return;
-        }
-        let can_flush = queued > 0 && connection.transport.is_writable();
-        let is_throttled = queued > 0 && {
-            let mark = self.config.max_send_buffer;
-            queued > if connection.rest == Rest::Throttled { mark / 2 } else { mark }
-        };
-        let rest = if can_flush || (!is_throttled && (more || has_readable)) {
-            self.ready.push(id, &mut connection.mark);
-            Rest::Spent
-        } else if connection.mark.is_set() {
-            Rest::Spent
-        } else if is_throttled {
-            Rest::Throttled
-        } else {
-            connection.note_all_heard();
-            Rest::Blocked
-        };
-        if connection.rest == Rest::Throttled && rest != Rest::Throttled {
-            connection.endpoint.listened_again(now, &self.config);
-        }
-        if rest == Rest::Throttled {
-            connection.endpoint.stopped_listening();
-        }
-        connection.rest = rest;
-        set_alarm(connection, &mut self.wheel, &self.config);
-    }
-
-    fn reap(&mut self) {
-        for id in std::mem::take(&mut self.ended) {
-            if let Some(connection) = self.connections.remove(id) {
-                debug_assert!(
-                    matches!(connection.attachment, Attachment::Never | Attachment::Former),
-                    "its session was let go of"
-                );
-                self.note_reaped(&connection);
-                self.tell(|trace| trace.reaped(id));
-            }
-        }
-        for storage in [&mut self.cork, &mut self.aside] {
-            if storage.capacity() > KEPT_BYTES {
-                *storage = Vec::new();
-            }
-        }
-        self.scratch.trim(KEPT_BYTES);
-        self.deflater.trim(KEPT_BYTES);
-    }
-
-    fn publish(&mut self) {
-        let metrics = &self.metrics;
-        metrics.bytes_out.add(std::mem::take(&mut self.commands.past_cork));
-        metrics.connections.set(self.connections.len() as u64);
-        metrics.sessions_live.set(self.sessions.attached() as u64);
-        metrics.sessions_detached.set(self.sessions.detached() as u64);
-        metrics.offloads_under_way.set(self.commands.jobs.len() as u64);
-        let totals = self.sessions.totals();
+    /// Writes the figures that the turn has changed where others read them.
+    fn publish(&mut self, setup: &Setup) {
+        let Parts { connections, runtime, .. } = self;
+        let metrics = &setup.metrics;
+        metrics.bytes_out.add(std::mem::take(&mut runtime.commands.past_cork));
+        metrics.connections.set(connections.slab.len() as u64);
+        metrics.sessions_live.set(runtime.sessions.attached() as u64);
+        metrics.sessions_detached.set(runtime.sessions.detached() as u64);
+        metrics.offloads_under_way.set(runtime.commands.jobs.len() as u64);
+        let totals = runtime.sessions.totals();
         metrics.expiries.set(totals.expired);
         metrics.evictions.set(totals.evicted);
-    }
-
-    /// Bytes of storage that its connections hold beside their slots: for tests.
-    #[must_use]
-    pub fn held_bytes(&self) -> usize {
-        self.connections.iter().map(Connection::held_bytes).sum()
-    }
-
-    /// Entries in its timer wheel, stale ones included: for tests.
-    #[must_use]
-    pub fn alarms(&self) -> usize {
-        self.wheel.entries()
-    }
-
-    /// The sessions this shard owns, with their counts: for tests.
-    pub fn session_counts(&self) -> Vec<(String, u64)> {
-        self.sessions.counts().map(|(id, count)| (id.text().as_str().to_owned(), count)).collect()
-    }
-}
-
-/// Sees to it that a connection is looked at when its deadline has come.
-#[inline(always)]
-fn set_alarm<S: Stream>(connection: &mut Connection<S>, wheel: &mut TimerWheel, config: &Config) {
-    if let Some(deadline) = connection.deadline(config) {
-        let is_set = connection.alarm.is_some_and(|tick| wheel.covers(tick, deadline));
-        if !is_set {
-            connection.alarm = Some(wheel.schedule(connection.id.index, deadline));
-        }
     }
 }

@@ -3,20 +3,17 @@
 //! Most refusals are of no interest to whoever runs the server: they are counted, told to the client,
 //! and logged at debug level. Those in [`TOLD`] usually come from a setting, a proxy or a client's
 //! library that somebody has to change, so they are logged with what decides: Origin and Host.
-//! Answers nothing; `visit` does.
+//! Answers nothing; `requests` does.
 //!
 //! Invariant: a peer causes at most one line a second and reason, with at most [`SHOWN`] bytes of
 //! each field, escaped.
 //!
-//! Next: [`crate::shard::upgrade`], for a request that wants to become a WebSocket.
+//! Next: `evictions`, which the log tells too.
 
 use std::time::{Duration, Instant};
 
-use super::Shard;
-use crate::application::Application;
-use crate::environment::Environment;
 use crate::protocol::head::Rejection;
-use crate::token::ConnectionId;
+use crate::token::{ConnectionId, Peer};
 
 /// The refusals that are told.
 const TOLD: [Rejection; 6] = [
@@ -45,7 +42,37 @@ struct Told {
     untold: u64,
 }
 
+/// Who is refused, and where.
+pub(super) struct Refused {
+    pub(super) connection: ConnectionId,
+    pub(super) peer: Peer,
+    pub(super) reactor: usize,
+}
+
 impl Refusals {
+    /// Tells of a request that is refused, if it is one of those that are told. `head` is what came of
+    /// it.
+    #[cold]
+    pub(super) fn tell(&mut self, who: &Refused, rejection: Rejection, head: &[u8], now: Instant) {
+        let Some(untold) = self.note(rejection, now) else { return };
+        let origin = shown(field(head, "origin"));
+        let host = shown(authority(head).or_else(|| field(head, "host")));
+        let more = match untold {
+            0 => String::new(),
+            count => format!(" (and {count} more since this was last told)"),
+        };
+        log::info!(
+            connection:% = who.connection,
+            reactor = who.reactor,
+            peer:% = who.peer,
+            reason = rejection.label(),
+            origin = origin.as_str(),
+            host = host.as_str();
+            "request refused with {}: {}{}{more}",
+            rejection.status(), rejection.advice(), remedy(rejection)
+        );
+    }
+
     /// Notes a refusal. If it is to be told: how many of the kind were not, since the last one that
     /// was.
     fn note(&mut self, rejection: Rejection, now: Instant) -> Option<u64> {
@@ -60,38 +87,7 @@ impl Refusals {
     }
 }
 
-impl<A: Application, E: Environment> Shard<A, E> {
-    /// Tells of a request that is refused, if it is one of those that are told.
-    #[cold]
-    pub(super) fn tell_refusal(
-        &mut self,
-        id: ConnectionId,
-        rejection: Rejection,
-        head: &[u8],
-        now: Instant,
-    ) {
-        let Some(untold) = self.refusals.note(rejection, now) else { return };
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let origin = shown(field(head, "origin"));
-        let host = shown(authority(head).or_else(|| field(head, "host")));
-        let more = match untold {
-            0 => String::new(),
-            count => format!(" (and {count} more since this was last told)"),
-        };
-        log::info!(
-            connection:% = id,
-            reactor = self.reactor,
-            peer:% = connection.peer,
-            reason = rejection.label(),
-            origin = origin.as_str(),
-            host = host.as_str();
-            "request refused with {}: {}{}{more}",
-            rejection.status(), rejection.advice(), remedy(rejection)
-        );
-    }
-}
-
-/// What whoever runs the server can do, where the advice to the client does not say it.
+/// What the operator can do, where the advice to the client does not say it.
 fn remedy(rejection: Rejection) -> &'static str {
     match rejection {
         Rejection::OriginNotAllowed => "; --allowed-origins names those that may",

@@ -1,20 +1,25 @@
 //! How a request becomes a session's connection: here, or on the reactor that owns the session.
 //!
-//! Next: [`crate::shard::newcomers`]: how many new sessions there may be.
+//! Parses nothing: `requests` has. Called by that, and by `mail` for connections that waited to be
+//! handed over.
+//!
+//! Invariant: a session has one live connection at most; the newer one has it.
+//!
+//! Next: `watching`: WebSockets without a session.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::num::NonZeroUsize;
 
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use super::Shard;
-use super::closing::CloseCause;
-use super::slow_turn::Callback;
-use crate::application::{Acceptance, Application, Refusal, Upgrade};
+use super::parts::Parts;
+use super::refusing::Body;
+use super::runtime::{CloseCause, Panicked};
+use super::turn::Turn;
+use crate::application::{Acceptance, Application, Refusal};
 use crate::connection::{Attachment, LiveSession};
 use crate::environment::Environment;
-use crate::http;
 use crate::mailbox::{Handoff, Mail};
+use crate::observe::slow_turn::Callback;
 use crate::protocol::deflate::DeflateParams;
 use crate::protocol::frame;
 use crate::protocol::handshake::{self, Accept};
@@ -22,7 +27,7 @@ use crate::protocol::head::{Rejection, Request};
 use crate::session::{Attached, SessionRequest};
 use crate::token::ConnectionId;
 
-/// Who is to be let in.
+/// An upgrade that the application has accepted.
 pub(super) struct PendingUpgrade<A: Application> {
     pub(super) accept: Accept,
     pub(super) params: Option<DeflateParams>,
@@ -30,7 +35,15 @@ pub(super) struct PendingUpgrade<A: Application> {
     pub(super) acceptance: Acceptance<A>,
 }
 
-impl<A: Application, E: Environment> Shard<A, E> {
+/// Whether an upgrade was counted as a new session of its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Newcomer {
+    Counted,
+    /// It finds its session, or there is no such limit.
+    NotCounted,
+}
+
+impl<A: Application, E: Environment> Parts<A, E> {
     /// Sends a connection to the reactor that owns its session: the socket, what was read from
     /// it from its request on, and the responses that have not left yet. Here it is forgotten at
     /// once; there it is read from the start, as if it had just been accepted.
@@ -39,25 +52,24 @@ impl<A: Application, E: Environment> Shard<A, E> {
         id: ConnectionId,
         owner: usize,
         received: &[u8],
-        now: Instant,
+        turn: &mut Turn<'_>,
         env: &mut E,
     ) {
-        if !self.uncork(id, now) {
+        if self.uncork(id, turn).is_err() {
             return;
         }
-        self.tell_written(id);
-        let Some(mut connection) = self.connections.remove(id) else { return };
+        self.tell_written(id, turn);
+        let Some(mut connection) = self.connections.slab.remove(id) else { return };
         if let Err(error) = env.deregister(connection.transport.stream_mut()) {
-            log::warn!(reactor = self.reactor; "cannot hand a connection over: {error}");
+            log::warn!(reactor = turn.setup.reactor; "cannot hand a connection over: {error}");
             return;
         }
-        self.metrics.handed_over(owner);
-        self.tell(|trace| trace.handed_over(id, owner, received.len()));
+        turn.setup.metrics.handed_over(owner);
+        turn.tell(|trace| trace.handed_over(id, owner, received.len()));
         let peer = connection.peer.into();
-        let deadline = connection
-            .endpoint
-            .deadline(&self.config)
-            .unwrap_or(now + self.config.timeout_handshake);
+        let config = &turn.setup.config;
+        let deadline =
+            connection.endpoint.deadline(config).unwrap_or(turn.now + config.timeout_handshake);
         let permit = connection.permit.take();
         let packed = connection.transport.into_parts().and_then(|(stream, unsent)| {
             let mut copied = Vec::new();
@@ -66,64 +78,35 @@ impl<A: Application, E: Environment> Shard<A, E> {
             Ok(Handoff { stream, peer, received: copied, unsent, deadline, permit })
         });
         match packed {
-            Ok(handoff) => self.post(owner, Mail::HandOver(handoff), env),
+            Ok(handoff) => self.deliveries.post(owner, Mail::HandOver(handoff), env),
             // It has left this reactor already, and its socket is closed with it.
-            Err(_) => self.note_out_of_memory(id),
+            Err(_) => turn.note_out_of_memory(id),
         }
     }
 
-    /// Whether the application lets it in.
+    /// Asks the application whether the WebSocket may open.
+    ///
+    /// # Errors
+    ///
+    /// Its refusal.
     pub(super) fn ask_application(
         &mut self,
         id: ConnectionId,
         request: &Request<'_, '_>,
         requested: &SessionRequest,
-        now: Instant,
+        turn: &mut Turn<'_>,
     ) -> Result<Acceptance<A>, Refusal> {
-        let Shard { connections, sessions, application, slow_turns, config, .. } = self;
-        let Some(connection) = connections.get_mut(id) else { return Ok(Acceptance::default()) };
-        let session_id = requested.id.as_ref();
-        let upgrade = Upgrade {
-            request,
-            peer: connection.peer.into(),
-            now,
-            session_id,
-            session: session_id.and_then(|id| sessions.peek(id, now)),
-        };
-        let answer = catch_unwind(AssertUnwindSafe(|| application.on_upgrade(&upgrade)));
-        slow_turns.called(Callback::Upgrade, 1, Some(id));
-        let Ok(answer) = answer else {
-            self.note_panic(id);
-            return Err(Refusal::new::<500>("internal error"));
-        };
-        let mut acceptance = answer?;
-        // RFC 6455 4.2.2: only what this client offers may be chosen, not what another one did.
-        if let Some(chosen) = &acceptance.subprotocol
-            && !upgrade.subprotocols().any(|offered| offered == chosen)
-        {
-            debug_assert!(false, "a subprotocol that was not offered");
-            acceptance.subprotocol = None;
-        }
-        if acceptance.subprotocol.is_none() {
-            let chosen = config.ws_subprotocols.choose(|| upgrade.subprotocols());
-            acceptance.subprotocol = chosen.map(|name| name.to_owned().into());
-        }
-        Ok(acceptance)
-    }
-
-    /// Answers with the application's refusal; the connection closes after it.
-    pub(super) fn turn_away(&mut self, id: ConnectionId, refusal: &Refusal, now: Instant) {
-        self.metrics.refused.add(1);
-        self.tell(|trace| trace.refused_by_application(id, refusal.status));
-        http::turn_away(refusal, &mut self.cork);
-        if let Some(connection) = self.connections.get_mut(id) {
-            log::debug!(
-                connection:% = id, reactor = self.reactor;
-                "{}: refused by the application: {} {}",
-                connection.peer, refusal.status, refusal.reason
-            );
-            connection.endpoint.finish(now, &self.config.limits);
-        }
+        let Some(connection) = self.connections.get(id) else { return Ok(Acceptance::default()) };
+        let (session_id, subprotocols) =
+            (requested.id.as_ref(), &turn.setup.config.ws_subprotocols);
+        let answer =
+            self.runtime.ask(request, session_id, &connection.peer, turn.now, subprotocols);
+        turn.observer.slow_turns.called(Callback::Upgrade, 1, Some(id));
+        answer.unwrap_or_else(|Panicked| {
+            self.runtime.commands.forget_close();
+            turn.note_panic(id);
+            Err(Refusal::new::<500>("internal error"))
+        })
     }
 
     /// Makes a connection that of a session of ours.
@@ -131,53 +114,107 @@ impl<A: Application, E: Environment> Shard<A, E> {
         &mut self,
         id: ConnectionId,
         pending: PendingUpgrade<A>,
-        now: Instant,
+        turn: &mut Turn<'_>,
         env: &mut E,
     ) {
-        let requested = &pending.requested;
+        match self.claim(id, &pending.requested, turn, env) {
+            Ok(attached) => self.open(id, pending, attached, turn),
+            Err(rejection) => self.refuse(id, rejection, Body::Sent, turn),
+        }
+    }
+
+    /// Takes hold of the session that a request asks for, and of a place under the limits.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none for it; then it holds nothing.
+    fn claim(
+        &mut self,
+        id: ConnectionId,
+        requested: &SessionRequest,
+        turn: &mut Turn<'_>,
+        env: &mut E,
+    ) -> Result<Attached, Rejection> {
+        let session_id = requested.id.as_ref();
         // The request that is answered last is not always the one that the client sent last. A client
         // may give up on a busy reactor and connect again by way of another one. If its old request
         // were served now, it would displace the client's new connection, or its frames would count
         // after the client was told a count. A client that gave up has ended that stream, so a request
         // whose stream has ended may not take over a session.
         let has_ended =
-            self.connections.get_mut(id).is_some_and(|connection| connection.transport.has_ended());
-        if has_ended && requested.id.as_ref().is_some_and(|id| self.sessions.contains(id)) {
-            return self.reject(id, Rejection::Superseded, true, now);
+            self.connections.get(id).is_some_and(|connection| connection.transport.has_ended());
+        if has_ended && session_id.is_some_and(|id| self.runtime.sessions.contains(id)) {
+            return Err(Rejection::Superseded);
         }
-        let is_newcomer = match self.count_newcomer(id, requested, now) {
-            Ok(is_newcomer) => is_newcomer,
-            Err(rejection) => return self.reject(id, rejection, true, now),
+        let newcomer = self.count_newcomer(id, requested, turn)?;
+        let claimed = self.claim_place(id, requested, turn).and_then(|()| {
+            self.runtime.attach(session_id, id, turn.now, |room| env.random(room)).inspect_err(
+                |_| {
+                    turn.setup.status.release();
+                },
+            )
+        });
+        if claimed.is_err() && newcomer == Newcomer::Counted {
+            self.uncount_newcomer(id, turn);
+        }
+        claimed
+    }
+
+    /// One live connection a session, and the newer one wins. The older one's `on_close` comes
+    /// before the newer one's `on_open`. What it held, the session and its place under the limit,
+    /// goes to the newer one and is never free in between: nobody else can have the place, and the
+    /// table cannot drop a session that has counted nothing yet, or is not kept without a
+    /// connection, or has no room.
+    fn claim_place(
+        &mut self,
+        id: ConnectionId,
+        requested: &SessionRequest,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Rejection> {
+        let session_id = requested.id.as_ref();
+        if let Some(older) = session_id.and_then(|id| self.runtime.sessions.connection_of(id)) {
+            turn.setup.metrics.takeovers.add(1);
+            turn.tell(|trace| trace.taken_over(id, older));
+            self.leave_aside(older, CloseCause::Displaced, turn);
+            return Ok(());
+        }
+        let limit = turn.setup.config.limit_concurrency.map_or(usize::MAX, NonZeroUsize::get);
+        match turn.setup.status.admit(limit) {
+            true => Ok(()),
+            false => Err(Rejection::LimitConcurrency),
+        }
+    }
+
+    /// Counts the session that an upgrade is about to create against its address, if it creates one and
+    /// there is such a limit.
+    ///
+    /// # Errors
+    ///
+    /// When the address has made as many lately as it may.
+    fn count_newcomer(
+        &mut self,
+        id: ConnectionId,
+        requested: &SessionRequest,
+        turn: &Turn<'_>,
+    ) -> Result<Newcomer, Rejection> {
+        let Some(rate) = turn.setup.config.limit_sessions_per_ip else {
+            return Ok(Newcomer::NotCounted);
         };
-        // One live connection a session, and the newer one wins. The older one's `on_close` comes
-        // before the newer one's `on_open`. What it held, the session and its place under the limit,
-        // goes to the newer one and is never free in between: nobody else can have the place, and the
-        // table cannot drop a session that has counted nothing yet, or is not kept without a
-        // connection, or has no room.
-        if let Some(older) = requested.id.as_ref().and_then(|id| self.sessions.connection_of(id)) {
-            self.metrics.takeovers.add(1);
-            self.tell(|trace| trace.taken_over(id, older));
-            self.leave_aside(older, CloseCause::Displaced, now);
-        } else {
-            let limit = self.config.limit_concurrency.map_or(usize::MAX, std::num::NonZero::get);
-            if !self.status.admit(limit) {
-                if is_newcomer {
-                    self.uncount_newcomer(id);
-                }
-                return self.reject(id, Rejection::LimitConcurrency, true, now);
-            }
+        let Some(connection) = self.connections.get(id) else { return Ok(Newcomer::NotCounted) };
+        let session_id = requested.id.as_ref();
+        if session_id.is_some_and(|id| self.runtime.sessions.peek(id, turn.now).is_some()) {
+            return Ok(Newcomer::NotCounted);
         }
-        let Shard { sessions, ids, .. } = self;
-        let fresh = || ids.next(|room| env.random(room));
-        match sessions.attach(requested.id.as_ref(), id, now, fresh) {
-            Err(rejection) => {
-                self.status.release();
-                if is_newcomer {
-                    self.uncount_newcomer(id);
-                }
-                self.reject(id, rejection, true, now);
-            }
-            Ok(attached) => self.open(id, pending, attached, now),
+        let rates = turn.setup.status.session_rates();
+        rates.count(connection.peer.ip(), rate, turn.now).map(|()| Newcomer::Counted)
+    }
+
+    /// It was refused after all, for another reason.
+    fn uncount_newcomer(&mut self, id: ConnectionId, turn: &Turn<'_>) {
+        if let Some(rate) = turn.setup.config.limit_sessions_per_ip
+            && let Some(connection) = self.connections.get(id)
+        {
+            turn.setup.status.session_rates().uncount(connection.peer.ip(), rate);
         }
     }
 
@@ -187,17 +224,14 @@ impl<A: Application, E: Environment> Shard<A, E> {
         id: ConnectionId,
         mut pending: PendingUpgrade<A>,
         attached: Attached,
-        now: Instant,
+        turn: &mut Turn<'_>,
     ) {
-        let (opening, resumed) = (pending.acceptance.opening.take(), attached.resumed);
-        if !self.answer_upgrade(id, pending, attached, now) {
-            return;
-        }
-        self.metrics.websockets.add(1);
-        self.metrics.resumes.add(u64::from(resumed));
-        self.websockets += 1;
-        self.log_open(id);
-        self.call(id, Callback::Open, now, |application, cx| {
+        let opening = pending.acceptance.opening.take();
+        self.answer_upgrade(id, pending, attached, turn);
+        turn.setup.metrics.websockets.add(1);
+        turn.setup.metrics.resumes.add(u64::from(attached.resumed));
+        self.log_open(id, turn);
+        self.call(id, Callback::Open, turn, |application, cx| {
             if let Some(opening) = opening {
                 opening(application, cx);
             }
@@ -206,25 +240,24 @@ impl<A: Application, E: Environment> Shard<A, E> {
     }
 
     /// Writes the response to the cork, and the greeting if the client has asked for it. From here on
-    /// the connection is an open WebSocket. Whether connection and session were there.
+    /// the connection is an open WebSocket.
     fn answer_upgrade(
         &mut self,
         id: ConnectionId,
         PendingUpgrade { accept, params, requested, acceptance }: PendingUpgrade<A>,
         Attached { slot, resumed }: Attached,
-        now: Instant,
-    ) -> bool {
-        let Shard { connections, sessions, cork, config, trace, beginning, .. } = self;
+        turn: &mut Turn<'_>,
+    ) {
+        let Parts { connections, runtime, .. } = self;
+        let cork = &mut runtime.cork;
         let (Some(connection), Some(session)) =
-            (connections.get_mut(id), sessions.of_connection(slot, id))
+            (connections.get_mut(id), runtime.sessions.in_slot(slot, id))
         else {
             debug_assert!(false, "both were there a moment ago");
-            return false;
+            return;
         };
-        connection.endpoint.open(params, now, config);
-        if let Some(trace) = trace {
-            trace.opened(id, resumed, session.count());
-        }
+        connection.endpoint.open(params, turn.now, &turn.setup.config);
+        turn.tell(|trace| trace.opened(id, resumed, session.count()));
         let text = session.id().text();
         let mut digits = itoa::Buffer::new();
         let count = digits.format(session.count());
@@ -252,7 +285,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         connection.attachment = Attachment::Live(LiveSession {
             slot,
             is_resumed: resumed,
-            since: now.saturating_duration_since(*beginning).as_nanos() as u64,
+            since: turn.now.saturating_duration_since(turn.setup.beginning).as_nanos() as u64,
             messages: 0,
             bytes_in: 0,
             bytes_out_before: connection.transport.bytes_out + cork.len() as u64,
@@ -263,25 +296,24 @@ impl<A: Application, E: Environment> Shard<A, E> {
                 format!(r#"{{"session_id": "{id}", "count": {count}, "resumed": {resumed_text}}}"#);
             frame::encode(OpCode::Data(Data::Text), hello.as_bytes(), cork);
         }
-        true
     }
 
     /// One line for the access log.
-    fn log_open(&mut self, id: ConnectionId) {
-        if !self.config.access_log {
+    fn log_open(&self, id: ConnectionId, turn: &Turn<'_>) {
+        if !turn.setup.config.access_log {
             return;
         }
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let Attachment::Live(attachment) = connection.attachment else { return };
-        let Some(session) = self.sessions.of_connection(attachment.slot, id) else { return };
+        let Some(connection) = self.connections.get(id) else { return };
+        let Attachment::Live(live) = connection.attachment else { return };
+        let Some(session) = self.runtime.sessions.in_slot(live.slot, id) else { return };
         log::info!(
             target: "revolve::access",
             connection:% = id,
             session = session.id().prefix().as_str(),
-            reactor = self.reactor,
+            reactor = turn.setup.reactor,
             peer:% = connection.peer,
-            path = self.config.ws_path.as_str(),
-            resumed = attachment.is_resumed,
+            path = turn.setup.config.ws_path.as_str(),
+            resumed = live.is_resumed,
             count = session.count();
             "WebSocket accepted"
         );

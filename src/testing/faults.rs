@@ -4,7 +4,7 @@
 //! faults tells how many places there are to strike. Knows nothing of what a failure does to a
 //! stream; the stream does.
 //!
-//! Next: `client`: who is at the other end.
+//! Next: [`crate::testing::wire`]: what two ends are joined by.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -5,7 +5,7 @@
 //! Knows no clients and checks nothing of what they are told. The test kit, which is kind, runs on
 //! it, and so do the simulation, the torture and the fuzz target for shards, which are not.
 //!
-//! Next: [`crate::testing::wire`]: what two ends are joined by.
+//! Next: `client`: the other end.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

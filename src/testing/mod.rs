@@ -44,10 +44,11 @@
 //! Off-loaded jobs are run at once, on the test's own thread; [`TestServer::hold_jobs`] keeps them
 //! until they are asked for, in any order.
 //!
-//! It is built of the [`machine`] and of the [`wire`], on which [`faults`] can be planned; revolve's own
-//! simulation, torture and fuzz target are built of them too. The other end is in `client`.
+//! [`faults`] can be planned on a [`wire`]; of wires and shards the [`machine`] is built, and on that the
+//! test kit, whose other end is in `client`. revolve's own simulation, torture and fuzz target are built
+//! of them too.
 //!
-//! Next: [`crate::testing::machine`]: several shards, and what they take for a kernel.
+//! Next: [`crate::testing::faults`]: what can go wrong.
 
 mod client;
 pub mod faults;

@@ -1,4 +1,4 @@
-//! What a turn tells of its writes (`src/shard/turn_trace.rs`), compared with what the wires were given.
+//! What a turn tells of its writes (`src/observe/turn_trace.rs`), compared with what the wires were given.
 
 use std::ops::RangeInclusive;
 

@@ -2,9 +2,9 @@
 //!
 //! Counters are told as they stand; rates are the reader's to make, from two frames and the time
 //! between them. They come from the cells that `/metrics` shows, under the same names. Called by
-//! `shard/watchers.rs`.
+//! `shard/watching.rs`.
 //!
-//! Next: [`crate::mailbox`]: how other threads reach a reactor.
+//! Next: `watchers`: who looks at all this.
 
 use std::fmt::Write as _;
 use std::time::Duration;

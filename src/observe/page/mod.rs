@@ -1,7 +1,7 @@
 //! The live page: one document that asks for nothing from anywhere but this server.
 //!
 //! `page.html`, `page.css` and the three scripts are joined here. Who may see it is `admission`'s to say;
-//! `figures` writes what it shows of the reactors, `shard/watchers.rs` sends that. Called by
+//! `figures` writes what it shows of the reactors, `shard/watching.rs` sends that. Called by
 //! `http.rs` and the shard.
 //!
 //! Invariant: the browser runs the script and applies the style whose hashes stand in [`FIELDS`],

@@ -1,39 +1,37 @@
 //! A turn, told: the line or the handful of lines that `--log-level trace` has for each.
 //!
-//! What is rare (an accept, a takeover, a close, an alarm) is noted where it happens, through
-//! [`Shard::tell`]. What happens for every message is not noted at all: a visit is told from
-//! outside, by comparing a [`Snapshot`] from before it with one from after it, and by walking once
-//! more over the receive buffer, where the headers of the frames still stand. So the path of a
-//! message has no hook in it, and while nobody listens a turn costs one look at the log's level
-//! and a visit two looks at an empty option. Decides nothing, and the shard never reads it.
+//! What is rare (an accept, a takeover, a close, an alarm) is noted by the step of the turn in which it
+//! happens. What happens for every message is not noted at all: a visit is told from outside, by
+//! comparing a [`Snapshot`] from before it with one from after it, and by walking once more over the
+//! receive buffer, where the headers of the frames still stand. So the path of a message has no hook in
+//! it, and while nobody listens a turn costs one look at the log's level and a visit two looks at an
+//! empty option. Decides nothing, and the shard never reads it. Called by `shard/observing.rs`, and by
+//! the steps.
 //!
 //! Invariant: a trace is made of kinds, sizes and words of our own, never of what a peer wrote, and
 //! has at most [`LINES_MAX`] lines besides its heading and the count of the rest.
 //!
-//! Next: [`crate::memory`]: what all of this can cost at most.
+//! Next: `slow_turn`: whose callback held the reactor.
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::ops::Range;
+use std::time::Duration;
 
-use super::Shard;
-use super::snapshot::{Bytes, OpenSnapshot, Outgoing, Snapshot};
-use crate::application::{Application, CloseReason, Side};
-use crate::connection::Attachment;
-use crate::environment::Environment;
-use crate::protocol::endpoint::Endpoint;
+use super::snapshot::{Bytes, Outgoing, Snapshot};
+use crate::application::{CloseReason, Side};
 use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
 /// The target of the lines.
-const TARGET: &str = "revolve::turn";
+pub(crate) const TARGET: &str = "revolve::turn";
 
 /// Lines told of one turn: a handful to read. Of the others the number is told.
 const LINES_MAX: usize = 16;
 
 /// What has happened so far in this turn.
 #[derive(Debug, Default)]
-pub(super) struct TurnTrace {
+pub(crate) struct TurnTrace {
     lines: Vec<TraceLine>,
     /// What found no room among the lines.
     untold: usize,
@@ -45,16 +43,16 @@ pub(super) struct TurnTrace {
 
 /// Why the poll returned, besides for connections; as far as that is known.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Woken {
-    pub(super) by_listener: bool,
-    pub(super) by_mail: bool,
+pub(crate) struct Woken {
+    pub(crate) by_listener: bool,
+    pub(crate) by_mail: bool,
     /// The turn before left something to do, so the poll did not sleep.
-    at_once: bool,
+    pub(crate) at_once: bool,
 }
 
 /// Why a connection is being looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
+pub(crate) enum Why {
     /// It is ready; its state says for what.
     Ready,
     /// Its alarm went off.
@@ -89,226 +87,70 @@ struct Visit {
     discarded: usize,
 }
 
-impl<A: Application, E: Environment> Shard<A, E> {
-    /// Begins the trace of a turn, if somebody listens.
-    #[inline]
-    pub(super) fn begin_trace(&mut self) {
-        // The level alone, which is one load; whether anybody wants this target is asked behind it.
-        if log::max_level() == log::LevelFilter::Trace {
-            self.open_trace();
-        }
-    }
-
-    /// Notes something that is not part of every message's way.
-    #[inline]
-    pub(super) fn tell(&mut self, note: impl FnOnce(&mut TurnTrace)) {
-        if let Some(trace) = &mut self.trace {
-            note(trace);
-        }
-    }
-
-    /// Looks at a connection before its visit.
-    #[inline]
-    pub(super) fn tell_visit(&mut self, id: ConnectionId) {
-        if self.trace.is_some() {
-            self.begin_visit(id, Why::Ready);
-        }
-    }
-
-    /// Looks at a connection before its deadline is.
-    #[inline]
-    pub(super) fn tell_alarm(&mut self, id: ConnectionId) {
-        if self.trace.is_some() {
-            self.begin_visit(id, Why::Alarm);
-        }
-    }
-
-    /// Looks at a connection before a callback that no message causes.
-    #[inline]
-    pub(super) fn tell_call(&mut self, id: ConnectionId, name: &'static str) {
-        if self.trace.is_some() {
-            self.begin_visit(id, Why::Call(name));
-        }
-    }
-
-    /// Looks at a connection of which more is to be told than its arrival.
-    #[inline]
-    pub(super) fn tell_more(&mut self, id: ConnectionId) {
-        if self.trace.is_some() {
-            self.begin_visit(id, Why::More);
-        }
-    }
-
-    /// Tells what was written to a connection that leaves this shard in the middle of its visit.
-    #[inline]
-    pub(super) fn tell_written(&mut self, id: ConnectionId) {
-        if self.trace.is_some() {
-            self.end_writing(id);
-        }
-    }
-
-    /// Looks at what has left the connections from this slot on, before a slice of a broadcast is
-    /// written to them: for [`Self::tell_fanned_out`].
-    #[inline]
-    pub(super) fn tell_left(&self, from: usize) -> Option<u64> {
-        self.trace.is_some().then(|| self.left_from(from))
-    }
-
-    /// Tells what was written of it.
-    #[inline]
-    pub(super) fn tell_fanned_out(
-        &mut self,
-        left_before: Option<u64>,
-        bytes: usize,
-        from: usize,
-        to: usize,
-    ) {
-        if let Some(left_before) = left_before {
-            let written = self.left_from(from).saturating_sub(left_before);
-            let slots = self.connections.slots();
-            self.tell(|trace| trace.fanned_out(bytes, from, to, slots, written));
-        }
-    }
-
-    /// Looks at it again afterwards, and tells the difference; what was read stands in
-    /// `receive_buffer`.
-    #[inline]
-    pub(super) fn tell_visited(&mut self, receive_buffer: &[u8]) {
-        if self.trace.is_some() {
-            self.end_visit(receive_buffer);
-        }
-    }
-
-    /// Ends the trace of a turn for which the poll slept from `asleep` to `woken`, and which ended
-    /// at `done`: its lines go to the log. For whoever owns the clock.
-    #[inline]
-    pub fn tell_turn(&mut self, asleep: Instant, woken: Instant, done: Instant) {
-        if self.trace.is_some() {
-            self.log_trace(woken.duration_since(asleep), done.duration_since(woken));
-            self.woken.at_once = self.timeout(done) == Some(Duration::ZERO);
-        }
-    }
-
-    #[cold]
-    fn open_trace(&mut self) {
-        let is_heard = log::log_enabled!(target: TARGET, log::Level::Trace);
-        let woken = std::mem::take(&mut self.woken);
-        self.trace = is_heard.then(|| Box::new(TurnTrace { woken, ..TurnTrace::default() }));
-    }
-
-    #[cold]
-    fn begin_visit(&mut self, id: ConnectionId, why: Why) {
-        let before = self.snapshot(id);
-        if let (Some(trace), Some(before)) = (&mut self.trace, before) {
-            trace.begin_visit(id, before, why);
-        }
-    }
-
-    #[cold]
-    fn end_visit(&mut self, receive_buffer: &[u8]) {
-        let Some(mut trace) = self.trace.take() else { return };
-        if let Some(visit) = trace.visit.take() {
-            let after = self.snapshot(visit.id);
-            let cork_bytes = self.config.limits.cork_bytes;
-            trace.end_visit(&visit, after, receive_buffer, cork_bytes);
-        }
-        self.trace = Some(trace);
-    }
-
-    #[cold]
-    fn end_writing(&mut self, id: ConnectionId) {
-        let cork_bytes = self.config.limits.cork_bytes;
-        if let (Some(connection), Some(trace)) = (self.connections.get_mut(id), &mut self.trace)
-            && let Some(visit) = trace.visit.as_ref().filter(|visit| visit.id == id)
-        {
-            let after = Outgoing::of(&connection.transport);
-            let written = after.written_since(visit.before.outgoing, visit.discarded, cork_bytes);
-            if let Some(written) = written {
-                trace.fact(id, format_args!("{written}"));
-            }
-        }
-    }
-
-    /// Bytes that have left the connections from this slot on.
-    #[cold]
-    fn left_from(&self, from: usize) -> u64 {
-        let connections = self.connections.iter();
-        let connections = connections.filter(|connection| connection.id.index as usize >= from);
-        connections.map(|connection| connection.transport.left()).sum()
-    }
-
-    fn snapshot(&mut self, id: ConnectionId) -> Option<Snapshot> {
-        let connection = self.connections.get_mut(id)?;
-        let mut snapshot = Snapshot::of(connection, self.metrics.bytes_in.get());
-        if let (Attachment::Live(live), Endpoint::Open(open)) =
-            (&connection.attachment, &connection.endpoint)
-        {
-            let session = self.sessions.of_connection(live.slot, id)?;
-            snapshot.open = Some(OpenSnapshot {
-                messages: live.messages,
-                taken: live.bytes_in,
-                owed: open.owed_bytes(),
-                count: session.count(),
-            });
-        }
-        Some(snapshot)
-    }
-
-    #[cold]
-    fn log_trace(&mut self, slept: Duration, busy: Duration) {
-        let Some(mut trace) = self.trace.take() else { return };
-        if !self.outbox.is_empty() {
-            trace.note(format_args!("mail that waits for a full mailbox: {}", self.outbox.len()));
-        }
-        for line in trace.lines(self.metrics.turns.get(), slept, busy) {
-            log::trace!(target: TARGET, reactor = self.reactor; "{line}");
-        }
+impl TurnTrace {
+    /// An empty trace of a turn that `woken` woke.
+    #[must_use]
+    pub(crate) fn new(woken: Woken) -> Self {
+        TurnTrace { woken, ..TurnTrace::default() }
     }
 }
 
 // ---- what the shard has to tell ----
 
 impl TurnTrace {
-    pub(super) fn reactor_timer(&mut self) {
+    pub(crate) fn reactor_timer(&mut self) {
         self.note(format_args!("a timer of the reactor's"));
     }
 
-    pub(super) fn off_loaded(&mut self, jobs: usize) {
+    /// So much mail waits for a full mailbox.
+    pub(crate) fn waiting_mail(&mut self, mails: usize) {
+        if mails > 0 {
+            self.note(format_args!("mail that waits for a full mailbox: {mails}"));
+        }
+    }
+
+    pub(crate) fn off_loaded(&mut self, jobs: usize) {
         self.note(format_args!("off-loaded jobs: {jobs}"));
     }
 
-    pub(super) fn expired(&mut self, sessions: u64) {
+    pub(crate) fn expired(&mut self, sessions: u64) {
         if sessions > 0 {
             self.note(format_args!("sessions expired: {sessions}"));
         }
     }
 
-    pub(super) fn paused(&mut self) {
+    pub(crate) fn paused(&mut self) {
         self.note(format_args!("no descriptor left: accepting pauses"));
     }
 
-    pub(super) fn turned_away(&mut self, peer: SocketAddr, rejection: Rejection) {
+    pub(crate) fn turned_away(&mut self, peer: SocketAddr, rejection: Rejection) {
         self.note(format_args!("{peer} is closed, too many sockets: {}", rejection.status()));
     }
 
-    pub(super) fn draining(&mut self) {
+    pub(crate) fn draining(&mut self) {
         self.note(format_args!("told to go away: the drain begins"));
     }
 
-    pub(super) fn swept(&mut self, from: usize, to: usize) {
+    pub(crate) fn swept(&mut self, from: usize, to: usize) {
         if from < to {
             self.note(format_args!("goodbye (1001) to who is in slots {from} to {}", to - 1));
         }
     }
 
-    pub(super) fn broadcast(&mut self, bytes: usize) {
+    pub(crate) fn broadcast(&mut self, bytes: usize) {
         self.note(format_args!("a broadcast of {} is queued", Bytes(bytes as u64)));
     }
 
-    fn fanned_out(&mut self, bytes: usize, from: usize, to: usize, slots: usize, written: u64) {
-        if from < to {
-            let (bytes, written) = (Bytes(bytes as u64), Bytes(written));
-            let last = to - 1;
+    /// A slice of a broadcast was written to these slots.
+    pub(crate) fn fanned_out(
+        &mut self,
+        bytes: usize,
+        to: Range<usize>,
+        slots: usize,
+        written: u64,
+    ) {
+        if let Some(last) = to.clone().last() {
+            let (bytes, written, from) = (Bytes(bytes as u64), Bytes(written), to.start);
             self.note(format_args!(
                 "a broadcast of {bytes} to slots {from} to {last} of {slots}: {written} written"
             ));
@@ -316,60 +158,60 @@ impl TurnTrace {
     }
 
     /// A connection came: from the listener, or from another reactor with what that had read.
-    pub(super) fn adopted(&mut self, id: ConnectionId, peer: SocketAddr, received: usize) {
+    pub(crate) fn adopted(&mut self, id: ConnectionId, peer: SocketAddr, received: usize) {
         match received as u64 {
             0 => self.head(id, format_args!("accepted from {peer}")),
             bytes => self.head(id, format_args!("handed to us by mail with {}", Bytes(bytes))),
         }
     }
 
-    pub(super) fn answered(&mut self, id: ConnectionId) {
+    pub(crate) fn answered(&mut self, id: ConnectionId) {
         self.fact(id, format_args!("a request answered"));
     }
 
-    pub(super) fn refused(&mut self, id: ConnectionId, rejection: Rejection) {
+    pub(crate) fn refused(&mut self, id: ConnectionId, rejection: Rejection) {
         self.fact(id, format_args!("refused: {}", rejection.status()));
     }
 
-    pub(super) fn refused_by_application(&mut self, id: ConnectionId, status: u16) {
+    pub(crate) fn refused_by_application(&mut self, id: ConnectionId, status: u16) {
         self.fact(id, format_args!("refused by the application: {status}"));
     }
 
-    pub(super) fn handed_over(&mut self, id: ConnectionId, owner: usize, received: usize) {
+    pub(crate) fn handed_over(&mut self, id: ConnectionId, owner: usize, received: usize) {
         let received = Bytes(received as u64);
         self.fact(id, format_args!("handed over to reactor {owner}, with {received}"));
     }
 
-    pub(super) fn taken_over(&mut self, id: ConnectionId, older: ConnectionId) {
+    pub(crate) fn taken_over(&mut self, id: ConnectionId, older: ConnectionId) {
         self.fact(id, format_args!("takes its session over from #{older}"));
     }
 
-    pub(super) fn opened(&mut self, id: ConnectionId, resumed: bool, count: u64) {
+    pub(crate) fn opened(&mut self, id: ConnectionId, resumed: bool, count: u64) {
         let session = if resumed { "resumed" } else { "new" };
         self.fact(id, format_args!("upgrade: {session} session, count {count}"));
     }
 
-    pub(super) fn watches(&mut self, id: ConnectionId) {
+    pub(crate) fn watches(&mut self, id: ConnectionId) {
         self.fact(id, format_args!("upgrade: watches the reactors"));
     }
 
-    pub(super) fn looks(&mut self) {
+    pub(crate) fn looks(&mut self) {
         self.note(format_args!("a look at all reactors, for who watches"));
     }
 
-    pub(super) fn drew(&mut self, from: usize, to: usize, slots: usize) {
+    pub(crate) fn drew(&mut self, from: usize, to: usize, slots: usize) {
         if from < to {
             self.note(format_args!("a map of slots {from} to {} of {slots}", to - 1));
         }
     }
 
-    pub(super) fn read_past(&mut self, bytes: usize) {
+    pub(crate) fn read_past(&mut self, bytes: usize) {
         if let Some(visit) = &mut self.visit {
             visit.past = bytes as u64;
         }
     }
 
-    pub(super) fn closed(&mut self, id: ConnectionId, reason: CloseReason, taken: u64) {
+    pub(crate) fn closed(&mut self, id: ConnectionId, reason: CloseReason, taken: u64) {
         if let Some(visit) = self.visit.as_mut().filter(|visit| visit.id == id) {
             visit.taken_at_close = Some(taken);
         }
@@ -380,16 +222,16 @@ impl TurnTrace {
         self.fact(id, format_args!("closed by {side}: {}", reason.code));
     }
 
-    pub(super) fn reaped(&mut self, id: ConnectionId) {
+    pub(crate) fn reaped(&mut self, id: ConnectionId) {
         self.fact(id, format_args!("let go of"));
     }
 
-    pub(super) fn lost(&mut self, id: ConnectionId) {
+    pub(crate) fn lost(&mut self, id: ConnectionId) {
         self.fact(id, format_args!("lost"));
     }
 
     /// What waited for a connection that has ended was thrown away.
-    pub(super) fn discarded(&mut self, id: ConnectionId, bytes: usize) {
+    pub(crate) fn discarded(&mut self, id: ConnectionId, bytes: usize) {
         if bytes > 0 {
             if let Some(visit) = self.visit.as_mut().filter(|visit| visit.id == id) {
                 visit.discarded += bytes;
@@ -399,7 +241,7 @@ impl TurnTrace {
     }
 
     /// Something was said to a connection by others than itself.
-    pub(super) fn said_aside(&mut self, id: ConnectionId, before: Outgoing, after: Outgoing) {
+    pub(crate) fn said_aside(&mut self, id: ConnectionId, before: Outgoing, after: Outgoing) {
         // If it is being visited, that is found in the difference that its visit makes.
         if before != after
             && self.visit.as_ref().is_none_or(|visit| visit.id != id)
@@ -413,7 +255,7 @@ impl TurnTrace {
 // ---- how it becomes text ----
 
 impl TurnTrace {
-    fn note(&mut self, fact: fmt::Arguments<'_>) {
+    pub(crate) fn note(&mut self, fact: fmt::Arguments<'_>) {
         if let Some(line) = self.line(None) {
             line.head = fact.to_string();
         }
@@ -426,7 +268,7 @@ impl TurnTrace {
     }
 
     /// Joins what is being told of that connection, if it is being told of.
-    fn fact(&mut self, id: ConnectionId, fact: fmt::Arguments<'_>) {
+    pub(crate) fn fact(&mut self, id: ConnectionId, fact: fmt::Arguments<'_>) {
         let visited = self.visit.as_ref().filter(|visit| visit.id == id).map(|visit| visit.line);
         let last = self.lines.len().checked_sub(1);
         let told = visited.or(last.filter(|&last| self.lines[last].about == Some(id)));
@@ -449,7 +291,7 @@ impl TurnTrace {
         self.lines.last_mut()
     }
 
-    fn begin_visit(&mut self, id: ConnectionId, before: Snapshot, why: Why) {
+    pub(crate) fn begin_visit(&mut self, id: ConnectionId, before: Snapshot, why: Why) {
         self.ready += usize::from(why == Why::Ready);
         self.visit = None;
         let last = self.lines.len().checked_sub(1);
@@ -472,14 +314,17 @@ impl TurnTrace {
         self.visit = Some(Visit { line: told, id, before, taken_at_close, why, past, discarded });
     }
 
-    /// Puts what was read before the facts that were told meanwhile, and what was written behind.
-    fn end_visit(
+    /// Ends the visit under way. Puts what was read before the facts that were told meanwhile, and what
+    /// was written behind. `look` tells how the connection is now; what was read stands in
+    /// `receive_buffer`.
+    pub(crate) fn end_visit(
         &mut self,
-        visit: &Visit,
-        after: Option<Snapshot>,
+        look: impl FnOnce(ConnectionId) -> Option<Snapshot>,
         receive_buffer: &[u8],
         cork_bytes: usize,
     ) {
+        let Some(visit) = &self.visit.take() else { return };
+        let after = look(visit.id);
         let Some(line) = self.lines.get_mut(visit.line) else { return };
         // One that was handed over has told where it went.
         let Some(after) = after else { return };
@@ -498,6 +343,15 @@ impl TurnTrace {
         }
         facts.push(after.why_it_rests());
         line.facts = facts;
+    }
+
+    /// What was written to a connection that leaves its shard in the middle of its visit.
+    pub(crate) fn written(&mut self, id: ConnectionId, after: Outgoing, cork_bytes: usize) {
+        let Some(visit) = self.visit.as_ref().filter(|visit| visit.id == id) else { return };
+        let before = visit.before.outgoing;
+        if let Some(written) = after.written_since(before, visit.discarded, cork_bytes) {
+            self.fact(id, format_args!("{written}"));
+        }
     }
 
     /// What woke the poll, and how many connections were visited, as far as there were some.
@@ -519,7 +373,7 @@ impl TurnTrace {
 
     /// One line, if there is only one; else a heading, and the lines indented below it. A turn in
     /// which nothing happened is not told.
-    fn lines(self, turn: u64, slept: Duration, busy: Duration) -> Vec<String> {
+    pub(crate) fn lines(self, turn: u64, slept: Duration, busy: Duration) -> Vec<String> {
         let (slept, busy) = (Span(slept), Span(busy));
         let why = self.why_it_turned();
         let heading = format!("turn {turn}: slept {slept}, {why}, busy {busy}");

@@ -9,14 +9,11 @@
 //! Changes nothing in what the shard does. A callback that never returns is not found here: its
 //! reactor's `revolve_turns_total` stands still.
 //!
-//! Next: [`crate::shard::invariants`]: what holds, whatever happened.
+//! Next: [`crate::mailbox`]: the only way into a reactor from outside.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::Shard;
-use crate::application::Application;
-use crate::environment::Environment;
 use crate::token::ConnectionId;
 
 /// How long steps are timed after a turn that was slow for an unknown reason.
@@ -27,7 +24,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The callbacks of an application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Callback {
+pub(crate) enum Callback {
     Upgrade,
     Open,
     Message,
@@ -55,7 +52,7 @@ impl Callback {
 
 /// The callbacks that ran in a stretch of time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Calls {
+pub(crate) struct Calls {
     /// Which ones: bits of [`Callback`].
     kinds: u8,
     /// How many; the messages of one visit count once.
@@ -91,7 +88,7 @@ impl fmt::Display for Calls {
 
 /// What is known of a slow turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
+pub(crate) enum Cause {
     /// These callbacks held the reactor for so long.
     Known(Calls, Duration),
     /// One of so many callbacks.
@@ -123,7 +120,7 @@ impl fmt::Display for Cause {
 
 /// What one shard keeps in order to name a culprit.
 #[derive(Debug, Default)]
-pub(super) struct SlowTurnDetector {
+pub(crate) struct SlowTurnDetector {
     /// Since the turn began, or the step that is being timed.
     calls: Calls,
     /// The messages that are in them, or in those of earlier turns.
@@ -142,7 +139,7 @@ pub(super) struct SlowTurnDetector {
 
 impl SlowTurnDetector {
     /// A turn begins at `now`.
-    pub(super) fn begin_turn(&mut self, now: Instant) {
+    pub(crate) fn begin_turn(&mut self, now: Instant) {
         self.calls = Calls::default();
         self.slowest = None;
         if self.until.is_some_and(|until| until <= now) {
@@ -152,13 +149,13 @@ impl SlowTurnDetector {
 
     /// A callback has run, so many times; `last` is whom it was for in the end. The messages of one
     /// visit count once.
-    pub(super) fn called(&mut self, callback: Callback, count: u32, last: Option<ConnectionId>) {
+    pub(crate) fn called(&mut self, callback: Callback, count: u32, last: Option<ConnectionId>) {
         self.calls = self.calls.and(Calls { kinds: callback.bit(), count, last });
     }
 
     /// Of these `visits`, some may have brought messages: `messages` is how many there were ever.
     #[inline]
-    pub(super) fn heard(&mut self, messages: u64, visits: u32, last: Option<ConnectionId>) {
+    pub(crate) fn heard(&mut self, messages: u64, visits: u32, last: Option<ConnectionId>) {
         if messages > self.messages {
             self.messages = messages;
             self.called(Callback::Message, visits, last);
@@ -167,17 +164,17 @@ impl SlowTurnDetector {
 
     /// Whether the steps of this turn are timed.
     #[inline]
-    pub(super) fn is_timing(&self) -> bool {
+    pub(crate) fn is_timing(&self) -> bool {
         self.until.is_some()
     }
 
     /// A step of the turn begins.
-    pub(super) fn begin(&mut self, now: Instant) {
+    pub(crate) fn begin(&mut self, now: Instant) {
         self.step = Some((now, std::mem::take(&mut self.calls)));
     }
 
     /// The step that began last has ended.
-    pub(super) fn end(&mut self, now: Instant) {
+    pub(crate) fn end(&mut self, now: Instant) {
         let Some((began, before)) = self.step.take() else { return };
         let took = now.saturating_duration_since(began);
         if self.calls.count > 0 && self.slowest.is_none_or(|(_, slowest)| took > slowest) {
@@ -187,7 +184,7 @@ impl SlowTurnDetector {
     }
 
     /// Why the turn that has just ended took so long.
-    fn cause(&mut self, took: Duration, now: Instant) -> Cause {
+    pub(crate) fn cause(&mut self, took: Duration, now: Instant) -> Cause {
         match (self.slowest, self.calls.count) {
             (Some((calls, step)), _) if step > took / 2 => Cause::Known(calls, step),
             (_, 0) => Cause::NotTheApplication,
@@ -201,7 +198,7 @@ impl SlowTurnDetector {
 
     /// Whether the log is to hear of it: now and then, and always if now there is a name to what
     /// had none. With the number of slow turns that it has not heard of.
-    fn is_worth_a_line(&mut self, cause: Cause, now: Instant) -> Option<u64> {
+    pub(crate) fn is_worth_a_line(&mut self, cause: Cause, now: Instant) -> Option<u64> {
         let is_named = matches!(cause, Cause::Known(..));
         let is_news = self.last_line.is_none_or(|(at, was_named)| {
             now.saturating_duration_since(at) >= LINE_INTERVAL || (is_named && !was_named)
@@ -212,24 +209,6 @@ impl SlowTurnDetector {
         }
         self.last_line = Some((now, is_named));
         Some(std::mem::take(&mut self.untold))
-    }
-}
-
-impl<A: Application, E: Environment> Shard<A, E> {
-    /// The turn that has just ended, at `now`, took longer than [`crate::Config::slow_turn`].
-    #[cold]
-    pub fn note_slow_turn(&mut self, took: Duration, now: Instant) {
-        self.metrics.slow_turns.add(1);
-        let cause = self.slow_turns.cause(took, now);
-        let Some(untold) = self.slow_turns.is_worth_a_line(cause, now) else { return };
-        let untold = match untold {
-            0 => String::new(),
-            more => format!(" ({more} more slow turns since the last such line)"),
-        };
-        log::warn!(
-            reactor = self.reactor, milliseconds = took.as_millis() as u64;
-            "a turn took {} ms: {cause}{untold}", took.as_millis()
-        );
     }
 }
 

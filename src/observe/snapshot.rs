@@ -5,7 +5,7 @@
 //!
 //! Invariant: what it says is made of kinds and sizes; no payload gets into a text.
 //!
-//! Next: [`crate::shard::turn_trace`], which tells what was seen.
+//! Next: `turn_trace`, which tells what was seen.
 
 use std::fmt::{self, Write as _};
 use std::io::Cursor;
@@ -22,14 +22,14 @@ const RUNS_MAX: usize = 6;
 
 /// What has left a connection, and what waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Outgoing {
-    pub(super) left: u64,
-    pub(super) backlog: usize,
-    pub(super) is_writable: bool,
+pub(crate) struct Outgoing {
+    pub(crate) left: u64,
+    pub(crate) backlog: usize,
+    pub(crate) is_writable: bool,
 }
 
 impl Outgoing {
-    pub(super) fn of<S: Stream>(transport: &Transport<S>) -> Outgoing {
+    pub(crate) fn of<S: Stream>(transport: &Transport<S>) -> Outgoing {
         let (left, backlog) = (transport.left(), transport.backlog.len());
         Outgoing { left, backlog, is_writable: transport.is_writable() }
     }
@@ -37,7 +37,7 @@ impl Outgoing {
     /// What was written between then and now, while `discarded` bytes were thrown away. If nothing
     /// waited before and there was less to say than `cork_bytes`, that was one write and no more: a
     /// full cork is written in mid-visit.
-    pub(super) fn written_since(
+    pub(crate) fn written_since(
         self,
         before: Outgoing,
         discarded: usize,
@@ -63,32 +63,32 @@ impl Outgoing {
 
 /// What can be seen of a connection from outside.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     rest: Rest,
     inbound: Inbound,
-    pub(super) outgoing: Outgoing,
+    pub(crate) outgoing: Outgoing,
     is_closing: bool,
-    pub(super) is_lingering: bool,
+    pub(crate) is_lingering: bool,
     tail: usize,
     bytes_in: u64,
     /// Of its WebSocket, while it is open.
-    pub(super) open: Option<OpenSnapshot>,
+    pub(crate) open: Option<OpenSnapshot>,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct OpenSnapshot {
+pub(crate) struct OpenSnapshot {
     /// Messages received, and bytes of frames taken.
-    pub(super) messages: u64,
-    pub(super) taken: u64,
+    pub(crate) messages: u64,
+    pub(crate) taken: u64,
     /// Bytes that the payload of the frame under way still wants.
-    pub(super) owed: u64,
+    pub(crate) owed: u64,
     /// Messages that the session has counted.
-    pub(super) count: u64,
+    pub(crate) count: u64,
 }
 
 impl Snapshot {
     /// `bytes_in` is what the reactor has read: over a visit, from the visited alone.
-    pub(super) fn of<S: Stream>(connection: &Connection<S>, bytes_in: u64) -> Snapshot {
+    pub(crate) fn of<S: Stream>(connection: &Connection<S>, bytes_in: u64) -> Snapshot {
         Snapshot {
             rest: connection.rest,
             inbound: connection.transport.inbound(),
@@ -105,11 +105,11 @@ impl Snapshot {
     }
 
     /// Whether it rests as it did before, and has not ended.
-    pub(super) fn rests_as(&self, before: &Snapshot) -> bool {
+    pub(crate) fn rests_as(&self, before: &Snapshot) -> bool {
         self.rest == before.rest && self.rest != Rest::Ended
     }
 
-    pub(super) fn why_visited(&self) -> &'static str {
+    pub(crate) fn why_visited(&self) -> &'static str {
         let Outgoing { is_writable, backlog, .. } = self.outgoing;
         match (self.rest, self.inbound) {
             (Rest::Spent, _) => "goes on",
@@ -121,7 +121,7 @@ impl Snapshot {
         }
     }
 
-    pub(super) fn read_since(&self, before: &Snapshot) -> Option<String> {
+    pub(crate) fn read_since(&self, before: &Snapshot) -> Option<String> {
         let was_readable =
             matches!(before.inbound, Inbound::Readable | Inbound::Urgent | Inbound::Final);
         match self.bytes_in - before.bytes_in {
@@ -136,7 +136,7 @@ impl Snapshot {
         }
     }
 
-    pub(super) fn why_it_rests(&self) -> String {
+    pub(crate) fn why_it_rests(&self) -> String {
         let rest = match self.rest {
             Rest::Blocked => "blocked",
             Rest::Spent => "spent: goes on next turn",
@@ -156,7 +156,7 @@ impl Snapshot {
     /// The frames that were taken since, read off the receive buffer, and how far the session has
     /// counted with them. `taken_at_close` is what a WebSocket that closed meanwhile had taken, and
     /// `past` how much of a payload was read past the buffer.
-    pub(super) fn frames_since(
+    pub(crate) fn frames_since(
         &self,
         before: &Snapshot,
         taken_at_close: Option<u64>,
@@ -275,7 +275,7 @@ impl fmt::Display for Runs {
 }
 
 /// `14 B`, `70.1 kB`, `16.8 MB`.
-pub(super) struct Bytes(pub(super) u64);
+pub(crate) struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,144 @@
+//! Deadlines: sessions that expire, and connections whose alarm went off.
+//!
+//! An alarm is a hint to look; whether something is due, the endpoint says. Called by the turn, behind
+//! the visits: what is there is heard before a connection is judged late.
+//!
+//! Invariant: a connection is not judged by what has not come while there may be input of its that has
+//! not been read, but for a bounded time.
+//!
+//! Next: `drain`: the last deadline.
+
+use super::closing::cause_of;
+use super::connection_set::Share;
+use super::evictions::REPORT_SLOT;
+use super::parts::Parts;
+use super::runtime::CloseCause;
+use super::turn::Turn;
+use crate::application::Application;
+use crate::connection::timer_wheel::Slot;
+use crate::connection::{Connection, Rest};
+use crate::environment::Environment;
+use crate::observe::turn_trace::Why;
+use crate::protocol::endpoint::{Closing, Endpoint, TimeoutEvent};
+use crate::protocol::head::Rejection;
+use crate::token::ConnectionId;
+use crate::transport::Stream;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+impl<A: Application, E: Environment> Parts<A, E> {
+    /// Lets a share of the sessions expire whose time is over.
+    pub(super) fn expire_sessions(&mut self, turn: &mut Turn<'_>) {
+        if self.connections.has_untold_edges() {
+            return;
+        }
+        let sessions = &mut self.runtime.sessions;
+        let before = sessions.totals().expired;
+        sessions.expire(turn.now, turn.setup.config.limits.expiries_per_turn);
+        let expired = sessions.totals().expired - before;
+        turn.tell(|trace| trace.expired(expired));
+    }
+
+    /// Looks at a share of the connections whose alarm went off.
+    pub(super) fn fire_alarms(&mut self, turn: &mut Turn<'_>) {
+        if self.connections.has_untold_edges() {
+            return;
+        }
+        self.connections.advance_wheel(turn.now);
+        for _ in 0..turn.setup.config.limits.alarms_per_turn {
+            let Some((slot, connection)) = self.connections.next_due() else { break };
+            match connection {
+                Some(id) => {
+                    self.observe(id, Why::Alarm, turn);
+                    self.on_deadline(id, turn);
+                    self.observed(&[], turn);
+                }
+                None => self.on_vacant_alarm(slot, turn),
+            }
+        }
+    }
+
+    /// An alarm went off for no connection.
+    fn on_vacant_alarm(&mut self, slot: Slot, turn: &mut Turn<'_>) {
+        if slot != REPORT_SLOT {
+            return;
+        }
+        let evicted = self.runtime.sessions.totals().evicted;
+        let (evictions, reactor) = (&mut turn.observer.evictions, turn.setup.reactor);
+        if let Some(at) = evictions.report(evicted, reactor, turn.now) {
+            self.connections.schedule_vacant(REPORT_SLOT, at);
+        }
+    }
+
+    /// Looks at a connection whose alarm went off.
+    fn on_deadline(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        let config = &turn.setup.config;
+        let is_congested = self.deliveries.is_congested(&config.limits);
+        let Some(connection) = self.connections.slab.get_mut(id) else { return };
+        if has_stalled(connection, turn) {
+            match connection.endpoint {
+                Endpoint::Open(_) => {
+                    return self.leave_aside(id, CloseCause::slow_consumer(), turn);
+                }
+                Endpoint::Handshaking(_) => return self.connections.cut(id, turn),
+                _ => {}
+            }
+        }
+        if connection.is_deaf() {
+            // We do not read, so we cannot know whether the pong has come.
+            return self.connections.settle(id, Share::Left, turn);
+        }
+        let aside = &mut self.connections.aside;
+        let timeout = connection.endpoint.on_deadline(turn.now, config, aside);
+        if matches!(timeout, TimeoutEvent::None | TimeoutEvent::Pinged) {
+            connection.note_all_heard();
+            return self.send_aside(id, turn);
+        }
+        // The unread input may contain what was due: the pong, the rest of a head, the Close. While
+        // nobody is read at all, that is not the peer's fault.
+        if is_congested && connection.has_unheard_input() || connection.is_put_off(&config.limits) {
+            return self.connections.set_alarm(id, turn);
+        }
+        self.end_late(id, timeout, turn);
+    }
+
+    /// What was due has not come.
+    fn end_late(&mut self, id: ConnectionId, timeout: TimeoutEvent, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get(id) else { return };
+        match timeout {
+            TimeoutEvent::None | TimeoutEvent::Pinged => {}
+            TimeoutEvent::HeadLate(_) if connection.rest == Rest::Waiting => {
+                self.refuse_waiting(id, Rejection::OwnerBusy, turn);
+            }
+            TimeoutEvent::HeadLate(rejection) => self.refuse_aside(id, rejection, turn),
+            TimeoutEvent::Silent => {
+                turn.setup.metrics.silent.add(1);
+                self.connections.cut(id, turn);
+            }
+            TimeoutEvent::MessageLate(violation) => {
+                let cause = cause_of(id, violation, turn);
+                self.leave_aside(id, cause, turn);
+            }
+            // As Python's websockets, which Uvicorn uses, says it.
+            TimeoutEvent::PongLate => {
+                let cause = CloseCause::Failed(CloseCode::Error, "keepalive ping timeout");
+                self.leave_aside(id, cause, turn);
+            }
+            TimeoutEvent::Over => {
+                let has_goodbye = matches!(
+                    connection.endpoint,
+                    Endpoint::Closing(Closing::Lingering { .. }) | Endpoint::Handshaking(_)
+                );
+                if !has_goodbye && connection.has_had_session() {
+                    self.lifecycle.note_cut();
+                }
+                self.connections.cut(id, turn);
+            }
+        }
+    }
+}
+
+/// Whether the peer has taken nothing of what waits for it for too long.
+fn has_stalled<S: Stream>(connection: &Connection<S>, turn: &Turn<'_>) -> bool {
+    let stalled_since = connection.transport.backlog.stalled_since();
+    stalled_since.is_some_and(|since| turn.now >= since + turn.setup.config.limits.send_stall)
+}

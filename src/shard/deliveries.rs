@@ -1,0 +1,232 @@
+//! What is on its way to others: mail that waits for room in another reactor's mailbox, connections
+//! that wait for it, and broadcasts that are being written to the connections here.
+//!
+//! When a reactor's mailbox is full (it is held up by a callback, or gets more hand-overs than it can
+//! take), the connection that is to be handed over rests where it is, and so does one that has broadcast
+//! something, until what waits has been delivered. The others go on, as long as no more than
+//! [`crate::config::Limits::outbox_most`] mails wait. Reads no mail (`mail` does) and writes to no
+//! connection (`fanout` does). Called by those two, and by every step that has something to send.
+//!
+//! Invariant: mail to one reactor is delivered in order; every connection that rests as
+//! [`Rest::Waiting`] stands here. (What stands here may have been closed meanwhile.)
+//!
+//! Next: `lifecycle`: how long the shard takes in connections.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::connection_set::ConnectionSet;
+use crate::application::Broadcast;
+use crate::config::Limits;
+use crate::connection::Rest;
+use crate::environment::Environment;
+use crate::mailbox::Mail;
+use crate::token::ConnectionId;
+use crate::transport::Stream;
+
+/// Pause before mail that found a full box is tried again.
+const RETRY: Duration = Duration::from_millis(1);
+
+pub(super) struct Deliveries<S> {
+    /// Whether the own mailbox has mail.
+    pub(super) has_mail: bool,
+    /// By destination, mail that found a full box.
+    mails: Box<[VecDeque<Mail<S>>]>,
+    /// How many those are.
+    count: usize,
+    /// The same and the connections that wait: one look tells whether there is anything to do.
+    waiting: usize,
+    /// By destination, connections that are to be handed over, in the order in which they asked.
+    hand_overs: Box<[VecDeque<ConnectionId>]>,
+    /// Connections that have broadcast something, and are heard again when nothing waits.
+    broadcasters: Vec<ConnectionId>,
+    /// Frames on their way to all connections of this reactor.
+    pub(super) broadcasts: VecDeque<Broadcast>,
+    /// The next slot that gets the first of them.
+    pub(super) fanout_at: usize,
+}
+
+impl<S: Stream> Deliveries<S> {
+    pub(super) fn new(reactors: usize) -> Self {
+        Deliveries {
+            has_mail: false,
+            mails: (0..reactors).map(|_| VecDeque::new()).collect(),
+            count: 0,
+            waiting: 0,
+            hand_overs: (0..reactors).map(|_| VecDeque::new()).collect(),
+            broadcasters: Vec::new(),
+            broadcasts: VecDeque::new(),
+            fanout_at: 0,
+        }
+    }
+
+    /// Mails that wait.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether another reactor's room is waited for, by mail or by a connection.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.waiting > self.broadcasters.len()
+    }
+
+    /// Whether anything waits.
+    #[inline]
+    pub(super) fn has_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// When what waits for room is tried again.
+    pub(super) fn retries_at(&self, now: Instant) -> Option<Instant> {
+        self.waits_for_room().then(|| now + RETRY)
+    }
+
+    /// Whether so much mail waits that no connection is read until some has left.
+    pub(super) fn is_full(&self, limits: &Limits) -> bool {
+        self.count >= limits.outbox_most
+    }
+
+    /// Whether no connection is read, because what was read before has not been delivered: as much mail
+    /// to full boxes, or as many broadcasts, as may be under way. Long before that, the connections that
+    /// broadcast are not read ([`Self::hold_broadcaster`]).
+    pub(super) fn is_congested(&self, limits: &Limits) -> bool {
+        let broadcasts = self.broadcasts.len();
+        (broadcasts > 0 && broadcasts >= limits.broadcasts_queued) || self.is_full(limits)
+    }
+
+    /// Sends mail, behind what is still waiting to be sent to that reactor.
+    pub(super) fn post(
+        &mut self,
+        reactor: usize,
+        mail: Mail<S>,
+        env: &mut impl Environment<Stream = S>,
+    ) {
+        let refused = match self.mails[reactor].is_empty() {
+            true => env.send(reactor, mail),
+            false => Err(mail),
+        };
+        if let Err(mail) = refused {
+            self.mails[reactor].push_back(mail);
+            self.count += 1;
+            self.waiting += 1;
+        }
+    }
+
+    /// Sends what waits for one reactor, as far as there is room.
+    pub(super) fn send_waiting(&mut self, reactor: usize, env: &mut impl Environment<Stream = S>) {
+        while let Some(mail) = self.mails[reactor].pop_front() {
+            if let Err(mail) = env.send(reactor, mail) {
+                self.mails[reactor].push_front(mail);
+                break;
+            }
+            self.count -= 1;
+            self.waiting -= 1;
+        }
+    }
+
+    /// Whether a connection can be handed over to `owner` now, and nobody asked before.
+    pub(super) fn has_room_at(&self, owner: usize, env: &impl Environment) -> bool {
+        self.hand_overs[owner].is_empty() && self.has_room_for_waiting(owner, env)
+    }
+
+    fn has_room_for_waiting(&self, owner: usize, env: &impl Environment) -> bool {
+        self.mails[owner].is_empty() && env.has_room(owner)
+    }
+
+    /// Lets a connection wait until it can be handed over to `owner`. Meanwhile it is not read, and
+    /// the deadline of its request stands.
+    pub(super) fn wait_for_owner(
+        &mut self,
+        id: ConnectionId,
+        owner: usize,
+        connections: &mut ConnectionSet<S>,
+    ) {
+        let Some(connection) = connections.get_mut(id) else { return };
+        connection.rest = Rest::Waiting;
+        let asked = &mut self.hand_overs[owner];
+        asked.push_back(id);
+        self.waiting += 1;
+        // Ids of connections that have gone are let go of before they are the larger part.
+        if asked.len() > 2 * connections.slab.len() + 64 {
+            let before = asked.len();
+            asked.retain(|&id| connections.get_mut(id).is_some_and(|c| c.rest == Rest::Waiting));
+            self.waiting -= before - asked.len();
+        }
+    }
+
+    /// The next connection that can be handed over to `owner` now. It may have been refused or closed
+    /// since it asked.
+    pub(super) fn next_hand_over(
+        &mut self,
+        owner: usize,
+        env: &impl Environment,
+    ) -> Option<ConnectionId> {
+        if !self.has_room_for_waiting(owner, env) {
+            return None;
+        }
+        let id = self.hand_overs[owner].pop_front()?;
+        self.waiting -= 1;
+        Some(id)
+    }
+
+    /// Lets a connection that has just broadcast something wait, if there is more under way than
+    /// can be delivered now: each has one visit's broadcasts under way at the most.
+    pub(super) fn hold_broadcaster(
+        &mut self,
+        id: ConnectionId,
+        connections: &mut ConnectionSet<S>,
+        limits: &Limits,
+    ) {
+        if self.are_broadcasts_delivered(limits) {
+            return;
+        }
+        if let Some(connection) = connections.get_mut(id)
+            && !matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended)
+            && connection.is_open()
+        {
+            connection.rest = Rest::Waiting;
+            connection.endpoint.stopped_listening();
+            self.broadcasters.push(id);
+            self.waiting += 1;
+        }
+    }
+
+    /// The connections that are heard again, because what they have broadcast is delivered. They may
+    /// have been closed since.
+    pub(super) fn take_broadcasters(&mut self, limits: &Limits) -> Vec<ConnectionId> {
+        if !self.are_broadcasts_delivered(limits) {
+            return Vec::new();
+        }
+        let broadcasters = std::mem::take(&mut self.broadcasters);
+        self.waiting -= broadcasters.len();
+        broadcasters
+    }
+
+    fn are_broadcasts_delivered(&self, limits: &Limits) -> bool {
+        self.count == 0 && self.broadcasts.len() <= limits.broadcasts_queued / 2
+    }
+
+    /// Drops all mail: a socket in it closes.
+    pub(super) fn clear(&mut self) {
+        self.mails.iter_mut().for_each(VecDeque::clear);
+        self.waiting -= self.count;
+        self.count = 0;
+    }
+
+    /// Checks that what is counted is there.
+    ///
+    /// # Panics
+    ///
+    /// If it is not.
+    pub(super) fn invariants(&self) {
+        assert_eq!(self.count, self.mails.iter().map(VecDeque::len).sum::<usize>());
+        let hand_overs = self.hand_overs.iter().map(VecDeque::len).sum::<usize>();
+        assert_eq!(self.waiting, self.count + hand_overs + self.broadcasters.len());
+    }
+
+    /// Whether a connection waits here.
+    pub(super) fn holds(&self, id: ConnectionId) -> bool {
+        self.broadcasters.contains(&id)
+            || self.hand_overs.iter().any(|waiting| waiting.contains(&id))
+    }
+}

@@ -1,0 +1,179 @@
+//! How long a shard takes in connections and keeps them: what is known of the accept queue, and how
+//! far a drain has come.
+//!
+//! Accepts nothing and says goodbye to nobody: `accepting` and `drain` do. Called by those two, and by
+//! steps that count what a drain reports.
+//!
+//! Invariant: a shard goes through the phases in their order; once the listener is closed it stays so.
+//!
+//! Next: `parts`: all of them together.
+
+use std::time::{Duration, Instant};
+
+use super::turn::Turn;
+use crate::environment::Environment;
+use crate::observe::turn_trace::TurnTrace;
+
+/// How often a drained shard looks whether the others are.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// How a drain went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DrainOutcome {
+    /// WebSockets that were closed in good order.
+    pub closed: u64,
+    /// WebSockets that did not answer our Close, or were still there when the time was up.
+    pub cut: u64,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// What is known of the accept queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Listening {
+    /// Empty when last looked at; an edge will tell.
+    Idle,
+    /// There may be more.
+    Ready,
+    /// The process is out of descriptors or memory: looked at again then. The edge is not lost,
+    /// it is remembered here.
+    Paused { until: Instant },
+    /// Draining: what is in the queue is taken, then the listener closes.
+    LastCall,
+    /// Over.
+    Closed,
+}
+
+/// Where a shard is in its life.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Phase {
+    Running,
+    /// Connections in slots below `next` have been told goodbye.
+    Draining {
+        next: usize,
+        since: Instant,
+        /// WebSockets let go of since then.
+        released: u64,
+        /// Those among them that never answered.
+        cut: u64,
+    },
+    /// Its WebSockets are gone, another reactor's are not: until then `/readyz` is answered here
+    /// too, on the connections that were open before.
+    Drained {
+        outcome: DrainOutcome,
+        until: Instant,
+    },
+    /// Nobody's WebSockets are left. Connections that other reactors handed over before they said so
+    /// are in the mailbox, and get their answer.
+    Leaving {
+        outcome: DrainOutcome,
+        until: Instant,
+    },
+    Ended(DrainOutcome),
+}
+
+pub(super) struct Lifecycle {
+    pub(super) listening: Listening,
+    pub(super) phase: Phase,
+}
+
+impl Lifecycle {
+    pub(super) fn new() -> Self {
+        Lifecycle { listening: Listening::Idle, phase: Phase::Running }
+    }
+
+    /// Takes note of an edge on the listener.
+    pub(super) fn note_listener(&mut self) {
+        if let Listening::Idle = self.listening {
+            self.listening = Listening::Ready;
+        }
+    }
+
+    /// Whether the accept queue is to be looked at.
+    pub(super) fn may_accept(&self, now: Instant) -> bool {
+        match self.listening {
+            Listening::Ready | Listening::LastCall => true,
+            Listening::Paused { until } => until <= now,
+            Listening::Idle | Listening::Closed => false,
+        }
+    }
+
+    /// When accepting resumes that pauses now.
+    pub(super) fn resumes_at(&self) -> Option<Instant> {
+        match self.listening {
+            Listening::Paused { until } => Some(until),
+            _ => None,
+        }
+    }
+
+    /// Closes the listener for good.
+    pub(super) fn stop_listening(&mut self, env: &mut impl Environment) {
+        if !self.has_stopped_listening() {
+            env.stop_listening();
+            self.listening = Listening::Closed;
+        }
+    }
+
+    pub(super) fn has_stopped_listening(&self) -> bool {
+        matches!(self.listening, Listening::Closed)
+    }
+
+    /// Starts to go away.
+    pub(super) fn begin_drain(&mut self, turn: &mut Turn<'_>) {
+        if let Phase::Running = self.phase {
+            turn.setup.status.begin_drain(turn.now);
+            turn.tell(TurnTrace::draining);
+            self.phase = Phase::Draining { next: 0, since: turn.now, released: 0, cut: 0 };
+            // A client in the accept queue was told that it is connected: it gets an answer.
+            if !self.has_stopped_listening() {
+                self.listening = Listening::LastCall;
+            }
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running)
+    }
+
+    /// Whether the clients are being told goodbye.
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(self.phase, Phase::Draining { .. })
+    }
+
+    /// How the shard ended, once it has.
+    pub(super) fn outcome(&self) -> Option<DrainOutcome> {
+        match self.phase {
+            Phase::Ended(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// When the drain wants a turn, whatever else happens.
+    pub(super) fn drain_deadline(
+        &self,
+        now: Instant,
+        timeout_graceful_shutdown: Duration,
+    ) -> Option<Instant> {
+        match self.phase {
+            Phase::Draining { since, .. } => Some(since + timeout_graceful_shutdown),
+            Phase::Drained { until, .. } | Phase::Leaving { until, .. } => {
+                Some(until.min(now + LOOK))
+            }
+            Phase::Running | Phase::Ended(_) => None,
+        }
+    }
+
+    /// Counts a WebSocket that the reaper let go of.
+    pub(super) fn note_released(&mut self) {
+        if let Phase::Draining { released, .. } = &mut self.phase {
+            *released += 1;
+        }
+    }
+
+    /// Counts a WebSocket that did not answer our Close in time.
+    pub(super) fn note_cut(&mut self) {
+        if let Phase::Draining { cut, .. } = &mut self.phase {
+            *cut += 1;
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The parts of a shard, side by side: what more than one of them is needed for is done with this.
+//!
+//! What one part can do alone is its own method; the files behind this one (`closing` to `drain`) are
+//! the steps that need several. Decides nothing itself.
+//!
+//! Next: `observing`: how a turn is watched without being touched.
+
+use std::time::Instant;
+
+use super::connection_set::ConnectionSet;
+use super::deliveries::Deliveries;
+use super::lifecycle::Lifecycle;
+use super::runtime::Runtime;
+use super::turn::Setup;
+use crate::application::Application;
+use crate::environment::Environment;
+use crate::observe::watchers::Watchers;
+
+pub(super) struct Parts<A: Application, E: Environment> {
+    pub(super) connections: ConnectionSet<E::Stream>,
+    pub(super) runtime: Runtime<A>,
+    pub(super) deliveries: Deliveries<E::Stream>,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) watchers: Watchers,
+}
+
+impl<A: Application, E: Environment> Parts<A, E> {
+    pub(super) fn new(application: A, setup: &Setup, now: Instant) -> Self {
+        let reactors = setup.config.workers.get();
+        Parts {
+            connections: ConnectionSet::new(now),
+            runtime: Runtime::new(application, setup),
+            deliveries: Deliveries::new(reactors),
+            lifecycle: Lifecycle::new(),
+            watchers: Watchers::new(reactors, now),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! How a request is refused: an answer with an error, and the end of the connection behind it.
+//!
+//! Decides nothing: the step that refuses has a [`Rejection`], or the application's [`Refusal`]. What the
+//! log tells of refusals is chosen by `refusals`. Called by all steps before a WebSocket is open.
+//!
+//! Invariant: behind a refusal nothing more of the connection is read as a request.
+//!
+//! Next: `callbacks`: where the application is called.
+
+use super::connection_set::Share;
+use super::parts::Parts;
+use super::refusals::Refused;
+use super::turn::Turn;
+use crate::application::{Application, Refusal};
+use crate::connection::Rest;
+use crate::environment::Environment;
+use crate::http;
+use crate::protocol::head::Rejection;
+use crate::token::ConnectionId;
+
+/// Whether a response has content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    Sent,
+    /// "The server MUST NOT send content" in the response to a HEAD (RFC 9110 9.3.2).
+    Omitted,
+}
+
+impl<A: Application, E: Environment> Parts<A, E> {
+    /// Answers with an error, for the caller to write; the connection closes after it.
+    pub(super) fn refuse(
+        &mut self,
+        id: ConnectionId,
+        rejection: Rejection,
+        body: Body,
+        turn: &mut Turn<'_>,
+    ) {
+        turn.setup.metrics.rejected(rejection);
+        turn.tell(|trace| trace.refused(id, rejection));
+        http::refuse(rejection, body == Body::Sent, &mut self.runtime.cork);
+        if let Some(connection) = self.connections.get_mut(id) {
+            log::debug!(
+                connection:% = id, reactor = turn.setup.reactor;
+                "{}: refused: {}", connection.peer, rejection.advice()
+            );
+            connection.endpoint.finish(turn.now, &turn.setup.config.limits);
+        }
+    }
+
+    /// The same for a request of which `head` is what came: the log may tell of it.
+    pub(super) fn refuse_request(
+        &mut self,
+        id: ConnectionId,
+        rejection: Rejection,
+        head: &[u8],
+        turn: &mut Turn<'_>,
+    ) {
+        if let Some(connection) = self.connections.get(id) {
+            let reactor = turn.setup.reactor;
+            let who = Refused { connection: id, peer: connection.peer, reactor };
+            turn.observer.refusals.tell(&who, rejection, head, turn.now);
+        }
+        // A HEAD is known by its first bytes, even where the rest of it is no request.
+        let body = if head.starts_with(b"HEAD ") { Body::Omitted } else { Body::Sent };
+        self.refuse(id, rejection, body, turn);
+    }
+
+    /// The same outside of a visit: the answer is written, and the connection settled.
+    pub(super) fn refuse_aside(
+        &mut self,
+        id: ConnectionId,
+        rejection: Rejection,
+        turn: &mut Turn<'_>,
+    ) {
+        self.refuse(id, rejection, Body::Sent, turn);
+        self.uncork_and_settle(id, Share::Left, turn);
+    }
+
+    /// The same for a connection that waits to be handed over. Its id stays in the queue, and is passed
+    /// over there: to look for it would make many refusals in one turn cost their square.
+    pub(super) fn refuse_waiting(
+        &mut self,
+        id: ConnectionId,
+        rejection: Rejection,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.rest = Rest::Spent;
+        // Its request is answered; what stands behind it is not read any more.
+        drop(connection.take_tail());
+        self.refuse_aside(id, rejection, turn);
+    }
+
+    /// Answers an upgrade with the application's refusal; the connection closes after it.
+    pub(super) fn refuse_upgrade(
+        &mut self,
+        id: ConnectionId,
+        refusal: &Refusal,
+        turn: &mut Turn<'_>,
+    ) {
+        turn.setup.metrics.refused.add(1);
+        turn.tell(|trace| trace.refused_by_application(id, refusal.status));
+        http::turn_away(refusal, &mut self.runtime.cork);
+        if let Some(connection) = self.connections.get_mut(id) {
+            log::debug!(
+                connection:% = id, reactor = turn.setup.reactor;
+                "{}: refused by the application: {} {}",
+                connection.peer, refusal.status, refusal.reason
+            );
+            connection.endpoint.finish(turn.now, &turn.setup.config.limits);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What a request leads to: a page, a WebSocket here or on another reactor, or a refusal.
+//!
+//! Parses with `protocol/`, routes with `http.rs`, and calls the step that does what was asked for. Called
+//! by `visit` for a connection that is not yet open.
+//!
+//! Invariant: a request is answered once, where its session lives.
+//!
+//! Next: `visit`: a connection's share of a turn.
+
+use super::parts::Parts;
+use super::turn::Turn;
+use super::upgrade::PendingUpgrade;
+use crate::application::{Application, Refusal};
+use crate::connection::Rest;
+use crate::environment::Environment;
+use crate::http::{self, Route};
+use crate::protocol::deflate;
+use crate::protocol::endpoint::Endpoint;
+use crate::protocol::handshake::{self, Accept};
+use crate::protocol::head::{self, Rejection, Request};
+use crate::session::{SessionRequest, owner_of};
+use crate::token::ConnectionId;
+
+/// What a request led to.
+enum Answered<A: Application> {
+    NotYet,
+    /// A response is written; whether the connection is kept.
+    Plain {
+        length: usize,
+        keeps: bool,
+    },
+    Upgrade(usize, PendingUpgrade<A>),
+    /// A WebSocket without a session, for the figures of the live page.
+    Watch {
+        length: usize,
+        accept: Accept,
+    },
+    /// The application says no.
+    Refused(Refusal),
+    /// The session lives on that reactor.
+    Elsewhere(usize),
+}
+
+/// What became of the input that stands where a request is expected.
+pub(super) enum Served {
+    /// There is no whole request in it.
+    NeedMore,
+    /// One was answered; what follows is read in the state that the endpoint has now.
+    Answered,
+    /// The rest waits: the share is used up, or the connection is not to be read now.
+    Wait,
+    /// The connection has left this shard.
+    Gone,
+}
+
+impl<A: Application, E: Environment> Parts<A, E> {
+    /// Serves one request, if a whole one is there. `at` is where it begins in the input.
+    pub(super) fn serve_request(
+        &mut self,
+        id: ConnectionId,
+        input: &mut [u8],
+        at: &mut usize,
+        turn: &mut Turn<'_>,
+        env: &mut E,
+    ) -> Served {
+        *at += head::leading_empty_lines(&input[*at..]);
+        let received = &mut input[*at..];
+        if received.is_empty() || *received == *b"\r" {
+            return Served::NeedMore;
+        }
+        match self.answer(id, received, turn) {
+            Ok(Answered::NotYet) => Served::NeedMore,
+            Ok(Answered::Plain { length, keeps }) => {
+                *at += length;
+                self.end_response(id, keeps, turn)
+            }
+            Ok(Answered::Elsewhere(owner)) if !self.deliveries.has_room_at(owner, env) => {
+                self.deliveries.wait_for_owner(id, owner, &mut self.connections);
+                Served::Wait
+            }
+            Ok(Answered::Elsewhere(owner)) => {
+                self.hand_over(id, owner, &input[*at..], turn, env);
+                Served::Gone
+            }
+            Ok(Answered::Watch { length, accept }) => {
+                *at += length;
+                self.watch(id, &accept, turn);
+                Served::Answered
+            }
+            Ok(Answered::Upgrade(length, pending)) => {
+                *at += length;
+                self.upgrade(id, pending, turn, env);
+                // It may have off-loaded as much as it may in `on_open` already.
+                match self.connections.get(id) {
+                    Some(connection) if connection.rest == Rest::Parked => Served::Wait,
+                    _ => Served::Answered,
+                }
+            }
+            Ok(Answered::Refused(refusal)) => {
+                self.refuse_upgrade(id, &refusal, turn);
+                Served::Answered
+            }
+            Err(rejection) => {
+                self.refuse_request(id, rejection, &input[*at..], turn);
+                Served::Answered
+            }
+        }
+    }
+
+    /// A response to a plain request stands in the cork.
+    fn end_response(&mut self, id: ConnectionId, keeps: bool, turn: &mut Turn<'_>) -> Served {
+        turn.tell(|trace| trace.answered(id));
+        let Some(connection) = self.connections.get_mut(id) else { return Served::Gone };
+        let config = &turn.setup.config;
+        if keeps {
+            connection.endpoint.await_request(turn.now, config);
+        } else {
+            connection.endpoint.finish(turn.now, &config.limits);
+        }
+        // A page of metrics is a thousand times the work of a message: a cork of them a turn.
+        let is_full = self.runtime.cork.len() >= config.limits.cork_bytes;
+        if is_full { Served::Wait } else { Served::Answered }
+    }
+
+    /// Reads the request at the start of `received` and decides what becomes of it.
+    fn answer(
+        &mut self,
+        id: ConnectionId,
+        received: &mut [u8],
+        turn: &mut Turn<'_>,
+    ) -> Result<Answered<A>, Rejection> {
+        let setup = turn.setup;
+        let config = &setup.config;
+        let Some(connection) = self.connections.get_mut(id) else { return Ok(Answered::NotYet) };
+        let Endpoint::Handshaking(handshaking) = &mut connection.endpoint else {
+            return Ok(Answered::NotYet);
+        };
+        let Some(length) = handshaking.head_end(received, turn.now, config)? else {
+            return Ok(Answered::NotYet);
+        };
+        let mut slots = head::header_slots();
+        let request = Request::parse(&received[..length], &mut slots, &config.limits)?;
+        let (peer, cork) = (connection.peer.into(), &mut self.runtime.cork);
+        if request.method == "OPTIONS" {
+            let keeps = http::tell_methods(&request, peer, config, cork)?;
+            return Ok(Answered::Plain { length, keeps });
+        }
+        let route = Route::of(&request, peer, config)?;
+        if !matches!(route, Route::WebSocket | Route::Figures) {
+            let keeps = http::respond(route, &request, &setup.status, config, turn.now, cork)?;
+            return Ok(Answered::Plain { length, keeps });
+        }
+        let accept = handshake::judge(&request)?;
+        if setup.status.draining_since().is_some() {
+            return Err(Rejection::Draining);
+        }
+        if route == Route::Figures {
+            // Its origin was `Route::of`'s to judge.
+            return Ok(Answered::Watch { length, accept });
+        }
+        if !handshake::is_origin_allowed(&request, &config.allowed_origins) {
+            return Err(Rejection::OriginNotAllowed);
+        }
+        let params = match config.ws_per_message_deflate {
+            true => deflate::negotiate(&request)?,
+            false => None,
+        };
+        let requested = SessionRequest::from_query(request.query)?;
+        let owner = requested
+            .id
+            .as_ref()
+            .map_or(setup.reactor, |id| owner_of(id.text().as_str(), config.workers.get()));
+        if owner != setup.reactor {
+            return Ok(Answered::Elsewhere(owner));
+        }
+        Ok(match self.ask_application(id, &request, &requested, turn) {
+            Ok(acceptance) => {
+                Answered::Upgrade(length, PendingUpgrade { accept, params, requested, acceptance })
+            }
+            Err(refusal) => Answered::Refused(refusal),
+        })
+    }
+}

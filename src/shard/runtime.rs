@@ -1,0 +1,242 @@
+//! The application, what it is lent, and the one place where it is called.
+//!
+//! Every callback runs inside of [`guard`], so that a panic ends a connection and not its reactor, and
+//! every [`Context`] is made in [`Runtime::invoke`]. What a callback has commanded is taken out with
+//! [`Runtime::next`]; doing it is for `closing` and `callbacks`. Touches no connection but the one that
+//! it is given, and no socket but through that one's outlet.
+//!
+//! Invariant: every callback of the application runs inside of `guard`.
+//!
+//! Next: `deliveries`: what is on its way to others.
+
+use std::borrow::Cow;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::turn::{Setup, Turn};
+use crate::application::{
+    Acceptance, Application, Commands, Context, ReactorContext, Refusal, Upgrade,
+};
+use crate::config::Subprotocols;
+use crate::protocol::deflate::{DeflateParams, DeflateWriter, Deflater};
+use crate::protocol::head::{Rejection, Request};
+use crate::protocol::message::Scratch;
+use crate::session::{Attached, IdSource, SessionId, SessionSlot, SessionTable};
+use crate::token::{ConnectionId, Peer};
+use crate::transport::Outlet;
+
+pub(super) struct Runtime<A: Application> {
+    application: A,
+    pub(super) sessions: SessionTable<A::Session>,
+    ids: IdSource,
+    pub(super) commands: Commands<A>,
+
+    // Storage that every connection uses in its turn, so that none has to own it.
+    pub(super) cork: Vec<u8>,
+    pub(super) scratch: Scratch,
+    pub(super) deflater: Deflater,
+}
+
+/// Why a WebSocket stops being open.
+pub(super) enum CloseCause {
+    /// The peer's Close came and was answered.
+    Answered(CloseCode),
+    /// The stream ended, or broke, without one.
+    Lost,
+    /// We say Close, and wait for the peer's.
+    Ours(CloseCode, Cow<'static, str>),
+    /// A newer connection takes over what it holds: its session, and its place under the limit.
+    Displaced,
+    /// We say Close, and nothing the peer sends counts any more.
+    Failed(CloseCode, &'static str),
+}
+
+impl CloseCause {
+    /// What every client is told when the server goes away.
+    pub(super) fn goodbye() -> CloseCause {
+        CloseCause::Ours(CloseCode::Away, "server is going away".into())
+    }
+
+    /// What the client is told whose callback panicked.
+    pub(super) fn panicked() -> CloseCause {
+        CloseCause::Failed(CloseCode::Error, "internal error")
+    }
+
+    /// What a client is told that does not take what it is sent.
+    pub(super) fn slow_consumer() -> CloseCause {
+        CloseCause::Failed(CloseCode::Policy, "slow consumer")
+    }
+}
+
+/// The connection for which the application is called.
+pub(super) struct Callee<'a> {
+    pub(super) id: ConnectionId,
+    pub(super) peer: &'a Peer,
+    pub(super) session: SessionSlot,
+    pub(super) is_resumed: bool,
+    /// Where what it says goes, and how it is deflated; nowhere, when nothing can be said any more.
+    pub(super) outlet: Option<(&'a mut dyn Outlet, Option<DeflateParams>)>,
+}
+
+/// What a callback led to.
+pub(super) enum Next {
+    /// The connection goes on.
+    Continue,
+    /// It is not to be read until one of its jobs is done.
+    Park,
+    /// It ends.
+    Close(CloseCause),
+}
+
+/// The application panicked.
+pub(super) struct Panicked;
+
+impl<A: Application> Runtime<A> {
+    pub(super) fn new(application: A, setup: &Setup) -> Self {
+        let Setup { reactor, beginning, config, .. } = setup;
+        // Each reactor bounds its own share; ids spread evenly, and nothing is shared to count.
+        let capacity = config.sessions_of(*reactor);
+        let (ttl, policy) = (config.session_ttl, config.session_ids);
+        Runtime {
+            application,
+            sessions: SessionTable::new(capacity, ttl, policy, *beginning),
+            ids: IdSource::new(*reactor, config.workers.get()),
+            commands: Commands::new(*beginning, &config.limits),
+            cork: Vec::with_capacity(config.limits.cork_bytes),
+            scratch: Scratch::default(),
+            deflater: Deflater::new(&config.limits),
+        }
+    }
+
+    /// A turn begins; whether the time of a session is over. Then the table is told the time.
+    #[inline]
+    pub(super) fn note_time(&mut self, now: Instant) -> bool {
+        let has_expired = self.sessions.next_expiry().is_some_and(|at| at <= now);
+        if has_expired {
+            self.sessions.note_time(now);
+        }
+        has_expired
+    }
+
+    /// Calls the application for a connection; `None` if the session is not that connection's any
+    /// more. A callback over many messages gets the storage in which they are unmasked and inflated.
+    // Into its callers: the path of a message is one of them.
+    #[inline(always)]
+    pub(super) fn invoke<R>(
+        &mut self,
+        callee: Callee<'_>,
+        callback: impl FnOnce(&mut A, &mut Context<'_, A>, &mut Scratch) -> R,
+    ) -> Option<Result<R, Panicked>> {
+        let Callee { id, peer, session, is_resumed, outlet } = callee;
+        let Runtime { application, sessions, commands, cork, scratch, deflater, .. } = self;
+        let session = sessions.of_connection(session, id)?;
+        let mut nowhere = Vec::new();
+        let (cork, outlet, deflate_writer) = match outlet {
+            Some((outlet, params)) => {
+                let outlet: &mut dyn Outlet = outlet;
+                (cork, Some(outlet), DeflateWriter::new(params, deflater))
+            }
+            None => (&mut nowhere, None, None),
+        };
+        let connection = id;
+        let mut cx: Context<'_, A> = Context {
+            session,
+            cork,
+            outlet,
+            deflate_writer,
+            commands,
+            connection,
+            peer,
+            is_resumed,
+        };
+        Some(guard(|| callback(application, &mut cx, scratch)))
+    }
+
+    /// Calls the application for no connection in particular.
+    pub(super) fn invoke_for_reactor(
+        &mut self,
+        setup: &Setup,
+        callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>),
+    ) -> Result<(), Panicked> {
+        let Runtime { application, commands, .. } = self;
+        let mut cx = ReactorContext { commands, reactor: setup.reactor };
+        let outcome = guard(|| callback(application, &mut cx));
+        if outcome.is_err() {
+            note_reactor_panic(setup);
+        }
+        outcome
+    }
+
+    /// Asks the application whether an upgrade is to be accepted. Where it chooses no subprotocol,
+    /// `subprotocols` do.
+    ///
+    /// # Errors
+    ///
+    /// It panicked.
+    pub(super) fn ask(
+        &mut self,
+        request: &Request<'_, '_>,
+        session_id: Option<&SessionId>,
+        peer: &Peer,
+        now: Instant,
+        subprotocols: &Subprotocols,
+    ) -> Result<Result<Acceptance<A>, Refusal>, Panicked> {
+        let Runtime { application, sessions, .. } = self;
+        let session = session_id.and_then(|id| sessions.peek(id, now));
+        let peer = (*peer).into();
+        let upgrade = Upgrade { request, peer, now, session_id, session };
+        let answer = guard(|| application.on_upgrade(&upgrade))?;
+        Ok(answer.map(|acceptance| acceptance.complete(&upgrade, subprotocols)))
+    }
+
+    /// What the callbacks that have just run for this connection led to.
+    pub(super) fn next(&mut self, id: ConnectionId, turn: &mut Turn<'_>) -> Next {
+        if !std::mem::take(&mut self.commands.pause) {
+            return Next::Continue;
+        }
+        if std::mem::take(&mut self.commands.is_out_of_memory) {
+            turn.note_out_of_memory(id);
+        }
+        match self.commands.close.take() {
+            Some((code, reason)) => Next::Close(CloseCause::Ours(code, reason.into())),
+            None => Next::Park,
+        }
+    }
+
+    /// Attaches a connection to the session that it asked for, or to a new one of which the id comes
+    /// from `random`.
+    pub(super) fn attach(
+        &mut self,
+        requested: Option<&SessionId>,
+        connection: ConnectionId,
+        now: Instant,
+        mut random: impl FnMut(&mut [u8]) -> io::Result<()>,
+    ) -> Result<Attached, Rejection> {
+        let Runtime { sessions, ids, .. } = self;
+        sessions.attach(requested, connection, now, || ids.next(&mut random))
+    }
+
+    /// Gives storage back that one large message left behind.
+    pub(super) fn trim(&mut self, kept_bytes: usize) {
+        if self.cork.capacity() > kept_bytes {
+            self.cork = Vec::new();
+        }
+        self.scratch.trim(kept_bytes);
+        self.deflater.trim(kept_bytes);
+    }
+}
+
+/// A callback, or what follows a job, panicked for no connection.
+pub(super) fn note_reactor_panic(setup: &Setup) {
+    setup.metrics.panics.add(1);
+    log::error!(reactor = setup.reactor; "the application panicked, outside of any connection");
+}
+
+/// Runs code of the application.
+#[inline(always)]
+fn guard<R>(code: impl FnOnce() -> R) -> Result<R, Panicked> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|_| Panicked)
+}

@@ -1,0 +1,90 @@
+//! What every step of a turn knows: the time, what never changes, and who observes.
+//!
+//! A step gets these as one value, and the environment beside it only if it may touch that. So a
+//! signature without `env` says that the step accepts nothing, sends no mail and starts no job.
+//! Called by nothing: it is lent from `mod.rs` downwards.
+//!
+//! Invariant: all that happens in one turn happens at the same `now`.
+//!
+//! Next: `connection_set`: the first of the parts that work with it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::observer::Observer;
+use crate::config::Config;
+use crate::environment::Environment;
+use crate::observe::metrics::{ReactorMetrics, ServerStatus};
+use crate::observe::turn_trace::TurnTrace;
+use crate::token::ConnectionId;
+
+/// What does not change while a shard runs.
+pub(super) struct Setup {
+    /// Its reactor's number.
+    pub(super) reactor: usize,
+    /// When it began.
+    pub(super) beginning: Instant,
+    pub(super) config: Arc<Config>,
+    pub(super) status: Arc<ServerStatus>,
+    /// Its own cells of the status.
+    pub(super) metrics: Arc<ReactorMetrics>,
+}
+
+/// One turn.
+pub(super) struct Turn<'a> {
+    /// When it began.
+    pub(super) now: Instant,
+    pub(super) setup: &'a Setup,
+    pub(super) observer: &'a mut Observer,
+}
+
+impl Turn<'_> {
+    /// Notes something that is not part of every message's way, if a trace is kept.
+    #[inline]
+    pub(super) fn tell(&mut self, note: impl FnOnce(&mut TurnTrace)) {
+        if let Some(trace) = &mut self.observer.trace {
+            note(trace);
+        }
+    }
+
+    /// A step begins in which callbacks may run; while slow turns are looked into, it is timed.
+    #[inline]
+    pub(super) fn begin_step(&mut self, env: &mut impl Environment) {
+        if self.observer.slow_turns.is_timing() {
+            self.observer.slow_turns.begin(env.clock());
+        }
+    }
+
+    /// That step has ended.
+    #[inline]
+    pub(super) fn end_step(&mut self, env: &mut impl Environment) {
+        if self.observer.slow_turns.is_timing() {
+            self.observer.slow_turns.end(env.clock());
+        }
+    }
+
+    /// A callback panicked; the panic hook has said where.
+    #[cold]
+    pub(super) fn note_panic(&mut self, id: ConnectionId) {
+        self.setup.metrics.panics.add(1);
+        log::error!(
+            connection:% = id, reactor = self.setup.reactor;
+            "the application panicked: its connection ends with 1011"
+        );
+    }
+
+    /// A connection ends because there is no memory for what it sends, or for what it is sent.
+    #[cold]
+    pub(super) fn note_out_of_memory(&mut self, id: ConnectionId) {
+        let ended = &self.setup.metrics.out_of_memory;
+        // At the first and at every 1000th: a peer that sends large messages comes back.
+        if ended.get().is_multiple_of(1000) {
+            log::warn!(
+                connection:% = id, reactor = self.setup.reactor;
+                "out of memory: a connection was closed; lower --limit-concurrency, --ws-max-size or \
+                 --max-send-buffer"
+            );
+        }
+        ended.add(1);
+    }
+}
