@@ -454,18 +454,21 @@ impl<A: Application, E: Environment> Shard<A, E> {
     }
 
     /// Bytes of storage that its connections hold beside their slots: for tests.
+    #[cfg(feature = "internals")]
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.connections.iter().map(Connection::held_bytes).sum()
     }
 
     /// Entries in its timer wheel, stale ones included: for tests.
+    #[cfg(feature = "internals")]
     #[must_use]
     pub fn alarms(&self) -> usize {
         self.wheel.entries()
     }
 
     /// The sessions this shard owns, with their counts: for tests.
+    #[cfg(feature = "internals")]
     pub fn session_counts(&self) -> Vec<(String, u64)> {
         self.sessions.counts().map(|(id, count)| (id.text().as_str().to_owned(), count)).collect()
     }

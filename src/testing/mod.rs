@@ -50,8 +50,21 @@
 //! Next: [`crate::testing::machine`]: several shards, and what they take for a kernel.
 
 mod client;
+
+#[cfg(not(feature = "internals"))]
+#[expect(dead_code, reason = "revolve's own tests use the rest")]
+mod faults;
+#[cfg(feature = "internals")]
 pub mod faults;
+#[cfg(not(feature = "internals"))]
+#[expect(dead_code, reason = "revolve's own tests use the rest")]
+mod machine;
+#[cfg(feature = "internals")]
 pub mod machine;
+#[cfg(not(feature = "internals"))]
+#[expect(dead_code, reason = "revolve's own tests use the rest")]
+mod wire;
+#[cfg(feature = "internals")]
 pub mod wire;
 
 use std::cell::RefCell;
