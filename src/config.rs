@@ -24,7 +24,7 @@ pub use subprotocols::{SUBPROTOCOLS_ALLOWED, Subprotocols};
 
 /// Paths that have an answer of their own whatever the settings are, so none of them can be
 /// [`Config::ws_path`]. (`/` has one too, and can: a request says which of the two it wants.)
-pub const RESERVED_PATHS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/ws/stats"];
+pub(crate) const RESERVED_PATHS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/ws/stats"];
 
 /// Which session ids a client may resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -456,7 +456,7 @@ impl Config {
     /// How many sessions a reactor keeps without a connection: its share of [`Self::max_sessions`],
     /// and one at least.
     #[must_use]
-    pub fn sessions_of(&self, reactor: usize) -> usize {
+    pub(crate) fn sessions_of(&self, reactor: usize) -> usize {
         let workers = self.workers.get();
         let share =
             self.max_sessions / workers + usize::from(reactor < self.max_sessions % workers);

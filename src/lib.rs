@@ -125,9 +125,15 @@
 //! |---|---|
 //! | [`testing`] | an application's tests, without sockets, threads or waiting |
 //!
-//! The modules are public so that readers, tests, benches and fuzzers can reach the parts. What
-//! follows semantic versioning is what is named at the root of the crate, [`config`], and
-//! [`testing`] itself.
+//! The other modules are private, so plain `cargo doc` leaves their pages out. `cargo doc --open
+//! --document-private-items` shows the whole tour.
+//!
+//! # The API
+//!
+//! What is public is the API, and follows semantic versioning: what is named at the root of the
+//! crate, and the modules [`config`], [`memory`], [`testing`] and [`wall_clock`]. The feature
+//! `internals` makes all modules public, for the tests, benches and fuzz targets of revolve itself.
+//! Semantic versioning does not cover what it opens.
 //!
 //! # The lexicon
 //!
@@ -157,25 +163,78 @@
 //!
 //! Next: [`crate::config`], where the tour begins.
 
-pub mod application;
-pub mod apps;
+// Without `internals` most `pub` items are unreachable, and are meant to be.
+#![cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
+// The tour links private modules. Where those have no pages, their names are plain text.
+#![allow(rustdoc::private_intra_doc_links)]
+
+// API.
 pub mod config;
-pub mod connection;
-pub mod environment;
-pub mod http;
-pub mod mailbox;
 pub mod memory;
-pub mod observe;
-pub mod offload;
-pub mod protocol;
-pub mod reactor;
-pub mod server;
-pub mod session;
-pub mod shard;
 pub mod testing;
-pub mod token;
-pub mod transport;
 pub mod wall_clock;
+
+// Not API. The tests, benches and fuzz targets reach these with the feature `internals`.
+#[cfg(not(feature = "internals"))]
+mod application;
+#[cfg(feature = "internals")]
+pub mod application;
+#[cfg(not(feature = "internals"))]
+mod apps;
+#[cfg(feature = "internals")]
+pub mod apps;
+#[cfg(not(feature = "internals"))]
+mod connection;
+#[cfg(feature = "internals")]
+pub mod connection;
+#[cfg(not(feature = "internals"))]
+mod environment;
+#[cfg(feature = "internals")]
+pub mod environment;
+#[cfg(not(feature = "internals"))]
+mod http;
+#[cfg(feature = "internals")]
+pub mod http;
+#[cfg(not(feature = "internals"))]
+mod mailbox;
+#[cfg(feature = "internals")]
+pub mod mailbox;
+#[cfg(not(feature = "internals"))]
+mod observe;
+#[cfg(feature = "internals")]
+pub mod observe;
+#[cfg(not(feature = "internals"))]
+mod offload;
+#[cfg(feature = "internals")]
+pub mod offload;
+#[cfg(not(feature = "internals"))]
+mod protocol;
+#[cfg(feature = "internals")]
+pub mod protocol;
+#[cfg(not(feature = "internals"))]
+mod reactor;
+#[cfg(feature = "internals")]
+pub mod reactor;
+#[cfg(not(feature = "internals"))]
+mod server;
+#[cfg(feature = "internals")]
+pub mod server;
+#[cfg(not(feature = "internals"))]
+mod session;
+#[cfg(feature = "internals")]
+pub mod session;
+#[cfg(not(feature = "internals"))]
+mod shard;
+#[cfg(feature = "internals")]
+pub mod shard;
+#[cfg(not(feature = "internals"))]
+mod token;
+#[cfg(feature = "internals")]
+pub mod token;
+#[cfg(not(feature = "internals"))]
+mod transport;
+#[cfg(feature = "internals")]
+pub mod transport;
 
 pub use application::timers::TooManyTimers;
 pub use application::{
@@ -190,6 +249,7 @@ pub use config::{
 };
 pub use offload::PoolFull;
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
+pub use token::ConnectionId;
 
 /// The examples in the documents compile.
 #[cfg(doctest)]

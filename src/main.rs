@@ -20,8 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use revolve::config::{AllowedOrigins, Config, Origin, PageFor, SessionIds};
-use revolve::memory::{Bytes, Fitting, MemoryBound, plural};
-use revolve::server::{OUT_OF_DESCRIPTORS, is_out_of_descriptors};
+use revolve::memory::{Bytes, Fitting, MemoryBound};
 use revolve::{Counter, Echo, ServeError, Server, ServerHandle, ShutdownTrigger};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -102,12 +101,7 @@ fn serve(settings: Settings, descriptors: Option<usize>, log: &LogQueue) -> u8 {
     });
     let signals = match signals {
         Ok(signals) => signals,
-        Err(error) if is_out_of_descriptors(&error) => {
-            return refuse(format, &format!("cannot start: {OUT_OF_DESCRIPTORS}"), FAILED);
-        }
-        Err(error) => {
-            return refuse(format, &format!("cannot listen for signals: {error}"), FAILED);
-        }
+        Err(error) => return refuse(format, &ServeError::Start(error), FAILED),
     };
     let builder = Server::builder().config(config.clone()).dropped_log_lines(log.dropped());
     let served = match app {
@@ -193,6 +187,11 @@ fn introduce(
         "to stop: Ctrl-C or SIGTERM, which drains for at most {} s; a second one ends at once",
         seconds(config.timeout_graceful_shutdown)
     );
+}
+
+/// A number of things, in words.
+fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The most memory that connections and sessions can take; a warning if the machine has less.

@@ -169,7 +169,10 @@ impl MemoryBound {
 
 impl fmt::Display for MemoryBound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let term = |count, what, each| format!("{} of {}", plural(count, what), Bytes(each));
+        let term = |count, what, each| {
+            let s = if count == 1 { "" } else { "s" };
+            format!("{count} {what}{s} of {}", Bytes(each))
+        };
         write!(
             f,
             "{} ({}, {}, {})",
@@ -179,12 +182,6 @@ impl fmt::Display for MemoryBound {
             term(self.reactors, "reactor", self.per_reactor),
         )
     }
-}
-
-/// A number of things, in words.
-#[must_use]
-pub fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Settings with which the bound is no more than a given room.

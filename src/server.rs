@@ -322,13 +322,12 @@ pub enum ServeError {
 }
 
 /// What to do about it.
-pub const OUT_OF_DESCRIPTORS: &str =
+const OUT_OF_DESCRIPTORS: &str =
     "too few file descriptors; raise their hard limit (ulimit -n) or choose fewer --workers";
 
 /// Whether the process has as many descriptors open as it may. (EMFILE, which has no
 /// `io::ErrorKind`, is 24 on each Unix with epoll or kqueue.)
-#[must_use]
-pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+fn is_out_of_descriptors(error: &io::Error) -> bool {
     error.raw_os_error() == Some(24)
 }
 

@@ -19,15 +19,22 @@ use mio::Token;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionId {
     /// Slot in the slab.
-    pub index: u32,
+    pub(crate) index: u32,
     /// Which tenant of that slot; never 0, so an `Option` of this type is no larger.
-    pub generation: NonZeroU32,
+    pub(crate) generation: NonZeroU32,
 }
 
 impl ConnectionId {
+    /// The name of a connection that does not exist: for tests.
+    #[cfg(feature = "internals")]
+    #[must_use]
+    pub const fn new(index: u32, generation: NonZeroU32) -> ConnectionId {
+        ConnectionId { index, generation }
+    }
+
     /// The token under which its socket is registered.
     #[must_use]
-    pub fn token(self) -> Token {
+    pub(crate) fn token(self) -> Token {
         // usize has 64 bits on every platform that has enough sockets to matter; elsewhere the
         // compiler stops here.
         const { assert!(usize::BITS == 64, "tokens carry slot and generation: 64 bits") };
@@ -36,7 +43,7 @@ impl ConnectionId {
 
     /// The id in a token; `None` for the reactor's own tokens, whose generation is 0.
     #[must_use]
-    pub fn from_token(Token(value): Token) -> Option<ConnectionId> {
+    pub(crate) fn from_token(Token(value): Token) -> Option<ConnectionId> {
         let generation = NonZeroU32::new((value >> 32) as u32)?;
         Some(ConnectionId { index: value as u32, generation })
     }
@@ -51,7 +58,7 @@ impl fmt::Display for ConnectionId {
 /// The address of a peer in 24 bytes, where std's takes 32. What is left out is the flow label of
 /// IPv6, which says nothing about who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
+pub(crate) struct Peer {
     scope: u32,
     port: u16,
     ip: IpAddr,
@@ -60,7 +67,7 @@ pub struct Peer {
 impl Peer {
     /// Its address without the port.
     #[must_use]
-    pub fn ip(&self) -> IpAddr {
+    pub(crate) fn ip(&self) -> IpAddr {
         self.ip
     }
 }

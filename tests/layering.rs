@@ -1,7 +1,7 @@
 //! The house rules that a compiler does not know, read off the sources: the map of modules in
 //! `src/lib.rs` is complete and every arrow in it points upward, as in each folder; each file says what it is, leads to
 //! the next, is short enough to be read at a sitting, as are its functions, and names things by what they
-//! are; nothing is `unsafe`.
+//! are; what is public is API; nothing is `unsafe`.
 //!
 //! It reads text, not Rust: comments and literals are blanked first, and what is left is simple
 //! enough. It knows no types and expands no macros. `cargo test` runs it; a rule that is broken is
@@ -13,6 +13,13 @@ use std::path::{Path, PathBuf};
 
 /// Modules of the daemon, which stand on the whole library and in nobody's map.
 const DAEMON: [&str; 2] = ["main", "daemon"];
+
+/// The modules that are API. With what `lib.rs` re-exports they are all that follows semantic versioning,
+/// and all that another crate reaches without the feature `internals`.
+const API: [&str; 4] = ["config", "memory", "testing", "wall_clock"];
+
+/// What stands above a module that is public for the tests, benches and fuzz targets alone.
+const INTERNAL: &str = "#[cfg(feature = \"internals\")]";
 
 /// Lines of code that a file may have at most; comments, empty lines and tests do not count.
 const LINES_MAX: usize = 500;
@@ -468,6 +475,72 @@ fn arrows_point_upward_in_the_map() {
     }
     no_complaints(complaints);
     assert!(arrows > 50, "hardly anything uses anything: is it being read right?");
+}
+
+/// `tests/embedder` shows that a compiler agrees.
+#[test]
+fn what_is_public_is_api() {
+    let lib = lib();
+    let sources = sources();
+    let of_the_api =
+        |source: &&Source| source.module().first().is_some_and(|module| API.contains(module));
+    let mut complaints = Vec::new();
+    let mut opened = BTreeSet::new();
+    for source in sources.iter().filter(of_the_api).chain([&lib]) {
+        let mut above = "";
+        for line in source.text.lines().map(str::trim) {
+            if let Some((_, module)) =
+                identifiers(line.strip_prefix("pub mod ").unwrap_or("")).next()
+            {
+                let is_api = source.name == "lib.rs" && API.contains(&module);
+                if is_api == (above == INTERNAL) {
+                    let should = if is_api { "is API" } else { "is not API, and not internal" };
+                    complaints.push(format!("src/{}: {module} {should}", source.name));
+                }
+                opened.insert(module);
+            }
+            above = line;
+        }
+    }
+    no_complaints(complaints);
+    let map = map(&lib.text);
+    let hidden: Vec<_> = map.iter().filter(|module| !opened.contains(module.as_str())).collect();
+    assert!(hidden.is_empty(), "no test can reach {hidden:?}");
+}
+
+#[test]
+fn what_is_named_at_the_root_is_documented() {
+    const KINDS: [&str; 5] = ["struct", "enum", "trait", "fn", "const"];
+    let sources = sources();
+    let lib = lib();
+    let exports = lib.code.split("pub use ").skip(1).flat_map(|tree| leaves(tree, &[]));
+    let names: Vec<String> = exports.filter_map(|path| path.last().cloned()).collect();
+    assert!(names.len() > 20, "hardly anything is re-exported: is it being read right?");
+    let mut complaints = Vec::new();
+    for name in names {
+        let is_definition = |line: &&str| {
+            let line = line.strip_prefix("pub ").unwrap_or_default();
+            let (kind, rest) = line.split_once(' ').unwrap_or_default();
+            KINDS.contains(&kind) && identifiers(rest).next() == Some((0, &*name))
+        };
+        let mut definitions = 0;
+        for source in sources.iter().filter(|source| !source.is_the_daemons()) {
+            let mut is_documented = false;
+            for line in source.text.lines() {
+                if is_definition(&line) {
+                    definitions += 1;
+                    if !is_documented {
+                        complaints.push(format!("src/{}: {name} has no ///", source.name));
+                    }
+                }
+                is_documented = line.starts_with("///") || is_documented && line.starts_with("#[");
+            }
+        }
+        if definitions == 0 {
+            complaints.push(format!("src/lib.rs re-exports {name}, which is defined nowhere"));
+        }
+    }
+    no_complaints(complaints);
 }
 
 /// Each folder has an order of its own, that in which its first page introduces the parts: a part uses

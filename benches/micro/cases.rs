@@ -246,7 +246,7 @@ const TTL: Duration = Duration::from_secs(3600);
 
 fn connection(number: usize) -> ConnectionId {
     let generation = NonZeroU32::MIN.saturating_add(number as u32);
-    ConnectionId { index: 0, generation }
+    ConnectionId::new(0, generation)
 }
 
 /// 22 characters, as the server issues them.

@@ -142,7 +142,7 @@ pub enum Side {
 impl Side {
     /// What metrics and the log call it.
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Side::Client => "client",
             Side::Server => "server",

@@ -89,7 +89,7 @@ impl Origin {
 
     /// Whether this stands for what an Origin field says; neither scheme nor host minds the case.
     #[must_use]
-    pub fn is(&self, field: &[u8]) -> bool {
+    pub(crate) fn is(&self, field: &[u8]) -> bool {
         let Some((scheme, domain)) = self.0.split_once(SUBDOMAINS) else {
             return self.0.as_bytes().eq_ignore_ascii_case(field);
         };

@@ -42,7 +42,7 @@ impl Subprotocols {
     /// Whether each name is a token and stands there once, and none is the word `any`, which among
     /// others would say something else than alone.
     #[must_use]
-    pub fn is_valid(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         let Subprotocols::Listed(names) = self else { return true };
         let is_name = |(index, name): (usize, &String)| {
             is_token(name.as_bytes())
@@ -54,7 +54,7 @@ impl Subprotocols {
 
     /// The one to open in, if there is one in common with what `offered` makes. Names are
     /// case-sensitive.
-    pub fn choose<'a, I: Iterator<Item = &'a str>>(
+    pub(crate) fn choose<'a, I: Iterator<Item = &'a str>>(
         &self,
         offered: impl Fn() -> I,
     ) -> Option<&'a str> {

@@ -122,7 +122,7 @@ pub struct Connection<S> {
     /// Its name.
     pub id: ConnectionId,
     /// Who is at the other end.
-    pub peer: Peer,
+    pub(crate) peer: Peer,
     /// Its permit among the sockets, if those are counted; given back when it is dropped.
     pub permit: Option<Permit>,
     /// The protocol's state.
@@ -374,6 +374,7 @@ impl<S: Stream> Connection<S> {
 
     /// Bytes of storage that it holds beside its slot: the input not yet taken, the unfinished
     /// message, and the backlog.
+    #[cfg(feature = "internals")]
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         let tail = self.tail.as_ref().map_or(0, |tail| tail.capacity());

@@ -110,14 +110,8 @@ impl<S: Stream> Connections<S> {
 
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.slab.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.slab.is_empty()
     }
 
     /// All of them, in the order of their slots.

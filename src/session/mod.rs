@@ -592,6 +592,7 @@ impl<T: Default> SessionTable<T> {
     }
 
     /// Every session's id and count, in no order.
+    #[cfg(feature = "internals")]
     pub fn counts(&self) -> impl Iterator<Item = (&SessionId, u64)> {
         self.entries.iter().map(|(_, entry)| (&entry.session.id, entry.session.count))
     }

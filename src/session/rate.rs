@@ -100,9 +100,9 @@ impl SessionRates {
         });
     }
 
-    /// Addresses that have a place in the table: for tests.
-    #[must_use]
-    pub fn entries(&self) -> usize {
+    /// Addresses that have a place in the table.
+    #[cfg(test)]
+    fn entries(&self) -> usize {
         let in_stripe = |stripe: &Mutex<Vec<Set>>| {
             let sets = stripe.lock().unwrap_or_else(PoisonError::into_inner);
             sets.iter().flatten().flatten().count()

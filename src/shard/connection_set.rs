@@ -366,6 +366,7 @@ impl<S: Stream> ConnectionSet<S> {
     // ---- for tests, and for the invariants ----
 
     /// Entries in the timer wheel, stale ones included.
+    #[cfg(feature = "internals")]
     pub(super) fn alarms(&self) -> usize {
         self.wheel.entries()
     }

@@ -47,7 +47,6 @@ use std::time::{Duration, Instant};
 
 use crate::application::Application;
 use crate::config::Config;
-use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::observe::metrics::ServerStatus;
 use crate::token::ConnectionId;
@@ -222,18 +221,21 @@ impl<A: Application, E: Environment> Shard<A, E> {
     }
 
     /// Bytes of storage that its connections hold beside their slots: for tests.
+    #[cfg(feature = "internals")]
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.parts.connections.slab.iter().map(Connection::held_bytes).sum()
+        self.parts.connections.slab.iter().map(|connection| connection.held_bytes()).sum()
     }
 
     /// Entries in its timer wheel, stale ones included: for tests.
+    #[cfg(feature = "internals")]
     #[must_use]
     pub fn alarms(&self) -> usize {
         self.parts.connections.alarms()
     }
 
     /// The sessions this shard owns, with their counts: for tests.
+    #[cfg(feature = "internals")]
     pub fn session_counts(&self) -> Vec<(String, u64)> {
         let counts = self.parts.runtime.sessions.counts();
         counts.map(|(id, count)| (id.text().as_str().to_owned(), count)).collect()

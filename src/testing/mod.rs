@@ -51,8 +51,21 @@
 //! Next: [`crate::testing::faults`]: what can go wrong.
 
 mod client;
+
+#[cfg(not(feature = "internals"))]
+#[expect(dead_code, reason = "revolve's own tests use the rest")]
+mod faults;
+#[cfg(feature = "internals")]
 pub mod faults;
+#[cfg(not(feature = "internals"))]
+#[expect(dead_code, reason = "revolve's own tests use the rest")]
+mod machine;
+#[cfg(feature = "internals")]
 pub mod machine;
+#[cfg(not(feature = "internals"))]
+#[expect(dead_code, reason = "revolve's own tests use the rest")]
+mod wire;
+#[cfg(feature = "internals")]
 pub mod wire;
 
 use std::cell::RefCell;

@@ -149,6 +149,7 @@ impl ConnectionLimiter {
     }
 
     /// Sockets inside, and addresses that have one, if they are counted: for tests.
+    #[cfg(feature = "internals")]
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         let networks = self.networks.iter().map(|stripe| lock(stripe).len()).sum();

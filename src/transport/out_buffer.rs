@@ -92,6 +92,7 @@ impl OutBuffer {
     }
 
     /// Bytes of storage held.
+    #[cfg(feature = "internals")]
     #[must_use]
     pub fn storage(&self) -> usize {
         self.queued.as_ref().map_or(0, |queued| queued.chunks.iter().map(Vec::capacity).sum())

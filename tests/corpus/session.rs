@@ -170,7 +170,7 @@ fn check_table(steps: &[u8]) {
                     table.detach(slot, older, now);
                     model.detach(&name, now);
                 }
-                let connection = ConnectionId { index: number as u32, generation };
+                let connection = ConnectionId::new(number as u32, generation);
                 generation = generation.saturating_add(1);
                 let attached = table
                     .attach(id.as_ref(), connection, now, || {
@@ -224,7 +224,7 @@ fn check_table(steps: &[u8]) {
                         *session.state_mut() = 1;
                         known.is_touched = true;
                     }
-                    let stranger = ConnectionId { index: u32::MAX, generation };
+                    let stranger = ConnectionId::new(u32::MAX, generation);
                     assert!(table.of_connection(slot, stranger).is_none(), "the fence is open");
                 }
             }

@@ -42,6 +42,7 @@ use crate::config::Config;
 
 /// The bit in a frame's first byte that says "deflated" on the first frame of a message, and that
 /// no other frame may have (RFC 7692 6).
+#[cfg(feature = "deflate")]
 pub const RSV1: u8 = 0x40;
 
 /// What a message of `max_size` bytes may take on the wire. DEFLATE makes larger what it cannot
