@@ -5,8 +5,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use tungstenite::protocol::frame::coding::{Data, OpCode};
-
 use super::Shard;
 use super::closing::CloseCause;
 use super::slow_turn::Callback;
@@ -16,7 +14,6 @@ use crate::environment::Environment;
 use crate::http;
 use crate::mailbox::{Handoff, Mail};
 use crate::protocol::deflate::DeflateParams;
-use crate::protocol::frame;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::{Rejection, Request};
 use crate::session::{Attached, SessionRequest};
@@ -205,12 +202,12 @@ impl<A: Application, E: Environment> Shard<A, E> {
         });
     }
 
-    /// Writes the response to the cork, and the greeting if the client has asked for it. From here on
-    /// the connection is an open WebSocket. Whether connection and session were there.
+    /// Writes the response to the cork. From here on the connection is an open WebSocket. Whether
+    /// connection and session were there.
     fn answer_upgrade(
         &mut self,
         id: ConnectionId,
-        PendingUpgrade { accept, params, requested, acceptance }: PendingUpgrade<A>,
+        PendingUpgrade { accept, params, acceptance, .. }: PendingUpgrade<A>,
         Attached { slot, resumed }: Attached,
         now: Instant,
     ) -> bool {
@@ -226,19 +223,16 @@ impl<A: Application, E: Environment> Shard<A, E> {
             trace.opened(id, resumed, session.count());
         }
         let text = session.id().text();
-        let mut digits = itoa::Buffer::new();
-        let count = digits.format(session.count());
         let resumed_text = if resumed { "true" } else { "false" };
         handshake::begin_response(&accept, cork);
-        for (name, value) in [
-            ("X-Session-Id: ", text.as_str()),
-            ("X-Session-Resumed: ", resumed_text),
-            ("X-Session-Count: ", count),
-        ] {
+        for (name, value) in
+            [("X-Session-Id: ", text.as_str()), ("X-Session-Resumed: ", resumed_text)]
+        {
             for part in [name, value, "\r\n"] {
                 cork.extend_from_slice(part.as_bytes());
             }
         }
+        cork.extend_from_slice(acceptance.fields.as_bytes());
         if let Some(params) = params {
             params.write_field(cork);
         }
@@ -247,7 +241,6 @@ impl<A: Application, E: Environment> Shard<A, E> {
                 cork.extend_from_slice(part.as_bytes());
             }
         }
-        cork.extend_from_slice(acceptance.fields.as_bytes());
         handshake::end_response(cork);
         connection.attachment = Attachment::Live(LiveSession {
             slot,
@@ -257,12 +250,6 @@ impl<A: Application, E: Environment> Shard<A, E> {
             bytes_in: 0,
             bytes_out_before: connection.transport.bytes_out + cork.len() as u64,
         });
-        if requested.hello {
-            let id = text.as_str();
-            let hello =
-                format!(r#"{{"session_id": "{id}", "count": {count}, "resumed": {resumed_text}}}"#);
-            frame::encode(OpCode::Data(Data::Text), hello.as_bytes(), cork);
-        }
         true
     }
 
