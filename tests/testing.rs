@@ -253,6 +253,81 @@ fn a_newer_connection_takes_the_session_over() {
     assert_eq!(newer.text(), "still here");
 }
 
+// --- an application that tells the count of a session before it opens --------------------------
+
+/// Counts, and tells in the 101 what it knows then of the session and of `hello`.
+struct Teller;
+
+impl Application for Teller {
+    type Session = ();
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        let count = upgrade.session_count();
+        let hello = upgrade.parameter("hello");
+        Ok(upgrade
+            .accept()
+            .header("X-Count", &format!("{count:?}"))?
+            .header("X-Hello", &format!("{hello:?}"))?
+            .then(move |_, cx| {
+                assert_eq!((cx.is_resumed(), cx.count()), (count.is_some(), count.unwrap_or(0)));
+            }))
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, _message: Message<'_>) {
+        let count = cx.count_message();
+        cx.send_text(&count.to_string());
+    }
+}
+
+fn tells(client: &revolve::testing::TestClient<Teller>, count: &str) {
+    assert_eq!(client.header("X-Count").as_deref(), Some(count));
+}
+
+#[test]
+fn the_count_of_a_session_is_known_before_it_opens() {
+    for session_ids in [SessionIds::Any, SessionIds::Issued] {
+        let workers = NonZeroUsize::new(3).unwrap();
+        let config = Config { workers, session_ids, session_ttl: 60 * SECOND, ..Config::default() };
+        let server = TestServer::with_config(config, || Teller);
+        let first = server.connect("session_id=chosen");
+        tells(&first, "None");
+        let query = format!("session_id={}", first.session_id());
+        // There, and it has counted nothing.
+        let second = server.connect(&query);
+        tells(&second, "Some(0)");
+        for count in ["1", "2"] {
+            second.send_text("x");
+            assert_eq!(second.text(), count);
+        }
+        // A takeover.
+        let third = server.connect(&query);
+        tells(&third, "Some(2)");
+        assert_eq!(second.receive(), closed(4001, "session taken over"));
+        third.send_text("x");
+        assert_eq!(third.text(), "3");
+        third.disconnect();
+        server.advance(59 * SECOND);
+        let fourth = server.connect(&query);
+        tells(&fourth, "Some(3)");
+        fourth.disconnect();
+        server.advance(61 * SECOND);
+        tells(&server.connect(&query), "None");
+        tells(&server.connect(""), "None");
+    }
+}
+
+#[test]
+fn hello_is_a_parameter_like_others() {
+    let server = TestServer::new(|| Teller);
+    for (query, expected) in
+        [("hello=1", "Some(\"1\")"), ("hello=%31", "Some(\"1\")"), ("", "None")]
+    {
+        let client = server.connect(query);
+        assert_eq!(client.header("X-Hello").as_deref(), Some(expected));
+        assert_eq!((client.header("X-Session-Count"), client.receive()), (None, None));
+    }
+}
+
 // --- an application that uses everything -----------------------------------------------------
 
 /// What it has been called with.

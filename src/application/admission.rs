@@ -118,6 +118,17 @@ impl<'a, A: Application> Upgrade<'a, A> {
         self.session.map(Session::state)
     }
 
+    /// How many messages that session has counted ([`Context::count_message`]); `None` if it is not
+    /// there. Then the connection opens with a new session, which has counted none.
+    ///
+    /// The connection opens with this count, so a header field can tell it: no message is heard between
+    /// here and the 101. Only the connection that this one displaces has its
+    /// [`Application::on_close`] called in between. What is counted there is missing here.
+    #[must_use]
+    pub fn session_count(&self) -> Option<u64> {
+        self.session.map(Session::count)
+    }
+
     /// Yes. The [`Acceptance`] can say more.
     pub fn accept(&self) -> Acceptance<A> {
         Acceptance::default()
@@ -351,31 +362,37 @@ impl From<InvalidField> for Refusal {
     }
 }
 
-/// Fields that frame the response or belong to the session.
-const RESERVED: [&str; 9] = [
+/// Fields that frame the response, or that every 101 has.
+const RESERVED: [&str; 8] = [
     "connection",
     "content-length",
     "content-type",
     "date",
     "transfer-encoding",
     "upgrade",
-    "x-session-count",
     "x-session-id",
     "x-session-resumed",
 ];
+
+/// What the names of the handshake's own fields begin with (RFC 6455 11.3).
+const HANDSHAKES: &str = "sec-websocket-";
 
 fn push_field(name: &str, value: &str, out: &mut String) -> Result<(), InvalidField> {
     if !is_token(name.as_bytes()) {
         return Err(InvalidField::Name);
     }
-    let lower = name.to_ascii_lowercase();
-    if RESERVED.contains(&&*lower) || lower.starts_with("sec-websocket-") {
+    let is_handshakes = name
+        .get(..HANDSHAKES.len())
+        .is_some_and(|beginning| beginning.eq_ignore_ascii_case(HANDSHAKES));
+    if is_handshakes || RESERVED.iter().any(|known| name.eq_ignore_ascii_case(known)) {
         return Err(InvalidField::Reserved);
     }
     if !value.bytes().all(|b| matches!(b, b' '..=b'~' | b'\t')) {
         return Err(InvalidField::Value);
     }
-    for part in [name, ": ", value, "\r\n"] {
+    let parts = [name, ": ", value, "\r\n"];
+    out.reserve(parts.iter().map(|part| part.len()).sum());
+    for part in parts {
         out.push_str(part);
     }
     Ok(())
@@ -493,6 +510,8 @@ mod tests {
             ("Content-Length", "5", Err(InvalidField::Reserved)),
             ("Sec-WebSocket-Extensions", "permessage-deflate", Err(InvalidField::Reserved)),
             ("X-Session-ID", "mine", Err(InvalidField::Reserved)),
+            ("X-Session-Resumed", "true", Err(InvalidField::Reserved)),
+            ("X-Session-Count", "1", Ok(())),
         ] {
             let accepted = Acceptance::<Echo>::default().header(name, value).map(drop);
             assert_eq!(accepted, expected, "{name:?}: {value:?}");

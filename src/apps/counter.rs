@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use crate::application::{Application, Context, Message, ReactorContext};
+use super::hello;
+use crate::application::{
+    Acceptance, Application, Context, Message, ReactorContext, Refusal, Upgrade,
+};
 use crate::wall_clock;
 
 /// The key of its timer.
@@ -28,6 +31,10 @@ impl Counter {
 
 impl Application for Counter {
     type Session = ();
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        hello::accept(upgrade)
+    }
 
     #[inline]
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {

@@ -3,7 +3,8 @@
 //!
 //! Next: [`crate::observe`]: how a server is looked at.
 
-use crate::application::{Application, Context, Message};
+use super::hello;
+use crate::application::{Acceptance, Application, Context, Message, Refusal, Upgrade};
 
 /// Answers each message with itself.
 #[derive(Debug, Clone, Copy, Default)]
@@ -11,6 +12,10 @@ pub struct Echo;
 
 impl Application for Echo {
     type Session = ();
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        hello::accept(upgrade)
+    }
 
     #[inline]
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {

@@ -1,9 +1,11 @@
 //! The two applications that the daemon has.
 //!
-//! [`counter`] counts each session's messages; [`echo`] sends every message back, for stress tools.
-//! They use what every embedder can use, and nothing else.
+//! Both tell of a session when it opens, in `hello`. [`counter`] counts each session's messages;
+//! [`echo`] sends every message back, for stress tools. They use what every embedder can use, and
+//! nothing else.
 //!
-//! Next: [`crate::apps::counter`], a whole application in fifty lines.
+//! Next: `hello`: the count in the 101, and the first message.
 
 pub mod counter;
 pub mod echo;
+mod hello;

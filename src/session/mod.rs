@@ -137,33 +137,26 @@ pub fn owner_of(id: &str, workers: usize) -> usize {
 pub struct SessionRequest {
     /// The session named, if one was.
     pub id: Option<SessionId>,
-    /// Whether the first message tells the session: `hello=1`, or an empty `session_id`.
-    pub hello: bool,
 }
 
 impl SessionRequest {
-    /// Reads a query. The first `session_id` counts, other parameters are ignored.
+    /// Reads a query. The first `session_id` counts, an empty one names no session, and other
+    /// parameters are ignored.
     ///
     /// # Errors
     ///
     /// [`Rejection::BadSessionId`] for a value that, percent-decoded, is no id.
     pub fn from_query(query: &str) -> Result<SessionRequest, Rejection> {
-        let value_of = |name: &str| {
-            query.split('&').find_map(|parameter| {
-                let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-                (key == name).then_some(value)
-            })
+        let named = query.split('&').find_map(|parameter| {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            (name == "session_id").then_some(value)
+        });
+        let Some(value) = named.filter(|value| !value.is_empty()) else {
+            return Ok(SessionRequest { id: None });
         };
-        let hello = value_of("hello") == Some("1");
-        match value_of("session_id") {
-            None => Ok(SessionRequest { id: None, hello }),
-            Some("") => Ok(SessionRequest { id: None, hello: true }),
-            Some(value) => {
-                let mut decoded = [0; ID_MOST];
-                let id = percent_decode(value, &mut decoded).ok_or(Rejection::BadSessionId)?;
-                Ok(SessionRequest { id: Some(SessionId::parse(id)?), hello })
-            }
-        }
+        let mut decoded = [0; ID_MOST];
+        let id = percent_decode(value, &mut decoded).ok_or(Rejection::BadSessionId)?;
+        Ok(SessionRequest { id: Some(SessionId::parse(id)?) })
     }
 }
 
@@ -757,11 +750,11 @@ mod tests {
     #[test]
     fn queries_are_read() {
         let requested = |query| SessionRequest::from_query(query).unwrap();
-        assert_eq!(requested(""), SessionRequest { id: None, hello: false });
-        assert_eq!(requested("x=1&hello=1"), SessionRequest { id: None, hello: true });
-        assert_eq!(requested("session_id="), SessionRequest { id: None, hello: true });
-        let both = SessionRequest { id: Some(id("a~b")), hello: false };
-        assert_eq!(requested("session_id=a%7eb&session_id=c&hello=0"), both);
+        for nobody in ["", "x=1&hello=1", "session_id", "session_id=", "session_id=&session_id=a"] {
+            assert_eq!(requested(nobody), SessionRequest { id: None }, "{nobody}");
+        }
+        let first = SessionRequest { id: Some(id("a~b")) };
+        assert_eq!(requested("x=1&session_id=a%7eb&session_id=c"), first);
         for bad in ["a%", "a%2", "a%zz", "a%20b", "a+b", "%ff", &"%61".repeat(129)] {
             let query = format!("session_id={bad}");
             assert_eq!(SessionRequest::from_query(&query), Err(Rejection::BadSessionId), "{bad}");

@@ -9,8 +9,6 @@
 
 use std::num::NonZeroUsize;
 
-use tungstenite::protocol::frame::coding::{Data, OpCode};
-
 use super::parts::Parts;
 use super::refusing::Body;
 use super::runtime::{CloseCause, Panicked};
@@ -21,7 +19,6 @@ use crate::environment::Environment;
 use crate::mailbox::{Handoff, Mail};
 use crate::observe::slow_turn::Callback;
 use crate::protocol::deflate::DeflateParams;
-use crate::protocol::frame;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::{Rejection, Request};
 use crate::session::{Attached, SessionRequest};
@@ -239,12 +236,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
         });
     }
 
-    /// Writes the response to the cork, and the greeting if the client has asked for it. From here on
-    /// the connection is an open WebSocket.
+    /// Writes the response to the cork. From here on the connection is an open WebSocket.
     fn answer_upgrade(
         &mut self,
         id: ConnectionId,
-        PendingUpgrade { accept, params, requested, acceptance }: PendingUpgrade<A>,
+        PendingUpgrade { accept, params, acceptance, .. }: PendingUpgrade<A>,
         Attached { slot, resumed }: Attached,
         turn: &mut Turn<'_>,
     ) {
@@ -259,19 +255,16 @@ impl<A: Application, E: Environment> Parts<A, E> {
         connection.endpoint.open(params, turn.now, &turn.setup.config);
         turn.tell(|trace| trace.opened(id, resumed, session.count()));
         let text = session.id().text();
-        let mut digits = itoa::Buffer::new();
-        let count = digits.format(session.count());
         let resumed_text = if resumed { "true" } else { "false" };
         handshake::begin_response(&accept, cork);
-        for (name, value) in [
-            ("X-Session-Id: ", text.as_str()),
-            ("X-Session-Resumed: ", resumed_text),
-            ("X-Session-Count: ", count),
-        ] {
+        for (name, value) in
+            [("X-Session-Id: ", text.as_str()), ("X-Session-Resumed: ", resumed_text)]
+        {
             for part in [name, value, "\r\n"] {
                 cork.extend_from_slice(part.as_bytes());
             }
         }
+        cork.extend_from_slice(acceptance.fields.as_bytes());
         if let Some(params) = params {
             params.write_field(cork);
         }
@@ -280,7 +273,6 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 cork.extend_from_slice(part.as_bytes());
             }
         }
-        cork.extend_from_slice(acceptance.fields.as_bytes());
         handshake::end_response(cork);
         connection.attachment = Attachment::Live(LiveSession {
             slot,
@@ -290,12 +282,6 @@ impl<A: Application, E: Environment> Parts<A, E> {
             bytes_in: 0,
             bytes_out_before: connection.transport.bytes_out + cork.len() as u64,
         });
-        if requested.hello {
-            let id = text.as_str();
-            let hello =
-                format!(r#"{{"session_id": "{id}", "count": {count}, "resumed": {resumed_text}}}"#);
-            frame::encode(OpCode::Data(Data::Text), hello.as_bytes(), cork);
-        }
     }
 
     /// One line for the access log.

@@ -23,12 +23,12 @@ pub(crate) fn run(data: &[u8]) {
 fn check_query(query: &str) {
     let wanted = SessionRequest::from_query(query);
     let expected = read_plainly(query);
-    let got = wanted.as_ref().map(|wanted| {
-        let id = wanted.id.as_ref().map(|id| id.text().as_str().to_owned());
-        (id, wanted.hello)
+    let got = wanted.as_ref().map(|SessionRequest { id }| {
+        let id = id.as_ref()?;
+        Some(id.text().as_str().to_owned())
     });
     assert_eq!(got.ok(), expected);
-    let Ok(SessionRequest { id: Some(id), .. }) = wanted else { return };
+    let Ok(SessionRequest { id: Some(id) }) = wanted else { return };
     let text = id.text();
     let text = text.as_str();
     assert!(SessionId::parse(text).is_ok_and(|again| again == id), "an id is its text");
@@ -39,17 +39,15 @@ fn check_query(query: &str) {
     assert!(text.len() <= 8 || !format!("{id:?}").contains(text), "a log gives an id away");
 }
 
-/// Session named, and whether a hello is due; `None` where the query must be refused.
-fn read_plainly(query: &str) -> Option<(Option<String>, bool)> {
+/// The session named, if one is; `None` where the query must be refused.
+fn read_plainly(query: &str) -> Option<Option<String>> {
     let mut parameters = HashMap::new();
     for parameter in query.split('&').rev() {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         parameters.insert(name, value);
     }
-    let hello = parameters.get("hello") == Some(&"1");
     match parameters.get("session_id") {
-        None => Some((None, hello)),
-        Some(&"") => Some((None, true)),
+        None | Some(&"") => Some(None),
         Some(value) => {
             let mut id = String::new();
             let mut rest = *value;
@@ -71,7 +69,7 @@ fn read_plainly(query: &str) -> Option<(Option<String>, bool)> {
                 }
                 id.push(decoded);
             }
-            (1..=128).contains(&id.len()).then_some((Some(id), hello))
+            (1..=128).contains(&id.len()).then_some(Some(id))
         }
     }
 }

@@ -221,6 +221,20 @@ test('a refusal is told from a silence', async (visit) => {
   await daemon.stop()
 })
 
+test('with an application that says no hello it is open all the same', async (visit) => {
+  const daemon = await Daemon.start()
+  const page = await visit.open(daemon)
+  await page.routeWebSocket(/hello=1/, (socket) => socket.onMessage((message) => socket.send(`heard ${message}`)))
+  await page.reload()
+  await connect(page)
+  await shows(page, 'sentence', 'Open. This application says nothing of its sessions.')
+  await page.fill('#message', 'hello')
+  await page.click('#send')
+  await until('its answer is listed', async () => (await frames(page)).at(-1).cells[3] === 'heard hello')
+  noComplaints(page)
+  await daemon.stop()
+})
+
 test('with an echo it shows the echo, and no count', async (visit) => {
   const daemon = await Daemon.start('--app', 'echo', '--ws-path', '/echo/here')
   const page = await visit.open(daemon)

@@ -79,8 +79,10 @@ fn a_panic_in_on_message_ends_its_connection() {
         assert_eq!(raw.close(), internal_error());
         raw.at_end();
         // The session survives; what stood behind the panic was not delivered.
-        let (_, head) = server.open_with_head(&query);
-        assert_eq!(head.session().2, 2);
+        let mut again = server.open(&query);
+        assert_eq!(again.text(), "welcome");
+        again.say("x");
+        assert_eq!(again.text(), "3");
     }
     witness.say("x");
     assert_eq!(witness.text(), "1");
@@ -127,6 +129,34 @@ fn a_panic_in_on_close_harms_nobody() {
     assert_eq!(witness.text(), "1");
     server.wait_for("revolve_websockets", "", 1);
     assert_eq!(server.metric("revolve_sessions_live", ""), 1);
+}
+
+// --- what is the daemon's own -----------------------------------------------------------------
+
+/// Counts, and has nothing to say about it in the 101.
+struct Plain;
+
+impl Application for Plain {
+    type Session = ();
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, _: Message<'_>) {
+        let count = cx.count_message();
+        cx.send_text(&count.to_string());
+    }
+}
+
+#[test]
+fn the_count_in_the_101_and_the_hello_are_the_daemons_and_no_other_applications() {
+    let server = Running::new(config(2), || Plain);
+    for query in ["", "hello=1", "session_id=", "session_id=a&hello=1"] {
+        let (mut raw, head) = server.open_with_head(query);
+        assert_eq!(head.field("x-session-count"), "", "{query}");
+        assert_eq!(head.field("x-session-resumed"), "false", "{query}");
+        assert_ne!(head.field("x-session-id"), "", "{query}");
+        // The first frame answers the first message.
+        raw.say("x");
+        assert_eq!(raw.text(), "1", "{query}");
+    }
 }
 
 // --- what it may ask for ---------------------------------------------------------------------

@@ -129,6 +129,15 @@ fn every_way_to_say_something_is_deflated() {
 }
 
 #[test]
+fn the_hello_is_too_short_to_be_deflated() {
+    let server = Running::counter(deflating(2));
+    let id = "x".repeat(128);
+    let mut raw = open(&server, &format!("session_id={id}&hello=1"), USUAL);
+    let hello = format!(r#"{{"session_id": "{id}", "count": 0, "resumed": false}}"#);
+    raw.exactly(plain_frame(TEXT, hello));
+}
+
+#[test]
 fn one_session_with_compression_and_without() {
     let server = Running::counter(deflating(4));
     for round in 0..20 {

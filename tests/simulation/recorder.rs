@@ -120,9 +120,17 @@ impl Application for Recorder {
             return Err(Refusal::new::<403>("as you wish"));
         }
         let peer = upgrade.peer();
-        Ok(upgrade.accept().then(move |recorder, _cx| {
+        let count = upgrade.session_count();
+        let says_hello = upgrade.parameter("hello").as_deref() == Some("1");
+        let told = count.unwrap_or(0).to_string();
+        Ok(upgrade.accept().header("X-Session-Count", &told)?.then(move |recorder, cx| {
             let before = recorder.log.borrow_mut().entering.replace(peer);
             assert_eq!(before, None, "somebody was let in, and did not open");
+            let opens_with = cx.is_resumed().then(|| cx.count());
+            assert_eq!(opens_with, count, "the head tells another count");
+            if says_hello {
+                cx.send_text("hello");
+            }
         }))
     }
 

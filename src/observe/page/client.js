@@ -1,9 +1,10 @@
 // The client half: one WebSocket of a session, which it keeps alive across lost connections.
 //
-// `hello=1` makes the server's first message tell the session's id and count, on any connect: a
-// browser's script cannot read the headers that say the same. So after a loss it is known whether
-// the message that had no answer was counted.
+// `hello=1` makes the first message of the daemon's applications tell the session's id and count, on any
+// connect: a browser's script cannot read the headers that say the same. So after a loss it is known
+// whether the message that had no answer was counted. An embedder's application need not know `hello`.
 
+const HELLO_MOST = 1000 // ms until a connection is taken for one without a hello: that comes with the 101
 const FRAMES_KEPT = 200
 const ID = /^[A-Za-z0-9._~-]{0,128}$/
 
@@ -57,7 +58,11 @@ function connect() {
   const query = id ? `?hello=1&session_id=${encodeURIComponent(id)}` : '?hello=1'
   socket = new WebSocket(origin + wsPath + query)
   socket.binaryType = 'arraybuffer'
-  socket.onopen = () => note('event', 'open', null, id ? 'asking for the session' : 'asking for a new session')
+  socket.onopen = () => {
+    note('event', 'open', null, id ? 'asking for the session' : 'asking for a new session')
+    const opened = socket
+    setTimeout(() => socket === opened && state === 'connecting' && goOnUngreeted(), HELLO_MOST)
+  }
   socket.onmessage = ({ data }) => hear(data)
   socket.onclose = ({ code, reason }) => ended(code, reason)
   enter('connecting', 'Connecting…')
@@ -130,6 +135,15 @@ function greet({ session_id: id, count, resumed }) {
   unanswered = []
   showCount(count)
   enter('open', sentence)
+}
+
+// Nothing is known of the session, so nothing of what was lost.
+function goOnUngreeted() {
+  attempt = 0
+  known = null
+  unanswered = []
+  showCount(null)
+  enter('open', 'Open. This application says nothing of its sessions.')
 }
 
 function ended(code, reason) {

@@ -28,7 +28,7 @@ const SCRIPT: &str =
 /// to turn text into markup.
 pub const FIELDS: &str = concat!(
     "Content-Security-Policy: default-src 'none'; ",
-    "script-src 'sha256-qqPxFtpBo6vWOLQ5mc8KhNnaMpEetLvkINLzw8Sfv5Y='; ",
+    "script-src 'sha256-lMz9f/yPP68PbZtViULtEQ/gLmHY3YbEygRVxUOOP3M='; ",
     "style-src 'sha256-Snn+6jJiVCubVjLJy+2zOnzxoyEQUFuFWG/DXBM2zCY='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'\r\n",
