@@ -2,7 +2,8 @@
 //!
 //! [`Config`] is what an operator chooses; [`Limits`] is what the design chose, kept as values so
 //! that a test can make them small. Neither reads arguments nor the environment: the daemon's
-//! command line does that. Called by `server.rs`; everything below only reads.
+//! command line does that. Called by `server.rs`; everything below only reads. The protocol, which stands
+//! above and knows no server, is given what it needs of them ([`Config::protocol_limits`]).
 //!
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
@@ -21,6 +22,8 @@ use std::time::Duration;
 pub use origins::{AllowedOrigins, ORIGINS_ALLOWED, Origin};
 pub(crate) use subprotocols::is_token;
 pub use subprotocols::{SUBPROTOCOLS_ALLOWED, Subprotocols};
+
+use crate::protocol::ProtocolLimits;
 
 /// Paths that have an answer of their own whatever the settings are, so none of them can be
 /// [`Config::ws_path`]. (`/` has one too, and can: a request says which of the two it wants.)
@@ -477,6 +480,26 @@ impl Config {
         let margin = self.limits.socket_margin;
         let admitted = limit.get().saturating_mul(2).saturating_add(margin);
         Some(MostSockets { admitted, refused: admitted.saturating_add(margin) })
+    }
+
+    /// What the protocol needs of all this.
+    #[must_use]
+    pub fn protocol_limits(&self) -> ProtocolLimits {
+        ProtocolLimits {
+            head_bytes: self.limits.head_bytes,
+            target_bytes: self.limits.target_bytes,
+            message_bytes: self.ws_max_size,
+            handshake_timeout: self.timeout_handshake,
+            keep_alive_timeout: self.timeout_keep_alive,
+            ping_interval: self.ws_ping_interval,
+            ping_timeout: self.ws_ping_timeout,
+            message_timeout: self.limits.message_timeout,
+            close_timeout: self.limits.close_timeout,
+            linger: self.limits.linger,
+            linger_bytes: self.limits.linger_bytes,
+            deflate_bytes_least: self.limits.deflate_bytes_least,
+            deflate_windows_most: self.limits.deflate_windows_most,
+        }
     }
 
     /// Checks every value that a type does not already bound.

@@ -261,13 +261,15 @@ fn write_response(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Limits, RESERVED_PATHS};
+    use crate::config::RESERVED_PATHS;
     use crate::protocol::head::header_slots;
     use std::sync::Arc;
 
     fn answer(request: &str, status: &ServerStatus) -> (String, Option<bool>) {
         let mut slots = header_slots();
-        let request = Request::parse(request.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        let request =
+            Request::parse(request.as_bytes(), &mut slots, &Config::default().protocol_limits())
+                .unwrap();
         let config = Config::default();
         let route = Route::of(&request, HERE.parse().unwrap(), &config).unwrap();
         let mut out = Vec::new();
@@ -288,7 +290,9 @@ mod tests {
     fn route(path: &str, fields: &str, peer: &str, config: &Config) -> Result<Route, Rejection> {
         let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         let mut slots = header_slots();
-        let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        let request =
+            Request::parse(head.as_bytes(), &mut slots, &Config::default().protocol_limits())
+                .unwrap();
         Route::of(&request, peer.parse().unwrap(), config)
     }
 
@@ -400,7 +404,9 @@ mod tests {
         let answer = |target: &str, fields: &str, config: &Config| {
             let head = format!("OPTIONS {target} HTTP/1.1\r\n{fields}\r\n\r\n");
             let mut slots = header_slots();
-            let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+            let request =
+                Request::parse(head.as_bytes(), &mut slots, &Config::default().protocol_limits())
+                    .unwrap();
             let mut out = Vec::new();
             let keeps = tell_methods(&request, elsewhere, config, &mut out)?;
             let text = String::from_utf8(out).unwrap();

@@ -70,11 +70,13 @@ impl MemoryBound {
 
         // The longest thing that is said to one connection: the echo of the longest message, the
         // page of metrics, or the live page, of which the head is a small part.
-        let message = match config.ws_per_message_deflate {
-            true => deflate::most_on_the_wire(config.ws_max_size),
-            false => config.ws_max_size,
+        let (longest, deflating) = match config.ws_per_message_deflate {
+            true => (
+                deflate::most_on_the_wire(config.ws_max_size),
+                deflate::most_held(&config.protocol_limits()),
+            ),
+            false => (config.ws_max_size, 0),
         };
-        let longest = message;
         let message = longest + frame::MAX_HEADER;
         let page =
             if config.page { page::html(&config.ws_path).len() + BOOKKEEPING * 8 } else { 0 };
@@ -138,7 +140,7 @@ impl MemoryBound {
             2 * config.ws_max_size,
             // What is kept for the next long ones.
             message::SPARE_MOST * message::SPARE_BYTES.min(longest),
-            deflate::most_held(config),
+            deflating,
             out_buffer::POOL,
             // Mail, and broadcasts under way; of the daemon's applications these are heartbeats.
             (limits.mailbox_capacity + limits.outbox_most) * size_of::<Mail<TcpStream>>(),

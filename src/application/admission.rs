@@ -369,7 +369,7 @@ fn text(value: &[u8]) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::apps::echo::Echo;
-    use crate::config::Limits;
+    use crate::config::Config;
     use crate::protocol::head::header_slots;
 
     fn look<T>(target: &str, fields: &str, look: impl FnOnce(&Upgrade<'_, Echo>) -> T) -> T {
@@ -380,7 +380,8 @@ mod tests {
         let line = format!("GET {target} HTTP/1.1\r\nHost: a\r\n");
         let head = [line.as_bytes(), fields, b"\r\n"].concat();
         let mut slots = header_slots();
-        let request = Request::parse(&head, &mut slots, &Limits::default()).unwrap();
+        let request =
+            Request::parse(&head, &mut slots, &Config::default().protocol_limits()).unwrap();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let now = Instant::now();
         look(&Upgrade { request: &request, peer, now, session_id: None, session: None })

@@ -12,8 +12,8 @@
 
 use std::mem::MaybeUninit;
 
+use super::limits::ProtocolLimits;
 use super::target::{self, BadTarget, Target};
-use crate::config::Limits;
 
 /// Header fields a head may have. A browser sends about 15.
 pub const MAX_HEADERS: usize = 100;
@@ -311,7 +311,7 @@ pub fn find_end(
     received: &mut [u8],
     scanned: usize,
     part: &mut Part,
-    limits: &Limits,
+    limits: &ProtocolLimits,
 ) -> Result<Option<usize>, Rejection> {
     let line_most = limits.target_bytes + METHOD_AND_VERSION;
     let mut at = scanned;
@@ -448,7 +448,7 @@ impl<'h, 'b> Request<'h, 'b> {
     pub fn parse(
         head: &'b [u8],
         slots: &'h mut HeaderSlots<'b>,
-        limits: &Limits,
+        limits: &ProtocolLimits,
     ) -> Result<Self, Rejection> {
         let mut parsed = httparse::Request::new(&mut []);
         match parsed.parse_with_uninit_headers(head, slots) {
@@ -542,11 +542,15 @@ mod tests {
     use super::*;
 
     fn end(bytes: &[u8]) -> Result<Option<usize>, Rejection> {
-        find_end(&mut bytes.to_vec(), 0, &mut Part::default(), &Limits::default())
+        find_end(&mut bytes.to_vec(), 0, &mut Part::default(), &ProtocolLimits::FOR_TESTS)
     }
 
     /// The verdict where the head arrives in pieces of so many bytes.
-    fn end_in_steps(head: &[u8], step: usize, limits: &Limits) -> Result<Option<usize>, Rejection> {
+    fn end_in_steps(
+        head: &[u8],
+        step: usize,
+        limits: &ProtocolLimits,
+    ) -> Result<Option<usize>, Rejection> {
         let (mut received, mut part) = (Vec::new(), Part::default());
         for piece in head.chunks(step) {
             let scanned = received.len();
@@ -561,7 +565,7 @@ mod tests {
 
     fn parsed<T>(head: &str, look: impl FnOnce(&Request<'_, '_>) -> T) -> Result<T, Rejection> {
         let mut slots = header_slots();
-        Request::parse(head.as_bytes(), &mut slots, &Limits::default()).map(|r| look(&r))
+        Request::parse(head.as_bytes(), &mut slots, &ProtocolLimits::FOR_TESTS).map(|r| look(&r))
     }
 
     #[test]
@@ -569,7 +573,7 @@ mod tests {
         let head = b"GET /ws/chat/ HTTP/1.1\r\nHost: a\r\n\r\n";
         for cut in 1..head.len() {
             let (mut received, mut part) = (head.to_vec(), Part::default());
-            let limits = Limits::default();
+            let limits = ProtocolLimits::FOR_TESTS;
             assert_eq!(find_end(&mut received[..cut], 0, &mut part, &limits), Ok(None), "{cut}");
             let whole = find_end(&mut received, cut, &mut part, &limits);
             assert_eq!(whole, Ok(Some(head.len())), "resumed at {cut}");
@@ -599,7 +603,11 @@ mod tests {
             // The byte before shows nothing yet.
             assert_eq!(end(&bytes[..bytes.len() - 1]).is_err(), bytes[0] < b'A', "{bytes:?}");
             for step in 1..bytes.len() {
-                assert_eq!(end_in_steps(bytes, step, &Limits::default()), refused, "{bytes:?}");
+                assert_eq!(
+                    end_in_steps(bytes, step, &ProtocolLimits::FOR_TESTS),
+                    refused,
+                    "{bytes:?}"
+                );
             }
         }
     }
@@ -610,11 +618,11 @@ mod tests {
         head.extend(0x80..=0xff);
         head.extend_from_slice("; sid=7\r\nX: \u{fc}ber\r\nLast: y\r\n\r\n".as_bytes());
         for step in 1..=head.len() {
-            let end = end_in_steps(&head, step, &Limits::default());
+            let end = end_in_steps(&head, step, &ProtocolLimits::FOR_TESTS);
             assert_eq!(end, Ok(Some(head.len())), "{step}");
         }
         let mut slots = header_slots();
-        let request = Request::parse(&head, &mut slots, &Limits::default()).unwrap();
+        let request = Request::parse(&head, &mut slots, &ProtocolLimits::FOR_TESTS).unwrap();
         let cookie = request.values("cookie").next().unwrap();
         assert!(cookie.iter().copied().take(128).eq(0x80..=0xff) && cookie.ends_with(b"; sid=7"));
         assert_eq!(request.values("x").next(), Some("\u{fc}ber".as_bytes()));
@@ -623,7 +631,7 @@ mod tests {
 
     #[test]
     fn bounds_are_told_apart() {
-        let limits = Limits::default();
+        let limits = ProtocolLimits::FOR_TESTS;
         let long_target = format!("GET /{}", "a".repeat(limits.target_bytes + 20));
         assert_eq!(end(long_target.as_bytes()), Err(Rejection::TargetTooLong));
         let long_head = format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(limits.head_bytes));
@@ -634,7 +642,8 @@ mod tests {
 
     #[test]
     fn the_verdict_does_not_depend_on_how_the_head_was_cut() {
-        let limits = Limits { head_bytes: 200, target_bytes: 50, ..Limits::default() };
+        let limits =
+            ProtocolLimits { head_bytes: 200, target_bytes: 50, ..ProtocolLimits::FOR_TESTS };
         let line = "GET / HTTP/1.1\r\n";
         for (head, expected) in [
             (format!("GET /{}", "a".repeat(300)), Err(Rejection::TargetTooLong)),
@@ -746,7 +755,12 @@ mod tests {
                 let mut part = Part::default();
                 for upto in (1..=head.len()).filter(|n| n % step == 0 || *n == head.len()) {
                     let scanned = (upto - 1) / step * step;
-                    let _ = find_end(&mut received[..upto], scanned, &mut part, &Limits::default());
+                    let _ = find_end(
+                        &mut received[..upto],
+                        scanned,
+                        &mut part,
+                        &ProtocolLimits::FOR_TESTS,
+                    );
                 }
                 let head = String::from_utf8(received).unwrap();
                 assert!(head.ends_with("X: HTTP/1.2\r\n\r\n"), "{head}");

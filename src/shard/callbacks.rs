@@ -128,7 +128,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         let resumes = connection.rest == Rest::Parked && !is_silenced;
         if resumes {
             connection.rest = Rest::Spent;
-            connection.endpoint.listened_again(now, &self.config);
+            connection.endpoint.listened_again(now, &self.protocol_limits);
         }
         self.uncork_called(id, resumes, now);
         self.tell_visited(&[]);
@@ -235,7 +235,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         if connection.transport.is_writable() && !connection.transport.backlog.is_empty() {
             self.ready.push(id, &mut connection.mark);
         }
-        set_alarm(connection, &mut self.wheel, &self.config);
+        set_alarm(connection, &mut self.wheel, &self.protocol_limits, &self.config);
     }
 
     /// Whether what stands in the cork is too much for a peer that has not taken what it was sent

@@ -55,7 +55,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         now: Instant,
         out: &mut Vec<u8>,
     ) {
-        let Shard { connections, config, ready, .. } = self;
+        let Shard { connections, protocol_limits, ready, .. } = self;
         let Some(connection) = connections.get_mut(id) else { return };
         let former = connection.detach();
         if let Attachment::Never | Attachment::Former = former {
@@ -66,7 +66,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
             connection.rest = Rest::Spent;
             ready.push(id, &mut connection.mark);
         }
-        let limits = &config.limits;
+        let limits = &*protocol_limits;
         let is_displaced = matches!(cause, CloseCause::Displaced);
         let reason = match cause {
             CloseCause::Answered(code) => {
@@ -222,7 +222,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
             // Its half is closed, ours may still have something to say: `printf … | nc` must get
             // its answer.
             Endpoint::Handshaking(_) | Endpoint::Closing(Closing::AwaitingEcho { .. }) => {
-                connection.endpoint.finish(now, &self.config.limits);
+                connection.endpoint.finish(now, &self.protocol_limits);
             }
             Endpoint::Closing(Closing::Lingering { .. }) => connection.endpoint = Endpoint::Closed,
             Endpoint::Closing(Closing::Flushing { .. }) | Endpoint::Closed => {}
@@ -251,7 +251,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
             // We do not read, so we cannot know whether the pong has come.
             return self.settle(id, false, now);
         }
-        let timeout = connection.endpoint.on_deadline(now, &self.config, &mut self.aside);
+        let timeout = connection.endpoint.on_deadline(now, &self.protocol_limits, &mut self.aside);
         if matches!(timeout, TimeoutEvent::None | TimeoutEvent::Pinged) {
             connection.note_all_heard();
             return self.send_aside(id, now);
@@ -261,7 +261,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         if is_congested && connection.has_unheard_input()
             || connection.is_put_off(&self.config.limits)
         {
-            return set_alarm(connection, &mut self.wheel, &self.config);
+            return set_alarm(connection, &mut self.wheel, &self.protocol_limits, &self.config);
         }
         match timeout {
             TimeoutEvent::None | TimeoutEvent::Pinged => {}

@@ -72,7 +72,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
                 "{id}: amid a message, and read as if it were not"
             );
             // A deadline stands behind every rest that has one to give.
-            if let Some(deadline) = connection.deadline(&self.config) {
+            if let Some(deadline) = connection.deadline(&self.protocol_limits, &self.config) {
                 // One that had passed already was entered at the wheel's next tick.
                 let latest = self.wheel.tick_of(deadline) + 1;
                 assert!(

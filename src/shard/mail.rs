@@ -240,7 +240,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.rest == Rest::Waiting {
             connection.rest = Rest::Spent;
-            connection.endpoint.listened_again(now, &self.config);
+            connection.endpoint.listened_again(now, &self.protocol_limits);
             self.settle(id, true, now);
         }
     }

@@ -42,6 +42,7 @@ use crate::connection::timer_wheel::{Slot, Tick, TimerWheel};
 use crate::connection::{Attachment, Connection, Rest};
 use crate::environment::Environment;
 use crate::observe::metrics::{ReactorMetrics, ServerStatus};
+use crate::protocol::ProtocolLimits;
 use crate::protocol::deflate::Deflater;
 use crate::protocol::endpoint::{Endpoint, QueueLeft};
 use crate::protocol::message::Scratch;
@@ -72,6 +73,8 @@ pub struct Shard<A: Application, E: Environment> {
     reactor: usize,
     beginning: Instant,
     config: Arc<Config>,
+    /// What the protocol needs of it.
+    protocol_limits: ProtocolLimits,
     status: Arc<ServerStatus>,
     /// Our own cells of it.
     metrics: Arc<ReactorMetrics>,
@@ -131,6 +134,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         // Each reactor bounds its own share; ids spread evenly, and nothing is shared to count.
         let capacity = config.sessions_of(reactor);
         let receive_buffer = vec![0; config.limits.receive_buffer_bytes].into_boxed_slice();
+        let protocol_limits = config.protocol_limits();
         let mut shard = Shard {
             reactor,
             beginning: now,
@@ -154,7 +158,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
             receive_buffer,
             cork: Vec::with_capacity(config.limits.cork_bytes),
             scratch: Scratch::default(),
-            deflater: Deflater::new(&config.limits),
+            deflater: Deflater::new(&protocol_limits),
             aside: Vec::new(),
             pool: BufferPool::default(),
             commands: Commands::new(now, &config.limits),
@@ -164,6 +168,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
             untold: 0,
             connections: Connections::default(),
             config,
+            protocol_limits,
             metrics: status.reactor(reactor).clone(),
             status,
             application,
@@ -378,7 +383,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         }
         let queued = connection.transport.backlog.len();
         let has_readable = connection.transport.has_readable();
-        let limits = &self.config.limits;
+        let limits = &self.protocol_limits;
         if queued == 0
             && connection.endpoint.queue_has_left(!has_readable, now, limits)
                 == QueueLeft::HalfClose
@@ -412,13 +417,13 @@ impl<A: Application, E: Environment> Shard<A, E> {
             Rest::Blocked
         };
         if connection.rest == Rest::Throttled && rest != Rest::Throttled {
-            connection.endpoint.listened_again(now, &self.config);
+            connection.endpoint.listened_again(now, &self.protocol_limits);
         }
         if rest == Rest::Throttled {
             connection.endpoint.stopped_listening();
         }
         connection.rest = rest;
-        set_alarm(connection, &mut self.wheel, &self.config);
+        set_alarm(connection, &mut self.wheel, &self.protocol_limits, &self.config);
     }
 
     fn reap(&mut self) {
@@ -473,8 +478,13 @@ impl<A: Application, E: Environment> Shard<A, E> {
 
 /// Sees to it that a connection is looked at when its deadline has come.
 #[inline(always)]
-fn set_alarm<S: Stream>(connection: &mut Connection<S>, wheel: &mut TimerWheel, config: &Config) {
-    if let Some(deadline) = connection.deadline(config) {
+fn set_alarm<S: Stream>(
+    connection: &mut Connection<S>,
+    wheel: &mut TimerWheel,
+    limits: &ProtocolLimits,
+    config: &Config,
+) {
+    if let Some(deadline) = connection.deadline(limits, config) {
         let is_set = connection.alarm.is_some_and(|tick| wheel.covers(tick, deadline));
         if !is_set {
             connection.alarm = Some(wheel.schedule(connection.id.index, deadline));

@@ -56,7 +56,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         let peer = connection.peer.into();
         let deadline = connection
             .endpoint
-            .deadline(&self.config)
+            .deadline(&self.protocol_limits)
             .unwrap_or(now + self.config.timeout_handshake);
         let permit = connection.permit.take();
         let packed = connection.transport.into_parts().and_then(|(stream, unsent)| {
@@ -122,7 +122,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
                 "{}: refused by the application: {} {}",
                 connection.peer, refusal.status, refusal.reason
             );
-            connection.endpoint.finish(now, &self.config.limits);
+            connection.endpoint.finish(now, &self.protocol_limits);
         }
     }
 
@@ -214,14 +214,14 @@ impl<A: Application, E: Environment> Shard<A, E> {
         Attached { slot, resumed }: Attached,
         now: Instant,
     ) -> bool {
-        let Shard { connections, sessions, cork, config, trace, beginning, .. } = self;
+        let Shard { connections, sessions, cork, protocol_limits, trace, beginning, .. } = self;
         let (Some(connection), Some(session)) =
             (connections.get_mut(id), sessions.of_connection(slot, id))
         else {
             debug_assert!(false, "both were there a moment ago");
             return false;
         };
-        connection.endpoint.open(params, now, config);
+        connection.endpoint.open(params, now, protocol_limits);
         if let Some(trace) = trace {
             trace.opened(id, resumed, session.count());
         }

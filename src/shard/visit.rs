@@ -20,6 +20,7 @@ use crate::connection::{Attachment, Connection, Filled, FilledPast, Rest};
 use crate::environment::Environment;
 use crate::http::{self, Route};
 use crate::observe::metrics::ReactorMetrics;
+use crate::protocol::ProtocolLimits;
 use crate::protocol::deflate::{self, DeflateWriter};
 use crate::protocol::endpoint::{Endpoint, Event};
 use crate::protocol::frame::Violation;
@@ -91,7 +92,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
             return self.visit_parked(id, now);
         }
         if is_congested || !connection.transport.backlog.is_empty() {
-            match make_room(connection, &self.config, &mut self.pool, now) {
+            match make_room(connection, &self.config, &self.protocol_limits, &mut self.pool, now) {
                 Err(_) => return self.lose(id, now),
                 Ok(true) if !is_congested => {}
                 Ok(has_room) => return self.settle(id, has_room, now),
@@ -115,14 +116,15 @@ impl<A: Application, E: Environment> Shard<A, E> {
     #[inline(never)]
     fn visit_long(&mut self, id: ConnectionId, buffer: &mut [u8], now: Instant, env: &mut E) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let Ok(FilledPast { past, filled }) = connection.fill_past(buffer, &self.config) else {
+        let Ok(FilledPast { past, filled }) = connection.fill_past(buffer, &self.protocol_limits)
+        else {
             return self.lose(id, now);
         };
         if let Attachment::Live(attachment) = &mut connection.attachment {
             attachment.bytes_in += past as u64;
         }
         if past > 0 {
-            connection.endpoint.note_alive(now, &self.config);
+            connection.endpoint.note_alive(now, &self.protocol_limits);
         }
         self.tell(|trace| trace.read_past(past));
         self.metrics.bytes_in.add((past + filled.read) as u64);
@@ -173,7 +175,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         if !matches!(connection.endpoint, Endpoint::Closed) {
             if read > 0 && matches!(step, Step::NeedMore) && connection.is_amid_frame(&input[at..])
             {
-                connection.endpoint.note_alive(now, &self.config);
+                connection.endpoint.note_alive(now, &self.protocol_limits);
             }
             if let Err(error) = connection.keep(&input[at..]) {
                 return self.lose_to(id, &error, now);
@@ -211,7 +213,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
             }
             Endpoint::Closing(_) => {
                 let endpoint = &mut connection.endpoint;
-                match endpoint.discard(input, at, &mut self.scratch, &self.config, now) {
+                match endpoint.discard(input, at, &mut self.scratch, &self.protocol_limits, now) {
                     true => Step::Again,
                     false => Step::NeedMore,
                 }
@@ -251,6 +253,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
             scratch,
             deflater,
             config,
+            protocol_limits: limits,
             ..
         } = self;
         let Some(connection) = connections.get_mut(id) else { return Step::Gone };
@@ -276,8 +279,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
             peer: &connection.peer,
             is_resumed: attachment.is_resumed,
         };
-        let begin = *at;
-        let mut messages = 0;
+        let (begin, mut messages) = (*at, 0);
         // One guard around the whole stretch: a panic ends this connection whichever message it
         // struck at, and a guard a message would keep the callback from being inlined.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -290,12 +292,12 @@ impl<A: Application, E: Environment> Shard<A, E> {
                 *frames -= 1;
                 // The commonest message is asked for by itself: to wrap it as one of the things
                 // that may come next, and to unwrap it, costs half of what it costs to take it.
-                let message = match open.next_short(input, at, scratch, config) {
+                let message = match open.next_short(input, at, scratch, limits) {
                     Some(Ok(message)) => message,
                     Some(Err(violation)) => return Pause::Broken(violation),
                     None => {
                         let was_amid_message = open.is_amid_message();
-                        match open.next(input, at, scratch, config, cx.commands.now, cx.cork) {
+                        match open.next(input, at, scratch, limits, cx.commands.now, cx.cork) {
                             Ok(Some(Event::Message(message))) => {
                                 is_plain &= !was_amid_message;
                                 message
@@ -380,9 +382,9 @@ impl<A: Application, E: Environment> Shard<A, E> {
                 self.tell(|trace| trace.answered(id));
                 let Some(connection) = self.connections.get_mut(id) else { return Step::Gone };
                 if keeps {
-                    connection.endpoint.await_request(now, &self.config);
+                    connection.endpoint.await_request(now, &self.protocol_limits);
                 } else {
-                    connection.endpoint.finish(now, &self.config.limits);
+                    connection.endpoint.finish(now, &self.protocol_limits);
                 }
                 // A page of metrics is a thousand times the work of a message: a cork of them a turn.
                 let is_full = self.cork.len() >= self.config.limits.cork_bytes;
@@ -450,11 +452,11 @@ impl<A: Application, E: Environment> Shard<A, E> {
         let Endpoint::Handshaking(handshaking) = &mut connection.endpoint else {
             return Ok(Answered::NotYet);
         };
-        let Some(length) = handshaking.head_end(received, now, &self.config)? else {
+        let Some(length) = handshaking.head_end(received, now, &self.protocol_limits)? else {
             return Ok(Answered::NotYet);
         };
         let mut slots = head::header_slots();
-        let request = Request::parse(&received[..length], &mut slots, &self.config.limits)?;
+        let request = Request::parse(&received[..length], &mut slots, &self.protocol_limits)?;
         if request.method == "OPTIONS" {
             let Shard { connections, config, cork, .. } = self;
             let Some(connection) = connections.get_mut(id) else { return Ok(Answered::NotYet) };
@@ -475,7 +477,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
             // Its origin was `Route::of`'s to judge.
             return Ok(Answered::Watch { length, accept });
         }
-        if !handshake::is_origin_allowed(&request, &self.config.allowed_origins) {
+        if !self.config.allowed_origins.allow(request.values("origin")) {
             return Err(Rejection::OriginNotAllowed);
         }
         let params = match self.config.ws_per_message_deflate {
@@ -514,7 +516,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
                 connection:% = id, reactor = self.reactor;
                 "{}: refused: {}", connection.peer, rejection.advice()
             );
-            connection.endpoint.finish(now, &self.config.limits);
+            connection.endpoint.finish(now, &self.protocol_limits);
         }
     }
 }
@@ -543,13 +545,14 @@ fn uncork<S: Stream>(
 fn make_room<S: Stream>(
     connection: &mut Connection<S>,
     config: &Config,
+    limits: &ProtocolLimits,
     pool: &mut BufferPool,
     now: Instant,
 ) -> io::Result<bool> {
     let before = connection.transport.backlog.len();
     connection.transport.flush(config.limits.flush_bytes_per_turn, now, pool)?;
     if connection.transport.backlog.len() < before {
-        connection.endpoint.note_alive(now, config);
+        connection.endpoint.note_alive(now, limits);
     }
     let mark = match connection.rest {
         Rest::Throttled => config.max_send_buffer / 2,

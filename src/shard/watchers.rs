@@ -133,7 +133,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
         // What is told is mostly a slab map, which is compact already: no parameters for deflate.
-        connection.endpoint.open(None, now, &self.config);
+        connection.endpoint.open(None, now, &self.protocol_limits);
         connection.attachment = Attachment::Watching;
         handshake::begin_response(accept, &mut self.cork);
         handshake::end_response(&mut self.cork);
@@ -162,7 +162,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         frames: &mut usize,
         now: Instant,
     ) -> Step {
-        let Shard { connections, cork, scratch, config, .. } = self;
+        let Shard { connections, cork, scratch, config, protocol_limits, .. } = self;
         let Some(connection) = connections.get_mut(id) else { return Step::Gone };
         let (Endpoint::Open(open), Attachment::Watching) =
             (&mut connection.endpoint, connection.attachment)
@@ -175,7 +175,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
                 return Step::Wait;
             }
             *frames -= 1;
-            match open.next(input, at, scratch, config, now, cork) {
+            match open.next(input, at, scratch, protocol_limits, now, cork) {
                 Ok(Some(Event::Message(_))) => {
                     break CloseCause::Ours(CloseCode::Unsupported, "this path only tells".into());
                 }

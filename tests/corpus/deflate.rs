@@ -6,7 +6,8 @@
 use std::time::Instant;
 
 use flate2::{Decompress, FlushDecompress, Status};
-use revolve::config::Limits;
+use revolve::config::Config;
+use revolve::protocol::ProtocolLimits;
 use revolve::protocol::deflate::{DeflateParams, DeflateWriter, Deflater, negotiate};
 use revolve::protocol::frame::Violation;
 use revolve::protocol::head::{Rejection, Request, header_slots};
@@ -35,7 +36,8 @@ fn agree(fields: &[&str]) -> Option<Result<Option<(DeflateParams, String)>, Reje
     }
     head += "\r\n";
     let mut slots = header_slots();
-    let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).ok()?;
+    let request =
+        Request::parse(head.as_bytes(), &mut slots, &Config::default().protocol_limits()).ok()?;
     Some(negotiate(&request).map(|agreed| {
         agreed.map(|params| {
             let mut told = Vec::new();
@@ -315,7 +317,7 @@ fn check_message([bits, times, cut]: [u8; 3], seed: &[u8]) {
     let bits = 8 + bits % 8;
     // Long enough for the largest window to matter, now and then.
     let payload = seed.repeat(1 + usize::from(times) * usize::from(times) / 64);
-    let limits = Limits { deflate_bytes_least: 1, ..Limits::default() };
+    let limits = ProtocolLimits { deflate_bytes_least: 1, ..Config::default().protocol_limits() };
     let mut deflater = Deflater::new(&limits);
     let (begin, end) = payload.split_at(usize::from(cut).min(payload.len()));
     let mut out = Vec::new();

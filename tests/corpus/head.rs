@@ -10,6 +10,7 @@ use std::time::Instant;
 use revolve::config::{Config, Limits};
 use revolve::http::{self, Route};
 use revolve::observe::metrics::ServerStatus;
+use revolve::protocol::ProtocolLimits;
 use revolve::protocol::endpoint::Endpoint;
 use revolve::protocol::handshake;
 use revolve::protocol::head::{self, Rejection, Request};
@@ -33,8 +34,8 @@ pub(crate) fn run(data: &[u8]) {
     }
     // An empty line or more may stand before the request.
     let sent = &sent[head::leading_empty_lines(sent)..];
-    let at_once = find(sent, sent.len().max(1), &config);
-    let in_pieces = find(sent, usize::from(piece).max(1), &config);
+    let at_once = find(sent, sent.len().max(1), &config.protocol_limits());
+    let in_pieces = find(sent, usize::from(piece).max(1), &config.protocol_limits());
     let (at_once, read) = at_once;
     let (in_pieces, read_in_pieces) = in_pieces;
     check_read(sent, &read);
@@ -63,9 +64,9 @@ pub(crate) fn run(data: &[u8]) {
 
 /// Looks for the end of the head as a connection does: whenever some more bytes have come. And what
 /// stands in the receive buffer afterwards.
-fn find(sent: &[u8], piece: usize, config: &Config) -> (Found, Vec<u8>) {
+fn find(sent: &[u8], piece: usize, limits: &ProtocolLimits) -> (Found, Vec<u8>) {
     let mut received = sent.to_vec();
-    let found = find_in(&mut received, piece, config);
+    let found = find_in(&mut received, piece, limits);
     (found, received)
 }
 
@@ -78,31 +79,31 @@ fn check_read(sent: &[u8], read: &[u8]) {
     assert_eq!(read[at], b'1');
 }
 
-fn find_in(sent: &mut [u8], piece: usize, config: &Config) -> Found {
+fn find_in(sent: &mut [u8], piece: usize, limits: &ProtocolLimits) -> Found {
     let now = Instant::now();
     let mut endpoint = Endpoint::new(now);
     let Endpoint::Handshaking(handshaking) = &mut endpoint else { panic!("it is new") };
     let mut arrived = 0;
     while arrived < sent.len() {
         arrived = (arrived + piece).min(sent.len());
-        match handshaking.head_end(&mut sent[..arrived], now, config) {
+        match handshaking.head_end(&mut sent[..arrived], now, limits) {
             Ok(None) => {}
             Ok(Some(length)) => {
-                assert!(length <= arrived && length <= config.limits.head_bytes);
+                assert!(length <= arrived && length <= limits.head_bytes);
                 assert!(sent[..length].ends_with(b"\r\n\r\n"));
                 return Found::Whole(length);
             }
             Err(rejection) => return Found::Refused(rejection),
         }
     }
-    assert!(sent.len() < config.limits.head_bytes, "so much, and still no answer");
+    assert!(sent.len() < limits.head_bytes, "so much, and still no answer");
     Found::Incomplete
 }
 
 /// Answers a whole head as a shard does, up to the session.
 fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
     let mut slots = head::header_slots();
-    let request = Request::parse(head, &mut slots, &config.limits)?;
+    let request = Request::parse(head, &mut slots, &config.protocol_limits())?;
     check_request(&request, config);
     let peer = SocketAddr::from(([127, 0, 0, 1], 4711));
     if request.method == "OPTIONS" {

@@ -78,7 +78,6 @@ fn is_origin_of(origin: &[u8], host: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Limits;
     use crate::protocol::head::header_slots;
 
     fn verdict(peer: &str, fields: &str, config: &Config) -> Result<(), Rejection> {
@@ -93,7 +92,9 @@ mod tests {
     ) -> Result<(), Rejection> {
         let head = format!("GET {target} HTTP/1.1\r\n{fields}\r\n\r\n");
         let mut slots = header_slots();
-        let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        let request =
+            Request::parse(head.as_bytes(), &mut slots, &Config::default().protocol_limits())
+                .unwrap();
         admit(&request, peer.parse().unwrap(), config)
     }
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use tungstenite::protocol::frame::coding::Data;
 
-use crate::config::Limits;
 use crate::protocol::frame::Violation;
 use crate::protocol::head::{Rejection, Request};
+use crate::protocol::limits::ProtocolLimits;
 
 /// There is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Progress {
 impl Deflater {
     /// Of any reactor.
     #[must_use]
-    pub fn new(_limits: &Limits) -> Self {
+    pub fn new(_limits: &ProtocolLimits) -> Self {
         Deflater
     }
 

@@ -125,7 +125,7 @@ impl DeflateParams {
 pub(super) mod tests {
     use super::super::super::head::header_slots;
     use super::*;
-    use crate::config::Limits;
+    use crate::protocol::limits::ProtocolLimits;
 
     /// That of a client that asks for nothing.
     pub(in super::super) fn params() -> DeflateParams {
@@ -144,7 +144,8 @@ pub(super) mod tests {
         }
         head += "\r\n";
         let mut slots = header_slots();
-        let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        let request =
+            Request::parse(head.as_bytes(), &mut slots, &ProtocolLimits::FOR_TESTS).unwrap();
         Ok(negotiate(&request)?.map(|params| {
             let mut out = Vec::new();
             params.write_field(&mut out);
