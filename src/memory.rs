@@ -277,6 +277,7 @@ mod tests {
     use super::*;
     use crate::application::{CloseReason, Side};
     use crate::config::SessionRate;
+    use crate::http::Rejection;
     use std::num::NonZeroUsize;
     use std::time::Duration;
 
@@ -402,7 +403,11 @@ mod tests {
     fn figures_are_no_longer_than_reckoned() {
         use crate::observe::slab_map::{SlabMapBuilder, SlotState};
         let (reactors, slots) = (3, 1000);
-        let status = crate::observe::metrics::ServerStatus::new(reactors, Default::default());
+        let status = crate::observe::metrics::ServerStatus::new(
+            reactors,
+            Rejection::LABELS,
+            Default::default(),
+        );
         for (number, reactor) in status.reactors().iter().enumerate() {
             for code in 1000..=5000 {
                 for side in [Side::Client, Side::Server] {
@@ -431,7 +436,11 @@ mod tests {
     #[test]
     fn the_page_of_metrics_is_no_longer_than_reckoned() {
         for reactors in [1, 2, 50] {
-            let status = crate::observe::metrics::ServerStatus::new(reactors, Default::default());
+            let status = crate::observe::metrics::ServerStatus::new(
+                reactors,
+                Rejection::LABELS,
+                Default::default(),
+            );
             let page = status.render(std::time::Instant::now());
             // With room for larger numbers than 0.
             let reckoned = (reactors + 1) * METRICS_BYTES;

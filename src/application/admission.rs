@@ -3,7 +3,7 @@
 //! [`Upgrade`] lends out the request; whoever does not look at it pays nothing for it. The answers
 //! cannot say what HTTP forbids: a refusal has a status of 400 or more, a subprotocol is one that
 //! was offered, a header field is one line and none of the handshake's own. Writes no response;
-//! `shard/upgrade.rs` and `http.rs` do.
+//! `shard/upgrade.rs` and `http` do.
 //!
 //! Invariant: no text of a request gets into a response but a subprotocol that was offered, which is
 //! a token, and through a field that the application adds itself, and then not a byte that ends a line.

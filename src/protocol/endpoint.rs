@@ -15,7 +15,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
 use super::deflate::DeflateParams;
 use super::frame::{self, Violation};
-use super::head::{self, Part, Rejection};
+use super::head::{self, HeadError, Part};
 use super::limits::ProtocolLimits;
 use super::message::{Message, Received, Receiver, Scratch};
 
@@ -136,7 +136,7 @@ pub enum TimeoutEvent {
     /// A ping was written.
     Pinged,
     /// The request head is late.
-    HeadLate(Rejection),
+    HeadLate,
     /// Nothing of a first request has come.
     Silent,
     /// A message is late.
@@ -344,7 +344,7 @@ impl Endpoint {
             // It asked for nothing, so it is answered nothing: browsers open connections ahead of
             // need, and would take a 408 for the answer to their next request.
             Endpoint::Handshaking(Handshaking { scanned: 0, .. }) => TimeoutEvent::Silent,
-            Endpoint::Handshaking(_) => TimeoutEvent::HeadLate(Rejection::HeadTimeout),
+            Endpoint::Handshaking(_) => TimeoutEvent::HeadLate,
             Endpoint::Open(open) => open.on_deadline(now, limits, out),
         }
     }
@@ -362,7 +362,7 @@ impl Handshaking {
         received: &mut [u8],
         now: Instant,
         limits: &ProtocolLimits,
-    ) -> Result<Option<usize>, Rejection> {
+    ) -> Result<Option<usize>, HeadError> {
         if self.is_reused && self.scanned == 0 && !received.is_empty() {
             // The clock of a further request starts with its first byte, and then does not stop.
             self.deadline = now + limits.handshake_timeout;

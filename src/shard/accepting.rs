@@ -12,6 +12,7 @@ use super::turn_trace::TurnTrace;
 use crate::application::Application;
 use crate::connection::Connection;
 use crate::environment::Environment;
+use crate::http::Rejection;
 use crate::mailbox::Handoff;
 use crate::token::ConnectionId;
 use crate::transport::Edge;
@@ -116,10 +117,11 @@ impl<A: Application, E: Environment> Shard<A, E> {
         let (permit, refusal) =
             match self.status.connection_limiter().admit(peer.ip(), &self.config) {
                 Admission::Granted(permit) => (permit, None),
-                Admission::Refused(permit, rejection) => (Some(permit), Some(rejection)),
-                Admission::Dropped(rejection) => {
+                Admission::Refused(permit, limit) => (Some(permit), Some(limit)),
+                Admission::Dropped(limit) => {
+                    let rejection = Rejection::from(limit);
                     self.tell(|trace| trace.turned_away(peer, rejection));
-                    return self.metrics.rejected(rejection);
+                    return self.metrics.rejected(rejection.index());
                 }
             };
         let deadline = now + self.config.timeout_handshake;
@@ -127,9 +129,9 @@ impl<A: Application, E: Environment> Shard<A, E> {
         let handoff = Handoff { stream, peer, received, unsent, deadline, permit };
         let Some(id) = self.adopt(handoff, now, env) else { return };
         // Its request would change nothing, so it is not waited for.
-        if let Some(rejection) = refusal {
+        if let Some(limit) = refusal {
             self.tell_more(id);
-            self.reject(id, rejection, true, now);
+            self.refuse(id, limit.into(), true, now);
             if self.uncork(id, now) {
                 self.settle(id, false, now);
             }

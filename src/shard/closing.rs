@@ -19,9 +19,9 @@ use super::{Shard, set_alarm};
 use crate::application::{Application, CloseReason, Context, Side};
 use crate::connection::{Attachment, LiveSession, Rest};
 use crate::environment::Environment;
+use crate::http::Rejection;
 use crate::protocol::endpoint::{Closing, Endpoint, TimeoutEvent};
 use crate::protocol::frame::Violation;
-use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
 /// Why a WebSocket stops being open.
@@ -265,11 +265,11 @@ impl<A: Application, E: Environment> Shard<A, E> {
         }
         match timeout {
             TimeoutEvent::None | TimeoutEvent::Pinged => {}
-            TimeoutEvent::HeadLate(_) if connection.rest == Rest::Waiting => {
+            TimeoutEvent::HeadLate if connection.rest == Rest::Waiting => {
                 self.refuse_waiting(id, Rejection::OwnerBusy, now);
             }
-            TimeoutEvent::HeadLate(rejection) => {
-                self.reject(id, rejection, true, now);
+            TimeoutEvent::HeadLate => {
+                self.refuse(id, Rejection::HeadTimeout, true, now);
                 if self.uncork(id, now) {
                     self.settle(id, false, now);
                 }

@@ -11,8 +11,8 @@ use super::turn_trace::TurnTrace;
 use crate::application::Application;
 use crate::connection::{Connection, Rest};
 use crate::environment::Environment;
+use crate::http::Rejection;
 use crate::protocol::endpoint::Endpoint;
-use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
 /// Where a shard is in its life.

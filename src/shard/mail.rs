@@ -18,8 +18,8 @@ use super::Shard;
 use crate::application::Application;
 use crate::connection::Rest;
 use crate::environment::Environment;
+use crate::http::Rejection;
 use crate::mailbox::Mail;
-use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
 /// What waits for room in other reactors' mailboxes.
@@ -252,7 +252,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         connection.rest = Rest::Spent;
         // Its request is answered; what stands behind it is not read any more.
         drop(connection.take_tail());
-        self.reject(id, why, true, now);
+        self.refuse(id, why, true, now);
         if self.uncork(id, now) {
             self.settle(id, false, now);
         }

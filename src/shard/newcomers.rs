@@ -12,7 +12,7 @@ use super::Shard;
 use crate::application::Application;
 use crate::connection::timer_wheel::Slot;
 use crate::environment::Environment;
-use crate::protocol::head::Rejection;
+use crate::http::Rejection;
 use crate::session::SessionRequest;
 use crate::token::ConnectionId;
 
@@ -44,7 +44,8 @@ impl<A: Application, E: Environment> Shard<A, E> {
         if requested.id.as_ref().is_some_and(|id| self.sessions.peek(id, now).is_some()) {
             return Ok(false);
         }
-        self.status.session_rates().count(connection.peer.ip(), rate, now).map(|()| true)
+        self.status.session_rates().count(connection.peer.ip(), rate, now)?;
+        Ok(true)
     }
 
     /// It was refused after all, for another reason.

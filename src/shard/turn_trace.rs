@@ -21,8 +21,8 @@ use super::snapshot::{Bytes, OpenSnapshot, Outgoing, Snapshot};
 use crate::application::{Application, CloseReason, Side};
 use crate::connection::Attachment;
 use crate::environment::Environment;
+use crate::http::Rejection;
 use crate::protocol::endpoint::Endpoint;
-use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
 /// The target of the lines.

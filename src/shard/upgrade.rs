@@ -13,12 +13,12 @@ use super::slow_turn::Callback;
 use crate::application::{Acceptance, Application, Refusal, Upgrade};
 use crate::connection::{Attachment, LiveSession};
 use crate::environment::Environment;
-use crate::http;
+use crate::http::{self, Rejection};
 use crate::mailbox::{Handoff, Mail};
 use crate::protocol::deflate::DeflateParams;
 use crate::protocol::frame;
 use crate::protocol::handshake::{self, Accept};
-use crate::protocol::head::{Rejection, Request};
+use crate::protocol::head::Request;
 use crate::session::{Attached, SessionRequest};
 use crate::token::ConnectionId;
 
@@ -112,10 +112,10 @@ impl<A: Application, E: Environment> Shard<A, E> {
     }
 
     /// Answers with the application's refusal; the connection closes after it.
-    pub(super) fn turn_away(&mut self, id: ConnectionId, refusal: &Refusal, now: Instant) {
+    pub(super) fn refuse_upgrade(&mut self, id: ConnectionId, refusal: &Refusal, now: Instant) {
         self.metrics.refused.add(1);
         self.tell(|trace| trace.refused_by_application(id, refusal.status));
-        http::turn_away(refusal, &mut self.cork);
+        http::refuse_upgrade(refusal, &mut self.cork);
         if let Some(connection) = self.connections.get_mut(id) {
             log::debug!(
                 connection:% = id, reactor = self.reactor;
@@ -143,11 +143,11 @@ impl<A: Application, E: Environment> Shard<A, E> {
         let has_ended =
             self.connections.get_mut(id).is_some_and(|connection| connection.transport.has_ended());
         if has_ended && requested.id.as_ref().is_some_and(|id| self.sessions.contains(id)) {
-            return self.reject(id, Rejection::Superseded, true, now);
+            return self.refuse(id, Rejection::Superseded, true, now);
         }
         let is_newcomer = match self.count_newcomer(id, requested, now) {
             Ok(is_newcomer) => is_newcomer,
-            Err(rejection) => return self.reject(id, rejection, true, now),
+            Err(rejection) => return self.refuse(id, rejection, true, now),
         };
         // One live connection a session, and the newer one wins. The older one's `on_close` comes
         // before the newer one's `on_open`. What it held, the session and its place under the limit,
@@ -164,18 +164,18 @@ impl<A: Application, E: Environment> Shard<A, E> {
                 if is_newcomer {
                     self.uncount_newcomer(id);
                 }
-                return self.reject(id, Rejection::LimitConcurrency, true, now);
+                return self.refuse(id, Rejection::LimitConcurrency, true, now);
             }
         }
         let Shard { sessions, ids, .. } = self;
         let fresh = || ids.next(|room| env.random(room));
         match sessions.attach(requested.id.as_ref(), id, now, fresh) {
-            Err(rejection) => {
+            Err(no_id) => {
                 self.status.release();
                 if is_newcomer {
                     self.uncount_newcomer(id);
                 }
-                self.reject(id, rejection, true, now);
+                self.refuse(id, no_id.into(), true, now);
             }
             Ok(attached) => self.open(id, pending, attached, now),
         }

@@ -18,14 +18,14 @@ use crate::application::{Application, Context, Refusal};
 use crate::config::Config;
 use crate::connection::{Attachment, Connection, Filled, FilledPast, Rest};
 use crate::environment::Environment;
-use crate::http::{self, Route};
+use crate::http::{self, Rejection, Route};
 use crate::observe::metrics::ReactorMetrics;
 use crate::protocol::ProtocolLimits;
 use crate::protocol::deflate::{self, DeflateWriter};
 use crate::protocol::endpoint::{Endpoint, Event};
 use crate::protocol::frame::Violation;
 use crate::protocol::handshake::{self, Accept};
-use crate::protocol::head::{self, Rejection, Request};
+use crate::protocol::head::{self, Request};
 use crate::session::{SessionRequest, owner_of};
 use crate::token::ConnectionId;
 use crate::transport::out_buffer::BufferPool;
@@ -413,14 +413,14 @@ impl<A: Application, E: Environment> Shard<A, E> {
                 }
             }
             Ok(Answered::Refused(refusal)) => {
-                self.turn_away(id, &refusal, now);
+                self.refuse_upgrade(id, &refusal, now);
                 Step::Again
             }
             Err(rejection) => {
                 // A HEAD is known by its first bytes, even where the rest of it is no request.
                 let with_body = !input[*at..].starts_with(b"HEAD ");
                 self.tell_refusal(id, rejection, &input[*at..], now);
-                self.reject(id, rejection, with_body, now);
+                self.refuse(id, rejection, with_body, now);
                 Step::Again
             }
         }
@@ -466,7 +466,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         let route = Route::of(&request, connection.peer.into(), &self.config)?;
         if !matches!(route, Route::WebSocket | Route::Figures) {
             let Shard { status, config, cork, .. } = self;
-            let keeps = http::respond(route, &request, status, config, now, cork)?;
+            let keeps = route.respond(&request, status, config, now, cork)?;
             return Ok(Answered::Plain { length, keeps });
         }
         let accept = handshake::judge(&request)?;
@@ -501,14 +501,14 @@ impl<A: Application, E: Environment> Shard<A, E> {
     }
 
     /// Answers with an error; the connection closes after it.
-    pub(super) fn reject(
+    pub(super) fn refuse(
         &mut self,
         id: ConnectionId,
         rejection: Rejection,
         with_body: bool,
         now: Instant,
     ) {
-        self.metrics.rejected(rejection);
+        self.metrics.rejected(rejection.index());
         self.tell(|trace| trace.refused(id, rejection));
         http::refuse(rejection, with_body, &mut self.cork);
         if let Some(connection) = self.connections.get_mut(id) {

@@ -24,13 +24,13 @@ use crate::application::{Application, CloseReason};
 use crate::config::Limits;
 use crate::connection::{Attachment, Connection};
 use crate::environment::Environment;
+use crate::http::Rejection;
 use crate::mailbox::Mail;
 use crate::observe::page::figures;
 use crate::observe::slab_map::{SlabMap, SlabMapBuilder, SlotState};
 use crate::protocol::endpoint::{Endpoint, Event};
 use crate::protocol::frame;
 use crate::protocol::handshake::{self, Accept};
-use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
 /// What one shard has to do with watching: as the one whose watchers are told, and as one that is
@@ -129,7 +129,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
     /// Makes a connection one that watches.
     pub(super) fn watch(&mut self, id: ConnectionId, accept: &Accept, now: Instant) {
         if self.watching.watchers.len() >= self.config.limits.watchers {
-            return self.reject(id, Rejection::TooManyWatchers, true, now);
+            return self.refuse(id, Rejection::TooManyWatchers, true, now);
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
         // What is told is mostly a slab map, which is compact already: no parameters for deflate.

@@ -5,13 +5,13 @@
 use std::time::Instant;
 
 use revolve::config::Config;
-use revolve::http;
+use revolve::http::{self, Rejection};
 use revolve::protocol::ProtocolLimits;
 use revolve::protocol::deflate::{self, DeflateParams, DeflateWriter, Deflater};
 use revolve::protocol::endpoint::{Closing, Endpoint, Event, QueueLeft};
 use revolve::protocol::frame;
 use revolve::protocol::handshake::{self, Accept};
-use revolve::protocol::head::{self, Rejection, Request};
+use revolve::protocol::head::{self, Request};
 use revolve::protocol::message::{Message, Scratch};
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
@@ -77,7 +77,7 @@ impl<'c> EchoServer<'c> {
                         let head = &tail[*at..*at + length];
                         judge(head, limits, case.server_deflates()).inspect(|_| *at += length)
                     }
-                    Err(rejection) => Err(rejection),
+                    Err(error) => Err(error.into()),
                 };
                 match judged {
                     Ok((accept, params)) => {

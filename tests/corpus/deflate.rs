@@ -8,9 +8,11 @@ use std::time::Instant;
 use flate2::{Decompress, FlushDecompress, Status};
 use revolve::config::Config;
 use revolve::protocol::ProtocolLimits;
-use revolve::protocol::deflate::{DeflateParams, DeflateWriter, Deflater, negotiate};
+use revolve::protocol::deflate::{
+    DeflateParams, DeflateWriter, Deflater, MalformedOffer, negotiate,
+};
 use revolve::protocol::frame::Violation;
-use revolve::protocol::head::{Rejection, Request, header_slots};
+use revolve::protocol::head::{Request, header_slots};
 use revolve::protocol::message::{Message, Received, Receiver, Scratch};
 use tungstenite::protocol::frame::coding::Data;
 
@@ -29,7 +31,7 @@ pub(crate) fn run(data: &[u8]) {
 // ---- offers ----
 
 /// What these extension fields lead to: what is agreed on, and how it is told.
-fn agree(fields: &[&str]) -> Option<Result<Option<(DeflateParams, String)>, Rejection>> {
+fn agree(fields: &[&str]) -> Option<Result<Option<(DeflateParams, String)>, MalformedOffer>> {
     let mut head = "GET / HTTP/1.1\r\nHost: a\r\n".to_owned();
     for field in fields {
         head += &format!("Sec-WebSocket-Extensions: {field}\r\n");
@@ -58,7 +60,7 @@ fn check_offer(text: &[u8]) {
     let expected = expected.map(|offers| offers.into_iter().flatten().find_map(acceptable));
     let told = agreed.map(|agreed| agreed.map(|(_, told)| told));
     match (told, expected) {
-        (Err(Rejection::BadExtensions), None) | (Ok(None), Some(None)) => {}
+        (Err(MalformedOffer), None) | (Ok(None), Some(None)) => {}
         (Ok(Some(told)), Some(Some(window))) => {
             let window = window.map_or(String::new(), |n| format!("; server_max_window_bits={n}"));
             let always = "Sec-WebSocket-Extensions: permessage-deflate; \

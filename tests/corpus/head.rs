@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use revolve::config::{Config, Limits};
-use revolve::http::{self, Route};
+use revolve::http::{self, Rejection, Route};
 use revolve::observe::metrics::ServerStatus;
 use revolve::protocol::ProtocolLimits;
 use revolve::protocol::endpoint::Endpoint;
 use revolve::protocol::handshake;
-use revolve::protocol::head::{self, Rejection, Request};
+use revolve::protocol::head::{self, HeadError, Request};
 use revolve::session::SessionRequest;
 use tungstenite::handshake::derive_accept_key;
 
@@ -21,7 +21,7 @@ use tungstenite::handshake::derive_accept_key;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Incomplete,
-    Refused(Rejection),
+    Refused(HeadError),
     /// So many bytes.
     Whole(usize),
 }
@@ -44,7 +44,7 @@ pub(crate) fn run(data: &[u8]) {
             assert_eq!(read[..length], read_in_pieces[..length]);
             answer(&read[..length], &config)
         }
-        Found::Refused(rejection) => Err(rejection),
+        Found::Refused(error) => Err(error.into()),
         Found::Incomplete => Ok(()),
     };
     match (at_once, in_pieces) {
@@ -93,7 +93,7 @@ fn find_in(sent: &mut [u8], piece: usize, limits: &ProtocolLimits) -> Found {
                 assert!(sent[..length].ends_with(b"\r\n\r\n"));
                 return Found::Whole(length);
             }
-            Err(rejection) => return Found::Refused(rejection),
+            Err(error) => return Found::Refused(error),
         }
     }
     assert!(sent.len() < limits.head_bytes, "so much, and still no answer");
@@ -115,9 +115,9 @@ fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
     }
     let route = Route::of(&request, peer, config)?;
     if !matches!(route, Route::WebSocket | Route::Figures) {
-        let status = ServerStatus::new(1, Arc::default());
+        let status = ServerStatus::new(1, Rejection::LABELS, Arc::default());
         let mut out = Vec::new();
-        let keeps = http::respond(route, &request, &status, config, Instant::now(), &mut out)?;
+        let keeps = route.respond(&request, &status, config, Instant::now(), &mut out)?;
         assert_eq!(keeps, request.keeps_alive());
         check_response(&out, request.method != "HEAD");
         return Ok(());
@@ -132,7 +132,8 @@ fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
     handshake::begin_response(&accept, &mut out);
     handshake::end_response(&mut out);
     check_response(&out, true);
-    SessionRequest::from_query(request.query).map(|_| ())
+    SessionRequest::from_query(request.query)?;
+    Ok(())
 }
 
 fn check_request(request: &Request<'_, '_>, config: &Config) {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use tungstenite::protocol::frame::coding::Data;
 
+use super::MalformedOffer;
 use crate::protocol::frame::Violation;
-use crate::protocol::head::{Rejection, Request};
+use crate::protocol::head::Request;
 use crate::protocol::limits::ProtocolLimits;
 
 /// There is none.
@@ -39,7 +40,7 @@ pub struct Progress {
 /// # Errors
 ///
 /// None: the field is not even read.
-pub fn negotiate(_request: &Request<'_, '_>) -> Result<Option<DeflateParams>, Rejection> {
+pub fn negotiate(_request: &Request<'_, '_>) -> Result<Option<DeflateParams>, MalformedOffer> {
     Ok(None)
 }
 

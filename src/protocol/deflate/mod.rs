@@ -40,6 +40,11 @@ pub use {
 
 use super::limits::ProtocolLimits;
 
+/// `Sec-WebSocket-Extensions` breaks the grammar (RFC 6455 9.1): then the handshake fails, whatever
+/// else was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MalformedOffer;
+
 /// The bit in a frame's first byte that says "deflated" on the first frame of a message, and that
 /// no other frame may have (RFC 7692 6).
 pub const RSV1: u8 = 0x40;
