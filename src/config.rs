@@ -2,7 +2,8 @@
 //!
 //! [`Config`] is what an operator chooses; [`Limits`] is what the design chose, kept as values so
 //! that a test can make them small. Neither reads arguments nor the environment: the daemon's
-//! command line does that. Called by `server.rs`; everything below only reads.
+//! command line does that. Called by `server.rs`; everything below only reads. The protocol, which stands
+//! above and knows no server, is given what it needs of them ([`Config::protocol_limits`]).
 //!
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
@@ -21,6 +22,8 @@ use std::time::Duration;
 pub use origins::{AllowedOrigins, ORIGINS_ALLOWED, Origin};
 pub(crate) use subprotocols::is_token;
 pub use subprotocols::{SUBPROTOCOLS_ALLOWED, Subprotocols};
+
+use crate::protocol::ProtocolLimits;
 
 /// Paths that have an answer of their own whatever the settings are, so none of them can be
 /// [`Config::ws_path`]. (`/` has one too, and can: a request says which of the two it wants.)
@@ -606,6 +609,27 @@ impl Config {
             "a time from 0 to 86400 seconds",
         )?;
         Ok(())
+    }
+}
+
+impl From<&Config> for ProtocolLimits {
+    /// What the protocol needs of all this.
+    fn from(config: &Config) -> ProtocolLimits {
+        ProtocolLimits {
+            head_bytes: config.limits.head_bytes,
+            target_bytes: config.limits.target_bytes,
+            message_bytes: config.ws_max_size,
+            handshake_timeout: config.timeout_handshake,
+            keep_alive_timeout: config.timeout_keep_alive,
+            ping_interval: config.ws_ping_interval,
+            ping_timeout: config.ws_ping_timeout,
+            message_timeout: config.limits.message_timeout,
+            close_timeout: config.limits.close_timeout,
+            linger: config.limits.linger,
+            linger_bytes: config.limits.linger_bytes,
+            deflate_bytes_least: config.limits.deflate_bytes_least,
+            deflate_windows_most: config.limits.deflate_windows_most,
+        }
     }
 }
 

@@ -70,17 +70,17 @@
 //! module ends its first page with the way to the next. A module uses only those above it: a test
 //! checks that.
 //!
-//! Before the first byte, all bounds in one place:
-//!
-//! | module | what it is |
-//! |---|---|
-//! | [`config`] | every setting and bound, each with its reason |
-//!
-//! From bytes to messages, without a socket:
+//! From bytes to messages, without a socket and without a server:
 //!
 //! | module | what it is |
 //! |---|---|
 //! | [`protocol`] | sans-IO: request heads, the handshake, frames, messages, the endpoint's states |
+//!
+//! Around it a server, all of whose bounds stand in one place:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`config`] | every setting and bound, each with its reason |
 //!
 //! One connection: its name, its socket, its session; why it stops, and what wakes it. If you read one
 //! of these, read [`connection`]:
@@ -161,7 +161,7 @@
 //! [Draining readiness]: https://docs.rs/mio/1/mio/struct.Poll.html#draining-readiness
 //! [Spurious events]: https://docs.rs/mio/1/mio/struct.Poll.html#spurious-events
 //!
-//! Next: [`crate::config`], where the tour begins.
+//! Next: [`crate::protocol`], where the tour begins.
 
 // Without `internals` most `pub` items are unreachable, and are meant to be.
 #![cfg_attr(not(feature = "internals"), allow(unreachable_pub))]

@@ -20,7 +20,7 @@ use crate::connection::Connection;
 use crate::connection::timer_wheel::{Slot, Tick};
 use crate::mailbox::Mail;
 use crate::observe::page;
-use crate::protocol::{deflate, frame, message};
+use crate::protocol::{ProtocolLimits, deflate, frame, message};
 use crate::session::SessionTable;
 use crate::session::rate::SessionRates;
 use crate::token::ConnectionId;
@@ -70,11 +70,13 @@ impl MemoryBound {
 
         // The longest thing that is said to one connection: the echo of the longest message, the
         // page of metrics, or the live page, of which the head is a small part.
-        let message = match config.ws_per_message_deflate {
-            true => deflate::most_on_the_wire(config.ws_max_size),
-            false => config.ws_max_size,
+        let (longest, deflating) = match config.ws_per_message_deflate {
+            true => (
+                deflate::most_on_the_wire(config.ws_max_size),
+                deflate::most_held(&ProtocolLimits::from(config)),
+            ),
+            false => (config.ws_max_size, 0),
         };
-        let longest = message;
         let message = longest + frame::MAX_HEADER;
         let page =
             if config.page { page::html(&config.ws_path).len() + BOOKKEEPING * 8 } else { 0 };
@@ -138,7 +140,7 @@ impl MemoryBound {
             2 * config.ws_max_size,
             // What is kept for the next long ones.
             message::SPARE_MOST * message::SPARE_BYTES.min(longest),
-            deflate::most_held(config),
+            deflating,
             out_buffer::POOL,
             // Mail, and broadcasts under way; of the daemon's applications these are heartbeats.
             (limits.mailbox_capacity + limits.outbox_most) * size_of::<Mail<TcpStream>>(),
@@ -272,6 +274,7 @@ mod tests {
     use super::*;
     use crate::application::{CloseReason, Side};
     use crate::config::SessionRate;
+    use crate::http::Rejection;
     use std::num::NonZeroUsize;
     use std::time::Duration;
 
@@ -397,7 +400,11 @@ mod tests {
     fn figures_are_no_longer_than_reckoned() {
         use crate::observe::slab_map::{SlabMapBuilder, SlotState};
         let (reactors, slots) = (3, 1000);
-        let status = crate::observe::metrics::ServerStatus::new(reactors, Default::default());
+        let status = crate::observe::metrics::ServerStatus::new(
+            reactors,
+            Rejection::LABELS,
+            Default::default(),
+        );
         for (number, reactor) in status.reactors().iter().enumerate() {
             for code in 1000..=5000 {
                 for side in [Side::Client, Side::Server] {
@@ -426,7 +433,11 @@ mod tests {
     #[test]
     fn the_page_of_metrics_is_no_longer_than_reckoned() {
         for reactors in [1, 2, 50] {
-            let status = crate::observe::metrics::ServerStatus::new(reactors, Default::default());
+            let status = crate::observe::metrics::ServerStatus::new(
+                reactors,
+                Rejection::LABELS,
+                Default::default(),
+            );
             let page = status.render(std::time::Instant::now());
             // With room for larger numbers than 0.
             let reckoned = (reactors + 1) * METRICS_BYTES;

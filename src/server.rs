@@ -19,6 +19,7 @@ use mio::{Interest, Poll, Registry};
 
 use crate::application::Application;
 use crate::config::{Config, ConfigError, Limits};
+use crate::http::Rejection;
 use crate::mailbox::{MailSender, Mailbox, mailbox};
 use crate::observe::metrics::ServerStatus;
 use crate::offload::Pool;
@@ -108,7 +109,8 @@ impl Builder {
         let workers = config.workers.get();
         let (listeners, address) = listener::bind(config.address(), config.backlog, workers)
             .map_err(|error| ServeError::Listen { address: config.address(), error })?;
-        let status = Arc::new(ServerStatus::new(workers, self.log_lines_dropped));
+        let status =
+            Arc::new(ServerStatus::new(workers, Rejection::LABELS, self.log_lines_dropped));
         let sockets = listeners
             .into_iter()
             .map(|listener| Sockets::open(listener, &config.limits))

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use revolve::application::{Application, Context, Message};
-use revolve::config::{Limits, SessionIds};
+use revolve::config::{Config, SessionIds};
 use revolve::connection::Connection;
+use revolve::protocol::ProtocolLimits;
 use revolve::protocol::frame::{self, FrameHead};
 use revolve::protocol::handshake;
 use revolve::protocol::head::{self, Part, Request};
@@ -172,7 +173,7 @@ const HEAD: &str = "GET /ws/chat/?session_id=Zm9vYmFyYmF6cXV4cXV1eA HTTP/1.1\r\n
 
 /// The end is looked for, the head parsed; with `accept` it is judged as an upgrade, too.
 fn parse_head(accept: bool) -> Work {
-    let limits = Limits::default();
+    let limits = ProtocolLimits::from(&Config::default());
     let mut received = HEAD.as_bytes().to_vec();
     Box::new(move || {
         for _ in 0..TIMES {

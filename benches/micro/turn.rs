@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use revolve::application::Application;
 use revolve::config::Config;
 use revolve::environment::Environment;
+use revolve::http::Rejection;
 use revolve::mailbox::Mail;
 use revolve::observe::metrics::ServerStatus;
 use revolve::offload::Job;
@@ -150,7 +151,7 @@ impl<A: Application> Turns<A> {
         let queue = std::iter::repeat_with(wire).take(connections).collect();
         let host = Quiet { queue, registered: Rc::clone(&registered), random: 1 };
         let config = Config { workers: NonZeroUsize::MIN, access_log: false, ..Config::default() };
-        let status = Arc::new(ServerStatus::new(1, Arc::new(AtomicU64::new(0))));
+        let status = Arc::new(ServerStatus::new(1, Rejection::LABELS, Arc::new(AtomicU64::new(0))));
         let now = Instant::now();
         let shard = Shard::new(0, Arc::new(config), status, application, now);
         let mut turns = Turns { shard, host, traffic, connections: Vec::new(), now };

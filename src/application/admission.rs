@@ -3,7 +3,7 @@
 //! [`Upgrade`] lends out the request; whoever does not look at it pays nothing for it. The answers
 //! cannot say what HTTP forbids: a refusal has a status of 400 or more, a subprotocol is one that
 //! was offered, a header field is one line and none of the handshake's own. Writes no response;
-//! `shard/upgrade.rs` and `http.rs` do.
+//! `shard/upgrade.rs` and `http` do.
 //!
 //! Invariant: no text of a request gets into a response but a subprotocol that was offered, which is
 //! a token, and through a field that the application adds itself, and then not a byte that ends a line.
@@ -406,7 +406,8 @@ fn text(value: &[u8]) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::apps::echo::Echo;
-    use crate::config::Limits;
+    use crate::config::Config;
+    use crate::protocol::ProtocolLimits;
     use crate::protocol::head::header_slots;
 
     fn look<T>(target: &str, fields: &str, look: impl FnOnce(&Upgrade<'_, Echo>) -> T) -> T {
@@ -417,7 +418,8 @@ mod tests {
         let line = format!("GET {target} HTTP/1.1\r\nHost: a\r\n");
         let head = [line.as_bytes(), fields, b"\r\n"].concat();
         let mut slots = header_slots();
-        let request = Request::parse(&head, &mut slots, &Limits::default()).unwrap();
+        let request =
+            Request::parse(&head, &mut slots, &ProtocolLimits::from(&Config::default())).unwrap();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let now = Instant::now();
         look(&Upgrade { request: &request, peer, now, session_id: None, session: None })

@@ -1,6 +1,6 @@
 //! Which pages may connect: `--allowed-origins`, and how an `Origin` field is compared with it.
 //!
-//! Values and comparisons only; `protocol/handshake.rs` asks at each upgrade.
+//! Values and comparisons only; `shard/visit.rs` asks at each upgrade.
 //!
 //! Invariant: a pattern matches whole labels of a host name, never a part of one, so
 //! `https://*.example.com` does not let `https://evilexample.com` in.
@@ -23,6 +23,20 @@ pub enum AllowedOrigins {
     Any,
     /// Only from these; a browser elsewhere gets 403.
     Only(Vec<Origin>),
+}
+
+impl AllowedOrigins {
+    /// Whether a page may connect whose request has these `Origin` fields. A request without one is no
+    /// browser's (RFC 6455 4.2.1, item 7): its sender could as well have sent one that is allowed, so
+    /// it is let in. Two of them are no browser's either, and one too many.
+    pub fn allow<'a>(&self, mut fields: impl Iterator<Item = &'a [u8]>) -> bool {
+        let AllowedOrigins::Only(origins) = self else { return true };
+        match (fields.next(), fields.next()) {
+            (None, _) => true,
+            (Some(value), None) => origins.iter().any(|origin| origin.is(value)),
+            (Some(_), Some(_)) => false,
+        }
+    }
 }
 
 /// Where a page comes from, as a browser writes it: `https://example.com`,
@@ -232,6 +246,34 @@ mod tests {
             ("http://a.localhost:13000", false),
         ] {
             assert_eq!(with_port.is(field.as_bytes()), expected, "{field}");
+        }
+    }
+
+    #[test]
+    fn origins_are_matched_whole() {
+        let origins = ["https://example.com", "http://localhost:3000", "null"];
+        let origins = origins.map(|text| Origin::parse(text).unwrap());
+        let allowed = AllowedOrigins::Only(origins.to_vec());
+        for (fields, expected) in [
+            (&[][..], true),
+            (&["https://example.com"], true),
+            (&["HTTPS://Example.COM"], true),
+            (&["http://localhost:3000"], true),
+            (&["null"], true),
+            (&[""], false),
+            (&["https://example.com.evil.net"], false),
+            (&["https://evil.net/https://example.com"], false),
+            (&["https://example.com:8443"], false),
+            (&["http://example.com"], false),
+            (&["https://sub.example.com"], false),
+            (&["https://example.co"], false),
+            (&["https://example.com https://evil.net"], false),
+            (&["https://example.com", "https://example.com"], false),
+            (&["http://localhost"], false),
+        ] {
+            let values = || fields.iter().map(|field| field.as_bytes());
+            assert_eq!(allowed.allow(values()), expected, "{fields:?}");
+            assert!(AllowedOrigins::Any.allow(values()), "{fields:?}");
         }
     }
 

@@ -5,7 +5,7 @@
 //! Invariant: what is chosen was offered by this client, and is a token, so it can stand in a header
 //! field.
 //!
-//! Next: [`crate::protocol`], where bytes get a meaning.
+//! Next: [`crate::token`]: the name of one connection among many.
 
 use std::fmt;
 

@@ -20,6 +20,7 @@ use std::time::Instant;
 use crate::config::{Config, Limits};
 use crate::connection::ready::Mark;
 use crate::connection::timer_wheel::Tick;
+use crate::protocol::ProtocolLimits;
 use crate::protocol::endpoint::{Closing, Endpoint};
 use crate::protocol::message::SPARE_BYTES;
 use crate::session::SessionSlot;
@@ -205,9 +206,13 @@ impl<S: Stream> Connection<S> {
     /// # Errors
     ///
     /// As those of [`Self::fill`].
-    pub fn fill_past(&mut self, buffer: &mut [u8], config: &Config) -> io::Result<FilledPast> {
+    pub fn fill_past(
+        &mut self,
+        buffer: &mut [u8],
+        limits: &ProtocolLimits,
+    ) -> io::Result<FilledPast> {
         if let Endpoint::Open(open) = &mut self.endpoint
-            && let Some(room) = open.payload_room(config)
+            && let Some(room) = open.payload_room(limits)
         {
             debug_assert!(self.tail.is_none(), "what stands behind a header is of its payload");
             let most = room.len();
@@ -293,8 +298,8 @@ impl<S: Stream> Connection<S> {
     /// When the shard has to look at this connection, whatever happens.
     #[inline(always)]
     #[must_use]
-    pub fn deadline(&self, config: &Config) -> Option<Instant> {
-        let protocol = self.endpoint.deadline(config);
+    pub fn deadline(&self, limits: &ProtocolLimits, config: &Config) -> Option<Instant> {
+        let protocol = self.endpoint.deadline(limits);
         if self.transport.backlog.is_empty() && !matches!(self.rest, Rest::Parked | Rest::Waiting) {
             return protocol;
         }
@@ -435,12 +440,12 @@ mod tests {
     #[test]
     fn behind_a_long_message_the_beginning_of_the_next_is_read_by_itself() {
         const ROOM: usize = 64 << 10;
-        let (now, config) = (Instant::now(), Config::default());
+        let (now, limits) = (Instant::now(), ProtocolLimits::from(&Config::default()));
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let id = ConnectionId { index: 0, generation: std::num::NonZeroU32::MIN };
         let stream = Asked { said: Vec::new(), reads: Vec::new() };
         let mut connection = Connection::new(stream, id, peer, now);
-        connection.endpoint.open(None, now, &config);
+        connection.endpoint.open(None, now, &limits);
         let (mut buffer, mut scratch, mut out) = (vec![0; ROOM], Scratch::default(), Vec::new());
         // What is said, what the first read asks for, and what the visit behind it is.
         for (length, first, after) in [
@@ -460,13 +465,13 @@ mod tests {
             let mut heard = Vec::new();
             while connection.transport.has_readable() {
                 let Filled { kept, read } = match connection.reads_past() {
-                    true => connection.fill_past(&mut buffer, &config).unwrap().filled,
+                    true => connection.fill_past(&mut buffer, &limits).unwrap().filled,
                     false => connection.fill(&mut buffer).unwrap(),
                 };
                 let (input, mut at) = (&mut buffer[..kept + read], 0);
                 let Endpoint::Open(open) = &mut connection.endpoint else { panic!("closed") };
                 while let Some(Event::Message(message)) =
-                    open.next(input, &mut at, &mut scratch, &config, now, &mut out).unwrap()
+                    open.next(input, &mut at, &mut scratch, &limits, now, &mut out).unwrap()
                 {
                     heard.push(message.as_bytes().len());
                 }

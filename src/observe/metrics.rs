@@ -18,7 +18,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::application::{CloseReason, Side};
-use crate::protocol::head::Rejection;
 use crate::session::rate::SessionRates;
 use crate::transport::connection_limiter::ConnectionLimiter;
 
@@ -136,7 +135,8 @@ pub struct ReactorMetrics {
     /// with the square of the reactors.
     hand_overs_to: Box<[Cell]>,
     closed: [[Cell; CLOSE_LABELS.len()]; 2],
-    rejected: [Cell; Rejection::ALL.len()],
+    /// Requests refused, by reason.
+    rejected: Box<[Cell]>,
 }
 
 impl ReactorMetrics {
@@ -183,9 +183,9 @@ impl ReactorMetrics {
         self.closed[reason.side as usize][close_label(reason.code)].add(1);
     }
 
-    /// One request was refused.
-    pub fn rejected(&self, rejection: Rejection) {
-        self.rejected[rejection.index()].add(1);
+    /// One request was refused, for the reason of this number.
+    pub fn rejected(&self, reason: usize) {
+        self.rejected[reason].add(1);
     }
 }
 
@@ -198,25 +198,32 @@ pub struct ServerStatus {
     session_rates: SessionRates,
     draining_since: OnceLock<Instant>,
     drained: AtomicUsize,
+    /// The labels of the reasons for which requests are refused.
+    reasons: &'static [&'static str],
     log_lines_dropped: Arc<AtomicU64>,
 }
 
 impl ServerStatus {
-    /// For so many reactors; `log_lines_dropped` is the logger's.
+    /// For so many reactors, and requests refused for `reasons`; `log_lines_dropped` is the logger's.
     #[must_use]
-    pub fn new(reactors: usize, log_lines_dropped: Arc<AtomicU64>) -> Self {
+    pub fn new(
+        reactors: usize,
+        reasons: &'static [&'static str],
+        log_lines_dropped: Arc<AtomicU64>,
+    ) -> Self {
+        let cells = |count| (0..count).map(|_| Cell::default()).collect();
+        let metrics = |_| {
+            let (hand_overs_to, rejected) = (cells(reactors), cells(reasons.len()));
+            Arc::new(ReactorMetrics { hand_overs_to, rejected, ..ReactorMetrics::default() })
+        };
         ServerStatus {
-            reactors: (0..reactors)
-                .map(|_| {
-                    let hand_overs_to = (0..reactors).map(|_| Cell::default()).collect();
-                    Arc::new(ReactorMetrics { hand_overs_to, ..ReactorMetrics::default() })
-                })
-                .collect(),
+            reactors: (0..reactors).map(metrics).collect(),
             websockets: AtomicUsize::new(0),
             connection_limiter: Arc::default(),
             session_rates: SessionRates::default(),
             draining_since: OnceLock::new(),
             drained: AtomicUsize::new(0),
+            reasons,
             log_lines_dropped,
         }
     }
@@ -377,8 +384,7 @@ impl ServerStatus {
         }
         page.family("revolve_rejected_total", "counter", "Requests refused, by reason.");
         for (number, reactor) in self.reactors.iter().enumerate() {
-            for (rejection, cell) in Rejection::ALL.into_iter().zip(&reactor.rejected) {
-                let reason = rejection.label();
+            for (reason, cell) in self.reasons.iter().zip(&reactor.rejected) {
                 let labels = format_args!("reactor=\"{number}\",reason=\"{reason}\"");
                 page.sample("revolve_rejected_total", labels, cell.get());
             }
@@ -504,7 +510,7 @@ mod tests {
 
     #[test]
     fn admission_is_exact() {
-        let status = ServerStatus::new(1, Arc::default());
+        let status = ServerStatus::new(1, &["bad_key"], Arc::default());
         assert!(status.admit(2) && status.admit(2) && !status.admit(2));
         status.release();
         assert!(status.admit(2) && !status.admit(2));
@@ -512,14 +518,14 @@ mod tests {
 
     #[test]
     fn the_page_counts_what_happened() {
-        let status = ServerStatus::new(2, Arc::new(AtomicU64::new(3)));
+        let status = ServerStatus::new(2, &["bad_key"], Arc::new(AtomicU64::new(3)));
         let reactor = status.reactor(1);
         reactor.messages.add(5);
         reactor.turn(3);
         reactor.turn(1000);
         reactor.closed(CloseReason { code: 1009, side: Side::Server });
         reactor.closed(CloseReason { code: 1006, side: Side::Client });
-        reactor.rejected(Rejection::BadKey);
+        reactor.rejected(0);
         let page = status.render(Instant::now());
         for line in [
             "# TYPE ws_total_messages_total counter",

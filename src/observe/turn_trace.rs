@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use super::snapshot::{Bytes, Outgoing, Snapshot};
 use crate::application::{CloseReason, Side};
-use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
 /// The target of the lines.
@@ -123,8 +122,8 @@ impl TurnTrace {
         self.note(format_args!("no descriptor left: accepting pauses"));
     }
 
-    pub(crate) fn turned_away(&mut self, peer: SocketAddr, rejection: Rejection) {
-        self.note(format_args!("{peer} is closed, too many sockets: {}", rejection.status()));
+    pub(crate) fn dropped(&mut self, peer: SocketAddr, status: &str) {
+        self.note(format_args!("{peer} is closed, too many sockets: {status}"));
     }
 
     pub(crate) fn draining(&mut self) {
@@ -169,8 +168,8 @@ impl TurnTrace {
         self.fact(id, format_args!("a request answered"));
     }
 
-    pub(crate) fn refused(&mut self, id: ConnectionId, rejection: Rejection) {
-        self.fact(id, format_args!("refused: {}", rejection.status()));
+    pub(crate) fn refused(&mut self, id: ConnectionId, status: &str) {
+        self.fact(id, format_args!("refused: {status}"));
     }
 
     pub(crate) fn refused_by_application(&mut self, id: ConnectionId, status: u16) {

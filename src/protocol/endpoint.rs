@@ -7,7 +7,7 @@
 //! Invariant: the state only ever moves to the right, except that a request answered on a
 //! kept-alive connection makes room for the next.
 //!
-//! Next: [`crate::token`]: so much for one connection. This is the name of one among many.
+//! Next: `config`, the server around it: every setting and bound.
 
 use std::time::Instant;
 
@@ -15,9 +15,9 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
 use super::deflate::DeflateParams;
 use super::frame::{self, Violation};
-use super::head::{self, Part, Rejection};
+use super::head::{self, HeadError, Part};
+use super::limits::ProtocolLimits;
 use super::message::{Message, Received, Receiver, Scratch};
-use crate::config::{Config, Limits};
 
 /// The state, with what each state needs and nothing else.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ pub enum TimeoutEvent {
     /// A ping was written.
     Pinged,
     /// The request head is late.
-    HeadLate(Rejection),
+    HeadLate,
     /// Nothing of a first request has come.
     Silent,
     /// A message is late.
@@ -156,18 +156,18 @@ impl Endpoint {
     }
 
     /// After a 101: the next bytes are frames.
-    pub fn open(&mut self, params: Option<DeflateParams>, now: Instant, config: &Config) {
+    pub fn open(&mut self, params: Option<DeflateParams>, now: Instant, limits: &ProtocolLimits) {
         debug_assert!(matches!(self, Endpoint::Handshaking(_)));
-        let liveness = config
-            .ws_ping_interval
+        let liveness = limits
+            .ping_interval
             .map_or(Liveness::Unwatched, |interval| Liveness::PingAt(now + interval));
         *self = Endpoint::Open(Open { receiver: Receiver::new(params), liveness });
     }
 
     /// After a response that keeps the connection: the next bytes are another request.
-    pub fn await_request(&mut self, now: Instant, config: &Config) {
+    pub fn await_request(&mut self, now: Instant, limits: &ProtocolLimits) {
         debug_assert!(matches!(self, Endpoint::Handshaking(_)));
-        let deadline = now + config.timeout_keep_alive;
+        let deadline = now + limits.keep_alive_timeout;
         let part = Part::default();
         *self = Endpoint::Handshaking(Handshaking { scanned: 0, part, deadline, is_reused: true });
     }
@@ -178,7 +178,7 @@ impl Endpoint {
         code: CloseCode,
         reason: &str,
         now: Instant,
-        limits: &Limits,
+        limits: &ProtocolLimits,
         out: &mut Vec<u8>,
     ) {
         let Endpoint::Open(open) = self else { return };
@@ -196,7 +196,7 @@ impl Endpoint {
         code: CloseCode,
         reason: &str,
         now: Instant,
-        limits: &Limits,
+        limits: &ProtocolLimits,
         out: &mut Vec<u8>,
     ) {
         if let Endpoint::Open(_) = self {
@@ -206,7 +206,7 @@ impl Endpoint {
     }
 
     /// Nothing more will be said: flush, half-close, linger.
-    pub fn finish(&mut self, now: Instant, limits: &Limits) {
+    pub fn finish(&mut self, now: Instant, limits: &ProtocolLimits) {
         let by = now + limits.close_timeout;
         *self = Endpoint::Closing(Closing::Flushing { by, is_mutual: false });
     }
@@ -214,7 +214,7 @@ impl Endpoint {
     /// Both sides have said Close: flush, and that is the end (RFC 6455 7.1.1: the server closes
     /// the connection, and first). Unless a ping of ours is unanswered: what a peer must not send
     /// after its Close are data frames (5.5.1), so its pong may still come.
-    pub fn part(&mut self, now: Instant, limits: &Limits) {
+    pub fn part(&mut self, now: Instant, limits: &ProtocolLimits) {
         let awaits_pong = match self {
             Endpoint::Open(open) => open.awaits_pong(),
             Endpoint::Closing(Closing::AwaitingEcho { awaits_pong, .. }) => *awaits_pong,
@@ -231,18 +231,18 @@ impl Endpoint {
         input: &mut [u8],
         at: &mut usize,
         scratch: &mut Scratch,
-        config: &Config,
+        limits: &ProtocolLimits,
         now: Instant,
     ) -> bool {
         let Endpoint::Closing(closing) = self else { return false };
-        match (closing.discard(input, at, scratch, config, now), closing) {
+        match (closing.discard(input, at, scratch, limits, now), closing) {
             (Discarded::All, _) => return false,
-            (Discarded::Close, _) => self.part(now, &config.limits),
+            (Discarded::Close, _) => self.part(now, limits),
             (Discarded::Enough, Closing::Lingering { .. }) => {
                 *self = Endpoint::Closed;
                 return false;
             }
-            (Discarded::Enough, _) => self.finish(now, &config.limits),
+            (Discarded::Enough, _) => self.finish(now, limits),
         }
         true
     }
@@ -252,7 +252,12 @@ impl Endpoint {
     /// `is_empty`, so that closing it cannot cause a reset. That saves two calls and two edges a
     /// connection.
     #[inline]
-    pub fn queue_has_left(&mut self, is_empty: bool, now: Instant, limits: &Limits) -> QueueLeft {
+    pub fn queue_has_left(
+        &mut self,
+        is_empty: bool,
+        now: Instant,
+        limits: &ProtocolLimits,
+    ) -> QueueLeft {
         let Endpoint::Closing(Closing::Flushing { is_mutual, .. }) = self else {
             return QueueLeft::Nothing;
         };
@@ -267,8 +272,8 @@ impl Endpoint {
 
     /// We read again after a time in which we did not, because the peer did not read either. What it
     /// may have said meanwhile, a pong or the end of a message, gets its whole time anew.
-    pub fn listened_again(&mut self, now: Instant, config: &Config) {
-        self.note_alive(now, config);
+    pub fn listened_again(&mut self, now: Instant, limits: &ProtocolLimits) {
+        self.note_alive(now, limits);
         if let Endpoint::Open(open) = self {
             open.receiver.restart_clock(now);
         }
@@ -277,9 +282,9 @@ impl Endpoint {
     /// The peer has sent a part of a frame, in whose middle no pong can come (RFC 6455 5.5), or it has
     /// taken bytes of ours, behind which a ping may wait: it is there, and its pong has its whole time
     /// anew. The end of a message has not.
-    pub fn note_alive(&mut self, now: Instant, config: &Config) {
+    pub fn note_alive(&mut self, now: Instant, limits: &ProtocolLimits) {
         if let Endpoint::Open(open) = self
-            && let (Liveness::PongBy(_), Some(timeout)) = (open.liveness, config.ws_ping_timeout)
+            && let (Liveness::PongBy(_), Some(timeout)) = (open.liveness, limits.ping_timeout)
         {
             open.liveness = Liveness::PongBy(now + timeout);
         }
@@ -298,10 +303,10 @@ impl Endpoint {
     /// else; an early one is a no-op.
     #[inline(always)]
     #[must_use]
-    pub fn deadline(&self, config: &Config) -> Option<Instant> {
+    pub fn deadline(&self, limits: &ProtocolLimits) -> Option<Instant> {
         match self {
             Endpoint::Handshaking(handshaking) => Some(handshaking.deadline),
-            Endpoint::Open(open) => open.deadline(config),
+            Endpoint::Open(open) => open.deadline(limits),
             Endpoint::Closing(
                 Closing::AwaitingEcho { by, .. }
                 | Closing::Flushing { by, .. }
@@ -325,10 +330,10 @@ impl Endpoint {
     pub fn on_deadline(
         &mut self,
         now: Instant,
-        config: &Config,
+        limits: &ProtocolLimits,
         out: &mut Vec<u8>,
     ) -> TimeoutEvent {
-        if self.deadline(config).is_none_or(|deadline| now < deadline) {
+        if self.deadline(limits).is_none_or(|deadline| now < deadline) {
             return TimeoutEvent::None;
         }
         match self {
@@ -339,8 +344,8 @@ impl Endpoint {
             // It asked for nothing, so it is answered nothing: browsers open connections ahead of
             // need, and would take a 408 for the answer to their next request.
             Endpoint::Handshaking(Handshaking { scanned: 0, .. }) => TimeoutEvent::Silent,
-            Endpoint::Handshaking(_) => TimeoutEvent::HeadLate(Rejection::HeadTimeout),
-            Endpoint::Open(open) => open.on_deadline(now, config, out),
+            Endpoint::Handshaking(_) => TimeoutEvent::HeadLate,
+            Endpoint::Open(open) => open.on_deadline(now, limits, out),
         }
     }
 }
@@ -356,13 +361,13 @@ impl Handshaking {
         &mut self,
         received: &mut [u8],
         now: Instant,
-        config: &Config,
-    ) -> Result<Option<usize>, Rejection> {
+        limits: &ProtocolLimits,
+    ) -> Result<Option<usize>, HeadError> {
         if self.is_reused && self.scanned == 0 && !received.is_empty() {
             // The clock of a further request starts with its first byte, and then does not stop.
-            self.deadline = now + config.timeout_handshake;
+            self.deadline = now + limits.handshake_timeout;
         }
-        let end = head::find_end(received, self.scanned, &mut self.part, &config.limits)?;
+        let end = head::find_end(received, self.scanned, &mut self.part, limits)?;
         self.scanned = received.len();
         Ok(end)
     }
@@ -381,9 +386,9 @@ impl Open {
         input: &[u8],
         at: &mut usize,
         scratch: &'a mut Scratch,
-        config: &Config,
+        limits: &ProtocolLimits,
     ) -> Option<Result<Message<'a>, Violation>> {
-        self.receiver.next_short(input, at, scratch, config.ws_max_size)
+        self.receiver.next_short(input, at, scratch, limits.message_bytes)
     }
 
     /// Whether a message is unfinished.
@@ -394,8 +399,8 @@ impl Open {
     }
 
     /// Where the payload of a long frame under way is to be read to; `None` if none is.
-    pub fn payload_room(&mut self, config: &Config) -> Option<&mut [u8]> {
-        self.receiver.payload_room(config.ws_max_size)
+    pub fn payload_room(&mut self, limits: &ProtocolLimits) -> Option<&mut [u8]> {
+        self.receiver.payload_room(limits.message_bytes)
     }
 
     /// So many bytes have been read to the [`Self::payload_room`]; [`Self::next`] says what of it.
@@ -414,11 +419,11 @@ impl Open {
         input: &'a mut [u8],
         at: &mut usize,
         scratch: &'a mut Scratch,
-        config: &Config,
+        limits: &ProtocolLimits,
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<Option<Event<'a>>, Violation> {
-        let received = self.receiver.next(input, at, scratch, config.ws_max_size, now)?;
+        let received = self.receiver.next(input, at, scratch, limits.message_bytes, now)?;
         Ok(match received {
             Some(Received::Message(message)) => Some(Event::Message(message)),
             None => None,
@@ -430,8 +435,7 @@ impl Open {
             }
             Some(Received::Pong) => {
                 // One that nobody asked for (5.5.3 allows it) changes nothing.
-                if let (Liveness::PongBy(_), Some(interval)) =
-                    (self.liveness, config.ws_ping_interval)
+                if let (Liveness::PongBy(_), Some(interval)) = (self.liveness, limits.ping_interval)
                 {
                     self.liveness = Liveness::PingAt(now + interval);
                 }
@@ -449,31 +453,36 @@ impl Open {
     }
 
     #[inline]
-    fn message_deadline(&self, limits: &Limits) -> Option<Instant> {
+    fn message_deadline(&self, limits: &ProtocolLimits) -> Option<Instant> {
         self.receiver.unfinished_since().map(|since| since + limits.message_timeout)
     }
 
     #[inline]
-    fn deadline(&self, config: &Config) -> Option<Instant> {
+    fn deadline(&self, limits: &ProtocolLimits) -> Option<Instant> {
         let alive = match self.liveness {
             Liveness::Unwatched => None,
             Liveness::PingAt(at) | Liveness::PongBy(at) => Some(at),
         };
-        match (alive, self.message_deadline(&config.limits)) {
+        match (alive, self.message_deadline(limits)) {
             (alive, None) => alive,
             (Some(alive), Some(message)) => Some(alive.min(message)),
             (None, message) => message,
         }
     }
 
-    fn on_deadline(&mut self, now: Instant, config: &Config, out: &mut Vec<u8>) -> TimeoutEvent {
-        if self.message_deadline(&config.limits).is_some_and(|deadline| now >= deadline) {
+    fn on_deadline(
+        &mut self,
+        now: Instant,
+        limits: &ProtocolLimits,
+        out: &mut Vec<u8>,
+    ) -> TimeoutEvent {
+        if self.message_deadline(limits).is_some_and(|deadline| now >= deadline) {
             return TimeoutEvent::MessageLate(Violation::MessageTimeout);
         }
-        match (self.liveness, config.ws_ping_interval) {
+        match (self.liveness, limits.ping_interval) {
             (Liveness::PingAt(at), Some(interval)) if now >= at => {
                 frame::encode(OpCode::Control(Control::Ping), b"", out);
-                self.liveness = match config.ws_ping_timeout {
+                self.liveness = match limits.ping_timeout {
                     Some(timeout) => Liveness::PongBy(now + timeout),
                     None => Liveness::PingAt(now + interval),
                 };
@@ -481,7 +490,7 @@ impl Open {
             }
             // The pong may stand behind a message of which we have not made enough yet to go on.
             (Liveness::PongBy(by), _) if now >= by && self.is_inflating() => {
-                self.liveness = Liveness::PongBy(now + config.ws_ping_timeout.unwrap_or_default());
+                self.liveness = Liveness::PongBy(now + limits.ping_timeout.unwrap_or_default());
                 TimeoutEvent::None
             }
             (Liveness::PongBy(by), _) if now >= by => TimeoutEvent::PongLate,
@@ -529,12 +538,12 @@ impl Closing {
         input: &mut [u8],
         at: &mut usize,
         scratch: &mut Scratch,
-        config: &Config,
+        limits: &ProtocolLimits,
         now: Instant,
     ) -> Discarded {
         match self {
             Closing::AwaitingEcho { receiver, awaits_pong, .. } => loop {
-                match receiver.next(input, at, scratch, config.ws_max_size, now) {
+                match receiver.next(input, at, scratch, limits.message_bytes, now) {
                     Ok(Some(Received::Close(_))) => return Discarded::Close,
                     Err(_) => return Discarded::Enough,
                     Ok(Some(Received::Inflating)) => receiver.skip_inflating(),
@@ -566,16 +575,16 @@ mod tests {
 
     /// What becomes of a connection that we close, with a ping unanswered, when these frames come.
     fn after_our_close(frames: &[u8]) -> Endpoint {
-        let config = Config::default();
+        let limits = &ProtocolLimits::FOR_TESTS;
         let begin = Instant::now();
         let mut endpoint = Endpoint::new(begin);
         let (mut scratch, mut out) = (Scratch::default(), Vec::new());
-        endpoint.open(None, begin, &config);
-        let now = endpoint.deadline(&config).expect("a ping is due");
-        assert_eq!(endpoint.on_deadline(now, &config, &mut out), TimeoutEvent::Pinged);
-        endpoint.close(CloseCode::Away, "", now, &config.limits, &mut out);
-        assert!(endpoint.discard(&mut frames.to_vec(), &mut 0, &mut scratch, &config, now));
-        endpoint.queue_has_left(true, now, &config.limits);
+        endpoint.open(None, begin, limits);
+        let now = endpoint.deadline(limits).expect("a ping is due");
+        assert_eq!(endpoint.on_deadline(now, limits, &mut out), TimeoutEvent::Pinged);
+        endpoint.close(CloseCode::Away, "", now, limits, &mut out);
+        assert!(endpoint.discard(&mut frames.to_vec(), &mut 0, &mut scratch, limits, now));
+        endpoint.queue_has_left(true, now, limits);
         endpoint
     }
 

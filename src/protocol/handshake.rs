@@ -1,21 +1,38 @@
 //! The opening handshake of RFC 6455, section 4.2: whether a request may become a WebSocket, and
 //! the response that makes it one.
 //!
-//! Knows nothing of sessions or routes: what else the response says (our session headers) is the
-//! caller's. Called by the shard when a request for the WebSocket path is complete.
+//! Knows nothing of routes: what else the response says is the caller's, and so is what is answered to a
+//! request that breaks a rule. Called when a request for the WebSocket path is complete.
 //!
 //! Next: [`crate::protocol::frame`]: what is spoken behind the 101.
 
 use sha1_smol::Sha1;
 
-use super::head::{Rejection, Request};
-use crate::config::AllowedOrigins;
+use super::head::Request;
 
 /// RFC 6455 1.3: what the key is hashed with.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// What the WebSocket path answers, as an `Allow` field lists it.
-pub const METHODS: &str = "GET, OPTIONS";
+/// Why a request does not become a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeError {
+    /// Its method is not GET.
+    NotGet,
+    /// It asks for no WebSocket.
+    NoUpgrade,
+    /// It is HTTP/1.0.
+    HttpVersion,
+    /// Its `Connection` field does not say that it upgrades.
+    BadConnection,
+    /// It has content.
+    UnexpectedBody,
+    /// Nothing in it names a host.
+    NoHost,
+    /// It asks for another version than 13 (RFC 6455 4.4).
+    BadVersion,
+    /// `Sec-WebSocket-Key` is missing, repeated, or not 16 bytes of base64.
+    BadKey,
+}
 
 /// The value of `Sec-WebSocket-Accept`: base64 of the SHA-1 of key and GUID (RFC 6455 4.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,51 +60,37 @@ impl Accept {
 /// # Errors
 ///
 /// The first rule that the request breaks.
-pub fn judge(request: &Request<'_, '_>) -> Result<Accept, Rejection> {
+pub fn judge(request: &Request<'_, '_>) -> Result<Accept, HandshakeError> {
     if request.method != "GET" {
-        return Err(Rejection::MethodNotAllowed(METHODS));
+        return Err(HandshakeError::NotGet);
     }
     if !request.has_token("upgrade", "websocket") {
         // A browser, a probe, or a client that offers HTTP/2 (`h2c`) with its first request: RFC 9110
         // 7.8 lets a server ignore an Upgrade to what it does not speak. It learns what is spoken here.
-        return Err(Rejection::UpgradeRequired);
+        return Err(HandshakeError::NoUpgrade);
     }
     // "The method of the request MUST be GET, and the HTTP version MUST be at least 1.1."
     if request.http_1_0 {
-        return Err(Rejection::HttpVersion);
+        return Err(HandshakeError::HttpVersion);
     }
     if !request.has_token("connection", "upgrade") {
-        return Err(Rejection::BadUpgrade);
+        return Err(HandshakeError::BadConnection);
     }
     if request.has_body {
-        return Err(Rejection::UnexpectedBody);
+        return Err(HandshakeError::UnexpectedBody);
     }
     // Item 2: "containing the server's authority", and a ws URI has one (RFC 6455 3).
     if request.host.is_empty() {
-        return Err(Rejection::BadHost);
+        return Err(HandshakeError::NoHost);
     }
     let mut versions = request.values("sec-websocket-version");
     if (versions.next(), versions.next()) != (Some(&b"13"[..]), None) {
-        return Err(Rejection::VersionNotOffered);
+        return Err(HandshakeError::BadVersion);
     }
     let mut keys = request.values("sec-websocket-key");
     match (keys.next(), keys.next()) {
         (Some(key), None) if is_key(key) => Ok(Accept::of_key(key)),
-        _ => Err(Rejection::BadKey),
-    }
-}
-
-/// Whether the page that connects may (RFC 6455 10.2). A request without Origin is no browser's
-/// (4.2.1, item 7): whoever sends it could as well have sent one that is allowed, so it is let in.
-/// Two of them are no browser's either, and one too many.
-#[must_use]
-pub fn is_origin_allowed(request: &Request<'_, '_>, allowed: &AllowedOrigins) -> bool {
-    let AllowedOrigins::Only(origins) = allowed else { return true };
-    let mut values = request.values("origin");
-    match (values.next(), values.next()) {
-        (None, _) => true,
-        (Some(value), None) => origins.iter().any(|origin| origin.is(value)),
-        (Some(_), Some(_)) => false,
+        _ => Err(HandshakeError::BadKey),
     }
 }
 
@@ -119,15 +122,16 @@ pub fn end_response(out: &mut Vec<u8>) {
 mod tests {
     use super::super::head::header_slots;
     use super::*;
-    use crate::config::{Limits, Origin};
+    use crate::protocol::limits::ProtocolLimits;
 
     const GOOD: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                         Sec-WebSocket-Version: 13\r\n\r\n";
 
-    fn verdict(head: &str) -> Result<Accept, Rejection> {
+    fn verdict(head: &str) -> Result<Accept, HandshakeError> {
         let mut slots = header_slots();
-        judge(&Request::parse(head.as_bytes(), &mut slots, &Limits::default())?)
+        let limits = &ProtocolLimits::FOR_TESTS;
+        judge(&Request::parse(head.as_bytes(), &mut slots, limits).unwrap())
     }
 
     #[test]
@@ -156,63 +160,30 @@ mod tests {
     #[test]
     fn each_rule_has_its_answer() {
         for (find, put, expected) in [
-            ("GET", "POST", Rejection::MethodNotAllowed("GET, OPTIONS")),
-            ("Upgrade: websocket\r\n", "", Rejection::UpgradeRequired),
-            ("Upgrade: websocket", "Upgrade: h2c", Rejection::UpgradeRequired),
-            ("Upgrade: websocket", "Upgrade: websockets", Rejection::UpgradeRequired),
-            ("Host: a", "Host: ", Rejection::BadHost),
-            ("HTTP/1.1", "HTTP/1.0", Rejection::HttpVersion),
-            ("Connection: Upgrade", "Connection: close", Rejection::BadUpgrade),
-            ("Version: 13", "Version: 8", Rejection::VersionNotOffered),
-            ("Sec-WebSocket-Version: 13\r\n", "", Rejection::VersionNotOffered),
-            ("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=", Rejection::BadKey),
-            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ=A", Rejection::BadKey),
-            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ", Rejection::BadKey),
-            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQA=", Rejection::BadKey),
-            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub2-jZQ==", Rejection::BadKey),
-            ("dGhlIHNhbXBsZSBub25jZQ==", "========================", Rejection::BadKey),
-            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", Rejection::BadKey),
+            ("GET", "POST", HandshakeError::NotGet),
+            ("Upgrade: websocket\r\n", "", HandshakeError::NoUpgrade),
+            ("Upgrade: websocket", "Upgrade: h2c", HandshakeError::NoUpgrade),
+            ("Upgrade: websocket", "Upgrade: websockets", HandshakeError::NoUpgrade),
+            ("Host: a", "Host: ", HandshakeError::NoHost),
+            ("HTTP/1.1", "HTTP/1.0", HandshakeError::HttpVersion),
+            ("Connection: Upgrade", "Connection: close", HandshakeError::BadConnection),
+            ("Version: 13", "Version: 8", HandshakeError::BadVersion),
+            ("Sec-WebSocket-Version: 13\r\n", "", HandshakeError::BadVersion),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=", HandshakeError::BadKey),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ=A", HandshakeError::BadKey),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ", HandshakeError::BadKey),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQA=", HandshakeError::BadKey),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub2-jZQ==", HandshakeError::BadKey),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "========================", HandshakeError::BadKey),
+            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", HandshakeError::BadKey),
             (
                 "Sec-WebSocket-Version",
                 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version",
-                Rejection::BadKey,
+                HandshakeError::BadKey,
             ),
-            ("Host: a", "Host: a\r\nContent-Length: 3", Rejection::UnexpectedBody),
+            ("Host: a", "Host: a\r\nContent-Length: 3", HandshakeError::UnexpectedBody),
         ] {
             assert_eq!(verdict(&GOOD.replacen(find, put, 1)), Err(expected), "{find} -> {put}");
-        }
-    }
-
-    #[test]
-    fn origins_are_matched_whole() {
-        let origins = ["https://example.com", "http://localhost:3000", "null"];
-        let origins = origins.map(|text| Origin::parse(text).unwrap());
-        let allowed = AllowedOrigins::Only(origins.to_vec());
-        let verdict = |fields: &str, allowed: &AllowedOrigins| {
-            let head = GOOD.replace("\r\n\r\n", &format!("\r\n{fields}\r\n\r\n"));
-            let mut slots = header_slots();
-            let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
-            is_origin_allowed(&request, allowed)
-        };
-        for (fields, expected) in [
-            ("", true),
-            ("Origin: https://example.com", true),
-            ("origin: HTTPS://Example.COM", true),
-            ("Origin: http://localhost:3000", true),
-            ("Origin: null", true),
-            ("Origin: ", false),
-            ("Origin: https://example.com.evil.net", false),
-            ("Origin: https://evil.net/https://example.com", false),
-            ("Origin: https://example.com:8443", false),
-            ("Origin: http://example.com", false),
-            ("Origin: https://sub.example.com", false),
-            ("Origin: https://example.co", false),
-            ("Origin: https://example.com https://evil.net", false),
-            ("Origin: https://example.com\r\nOrigin: https://example.com", false),
-            ("Origin: http://localhost", false),
-        ] {
-            assert_eq!(verdict(fields, &allowed), expected, "{fields:?}");
-            assert!(verdict(fields, &AllowedOrigins::Any), "{fields:?}");
         }
     }
 

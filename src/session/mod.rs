@@ -22,7 +22,6 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use crate::config::SessionIds;
-use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
 /// Longest session id, in characters.
@@ -66,16 +65,24 @@ impl SessionIdText<'_> {
     }
 }
 
+/// A text that is no session id: it has other characters than `A–Z a–z 0–9 - . _ ~`, or more than 128.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadSessionId;
+
+/// No fresh id can be made: the system has no randomness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoSessionId;
+
 impl SessionId {
     /// Reads an id.
     ///
     /// # Errors
     ///
-    /// [`Rejection::BadSessionId`] for other characters or another length.
-    pub fn parse(text: &str) -> Result<SessionId, Rejection> {
+    /// For other characters or another length.
+    pub fn parse(text: &str) -> Result<SessionId, BadSessionId> {
         let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
         if text.is_empty() || text.len() > ID_MOST || !text.bytes().all(unreserved) {
-            return Err(Rejection::BadSessionId);
+            return Err(BadSessionId);
         }
         let mut compact = [0; 16];
         // The decoder refuses stray bits at the end, so what decodes encodes to the same text.
@@ -145,8 +152,8 @@ impl SessionRequest {
     ///
     /// # Errors
     ///
-    /// [`Rejection::BadSessionId`] for a value that, percent-decoded, is no id.
-    pub fn from_query(query: &str) -> Result<SessionRequest, Rejection> {
+    /// For a value that, percent-decoded, is no id.
+    pub fn from_query(query: &str) -> Result<SessionRequest, BadSessionId> {
         let named = query.split('&').find_map(|parameter| {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             (name == "session_id").then_some(value)
@@ -155,7 +162,7 @@ impl SessionRequest {
             return Ok(SessionRequest { id: None });
         };
         let mut decoded = [0; ID_MOST];
-        let id = percent_decode(value, &mut decoded).ok_or(Rejection::BadSessionId)?;
+        let id = percent_decode(value, &mut decoded).ok_or(BadSessionId)?;
         Ok(SessionRequest { id: Some(SessionId::parse(id)?) })
     }
 }
@@ -402,14 +409,14 @@ impl<T: Default> SessionTable<T> {
     ///
     /// # Errors
     ///
-    /// [`Rejection::NoSessionId`] if a fresh id is needed and there is no randomness to be had.
+    /// If a fresh id is needed and there is no randomness to be had.
     pub fn attach(
         &mut self,
         id: Option<&SessionId>,
         connection: ConnectionId,
         now: Instant,
         fresh: impl FnOnce() -> io::Result<SessionId>,
-    ) -> Result<Attached, Rejection> {
+    ) -> Result<Attached, NoSessionId> {
         if let Some(found) = id.and_then(|id| self.find(id)) {
             // Its time may be over although its turn to be forgotten has not come.
             if self.is_due(found, now) && !self.waits(now) {
@@ -423,7 +430,7 @@ impl<T: Default> SessionTable<T> {
         }
         let id = match (id, self.policy) {
             (Some(id), SessionIds::Any) => id.clone(),
-            _ => fresh().map_err(|_| Rejection::NoSessionId)?,
+            _ => fresh().map_err(|_| NoSessionId)?,
         };
         let hash = self.hash(&id);
         let session = Session { id, count: 0, is_touched: false, state: T::default() };
@@ -724,7 +731,7 @@ mod tests {
             assert_eq!(id(good).text().as_str(), good);
         }
         for bad in ["", "a b", "a/b", "é", "a\0", &"x".repeat(129)] {
-            assert_eq!(SessionId::parse(bad), Err(Rejection::BadSessionId), "{bad:?}");
+            assert_eq!(SessionId::parse(bad), Err(BadSessionId), "{bad:?}");
         }
         assert_eq!(size_of::<SessionId>(), 24);
         assert_eq!(format!("{:?}", id("0123456789abcdef")), "SessionId(01234567…)");
@@ -757,7 +764,7 @@ mod tests {
         assert_eq!(requested("x=1&session_id=a%7eb&session_id=c"), first);
         for bad in ["a%", "a%2", "a%zz", "a%20b", "a+b", "%ff", &"%61".repeat(129)] {
             let query = format!("session_id={bad}");
-            assert_eq!(SessionRequest::from_query(&query), Err(Rejection::BadSessionId), "{bad}");
+            assert_eq!(SessionRequest::from_query(&query), Err(BadSessionId), "{bad}");
         }
         assert!(SessionRequest::from_query(&format!("session_id={}", "%61".repeat(128))).is_ok());
     }

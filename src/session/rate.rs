@@ -20,7 +20,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::SessionRate;
-use crate::protocol::head::Rejection;
 use crate::transport::connection_limiter::Network;
 
 /// Parts of the table, each with a lock of its own: two reactors seldom meet at one.
@@ -60,6 +59,13 @@ impl Default for SessionRates {
     }
 }
 
+/// An address has made as many sessions as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManySessions {
+    /// Seconds until it may make the next one.
+    pub retry_after: u64,
+}
+
 impl SessionRates {
     /// What it holds at most, in bytes.
     pub const BYTES: usize = STRIPES * SETS * size_of::<Set>();
@@ -68,9 +74,13 @@ impl SessionRates {
     ///
     /// # Errors
     ///
-    /// [`Rejection::LimitSessionsPerIp`], with the time to wait, if it is one too many; then it is
-    /// not counted.
-    pub fn count(&self, peer: IpAddr, rate: SessionRate, now: Instant) -> Result<(), Rejection> {
+    /// If it is one too many; then it is not counted.
+    pub fn count(
+        &self,
+        peer: IpAddr,
+        rate: SessionRate,
+        now: Instant,
+    ) -> Result<(), TooManySessions> {
         let (each, burst) = shares(rate);
         self.with_set(peer, |set, network| {
             let place = place_of(set, network);
@@ -83,7 +93,7 @@ impl SessionRates {
             if !wait.is_zero() {
                 // In whole seconds (RFC 9110 10.2.3), and not too early.
                 let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-                return Err(Rejection::LimitSessionsPerIp { retry_after: seconds });
+                return Err(TooManySessions { retry_after: seconds });
             }
             set[place] = Some(Entry { network, clear_at });
             Ok(())
@@ -162,7 +172,7 @@ mod tests {
     fn so_many_at_once_and_then_one_each_share_of_the_window() {
         let (rates, rate, now) = (SessionRates::default(), rate(3, 60), Instant::now());
         let ask = |after| rates.count(address(1), rate, now + Duration::from_millis(after));
-        let refused = |retry_after| Err(Rejection::LimitSessionsPerIp { retry_after });
+        let refused = |retry_after| Err(TooManySessions { retry_after });
         for _ in 0..3 {
             assert_eq!(ask(0), Ok(()));
         }

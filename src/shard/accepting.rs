@@ -17,6 +17,7 @@ use super::turn::Turn;
 use crate::application::Application;
 use crate::connection::Connection;
 use crate::environment::Environment;
+use crate::http::Rejection;
 use crate::mailbox::Handoff;
 use crate::observe::turn_trace::{TurnTrace, Why};
 use crate::token::ConnectionId;
@@ -78,10 +79,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let limiter = setup.status.connection_limiter();
         let (permit, refusal) = match limiter.admit(peer.ip(), &setup.config) {
             Admission::Granted(permit) => (permit, None),
-            Admission::Refused(permit, rejection) => (Some(permit), Some(rejection)),
-            Admission::Dropped(rejection) => {
-                turn.tell(|trace| trace.turned_away(peer, rejection));
-                return setup.metrics.rejected(rejection);
+            Admission::Refused(permit, limit) => (Some(permit), Some(limit)),
+            Admission::Dropped(limit) => {
+                let rejection = Rejection::from(limit);
+                turn.tell(|trace| trace.dropped(peer, rejection.status()));
+                return setup.metrics.rejected(rejection.index());
             }
         };
         let deadline = turn.now + setup.config.timeout_handshake;
@@ -89,9 +91,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let handoff = Handoff { stream, peer, received, unsent, deadline, permit };
         let Some(id) = self.adopt(handoff, turn, env) else { return };
         // Its request would change nothing, so it is not waited for.
-        if let Some(rejection) = refusal {
+        if let Some(limit) = refusal {
             self.observe(id, Why::More, turn);
-            self.refuse_aside(id, rejection, turn);
+            self.refuse_aside(id, limit.into(), turn);
             self.observed(&[], turn);
         }
     }

@@ -115,7 +115,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             LastWords::Aside => aside,
             LastWords::Unsaid => &mut nowhere,
         };
-        let (now, limits) = (turn.now, &turn.setup.config.limits);
+        let (now, limits) = (turn.now, &turn.setup.protocol_limits);
         let mut reason = CloseReason { code: CloseCode::Abnormal.into(), side: Side::Client };
         let Some(connection) = slab.get_mut(id) else { return (reason, 0) };
         let endpoint = &mut connection.endpoint;
@@ -234,7 +234,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             // Its half is closed, ours may still have something to say: `printf … | nc` must get
             // its answer.
             Endpoint::Handshaking(_) | Endpoint::Closing(Closing::AwaitingEcho { .. }) => {
-                connection.endpoint.finish(turn.now, &turn.setup.config.limits);
+                connection.endpoint.finish(turn.now, &turn.setup.protocol_limits);
             }
             Endpoint::Closing(Closing::Lingering { .. }) => connection.endpoint = Endpoint::Closed,
             Endpoint::Closing(Closing::Flushing { .. }) | Endpoint::Closed => {}

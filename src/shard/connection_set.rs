@@ -14,8 +14,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Instant;
 
-use super::turn::Turn;
-use crate::config::Config;
+use super::turn::{Setup, Turn};
 use crate::connection::ready::ReadyQueue;
 use crate::connection::slab::Connections;
 use crate::connection::timer_wheel::{Slot, Tick, TimerWheel};
@@ -173,7 +172,7 @@ impl<S: Stream> ConnectionSet<S> {
     /// Sees to it that a connection is looked at when its deadline has come.
     pub(super) fn set_alarm(&mut self, id: ConnectionId, turn: &Turn<'_>) {
         if let Some(connection) = self.slab.get_mut(id) {
-            set_alarm(connection, &mut self.wheel, &turn.setup.config);
+            set_alarm(connection, &mut self.wheel, turn.setup);
         }
     }
 
@@ -198,8 +197,11 @@ impl<S: Stream> ConnectionSet<S> {
         let queued = connection.transport.backlog.len();
         let has_readable = connection.transport.has_readable();
         if queued == 0
-            && connection.endpoint.queue_has_left(!has_readable, turn.now, &config.limits)
-                == QueueLeft::HalfClose
+            && connection.endpoint.queue_has_left(
+                !has_readable,
+                turn.now,
+                &turn.setup.protocol_limits,
+            ) == QueueLeft::HalfClose
         {
             let peer_is_done = connection.transport.inbound() == Inbound::Ended;
             if peer_is_done || connection.transport.stream_mut().half_close().is_err() {
@@ -231,13 +233,13 @@ impl<S: Stream> ConnectionSet<S> {
             Rest::Blocked
         };
         if connection.rest == Rest::Throttled && rest != Rest::Throttled {
-            connection.endpoint.listened_again(turn.now, config);
+            connection.endpoint.listened_again(turn.now, &turn.setup.protocol_limits);
         }
         if rest == Rest::Throttled {
             connection.endpoint.stopped_listening();
         }
         connection.rest = rest;
-        set_alarm(connection, &mut self.wheel, config);
+        set_alarm(connection, &mut self.wheel, turn.setup);
     }
 
     /// The same for one that is not read: it stays so, whatever there is to read.
@@ -250,7 +252,7 @@ impl<S: Stream> ConnectionSet<S> {
         if connection.transport.is_writable() && !connection.transport.backlog.is_empty() {
             self.ready.push(id, &mut connection.mark);
         }
-        set_alarm(connection, &mut self.wheel, &turn.setup.config);
+        set_alarm(connection, &mut self.wheel, turn.setup);
     }
 
     /// Gives a connection that is not read its share, which is to write; one that has ended has none.
@@ -283,7 +285,7 @@ impl<S: Stream> ConnectionSet<S> {
         let share = config.limits.flush_bytes_per_turn;
         connection.transport.flush(share, turn.now, &mut self.pool)?;
         if connection.transport.backlog.len() < before {
-            connection.endpoint.note_alive(turn.now, config);
+            connection.endpoint.note_alive(turn.now, &turn.setup.protocol_limits);
         }
         let mark = match connection.rest {
             Rest::Throttled => config.max_send_buffer / 2,
@@ -321,7 +323,7 @@ impl<S: Stream> ConnectionSet<S> {
     pub(super) fn unpark(&mut self, id: ConnectionId, turn: &Turn<'_>) {
         if let Some(connection) = self.slab.get_mut(id) {
             connection.rest = Rest::Spent;
-            connection.endpoint.listened_again(turn.now, &turn.setup.config);
+            connection.endpoint.listened_again(turn.now, &turn.setup.protocol_limits);
         }
     }
 
@@ -376,7 +378,8 @@ impl<S: Stream> ConnectionSet<S> {
     /// # Panics
     ///
     /// If it does not.
-    pub(super) fn check(&self, connection: &Connection<S>, config: &Config) {
+    pub(super) fn check(&self, connection: &Connection<S>, setup: &Setup) {
+        let config = &setup.config;
         let id = connection.id;
         assert!(self.ended.is_empty(), "the reaper has been");
         let transport = &connection.transport;
@@ -407,7 +410,7 @@ impl<S: Stream> ConnectionSet<S> {
             "{id}: amid a message, and read as if it were not"
         );
         // A deadline stands behind every rest that has one to give.
-        if let Some(deadline) = connection.deadline(config) {
+        if let Some(deadline) = connection.deadline(&setup.protocol_limits, config) {
             // One that had passed already was entered at the wheel's next tick.
             let latest = self.wheel.tick_of(deadline) + 1;
             // An alarm is in the wheel, or has gone off and waits for its share of a turn.
@@ -445,8 +448,8 @@ pub(super) fn uncork<S: Stream>(
 
 /// Sees to it that a connection is looked at when its deadline has come.
 #[inline(always)]
-fn set_alarm<S: Stream>(connection: &mut Connection<S>, wheel: &mut TimerWheel, config: &Config) {
-    if let Some(deadline) = connection.deadline(config) {
+fn set_alarm<S: Stream>(connection: &mut Connection<S>, wheel: &mut TimerWheel, setup: &Setup) {
+    if let Some(deadline) = connection.deadline(&setup.protocol_limits, &setup.config) {
         let is_set = connection.alarm.is_some_and(|tick| wheel.covers(tick, deadline));
         if !is_set {
             connection.alarm = Some(wheel.schedule(connection.id.index, deadline));

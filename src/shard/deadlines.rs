@@ -18,9 +18,9 @@ use crate::application::Application;
 use crate::connection::timer_wheel::Slot;
 use crate::connection::{Connection, Rest};
 use crate::environment::Environment;
+use crate::http::Rejection;
 use crate::observe::turn_trace::Why;
 use crate::protocol::endpoint::{Closing, Endpoint, TimeoutEvent};
-use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 use crate::transport::Stream;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -88,7 +88,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             return self.connections.settle(id, Share::Left, turn);
         }
         let aside = &mut self.connections.aside;
-        let timeout = connection.endpoint.on_deadline(turn.now, config, aside);
+        let timeout = connection.endpoint.on_deadline(turn.now, &turn.setup.protocol_limits, aside);
         if matches!(timeout, TimeoutEvent::None | TimeoutEvent::Pinged) {
             connection.note_all_heard();
             return self.send_aside(id, turn);
@@ -106,10 +106,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let Some(connection) = self.connections.get(id) else { return };
         match timeout {
             TimeoutEvent::None | TimeoutEvent::Pinged => {}
-            TimeoutEvent::HeadLate(_) if connection.rest == Rest::Waiting => {
+            TimeoutEvent::HeadLate if connection.rest == Rest::Waiting => {
                 self.refuse_waiting(id, Rejection::OwnerBusy, turn);
             }
-            TimeoutEvent::HeadLate(rejection) => self.refuse_aside(id, rejection, turn),
+            TimeoutEvent::HeadLate => self.refuse_aside(id, Rejection::HeadTimeout, turn),
             TimeoutEvent::Silent => {
                 turn.setup.metrics.silent.add(1);
                 self.connections.cut(id, turn);

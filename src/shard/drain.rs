@@ -16,8 +16,8 @@ use super::turn::Turn;
 use crate::application::Application;
 use crate::connection::{Connection, Rest};
 use crate::environment::Environment;
+use crate::http::Rejection;
 use crate::protocol::endpoint::Endpoint;
-use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
 impl<A: Application, E: Environment> Parts<A, E> {

@@ -21,7 +21,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     pub(super) fn invariants(&self, setup: &Setup) {
         let (mut attached, mut watchers) = (0, 0);
         for connection in self.connections.slab.iter() {
-            self.connections.check(connection, &setup.config);
+            self.connections.check(connection, setup);
             self.check(connection);
             attached += usize::from(matches!(connection.attachment, Attachment::Live(_)));
             watchers += usize::from(matches!(connection.attachment, Attachment::Watching));

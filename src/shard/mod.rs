@@ -49,6 +49,7 @@ use crate::application::Application;
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::observe::metrics::ServerStatus;
+use crate::protocol::ProtocolLimits;
 use crate::token::ConnectionId;
 use crate::transport::Edge;
 
@@ -84,7 +85,8 @@ impl<A: Application, E: Environment> Shard<A, E> {
     ) -> Self {
         let receive_buffer = vec![0; config.limits.receive_buffer_bytes].into_boxed_slice();
         let metrics = status.reactor(reactor).clone();
-        let setup = Setup { reactor, beginning: now, config, status, metrics };
+        let protocol_limits = ProtocolLimits::from(&*config);
+        let setup = Setup { reactor, beginning: now, config, protocol_limits, status, metrics };
         let mut parts = Parts::new(application, &setup, now);
         parts.start(&setup);
         let observer = Observer::default();

@@ -1,8 +1,9 @@
 //! Which refusals are told at the log's default level, and how often.
 //!
 //! Most refusals are of no interest to whoever runs the server: they are counted, told to the client,
-//! and logged at debug level. Those in [`TOLD`] usually come from a setting, a proxy or a client's
-//! library that somebody has to change, so they are logged with what decides: Origin and Host.
+//! and logged at debug level. Those that have a [`Rejection::remedy`] usually come from a setting, a
+//! proxy or a client's library that somebody has to change, so they are logged with what decides:
+//! Origin and Host.
 //! Answers nothing; `requests` does.
 //!
 //! Invariant: a peer causes at most one line a second and reason, with at most [`SHOWN`] bytes of
@@ -12,18 +13,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::protocol::head::Rejection;
+use crate::http::Rejection;
 use crate::token::{ConnectionId, Peer};
-
-/// The refusals that are told.
-const TOLD: [Rejection; 6] = [
-    Rejection::OriginNotAllowed,
-    Rejection::BadHost,
-    Rejection::BadUpgrade,
-    Rejection::BadKey,
-    Rejection::NotForPeer,
-    Rejection::ForeignOrigin,
-];
 
 /// Time between two lines of one reason.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -32,8 +23,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const SHOWN: usize = 128;
 
 /// When each was told last.
-#[derive(Debug, Default)]
-pub(super) struct Refusals([Told; TOLD.len()]);
+#[derive(Debug)]
+pub(super) struct Refusals([Told; Rejection::COUNT]);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Told {
@@ -49,12 +40,19 @@ pub(super) struct Refused {
     pub(super) reactor: usize,
 }
 
+// By hand, because arrays have a default up to a length of 32 only.
+impl Default for Refusals {
+    fn default() -> Self {
+        Refusals([Told::default(); Rejection::COUNT])
+    }
+}
+
 impl Refusals {
     /// Tells of a request that is refused, if it is one of those that are told. `head` is what came of
     /// it.
     #[cold]
     pub(super) fn tell(&mut self, who: &Refused, rejection: Rejection, head: &[u8], now: Instant) {
-        let Some(untold) = self.note(rejection, now) else { return };
+        let Some((remedy, untold)) = self.note(rejection, now) else { return };
         let origin = shown(field(head, "origin"));
         let host = shown(authority(head).or_else(|| field(head, "host")));
         let more = match untold {
@@ -68,31 +66,22 @@ impl Refusals {
             reason = rejection.label(),
             origin = origin.as_str(),
             host = host.as_str();
-            "request refused with {}: {}{}{more}",
-            rejection.status(), rejection.advice(), remedy(rejection)
+            "request refused with {}: {}{remedy}{more}",
+            rejection.status(), rejection.advice()
         );
     }
 
-    /// Notes a refusal. If it is to be told: how many of the kind were not, since the last one that
-    /// was.
-    fn note(&mut self, rejection: Rejection, now: Instant) -> Option<u64> {
-        let place = TOLD.iter().position(|told| *told == rejection)?;
-        let told = &mut self.0[place];
+    /// Notes a refusal. If it is to be told: what can be done, and how many of the kind were not told
+    /// since the last one that was.
+    fn note(&mut self, rejection: Rejection, now: Instant) -> Option<(&'static str, u64)> {
+        let remedy = rejection.remedy()?;
+        let told = &mut self.0[rejection.index()];
         if told.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
             told.untold += 1;
             return None;
         }
         told.last = Some(now);
-        Some(std::mem::take(&mut told.untold))
-    }
-}
-
-/// What the operator can do, where the advice to the client does not say it.
-fn remedy(rejection: Rejection) -> &'static str {
-    match rejection {
-        Rejection::OriginNotAllowed => "; --allowed-origins names those that may",
-        Rejection::BadUpgrade => "; a proxy in front has to pass both fields on",
-        _ => "",
+        Some((remedy, std::mem::take(&mut told.untold)))
     }
 }
 
@@ -135,7 +124,10 @@ mod tests {
     fn one_is_told_and_then_one_a_second_with_the_number_of_those_that_were_not() {
         let mut refusals = Refusals::default();
         let begin = Instant::now();
-        let mut note = |rejection, ms| refusals.note(rejection, begin + Duration::from_millis(ms));
+        let mut note = |rejection, ms| {
+            let told = refusals.note(rejection, begin + Duration::from_millis(ms));
+            told.map(|(_, untold)| untold)
+        };
         assert_eq!(note(Rejection::BadKey, 0), Some(0));
         for ms in [0, 1, 500, 999] {
             assert_eq!(note(Rejection::BadKey, ms), None);

@@ -14,8 +14,7 @@ use super::turn::Turn;
 use crate::application::{Application, Refusal};
 use crate::connection::Rest;
 use crate::environment::Environment;
-use crate::http;
-use crate::protocol::head::Rejection;
+use crate::http::{self, Rejection};
 use crate::token::ConnectionId;
 
 /// Whether a response has content.
@@ -35,15 +34,15 @@ impl<A: Application, E: Environment> Parts<A, E> {
         body: Body,
         turn: &mut Turn<'_>,
     ) {
-        turn.setup.metrics.rejected(rejection);
-        turn.tell(|trace| trace.refused(id, rejection));
+        turn.setup.metrics.rejected(rejection.index());
+        turn.tell(|trace| trace.refused(id, rejection.status()));
         http::refuse(rejection, body == Body::Sent, &mut self.runtime.cork);
         if let Some(connection) = self.connections.get_mut(id) {
             log::debug!(
                 connection:% = id, reactor = turn.setup.reactor;
                 "{}: refused: {}", connection.peer, rejection.advice()
             );
-            connection.endpoint.finish(turn.now, &turn.setup.config.limits);
+            connection.endpoint.finish(turn.now, &turn.setup.protocol_limits);
         }
     }
 
@@ -100,14 +99,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
     ) {
         turn.setup.metrics.refused.add(1);
         turn.tell(|trace| trace.refused_by_application(id, refusal.status));
-        http::turn_away(refusal, &mut self.runtime.cork);
+        http::refuse_upgrade(refusal, &mut self.runtime.cork);
         if let Some(connection) = self.connections.get_mut(id) {
             log::debug!(
                 connection:% = id, reactor = turn.setup.reactor;
                 "{}: refused by the application: {} {}",
                 connection.peer, refusal.status, refusal.reason
             );
-            connection.endpoint.finish(turn.now, &turn.setup.config.limits);
+            connection.endpoint.finish(turn.now, &turn.setup.protocol_limits);
         }
     }
 }

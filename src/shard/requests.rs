@@ -13,11 +13,11 @@ use super::upgrade::PendingUpgrade;
 use crate::application::{Application, Refusal};
 use crate::connection::Rest;
 use crate::environment::Environment;
-use crate::http::{self, Route};
+use crate::http::{self, Rejection, Route};
 use crate::protocol::deflate;
 use crate::protocol::endpoint::Endpoint;
 use crate::protocol::handshake::{self, Accept};
-use crate::protocol::head::{self, Rejection, Request};
+use crate::protocol::head::{self, Request};
 use crate::session::{SessionRequest, owner_of};
 use crate::token::ConnectionId;
 
@@ -111,11 +111,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn end_response(&mut self, id: ConnectionId, keeps: bool, turn: &mut Turn<'_>) -> Served {
         turn.tell(|trace| trace.answered(id));
         let Some(connection) = self.connections.get_mut(id) else { return Served::Gone };
-        let config = &turn.setup.config;
+        let (config, limits) = (&turn.setup.config, &turn.setup.protocol_limits);
         if keeps {
-            connection.endpoint.await_request(turn.now, config);
+            connection.endpoint.await_request(turn.now, limits);
         } else {
-            connection.endpoint.finish(turn.now, &config.limits);
+            connection.endpoint.finish(turn.now, limits);
         }
         // A page of metrics is a thousand times the work of a message: a cork of them a turn.
         let is_full = self.runtime.cork.len() >= config.limits.cork_bytes;
@@ -135,11 +135,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let Endpoint::Handshaking(handshaking) = &mut connection.endpoint else {
             return Ok(Answered::NotYet);
         };
-        let Some(length) = handshaking.head_end(received, turn.now, config)? else {
+        let Some(length) = handshaking.head_end(received, turn.now, &setup.protocol_limits)? else {
             return Ok(Answered::NotYet);
         };
         let mut slots = head::header_slots();
-        let request = Request::parse(&received[..length], &mut slots, &config.limits)?;
+        let request = Request::parse(&received[..length], &mut slots, &setup.protocol_limits)?;
         let (peer, cork) = (connection.peer.into(), &mut self.runtime.cork);
         if request.method == "OPTIONS" {
             let keeps = http::tell_methods(&request, peer, config, cork)?;
@@ -147,7 +147,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         let route = Route::of(&request, peer, config)?;
         if !matches!(route, Route::WebSocket | Route::Figures) {
-            let keeps = http::respond(route, &request, &setup.status, config, turn.now, cork)?;
+            let keeps = route.respond(&request, &setup.status, config, turn.now, cork)?;
             return Ok(Answered::Plain { length, keeps });
         }
         let accept = handshake::judge(&request)?;
@@ -158,7 +158,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             // Its origin was `Route::of`'s to judge.
             return Ok(Answered::Watch { length, accept });
         }
-        if !handshake::is_origin_allowed(&request, &config.allowed_origins) {
+        if !config.allowed_origins.allow(request.values("origin")) {
             return Err(Rejection::OriginNotAllowed);
         }
         let params = match config.ws_per_message_deflate {

@@ -22,9 +22,9 @@ use crate::application::{
 };
 use crate::config::Subprotocols;
 use crate::protocol::deflate::{DeflateParams, DeflateWriter, Deflater};
-use crate::protocol::head::{Rejection, Request};
+use crate::protocol::head::Request;
 use crate::protocol::message::Scratch;
-use crate::session::{Attached, IdSource, SessionId, SessionSlot, SessionTable};
+use crate::session::{Attached, IdSource, NoSessionId, SessionId, SessionSlot, SessionTable};
 use crate::token::{ConnectionId, Peer};
 use crate::transport::Outlet;
 
@@ -107,7 +107,7 @@ impl<A: Application> Runtime<A> {
             commands: Commands::new(*beginning, &config.limits),
             cork: Vec::with_capacity(config.limits.cork_bytes),
             scratch: Scratch::default(),
-            deflater: Deflater::new(&config.limits),
+            deflater: Deflater::new(&setup.protocol_limits),
         }
     }
 
@@ -208,13 +208,17 @@ impl<A: Application> Runtime<A> {
 
     /// Attaches a connection to the session that it asked for, or to a new one of which the id comes
     /// from `random`.
+    ///
+    /// # Errors
+    ///
+    /// When `random` fails.
     pub(super) fn attach(
         &mut self,
         requested: Option<&SessionId>,
         connection: ConnectionId,
         now: Instant,
         mut random: impl FnMut(&mut [u8]) -> io::Result<()>,
-    ) -> Result<Attached, Rejection> {
+    ) -> Result<Attached, NoSessionId> {
         let Runtime { sessions, ids, .. } = self;
         sessions.attach(requested, connection, now, || ids.next(&mut random))
     }

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::environment::Environment;
 use crate::observe::metrics::{ReactorMetrics, ServerStatus};
 use crate::observe::turn_trace::TurnTrace;
+use crate::protocol::ProtocolLimits;
 use crate::token::ConnectionId;
 
 /// What does not change while a shard runs.
@@ -25,6 +26,8 @@ pub(super) struct Setup {
     /// When it began.
     pub(super) beginning: Instant,
     pub(super) config: Arc<Config>,
+    /// What the protocol needs of it.
+    pub(super) protocol_limits: ProtocolLimits,
     pub(super) status: Arc<ServerStatus>,
     /// Its own cells of the status.
     pub(super) metrics: Arc<ReactorMetrics>,

@@ -16,11 +16,12 @@ use super::turn::Turn;
 use crate::application::{Acceptance, Application, Refusal};
 use crate::connection::{Attachment, LiveSession};
 use crate::environment::Environment;
+use crate::http::Rejection;
 use crate::mailbox::{Handoff, Mail};
 use crate::observe::slow_turn::Callback;
 use crate::protocol::deflate::DeflateParams;
 use crate::protocol::handshake::{self, Accept};
-use crate::protocol::head::{Rejection, Request};
+use crate::protocol::head::Request;
 use crate::session::{Attached, SessionRequest};
 use crate::token::ConnectionId;
 
@@ -65,8 +66,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.tell(|trace| trace.handed_over(id, owner, received.len()));
         let peer = connection.peer.into();
         let config = &turn.setup.config;
-        let deadline =
-            connection.endpoint.deadline(config).unwrap_or(turn.now + config.timeout_handshake);
+        let deadline = connection
+            .endpoint
+            .deadline(&turn.setup.protocol_limits)
+            .unwrap_or(turn.now + config.timeout_handshake);
         let permit = connection.permit.take();
         let packed = connection.transport.into_parts().and_then(|(stream, unsent)| {
             let mut copied = Vec::new();
@@ -145,11 +148,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         let newcomer = self.count_newcomer(id, requested, turn)?;
         let claimed = self.claim_place(id, requested, turn).and_then(|()| {
-            self.runtime.attach(session_id, id, turn.now, |room| env.random(room)).inspect_err(
-                |_| {
-                    turn.setup.status.release();
-                },
-            )
+            let attached = self.runtime.attach(session_id, id, turn.now, |room| env.random(room));
+            attached.map_err(|no_id| {
+                turn.setup.status.release();
+                no_id.into()
+            })
         });
         if claimed.is_err() && newcomer == Newcomer::Counted {
             self.uncount_newcomer(id, turn);
@@ -203,7 +206,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
             return Ok(Newcomer::NotCounted);
         }
         let rates = turn.setup.status.session_rates();
-        rates.count(connection.peer.ip(), rate, turn.now).map(|()| Newcomer::Counted)
+        rates.count(connection.peer.ip(), rate, turn.now)?;
+        Ok(Newcomer::Counted)
     }
 
     /// It was refused after all, for another reason.
@@ -252,7 +256,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             debug_assert!(false, "both were there a moment ago");
             return;
         };
-        connection.endpoint.open(params, turn.now, &turn.setup.config);
+        connection.endpoint.open(params, turn.now, &turn.setup.protocol_limits);
         turn.tell(|trace| trace.opened(id, resumed, session.count()));
         let text = session.id().text();
         let resumed_text = if resumed { "true" } else { "false" };

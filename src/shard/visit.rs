@@ -173,16 +173,16 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
         env: &mut E,
     ) {
-        let config = &turn.setup.config;
+        let limits = &turn.setup.protocol_limits;
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let Ok(FilledPast { past, filled }) = connection.fill_past(buffer, config) else {
+        let Ok(FilledPast { past, filled }) = connection.fill_past(buffer, limits) else {
             return self.lose(id, turn);
         };
         if let Attachment::Live(live) = &mut connection.attachment {
             live.bytes_in += past as u64;
         }
         if past > 0 {
-            connection.endpoint.note_alive(turn.now, config);
+            connection.endpoint.note_alive(turn.now, limits);
         }
         turn.tell(|trace| trace.read_past(past));
         turn.setup.metrics.bytes_in.add((past + filled.read) as u64);
@@ -241,7 +241,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let left = &input.bytes[input.at..];
         if !matches!(connection.endpoint, Endpoint::Closed) {
             if input.read > 0 && matches!(step, Step::NeedMore) && connection.is_amid_frame(left) {
-                connection.endpoint.note_alive(turn.now, &turn.setup.config);
+                connection.endpoint.note_alive(turn.now, &turn.setup.protocol_limits);
             }
             if let Err(error) = connection.keep(left) {
                 return self.lose_to(id, &error, turn);
@@ -280,8 +280,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
             Endpoint::Closing(_) => {
                 let (endpoint, scratch) = (&mut connection.endpoint, &mut self.runtime.scratch);
-                let (config, now) = (&turn.setup.config, turn.now);
-                match endpoint.discard(input.bytes, &mut input.at, scratch, config, now) {
+                let (limits, now) = (&turn.setup.protocol_limits, turn.now);
+                match endpoint.discard(input.bytes, &mut input.at, scratch, limits, now) {
                     true => Step::Again,
                     false => Step::NeedMore,
                 }
@@ -393,8 +393,8 @@ fn take_frames(
     recipient: &mut impl Recipient,
     turn: &Turn<'_>,
 ) -> Pause {
-    let config = &*turn.setup.config;
-    let cork_bytes = config.limits.cork_bytes;
+    let limits = &turn.setup.protocol_limits;
+    let cork_bytes = turn.setup.config.limits.cork_bytes;
     let mut is_plain = true;
     while input.frames > 0 {
         // Nearly every visit ends so.
@@ -404,13 +404,13 @@ fn take_frames(
         input.frames -= 1;
         // The commonest message is asked for by itself: to wrap it as one of the things that may
         // come next, and to unwrap it, costs half of what it costs to take it.
-        let message = match open.next_short(input.bytes, &mut input.at, scratch, config) {
+        let message = match open.next_short(input.bytes, &mut input.at, scratch, limits) {
             Some(Ok(message)) => message,
             Some(Err(violation)) => return Pause::Broken(violation),
             None => {
                 let was_amid_message = open.is_amid_message();
                 let (bytes, at, cork) = (&mut *input.bytes, &mut input.at, recipient.cork());
-                match open.next(bytes, at, scratch, config, turn.now, cork) {
+                match open.next(bytes, at, scratch, limits, turn.now, cork) {
                     Ok(Some(Event::Message(message))) => {
                         is_plain &= !was_amid_message;
                         message

@@ -18,12 +18,12 @@ use super::turn::Turn;
 use crate::application::Application;
 use crate::connection::Attachment;
 use crate::environment::Environment;
+use crate::http::Rejection;
 use crate::mailbox::Mail;
 use crate::observe::slab_map::SlotState;
 use crate::observe::turn_trace::TurnTrace;
 use crate::protocol::frame;
 use crate::protocol::handshake::{self, Accept};
-use crate::protocol::head::Rejection;
 use crate::token::ConnectionId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
@@ -35,7 +35,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
         // What is told is mostly a slab map, which is compact already: no parameters for deflate.
-        connection.endpoint.open(None, turn.now, config);
+        connection.endpoint.open(None, turn.now, &turn.setup.protocol_limits);
         connection.attachment = Attachment::Watching;
         handshake::begin_response(accept, &mut self.runtime.cork);
         handshake::end_response(&mut self.runtime.cork);

@@ -21,6 +21,7 @@ use super::wire::{Scripted, Wire, Written};
 use crate::application::Application;
 use crate::config::Config;
 use crate::environment::Environment;
+use crate::http::Rejection;
 use crate::mailbox::Mail;
 use crate::observe::metrics::{ReactorMetrics, ServerStatus};
 use crate::offload::Job;
@@ -235,7 +236,7 @@ impl<A: Application> Machine<A> {
         application: impl Fn(usize) -> A,
     ) -> Machine<A> {
         let workers = config.workers.get();
-        let status = Arc::new(ServerStatus::new(workers, Arc::default()));
+        let status = Arc::new(ServerStatus::new(workers, Rejection::LABELS, Arc::default()));
         let now = Instant::now();
         let net = Rc::new(RefCell::new(Net {
             queues: (0..workers).map(|_| VecDeque::new()).collect(),

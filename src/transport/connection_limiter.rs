@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Config;
-use crate::protocol::head::Rejection;
 
 /// Parts of the table, each with a lock of its own: two reactors seldom meet at one.
 const STRIPES: usize = 64;
@@ -84,15 +83,24 @@ struct Inside {
     network: Option<Network>,
 }
 
+/// Which bound a socket is beyond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitReached {
+    /// That of all sockets, which follows from `--limit-concurrency`.
+    Concurrency,
+    /// `--limit-per-ip`.
+    PerIp,
+}
+
 /// What becomes of a socket that has just been accepted.
 #[derive(Debug)]
 pub enum Admission {
     /// It may speak. Without a limit there are no permits.
     Granted(Option<Permit>),
     /// It is told why not, with time to read it.
-    Refused(Permit, Rejection),
+    Refused(Permit, LimitReached),
     /// There is not even room for that: it is closed without a word.
-    Dropped(Rejection),
+    Dropped(LimitReached),
 }
 
 impl Default for ConnectionLimiter {
@@ -122,28 +130,27 @@ impl ConnectionLimiter {
         let step = |inside: usize| (inside < most).then_some(inside + 1);
         let Ok(inside) = self.sockets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)
         else {
-            return Admission::Dropped(Rejection::LimitConcurrency);
+            return Admission::Dropped(LimitReached::Concurrency);
         };
         let mut permit = Permit(Box::new(Inside { limiter: self.clone(), network: None }));
-        let mut refusal = sockets
-            .filter(|sockets| inside >= sockets.admitted)
-            .map(|_| Rejection::LimitConcurrency);
+        let mut reached =
+            sockets.filter(|sockets| inside >= sockets.admitted).map(|_| LimitReached::Concurrency);
         if let Some(limit) = limit {
             let network = Network::of(peer);
             let mut counts = self.stripe(network);
             let count = counts.entry(network).or_insert(0);
             if *count >= limit.saturating_mul(2) {
                 // What was counted in all is given back with `permit`.
-                return Admission::Dropped(Rejection::LimitPerIp);
+                return Admission::Dropped(LimitReached::PerIp);
             }
             if *count >= limit {
-                refusal = Some(Rejection::LimitPerIp);
+                reached = Some(LimitReached::PerIp);
             }
             *count += 1;
             permit.0.network = Some(network);
         }
-        match refusal {
-            Some(rejection) => Admission::Refused(permit, rejection),
+        match reached {
+            Some(limit) => Admission::Refused(permit, limit),
             None => Admission::Granted(Some(permit)),
         }
     }
@@ -210,12 +217,12 @@ mod tests {
         }
         for _ in 0..2 {
             let refused = enter(&limiter, "10.0.0.1", &config);
-            let Admission::Refused(permit, Rejection::LimitPerIp) = refused else { panic!() };
+            let Admission::Refused(permit, LimitReached::PerIp) = refused else { panic!() };
             inside.push(Some(permit));
         }
         for _ in 0..10 {
             let dropped = enter(&limiter, "10.0.0.1", &config);
-            assert!(matches!(dropped, Admission::Dropped(Rejection::LimitPerIp)));
+            assert!(matches!(dropped, Admission::Dropped(LimitReached::PerIp)));
             assert_eq!(limiter.counts(), (4, 1));
         }
         assert!(matches!(enter(&limiter, "10.0.0.2", &config), Admission::Granted(Some(_))));
@@ -251,12 +258,12 @@ mod tests {
             .collect();
         for _ in 0..3 {
             let refused = enter(&limiter, "::1", &config);
-            let Admission::Refused(permit, Rejection::LimitConcurrency) = refused else { panic!() };
+            let Admission::Refused(permit, LimitReached::Concurrency) = refused else { panic!() };
             inside.push(Some(permit));
         }
         for _ in 0..3 {
             let dropped = enter(&limiter, "::1", &config);
-            assert!(matches!(dropped, Admission::Dropped(Rejection::LimitConcurrency)));
+            assert!(matches!(dropped, Admission::Dropped(LimitReached::Concurrency)));
         }
         assert_eq!(limiter.counts(), (10, 0));
         inside.clear();
@@ -280,7 +287,7 @@ mod tests {
                     for round in 0..2000 {
                         let admission = enter(&limiter, "10.0.0.1", &config);
                         let (sockets, _) = limiter.counts();
-                        // Whoever is being turned away stands on the threshold for a moment.
+                        // Whoever is being refused stands on the threshold for a moment.
                         assert!(sockets <= 10 + 4, "{sockets} in round {round}");
                         drop(admission);
                     }

@@ -5,22 +5,26 @@
 use std::time::Instant;
 
 use revolve::config::Config;
-use revolve::http;
+use revolve::http::{self, Rejection};
+use revolve::protocol::ProtocolLimits;
 use revolve::protocol::deflate::{self, DeflateParams, DeflateWriter, Deflater};
 use revolve::protocol::endpoint::{Closing, Endpoint, Event, QueueLeft};
 use revolve::protocol::frame;
 use revolve::protocol::handshake::{self, Accept};
-use revolve::protocol::head::{self, Rejection, Request};
+use revolve::protocol::head::{self, Request};
 use revolve::protocol::message::{Message, Scratch};
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
 use crate::case::{Case, End};
 use crate::wire;
 
+/// What inflating may cost at a time, as in [`revolve::config::Limits`]; any will do.
+const INFLATE_SHARE: usize = 512 << 10;
+
 /// The server's side of one connection.
 struct EchoServer<'c> {
     case: &'c Case,
-    config: Config,
+    limits: ProtocolLimits,
     endpoint: Endpoint,
     tail: Vec<u8>,
     scratch: Scratch,
@@ -33,11 +37,14 @@ struct EchoServer<'c> {
 impl<'c> EchoServer<'c> {
     fn new(case: &'c Case) -> Self {
         let now = Instant::now();
-        let config = Config { ws_max_size: case.max_size, ..Config::default() };
+        let limits = ProtocolLimits {
+            message_bytes: case.max_size,
+            ..ProtocolLimits::from(&Config::default())
+        };
         EchoServer {
             case,
-            deflater: Deflater::new(&config.limits),
-            config: Config { ws_per_message_deflate: case.server_deflates(), ..config },
+            deflater: Deflater::new(&limits),
+            limits,
             endpoint: Endpoint::new(now),
             tail: Vec::new(),
             scratch: Scratch::default(),
@@ -49,29 +56,30 @@ impl<'c> EchoServer<'c> {
 
     /// Takes what has arrived as far as it goes; what is written leaves at once.
     fn receive(&mut self, piece: &[u8]) {
-        self.scratch.grant_share(self.config.limits.inflate_per_turn);
+        self.scratch.grant_share(INFLATE_SHARE);
         self.tail.extend_from_slice(piece);
         let mut at = 0;
         while self.step(&mut at) {}
         self.tail.drain(..at);
         // Our half ends with a half-close, or with all of the connection.
-        let left = self.endpoint.queue_has_left(true, self.now, &self.config.limits);
+        let left = self.endpoint.queue_has_left(true, self.now, &self.limits);
         self.has_half_closed |=
             left == QueueLeft::HalfClose || matches!(self.endpoint, Endpoint::Closed);
     }
 
     /// One thing from the input; false when no whole one is left.
     fn step(&mut self, at: &mut usize) -> bool {
-        let EchoServer { config, endpoint, tail, scratch, deflater, written, now, .. } = self;
-        let (now, limits) = (*now, &config.limits);
+        let EchoServer { case, limits, endpoint, tail, scratch, deflater, written, now, .. } = self;
+        let (now, limits) = (*now, &*limits);
         match endpoint {
             Endpoint::Handshaking(handshaking) => {
-                let judged = match handshaking.head_end(&mut tail[*at..], now, config) {
+                let judged = match handshaking.head_end(&mut tail[*at..], now, limits) {
                     Ok(None) => return false,
-                    Ok(Some(length)) => judge(&tail[*at..*at + length], config).inspect(|_| {
-                        *at += length;
-                    }),
-                    Err(rejection) => Err(rejection),
+                    Ok(Some(length)) => {
+                        let head = &tail[*at..*at + length];
+                        judge(head, limits, case.server_deflates()).inspect(|_| *at += length)
+                    }
+                    Err(error) => Err(error.into()),
                 };
                 match judged {
                     Ok((accept, params)) => {
@@ -80,8 +88,8 @@ impl<'c> EchoServer<'c> {
                             params.write_field(written);
                         }
                         handshake::end_response(written);
-                        endpoint.open(params, now, config);
-                        if self.case.server_closes {
+                        endpoint.open(params, now, limits);
+                        if case.server_closes {
                             endpoint.close(CloseCode::Away, "", now, limits, written);
                         }
                     }
@@ -92,7 +100,7 @@ impl<'c> EchoServer<'c> {
                 }
                 true
             }
-            Endpoint::Open(open) => match open.next(tail, at, scratch, config, now, written) {
+            Endpoint::Open(open) => match open.next(tail, at, scratch, limits, now, written) {
                 Ok(Some(Event::Message(message))) => {
                     let kind = match message {
                         Message::Text(_) => Data::Text,
@@ -109,7 +117,7 @@ impl<'c> EchoServer<'c> {
                 }
                 Ok(Some(Event::Control)) => true,
                 Ok(Some(Event::Inflating)) => {
-                    scratch.grant_share(config.limits.inflate_per_turn);
+                    scratch.grant_share(INFLATE_SHARE);
                     true
                 }
                 Ok(Some(Event::PeerClosed(_))) => {
@@ -123,7 +131,7 @@ impl<'c> EchoServer<'c> {
                     true
                 }
             },
-            Endpoint::Closing(_) => endpoint.discard(tail, at, scratch, config, now),
+            Endpoint::Closing(_) => endpoint.discard(tail, at, scratch, limits, now),
             Endpoint::Closed => false,
         }
     }
@@ -158,11 +166,14 @@ impl<'c> EchoServer<'c> {
     }
 }
 
-fn judge(head: &[u8], config: &Config) -> Result<(Accept, Option<DeflateParams>), Rejection> {
+fn judge(
+    head: &[u8],
+    limits: &ProtocolLimits,
+    deflates: bool,
+) -> Result<(Accept, Option<DeflateParams>), Rejection> {
     let mut slots = head::header_slots();
-    let request = Request::parse(head, &mut slots, &config.limits)?;
+    let request = Request::parse(head, &mut slots, limits)?;
     let accept = handshake::judge(&request)?;
-    let deflates = config.ws_per_message_deflate;
     Ok((accept, if deflates { deflate::negotiate(&request)? } else { None }))
 }
 

@@ -6,10 +6,13 @@
 use std::time::Instant;
 
 use flate2::{Decompress, FlushDecompress, Status};
-use revolve::config::Limits;
-use revolve::protocol::deflate::{DeflateParams, DeflateWriter, Deflater, negotiate};
+use revolve::config::Config;
+use revolve::protocol::ProtocolLimits;
+use revolve::protocol::deflate::{
+    DeflateParams, DeflateWriter, Deflater, MalformedOffer, negotiate,
+};
 use revolve::protocol::frame::Violation;
-use revolve::protocol::head::{Rejection, Request, header_slots};
+use revolve::protocol::head::{Request, header_slots};
 use revolve::protocol::message::{Message, Received, Receiver, Scratch};
 use tungstenite::protocol::frame::coding::Data;
 
@@ -28,14 +31,16 @@ pub(crate) fn run(data: &[u8]) {
 // ---- offers ----
 
 /// What these extension fields lead to: what is agreed on, and how it is told.
-fn agree(fields: &[&str]) -> Option<Result<Option<(DeflateParams, String)>, Rejection>> {
+fn agree(fields: &[&str]) -> Option<Result<Option<(DeflateParams, String)>, MalformedOffer>> {
     let mut head = "GET / HTTP/1.1\r\nHost: a\r\n".to_owned();
     for field in fields {
         head += &format!("Sec-WebSocket-Extensions: {field}\r\n");
     }
     head += "\r\n";
     let mut slots = header_slots();
-    let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).ok()?;
+    let request =
+        Request::parse(head.as_bytes(), &mut slots, &ProtocolLimits::from(&Config::default()))
+            .ok()?;
     Some(negotiate(&request).map(|agreed| {
         agreed.map(|params| {
             let mut told = Vec::new();
@@ -56,7 +61,7 @@ fn check_offer(text: &[u8]) {
     let expected = expected.map(|offers| offers.into_iter().flatten().find_map(acceptable));
     let told = agreed.map(|agreed| agreed.map(|(_, told)| told));
     match (told, expected) {
-        (Err(Rejection::BadExtensions), None) | (Ok(None), Some(None)) => {}
+        (Err(MalformedOffer), None) | (Ok(None), Some(None)) => {}
         (Ok(Some(told)), Some(Some(window))) => {
             let window = window.map_or(String::new(), |n| format!("; server_max_window_bits={n}"));
             let always = "Sec-WebSocket-Extensions: permessage-deflate; \
@@ -315,7 +320,8 @@ fn check_message([bits, times, cut]: [u8; 3], seed: &[u8]) {
     let bits = 8 + bits % 8;
     // Long enough for the largest window to matter, now and then.
     let payload = seed.repeat(1 + usize::from(times) * usize::from(times) / 64);
-    let limits = Limits { deflate_bytes_least: 1, ..Limits::default() };
+    let limits =
+        ProtocolLimits { deflate_bytes_least: 1, ..ProtocolLimits::from(&Config::default()) };
     let mut deflater = Deflater::new(&limits);
     let (begin, end) = payload.split_at(usize::from(cut).min(payload.len()));
     let mut out = Vec::new();

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use revolve::config::{Config, Limits};
-use revolve::http::{self, Route};
+use revolve::http::{self, Rejection, Route};
 use revolve::observe::metrics::ServerStatus;
+use revolve::protocol::ProtocolLimits;
 use revolve::protocol::endpoint::Endpoint;
 use revolve::protocol::handshake;
-use revolve::protocol::head::{self, Rejection, Request};
+use revolve::protocol::head::{self, HeadError, Request};
 use revolve::session::SessionRequest;
 use tungstenite::handshake::derive_accept_key;
 
@@ -20,7 +21,7 @@ use tungstenite::handshake::derive_accept_key;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Incomplete,
-    Refused(Rejection),
+    Refused(HeadError),
     /// So many bytes.
     Whole(usize),
 }
@@ -33,8 +34,8 @@ pub(crate) fn run(data: &[u8]) {
     }
     // An empty line or more may stand before the request.
     let sent = &sent[head::leading_empty_lines(sent)..];
-    let at_once = find(sent, sent.len().max(1), &config);
-    let in_pieces = find(sent, usize::from(piece).max(1), &config);
+    let at_once = find(sent, sent.len().max(1), &ProtocolLimits::from(&config));
+    let in_pieces = find(sent, usize::from(piece).max(1), &ProtocolLimits::from(&config));
     let (at_once, read) = at_once;
     let (in_pieces, read_in_pieces) = in_pieces;
     check_read(sent, &read);
@@ -43,7 +44,7 @@ pub(crate) fn run(data: &[u8]) {
             assert_eq!(read[..length], read_in_pieces[..length]);
             answer(&read[..length], &config)
         }
-        Found::Refused(rejection) => Err(rejection),
+        Found::Refused(error) => Err(error.into()),
         Found::Incomplete => Ok(()),
     };
     match (at_once, in_pieces) {
@@ -63,9 +64,9 @@ pub(crate) fn run(data: &[u8]) {
 
 /// Looks for the end of the head as a connection does: whenever some more bytes have come. And what
 /// stands in the receive buffer afterwards.
-fn find(sent: &[u8], piece: usize, config: &Config) -> (Found, Vec<u8>) {
+fn find(sent: &[u8], piece: usize, limits: &ProtocolLimits) -> (Found, Vec<u8>) {
     let mut received = sent.to_vec();
-    let found = find_in(&mut received, piece, config);
+    let found = find_in(&mut received, piece, limits);
     (found, received)
 }
 
@@ -78,31 +79,31 @@ fn check_read(sent: &[u8], read: &[u8]) {
     assert_eq!(read[at], b'1');
 }
 
-fn find_in(sent: &mut [u8], piece: usize, config: &Config) -> Found {
+fn find_in(sent: &mut [u8], piece: usize, limits: &ProtocolLimits) -> Found {
     let now = Instant::now();
     let mut endpoint = Endpoint::new(now);
     let Endpoint::Handshaking(handshaking) = &mut endpoint else { panic!("it is new") };
     let mut arrived = 0;
     while arrived < sent.len() {
         arrived = (arrived + piece).min(sent.len());
-        match handshaking.head_end(&mut sent[..arrived], now, config) {
+        match handshaking.head_end(&mut sent[..arrived], now, limits) {
             Ok(None) => {}
             Ok(Some(length)) => {
-                assert!(length <= arrived && length <= config.limits.head_bytes);
+                assert!(length <= arrived && length <= limits.head_bytes);
                 assert!(sent[..length].ends_with(b"\r\n\r\n"));
                 return Found::Whole(length);
             }
-            Err(rejection) => return Found::Refused(rejection),
+            Err(error) => return Found::Refused(error),
         }
     }
-    assert!(sent.len() < config.limits.head_bytes, "so much, and still no answer");
+    assert!(sent.len() < limits.head_bytes, "so much, and still no answer");
     Found::Incomplete
 }
 
 /// Answers a whole head as a shard does, up to the session.
 fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
     let mut slots = head::header_slots();
-    let request = Request::parse(head, &mut slots, &config.limits)?;
+    let request = Request::parse(head, &mut slots, &ProtocolLimits::from(config))?;
     check_request(&request, config);
     let peer = SocketAddr::from(([127, 0, 0, 1], 4711));
     if request.method == "OPTIONS" {
@@ -114,9 +115,9 @@ fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
     }
     let route = Route::of(&request, peer, config)?;
     if !matches!(route, Route::WebSocket | Route::Figures) {
-        let status = ServerStatus::new(1, Arc::default());
+        let status = ServerStatus::new(1, Rejection::LABELS, Arc::default());
         let mut out = Vec::new();
-        let keeps = http::respond(route, &request, &status, config, Instant::now(), &mut out)?;
+        let keeps = route.respond(&request, &status, config, Instant::now(), &mut out)?;
         assert_eq!(keeps, request.keeps_alive());
         check_response(&out, request.method != "HEAD");
         return Ok(());
@@ -131,7 +132,8 @@ fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
     handshake::begin_response(&accept, &mut out);
     handshake::end_response(&mut out);
     check_response(&out, true);
-    SessionRequest::from_query(request.query).map(|_| ())
+    SessionRequest::from_query(request.query)?;
+    Ok(())
 }
 
 fn check_request(request: &Request<'_, '_>, config: &Config) {

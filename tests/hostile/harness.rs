@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use revolve::environment::Environment;
+use revolve::http::Rejection;
 use revolve::mailbox::Mail;
 use revolve::observe::metrics::{ReactorMetrics, ServerStatus};
 use revolve::offload::Job;
@@ -250,7 +251,7 @@ impl<A: Talks> Harness<A> {
     pub(crate) fn with(config: Config) -> Self {
         let config = Arc::new(config);
         let now = Instant::now();
-        let status = Arc::new(ServerStatus::new(1, Arc::default()));
+        let status = Arc::new(ServerStatus::new(1, Rejection::LABELS, Arc::default()));
         let shard = Shard::new(0, config.clone(), status.clone(), A::make(), now);
         let mut harness = Harness {
             shard,

@@ -6,7 +6,8 @@
 use std::time::Instant;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
-use revolve::config::{Config, Limits};
+use revolve::config::Config;
+use revolve::protocol::ProtocolLimits;
 use revolve::protocol::deflate::{self, DeflateParams, DeflateWriter, Deflater};
 use revolve::protocol::endpoint::{Endpoint, Event};
 use revolve::protocol::head::{self, Request};
@@ -25,7 +26,8 @@ const MAX_SIZE: usize = 200_000;
 fn params(offer: &str) -> DeflateParams {
     let head = format!("GET / HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Extensions: {offer}\r\n\r\n");
     let mut slots = head::header_slots();
-    let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default());
+    let limits = ProtocolLimits::from(&Config::default());
+    let request = Request::parse(head.as_bytes(), &mut slots, &limits);
     deflate::negotiate(&request.expect("a request")).expect("well-formed").expect("agreed")
 }
 
@@ -99,10 +101,11 @@ fn frames(first: u8, payload: &[u8], random: &mut Random, out: &mut Vec<u8>) {
 /// What our endpoint makes of a stream in these pieces, inflating so much at a time; the code of the
 /// Close, if it ends with one. (What is neither DEFLATE nor UTF-8 is told by whichever shows first.)
 fn heard<'p>(pieces: impl Iterator<Item = &'p [u8]>, share: usize) -> (Vec<Said>, Result<(), u16>) {
-    let config = Config { ws_max_size: MAX_SIZE, ..Config::default() };
+    let limits =
+        ProtocolLimits { message_bytes: MAX_SIZE, ..ProtocolLimits::from(&Config::default()) };
     let now = Instant::now();
     let mut endpoint = Endpoint::new(now);
-    endpoint.open(Some(params("permessage-deflate")), now, &config);
+    endpoint.open(Some(params("permessage-deflate")), now, &limits);
     let Endpoint::Open(open) = &mut endpoint else { panic!("it was opened") };
     let mut scratch = Scratch::default();
     scratch.grant_share(share);
@@ -111,7 +114,7 @@ fn heard<'p>(pieces: impl Iterator<Item = &'p [u8]>, share: usize) -> (Vec<Said>
         tail.extend_from_slice(piece);
         let mut at = 0;
         loop {
-            match open.next(&mut tail, &mut at, &mut scratch, &config, now, &mut out) {
+            match open.next(&mut tail, &mut at, &mut scratch, &limits, now, &mut out) {
                 Ok(None) => break,
                 Ok(Some(Event::Message(Message::Text(text)))) => {
                     heard.push((true, text.as_bytes().to_vec()));
@@ -200,7 +203,8 @@ fn damage_means_the_same_however_it_is_cut_and_inflated() {
 
 #[test]
 fn what_we_deflate_comes_out_of_flate2() {
-    let limits = Limits { deflate_bytes_least: 1, ..Limits::default() };
+    let limits =
+        ProtocolLimits { deflate_bytes_least: 1, ..ProtocolLimits::from(&Config::default()) };
     let mut deflater = Deflater::new(&limits);
     for_each_seed("what_we_deflate_comes_out_of_flate2", 1000, |seed| {
         let random = &mut Random::new(seed);

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use revolve::config::Config;
+use revolve::protocol::ProtocolLimits;
 use revolve::protocol::endpoint::{Endpoint, Event};
 use revolve::protocol::frame::Violation;
 use revolve::protocol::message::{Message, Received, Receiver, Scratch};
@@ -73,6 +74,13 @@ impl Tail {
         self.taken += count;
         // The invariant of `message.rs`: what is left is less than a header or a control frame.
         assert!(self.bytes.len() < 14 + 125, "{} bytes are left over", self.bytes.len());
+    }
+}
+
+fn limits(conversation: &Conversation) -> ProtocolLimits {
+    ProtocolLimits {
+        message_bytes: conversation.max_size,
+        ..ProtocolLimits::from(&Config::default())
     }
 }
 
@@ -154,10 +162,10 @@ fn end_as_event(end: &End) -> Result<Option<u16>, u16> {
 type Talk = (Vec<Heard>, Vec<Reply>, Result<Option<u16>, u16>);
 
 fn converse(conversation: &Conversation) -> Talk {
-    let config = Config { ws_max_size: conversation.max_size, ..Config::default() };
+    let limits = limits(conversation);
     let now = Instant::now();
     let mut endpoint = Endpoint::new(now);
-    endpoint.open(None, now, &config);
+    endpoint.open(None, now, &limits);
     let Endpoint::Open(open) = &mut endpoint else { panic!("it was opened") };
     let (mut heard, mut out) = (Vec::new(), Vec::new());
     let mut scratch = Scratch::default();
@@ -166,7 +174,7 @@ fn converse(conversation: &Conversation) -> Talk {
         tail.bytes.extend_from_slice(piece);
         let mut at = 0;
         loop {
-            match open.next(&mut tail.bytes, &mut at, &mut scratch, &config, now, &mut out) {
+            match open.next(&mut tail.bytes, &mut at, &mut scratch, &limits, now, &mut out) {
                 Ok(None) => break,
                 Ok(Some(Event::Message(message))) => {
                     heard.push(Heard::Message(message.as_bytes().to_vec()));
@@ -296,18 +304,18 @@ fn failure(error: &Error) -> End {
 
 /// Whether the peer's half of the closing is over, for an endpoint that has said Close at once.
 pub(crate) fn ours_after_our_close(conversation: &Conversation) -> bool {
-    let config = Config { ws_max_size: conversation.max_size, ..Config::default() };
+    let limits = limits(conversation);
     let now = Instant::now();
     let mut endpoint = Endpoint::new(now);
     let mut out = Vec::new();
-    endpoint.open(None, now, &config);
-    endpoint.close(CloseCode::Away, "", now, &config.limits, &mut out);
+    endpoint.open(None, now, &limits);
+    endpoint.close(CloseCode::Away, "", now, &limits, &mut out);
     let mut scratch = Scratch::default();
     let mut tail = Tail::default();
     for piece in conversation.pieces() {
         tail.bytes.extend_from_slice(piece);
         let mut at = 0;
-        if endpoint.discard(&mut tail.bytes, &mut at, &mut scratch, &config, now) {
+        if endpoint.discard(&mut tail.bytes, &mut at, &mut scratch, &limits, now) {
             return true;
         }
         tail.drop_front(at);

@@ -13,10 +13,21 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::{Config, PageFor};
-use crate::protocol::head::{Rejection, Request};
+use crate::protocol::head::Request;
 
 /// Fields by which a proxy on this machine tells that the request is not this machine's.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+
+/// Why a request for the page or its figures is not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// There is no page: it is switched off.
+    NoPage,
+    /// It is for this machine alone, and the peer is not on it.
+    NotForPeer,
+    /// It was asked for by a page of another origin, or under another machine's name.
+    ForeignOrigin,
+}
 
 /// Whether a request for the page or its figures is answered.
 ///
@@ -27,19 +38,19 @@ pub fn admit(
     request: &Request<'_, '_>,
     peer: SocketAddr,
     config: &Config,
-) -> Result<(), Rejection> {
+) -> Result<(), NotAdmitted> {
     if !config.page {
-        return Err(Rejection::NotFound);
+        return Err(NotAdmitted::NoPage);
     }
     let host = request.host;
     if config.page_for == PageFor::Loopback {
         // A socket that listens on IPv6 sees 127.0.0.1 as ::ffff:127.0.0.1.
         let is_here = peer.ip().to_canonical().is_loopback();
         if !is_here || FORWARDED.iter().any(|name| request.values(name).next().is_some()) {
-            return Err(Rejection::NotForPeer);
+            return Err(NotAdmitted::NotForPeer);
         }
         if ![host].into_iter().chain(request.values("host")).all(is_nobody_elses_name) {
-            return Err(Rejection::ForeignOrigin);
+            return Err(NotAdmitted::ForeignOrigin);
         }
     }
     let mut origins = request.values("origin");
@@ -47,7 +58,7 @@ pub fn admit(
         // No browser: those name the origin of every WebSocket.
         (None, _) => Ok(()),
         (Some(origin), None) if is_origin_of(origin, host) => Ok(()),
-        _ => Err(Rejection::ForeignOrigin),
+        _ => Err(NotAdmitted::ForeignOrigin),
     }
 }
 
@@ -78,10 +89,10 @@ fn is_origin_of(origin: &[u8], host: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Limits;
+    use crate::protocol::ProtocolLimits;
     use crate::protocol::head::header_slots;
 
-    fn verdict(peer: &str, fields: &str, config: &Config) -> Result<(), Rejection> {
+    fn verdict(peer: &str, fields: &str, config: &Config) -> Result<(), NotAdmitted> {
         verdict_on("/", peer, fields, config)
     }
 
@@ -90,10 +101,12 @@ mod tests {
         peer: &str,
         fields: &str,
         config: &Config,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), NotAdmitted> {
         let head = format!("GET {target} HTTP/1.1\r\n{fields}\r\n\r\n");
         let mut slots = header_slots();
-        let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        let request =
+            Request::parse(head.as_bytes(), &mut slots, &ProtocolLimits::from(&Config::default()))
+                .unwrap();
         admit(&request, peer.parse().unwrap(), config)
     }
 
@@ -107,7 +120,7 @@ mod tests {
             assert_eq!(verdict(peer, "Host: localhost:8000", &config), Ok(()), "{peer}");
         }
         for peer in [THERE, "10.0.0.1:1", "[2001:db8::1]:1", "[::ffff:192.0.2.7]:1", "[::]:1"] {
-            let refused = Err(Rejection::NotForPeer);
+            let refused = Err(NotAdmitted::NotForPeer);
             assert_eq!(verdict(peer, "Host: localhost:8000", &config), refused, "{peer}");
         }
     }
@@ -118,7 +131,7 @@ mod tests {
             let fields = format!("Host: 127.0.0.1\r\n{field}");
             assert_eq!(
                 verdict(HERE, &fields, &Config::default()),
-                Err(Rejection::NotForPeer),
+                Err(NotAdmitted::NotForPeer),
                 "{field}"
             );
         }
@@ -146,7 +159,7 @@ mod tests {
             "localhost%25.example",
             "",
         ] {
-            let refused = Err(Rejection::ForeignOrigin);
+            let refused = Err(NotAdmitted::ForeignOrigin);
             assert_eq!(verdict(HERE, &format!("Host: {host}"), &config), refused, "{host}");
         }
     }
@@ -157,8 +170,8 @@ mod tests {
         for (target, host, expected) in [
             ("http://localhost:8000/", "localhost:8000", Ok(())),
             ("http://127.0.0.1:8000/", "localhost:8000", Ok(())),
-            ("http://rebound.example/", "localhost:8000", Err(Rejection::ForeignOrigin)),
-            ("http://localhost:8000/", "rebound.example", Err(Rejection::ForeignOrigin)),
+            ("http://rebound.example/", "localhost:8000", Err(NotAdmitted::ForeignOrigin)),
+            ("http://localhost:8000/", "rebound.example", Err(NotAdmitted::ForeignOrigin)),
         ] {
             let fields = format!("Host: {host}");
             assert_eq!(verdict_on(target, HERE, &fields, &config), expected, "{target} {host}");
@@ -166,7 +179,7 @@ mod tests {
         // The origin is the target's.
         for (origin, expected) in [
             ("http://127.0.0.1:8000", Ok(())),
-            ("http://localhost:8000", Err(Rejection::ForeignOrigin)),
+            ("http://localhost:8000", Err(NotAdmitted::ForeignOrigin)),
         ] {
             let fields = format!("Host: localhost:8000\r\nOrigin: {origin}");
             let found = verdict_on("ws://127.0.0.1:8000/", HERE, &fields, &config);
@@ -212,7 +225,7 @@ mod tests {
                 "http://127.0.0.1:8000\r\nOrigin: http://127.0.0.1:8000",
             ] {
                 let fields = format!("Host: 127.0.0.1:8000\r\nOrigin: {origin}");
-                let refused = Err(Rejection::ForeignOrigin);
+                let refused = Err(NotAdmitted::ForeignOrigin);
                 assert_eq!(verdict(HERE, &fields, &config), refused, "{origin}");
             }
         }
@@ -224,6 +237,6 @@ mod tests {
         let fields = "Host: Chat.Example\r\nOrigin: https://chat.example\r\nVia: 1.1 proxy";
         assert_eq!(verdict(THERE, fields, &any), Ok(()));
         let off = Config { page: false, ..any };
-        assert_eq!(verdict(HERE, "Host: localhost", &off), Err(Rejection::NotFound));
+        assert_eq!(verdict(HERE, "Host: localhost", &off), Err(NotAdmitted::NoPage));
     }
 }

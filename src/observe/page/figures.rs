@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn everything_is_where_the_page_looks_for_it() {
-        let status = ServerStatus::new(2, Arc::default());
+        let status = ServerStatus::new(2, &[], Arc::default());
         status.reactor(1).messages.add(5);
         status.reactor(1).turn(3);
         status.reactor(1).busy_ns.add(7_999);
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_reactor_of_ten_thousand_takes_little_room() {
-        let status = ServerStatus::new(1, Arc::default());
+        let status = ServerStatus::new(1, &[], Arc::default());
         let mut builder = SlabMapBuilder::default();
         (0..10_000).for_each(|_| builder.push(SlotState::Open));
         let slab_map = [Some(builder.finish(0, 10_000))];

@@ -2,7 +2,7 @@
 //!
 //! `page.html`, `page.css` and the three scripts are joined here. Who may see it is `admission`'s to say;
 //! `figures` writes what it shows of the reactors, `shard/watching.rs` sends that. Called by
-//! `http.rs` and the shard.
+//! `http` and the shard.
 //!
 //! Invariant: the browser runs the script and applies the style whose hashes stand in [`FIELDS`],
 //! and nothing else; a test compares them.
@@ -12,7 +12,7 @@
 mod admission;
 pub mod figures;
 
-pub use admission::admit;
+pub use admission::{NotAdmitted, admit};
 
 /// Where the page's figures are: a WebSocket.
 pub const FIGURES_PATH: &str = "/ws/stats";

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use tungstenite::protocol::frame::coding::Data;
 
-use crate::config::Limits;
+use super::MalformedOffer;
 use crate::protocol::frame::Violation;
-use crate::protocol::head::{Rejection, Request};
+use crate::protocol::head::Request;
+use crate::protocol::limits::ProtocolLimits;
 
 /// There is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub struct Progress {
 /// # Errors
 ///
 /// None: the field is not even read.
-pub fn negotiate(_request: &Request<'_, '_>) -> Result<Option<DeflateParams>, Rejection> {
+pub fn negotiate(_request: &Request<'_, '_>) -> Result<Option<DeflateParams>, MalformedOffer> {
     Ok(None)
 }
 
@@ -91,7 +92,7 @@ impl Progress {
 impl Deflater {
     /// Of any reactor.
     #[must_use]
-    pub fn new(_limits: &Limits) -> Self {
+    pub fn new(_limits: &ProtocolLimits) -> Self {
         Deflater
     }
 

@@ -15,8 +15,8 @@ use flate2::{Compress, Compression, FlushCompress, Status};
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::{DeflateParams, RSV1};
-use crate::config::Limits;
 use crate::protocol::frame;
+use crate::protocol::limits::ProtocolLimits;
 
 /// zlib-rs's second level. Measured on JSON, a MiB of it: 16 % in 2.5 ms; the first level makes it
 /// 22 % in 1.7 ms, the sixth (zlib's default) 14 % in 6.8 ms.
@@ -102,7 +102,7 @@ impl<'a> DeflateWriter<'a> {
 impl Deflater {
     /// Of a reactor that deflates within these limits.
     #[must_use]
-    pub fn new(limits: &Limits) -> Self {
+    pub fn new(limits: &ProtocolLimits) -> Self {
         Deflater {
             stream: None,
             deflated: Vec::new(),
@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     fn deflater() -> Deflater {
-        Deflater::new(&Limits::default())
+        Deflater::new(&ProtocolLimits::FOR_TESTS)
     }
 
     fn json(size: usize) -> Vec<u8> {

@@ -38,7 +38,12 @@ pub use {
     params::{DeflateParams, negotiate},
 };
 
-use crate::config::Config;
+use super::limits::ProtocolLimits;
+
+/// `Sec-WebSocket-Extensions` breaks the grammar (RFC 6455 9.1): then the handshake fails, whatever
+/// else was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MalformedOffer;
 
 /// The bit in a frame's first byte that says "deflated" on the first frame of a message, and that
 /// no other frame may have (RFC 7692 6).
@@ -53,15 +58,13 @@ pub fn most_on_the_wire(max_size: usize) -> usize {
     max_size + max_size / 8 + 64
 }
 
-/// Bytes that a reactor may hold for compression, beside the message that it is looking at.
+/// Bytes that a reactor that agrees to deflate may hold for it, beside the message that it is looking
+/// at.
 #[must_use]
-pub fn most_held(config: &Config) -> usize {
-    if !config.ws_per_message_deflate {
-        return 0;
-    }
+pub fn most_held(limits: &ProtocolLimits) -> usize {
     // A long message half inflated, and its storage being copied as it grows; then the state of one
     // compressor and of two decompressors, and three of our messages: one joined from its parts, one
     // deflated, and a broadcast.
-    let ours = config.limits.deflate_windows_most << 15;
-    2 * (config.ws_max_size + 1) + 3 * ours + (1 << 19)
+    let ours = limits.deflate_windows_most << 15;
+    2 * (limits.message_bytes + 1) + 3 * ours + (1 << 19)
 }

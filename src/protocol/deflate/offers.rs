@@ -7,9 +7,7 @@
 //!
 //! Next: `params`, which judges them.
 
-/// The field breaks the grammar.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
+use super::MalformedOffer;
 
 /// One offer of an extension.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +28,7 @@ pub(super) struct Parameter<'a> {
 pub(super) struct Value<'a>(&'a [u8]);
 
 /// The offers in one field value. Elements of a list may be empty, and do not count (RFC 9110 5.6.1).
-pub(super) fn offers(field: &[u8]) -> impl Iterator<Item = Result<Offer<'_>, Malformed>> {
+pub(super) fn offers(field: &[u8]) -> impl Iterator<Item = Result<Offer<'_>, MalformedOffer>> {
     let elements = field.split(|&byte| byte == b',').map(trimmed);
     elements.filter(|element| !element.is_empty()).map(|element| {
         let end = element.iter().position(|&byte| byte == b';').unwrap_or(element.len());
@@ -41,7 +39,7 @@ pub(super) fn offers(field: &[u8]) -> impl Iterator<Item = Result<Offer<'_>, Mal
 
 impl<'a> Offer<'a> {
     /// Its parameters, in order.
-    pub(super) fn parameters(&self) -> impl Iterator<Item = Result<Parameter<'a>, Malformed>> {
+    pub(super) fn parameters(&self) -> impl Iterator<Item = Result<Parameter<'a>, MalformedOffer>> {
         // In front of the first semicolon stands nothing.
         self.parameters.split(|&byte| byte == b';').skip(1).map(|parameter| {
             let Some(equals) = parameter.iter().position(|&byte| byte == b'=') else {
@@ -54,16 +52,16 @@ impl<'a> Offer<'a> {
 }
 
 impl<'a> Value<'a> {
-    fn of(text: &'a [u8]) -> Result<Value<'a>, Malformed> {
+    fn of(text: &'a [u8]) -> Result<Value<'a>, MalformedOffer> {
         let [b'"', quoted @ .., b'"'] = text else { return Ok(Value(token(text)?)) };
         let mut bytes = quoted.iter();
         while let Some(byte) = bytes.next() {
             let meant = if *byte == b'\\' { bytes.next() } else { Some(byte) };
             if !meant.is_some_and(|&byte| is_in_tokens(byte)) {
-                return Err(Malformed);
+                return Err(MalformedOffer);
             }
         }
-        if quoted.is_empty() { Err(Malformed) } else { Ok(Value(quoted)) }
+        if quoted.is_empty() { Err(MalformedOffer) } else { Ok(Value(quoted)) }
     }
 
     pub(super) fn is(&self, text: &str) -> bool {
@@ -71,9 +69,9 @@ impl<'a> Value<'a> {
     }
 }
 
-fn token(text: &[u8]) -> Result<&[u8], Malformed> {
+fn token(text: &[u8]) -> Result<&[u8], MalformedOffer> {
     let is_token = !text.is_empty() && text.iter().all(|&byte| is_in_tokens(byte));
-    if is_token { Ok(text) } else { Err(Malformed) }
+    if is_token { Ok(text) } else { Err(MalformedOffer) }
 }
 
 /// RFC 9110 5.6.2.
@@ -90,13 +88,13 @@ fn trimmed(text: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    fn shown(field: &str) -> Result<Vec<String>, Malformed> {
+    fn shown(field: &str) -> Result<Vec<String>, MalformedOffer> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let parameter = |parameter: Result<Parameter<'_>, Malformed>| {
+        let parameter = |parameter: Result<Parameter<'_>, MalformedOffer>| {
             let Parameter { name, value } = parameter?;
             Ok(value.map_or(text(name), |value| format!("{}={}", text(name), text(value.0))))
         };
-        let offer = |offer: Result<Offer<'_>, Malformed>| {
+        let offer = |offer: Result<Offer<'_>, MalformedOffer>| {
             let offer = offer?;
             let parameters = offer.parameters().map(parameter).collect::<Result<Vec<_>, _>>()?;
             Ok([vec![text(offer.name)], parameters].concat().join(";"))
@@ -150,7 +148,7 @@ mod tests {
             "é",
         ] {
             for field in [part.to_owned(), format!("{part}, x"), format!("x; y, {part}")] {
-                assert_eq!(shown(&field), Err(Malformed), "{field}");
+                assert_eq!(shown(&field), Err(MalformedOffer), "{field}");
             }
         }
     }

@@ -5,8 +5,9 @@
 //!
 //! Next: `inflater`, what comes in under it.
 
-use super::super::head::{Rejection, Request};
-use super::offers::{Malformed, Offer, Parameter, Value, offers};
+use super::super::head::Request;
+use super::MalformedOffer;
+use super::offers::{Offer, Parameter, Value, offers};
 
 /// Both sides deflate, neither remembers a message in the next, and we look back no further than
 /// the client asked.
@@ -53,19 +54,19 @@ impl Window {
 ///
 /// # Errors
 ///
-/// [`Rejection::BadExtensions`] if one of them breaks the grammar: then the connection "MUST" fail
-/// (RFC 6455 9.1), whatever else was offered.
-pub fn negotiate(request: &Request<'_, '_>) -> Result<Option<DeflateParams>, Rejection> {
+/// If one of them breaks the grammar: then the connection "MUST" fail (RFC 6455 9.1), whatever else
+/// was offered.
+pub fn negotiate(request: &Request<'_, '_>) -> Result<Option<DeflateParams>, MalformedOffer> {
     let mut agreed = None;
     for field in request.values("sec-websocket-extensions") {
         let mut is_empty = true;
         for offer in offers(field) {
             is_empty = false;
-            let answer = offer.and_then(answer).map_err(|Malformed| Rejection::BadExtensions)?;
+            let answer = offer.and_then(answer)?;
             agreed = agreed.or(answer);
         }
         if is_empty {
-            return Err(Rejection::BadExtensions);
+            return Err(MalformedOffer);
         }
     }
     Ok(agreed)
@@ -73,7 +74,7 @@ pub fn negotiate(request: &Request<'_, '_>) -> Result<Option<DeflateParams>, Rej
 
 /// Declines, with `None`, whatever 7.1 says "MUST" be declined; reads an offer to its end either
 /// way, for its grammar.
-fn answer(offer: Offer<'_>) -> Result<Option<DeflateParams>, Malformed> {
+fn answer(offer: Offer<'_>) -> Result<Option<DeflateParams>, MalformedOffer> {
     let mut is_acceptable = offer.name == b"permessage-deflate";
     let mut seen: [Option<Parameter<'_>>; 4] = [None; 4];
     for parameter in offer.parameters() {
@@ -125,7 +126,7 @@ impl DeflateParams {
 pub(super) mod tests {
     use super::super::super::head::header_slots;
     use super::*;
-    use crate::config::Limits;
+    use crate::protocol::limits::ProtocolLimits;
 
     /// That of a client that asks for nothing.
     pub(in super::super) fn params() -> DeflateParams {
@@ -137,14 +138,15 @@ pub(super) mod tests {
     }
 
     /// The response to these extension fields, without what is always the same.
-    fn answered(fields: &[&str]) -> Result<Option<String>, Rejection> {
+    fn answered(fields: &[&str]) -> Result<Option<String>, MalformedOffer> {
         let mut head = "GET / HTTP/1.1\r\nHost: a\r\n".to_owned();
         for field in fields {
             head += &format!("Sec-WebSocket-Extensions: {field}\r\n");
         }
         head += "\r\n";
         let mut slots = header_slots();
-        let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        let request =
+            Request::parse(head.as_bytes(), &mut slots, &ProtocolLimits::FOR_TESTS).unwrap();
         Ok(negotiate(&request)?.map(|params| {
             let mut out = Vec::new();
             params.write_field(&mut out);
@@ -227,7 +229,7 @@ pub(super) mod tests {
             &["permessage-deflate, x; a=\"1, 2\""],
             &["permessage-deflate", "permessage deflate"],
         ] {
-            assert_eq!(answered(fields), Err(Rejection::BadExtensions), "{fields:?}");
+            assert_eq!(answered(fields), Err(MalformedOffer), "{fields:?}");
         }
     }
 

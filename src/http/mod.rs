@@ -1,11 +1,14 @@
 //! Plain HTTP on the same port: health, readiness, metrics, the live page, and how a refusal looks.
 //!
 //! Writes whole responses to a buffer and decides nothing about the connection but whether it is
-//! kept. Called by the shard with a parsed request, or with the reason why there is none.
+//! kept. `rejection` is the table of the server's own reasons to refuse. Called by the shard with a
+//! parsed request, or with the reason why there is none.
 //!
 //! Invariant: no text of a request ever stands in a response (CVE-2020-7695, CVE-2018-1000164).
 //!
-//! Next: [`crate::environment`]: what a shard asks of its surroundings.
+//! Next: [`crate::http::rejection`]: why a request is refused.
+
+pub mod rejection;
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -14,12 +17,16 @@ use crate::application::Refusal;
 use crate::config::Config;
 use crate::observe::metrics::ServerStatus;
 use crate::observe::page;
-use crate::protocol::handshake;
-use crate::protocol::head::{Rejection, Request};
+use crate::protocol::head::Request;
 use crate::wall_clock;
 
+pub use rejection::Rejection;
+
 /// What the plain routes answer, as an `Allow` field lists it.
-const METHODS: &str = "GET, HEAD, OPTIONS";
+const PLAIN_METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// The same of the WebSocket paths.
+const WEBSOCKET_METHODS: &str = "GET, OPTIONS";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -67,11 +74,56 @@ impl Route {
                 Ok(if is_page { Route::Page } else { Route::WebSocket })
             }
             Some(route @ (Route::Page | Route::Figures)) => {
-                page::admit(request, peer, config).map(|()| route)
+                page::admit(request, peer, config)?;
+                Ok(route)
             }
             Some(Route::Metrics) if !config.metrics => Err(Rejection::NotFound),
             Some(route) => Ok(route),
         }
+    }
+
+    /// Appends the response to a request for one of the plain routes; whether the connection is kept.
+    ///
+    /// # Errors
+    ///
+    /// A method other than GET and HEAD, or content.
+    pub fn respond(
+        self,
+        request: &Request<'_, '_>,
+        status: &ServerStatus,
+        config: &Config,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Rejection> {
+        let with_body = match request.method {
+            "GET" => true,
+            "HEAD" => false,
+            _ => return Err(Rejection::MethodNotAllowed(PLAIN_METHODS)),
+        };
+        if request.has_body {
+            return Err(Rejection::UnexpectedBody);
+        }
+        let is_ready = status.draining_since().is_none();
+        let keeps = request.keeps_alive();
+        let text;
+        let (line, kind, body) = match self {
+            Route::Health => ("200 OK", "application/json", r#"{"status": "ok"}"#),
+            Route::Ready if is_ready => ("200 OK", "application/json", r#"{"ready": true}"#),
+            Route::Ready => ("503 Service Unavailable", "application/json", r#"{"ready": false}"#),
+            Route::Metrics => {
+                text = status.render(now);
+                ("200 OK", "text/plain; version=0.0.4; charset=utf-8", text.as_str())
+            }
+            Route::Page => {
+                text = page::html(&config.ws_path);
+                ("200 OK", "text/html; charset=utf-8", text.as_str())
+            }
+            Route::WebSocket | Route::Figures => return Err(Rejection::UpgradeRequired),
+        };
+        let guards = if self == Route::Page { page::FIELDS } else { "" };
+        let fields = [guards, connection_field(request)];
+        Response { line, kind: Some(kind), fields: &fields.concat(), body }.write(with_body, out);
+        Ok(keeps)
     }
 
     /// What stands at a path whatever the settings are.
@@ -93,50 +145,6 @@ fn leads_to_websocket(path: &str, ws_path: &str) -> bool {
         || ws_path.strip_suffix('*').is_some_and(|prefix| path.starts_with(prefix))
 }
 
-/// Appends the response to a request for one of the plain routes; whether the connection is kept.
-///
-/// # Errors
-///
-/// A method other than GET and HEAD, or content.
-pub fn respond(
-    route: Route,
-    request: &Request<'_, '_>,
-    status: &ServerStatus,
-    config: &Config,
-    now: Instant,
-    out: &mut Vec<u8>,
-) -> Result<bool, Rejection> {
-    let with_body = match request.method {
-        "GET" => true,
-        "HEAD" => false,
-        _ => return Err(Rejection::MethodNotAllowed(METHODS)),
-    };
-    if request.has_body {
-        return Err(Rejection::UnexpectedBody);
-    }
-    let is_ready = status.draining_since().is_none();
-    let keeps = request.keeps_alive();
-    let text;
-    let (line, kind, body) = match route {
-        Route::Health => ("200 OK", "application/json", r#"{"status": "ok"}"#),
-        Route::Ready if is_ready => ("200 OK", "application/json", r#"{"ready": true}"#),
-        Route::Ready => ("503 Service Unavailable", "application/json", r#"{"ready": false}"#),
-        Route::Metrics => {
-            text = status.render(now);
-            ("200 OK", "text/plain; version=0.0.4; charset=utf-8", text.as_str())
-        }
-        Route::Page => {
-            text = page::html(&config.ws_path);
-            ("200 OK", "text/html; charset=utf-8", text.as_str())
-        }
-        Route::WebSocket | Route::Figures => return Err(Rejection::UpgradeRequired),
-    };
-    let guards = if route == Route::Page { page::FIELDS } else { "" };
-    let fields = [guards, connection_field(request)];
-    write_response(line, Some(kind), &fields, body, with_body, out);
-    Ok(keeps)
-}
-
 /// Appends the response to an OPTIONS request: which methods its target has (RFC 9110 9.3.7), or, for
 /// `*`, which ones the server has. Whether the connection is kept.
 ///
@@ -154,29 +162,30 @@ pub fn tell_methods(
 ) -> Result<bool, Rejection> {
     let is_websocket = leads_to_websocket(request.path, &config.ws_path);
     let methods = match Route::fixed(request.path) {
-        None if request.path == "*" => METHODS,
-        None if is_websocket => handshake::METHODS,
+        None if request.path == "*" => PLAIN_METHODS,
+        None if is_websocket => WEBSOCKET_METHODS,
         None => return Err(Rejection::NotFound),
         Some(Route::Figures) => {
             page::admit(request, peer, config)?;
-            handshake::METHODS
+            WEBSOCKET_METHODS
         }
         Some(Route::Page) if !config.page => {
             if is_websocket {
-                handshake::METHODS
+                WEBSOCKET_METHODS
             } else {
                 "OPTIONS"
             }
         }
         Some(Route::Metrics) if !config.metrics => return Err(Rejection::NotFound),
-        Some(_) => METHODS,
+        Some(_) => PLAIN_METHODS,
     };
     if request.has_body {
         return Err(Rejection::UnexpectedBody);
     }
     let allow = format!("Allow: {methods}\r\n");
     // 200 and not 204: old clients wait for a length, which a 204 must not have (RFC 9110 8.6).
-    write_response("200 OK", None, &[&allow, connection_field(request)], "", true, out);
+    let fields = [&allow, connection_field(request)].concat();
+    Response { line: "200 OK", kind: None, fields: &fields, body: "" }.write(true, out);
     Ok(request.keeps_alive())
 }
 
@@ -192,86 +201,69 @@ fn connection_field(request: &Request<'_, '_>) -> &'static str {
 /// Appends the response for a request that is refused. The connection closes after it.
 /// `with_body` is false for a HEAD: "the server MUST NOT send content" (RFC 9110 9.3.2).
 pub fn refuse(rejection: Rejection, with_body: bool, out: &mut Vec<u8>) {
-    let mut fields = String::from("Connection: close\r\n");
-    match rejection {
-        // RFC 9110 15.5.6: a 405 names the methods that there are.
-        Rejection::MethodNotAllowed(methods) => {
-            fields.push_str("Allow: ");
-            fields.push_str(methods);
-            fields.push_str("\r\n");
-        }
-        // RFC 9110 15.5.22: a 426 says what to upgrade to; RFC 6455 4.4: and in which version.
-        Rejection::UpgradeRequired | Rejection::VersionNotOffered => {
-            fields = "Connection: close, Upgrade\r\nUpgrade: websocket\r\n\
-                      Sec-WebSocket-Version: 13\r\n"
-                .to_owned();
-        }
-        // RFC 9110 15.6.4, RFC 6585 4: when to come back.
-        Rejection::LimitConcurrency
-        | Rejection::LimitPerIp
-        | Rejection::NoSessionId
-        | Rejection::Draining
-        | Rejection::TooManyWatchers
-        | Rejection::OwnerBusy => {
-            fields.push_str("Retry-After: 1\r\n");
-        }
-        Rejection::LimitSessionsPerIp { retry_after } => {
-            for part in ["Retry-After: ", itoa::Buffer::new().format(retry_after), "\r\n"] {
-                fields.push_str(part);
-            }
-        }
-        _ => {}
-    }
     let body = format!("{}\n", rejection.advice());
-    write_response(rejection.status(), Some(TEXT), &[&fields], &body, with_body, out);
+    let (line, fields) = (rejection.status(), rejection.fields());
+    Response { line, kind: Some(TEXT), fields: &fields, body: &body }.write(with_body, out);
 }
 
 /// Appends the response for an upgrade that the application refuses. The connection closes after it.
-pub fn turn_away(refusal: &Refusal, out: &mut Vec<u8>) {
+pub fn refuse_upgrade(refusal: &Refusal, out: &mut Vec<u8>) {
     let line = format!("{} {}", refusal.status, refusal.phrase());
     let fields = format!("Connection: close\r\n{}", refusal.fields);
     let body = format!("{}\n", refusal.reason);
     // An upgrade is a GET, so the response may have content.
-    write_response(&line, Some(TEXT), &[&fields], &body, true, out);
+    Response { line: &line, kind: Some(TEXT), fields: &fields, body: &body }.write(true, out);
 }
 
-fn write_response(
-    line: &str,
-    kind: Option<&str>,
-    fields: &[&str],
-    body: &str,
-    with_body: bool,
-    out: &mut Vec<u8>,
-) {
-    // RFC 9110 6.6.1: a server with a clock sends Date.
-    let date = httpdate::fmt_http_date(wall_clock::now());
-    let length = body.len();
-    let kind = kind.map_or(String::new(), |kind| format!("Content-Type: {kind}\r\n"));
-    let fields = fields.concat();
-    let head = format!(
-        "HTTP/1.1 {line}\r\nDate: {date}\r\n{kind}Content-Length: {length}\r\n\
-         Cache-Control: no-store\r\n{fields}\r\n"
-    );
-    out.extend_from_slice(head.as_bytes());
-    if with_body {
-        out.extend_from_slice(body.as_bytes());
+/// A response, but for the fields that all of them have.
+struct Response<'a> {
+    /// Status code and reason phrase.
+    line: &'a str,
+    /// The type of the content, if there is any.
+    kind: Option<&'a str>,
+    /// Whole lines.
+    fields: &'a str,
+    body: &'a str,
+}
+
+impl Response<'_> {
+    fn write(&self, with_body: bool, out: &mut Vec<u8>) {
+        let Response { line, fields, body, .. } = self;
+        // RFC 9110 6.6.1: a server with a clock sends Date.
+        let date = httpdate::fmt_http_date(wall_clock::now());
+        let length = body.len();
+        let kind = self.kind.map_or(String::new(), |kind| format!("Content-Type: {kind}\r\n"));
+        let head = format!(
+            "HTTP/1.1 {line}\r\nDate: {date}\r\n{kind}Content-Length: {length}\r\n\
+             Cache-Control: no-store\r\n{fields}\r\n"
+        );
+        out.extend_from_slice(head.as_bytes());
+        if with_body {
+            out.extend_from_slice(body.as_bytes());
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Limits, RESERVED_PATHS};
+    use crate::config::RESERVED_PATHS;
+    use crate::protocol::ProtocolLimits;
     use crate::protocol::head::header_slots;
     use std::sync::Arc;
 
     fn answer(request: &str, status: &ServerStatus) -> (String, Option<bool>) {
         let mut slots = header_slots();
-        let request = Request::parse(request.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        let request = Request::parse(
+            request.as_bytes(),
+            &mut slots,
+            &ProtocolLimits::from(&Config::default()),
+        )
+        .unwrap();
         let config = Config::default();
         let route = Route::of(&request, HERE.parse().unwrap(), &config).unwrap();
         let mut out = Vec::new();
-        let kept = match respond(route, &request, status, &config, Instant::now(), &mut out) {
+        let kept = match route.respond(&request, status, &config, Instant::now(), &mut out) {
             Ok(kept) => Some(kept),
             Err(rejection) => {
                 refuse(rejection, true, &mut out);
@@ -288,7 +280,9 @@ mod tests {
     fn route(path: &str, fields: &str, peer: &str, config: &Config) -> Result<Route, Rejection> {
         let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         let mut slots = header_slots();
-        let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+        let request =
+            Request::parse(head.as_bytes(), &mut slots, &ProtocolLimits::from(&Config::default()))
+                .unwrap();
         Route::of(&request, peer.parse().unwrap(), config)
     }
 
@@ -361,7 +355,7 @@ mod tests {
 
     #[test]
     fn readiness_follows_the_drain() {
-        let status = ServerStatus::new(1, Arc::default());
+        let status = ServerStatus::new(1, Rejection::LABELS, Arc::default());
         let get = "GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n";
         let (ready, kept) = answer(get, &status);
         assert!(ready.starts_with("HTTP/1.1 200 OK\r\n") && ready.ends_with("{\"ready\": true}"));
@@ -374,14 +368,14 @@ mod tests {
 
     #[test]
     fn head_has_the_length_and_not_the_body() {
-        let status = ServerStatus::new(1, Arc::default());
+        let status = ServerStatus::new(1, Rejection::LABELS, Arc::default());
         let (head, _) = answer("HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\n", &status);
         assert!(head.contains("Content-Length: 16\r\n") && head.ends_with("\r\n\r\n"), "{head}");
     }
 
     #[test]
     fn refusals_say_what_to_change() {
-        let status = ServerStatus::new(1, Arc::default());
+        let status = ServerStatus::new(1, Rejection::LABELS, Arc::default());
         let (post, kept) = answer("POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n", &status);
         assert!(
             post.starts_with("HTTP/1.1 405 ") && post.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n")
@@ -400,7 +394,12 @@ mod tests {
         let answer = |target: &str, fields: &str, config: &Config| {
             let head = format!("OPTIONS {target} HTTP/1.1\r\n{fields}\r\n\r\n");
             let mut slots = header_slots();
-            let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
+            let request = Request::parse(
+                head.as_bytes(),
+                &mut slots,
+                &ProtocolLimits::from(&Config::default()),
+            )
+            .unwrap();
             let mut out = Vec::new();
             let keeps = tell_methods(&request, elsewhere, config, &mut out)?;
             let text = String::from_utf8(out).unwrap();
@@ -438,7 +437,7 @@ mod tests {
 
     #[test]
     fn an_old_client_may_ask_to_be_kept() {
-        let status = ServerStatus::new(1, Arc::default());
+        let status = ServerStatus::new(1, Rejection::LABELS, Arc::default());
         let old = "GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
         let (text, kept) = answer(old, &status);
         assert!(text.contains("\r\nConnection: keep-alive\r\n"));
