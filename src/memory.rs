@@ -274,7 +274,7 @@ fn soft_limit(limits: &str) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::application::{CloseReason, Side};
-    use crate::config::SessionRate;
+    use crate::config::{SessionRate, bounds};
     use std::num::NonZeroUsize;
     use std::time::Duration;
 
@@ -305,10 +305,10 @@ mod tests {
     #[test]
     fn no_setting_overflows_it() {
         let config = Config {
-            ws_max_size: 1 << 30,
-            max_send_buffer: 1 << 30,
-            max_sessions: i32::MAX as usize,
-            workers: NonZeroUsize::new(1024).unwrap(),
+            ws_max_size: *bounds::WS_MAX_SIZE.range.end(),
+            max_send_buffer: *bounds::MAX_SEND_BUFFER.range.end(),
+            max_sessions: *bounds::MAX_SESSIONS.range.end(),
+            workers: NonZeroUsize::new(*bounds::WORKERS.range.end()).unwrap(),
             ..Config::default()
         };
         config.validate().unwrap();
