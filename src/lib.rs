@@ -106,6 +106,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`observe`] | the map of a slab, the metrics, the live page |
+//! | [`server_status`] | what the reactors do share: what they count, limits over all of them, the drain |
 //! | [`mailbox`] | the only way into a reactor from outside |
 //! | [`http`] | health, readiness, metrics, the page, refusals |
 //! | [`environment`] | what a shard asks of its surroundings |
@@ -170,6 +171,7 @@ pub mod offload;
 pub mod protocol;
 pub mod reactor;
 pub mod server;
+pub mod server_status;
 pub mod session;
 pub mod shard;
 pub mod testing;

@@ -284,7 +284,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         *owes_frame = false;
         let uptime = now.saturating_duration_since(*began);
         let slab_maps = answers.iter_mut().map(|answer| answer.slab_map.take());
-        let text = figures::json(&self.status, *looks, uptime, slab_maps);
+        let text = figures::json(self.status.reactors(), *looks, uptime, slab_maps);
         let mut encoded = Vec::with_capacity(frame::MAX_HEADER + text.len());
         frame::encode(OpCode::Data(Data::Text), text.as_bytes(), &mut encoded);
         for id in watchers.clone() {

@@ -22,8 +22,9 @@ use crate::application::Application;
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::mailbox::Mail;
-use crate::observe::metrics::{ReactorMetrics, ServerStatus};
+use crate::observe::metrics::ReactorMetrics;
 use crate::offload::Job;
+use crate::server_status::ServerStatus;
 use crate::shard::Shard;
 use crate::token::ConnectionId;
 

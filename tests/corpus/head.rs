@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use revolve::config::{Config, Limits};
 use revolve::http::{self, Route};
-use revolve::observe::metrics::ServerStatus;
 use revolve::protocol::endpoint::Endpoint;
 use revolve::protocol::handshake;
 use revolve::protocol::head::{self, Rejection, Request};
+use revolve::server_status::ServerStatus;
 use revolve::session::SessionRequest;
 use tungstenite::handshake::derive_accept_key;
 
