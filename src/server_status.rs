@@ -2,10 +2,10 @@
 //! far the server has drained.
 //!
 //! The mailboxes and the pool for off-loaded jobs aside, reactors share nothing else. A message touches
-//! its own reactor's cells and nothing more in here: the limits are asked at accept and close, and at a
-//! new session; the drain at a wake, at a request, and once a turn while it lasts. Wakes nobody: that
-//! the drain begins, `server.rs` tells by the mailboxes. Made by `server.rs`, read and written by every
-//! shard.
+//! its own reactor's cells and nothing more in here. The limits are asked at accept and close, when a
+//! WebSocket opens and closes, and at a new session; the drain at a wake, at a request, and once a turn
+//! while it lasts. Wakes nobody: that the drain begins, `server.rs` tells by the mailboxes. Made by
+//! `server.rs`, read and written by every shard.
 //!
 //! Invariant: a drain has one beginning, and is never taken back.
 //!
@@ -23,7 +23,6 @@ use crate::transport::connection_limiter::ConnectionLimiter;
 #[derive(Debug)]
 pub struct ServerStatus {
     metrics: ServerMetrics,
-    websockets: AtomicUsize,
     connection_limiter: Arc<ConnectionLimiter>,
     session_rates: SessionRates,
     draining_since: OnceLock<Instant>,
@@ -36,7 +35,6 @@ impl ServerStatus {
     pub fn new(reactors: usize, log_lines_dropped: Arc<AtomicU64>) -> Self {
         ServerStatus {
             metrics: ServerMetrics::new(reactors, log_lines_dropped),
-            websockets: AtomicUsize::new(0),
             connection_limiter: Arc::default(),
             session_rates: SessionRates::default(),
             draining_since: OnceLock::new(),
@@ -63,7 +61,7 @@ impl ServerStatus {
         self.metrics.render(since.map_or(Duration::ZERO, |since| now - since))
     }
 
-    /// What bounds the sockets, in all and from each address.
+    /// What bounds the sockets, in all and from each address, and the open WebSockets.
     #[must_use]
     pub fn connection_limiter(&self) -> &Arc<ConnectionLimiter> {
         &self.connection_limiter
@@ -73,21 +71,6 @@ impl ServerStatus {
     #[must_use]
     pub fn session_rates(&self) -> &SessionRates {
         &self.session_rates
-    }
-
-    /// Takes one of `limit` places for a WebSocket; false if there is none.
-    #[must_use]
-    pub fn admit(&self, limit: usize) -> bool {
-        self.websockets
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
-                (open < limit).then_some(open + 1)
-            })
-            .is_ok()
-    }
-
-    /// Gives a place back.
-    pub fn release(&self) {
-        self.websockets.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// From now on the server is going away.
@@ -116,14 +99,6 @@ impl ServerStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn admission_is_exact() {
-        let status = ServerStatus::new(1, Arc::default());
-        assert!(status.admit(2) && status.admit(2) && !status.admit(2));
-        status.release();
-        assert!(status.admit(2) && !status.admit(2));
-    }
 
     #[test]
     fn a_drain_has_one_beginning_and_is_over_when_all_have_said_so() {

@@ -21,6 +21,7 @@ use crate::config::{Config, Limits};
 use crate::connection::ready::Mark;
 use crate::connection::timer_wheel::Tick;
 use crate::protocol::endpoint::{Closing, Endpoint};
+use crate::protocol::head::Rejection;
 use crate::protocol::message::SPARE_BYTES;
 use crate::session::SessionSlot;
 use crate::token::{ConnectionId, Peer};
@@ -123,7 +124,8 @@ pub struct Connection<S> {
     pub id: ConnectionId,
     /// Who is at the other end.
     pub peer: Peer,
-    /// Its permit among the sockets, if those are counted; given back when it is dropped.
+    /// Its permit among the sockets, and its place among the open WebSockets, if those are limited;
+    /// given back when it is dropped.
     pub permit: Option<Permit>,
     /// The protocol's state.
     pub endpoint: Endpoint,
@@ -354,6 +356,35 @@ impl<S: Stream> Connection<S> {
             before => before,
         };
         std::mem::replace(&mut self.attachment, after)
+    }
+
+    /// Takes a place among the open WebSockets.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::LimitConcurrency`], if they are limited and all places are taken.
+    pub fn take_place(&mut self, config: &Config) -> Result<(), Rejection> {
+        match &mut self.permit {
+            Some(permit) => permit.take_place(config),
+            None => {
+                debug_assert!(config.limit_concurrency.is_none(), "a limit, and no permit");
+                Ok(())
+            }
+        }
+    }
+
+    /// Passes its place, if it has one, on to the connection that takes over its session.
+    pub fn pass_place(&mut self, newer: &mut Connection<S>) {
+        if let (Some(older), Some(newer)) = (&mut self.permit, &mut newer.permit) {
+            older.pass_place(newer);
+        }
+    }
+
+    /// Gives its place back, if it has one.
+    pub fn return_place(&mut self) {
+        if let Some(permit) = &mut self.permit {
+            permit.return_place();
+        }
     }
 
     /// Whether it has, or had, a session.

@@ -102,7 +102,9 @@ impl<A: Application, E: Environment> Shard<A, E> {
         if !is_displaced {
             self.sessions.detach(attachment.slot, id, now);
             self.note_evictions(now);
-            self.status.release();
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.return_place();
+            }
         }
         let metrics = &self.metrics;
         metrics.closed(reason);

@@ -108,11 +108,10 @@ impl<A: Application, E: Environment> Shard<A, E> {
 
     /// Notes a connection that the reaper let go of.
     pub(super) fn note_reaped(&mut self, connection: &Connection<E::Stream>) {
-        if connection.has_had_session() {
-            self.websockets -= 1;
-            if let Lifecycle::Draining { released, .. } = &mut self.lifecycle {
-                *released += 1;
-            }
+        if let Lifecycle::Draining { released, .. } = &mut self.lifecycle
+            && connection.has_had_session()
+        {
+            *released += 1;
         }
     }
 
@@ -160,7 +159,8 @@ impl<A: Application, E: Environment> Shard<A, E> {
             let until = since + self.config.timeout_graceful_shutdown;
             let (closed, duration) = (released - cut, now.saturating_duration_since(since));
             if self.is_time_up(until, now) {
-                let cut = cut + self.websockets as u64;
+                let left = self.connections.iter().filter(|c| c.has_had_session()).count();
+                let cut = cut + left as u64;
                 self.status.note_drained();
                 return self.end(DrainOutcome { closed, cut, duration }, now, env);
             }
@@ -197,13 +197,12 @@ impl<A: Application, E: Environment> Shard<A, E> {
 
     /// Whether nobody here is owed anything, and nobody is on the way in.
     fn is_at_rest(&self) -> bool {
-        self.websockets == 0
-            && matches!(self.listening, Listening::Closed)
+        matches!(self.listening, Listening::Closed)
             && !self.outbox.waits_for_room()
             && !self.has_mail
             // What `on_close` off-loaded is done too: it may be what keeps a session.
             && self.commands.jobs.len() == 0
-            && self.connections.iter().all(Connection::owes_nothing)
+            && self.connections.iter().all(|c| !c.has_had_session() && c.owes_nothing())
     }
 
     /// Lets go of everything.

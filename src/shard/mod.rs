@@ -92,8 +92,6 @@ pub struct Shard<A: Application, E: Environment> {
     fanout_at: usize,
     watching: Watching,
     lifecycle: Lifecycle,
-    /// Connections that have upgraded and are still held.
-    websockets: usize,
     /// Who lets go at the end of this turn.
     ended: Vec<ConnectionId>,
     refusals: Refusals,
@@ -147,7 +145,6 @@ impl<A: Application, E: Environment> Shard<A, E> {
             fanout_at: 0,
             watching: Watching::new(workers, now),
             lifecycle: Lifecycle::Running,
-            websockets: 0,
             ended: Vec::new(),
             refusals: Refusals::default(),
             trace: None,

@@ -157,21 +157,25 @@ impl<A: Application, E: Environment> Shard<A, E> {
         if let Some(older) = requested.id.as_ref().and_then(|id| self.sessions.connection_of(id)) {
             self.metrics.takeovers.add(1);
             self.tell(|trace| trace.taken_over(id, older));
-            self.leave_aside(older, CloseCause::Displaced, now);
-        } else {
-            let limit = self.config.limit_concurrency.map_or(usize::MAX, std::num::NonZero::get);
-            if !self.status.admit(limit) {
-                if is_newcomer {
-                    self.uncount_newcomer(id);
-                }
-                return self.reject(id, Rejection::LimitConcurrency, true, now);
+            if let Some((older, newer)) = self.connections.pair_mut(older, id) {
+                older.pass_place(newer);
             }
+            self.leave_aside(older, CloseCause::Displaced, now);
+        } else if let Some(connection) = self.connections.get_mut(id)
+            && let Err(rejection) = connection.take_place(&self.config)
+        {
+            if is_newcomer {
+                self.uncount_newcomer(id);
+            }
+            return self.reject(id, rejection, true, now);
         }
         let Shard { sessions, ids, .. } = self;
         let fresh = || ids.next(|room| env.random(room));
         match sessions.attach(requested.id.as_ref(), id, now, fresh) {
             Err(rejection) => {
-                self.status.release();
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.return_place();
+                }
                 if is_newcomer {
                     self.uncount_newcomer(id);
                 }
@@ -195,7 +199,6 @@ impl<A: Application, E: Environment> Shard<A, E> {
         }
         self.metrics.websockets.add(1);
         self.metrics.resumes.add(u64::from(resumed));
-        self.websockets += 1;
         self.log_open(id);
         self.call(id, Callback::Open, now, |application, cx| {
             if let Some(opening) = opening {

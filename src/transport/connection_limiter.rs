@@ -1,20 +1,23 @@
-//! How many sockets there may be, in all and from each address.
+//! How many sockets there may be, in all and from each address, and how many open WebSockets.
 //!
 //! Every accepted socket gets a [`Permit`] and keeps it, on whichever reactor it is, until it is
-//! dropped. Touched at accept and close and never in between, by all reactors: one atomic number,
-//! and a lock over a 64th of the addresses, held for one look-up. Decides whether a socket is served,
-//! refused or closed; writes no answer. Called by the shard; `--limit-per-ip` and
-//! `--limit-concurrency` are its settings.
+//! dropped. Touched by all reactors, at accept and close, and when a WebSocket opens and closes; never
+//! for a message. That is one atomic number for the sockets and one for the WebSockets, and a lock over
+//! a 64th of the addresses, held for one look-up. Decides whether a socket is served, refused or
+//! closed; writes no answer. Called by the shard; `--limit-per-ip` and `--limit-concurrency` are its
+//! settings.
 //!
-//! What counts is the socket and not the WebSocket: to use up our descriptors, a peer need not finish
-//! a single handshake (slowloris).
+//! Sockets are limited besides WebSockets, because a peer that wants to use up our descriptors need not
+//! finish a single handshake (slowloris).
 //!
-//! Invariant: an address stands in the table exactly while it has a socket here, so the table has no
-//! more entries than there are sockets.
+//! Invariants: an address stands in the table exactly while it has a socket here, so the table has no
+//! more entries than there are sockets. Under `--limit-concurrency` as many places are taken as
+//! WebSockets are open; without it none are.
 //!
 //! Next: [`crate::transport::listener`]: where sockets come from.
 
 use std::collections::HashMap;
+use std::mem;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,13 +31,14 @@ const STRIPES: usize = 64;
 /// Who counts as one: an IPv4 address, or the first 64 bits of an IPv6 one.
 ///
 /// A single host is given a /64 at least and may take any of its 2^64 addresses (RFC 7421), so to
-/// count those would be no limit; a site with a /48 has 65,536 times the limit. IPv4 in IPv6
-/// clothes is IPv4: mapped (RFC 4291 2.5.5.2), or translated under the well-known prefix
-/// 64:ff9b::/96 (RFC 6052), where all of it would share one /64.
+/// count those would be no limit; a site with a /48 has 65,536 times the limit. An IPv4
+/// address that is written as an IPv6 one counts as the IPv4 address: mapped (RFC 4291 2.5.5.2), or
+/// translated under the well-known prefix 64:ff9b::/96 (RFC 6052), where all of them would share one
+/// /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Network {
     V4(u32),
-    V6(u64),
+    V6([u8; 8]),
 }
 
 impl Network {
@@ -52,28 +56,30 @@ impl Network {
             // The last 32 bits, in both forms.
             return Network::V4(bits as u32);
         }
-        Network::V6((bits >> 64) as u64)
+        Network::V6(((bits >> 64) as u64).to_be_bytes())
     }
 
     /// Any spread will do, for only the lock depends on it; the table's own hash is keyed.
     fn stripe(self) -> usize {
         let bits = match self {
             Network::V4(bits) => u64::from(bits),
-            Network::V6(bits) => bits,
+            Network::V6(bytes) => u64::from_be_bytes(bytes),
         };
         (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % STRIPES
     }
 }
 
-/// Counts of the sockets that are held.
+/// Counts of the sockets that are held, and of the WebSockets among them.
 #[derive(Debug)]
 pub struct ConnectionLimiter {
     sockets: AtomicUsize,
+    /// Places taken; 0 without `--limit-concurrency`.
+    websockets: AtomicUsize,
     networks: [Mutex<HashMap<Network, usize>>; STRIPES],
 }
 
-/// The right of one socket to be held. Dropping it gives it back. One word, because every connection
-/// has room for one.
+/// The right of one socket to be held, and of its WebSocket to be open. Dropping it gives both back.
+/// One word, because every connection has room for one.
 #[derive(Debug)]
 pub struct Permit(Box<Inside>);
 
@@ -82,6 +88,8 @@ struct Inside {
     limiter: Arc<ConnectionLimiter>,
     /// If addresses are counted.
     network: Option<Network>,
+    /// Whether it has a place among the WebSockets.
+    has_place: bool,
 }
 
 /// What becomes of a socket that has just been accepted.
@@ -99,6 +107,7 @@ impl Default for ConnectionLimiter {
     fn default() -> Self {
         ConnectionLimiter {
             sockets: AtomicUsize::new(0),
+            websockets: AtomicUsize::new(0),
             networks: std::array::from_fn(|_| Mutex::default()),
         }
     }
@@ -124,7 +133,8 @@ impl ConnectionLimiter {
         else {
             return Admission::Dropped(Rejection::LimitConcurrency);
         };
-        let mut permit = Permit(Box::new(Inside { limiter: self.clone(), network: None }));
+        let mut permit =
+            Permit(Box::new(Inside { limiter: self.clone(), network: None, has_place: false }));
         let mut refusal = sockets
             .filter(|sockets| inside >= sockets.admitted)
             .map(|_| Rejection::LimitConcurrency);
@@ -155,6 +165,12 @@ impl ConnectionLimiter {
         (self.sockets.load(Ordering::Relaxed), networks)
     }
 
+    /// Places that open WebSockets have: for tests.
+    #[must_use]
+    pub fn places_taken(&self) -> usize {
+        self.websockets.load(Ordering::Relaxed)
+    }
+
     fn stripe(&self, network: Network) -> MutexGuard<'_, HashMap<Network, usize>> {
         lock(&self.networks[network.stripe()])
     }
@@ -165,9 +181,41 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Permit {
+    /// Takes a place for the WebSocket that is about to open. Without `--limit-concurrency` there is
+    /// room for all, and nothing is counted.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::LimitConcurrency`], if all places are taken.
+    pub fn take_place(&mut self, config: &Config) -> Result<(), Rejection> {
+        let Some(limit) = config.limit_concurrency else { return Ok(()) };
+        let Inside { limiter, has_place, .. } = &mut *self.0;
+        debug_assert!(!*has_place, "a socket has one WebSocket");
+        let step = |open: usize| (open < limit.get()).then_some(open + 1);
+        let taken = limiter.websockets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+        *has_place = taken.is_ok();
+        taken.map(|_| ()).map_err(|_| Rejection::LimitConcurrency)
+    }
+
+    /// Passes the place, if it has one, on to `newer`. It is not free in between.
+    pub fn pass_place(&mut self, newer: &mut Permit) {
+        debug_assert!(!newer.0.has_place, "a socket has one WebSocket");
+        newer.0.has_place = mem::take(&mut self.0.has_place);
+    }
+
+    /// Gives the place back, if it has one.
+    pub fn return_place(&mut self) {
+        if mem::take(&mut self.0.has_place) {
+            self.0.limiter.websockets.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Inside { limiter, network } = &*self.0;
+        self.return_place();
+        let Inside { limiter, network, .. } = &*self.0;
         limiter.sockets.fetch_sub(1, Ordering::Relaxed);
         let Some(network) = *network else { return };
         let mut counts = limiter.stripe(network);
@@ -268,6 +316,50 @@ mod tests {
         let admission = enter(&limiter, "10.0.0.1", &config);
         assert!(matches!(admission, Admission::Granted(None)));
         assert_eq!(limiter.counts(), (0, 0));
+        // With a limit on addresses alone there is a permit, and no number of places.
+        let mut permit = permitted(&limiter, &limited(Some(9), None));
+        assert_eq!(permit.take_place(&limited(Some(9), None)), Ok(()));
+        assert_eq!(limiter.places_taken(), 0);
+    }
+
+    fn permitted(limiter: &Arc<ConnectionLimiter>, config: &Config) -> Permit {
+        match enter(limiter, "10.0.0.1", config) {
+            Admission::Granted(Some(permit)) => permit,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_places_as_the_limit_says() {
+        let (limiter, config) = (Arc::new(ConnectionLimiter::default()), limited(None, Some(2)));
+        let [mut a, mut b, mut c] = std::array::from_fn(|_| permitted(&limiter, &config));
+        let full = Err(Rejection::LimitConcurrency);
+        assert_eq!((a.take_place(&config), b.take_place(&config)), (Ok(()), Ok(())));
+        assert_eq!((c.take_place(&config), limiter.places_taken()), (full, 2));
+        a.return_place();
+        a.return_place();
+        assert_eq!(limiter.places_taken(), 1, "given back once");
+        assert_eq!((c.take_place(&config), a.take_place(&config)), (Ok(()), full));
+    }
+
+    #[test]
+    fn a_place_is_passed_on_and_given_back_by_whoever_has_it_last() {
+        let (limiter, config) = (Arc::new(ConnectionLimiter::default()), limited(None, Some(1)));
+        let [mut older, mut newer] = std::array::from_fn(|_| permitted(&limiter, &config));
+        older.take_place(&config).unwrap();
+        older.pass_place(&mut newer);
+        assert_eq!(limiter.places_taken(), 1);
+        older.return_place();
+        drop(older);
+        assert_eq!(limiter.places_taken(), 1, "it is the newer one's");
+        drop(newer);
+        assert_eq!(limiter.places_taken(), 0, "given back with the permit");
+        assert_eq!(limiter.counts(), (0, 0));
+    }
+
+    #[test]
+    fn a_permit_takes_the_least_that_an_allocator_gives() {
+        assert!(size_of::<Inside>() <= 24);
     }
 
     #[test]
