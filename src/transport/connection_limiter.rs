@@ -18,64 +18,22 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Config;
 use crate::protocol::head::Rejection;
-
-/// Parts of the table, each with a lock of its own: two reactors seldom meet at one.
-const STRIPES: usize = 64;
-
-/// Who counts as one: an IPv4 address, or the first 64 bits of an IPv6 one.
-///
-/// A single host is given a /64 at least and may take any of its 2^64 addresses (RFC 7421), so to
-/// count those would be no limit; a site with a /48 has 65,536 times the limit. An IPv4
-/// address that is written as an IPv6 one counts as the IPv4 address: mapped (RFC 4291 2.5.5.2), or
-/// translated under the well-known prefix 64:ff9b::/96 (RFC 6052), where all of them would share one
-/// /64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Network {
-    V4(u32),
-    V6([u8; 8]),
-}
-
-impl Network {
-    pub(crate) fn of(address: IpAddr) -> Network {
-        match address {
-            IpAddr::V4(v4) => Network::V4(v4.to_bits()),
-            IpAddr::V6(v6) => Network::of_v6(v6),
-        }
-    }
-
-    fn of_v6(address: Ipv6Addr) -> Network {
-        let bits = address.to_bits();
-        let is_translated = bits >> 32 == 0x0064_ff9b << 64;
-        if is_translated || address.to_ipv4_mapped().is_some() {
-            // The last 32 bits, in both forms.
-            return Network::V4(bits as u32);
-        }
-        Network::V6(((bits >> 64) as u64).to_be_bytes())
-    }
-
-    /// Any spread will do, for only the lock depends on it; the table's own hash is keyed.
-    fn stripe(self) -> usize {
-        let bits = match self {
-            Network::V4(bits) => u64::from(bits),
-            Network::V6(bytes) => u64::from_be_bytes(bytes),
-        };
-        (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % STRIPES
-    }
-}
+use crate::transport::network::{Network, Striped};
 
 /// Counts of the sockets that are held, and of the WebSockets among them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ConnectionLimiter {
     sockets: AtomicUsize,
     /// Places taken; 0 without `--limit-concurrency`.
     websockets: AtomicUsize,
-    networks: [Mutex<HashMap<Network, usize>>; STRIPES],
+    /// How many sockets each has, if addresses are counted.
+    networks: Striped<HashMap<Network, usize>>,
 }
 
 /// The right of one socket to be held, and of its WebSocket to be open. Dropping it gives both back.
@@ -101,16 +59,6 @@ pub enum Admission {
     Refused(Permit, Rejection),
     /// There is not even room for that: it is closed without a word.
     Dropped(Rejection),
-}
-
-impl Default for ConnectionLimiter {
-    fn default() -> Self {
-        ConnectionLimiter {
-            sockets: AtomicUsize::new(0),
-            websockets: AtomicUsize::new(0),
-            networks: std::array::from_fn(|_| Mutex::default()),
-        }
-    }
 }
 
 impl ConnectionLimiter {
@@ -140,7 +88,7 @@ impl ConnectionLimiter {
             .map(|_| Rejection::LimitConcurrency);
         if let Some(limit) = limit {
             let network = Network::of(peer);
-            let mut counts = self.stripe(network);
+            let mut counts = self.networks.lock(network.stripe());
             let count = counts.entry(network).or_insert(0);
             if *count >= limit.saturating_mul(2) {
                 // What was counted in all is given back with `permit`.
@@ -161,7 +109,7 @@ impl ConnectionLimiter {
     /// Sockets inside, and addresses that have one, if they are counted: for tests.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        let networks = self.networks.iter().map(|stripe| lock(stripe).len()).sum();
+        let networks = self.networks.parts().map(|counts| counts.len()).sum();
         (self.sockets.load(Ordering::Relaxed), networks)
     }
 
@@ -170,15 +118,6 @@ impl ConnectionLimiter {
     pub fn places_taken(&self) -> usize {
         self.websockets.load(Ordering::Relaxed)
     }
-
-    fn stripe(&self, network: Network) -> MutexGuard<'_, HashMap<Network, usize>> {
-        lock(&self.networks[network.stripe()])
-    }
-}
-
-/// Nothing in here panics while it holds a lock; if it did, the counts would still be whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Permit {
@@ -218,7 +157,7 @@ impl Drop for Permit {
         let Inside { limiter, network, .. } = &*self.0;
         limiter.sockets.fetch_sub(1, Ordering::Relaxed);
         let Some(network) = *network else { return };
-        let mut counts = limiter.stripe(network);
+        let mut counts = limiter.networks.lock(network.stripe());
         if let Some(count) = counts.get_mut(&network) {
             *count -= 1;
             if *count == 0 {
@@ -270,21 +209,6 @@ mod tests {
         assert!(matches!(enter(&limiter, "10.0.0.1", &config), Admission::Granted(Some(_))));
         inside.clear();
         assert_eq!(limiter.counts(), (0, 0), "who has left leaves nothing behind");
-    }
-
-    #[test]
-    fn what_is_one_address_and_what_is_not() {
-        let same =
-            |a: &str, b: &str| Network::of(a.parse().unwrap()) == Network::of(b.parse().unwrap());
-        assert!(same("10.0.0.1", "::ffff:10.0.0.1"));
-        assert!(same("10.0.0.1", "64:ff9b::10.0.0.1"));
-        assert!(!same("64:ff9b::10.0.0.1", "64:ff9b::10.0.0.2"));
-        assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff"));
-        assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
-        assert!(!same("10.0.0.1", "10.0.0.2"));
-        // No IPv6 network is mistaken for an IPv4 address.
-        assert!(!same("0.0.0.1", "::1"));
-        assert!(!same("::", "0.0.0.0"));
     }
 
     #[test]
