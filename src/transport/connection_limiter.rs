@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_house_has_a_limit_of_its_own() {
+    fn all_sockets_have_a_limit_of_their_own() {
         let (limiter, config) = (Arc::new(ConnectionLimiter::default()), limited(None, Some(2)));
         let mut inside: Vec<_> = (0..2 * 2 + 3)
             .map(|_| match enter(&limiter, "::1", &config) {
@@ -295,7 +295,7 @@ mod tests {
                     for round in 0..2000 {
                         let admission = enter(&limiter, "10.0.0.1", &config);
                         let (sockets, _) = limiter.counts();
-                        // Whoever is being turned away stands on the threshold for a moment.
+                        // A socket that is being refused is counted for a moment, one a thread.
                         assert!(sockets <= 10 + 4, "{sockets} in round {round}");
                         drop(admission);
                     }
