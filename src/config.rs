@@ -8,8 +8,9 @@
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
 //!
-//! Next: `origins`: which pages may connect. Then `subprotocols`.
+//! Next: `bounds`: from what to what they may go. Then `origins` and `subprotocols`.
 
+pub mod bounds;
 mod origins;
 mod subprotocols;
 
@@ -331,7 +332,6 @@ impl Limits {
                 return refuse(option, &value, "a number of at least 1");
             }
         }
-        // Each is added to an `Instant`, which overflows long before `Duration::MAX`.
         for (option, value) in [
             ("limits.look_interval", self.look_interval),
             ("limits.close_timeout", self.close_timeout),
@@ -340,7 +340,7 @@ impl Limits {
             ("limits.message_timeout", self.message_timeout),
             ("limits.accept_pause", self.accept_pause),
         ] {
-            bounded(option, value, Duration::ZERO, DAY, "a time from 0 to 86400 seconds")?;
+            bounds::UP_TO_A_DAY.check(option, value)?;
         }
         Ok(())
     }
@@ -399,10 +399,6 @@ pub struct MostSockets {
     pub refused: usize,
 }
 
-/// What `--limit-sessions-per-ip` takes, as the end of a sentence.
-pub const SESSION_RATE_ALLOWED: &str =
-    "a number of at least 1, or a number and 1 to 86400 seconds such as 100/60";
-
 /// A setting out of its bounds: names the option, the value, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -414,31 +410,12 @@ pub struct ConfigError {
     pub allowed: &'static str,
 }
 
-/// The longest time of most settings.
-const DAY: Duration = Duration::from_secs(86_400);
-
-/// The shortest time that a setting can have, where 0 means never.
-const MILLISECOND: Duration = Duration::from_millis(1);
-
 fn refuse(
     option: &'static str,
     value: &dyn ToString,
     allowed: &'static str,
 ) -> Result<(), ConfigError> {
     Err(ConfigError { option, value: value.to_string(), allowed })
-}
-
-fn bounded(
-    option: &'static str,
-    value: Duration,
-    least: Duration,
-    most: Duration,
-    allowed: &'static str,
-) -> Result<(), ConfigError> {
-    match value < least || value > most {
-        true => refuse(option, &value.as_secs_f64(), allowed),
-        false => Ok(()),
-    }
 }
 
 impl fmt::Display for ConfigError {
@@ -500,13 +477,8 @@ impl Config {
         // What stands before the asterisk is a whole part of the path.
         let fixed = if path.ends_with("/*") { &path[..path.len() - 1] } else { path };
         let is_path = path.starts_with('/') && fixed.bytes().all(plain);
-        if !is_path || path.len() > 1024 {
-            return refuse(
-                "ws-path",
-                path,
-                "a path: a slash and at most 1023 further visible ASCII characters other than \
-                 ? # % *, but for /* as its end",
-            );
+        if !is_path || !bounds::WS_PATH.range.contains(&path.len()) {
+            return refuse("ws-path", path, bounds::WS_PATH.allowed);
         }
         // With a slash behind it too, for that is also answered without.
         if RESERVED_PATHS.contains(&path.strip_suffix('/').unwrap_or(path)) {
@@ -520,20 +492,10 @@ impl Config {
     }
 
     fn validate_numbers(&self) -> Result<(), ConfigError> {
-        if self.workers.get() > 1024 {
-            return refuse("workers", &self.workers, "a number from 1 to 1024");
-        }
-        if self.offload_threads.get() > 1024 {
-            return refuse("offload-threads", &self.offload_threads, "a number from 1 to 1024");
-        }
-        if self.backlog == 0 || self.backlog > 65_535 {
-            return refuse("backlog", &self.backlog, "a number from 1 to 65535");
-        }
-        // A larger message would not fit the 31-bit lengths some clients use; 0 must not come to
-        // mean "no limit" (CVE-2026-44545).
-        if self.ws_max_size == 0 || self.ws_max_size > 1 << 30 {
-            return refuse("ws-max-size", &self.ws_max_size, "a size from 1 to 1073741824 bytes");
-        }
+        bounds::WORKERS.check("workers", self.workers.get())?;
+        bounds::OFFLOAD_THREADS.check("offload-threads", self.offload_threads.get())?;
+        bounds::BACKLOG.check("backlog", self.backlog as usize)?;
+        bounds::WS_MAX_SIZE.check("ws-max-size", self.ws_max_size)?;
         if self.ws_per_message_deflate && !cfg!(feature = "deflate") {
             return refuse(
                 "ws-per-message-deflate",
@@ -541,16 +503,8 @@ impl Config {
                 "available in this build: it needs the cargo feature \"deflate\"",
             );
         }
-        if self.max_send_buffer < 1024 || self.max_send_buffer > 1 << 30 {
-            return refuse(
-                "max-send-buffer",
-                &self.max_send_buffer,
-                "a size from 1024 to 1073741824 bytes",
-            );
-        }
-        if self.max_sessions == 0 || self.max_sessions > u32::MAX as usize / 2 {
-            return refuse("max-sessions", &self.max_sessions, "a number from 1 to 2147483647");
-        }
+        bounds::MAX_SEND_BUFFER.check("max-send-buffer", self.max_send_buffer)?;
+        bounds::MAX_SESSIONS.check("max-sessions", self.max_sessions)?;
         if self.allowed_origins == AllowedOrigins::Only(Vec::new()) {
             return refuse("allowed-origins", &"", ORIGINS_ALLOWED);
         }
@@ -562,53 +516,28 @@ impl Config {
 
     fn validate_times(&self) -> Result<(), ConfigError> {
         if let Some(time) = self.slow_turn
-            && (time < MILLISECOND || time > DAY / 24)
+            && !bounds::SLOW_TURN.range.contains(&time)
         {
-            return refuse(
-                "slow-turn-ms",
-                &time.as_millis(),
-                "0 or a number of milliseconds from 1 to 3600000",
-            );
+            return refuse("slow-turn-ms", &time.as_millis(), bounds::SLOW_TURN.allowed);
         }
         for (option, value) in
             [("ws-ping-interval", self.ws_ping_interval), ("ws-ping-timeout", self.ws_ping_timeout)]
         {
             if let Some(value) = value {
-                bounded(
-                    option,
-                    value,
-                    MILLISECOND,
-                    DAY,
-                    "0 or a time from 0.001 to 86400 seconds",
-                )?;
+                bounds::INTERVAL.check(option, value)?;
             }
         }
         if let Some(rate) = self.limit_sessions_per_ip
-            && (rate.window < Duration::from_secs(1) || rate.window > DAY)
+            && !bounds::LIMIT_SESSIONS_PER_IP.range.contains(&rate.window)
         {
-            return refuse("limit-sessions-per-ip", &rate, SESSION_RATE_ALLOWED);
+            let allowed = bounds::LIMIT_SESSIONS_PER_IP.allowed;
+            return refuse("limit-sessions-per-ip", &rate, allowed);
         }
-        bounded(
-            "session-ttl",
-            self.session_ttl,
-            Duration::ZERO,
-            365 * DAY,
-            "a time from 0 to 31536000 seconds",
-        )?;
-        for (option, value) in [
-            ("timeout-handshake", self.timeout_handshake),
-            ("timeout-keep-alive", self.timeout_keep_alive),
-        ] {
-            bounded(option, value, MILLISECOND, DAY, "a time from 0.001 to 86400 seconds")?;
-        }
-        bounded(
-            "timeout-graceful-shutdown",
-            self.timeout_graceful_shutdown,
-            Duration::ZERO,
-            DAY,
-            "a time from 0 to 86400 seconds",
-        )?;
-        Ok(())
+        bounds::SESSION_TTL.check("session-ttl", self.session_ttl)?;
+        bounds::REQUEST_TIMEOUT.check("timeout-handshake", self.timeout_handshake)?;
+        bounds::REQUEST_TIMEOUT.check("timeout-keep-alive", self.timeout_keep_alive)?;
+        let drain = self.timeout_graceful_shutdown;
+        bounds::UP_TO_A_DAY.check("timeout-graceful-shutdown", drain)
     }
 }
 

@@ -106,6 +106,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`observe`] | the map of a slab, the metrics, the live page |
+//! | [`server_status`] | what the reactors do share: what they count, limits over all of them, the drain |
 //! | [`mailbox`] | the only way into a reactor from outside |
 //! | [`http`] | health, readiness, metrics, the page, refusals |
 //! | [`environment`] | what a shard asks of its surroundings |
@@ -219,6 +220,10 @@ pub mod reactor;
 mod server;
 #[cfg(feature = "internals")]
 pub mod server;
+#[cfg(not(feature = "internals"))]
+mod server_status;
+#[cfg(feature = "internals")]
+pub mod server_status;
 #[cfg(not(feature = "internals"))]
 mod session;
 #[cfg(feature = "internals")]

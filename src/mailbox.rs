@@ -5,7 +5,7 @@
 //! of their own, which has room for as many as the reactor may have under way: so no thread of the
 //! pool ever waits for a reactor that is held up. Wakes are coalesced: while one is on its way, a
 //! further mail needs none. A wake without mail says that there is something new in what the
-//! reactors share ([`crate::observe::metrics::ServerStatus`]): the drain.
+//! reactors share ([`crate::server_status::ServerStatus`]): the drain.
 //!
 //! Invariant: if there is mail and the receiver sleeps, a wake is on its way.
 //!

@@ -273,8 +273,9 @@ fn soft_limit(limits: &str) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::application::{CloseReason, Side};
-    use crate::config::SessionRate;
+    use crate::config::{SessionRate, bounds};
     use crate::http::Rejection;
+    use crate::observe::metrics::ServerMetrics;
     use std::num::NonZeroUsize;
     use std::time::Duration;
 
@@ -305,10 +306,10 @@ mod tests {
     #[test]
     fn no_setting_overflows_it() {
         let config = Config {
-            ws_max_size: 1 << 30,
-            max_send_buffer: 1 << 30,
-            max_sessions: i32::MAX as usize,
-            workers: NonZeroUsize::new(1024).unwrap(),
+            ws_max_size: *bounds::WS_MAX_SIZE.range.end(),
+            max_send_buffer: *bounds::MAX_SEND_BUFFER.range.end(),
+            max_sessions: *bounds::MAX_SESSIONS.range.end(),
+            workers: NonZeroUsize::new(*bounds::WORKERS.range.end()).unwrap(),
             ..Config::default()
         };
         config.validate().unwrap();
@@ -400,12 +401,8 @@ mod tests {
     fn figures_are_no_longer_than_reckoned() {
         use crate::observe::slab_map::{SlabMapBuilder, SlotState};
         let (reactors, slots) = (3, 1000);
-        let status = crate::observe::metrics::ServerStatus::new(
-            reactors,
-            Rejection::LABELS,
-            Default::default(),
-        );
-        for (number, reactor) in status.reactors().iter().enumerate() {
+        let metrics = ServerMetrics::new(reactors, Rejection::LABELS, Default::default());
+        for (number, reactor) in metrics.reactors().iter().enumerate() {
             for code in 1000..=5000 {
                 for side in [Side::Client, Side::Server] {
                     reactor.closed(CloseReason { code, side });
@@ -425,7 +422,7 @@ mod tests {
             }
             Some(builder.finish(reactor, slots))
         });
-        let text = page::figures::json(&status, u64::MAX, Duration::MAX, slab_maps);
+        let text = page::figures::json(metrics.reactors(), u64::MAX, Duration::MAX, slab_maps);
         let reckoned = reactors * (3 * slots + FIGURES_BYTES + 21 * reactors);
         assert!(text.len() < reckoned, "{} of {reckoned}", text.len());
     }
@@ -433,12 +430,8 @@ mod tests {
     #[test]
     fn the_page_of_metrics_is_no_longer_than_reckoned() {
         for reactors in [1, 2, 50] {
-            let status = crate::observe::metrics::ServerStatus::new(
-                reactors,
-                Rejection::LABELS,
-                Default::default(),
-            );
-            let page = status.render(std::time::Instant::now());
+            let page = ServerMetrics::new(reactors, Rejection::LABELS, Default::default())
+                .render(Duration::ZERO);
             // With room for larger numbers than 0.
             let reckoned = (reactors + 1) * METRICS_BYTES;
             assert!(page.len() * 5 / 4 < reckoned, "{} of {reckoned}", page.len());

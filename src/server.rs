@@ -21,9 +21,9 @@ use crate::application::Application;
 use crate::config::{Config, ConfigError, Limits};
 use crate::http::Rejection;
 use crate::mailbox::{MailSender, Mailbox, mailbox};
-use crate::observe::metrics::ServerStatus;
 use crate::offload::Pool;
 use crate::reactor::{LISTENER, MAILBOX, OsEnvironment, Reactor, Task};
+use crate::server_status::ServerStatus;
 use crate::shard::{DrainOutcome, Shard};
 use crate::transport::listener;
 
@@ -286,7 +286,7 @@ impl ServerHandle {
     /// The page that `/metrics` shows.
     #[must_use]
     pub fn metrics(&self) -> String {
-        self.trigger.status.render(Instant::now())
+        self.trigger.status.metrics_page(Instant::now())
     }
 
     /// Waits for the end.

@@ -18,6 +18,7 @@ use std::time::Instant;
 use super::{Application, Context};
 use crate::config::{Subprotocols, is_token};
 use crate::protocol::head::Request;
+use crate::protocol::target;
 use crate::session::{Session, SessionId};
 
 /// A request for a WebSocket that is in order, as [`Application::on_upgrade`] sees it.
@@ -43,12 +44,15 @@ impl<'a, A: Application> Upgrade<'a, A> {
     }
 
     /// The first parameter of the query with this name, percent-decoded (RFC 3986 2.1). `None` if
-    /// there is none, or what it decodes to is no UTF-8.
+    /// there is none, if it is not percent-encoded text, or what it decodes to is no UTF-8.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
-        let mut pairs =
-            self.query().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        pairs.find(|(known, _)| *known == name).and_then(|(_, value)| percent_decoded(value))
+        let value = target::parameter(self.query(), name)?;
+        if !value.contains('%') {
+            return Some(Cow::Borrowed(value));
+        }
+        let decoded = target::percent_decoded(value).collect::<Option<Vec<u8>>>()?;
+        String::from_utf8(decoded).ok().map(Cow::Owned)
     }
 
     /// The first header field with this name, in whatever case. `None` if there is none, or if it is
@@ -155,23 +159,6 @@ impl<A: Application> fmt::Debug for Upgrade<'_, A> {
             .field("peer", &self.peer)
             .finish_non_exhaustive()
     }
-}
-
-fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains('%') {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(if byte == b'%' {
-            let mut digit = || char::from(bytes.next()?).to_digit(16);
-            (digit()? * 16 + digit()?) as u8
-        } else {
-            byte
-        });
-    }
-    String::from_utf8(decoded).ok().map(Cow::Owned)
 }
 
 /// A subprotocol that a client has offered: only [`Upgrade::choose_subprotocol`] makes one.

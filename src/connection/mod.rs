@@ -25,7 +25,7 @@ use crate::protocol::endpoint::{Closing, Endpoint};
 use crate::protocol::message::SPARE_BYTES;
 use crate::session::SessionSlot;
 use crate::token::{ConnectionId, Peer};
-use crate::transport::connection_limiter::Permit;
+use crate::transport::connection_limiter::{LimitReached, Permit};
 use crate::transport::{Inbound, Stream, Transport};
 
 /// Why a connection stopped, and so what brings it back. Edge-triggered readiness is lost if one
@@ -124,7 +124,8 @@ pub struct Connection<S> {
     pub id: ConnectionId,
     /// Who is at the other end.
     pub(crate) peer: Peer,
-    /// Its permit among the sockets, if those are counted; given back when it is dropped.
+    /// Its permit among the sockets, and its place among the open WebSockets, if those are limited;
+    /// given back when it is dropped.
     pub permit: Option<Permit>,
     /// The protocol's state.
     pub endpoint: Endpoint,
@@ -359,6 +360,35 @@ impl<S: Stream> Connection<S> {
             before => before,
         };
         std::mem::replace(&mut self.attachment, after)
+    }
+
+    /// Takes a place among the open WebSockets.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitReached::Concurrency`], if they are limited and all places are taken.
+    pub fn take_place(&mut self, config: &Config) -> Result<(), LimitReached> {
+        match &mut self.permit {
+            Some(permit) => permit.take_place(config),
+            None => {
+                debug_assert!(config.limit_concurrency.is_none(), "a limit, and no permit");
+                Ok(())
+            }
+        }
+    }
+
+    /// Passes its place, if it has one, on to the connection that takes over its session.
+    pub fn pass_place(&mut self, newer: &mut Connection<S>) {
+        if let (Some(older), Some(newer)) = (&mut self.permit, &mut newer.permit) {
+            older.pass_place(newer);
+        }
+    }
+
+    /// Gives its place back, if it has one.
+    pub fn return_place(&mut self) {
+        if let Some(permit) = &mut self.permit {
+            permit.return_place();
+        }
     }
 
     /// Whether it has, or had, a session.

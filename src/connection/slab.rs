@@ -66,6 +66,19 @@ impl<S: Stream> Connections<S> {
         self.slab.get(id.index as usize).filter(|connection| connection.id == id)
     }
 
+    /// Two connections at once, unless one of them has gone.
+    pub fn pair_mut(
+        &mut self,
+        one: ConnectionId,
+        other: ConnectionId,
+    ) -> Option<(&mut Connection<S>, &mut Connection<S>)> {
+        if one.index == other.index {
+            return None;
+        }
+        let pair = self.slab.get2_mut(one.index as usize, other.index as usize)?;
+        (pair.0.id == one && pair.1.id == other).then_some(pair)
+    }
+
     /// Takes it out.
     pub fn remove(&mut self, id: ConnectionId) -> Option<Connection<S>> {
         let alarm = self.get_mut(id)?.alarm;

@@ -15,9 +15,9 @@ use std::time::Instant;
 
 use crate::application::Refusal;
 use crate::config::Config;
-use crate::observe::metrics::ServerStatus;
 use crate::observe::page;
 use crate::protocol::head::Request;
+use crate::server_status::ServerStatus;
 use crate::wall_clock;
 
 pub use rejection::Rejection;
@@ -111,7 +111,7 @@ impl Route {
             Route::Ready if is_ready => ("200 OK", "application/json", r#"{"ready": true}"#),
             Route::Ready => ("503 Service Unavailable", "application/json", r#"{"ready": false}"#),
             Route::Metrics => {
-                text = status.render(now);
+                text = status.metrics_page(now);
                 ("200 OK", "text/plain; version=0.0.4; charset=utf-8", text.as_str())
             }
             Route::Page => {

@@ -2,10 +2,7 @@
 //!
 //! Each reactor has cells of its own and is their only writer: a relaxed load and store, no lock,
 //! no cache line that two threads write. Whoever scrapes reads all cells and adds nothing to
-//! anybody's turn. [`ServerStatus`] also holds the only four things that reactors do share: how
-//! many WebSockets are open (for `--limit-concurrency`; touched at open and close, never per
-//! message), the limiter of connections, how many sessions each address has made lately, and how far the server has
-//! drained.
+//! anybody's turn. Limits nothing: what is counted here decides about no connection.
 //!
 //! Invariant: label values come from closed sets, so no peer can grow the page.
 //!
@@ -13,13 +10,10 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::application::{CloseReason, Side};
-use crate::session::rate::SessionRates;
-use crate::transport::connection_limiter::ConnectionLimiter;
 
 /// A number that one thread writes and any may read.
 #[derive(Debug, Default)]
@@ -189,21 +183,16 @@ impl ReactorMetrics {
     }
 }
 
-/// What all of a server's threads may see.
+/// What all reactors of a server count, and what is counted once for all of them.
 #[derive(Debug)]
-pub struct ServerStatus {
+pub struct ServerMetrics {
     reactors: Box<[Arc<ReactorMetrics>]>,
-    websockets: AtomicUsize,
-    connection_limiter: Arc<ConnectionLimiter>,
-    session_rates: SessionRates,
-    draining_since: OnceLock<Instant>,
-    drained: AtomicUsize,
     /// The labels of the reasons for which requests are refused.
     reasons: &'static [&'static str],
     log_lines_dropped: Arc<AtomicU64>,
 }
 
-impl ServerStatus {
+impl ServerMetrics {
     /// For so many reactors, and requests refused for `reasons`; `log_lines_dropped` is the logger's.
     #[must_use]
     pub fn new(
@@ -216,16 +205,8 @@ impl ServerStatus {
             let (hand_overs_to, rejected) = (cells(reactors), cells(reasons.len()));
             Arc::new(ReactorMetrics { hand_overs_to, rejected, ..ReactorMetrics::default() })
         };
-        ServerStatus {
-            reactors: (0..reactors).map(metrics).collect(),
-            websockets: AtomicUsize::new(0),
-            connection_limiter: Arc::default(),
-            session_rates: SessionRates::default(),
-            draining_since: OnceLock::new(),
-            drained: AtomicUsize::new(0),
-            reasons,
-            log_lines_dropped,
-        }
+        let reactors = (0..reactors).map(metrics).collect();
+        ServerMetrics { reactors, reasons, log_lines_dropped }
     }
 
     /// The cells of all reactors, by number.
@@ -234,65 +215,11 @@ impl ServerStatus {
         &self.reactors
     }
 
-    /// The cells of one reactor.
-    #[must_use]
-    pub fn reactor(&self, reactor: usize) -> &Arc<ReactorMetrics> {
-        &self.reactors[reactor]
-    }
-
-    /// What bounds the sockets, in all and from each address.
-    #[must_use]
-    pub fn connection_limiter(&self) -> &Arc<ConnectionLimiter> {
-        &self.connection_limiter
-    }
-
-    /// How many sessions each address has made lately.
-    #[must_use]
-    pub fn session_rates(&self) -> &SessionRates {
-        &self.session_rates
-    }
-
-    /// Takes one of `limit` places for a WebSocket; false if there is none.
-    #[must_use]
-    pub fn admit(&self, limit: usize) -> bool {
-        self.websockets
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
-                (open < limit).then_some(open + 1)
-            })
-            .is_ok()
-    }
-
-    /// Gives a place back.
-    pub fn release(&self) {
-        self.websockets.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// From now on the server is going away.
-    pub fn begin_drain(&self, now: Instant) {
-        let _ = self.draining_since.set(now);
-    }
-
-    /// Since when the server has been going away, if it is.
-    #[must_use]
-    pub fn draining_since(&self) -> Option<Instant> {
-        self.draining_since.get().copied()
-    }
-
-    /// One more reactor has said goodbye to all its WebSockets; each says so once.
-    pub fn note_drained(&self) {
-        self.drained.fetch_add(1, Ordering::Release);
-    }
-
-    /// Whether all have. Whoever sees that sees also what they had sent before.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        self.drained.load(Ordering::Acquire) >= self.reactors.len()
-    }
-
     /// The page, in Prometheus' text format 0.0.4
-    /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+    /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>), of a server that has been
+    /// draining for so long.
     #[must_use]
-    pub fn render(&self, now: Instant) -> String {
+    pub fn render(&self, draining: Duration) -> String {
         let mut page = Page(String::with_capacity(8192));
         let sum = |cell: fn(&ReactorMetrics) -> &Cell| {
             self.reactors.iter().map(|reactor| cell(reactor).get()).sum::<u64>()
@@ -316,7 +243,6 @@ impl ServerStatus {
             "WebSockets that we ended because of an error: a broken rule, a limit, a lost pong, a panic.",
             errors.sum::<u64>(),
         );
-        let draining = self.draining_since().map_or(Duration::ZERO, |since| now - since);
         page.one(
             "ws_shutdown_duration_seconds",
             "gauge",
@@ -509,24 +435,16 @@ mod tests {
     }
 
     #[test]
-    fn admission_is_exact() {
-        let status = ServerStatus::new(1, &["bad_key"], Arc::default());
-        assert!(status.admit(2) && status.admit(2) && !status.admit(2));
-        status.release();
-        assert!(status.admit(2) && !status.admit(2));
-    }
-
-    #[test]
     fn the_page_counts_what_happened() {
-        let status = ServerStatus::new(2, &["bad_key"], Arc::new(AtomicU64::new(3)));
-        let reactor = status.reactor(1);
+        let metrics = ServerMetrics::new(2, &["bad_key"], Arc::new(AtomicU64::new(3)));
+        let reactor = &metrics.reactors()[1];
         reactor.messages.add(5);
         reactor.turn(3);
         reactor.turn(1000);
         reactor.closed(CloseReason { code: 1009, side: Side::Server });
         reactor.closed(CloseReason { code: 1006, side: Side::Client });
         reactor.rejected(0);
-        let page = status.render(Instant::now());
+        let page = metrics.render(Duration::ZERO);
         for line in [
             "# TYPE ws_total_messages_total counter",
             "ws_total_messages_total 5",

@@ -9,7 +9,7 @@
 //! Changes nothing in what the shard does. A callback that never returns is not found here: its
 //! reactor's `revolve_turns_total` stands still.
 //!
-//! Next: [`crate::mailbox`]: the only way into a reactor from outside.
+//! Next: [`crate::server_status`]: what the reactors share.
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -9,10 +9,11 @@
 //!
 //! Next: `snapshot`: one connection, before a visit and after it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::Limits;
-use crate::observe::metrics::ServerStatus;
+use crate::observe::metrics::ReactorMetrics;
 use crate::observe::page::figures;
 use crate::observe::slab_map::{SlabMap, SlabMapBuilder};
 use crate::token::ConnectionId;
@@ -133,11 +134,15 @@ impl Watchers {
 
     /// The text of the frame that is owed: what is known of all reactors. A reactor that has not
     /// answered is shown as one that does not: one that is held up is what people watch for.
-    pub(crate) fn take_figures(&mut self, status: &ServerStatus, now: Instant) -> String {
+    pub(crate) fn take_figures(
+        &mut self,
+        reactors: &[Arc<ReactorMetrics>],
+        now: Instant,
+    ) -> String {
         self.owes_frame = false;
         let uptime = now.saturating_duration_since(self.began);
         let slab_maps = self.answers.iter_mut().map(|answer| answer.slab_map.take());
-        figures::json(status, self.looks, uptime, slab_maps)
+        figures::json(reactors, self.looks, uptime, slab_maps)
     }
 
     // ---- as the one that is looked at ----

@@ -2,7 +2,8 @@
 //!
 //! A target has one of four forms (RFC 9112 3.2): `/path?query`; an absolute URI, which every server
 //! has to accept; `*`, for OPTIONS alone; and the authority of a CONNECT, which we do not serve.
-//! Called by `head` with fields that are known to be single. Decides on no route.
+//! Called by `head` with fields that are known to be single; [`parameter`] and [`percent_decoded`] by
+//! those who read a query. Decides on no route.
 //!
 //! Next: [`crate::protocol::head`], the lines around it.
 
@@ -98,6 +99,30 @@ fn is_address(literal: &[u8]) -> bool {
         && (zone.is_empty() || (zone.len() > 1 && zone.iter().all(in_zone)))
 }
 
+/// The value of the first parameter of a query with this name, undecoded; empty if it has no `=`.
+#[must_use]
+pub fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then_some(value)
+    })
+}
+
+/// The bytes that percent-encoded text stands for (RFC 3986 2.1), and a `None` for a percent sign
+/// without two hexadecimal digits behind it. A plus sign is a plus sign: to read it as a space is a
+/// rule of HTML forms. Whether the bytes are UTF-8, and how many there may be, is for the caller.
+pub fn percent_decoded(text: &str) -> impl Iterator<Item = Option<u8>> {
+    let mut bytes = text.bytes();
+    std::iter::from_fn(move || {
+        let byte = bytes.next()?;
+        if byte != b'%' {
+            return Some(Some(byte));
+        }
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        Some(digit().zip(digit()).map(|(high, low)| (high * 16 + low) as u8))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +187,46 @@ mod tests {
             ("http://a\\b/x", BadTarget::Authority),
         ] {
             assert_eq!(Target::parse("GET", target, b"a"), Err(expected), "{target}");
+        }
+    }
+
+    #[test]
+    fn the_first_parameter_of_a_name_counts() {
+        for (query, value) in [
+            ("a=1", Some("1")),
+            ("b=2&a=%31&a=3", Some("%31")),
+            ("a=1=2", Some("1=2")),
+            ("a", Some("")),
+            ("a=", Some("")),
+            ("b&a&c", Some("")),
+            ("aa=1", None),
+            ("A=1", None),
+            ("%61=1", None),
+            ("", None),
+        ] {
+            assert_eq!(parameter(query, "a"), value, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_percent_sign_and_two_digits_stand_for_a_byte() {
+        for (text, bytes) in [
+            ("", Some(&b""[..])),
+            ("a~b", Some(b"a~b")),
+            ("a%7eb%7E", Some(b"a~b~")),
+            ("a+b", Some(b"a+b")),
+            ("%FF%00", Some(b"\xff\x00")),
+            ("%2525", Some(b"%25")),
+            ("\u{fc}", Some(b"\xc3\xbc")),
+            ("%", None),
+            ("a%2", None),
+            ("a%zz", None),
+            ("%+1", None),
+            ("%%41", None),
+            ("%\u{fc}", None),
+        ] {
+            let decoded: Option<Vec<u8>> = percent_decoded(text).collect();
+            assert_eq!(decoded.as_deref(), bytes, "{text}");
         }
     }
 

@@ -22,6 +22,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use crate::config::SessionIds;
+use crate::protocol::target::{parameter, percent_decoded};
 use crate::token::ConnectionId;
 
 /// Longest session id, in characters.
@@ -154,31 +155,21 @@ impl SessionRequest {
     ///
     /// For a value that, percent-decoded, is no id.
     pub fn from_query(query: &str) -> Result<SessionRequest, BadSessionId> {
-        let named = query.split('&').find_map(|parameter| {
-            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            (name == "session_id").then_some(value)
-        });
+        let named = parameter(query, "session_id");
         let Some(value) = named.filter(|value| !value.is_empty()) else {
             return Ok(SessionRequest { id: None });
         };
-        let mut decoded = [0; ID_MOST];
-        let id = percent_decode(value, &mut decoded).ok_or(BadSessionId)?;
+        let mut room = [0; ID_MOST];
+        let id = decoded_into(&mut room, value).ok_or(BadSessionId)?;
         Ok(SessionRequest { id: Some(SessionId::parse(id)?) })
     }
 }
 
-/// Decodes into `room`; `None` if it does not fit, or is not what RFC 3986 2.1 calls encoded.
-fn percent_decode<'a>(text: &str, room: &'a mut [u8; ID_MOST]) -> Option<&'a str> {
-    let mut bytes = text.bytes();
+/// `None` if it is not percent-encoded text, is too long for an id, or is no UTF-8.
+fn decoded_into<'r>(room: &'r mut [u8; ID_MOST], value: &str) -> Option<&'r str> {
     let mut length = 0;
-    while let Some(byte) = bytes.next() {
-        let decoded = if byte == b'%' {
-            let mut digit = || char::from(bytes.next()?).to_digit(16);
-            (digit()? * 16 + digit()?) as u8
-        } else {
-            byte
-        };
-        *room.get_mut(length)? = decoded;
+    for byte in percent_decoded(value) {
+        *room.get_mut(length)? = byte?;
         length += 1;
     }
     std::str::from_utf8(&room[..length]).ok()

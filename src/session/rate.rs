@@ -16,14 +16,10 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::SessionRate;
-use crate::transport::connection_limiter::Network;
-
-/// Parts of the table, each with a lock of its own: two reactors seldom meet at one.
-const STRIPES: usize = 64;
+use crate::transport::network::{Network, STRIPES, Striped};
 
 /// Sets in a stripe.
 const SETS: usize = 128;
@@ -42,21 +38,12 @@ struct Entry {
 }
 
 /// The table.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SessionRates {
     /// Keyed, so that nobody can choose addresses that share a set with somebody else's.
     hasher: RandomState,
     /// Allocated on first use; never if the option is off.
-    stripes: [Mutex<Vec<Set>>; STRIPES],
-}
-
-impl Default for SessionRates {
-    fn default() -> Self {
-        SessionRates {
-            hasher: RandomState::new(),
-            stripes: std::array::from_fn(|_| Mutex::default()),
-        }
-    }
+    stripes: Striped<Vec<Set>>,
 }
 
 /// An address has made as many sessions as it may.
@@ -113,19 +100,13 @@ impl SessionRates {
     /// Addresses that have a place in the table.
     #[cfg(test)]
     fn entries(&self) -> usize {
-        let in_stripe = |stripe: &Mutex<Vec<Set>>| {
-            let sets = stripe.lock().unwrap_or_else(PoisonError::into_inner);
-            sets.iter().flatten().flatten().count()
-        };
-        self.stripes.iter().map(in_stripe).sum()
+        self.stripes.parts().map(|sets| sets.iter().flatten().flatten().count()).sum()
     }
 
     fn with_set<T>(&self, peer: IpAddr, act: impl FnOnce(&mut Set, Network) -> T) -> T {
         let network = Network::of(peer);
         let hash = self.hasher.hash_one(network) as usize;
-        // Nothing in here panics while it holds a lock; if it did, the entries would still be whole.
-        let stripe = self.stripes[hash % STRIPES].lock();
-        let mut sets = stripe.unwrap_or_else(PoisonError::into_inner);
+        let mut sets = self.stripes.lock(hash);
         if sets.is_empty() {
             sets.reserve_exact(SETS);
             sets.resize(SETS, [None; PLACES]);
@@ -236,11 +217,8 @@ mod tests {
         }
         assert!(rates.entries() <= places);
         assert!(rates.entries() > places / 2, "a hash that spreads fills most sets");
-        let held: usize = rates
-            .stripes
-            .iter()
-            .map(|stripe| stripe.lock().unwrap().capacity() * size_of::<Set>())
-            .sum();
+        let held: usize =
+            rates.stripes.parts().map(|sets| sets.capacity() * size_of::<Set>()).sum();
         assert_eq!(held, SessionRates::BYTES);
         assert!(rates.count(flooder, rate, now).is_err(), "forgotten for those who made one each");
         // A window later its place is anybody's.
@@ -254,7 +232,7 @@ mod tests {
     #[test]
     fn without_use_there_is_no_storage() {
         let rates = SessionRates::default();
-        assert!(rates.stripes.iter().all(|stripe| stripe.lock().unwrap().capacity() == 0));
+        assert!(rates.stripes.parts().all(|sets| sets.capacity() == 0));
     }
 
     #[test]

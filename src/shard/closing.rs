@@ -91,7 +91,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if !is_displaced {
             self.runtime.sessions.detach(live.slot, id, turn.now);
             self.note_evictions(turn);
-            turn.setup.status.release();
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.return_place();
+            }
         }
         let metrics = &turn.setup.metrics;
         metrics.closed(reason);

@@ -14,7 +14,7 @@ use super::parts::Parts;
 use super::runtime::CloseCause;
 use super::turn::Turn;
 use crate::application::Application;
-use crate::connection::{Connection, Rest};
+use crate::connection::Rest;
 use crate::environment::Environment;
 use crate::http::Rejection;
 use crate::protocol::endpoint::Endpoint;
@@ -91,7 +91,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
             let until = since + turn.setup.config.timeout_graceful_shutdown;
             let (closed, duration) = (released - cut, turn.now.saturating_duration_since(since));
             if self.is_time_up(until, turn) {
-                let cut = cut + self.websockets().count() as u64;
+                let slab = &self.connections.slab;
+                let cut = cut + slab.iter().filter(|c| c.has_had_session()).count() as u64;
                 status.note_drained();
                 return self.end(DrainOutcome { closed, cut, duration }, turn, env);
             }
@@ -126,20 +127,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.now >= until && !self.connections.has_untold_edges()
     }
 
-    /// The connections that have upgraded and are still held.
-    fn websockets(&self) -> impl Iterator<Item = &Connection<E::Stream>> {
-        self.connections.slab.iter().filter(|connection| connection.has_had_session())
-    }
-
     /// Whether no client here is owed anything, and none is on the way in.
     fn is_at_rest(&self) -> bool {
-        self.websockets().next().is_none()
-            && self.lifecycle.has_stopped_listening()
+        self.lifecycle.has_stopped_listening()
             && !self.deliveries.waits_for_room()
             && !self.deliveries.has_mail
             // What `on_close` off-loaded is done too: it may be what keeps a session.
             && self.runtime.commands.jobs.len() == 0
-            && self.connections.slab.iter().all(Connection::owes_nothing)
+            && self.connections.slab.iter().all(|c| !c.has_had_session() && c.owes_nothing())
     }
 
     /// Lets go of everything; applications still hear of it.

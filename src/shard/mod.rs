@@ -48,8 +48,8 @@ use std::time::{Duration, Instant};
 use crate::application::Application;
 use crate::config::Config;
 use crate::environment::Environment;
-use crate::observe::metrics::ServerStatus;
 use crate::protocol::ProtocolLimits;
+use crate::server_status::ServerStatus;
 use crate::token::ConnectionId;
 use crate::transport::Edge;
 

@@ -14,9 +14,10 @@ use std::time::Instant;
 use super::observer::Observer;
 use crate::config::Config;
 use crate::environment::Environment;
-use crate::observe::metrics::{ReactorMetrics, ServerStatus};
+use crate::observe::metrics::ReactorMetrics;
 use crate::observe::turn_trace::TurnTrace;
 use crate::protocol::ProtocolLimits;
+use crate::server_status::ServerStatus;
 use crate::token::ConnectionId;
 
 /// What does not change while a shard runs.

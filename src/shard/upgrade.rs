@@ -7,8 +7,6 @@
 //!
 //! Next: `watching`: WebSockets without a session.
 
-use std::num::NonZeroUsize;
-
 use super::parts::Parts;
 use super::refusing::Body;
 use super::runtime::{CloseCause, Panicked};
@@ -150,7 +148,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let claimed = self.claim_place(id, requested, turn).and_then(|()| {
             let attached = self.runtime.attach(session_id, id, turn.now, |room| env.random(room));
             attached.map_err(|no_id| {
-                turn.setup.status.release();
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.return_place();
+                }
                 no_id.into()
             })
         });
@@ -175,13 +175,15 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if let Some(older) = session_id.and_then(|id| self.runtime.sessions.connection_of(id)) {
             turn.setup.metrics.takeovers.add(1);
             turn.tell(|trace| trace.taken_over(id, older));
+            if let Some((older, newer)) = self.connections.slab.pair_mut(older, id) {
+                older.pass_place(newer);
+            }
             self.leave_aside(older, CloseCause::Displaced, turn);
             return Ok(());
         }
-        let limit = turn.setup.config.limit_concurrency.map_or(usize::MAX, NonZeroUsize::get);
-        match turn.setup.status.admit(limit) {
-            true => Ok(()),
-            false => Err(Rejection::LimitConcurrency),
+        match self.connections.get_mut(id) {
+            Some(connection) => Ok(connection.take_place(&turn.setup.config)?),
+            None => Ok(()),
         }
     }
 

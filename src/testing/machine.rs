@@ -23,8 +23,9 @@ use crate::config::Config;
 use crate::environment::Environment;
 use crate::http::Rejection;
 use crate::mailbox::Mail;
-use crate::observe::metrics::{ReactorMetrics, ServerStatus};
+use crate::observe::metrics::ReactorMetrics;
 use crate::offload::Job;
+use crate::server_status::ServerStatus;
 use crate::shard::Shard;
 use crate::token::ConnectionId;
 
@@ -218,6 +219,7 @@ pub struct Machine<A: Application> {
     stations: Vec<Station<A>>,
     wires: Vec<Rc<RefCell<Wire>>>,
     events_per_poll: usize,
+    is_limited: bool,
     /// Turns so far.
     pub turns: u64,
     /// Looks at each turn once it is over: at the machine, the shard that turned, and what had been
@@ -273,6 +275,7 @@ impl<A: Application> Machine<A> {
             stations,
             wires: Vec::new(),
             events_per_poll: config.limits.events_per_poll,
+            is_limited: config.limit_concurrency.is_some(),
             turns: 0,
             after_turn: None,
         }
@@ -366,10 +369,18 @@ impl<A: Application> Machine<A> {
             wire.borrow().registered.is_some_and(|(shard, _)| shard == at)
         };
         assert_eq!(self.wires.iter().filter(watched).count() as u64, held, "slab = registrations");
+        self.check_places();
         if let Some(look) = self.after_turn {
             look(self, at, before);
         }
         true
+    }
+
+    /// Under a limit each open WebSocket has a place, and nobody else has one.
+    fn check_places(&self) {
+        let open = if self.is_limited { self.sum(|r| r.websockets.get()) } else { 0 };
+        let taken = self.status.connection_limiter().places_taken();
+        assert_eq!(taken as u64, open, "places = open WebSockets");
     }
 
     /// What has been written to all sockets so far.
@@ -443,8 +454,12 @@ impl<A: Application> Machine<A> {
         assert_eq!(self.sum(|r| r.connections.get()), 0, "connections are still counted");
         assert_eq!(self.sum(|r| r.websockets.get()), 0, "WebSockets are still counted");
         assert_eq!(self.sum(|r| r.sessions_live.get()), 0, "sessions are still attached");
-        assert!(self.status.admit(1), "a place was not given back");
-        self.status.release();
+        self.check_places();
+        assert_eq!(
+            self.status.connection_limiter().counts(),
+            (0, 0),
+            "a permit was not given back"
+        );
         let posts = self.net.borrow().boxes.iter().map(VecDeque::len).sum::<usize>();
         assert_eq!(posts, 0, "mail was left");
     }

@@ -200,7 +200,7 @@ impl<A: Application> TestServer<A> {
     /// The page that `/metrics` would show.
     #[must_use]
     pub fn metrics(&self) -> String {
-        self.0.borrow().machine.status.render(self.now())
+        self.0.borrow().machine.status.metrics_page(self.now())
     }
 
     /// Begins the drain, as SIGTERM does: clients are told goodbye (1001). It lasts until they have

@@ -1,78 +1,42 @@
-//! How many sockets there may be, in all and from each address.
+//! How many sockets there may be, in all and from each address, and how many open WebSockets.
 //!
 //! Every accepted socket gets a [`Permit`] and keeps it, on whichever reactor it is, until it is
-//! dropped. Touched at accept and close and never in between, by all reactors: one atomic number,
-//! and a lock over a 64th of the addresses, held for one look-up. Decides whether a socket is served,
-//! refused or closed; writes no answer. Called by the shard; `--limit-per-ip` and
-//! `--limit-concurrency` are its settings.
+//! dropped. Touched by all reactors, at accept and close, and when a WebSocket opens and closes; never
+//! for a message. That is one atomic number for the sockets and one for the WebSockets, and a lock over
+//! a 64th of the addresses, held for one look-up. Decides whether a socket is served, refused or
+//! closed; writes no answer. Called by the shard; `--limit-per-ip` and `--limit-concurrency` are its
+//! settings.
 //!
-//! What counts is the socket and not the WebSocket: to use up our descriptors, a peer need not finish
-//! a single handshake (slowloris).
+//! Sockets are limited besides WebSockets, because a peer that wants to use up our descriptors need not
+//! finish a single handshake (slowloris).
 //!
-//! Invariant: an address stands in the table exactly while it has a socket here, so the table has no
-//! more entries than there are sockets.
+//! Invariants: an address stands in the table exactly while it has a socket here, so the table has no
+//! more entries than there are sockets. Under `--limit-concurrency` as many places are taken as
+//! WebSockets are open; without it none are.
 //!
 //! Next: [`crate::transport::listener`]: where sockets come from.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::mem;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Config;
+use crate::transport::network::{Network, Striped};
 
-/// Parts of the table, each with a lock of its own: two reactors seldom meet at one.
-const STRIPES: usize = 64;
-
-/// Who counts as one: an IPv4 address, or the first 64 bits of an IPv6 one.
-///
-/// A single host is given a /64 at least and may take any of its 2^64 addresses (RFC 7421), so to
-/// count those would be no limit; a site with a /48 has 65,536 times the limit. IPv4 in IPv6
-/// clothes is IPv4: mapped (RFC 4291 2.5.5.2), or translated under the well-known prefix
-/// 64:ff9b::/96 (RFC 6052), where all of it would share one /64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Network {
-    V4(u32),
-    V6(u64),
-}
-
-impl Network {
-    pub(crate) fn of(address: IpAddr) -> Network {
-        match address {
-            IpAddr::V4(v4) => Network::V4(v4.to_bits()),
-            IpAddr::V6(v6) => Network::of_v6(v6),
-        }
-    }
-
-    fn of_v6(address: Ipv6Addr) -> Network {
-        let bits = address.to_bits();
-        let is_translated = bits >> 32 == 0x0064_ff9b << 64;
-        if is_translated || address.to_ipv4_mapped().is_some() {
-            // The last 32 bits, in both forms.
-            return Network::V4(bits as u32);
-        }
-        Network::V6((bits >> 64) as u64)
-    }
-
-    /// Any spread will do, for only the lock depends on it; the table's own hash is keyed.
-    fn stripe(self) -> usize {
-        let bits = match self {
-            Network::V4(bits) => u64::from(bits),
-            Network::V6(bits) => bits,
-        };
-        (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % STRIPES
-    }
-}
-
-/// Counts of the sockets that are held.
-#[derive(Debug)]
+/// Counts of the sockets that are held, and of the WebSockets among them.
+#[derive(Debug, Default)]
 pub struct ConnectionLimiter {
     sockets: AtomicUsize,
-    networks: [Mutex<HashMap<Network, usize>>; STRIPES],
+    /// Places taken; 0 without `--limit-concurrency`.
+    websockets: AtomicUsize,
+    /// How many sockets each has, if addresses are counted.
+    networks: Striped<HashMap<Network, usize>>,
 }
 
-/// The right of one socket to be held. Dropping it gives it back. One word, because every connection
-/// has room for one.
+/// The right of one socket to be held, and of its WebSocket to be open. Dropping it gives both back.
+/// One word, because every connection has room for one.
 #[derive(Debug)]
 pub struct Permit(Box<Inside>);
 
@@ -81,6 +45,8 @@ struct Inside {
     limiter: Arc<ConnectionLimiter>,
     /// If addresses are counted.
     network: Option<Network>,
+    /// Whether it has a place among the WebSockets.
+    has_place: bool,
 }
 
 /// Which bound a socket is beyond.
@@ -103,15 +69,6 @@ pub enum Admission {
     Dropped(LimitReached),
 }
 
-impl Default for ConnectionLimiter {
-    fn default() -> Self {
-        ConnectionLimiter {
-            sockets: AtomicUsize::new(0),
-            networks: std::array::from_fn(|_| Mutex::default()),
-        }
-    }
-}
-
 impl ConnectionLimiter {
     /// Lets a socket from `peer` in, or not.
     ///
@@ -132,12 +89,13 @@ impl ConnectionLimiter {
         else {
             return Admission::Dropped(LimitReached::Concurrency);
         };
-        let mut permit = Permit(Box::new(Inside { limiter: self.clone(), network: None }));
+        let mut permit =
+            Permit(Box::new(Inside { limiter: self.clone(), network: None, has_place: false }));
         let mut reached =
             sockets.filter(|sockets| inside >= sockets.admitted).map(|_| LimitReached::Concurrency);
         if let Some(limit) = limit {
             let network = Network::of(peer);
-            let mut counts = self.stripe(network);
+            let mut counts = self.networks.lock(network.stripe());
             let count = counts.entry(network).or_insert(0);
             if *count >= limit.saturating_mul(2) {
                 // What was counted in all is given back with `permit`.
@@ -156,29 +114,57 @@ impl ConnectionLimiter {
     }
 
     /// Sockets inside, and addresses that have one, if they are counted: for tests.
-    #[cfg(feature = "internals")]
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        let networks = self.networks.iter().map(|stripe| lock(stripe).len()).sum();
+        let networks = self.networks.parts().map(|counts| counts.len()).sum();
         (self.sockets.load(Ordering::Relaxed), networks)
     }
 
-    fn stripe(&self, network: Network) -> MutexGuard<'_, HashMap<Network, usize>> {
-        lock(&self.networks[network.stripe()])
+    /// Places that open WebSockets have: for tests.
+    #[must_use]
+    pub fn places_taken(&self) -> usize {
+        self.websockets.load(Ordering::Relaxed)
     }
 }
 
-/// Nothing in here panics while it holds a lock; if it did, the counts would still be whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Permit {
+    /// Takes a place for the WebSocket that is about to open. Without `--limit-concurrency` there is
+    /// room for all, and nothing is counted.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitReached::Concurrency`], if all places are taken.
+    pub fn take_place(&mut self, config: &Config) -> Result<(), LimitReached> {
+        let Some(limit) = config.limit_concurrency else { return Ok(()) };
+        let Inside { limiter, has_place, .. } = &mut *self.0;
+        debug_assert!(!*has_place, "a socket has one WebSocket");
+        let step = |open: usize| (open < limit.get()).then_some(open + 1);
+        let taken = limiter.websockets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+        *has_place = taken.is_ok();
+        taken.map(|_| ()).map_err(|_| LimitReached::Concurrency)
+    }
+
+    /// Passes the place, if it has one, on to `newer`. It is not free in between.
+    pub fn pass_place(&mut self, newer: &mut Permit) {
+        debug_assert!(!newer.0.has_place, "a socket has one WebSocket");
+        newer.0.has_place = mem::take(&mut self.0.has_place);
+    }
+
+    /// Gives the place back, if it has one.
+    pub fn return_place(&mut self) {
+        if mem::take(&mut self.0.has_place) {
+            self.0.limiter.websockets.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Inside { limiter, network } = &*self.0;
+        self.return_place();
+        let Inside { limiter, network, .. } = &*self.0;
         limiter.sockets.fetch_sub(1, Ordering::Relaxed);
         let Some(network) = *network else { return };
-        let mut counts = limiter.stripe(network);
+        let mut counts = limiter.networks.lock(network.stripe());
         if let Some(count) = counts.get_mut(&network) {
             *count -= 1;
             if *count == 0 {
@@ -233,22 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_one_address_and_what_is_not() {
-        let same =
-            |a: &str, b: &str| Network::of(a.parse().unwrap()) == Network::of(b.parse().unwrap());
-        assert!(same("10.0.0.1", "::ffff:10.0.0.1"));
-        assert!(same("10.0.0.1", "64:ff9b::10.0.0.1"));
-        assert!(!same("64:ff9b::10.0.0.1", "64:ff9b::10.0.0.2"));
-        assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff"));
-        assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
-        assert!(!same("10.0.0.1", "10.0.0.2"));
-        // No IPv6 network is mistaken for an IPv4 address.
-        assert!(!same("0.0.0.1", "::1"));
-        assert!(!same("::", "0.0.0.0"));
-    }
-
-    #[test]
-    fn the_house_has_a_limit_of_its_own() {
+    fn all_sockets_have_a_limit_of_their_own() {
         let (limiter, config) = (Arc::new(ConnectionLimiter::default()), limited(None, Some(2)));
         let mut inside: Vec<_> = (0..2 * 2 + 3)
             .map(|_| match enter(&limiter, "::1", &config) {
@@ -276,6 +247,50 @@ mod tests {
         let admission = enter(&limiter, "10.0.0.1", &config);
         assert!(matches!(admission, Admission::Granted(None)));
         assert_eq!(limiter.counts(), (0, 0));
+        // With a limit on addresses alone there is a permit, and no number of places.
+        let mut permit = permitted(&limiter, &limited(Some(9), None));
+        assert_eq!(permit.take_place(&limited(Some(9), None)), Ok(()));
+        assert_eq!(limiter.places_taken(), 0);
+    }
+
+    fn permitted(limiter: &Arc<ConnectionLimiter>, config: &Config) -> Permit {
+        match enter(limiter, "10.0.0.1", config) {
+            Admission::Granted(Some(permit)) => permit,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_places_as_the_limit_says() {
+        let (limiter, config) = (Arc::new(ConnectionLimiter::default()), limited(None, Some(2)));
+        let [mut a, mut b, mut c] = std::array::from_fn(|_| permitted(&limiter, &config));
+        let full = Err(LimitReached::Concurrency);
+        assert_eq!((a.take_place(&config), b.take_place(&config)), (Ok(()), Ok(())));
+        assert_eq!((c.take_place(&config), limiter.places_taken()), (full, 2));
+        a.return_place();
+        a.return_place();
+        assert_eq!(limiter.places_taken(), 1, "given back once");
+        assert_eq!((c.take_place(&config), a.take_place(&config)), (Ok(()), full));
+    }
+
+    #[test]
+    fn a_place_is_passed_on_and_given_back_by_whoever_has_it_last() {
+        let (limiter, config) = (Arc::new(ConnectionLimiter::default()), limited(None, Some(1)));
+        let [mut older, mut newer] = std::array::from_fn(|_| permitted(&limiter, &config));
+        older.take_place(&config).unwrap();
+        older.pass_place(&mut newer);
+        assert_eq!(limiter.places_taken(), 1);
+        older.return_place();
+        drop(older);
+        assert_eq!(limiter.places_taken(), 1, "it is the newer one's");
+        drop(newer);
+        assert_eq!(limiter.places_taken(), 0, "given back with the permit");
+        assert_eq!(limiter.counts(), (0, 0));
+    }
+
+    #[test]
+    fn a_permit_takes_the_least_that_an_allocator_gives() {
+        assert!(size_of::<Inside>() <= 24);
     }
 
     #[test]
@@ -287,7 +302,7 @@ mod tests {
                     for round in 0..2000 {
                         let admission = enter(&limiter, "10.0.0.1", &config);
                         let (sockets, _) = limiter.counts();
-                        // Whoever is being refused stands on the threshold for a moment.
+                        // A socket that is being refused is counted for a moment, one a thread.
                         assert!(sockets <= 10 + 4, "{sockets} in round {round}");
                         drop(admission);
                     }

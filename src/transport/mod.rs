@@ -3,7 +3,8 @@
 //! [`Transport::read`], [`Transport::send`] and their like are the only places that read and write a
 //! socket. None of them loops until `WouldBlock`: each stops at its share, and records what it leaves
 //! behind in [`Inbound`] and in `writable`. Knows no protocol. [`out_buffer`] holds bytes that wait for
-//! the socket, [`connection_limiter`] counts sockets, [`listener`] opens those that listen.
+//! the socket, [`network`] is whose address it is, [`connection_limiter`] counts sockets, [`listener`]
+//! opens those that listen.
 //!
 //! Invariant: no call is made whose answer is known: nothing is read after a short read, nor
 //! written after a short write, before the next edge.
@@ -12,6 +13,7 @@
 
 pub mod connection_limiter;
 pub mod listener;
+pub mod network;
 pub mod out_buffer;
 
 use std::io::{self, IoSlice, IoSliceMut};

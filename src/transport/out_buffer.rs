@@ -10,7 +10,7 @@
 //!
 //! Invariant: storage is held exactly while bytes are queued, and is at most [`SLACK`] more.
 //!
-//! Next: [`crate::transport::connection_limiter`]: how many sockets there may be.
+//! Next: [`crate::transport::network`]: who is at the other end, as far as limits go.
 
 use std::collections::{TryReserveError, VecDeque};
 use std::time::Instant;

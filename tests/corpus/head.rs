@@ -9,11 +9,11 @@ use std::time::Instant;
 
 use revolve::config::{Config, Limits};
 use revolve::http::{self, Rejection, Route};
-use revolve::observe::metrics::ServerStatus;
 use revolve::protocol::ProtocolLimits;
 use revolve::protocol::endpoint::Endpoint;
 use revolve::protocol::handshake;
 use revolve::protocol::head::{self, HeadError, Request};
+use revolve::server_status::ServerStatus;
 use revolve::session::SessionRequest;
 use tungstenite::handshake::derive_accept_key;
 

@@ -94,7 +94,7 @@ fn pages_have_a_share_of_their_own<A: Talks>() {
     let mut strangers: Vec<_> = (0..FLOODERS).map(|_| harness.connect()).collect();
     harness.turns(2);
     harness.begin_watch();
-    let page = harness.status.render(harness.now).len() as u64;
+    let page = harness.status.metrics_page(harness.now).len() as u64;
     for _ in 0..100 {
         for stranger in &mut strangers {
             fill(stranger, get("/metrics").as_bytes(), SHARE as usize);

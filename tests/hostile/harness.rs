@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 use revolve::environment::Environment;
 use revolve::http::Rejection;
 use revolve::mailbox::Mail;
-use revolve::observe::metrics::{ReactorMetrics, ServerStatus};
+use revolve::observe::metrics::ReactorMetrics;
 use revolve::offload::Job;
+use revolve::server_status::ServerStatus;
 use revolve::shard::Shard;
 use revolve::token::ConnectionId;
 use revolve::{Application, Config, Counter, Echo};
@@ -325,7 +326,7 @@ impl<A: Talks> Harness<A> {
 
     /// A sum of the page.
     pub(crate) fn metric(&self, name: &str, label: &str) -> u64 {
-        metric(&self.status.render(self.now), name, label)
+        metric(&self.status.metrics_page(self.now), name, label)
     }
 
     /// Time since the harness began.

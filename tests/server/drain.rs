@@ -4,7 +4,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::client::{PATIENCE, Running, TEXT, close, config, frame, get, upgrade};
+use super::client::{PATIENCE, Running, TEXT, close, config, frame, get, plain_frame, upgrade};
 use revolve::{Config, Counter, Limits};
 
 fn going_away() -> (u16, String) {
@@ -157,6 +157,19 @@ fn who_does_not_answer_within_the_close_timeout_is_cut_as_well() {
     let summary = server.shut_down();
     assert_eq!((summary.closed, summary.cut), (0, 1), "that was no good order");
     silent.gone();
+}
+
+/// It has been told why it failed, and is read on so that no reset overtakes that.
+#[test]
+fn who_lingers_is_waited_for_and_counted() {
+    let limits = Limits { linger: Duration::from_secs(1), ..Limits::default() };
+    let server = Running::counter(Config { limits, ..patient(2) });
+    let mut raw = server.open("");
+    raw.send(plain_frame(TEXT, "not masked"));
+    assert_eq!(raw.close().0, 1002);
+    let summary = server.shut_down();
+    assert_eq!((summary.closed, summary.cut), (1, 0));
+    raw.at_end();
 }
 
 #[test]

@@ -154,7 +154,7 @@ fn who_waits_too_long_is_told_and_a_drain_tells_the_others() {
     stage.turns();
     let told = early.iter().filter(|&&at| stage.status(at) == Some(503)).count();
     assert_eq!(told, 4, "two are in the box");
-    let page = stage.machine.status.render(stage.machine.now);
+    let page = stage.machine.status.metrics_page(stage.machine.now);
     assert!(page.contains("revolve_rejected_total{reactor=\"1\",reason=\"owner_busy\"} 4"));
     stage.ask(bystander);
     let late: Vec<usize> = (0..5).map(|_| stage.connect(HELD_UP)).collect();

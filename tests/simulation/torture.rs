@@ -158,6 +158,8 @@ fn config() -> Config {
         ws_max_size: 4096,
         max_send_buffer: 1024,
         access_log: false,
+        // More than there are: only so are places counted, of which none may be lost.
+        limit_concurrency: NonZeroUsize::new(100),
         limits: Limits {
             receive_buffer_bytes: 400,
             head_bytes: 300,

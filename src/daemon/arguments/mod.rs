@@ -15,8 +15,8 @@ use std::time::Duration;
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
 use revolve::config::{
-    AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SESSION_RATE_ALLOWED,
-    SUBPROTOCOLS_ALLOWED, SessionIds, Subprotocols,
+    AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SUBPROTOCOLS_ALLOWED, SessionIds,
+    Subprotocols, bounds,
 };
 
 use crate::daemon::logger::Format;
@@ -122,7 +122,7 @@ enum Takes {
     Nothing,
 }
 
-const INTERVAL: Takes = Takes::Value("SECS", "0 or a time from 0.001 to 86400 seconds");
+const INTERVAL: Takes = Takes::Value("SECS", bounds::INTERVAL.allowed);
 
 /// All of them, as the help lists them.
 static OPTIONS: &[Row] = &[
@@ -145,7 +145,7 @@ static OPTIONS: &[Row] = &[
     Row {
         group: "Listening",
         name: "workers",
-        takes: Takes::Value("N", "a number from 1 to 1024"),
+        takes: Takes::Value("N", bounds::WORKERS.allowed),
         about: "Reactors, a thread each",
         set: |s, text| store(&mut s.config.workers, number(text)),
         show: |s| format!("{}, one a core", s.config.workers),
@@ -153,7 +153,7 @@ static OPTIONS: &[Row] = &[
     Row {
         group: "Listening",
         name: "backlog",
-        takes: Takes::Value("N", "a number from 1 to 65535"),
+        takes: Takes::Value("N", bounds::BACKLOG.allowed),
         about: "Connections waiting to be accepted",
         set: |s, text| store(&mut s.config.backlog, number(text)),
         show: |s| s.config.backlog.to_string(),
@@ -161,11 +161,7 @@ static OPTIONS: &[Row] = &[
     Row {
         group: "WebSocket",
         name: "ws-path",
-        takes: Takes::Value(
-            "PATH",
-            "a path: a slash and at most 1023 further visible ASCII characters other than \
-                ? # % *, but for /* as its end",
-        ),
+        takes: Takes::Value("PATH", bounds::WS_PATH.allowed),
         about: "Its path; / shares with the page, /* takes in all below",
         set: |s, text| store(&mut s.config.ws_path, Some(text.to_owned())),
         show: |s| s.config.ws_path.clone(),
@@ -173,7 +169,7 @@ static OPTIONS: &[Row] = &[
     Row {
         group: "WebSocket",
         name: "ws-max-size",
-        takes: Takes::Value("BYTES", "a size from 1 to 1073741824 bytes"),
+        takes: Takes::Value("BYTES", bounds::WS_MAX_SIZE.allowed),
         about: "Largest message; a larger one gets 1009",
         set: |s, text| store(&mut s.config.ws_max_size, number(text)),
         show: |s| s.config.ws_max_size.to_string(),
@@ -238,8 +234,8 @@ static OPTIONS: &[Row] = &[
         about: "Time between timestamps; 0 sends none",
         // Config does not know this one, so its bounds are checked here.
         set: |s, text| {
-            let bounds = Duration::from_millis(1)..=Duration::from_secs(86_400);
-            let bounded = |time: &Option<_>| time.is_none_or(|t| bounds.contains(&t));
+            let bounded =
+                |time: &Option<_>| time.is_none_or(|t| bounds::INTERVAL.range.contains(&t));
             store(&mut s.heartbeat, time_or_off(text).filter(bounded))
         },
         show: |s| show_time_or_off(s.heartbeat),
@@ -247,7 +243,7 @@ static OPTIONS: &[Row] = &[
     Row {
         group: "Application",
         name: "offload-threads",
-        takes: Takes::Value("N", "a number from 1 to 1024"),
+        takes: Takes::Value("N", bounds::OFFLOAD_THREADS.allowed),
         about: "Threads for off-loaded work, at first use",
         set: |s, text| store(&mut s.config.offload_threads, number(text)),
         show: |s| s.config.offload_threads.to_string(),
@@ -255,7 +251,7 @@ static OPTIONS: &[Row] = &[
     Row {
         group: "Application",
         name: "slow-turn-ms",
-        takes: Takes::Value("N", "0 or a number of milliseconds from 1 to 3600000"),
+        takes: Takes::Value("N", bounds::SLOW_TURN.allowed),
         about: "A turn as long as this is explained; 0 is off",
         set: |s, text| {
             let time = number(text).map(Duration::from_millis);
@@ -274,7 +270,7 @@ static OPTIONS: &[Row] = &[
     Row {
         group: "Sessions",
         name: "session-ttl",
-        takes: Takes::Value("SECS", "a time from 0 to 31536000 seconds"),
+        takes: Takes::Value("SECS", bounds::SESSION_TTL.allowed),
         about: "Time a session outlives its connection",
         set: |s, text| store(&mut s.config.session_ttl, time(text)),
         show: |s| seconds(s.config.session_ttl),
@@ -282,7 +278,7 @@ static OPTIONS: &[Row] = &[
     Row {
         group: "Sessions",
         name: "max-sessions",
-        takes: Takes::Value("N", "a number from 1 to 2147483647"),
+        takes: Takes::Value("N", bounds::MAX_SESSIONS.allowed),
         about: "Sessions kept; then the longest away goes",
         set: |s, text| store(&mut s.config.max_sessions, number(text)),
         show: |s| s.config.max_sessions.to_string(),
@@ -306,7 +302,7 @@ static OPTIONS: &[Row] = &[
     Row {
         group: "Limits",
         name: "limit-sessions-per-ip",
-        takes: Takes::Value("N[/SECS]", SESSION_RATE_ALLOWED),
+        takes: Takes::Value("N[/SECS]", bounds::LIMIT_SESSIONS_PER_IP.allowed),
         about: "New sessions at most from an address in so many seconds (60 if not said); beyond \
                 it 429",
         set: |s, text| store(&mut s.config.limit_sessions_per_ip, session_rate(text).map(Some)),
@@ -315,7 +311,7 @@ static OPTIONS: &[Row] = &[
     Row {
         group: "Limits",
         name: "timeout-handshake",
-        takes: Takes::Value("SECS", "a time from 0.001 to 86400 seconds"),
+        takes: Takes::Value("SECS", bounds::REQUEST_TIMEOUT.allowed),
         about: "Time a request head may take; then 408",
         set: |s, text| store(&mut s.config.timeout_handshake, time(text)),
         show: |s| seconds(s.config.timeout_handshake),
@@ -323,7 +319,7 @@ static OPTIONS: &[Row] = &[
     Row {
         group: "Limits",
         name: "timeout-keep-alive",
-        takes: Takes::Value("SECS", "a time from 0.001 to 86400 seconds"),
+        takes: Takes::Value("SECS", bounds::REQUEST_TIMEOUT.allowed),
         about: "Time from a response to the next request",
         set: |s, text| store(&mut s.config.timeout_keep_alive, time(text)),
         show: |s| seconds(s.config.timeout_keep_alive),
@@ -331,7 +327,7 @@ static OPTIONS: &[Row] = &[
     Row {
         group: "Limits",
         name: "max-send-buffer",
-        takes: Takes::Value("BYTES", "a size from 1024 to 1073741824 bytes"),
+        takes: Takes::Value("BYTES", bounds::MAX_SEND_BUFFER.allowed),
         about: "Unsent bytes before we stop reading",
         set: |s, text| store(&mut s.config.max_send_buffer, number(text)),
         show: |s| s.config.max_send_buffer.to_string(),
@@ -363,7 +359,7 @@ static OPTIONS: &[Row] = &[
     Row {
         group: "Stopping",
         name: "timeout-graceful-shutdown",
-        takes: Takes::Value("SECS", "a time from 0 to 86400 seconds"),
+        takes: Takes::Value("SECS", bounds::UP_TO_A_DAY.allowed),
         about: "Time a drain may take; then the rest is cut",
         set: |s, text| store(&mut s.config.timeout_graceful_shutdown, time(text)),
         show: |s| seconds(s.config.timeout_graceful_shutdown),
@@ -643,6 +639,9 @@ mod tests {
             let rate = set.config.limit_sessions_per_ip.expect("is set");
             assert_eq!(rate.to_string(), shown);
         }
+        let about = find("--limit-sessions-per-ip").expect("known").1.about;
+        let unsaid = format!("({} if not said)", SessionRate::WINDOW.as_secs());
+        assert!(about.contains(&unsaid), "{about}");
     }
 
     #[test]
@@ -749,16 +748,16 @@ mod tests {
             ("max-sessions", "many", "a number from 1 to 2147483647"),
             ("limit-concurrency", "none", "a number of at least 1"),
             ("limit-per-ip", "0", "a number of at least 1"),
-            ("limit-sessions-per-ip", "0", SESSION_RATE_ALLOWED),
-            ("limit-sessions-per-ip", "0/60", SESSION_RATE_ALLOWED),
-            ("limit-sessions-per-ip", "4294967296", SESSION_RATE_ALLOWED),
-            ("limit-sessions-per-ip", "100/0", SESSION_RATE_ALLOWED),
-            ("limit-sessions-per-ip", "100/0.5", SESSION_RATE_ALLOWED),
-            ("limit-sessions-per-ip", "100/86401", SESSION_RATE_ALLOWED),
-            ("limit-sessions-per-ip", "100/", SESSION_RATE_ALLOWED),
-            ("limit-sessions-per-ip", "/60", SESSION_RATE_ALLOWED),
-            ("limit-sessions-per-ip", "100/60/1", SESSION_RATE_ALLOWED),
-            ("limit-sessions-per-ip", "100 / 60", SESSION_RATE_ALLOWED),
+            ("limit-sessions-per-ip", "0", bounds::LIMIT_SESSIONS_PER_IP.allowed),
+            ("limit-sessions-per-ip", "0/60", bounds::LIMIT_SESSIONS_PER_IP.allowed),
+            ("limit-sessions-per-ip", "4294967296", bounds::LIMIT_SESSIONS_PER_IP.allowed),
+            ("limit-sessions-per-ip", "100/0", bounds::LIMIT_SESSIONS_PER_IP.allowed),
+            ("limit-sessions-per-ip", "100/0.5", bounds::LIMIT_SESSIONS_PER_IP.allowed),
+            ("limit-sessions-per-ip", "100/86401", bounds::LIMIT_SESSIONS_PER_IP.allowed),
+            ("limit-sessions-per-ip", "100/", bounds::LIMIT_SESSIONS_PER_IP.allowed),
+            ("limit-sessions-per-ip", "/60", bounds::LIMIT_SESSIONS_PER_IP.allowed),
+            ("limit-sessions-per-ip", "100/60/1", bounds::LIMIT_SESSIONS_PER_IP.allowed),
+            ("limit-sessions-per-ip", "100 / 60", bounds::LIMIT_SESSIONS_PER_IP.allowed),
             ("allowed-origins", "*", ORIGINS_ALLOWED),
             ("allowed-origins", "https://a,", ORIGINS_ALLOWED),
             ("allowed-origins", "https://a/index.html", ORIGINS_ALLOWED),

@@ -7,9 +7,10 @@
 //! Next: `watchers`: who looks at all this.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::observe::metrics::{Cell, ReactorMetrics, ServerStatus};
+use crate::observe::metrics::{Cell, ReactorMetrics};
 use crate::observe::slab_map::SlabMap;
 
 type CellOf = fn(&ReactorMetrics) -> &Cell;
@@ -40,12 +41,11 @@ const TIMES: [(&str, CellOf); 2] = [("busy_us", |r| &r.busy_ns), ("asleep_us", |
 /// answered.
 #[must_use]
 pub fn json(
-    status: &ServerStatus,
+    reactors: &[Arc<ReactorMetrics>],
     looks: u64,
     uptime: Duration,
     slab_maps: impl Iterator<Item = Option<SlabMap>>,
 ) -> String {
-    let reactors = status.reactors();
     let mut out = String::with_capacity(1024 * (1 + reactors.len()));
     let uptime = uptime.as_micros();
     let _ = write!(out, r#"{{"looks":{looks},"uptime_us":{uptime},"reactors":["#);
@@ -91,23 +91,24 @@ fn push_list(out: &mut String, items: impl Iterator<Item = impl std::fmt::Displa
 mod tests {
     use super::*;
     use crate::application::{CloseReason, Side};
+    use crate::observe::metrics::ServerMetrics;
     use crate::observe::slab_map::{SlabMapBuilder, SlotState};
     use serde_json::{Value, json};
-    use std::sync::Arc;
 
     #[test]
     fn everything_is_where_the_page_looks_for_it() {
-        let status = ServerStatus::new(2, &[], Arc::default());
-        status.reactor(1).messages.add(5);
-        status.reactor(1).turn(3);
-        status.reactor(1).busy_ns.add(7_999);
-        status.reactor(1).handed_over(0);
-        status.reactor(0).closed(CloseReason { code: 4001, side: Side::Server });
+        let metrics = ServerMetrics::new(2, &[], Arc::default());
+        metrics.reactors()[1].messages.add(5);
+        metrics.reactors()[1].turn(3);
+        metrics.reactors()[1].busy_ns.add(7_999);
+        metrics.reactors()[1].handed_over(0);
+        metrics.reactors()[0].closed(CloseReason { code: 4001, side: Side::Server });
         let mut builder = SlabMapBuilder::default();
         builder.push(SlotState::Open);
         builder.push(SlotState::Open);
         let slab_maps = [None, Some(builder.finish(1, 2))];
-        let text = super::json(&status, 9, Duration::from_millis(1500), slab_maps.into_iter());
+        let text =
+            super::json(metrics.reactors(), 9, Duration::from_millis(1500), slab_maps.into_iter());
         let found: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&found["looks"], &found["uptime_us"]), (&json!(9), &json!(1_500_000)));
         let [first, second] = &found["reactors"].as_array().unwrap()[..] else { panic!("{text}") };
@@ -124,11 +125,11 @@ mod tests {
 
     #[test]
     fn a_reactor_of_ten_thousand_takes_little_room() {
-        let status = ServerStatus::new(1, &[], Arc::default());
+        let metrics = ServerMetrics::new(1, &[], Arc::default());
         let mut builder = SlabMapBuilder::default();
         (0..10_000).for_each(|_| builder.push(SlotState::Open));
         let slab_map = [Some(builder.finish(0, 10_000))];
-        let text = super::json(&status, 1, Duration::ZERO, slab_map.into_iter());
+        let text = super::json(metrics.reactors(), 1, Duration::ZERO, slab_map.into_iter());
         assert!(text.len() < 600, "{text}");
     }
 }

@@ -1,0 +1,126 @@
+//! What all reactors of a server share: what each of them counts, the limits over all of them, and how
+//! far the server has drained.
+//!
+//! The mailboxes and the pool for off-loaded jobs aside, reactors share nothing else. A message touches
+//! its own reactor's cells and nothing more in here. The limits are asked at accept and close, when a
+//! WebSocket opens and closes, and at a new session; the drain at a wake, at a request, and once a turn
+//! while it lasts. Wakes nobody: that the drain begins, `server.rs` tells by the mailboxes. Made by
+//! `server.rs`, read and written by every shard.
+//!
+//! Invariant: a drain has one beginning, and is never taken back.
+//!
+//! Next: [`crate::mailbox`]: how other threads reach a reactor.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crate::observe::metrics::{ReactorMetrics, ServerMetrics};
+use crate::session::rate::SessionRates;
+use crate::transport::connection_limiter::ConnectionLimiter;
+
+/// What all of a server's threads may see.
+#[derive(Debug)]
+pub struct ServerStatus {
+    metrics: ServerMetrics,
+    connection_limiter: Arc<ConnectionLimiter>,
+    session_rates: SessionRates,
+    draining_since: OnceLock<Instant>,
+    drained: AtomicUsize,
+}
+
+impl ServerStatus {
+    /// For so many reactors, and requests refused for `reasons`; `log_lines_dropped` is the logger's.
+    #[must_use]
+    pub fn new(
+        reactors: usize,
+        reasons: &'static [&'static str],
+        log_lines_dropped: Arc<AtomicU64>,
+    ) -> Self {
+        ServerStatus {
+            metrics: ServerMetrics::new(reactors, reasons, log_lines_dropped),
+            connection_limiter: Arc::default(),
+            session_rates: SessionRates::default(),
+            draining_since: OnceLock::new(),
+            drained: AtomicUsize::new(0),
+        }
+    }
+
+    /// The cells of all reactors, by number.
+    #[must_use]
+    pub fn reactors(&self) -> &[Arc<ReactorMetrics>] {
+        self.metrics.reactors()
+    }
+
+    /// The cells of one reactor.
+    #[must_use]
+    pub fn reactor(&self, reactor: usize) -> &Arc<ReactorMetrics> {
+        &self.metrics.reactors()[reactor]
+    }
+
+    /// The page that `/metrics` shows.
+    #[must_use]
+    pub fn metrics_page(&self, now: Instant) -> String {
+        let since = self.draining_since();
+        self.metrics.render(since.map_or(Duration::ZERO, |since| now - since))
+    }
+
+    /// What bounds the sockets, in all and from each address, and the open WebSockets.
+    #[must_use]
+    pub fn connection_limiter(&self) -> &Arc<ConnectionLimiter> {
+        &self.connection_limiter
+    }
+
+    /// How many sessions each address has made lately.
+    #[must_use]
+    pub fn session_rates(&self) -> &SessionRates {
+        &self.session_rates
+    }
+
+    /// From now on the server is going away.
+    pub fn begin_drain(&self, now: Instant) {
+        let _ = self.draining_since.set(now);
+    }
+
+    /// Since when the server has been going away, if it is.
+    #[must_use]
+    pub fn draining_since(&self) -> Option<Instant> {
+        self.draining_since.get().copied()
+    }
+
+    /// One more reactor has said goodbye to all its WebSockets; each says so once.
+    pub fn note_drained(&self) {
+        self.drained.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether all have. Whoever sees that sees also what they had sent before.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Acquire) >= self.reactors().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_has_one_beginning_and_is_over_when_all_have_said_so() {
+        let (status, now) = (ServerStatus::new(2, &[], Arc::default()), Instant::now());
+        let duration = |page: String| {
+            let line = page.lines().find_map(|l| l.strip_prefix("ws_shutdown_duration_seconds "));
+            line.map(str::to_owned)
+        };
+        assert_eq!(status.draining_since(), None);
+        assert_eq!(duration(status.metrics_page(now)).as_deref(), Some("0"));
+        status.begin_drain(now);
+        status.begin_drain(now + Duration::from_secs(1));
+        assert_eq!(status.draining_since(), Some(now));
+        let page = status.metrics_page(now + Duration::from_millis(2500));
+        assert_eq!(duration(page).as_deref(), Some("2.5"));
+        status.note_drained();
+        assert!(!status.is_drained(), "one of two");
+        status.note_drained();
+        assert!(status.is_drained());
+    }
+}
