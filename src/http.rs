@@ -7,7 +7,6 @@
 //!
 //! Next: [`crate::environment`]: what a shard asks of its surroundings.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::application::Refusal;
@@ -16,6 +15,7 @@ use crate::observe::metrics::ServerStatus;
 use crate::observe::page;
 use crate::protocol::handshake;
 use crate::protocol::head::{Rejection, Request};
+use crate::token::Peer;
 use crate::wall_clock;
 
 /// What the plain routes answer, as an `Allow` field lists it.
@@ -52,11 +52,7 @@ impl Route {
     /// # Errors
     ///
     /// No such path, or why the page and its figures are not for this peer.
-    pub fn of(
-        request: &Request<'_, '_>,
-        peer: SocketAddr,
-        config: &Config,
-    ) -> Result<Route, Rejection> {
+    pub fn of(request: &Request<'_, '_>, peer: Peer, config: &Config) -> Result<Route, Rejection> {
         let is_websocket = leads_to_websocket(request.path, &config.ws_path);
         match Route::fixed(request.path) {
             None if is_websocket => Ok(Route::WebSocket),
@@ -148,7 +144,7 @@ pub fn respond(
 /// No such path, not for this peer, or content.
 pub fn tell_methods(
     request: &Request<'_, '_>,
-    peer: SocketAddr,
+    peer: Peer,
     config: &Config,
     out: &mut Vec<u8>,
 ) -> Result<bool, Rejection> {
@@ -263,13 +259,15 @@ mod tests {
     use super::*;
     use crate::config::{Limits, RESERVED_PATHS};
     use crate::protocol::head::header_slots;
+    use std::net::SocketAddr;
     use std::sync::Arc;
 
     fn answer(request: &str, status: &ServerStatus) -> (String, Option<bool>) {
         let mut slots = header_slots();
         let request = Request::parse(request.as_bytes(), &mut slots, &Limits::default()).unwrap();
         let config = Config::default();
-        let route = Route::of(&request, HERE.parse().unwrap(), &config).unwrap();
+        let route =
+            Route::of(&request, HERE.parse::<SocketAddr>().unwrap().into(), &config).unwrap();
         let mut out = Vec::new();
         let kept = match respond(route, &request, status, &config, Instant::now(), &mut out) {
             Ok(kept) => Some(kept),
@@ -289,7 +287,7 @@ mod tests {
         let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         let mut slots = header_slots();
         let request = Request::parse(head.as_bytes(), &mut slots, &Limits::default()).unwrap();
-        Route::of(&request, peer.parse().unwrap(), config)
+        Route::of(&request, peer.parse::<SocketAddr>().unwrap().into(), config)
     }
 
     fn with_path(ws_path: &str) -> Config {
@@ -396,7 +394,7 @@ mod tests {
         let off = Config { page: false, ..Config::default() };
         let both = Config { ws_path: "/".to_owned(), ..Config::default() };
         let bare = Config { page: false, metrics: false, ..both.clone() };
-        let elsewhere = SocketAddr::from(([192, 0, 2, 7], 1));
+        let elsewhere = SocketAddr::from(([192, 0, 2, 7], 1)).into();
         let answer = |target: &str, fields: &str, config: &Config| {
             let head = format!("OPTIONS {target} HTTP/1.1\r\n{fields}\r\n\r\n");
             let mut slots = header_slots();

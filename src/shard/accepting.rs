@@ -3,7 +3,6 @@
 //! Next: [`crate::shard::mail`]: the other way in.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Shard;
@@ -12,8 +11,8 @@ use super::turn_trace::TurnTrace;
 use crate::application::Application;
 use crate::connection::Connection;
 use crate::environment::Environment;
-use crate::mailbox::Handoff;
-use crate::token::ConnectionId;
+use crate::mailbox::{Handoff, Mail};
+use crate::token::{ConnectionId, Peer};
 use crate::transport::Edge;
 use crate::transport::connection_limiter::Admission;
 
@@ -111,20 +110,27 @@ impl<A: Application, E: Environment> Shard<A, E> {
     }
 
     /// A connection has been accepted; whether it may stay is for the limiter to say.
-    fn let_in(&mut self, stream: E::Stream, peer: SocketAddr, now: Instant, env: &mut E) {
+    fn let_in(&mut self, stream: E::Stream, peer: Peer, now: Instant, env: &mut E) {
         self.metrics.accepts.add(1);
-        let (permit, refusal) =
-            match self.status.connection_limiter().admit(peer.ip(), &self.config) {
-                Admission::Granted(permit) => (permit, None),
-                Admission::Refused(permit, rejection) => (Some(permit), Some(rejection)),
-                Admission::Dropped(rejection) => {
-                    self.tell(|trace| trace.turned_away(peer, rejection));
-                    return self.metrics.rejected(rejection);
-                }
-            };
+        let (permit, refusal) = match self.status.connection_limiter().admit(peer, &self.config) {
+            Admission::Granted(permit) => (permit, None),
+            Admission::Refused(permit, rejection) => (Some(permit), Some(rejection)),
+            Admission::Dropped(rejection) => {
+                self.tell(|trace| trace.turned_away(peer, rejection));
+                return self.metrics.rejected(rejection);
+            }
+        };
         let deadline = now + self.config.timeout_handshake;
         let (received, unsent) = (Vec::new(), Vec::new());
         let handoff = Handoff { stream, peer, received, unsent, deadline, permit };
+        if peer == Peer::Unix
+            && refusal.is_none()
+            && let Some(reactor) = self.next_to_spread_to(env)
+        {
+            self.metrics.handed_over(reactor);
+            self.tell(|trace| trace.spread(reactor));
+            return self.post(reactor, Mail::HandOver(handoff), env);
+        }
         let Some(id) = self.adopt(handoff, now, env) else { return };
         // Its request would change nothing, so it is not waited for.
         if let Some(rejection) = refusal {
@@ -135,6 +141,16 @@ impl<A: Application, E: Environment> Shard<A, E> {
             }
             self.tell_visited(&[]);
         }
+    }
+
+    /// Which other reactor is to serve a connection from a listener that only this reactor has, each
+    /// in its turn. `None` if it is this one's turn, if that one's mailbox is full, or in a drain,
+    /// because the others may have ended by then.
+    fn next_to_spread_to(&mut self, env: &E) -> Option<usize> {
+        let reactor = self.spread_to;
+        self.spread_to = (reactor + 1) % self.config.workers.get();
+        let is_other = reactor != self.reactor && matches!(self.lifecycle, Lifecycle::Running);
+        (is_other && self.has_room_at(reactor, env)).then_some(reactor)
     }
 
     fn end_of_queue(&mut self, env: &mut E) {

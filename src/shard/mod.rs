@@ -83,6 +83,8 @@ pub struct Shard<A: Application, E: Environment> {
     wheel: TimerWheel,
     ready: ReadyQueue,
     listening: Listening,
+    /// Which reactor gets the next connection that is spread.
+    spread_to: usize,
     has_mail: bool,
     outbox: Outbox<E::Stream>,
     /// Frames on their way to all connections of this reactor; `fanout_at` is the next slot that
@@ -140,6 +142,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
             wheel: TimerWheel::new(now),
             ready: ReadyQueue::default(),
             listening: Listening::Idle,
+            spread_to: reactor,
             has_mail: false,
             outbox: Outbox::new(workers),
             broadcasts: VecDeque::new(),
@@ -384,7 +387,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
                 == QueueLeft::HalfClose
         {
             let peer_is_done = connection.transport.inbound() == Inbound::Ended;
-            if peer_is_done || connection.transport.stream_mut().half_close().is_err() {
+            if peer_is_done || connection.transport.half_close().is_err() {
                 connection.endpoint = Endpoint::Closed;
             }
         }

@@ -44,15 +44,17 @@ impl<A: Application, E: Environment> Shard<A, E> {
         if requested.id.as_ref().is_some_and(|id| self.sessions.peek(id, now).is_some()) {
             return Ok(false);
         }
-        self.status.session_rates().count(connection.peer.ip(), rate, now).map(|()| true)
+        // A peer without an address has no share of its own that it could use up.
+        let Some(ip) = connection.peer.ip() else { return Ok(false) };
+        self.status.session_rates().count(ip, rate, now).map(|()| true)
     }
 
     /// It was refused after all, for another reason.
     pub(super) fn uncount_newcomer(&mut self, id: ConnectionId) {
         if let Some(rate) = self.config.limit_sessions_per_ip
-            && let Some(connection) = self.connections.get_mut(id)
+            && let Some(ip) = self.connections.get_mut(id).and_then(|c| c.peer.ip())
         {
-            self.status.session_rates().uncount(connection.peer.ip(), rate);
+            self.status.session_rates().uncount(ip, rate);
         }
     }
 

@@ -13,7 +13,6 @@
 //! Next: [`crate::memory`]: what all of this can cost at most.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Shard;
@@ -23,7 +22,7 @@ use crate::connection::Attachment;
 use crate::environment::Environment;
 use crate::protocol::endpoint::Endpoint;
 use crate::protocol::head::Rejection;
-use crate::token::ConnectionId;
+use crate::token::{ConnectionId, Peer};
 
 /// The target of the lines.
 const TARGET: &str = "revolve::turn";
@@ -287,8 +286,12 @@ impl TurnTrace {
         self.note(format_args!("no descriptor left: accepting pauses"));
     }
 
-    pub(super) fn turned_away(&mut self, peer: SocketAddr, rejection: Rejection) {
+    pub(super) fn turned_away(&mut self, peer: Peer, rejection: Rejection) {
         self.note(format_args!("{peer} is closed, too many sockets: {}", rejection.status()));
+    }
+
+    pub(super) fn spread(&mut self, reactor: usize) {
+        self.note(format_args!("accepted a connection from unix:, for reactor {reactor}"));
     }
 
     pub(super) fn draining(&mut self) {
@@ -316,7 +319,7 @@ impl TurnTrace {
     }
 
     /// A connection came: from the listener, or from another reactor with what that had read.
-    pub(super) fn adopted(&mut self, id: ConnectionId, peer: SocketAddr, received: usize) {
+    pub(super) fn adopted(&mut self, id: ConnectionId, peer: Peer, received: usize) {
         match received as u64 {
             0 => self.head(id, format_args!("accepted from {peer}")),
             bytes => self.head(id, format_args!("handed to us by mail with {}", Bytes(bytes))),
@@ -573,6 +576,7 @@ impl fmt::Display for Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
     use std::num::NonZeroU32;
 
     fn id(index: u32) -> ConnectionId {
@@ -592,7 +596,7 @@ mod tests {
         let heading = "turn 812: slept 3.1 ms, woken by a timer, busy 41 µs";
         assert!(lines(TurnTrace::default()).is_empty());
         let mut trace = TurnTrace::default();
-        let peer = SocketAddr::from(([127, 0, 0, 1], 4711));
+        let peer = SocketAddr::from(([127, 0, 0, 1], 4711)).into();
         trace.adopted(id(3), peer, 0);
         assert_eq!(lines(trace), [format!("{heading}: #3.1 accepted from 127.0.0.1:4711")]);
         let mut trace = TurnTrace::default();

@@ -53,7 +53,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         }
         self.metrics.handed_over(owner);
         self.tell(|trace| trace.handed_over(id, owner, received.len()));
-        let peer = connection.peer.into();
+        let peer = connection.peer;
         let deadline = connection
             .endpoint
             .deadline(&self.config)
@@ -85,7 +85,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         let session_id = requested.id.as_ref();
         let upgrade = Upgrade {
             request,
-            peer: connection.peer.into(),
+            peer: connection.peer,
             now,
             session_id,
             session: session_id.and_then(|id| sessions.peek(id, now)),

@@ -458,10 +458,10 @@ impl<A: Application, E: Environment> Shard<A, E> {
         if request.method == "OPTIONS" {
             let Shard { connections, config, cork, .. } = self;
             let Some(connection) = connections.get_mut(id) else { return Ok(Answered::NotYet) };
-            let keeps = http::tell_methods(&request, connection.peer.into(), config, cork)?;
+            let keeps = http::tell_methods(&request, connection.peer, config, cork)?;
             return Ok(Answered::Plain { length, keeps });
         }
-        let route = Route::of(&request, connection.peer.into(), &self.config)?;
+        let route = Route::of(&request, connection.peer, &self.config)?;
         if !matches!(route, Route::WebSocket | Route::Figures) {
             let Shard { status, config, cork, .. } = self;
             let keeps = http::respond(route, &request, status, config, now, cork)?;
