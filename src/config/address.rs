@@ -21,7 +21,7 @@ pub const UNIX_PATH_ALLOWED: &str = if cfg!(any(target_os = "linux", target_os =
 pub enum Address {
     /// A TCP port; 0 picks a free one.
     Tcp(SocketAddr),
-    /// The path of a Unix socket, which is made there and removed at the end. Who may connect is
+    /// The path of a Unix socket, which is made there and removed by the drain. Who may connect is
     /// decided by the umask of the process.
     Unix(PathBuf),
 }

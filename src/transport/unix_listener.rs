@@ -147,8 +147,8 @@ fn identity(file: &Metadata) -> (u64, u64) {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _lock = lock_directory(&self.path);
-        // Another server may have been given the path meanwhile, by somebody who removed our file.
+        // Another server may have been given the path meanwhile, by somebody who removed our file. (Its
+        // inode is not ours: the kernel does not give that to another file while we hold the socket.)
         let is_ours =
             fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity);
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
