@@ -5,7 +5,7 @@
 //! When to accept, and when to pause, is the shard's business. Bound once, by `server.rs`.
 //!
 //! Invariant: an address has one server. SO_REUSEPORT is set on a socket only once the port is
-//! this server's: [`bind`] says how.
+//! this server's: `bind` says how.
 //!
 //! Next: [`crate::transport::unix_listener`]: the same under a path.
 

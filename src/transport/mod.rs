@@ -20,7 +20,7 @@
 //!   comes for that. A short read of plaintext says nothing of the socket. `Inbound::Ended` comes
 //!   behind the plaintext, whatever the socket has said.
 //! - **Backlog** is "bytes that the socket has not taken" ([`Transport::backlog`],
-//!   [`Transport::send`], [`Transport::flush`], [`Outlet::send_past`], `has_written`). With a codec
+//!   [`Transport::send`], [`Transport::flush`], `send_past`, `has_written`). With a codec
 //!   it is ciphertext, which is encrypted before it waits; what a handshake is to send belongs to it
 //!   too, and it may grow by a read.
 //! - **Half-closing** ([`Transport::half_close`]) waits for the backlog alone, which the caller looks
