@@ -40,16 +40,16 @@ impl Application for Chat {
 }
 
 fn nick(cx: &Context<'_, Chat>) -> String {
-    cx.session().clone().unwrap_or_else(|| format!("guest-{}", cx.peer().port()))
+    let port = cx.peer().address().map_or(0, |address| address.port());
+    cx.session().clone().unwrap_or_else(|| format!("guest-{port}"))
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = std::env::args().nth(1).unwrap_or("9002".to_owned()).parse()?;
     // Everyone gets a copy of every message, so none may be large.
-    let config =
-        Config { port, ws_path: "/chat".to_owned(), ws_max_size: 4096, ..Config::default() };
-    let server = Server::builder().config(config).serve(|| Chat)?;
-    println!("ws://{}/chat (Enter ends it)", server.local_addr());
+    let config = Config { ws_path: "/chat".to_owned(), ws_max_size: 4096, ..Config::default() };
+    let server = Server::builder().config(config).port(port).serve(|| Chat)?;
+    println!("ws://{}/chat (Enter ends it)", server.addresses()[0]);
     std::io::stdin().read_line(&mut String::new())?;
     server.shutdown();
     server.join();

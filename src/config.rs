@@ -8,18 +8,20 @@
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
 //!
-//! Next: `bounds`: from what to what they may go. Then `origins` and `subprotocols`.
+//! Next: `address`: where a server listens. Then `bounds`, `origins` and `subprotocols`.
 
+mod address;
 pub mod bounds;
 mod origins;
 mod subprotocols;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 use std::time::Duration;
 
+pub use address::{Address, UNIX_PATH_ALLOWED};
 pub use origins::{AllowedOrigins, ORIGINS_ALLOWED, Origin};
 pub(crate) use subprotocols::is_token;
 pub use subprotocols::{SUBPROTOCOLS_ALLOWED, Subprotocols};
@@ -77,10 +79,9 @@ pub enum PageFor {
 /// has the option.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Address to listen on. Default `127.0.0.1`: open to the machine alone until told otherwise.
-    pub host: IpAddr,
-    /// Port to listen on; 0 picks a free one. Default 8000.
-    pub port: u16,
+    /// Where to listen: TCP addresses and Unix sockets, one at least. Default `127.0.0.1:8000`: open
+    /// to the machine alone until told otherwise.
+    pub listen: Vec<Address>,
     /// Number of reactors, a thread each. Default: the cores this process may use.
     pub workers: NonZeroUsize,
     /// Connections that the kernel queues for us before they are accepted, per listener.
@@ -161,8 +162,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            port: 8000,
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)).into()],
             workers: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             backlog: 2048,
             ws_path: "/ws/chat/".to_owned(),
@@ -427,12 +427,6 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Config {
-    /// The address asked for.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.host, self.port)
-    }
-
     /// How many sessions a reactor keeps without a connection: its share of [`Self::max_sessions`],
     /// and one at least.
     #[must_use]
@@ -465,10 +459,25 @@ impl Config {
     ///
     /// The first setting that is out of its bounds.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        self.validate_addresses()?;
         self.validate_path()?;
         self.validate_numbers()?;
         self.validate_times()?;
         self.limits.validate()
+    }
+
+    fn validate_addresses(&self) -> Result<(), ConfigError> {
+        if self.listen.is_empty() {
+            return refuse("listen", &"", "one address at least");
+        }
+        for address in &self.listen {
+            if let Address::Unix(path) = address
+                && !address::is_unix_path(path)
+            {
+                return refuse("uds", &path.display(), UNIX_PATH_ALLOWED);
+            }
+        }
+        Ok(())
     }
 
     fn validate_path(&self) -> Result<(), ConfigError> {
@@ -650,6 +659,7 @@ mod tests {
             Config { timeout_handshake: Duration::ZERO, ..Config::default() },
             Config { timeout_keep_alive: Duration::ZERO, ..Config::default() },
             Config { allowed_origins: AllowedOrigins::Only(vec![]), ..Config::default() },
+            Config { listen: Vec::new(), ..Config::default() },
         ] {
             assert!(config.validate().is_err());
         }

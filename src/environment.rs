@@ -8,12 +8,11 @@
 //! Next: [`crate::shard`], where all of this comes together.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::mailbox::Mail;
 use crate::offload::Job;
-use crate::token::ConnectionId;
+use crate::token::{ConnectionId, Peer};
 use crate::transport::Stream;
 
 /// The surroundings of one shard.
@@ -21,12 +20,12 @@ pub trait Environment {
     /// The sockets.
     type Stream: Stream;
 
-    /// The next connection in the accept queue.
+    /// The next connection in the accept queue; of several queues, each in its turn.
     ///
     /// # Errors
     ///
     /// `WouldBlock` when there is none; whatever `accept(2)` says.
-    fn accept(&mut self) -> io::Result<(Self::Stream, SocketAddr)>;
+    fn accept(&mut self) -> io::Result<(Self::Stream, Peer)>;
 
     /// Stops listening, for good.
     fn stop_listening(&mut self);

@@ -249,12 +249,12 @@ pub use application::{
 pub use apps::counter::Counter;
 pub use apps::echo::Echo;
 pub use config::{
-    AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds, SessionRate,
+    Address, AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds, SessionRate,
     Subprotocols,
 };
 pub use offload::PoolFull;
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
-pub use token::ConnectionId;
+pub use token::{ConnectionId, IpPeer, Peer};
 
 /// The examples in the documents compile.
 #[cfg(doctest)]

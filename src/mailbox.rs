@@ -12,7 +12,6 @@
 //! Next: [`crate::http`]: the plain requests on the same port.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -23,6 +22,7 @@ use mio::{Registry, Token, Waker};
 use crate::application::Broadcast;
 use crate::observe::slab_map::SlabMap;
 use crate::offload::Finished;
+use crate::token::Peer;
 use crate::transport::connection_limiter::Permit;
 
 /// A connection on its way to the reactor that owns its session, as a plain value: the socket,
@@ -33,7 +33,7 @@ pub struct Handoff<S> {
     /// The socket, registered nowhere.
     pub stream: S,
     /// Who is at the other end.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// Everything read and not taken, from the request's first byte on.
     pub received: Vec<u8>,
     /// Responses to earlier requests that the socket has not taken yet.

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use revolve::config::{AllowedOrigins, Config, Origin, PageFor, SessionIds};
+use revolve::config::{Address, AllowedOrigins, Config, Origin, PageFor, SessionIds};
 use revolve::memory::{Bytes, Fitting, MemoryBound};
 use revolve::{Counter, Echo, ServeError, Server, ServerHandle, ShutdownTrigger};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -92,7 +92,7 @@ fn run(settings: Settings) -> u8 {
 }
 
 fn serve(settings: Settings, descriptors: Option<usize>, log: &LogQueue) -> u8 {
-    let Settings { config, app, heartbeat, log_level: _, log_format: format } = settings;
+    let Settings { config, app, heartbeat, log_format: format, .. } = settings;
     // Before the first connection, so that no signal finds the default action; and before they are
     // let through, so that one which has waited does not either.
     let signals = Signals::new(SIGNALS).and_then(|signals| {
@@ -113,7 +113,7 @@ fn serve(settings: Settings, descriptors: Option<usize>, log: &LogQueue) -> u8 {
         Err(error @ ServeError::Config(_)) => return refuse(format, &error, MISUSED),
         Err(error) => return refuse(format, &error, FAILED),
     };
-    introduce(&config, app, heartbeat, server.local_addr(), descriptors);
+    introduce(&config, app, heartbeat, server.addresses(), descriptors);
     let drain = seconds(config.timeout_graceful_shutdown);
     match watch(signals, server.shutdown_trigger(), drain, log.clone()) {
         Ok(()) => wait(server),
@@ -126,7 +126,7 @@ fn introduce(
     config: &Config,
     app: App,
     heartbeat: Option<Duration>,
-    bound: SocketAddr,
+    bound: &[Address],
     descriptors: Option<usize>,
 ) {
     let reactors = plural(config.workers.get(), "reactor");
@@ -135,7 +135,6 @@ fn introduce(
         (App::Counter, None) => "counter without heartbeat".to_owned(),
         (App::Echo, _) => "echo".to_owned(),
     };
-    let near = reachable(bound);
     let sessions = match config.session_ids {
         SessionIds::Any => "under any id",
         SessionIds::Issued => "under issued ids only",
@@ -145,23 +144,8 @@ fn introduce(
         None => "connections unlimited".to_owned(),
     };
     log::info!("revolve {}: {reactors}, {app}", env!("CARGO_PKG_VERSION"));
-    log::info!(
-        "listening on {bound}: ws://{near}{} (also /healthz, /readyz{})",
-        config.ws_path,
-        if config.metrics { ", /metrics" } else { "" }
-    );
-    match (config.page, config.page_for) {
-        (false, _) => {}
-        (true, PageFor::Any) => {
-            log::info!("live page: http://{near}/ (for anyone: --page-for any)")
-        }
-        (true, PageFor::Loopback) if near.ip().is_loopback() => {
-            log::info!("live page: http://{near}/ (for this machine alone)");
-        }
-        // Nobody reaches such an address from a loopback one.
-        (true, PageFor::Loopback) => {
-            log::info!("live page: not on this address unless --page-for any");
-        }
+    for address in bound {
+        tell_address(config, address);
     }
     if config.ws_per_message_deflate {
         log::info!("permessage-deflate: agreed to where a client offers it");
@@ -187,6 +171,28 @@ fn introduce(
         "to stop: Ctrl-C or SIGTERM, which drains for at most {} s; a second one ends at once",
         seconds(config.timeout_graceful_shutdown)
     );
+}
+
+/// What is at an address.
+fn tell_address(config: &Config, bound: &Address) {
+    let near = bound.tcp().map(reachable);
+    let (websocket, page) = match near {
+        Some(near) => (format!("ws://{near}{}", config.ws_path), format!("http://{near}/")),
+        None => (format!("WebSockets at {}", config.ws_path), format!("/ on {bound}")),
+    };
+    let metrics = if config.metrics { ", /metrics" } else { "" };
+    log::info!("listening on {bound}: {websocket} (also /healthz, /readyz{metrics})");
+    match (config.page, config.page_for) {
+        (false, _) => {}
+        (true, PageFor::Any) => log::info!("live page: {page} (for anyone: --page-for any)"),
+        (true, PageFor::Loopback) if near.is_none_or(|near| near.ip().is_loopback()) => {
+            log::info!("live page: {page} (for this machine alone)");
+        }
+        // Nobody reaches such an address from a loopback one.
+        (true, PageFor::Loopback) => {
+            log::info!("live page: not on this address unless --page-for any");
+        }
+    }
 }
 
 /// A number of things, in words.

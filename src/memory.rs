@@ -13,8 +13,6 @@ use std::fmt;
 use std::fs;
 use std::num::NonZeroUsize;
 
-use mio::net::TcpStream;
-
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::connection::timer_wheel::{Slot, Tick};
@@ -25,6 +23,7 @@ use crate::session::SessionTable;
 use crate::session::rate::SessionRates;
 use crate::token::ConnectionId;
 use crate::transport::out_buffer;
+use crate::transport::socket::Socket;
 
 /// One reactor's part of the page of metrics, the longest page there is.
 const METRICS_BYTES: usize = 8 << 10;
@@ -105,7 +104,7 @@ impl MemoryBound {
         // session that a connection is attached to goes with it.
         let ids = size_of::<ConnectionId>();
         let slot = [
-            size_of::<Connection<TcpStream>>() + size_of::<usize>(),
+            size_of::<Connection<Socket>>() + size_of::<usize>(),
             // Ready now, ready next turn, its mark, due, ended (shard/mod.rs).
             5 * ids,
             // Alarms: the live one, and those that an earlier one made stale, of which a wheel's
@@ -143,7 +142,7 @@ impl MemoryBound {
             deflating,
             out_buffer::POOL,
             // Mail, and broadcasts under way; of the daemon's applications these are heartbeats.
-            (limits.mailbox_capacity + limits.outbox_most) * size_of::<Mail<TcpStream>>(),
+            (limits.mailbox_capacity + limits.outbox_most) * size_of::<Mail<Socket>>(),
             (limits.mailbox_capacity + limits.broadcasts_queued) * BOOKKEEPING,
             BOOKKEEPING * 1024,
         ];

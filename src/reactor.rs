@@ -6,12 +6,10 @@
 //! Next: [`crate::server`], which starts one of these a core.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 
 use crate::application::Application;
@@ -21,10 +19,12 @@ use crate::mailbox::{Mail, MailSender, Mailbox};
 use crate::observe::metrics::ReactorMetrics;
 use crate::offload::{Job, Pool};
 use crate::shard::{DrainOutcome, Shard};
-use crate::token::ConnectionId;
+use crate::token::{ConnectionId, Peer};
 use crate::transport::Edge;
+use crate::transport::listener::Listeners;
+use crate::transport::socket::Socket;
 
-/// The listener's token. Like the mailbox's it has generation 0, which no connection has.
+/// The token of all listeners. Like the mailbox's it has generation 0, which no connection has.
 pub const LISTENER: Token = Token(0);
 /// The mailbox's token.
 pub const MAILBOX: Token = Token(1);
@@ -170,12 +170,12 @@ fn nanoseconds(from: Instant, to: Instant) -> u64 {
 pub struct OsEnvironment {
     /// Where sockets are registered: the poll's own.
     pub registry: Registry,
-    /// Until the drain.
-    pub listener: Option<TcpListener>,
+    /// Empty from the end of the last call on.
+    pub listeners: Listeners,
     /// Mail for this reactor.
-    pub mailbox: Mailbox<TcpStream>,
+    pub mailbox: Mailbox<Socket>,
     /// The way to every reactor, by number.
-    pub senders: Vec<MailSender<TcpStream>>,
+    pub senders: Vec<MailSender<Socket>>,
     /// Which of them is this one.
     pub number: usize,
     /// Threads for what must not be run here.
@@ -186,7 +186,7 @@ pub struct OsEnvironment {
 #[derive(Debug)]
 pub struct Task {
     job: Job,
-    back: MailSender<TcpStream>,
+    back: MailSender<Socket>,
 }
 
 impl Task {
@@ -197,29 +197,25 @@ impl Task {
 }
 
 impl Environment for OsEnvironment {
-    type Stream = TcpStream;
+    type Stream = Socket;
 
-    fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
-        match &self.listener {
-            Some(listener) => listener.accept(),
-            None => Err(io::ErrorKind::WouldBlock.into()),
-        }
+    fn accept(&mut self) -> io::Result<(Socket, Peer)> {
+        self.listeners.accept()
     }
 
     fn stop_listening(&mut self) {
-        // Dropping it closes it, and the kernel forgets it.
-        self.listener = None;
+        self.listeners.close();
     }
 
-    fn register(&mut self, stream: &mut TcpStream, id: ConnectionId) -> io::Result<()> {
+    fn register(&mut self, stream: &mut Socket, id: ConnectionId) -> io::Result<()> {
         self.registry.register(stream, id.token(), INTEREST)
     }
 
-    fn deregister(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+    fn deregister(&mut self, stream: &mut Socket) -> io::Result<()> {
         self.registry.deregister(stream)
     }
 
-    fn send(&mut self, reactor: usize, mail: Mail<TcpStream>) -> Result<(), Mail<TcpStream>> {
+    fn send(&mut self, reactor: usize, mail: Mail<Socket>) -> Result<(), Mail<Socket>> {
         self.senders[reactor].send(mail)
     }
 
@@ -227,7 +223,7 @@ impl Environment for OsEnvironment {
         self.senders[reactor].has_room()
     }
 
-    fn receive(&mut self) -> Option<Mail<TcpStream>> {
+    fn receive(&mut self) -> Option<Mail<Socket>> {
         self.mailbox.receive()
     }
 

@@ -14,18 +14,18 @@ use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Poll, Registry};
+use mio::{Poll, Registry};
 
 use crate::application::Application;
-use crate::config::{Config, ConfigError, Limits};
+use crate::config::{Address, Config, ConfigError, Limits};
 use crate::http::Rejection;
 use crate::mailbox::{MailSender, Mailbox, mailbox};
 use crate::offload::Pool;
 use crate::reactor::{LISTENER, MAILBOX, OsEnvironment, Reactor, Task};
 use crate::server_status::ServerStatus;
 use crate::shard::{DrainOutcome, Shard};
-use crate::transport::listener;
+use crate::transport::listener::Listeners;
+use crate::transport::socket::Socket;
 
 /// The way to a running server: [`Server::builder`].
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +44,7 @@ impl Server {
 /// use revolve::{Echo, Server};
 ///
 /// let server = Server::builder().port(0).workers(2).serve(|| Echo)?;
-/// println!("listening on {}", server.local_addr());
+/// println!("listening on {}", server.addresses()[0]);
 /// server.shutdown();
 /// assert_eq!(server.join().cut, 0);
 /// # Ok::<(), revolve::ServeError>(())
@@ -62,16 +62,29 @@ impl Builder {
         Builder { config, ..self }
     }
 
-    /// The address to listen on. Default 127.0.0.1.
-    pub fn host(mut self, host: IpAddr) -> Self {
-        self.config.host = host;
+    /// Where to listen, instead of at the addresses so far: TCP addresses and Unix sockets.
+    pub fn listen(mut self, addresses: impl IntoIterator<Item = Address>) -> Self {
+        self.config.listen = addresses.into_iter().collect();
         self
     }
 
-    /// The port to listen on; 0 picks one. Default 8000.
-    pub fn port(mut self, port: u16) -> Self {
-        self.config.port = port;
+    /// The host of the TCP addresses. Default 127.0.0.1.
+    pub fn host(mut self, host: IpAddr) -> Self {
+        self.tcp_addresses().for_each(|address| address.set_ip(host));
         self
+    }
+
+    /// The port of the TCP addresses; 0 picks one. Default 8000.
+    pub fn port(mut self, port: u16) -> Self {
+        self.tcp_addresses().for_each(|address| address.set_port(port));
+        self
+    }
+
+    fn tcp_addresses(&mut self) -> impl Iterator<Item = &mut SocketAddr> {
+        self.config.listen.iter_mut().filter_map(|address| match address {
+            Address::Tcp(address) => Some(address),
+            Address::Unix(_) => None,
+        })
     }
 
     /// How many reactors; 0 counts as 1. Default: one a core.
@@ -92,12 +105,12 @@ impl Builder {
         self
     }
 
-    /// Binds the port and starts a thread a reactor, each with an application that `make` makes
-    /// there. Returns once the port is open.
+    /// Binds the addresses and starts a thread a reactor, each with an application that `make` makes
+    /// there. Returns once they are open.
     ///
     /// # Errors
     ///
-    /// A setting out of its bounds, a port that cannot be had, or a system out of descriptors or
+    /// A setting out of its bounds, an address that cannot be had, or a system out of descriptors or
     /// threads.
     pub fn serve<A, F>(self, make: F) -> Result<ServerHandle, ServeError>
     where
@@ -107,13 +120,13 @@ impl Builder {
         self.config.validate().map_err(ServeError::Config)?;
         let config = Arc::new(self.config);
         let workers = config.workers.get();
-        let (listeners, address) = listener::bind(config.address(), config.backlog, workers)
-            .map_err(|error| ServeError::Listen { address: config.address(), error })?;
+        let (listeners, addresses) = Listeners::bind(&config.listen, config.backlog, workers)
+            .map_err(|(address, error)| ServeError::Listen { address, error })?;
         let status =
             Arc::new(ServerStatus::new(workers, Rejection::LABELS, self.log_lines_dropped));
         let sockets = listeners
             .into_iter()
-            .map(|listener| Sockets::open(listener, &config.limits))
+            .map(|listeners| Sockets::open(listeners, &config.limits))
             .collect::<io::Result<Vec<_>>>()
             .map_err(ServeError::Start)?;
         // One descriptor more than the reactors have, or not a single client could be let in.
@@ -148,7 +161,7 @@ impl Builder {
                 }
             }
         }
-        Ok(ServerHandle { address, threads, trigger })
+        Ok(ServerHandle { addresses, threads, trigger })
     }
 }
 
@@ -156,19 +169,19 @@ impl Builder {
 struct Sockets {
     poll: Poll,
     registry: Registry,
-    listener: TcpListener,
-    sender: MailSender<TcpStream>,
-    mailbox: Mailbox<TcpStream>,
+    listeners: Listeners,
+    sender: MailSender<Socket>,
+    mailbox: Mailbox<Socket>,
 }
 
 impl Sockets {
-    fn open(mut listener: TcpListener, limits: &Limits) -> io::Result<Sockets> {
+    fn open(mut listeners: Listeners, limits: &Limits) -> io::Result<Sockets> {
         let poll = Poll::new()?;
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        listeners.register(poll.registry(), LISTENER)?;
         let (capacity, answers) = (limits.mailbox_capacity, limits.offloads_per_reactor);
         let (sender, mailbox) = mailbox(capacity, answers, poll.registry(), MAILBOX)?;
         let registry = poll.registry().try_clone()?;
-        Ok(Sockets { poll, registry, listener, sender, mailbox })
+        Ok(Sockets { poll, registry, listeners, sender, mailbox })
     }
 }
 
@@ -190,11 +203,11 @@ impl ReactorArgs {
         // A reactor that dies takes its sessions with it. The others must not go on as if nothing
         // had happened: clients of the dead one would wait for ever.
         let _guard = EndWithMe(&self.trigger);
-        let Sockets { poll, registry, listener, mailbox, .. } = sockets;
+        let Sockets { poll, registry, listeners, mailbox, .. } = sockets;
         let senders = self.trigger.senders.to_vec();
         let environment = OsEnvironment {
             registry,
-            listener: Some(listener),
+            listeners,
             mailbox,
             senders,
             number: self.number,
@@ -225,7 +238,7 @@ impl Drop for EndWithMe<'_> {
 /// Starts the shutdown of a server, from any thread.
 #[derive(Debug, Clone)]
 pub struct ShutdownTrigger {
-    senders: Arc<[MailSender<TcpStream>]>,
+    senders: Arc<[MailSender<Socket>]>,
     status: Arc<ServerStatus>,
 }
 
@@ -259,16 +272,16 @@ pub struct Summary {
 /// A running server. Dropping the handle leaves it running.
 #[derive(Debug)]
 pub struct ServerHandle {
-    address: SocketAddr,
+    addresses: Vec<Address>,
     threads: Vec<JoinHandle<io::Result<DrainOutcome>>>,
     trigger: ShutdownTrigger,
 }
 
 impl ServerHandle {
-    /// The address it listens on, with the port it got.
+    /// Where it listens: [`Config::listen`], with the ports that it got.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
     }
 
     /// Begins the drain, and returns at once: no new connections, 1001 to everyone, an end when
@@ -315,7 +328,7 @@ pub enum ServeError {
     /// The address cannot be listened on.
     Listen {
         /// Which one.
-        address: SocketAddr,
+        address: Address,
         /// What the system said.
         error: io::Error,
     },
@@ -333,25 +346,51 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
     error.raw_os_error() == Some(24)
 }
 
+fn tcp_advice(error: io::ErrorKind) -> Option<&'static str> {
+    Some(match error {
+        io::ErrorKind::AddrInUse => {
+            "the port is in use; choose another with --port, or 0 for a free one"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address; choose another with --host"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege; choose another with --port"
+        }
+        _ => return None,
+    })
+}
+
+fn unix_advice(error: io::ErrorKind) -> Option<&'static str> {
+    Some(match error {
+        io::ErrorKind::AddrInUse => "another process listens there; choose another path with --uds",
+        io::ErrorKind::AlreadyExists => {
+            "what is there is no socket, and stays; choose another path with --uds"
+        }
+        io::ErrorKind::NotFound => {
+            "there is no such directory; make it, or choose another with --uds"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "no permission for its directory, or for the socket that is there"
+        }
+        _ => return None,
+    })
+}
+
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ServeError::Config(error) => error.fmt(f),
             ServeError::Listen { address, error } => {
-                let advice = match error.kind() {
-                    io::ErrorKind::AddrInUse => {
-                        "the port is in use; choose another with --port, or 0 for a free one"
-                    }
-                    io::ErrorKind::AddrNotAvailable => {
-                        "this machine has no such address; choose another with --host"
-                    }
-                    io::ErrorKind::PermissionDenied => {
-                        "ports below 1024 need a privilege; choose another with --port"
-                    }
-                    _ if is_out_of_descriptors(error) => OUT_OF_DESCRIPTORS,
-                    _ => return write!(f, "cannot listen on {address}: {error}"),
+                let advice = match address {
+                    _ if is_out_of_descriptors(error) => Some(OUT_OF_DESCRIPTORS),
+                    Address::Tcp(_) => tcp_advice(error.kind()),
+                    Address::Unix(_) => unix_advice(error.kind()),
                 };
-                write!(f, "cannot listen on {address}: {advice}")
+                match advice {
+                    Some(advice) => write!(f, "cannot listen on {address}: {advice}"),
+                    None => write!(f, "cannot listen on {address}: {error}"),
+                }
             }
             ServeError::Start(error) if is_out_of_descriptors(error) => {
                 write!(f, "cannot start: {OUT_OF_DESCRIPTORS}")

@@ -1,4 +1,4 @@
-//! The name of a connection: slot and generation in one word; and the address of its peer in three.
+//! The name of a connection: slot and generation in one word; and who its peer is, in three.
 //!
 //! The name is what the poll hands back as a token, what the ready queue and the session table
 //! hold instead of a reference, and what the log calls a connection. (The timer wheel holds the slot
@@ -55,20 +55,43 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// The address of a peer in 24 bytes, where std's takes 32. What is left out is the flow label of
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// Over TCP.
+    Ip(IpPeer),
+    /// Over a Unix socket: a process of this machine, without an address of its own. Limits that
+    /// count addresses do not count it, for to them all such peers would be one.
+    Unix,
+}
+
+/// An IP address and a port in 24 bytes, where std's take 32. What is left out is the flow label of
 /// IPv6, which says nothing about who it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Peer {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct IpPeer {
     scope: u32,
     port: u16,
     ip: IpAddr,
 }
 
 impl Peer {
-    /// Its address without the port.
+    /// Its address without the port, if it has one.
     #[must_use]
-    pub(crate) fn ip(&self) -> IpAddr {
-        self.ip
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Peer::Ip(peer) => Some(peer.ip),
+            Peer::Unix => None,
+        }
+    }
+
+    /// Its address with the port, if it has one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        let Peer::Ip(IpPeer { scope, port, ip }) = *self else { return None };
+        Some(match ip {
+            IpAddr::V4(v4) => SocketAddrV4::new(v4, port).into(),
+            IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, scope).into(),
+        })
     }
 }
 
@@ -78,22 +101,17 @@ impl From<SocketAddr> for Peer {
             SocketAddr::V4(_) => 0,
             SocketAddr::V6(v6) => v6.scope_id(),
         };
-        Peer { scope, port: address.port(), ip: address.ip() }
-    }
-}
-
-impl From<Peer> for SocketAddr {
-    fn from(Peer { scope, port, ip }: Peer) -> SocketAddr {
-        match ip {
-            IpAddr::V4(v4) => SocketAddrV4::new(v4, port).into(),
-            IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, scope).into(),
-        }
+        Peer::Ip(IpPeer { scope, port: address.port(), ip: address.ip() })
     }
 }
 
 impl fmt::Display for Peer {
+    /// The address, or `unix:`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        SocketAddr::from(*self).fmt(f)
+        match self.address() {
+            Some(address) => address.fmt(f),
+            None => f.write_str("unix:"),
+        }
     }
 }
 
@@ -116,8 +134,15 @@ mod tests {
         for text in ["127.0.0.1:80", "[::1]:8000", "[fe80::1%7]:65535"] {
             let address: SocketAddr = text.parse().unwrap();
             let peer = Peer::from(address);
-            assert_eq!((SocketAddr::from(peer), peer.to_string()), (address, text.to_owned()));
+            assert_eq!((peer.address(), peer.to_string()), (Some(address), text.to_owned()));
+            assert_eq!(peer.ip(), Some(address.ip()));
         }
         assert_eq!(size_of::<Peer>(), 24);
+    }
+
+    #[test]
+    fn a_peer_on_a_unix_socket_has_no_address() {
+        assert_eq!((Peer::Unix.ip(), Peer::Unix.address()), (None, None));
+        assert_eq!(Peer::Unix.to_string(), "unix:");
     }
 }

@@ -34,4 +34,5 @@ mod server {
     mod sessions;
     mod takeover;
     mod timers;
+    mod unix;
 }

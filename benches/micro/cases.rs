@@ -9,7 +9,6 @@ use std::io;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use revolve::application::{Application, Context, Message};
 use revolve::config::{Config, SessionIds};
 use revolve::connection::Connection;
@@ -20,6 +19,7 @@ use revolve::protocol::head::{self, Part, Request};
 use revolve::protocol::message::{Received, Receiver, Scratch};
 use revolve::session::{SessionId, SessionTable};
 use revolve::token::ConnectionId;
+use revolve::transport::socket::Socket;
 use revolve::{Counter, Echo};
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
@@ -281,7 +281,7 @@ fn full_table(now: Instant) -> SessionTable<()> {
 /// account.
 pub(crate) fn weigh(name: &str) -> Result<u64> {
     if name == WEIGHED[0] {
-        return Ok(size_of::<Connection<TcpStream>>() as u64);
+        return Ok(size_of::<Connection<Socket>>() as u64);
     }
     let resident = || -> Result<u64> {
         let text = fs::read_to_string("/proc/self/smaps_rollup")?;

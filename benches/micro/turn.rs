@@ -22,7 +22,7 @@ use revolve::mailbox::Mail;
 use revolve::offload::Job;
 use revolve::server_status::ServerStatus;
 use revolve::shard::Shard;
-use revolve::token::ConnectionId;
+use revolve::token::{ConnectionId, Peer};
 use revolve::transport::{Edge, Stream};
 
 const REQUEST: &[u8] = b"GET /ws/chat/ HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nUpgrade: websocket\r\n\
@@ -83,8 +83,8 @@ struct Quiet {
 impl Environment for Quiet {
     type Stream = Wire;
 
-    fn accept(&mut self) -> io::Result<(Wire, SocketAddr)> {
-        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 4711));
+    fn accept(&mut self) -> io::Result<(Wire, Peer)> {
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 4711)).into();
         self.queue.pop_front().map(|wire| (wire, peer)).ok_or(io::ErrorKind::WouldBlock.into())
     }
 

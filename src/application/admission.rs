@@ -12,7 +12,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{Application, Context};
@@ -20,11 +19,12 @@ use crate::config::{Subprotocols, is_token};
 use crate::protocol::head::Request;
 use crate::protocol::target;
 use crate::session::{Session, SessionId};
+use crate::token::Peer;
 
 /// A request for a WebSocket that is in order, as [`Application::on_upgrade`] sees it.
 pub struct Upgrade<'a, A: Application> {
     pub(crate) request: &'a Request<'a, 'a>,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     pub(crate) now: Instant,
     pub(crate) session_id: Option<&'a SessionId>,
     pub(crate) session: Option<&'a Session<A::Session>>,
@@ -138,9 +138,9 @@ impl<'a, A: Application> Upgrade<'a, A> {
         Acceptance::default()
     }
 
-    /// The peer's address.
+    /// Who asks.
     #[must_use]
-    pub fn peer(&self) -> SocketAddr {
+    pub fn peer(&self) -> Peer {
         self.peer
     }
 
@@ -156,7 +156,7 @@ impl<A: Application> fmt::Debug for Upgrade<'_, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upgrade")
             .field("path", &self.path())
-            .field("peer", &self.peer)
+            .field("peer", &format_args!("{}", self.peer))
             .finish_non_exhaustive()
     }
 }
@@ -407,7 +407,7 @@ mod tests {
         let mut slots = header_slots();
         let request =
             Request::parse(&head, &mut slots, &ProtocolLimits::from(&Config::default())).unwrap();
-        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let peer = Peer::Unix;
         let now = Instant::now();
         look(&Upgrade { request: &request, peer, now, session_id: None, session: None })
     }

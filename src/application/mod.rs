@@ -14,7 +14,6 @@ mod jobs;
 pub mod timers;
 
 use std::collections::TryReserveError;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -461,10 +460,10 @@ impl<A: Application> Context<'_, A> {
         self.is_resumed
     }
 
-    /// The peer's address.
+    /// Who is at the other end.
     #[must_use]
-    pub fn peer(&self) -> SocketAddr {
-        (*self.peer).into()
+    pub fn peer(&self) -> Peer {
+        *self.peer
     }
 
     /// The connection's name, unique on its reactor: what the log calls it.

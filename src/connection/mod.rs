@@ -14,7 +14,6 @@ pub mod slab;
 pub mod timer_wheel;
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::config::{Config, Limits};
@@ -149,11 +148,11 @@ pub struct Connection<S> {
 impl<S: Stream> Connection<S> {
     /// A connection that has yet to send its first request.
     #[must_use]
-    pub fn new(stream: S, id: ConnectionId, peer: SocketAddr, deadline: Instant) -> Self {
+    pub fn new(stream: S, id: ConnectionId, peer: Peer, deadline: Instant) -> Self {
         Connection {
             transport: Transport::new(stream),
             id,
-            peer: peer.into(),
+            peer,
             permit: None,
             endpoint: Endpoint::new(deadline),
             attachment: Attachment::Never,
@@ -471,7 +470,7 @@ mod tests {
     fn behind_a_long_message_the_beginning_of_the_next_is_read_by_itself() {
         const ROOM: usize = 64 << 10;
         let (now, limits) = (Instant::now(), ProtocolLimits::from(&Config::default()));
-        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let peer = Peer::Unix;
         let id = ConnectionId { index: 0, generation: std::num::NonZeroU32::MIN };
         let stream = Asked { said: Vec::new(), reads: Vec::new() };
         let mut connection = Connection::new(stream, id, peer, now);

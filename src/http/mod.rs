@@ -10,7 +10,6 @@
 
 pub mod rejection;
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::application::Refusal;
@@ -18,6 +17,7 @@ use crate::config::Config;
 use crate::observe::page;
 use crate::protocol::head::Request;
 use crate::server_status::ServerStatus;
+use crate::token::Peer;
 use crate::wall_clock;
 
 pub use rejection::Rejection;
@@ -59,11 +59,7 @@ impl Route {
     /// # Errors
     ///
     /// No such path, or why the page and its figures are not for this peer.
-    pub fn of(
-        request: &Request<'_, '_>,
-        peer: SocketAddr,
-        config: &Config,
-    ) -> Result<Route, Rejection> {
+    pub fn of(request: &Request<'_, '_>, peer: Peer, config: &Config) -> Result<Route, Rejection> {
         let is_websocket = leads_to_websocket(request.path, &config.ws_path);
         match Route::fixed(request.path) {
             None if is_websocket => Ok(Route::WebSocket),
@@ -156,7 +152,7 @@ fn leads_to_websocket(path: &str, ws_path: &str) -> bool {
 /// No such path, not for this peer, or content.
 pub fn tell_methods(
     request: &Request<'_, '_>,
-    peer: SocketAddr,
+    peer: Peer,
     config: &Config,
     out: &mut Vec<u8>,
 ) -> Result<bool, Rejection> {
@@ -250,6 +246,7 @@ mod tests {
     use crate::config::RESERVED_PATHS;
     use crate::protocol::ProtocolLimits;
     use crate::protocol::head::header_slots;
+    use std::net::SocketAddr;
     use std::sync::Arc;
 
     fn answer(request: &str, status: &ServerStatus) -> (String, Option<bool>) {
@@ -261,7 +258,8 @@ mod tests {
         )
         .unwrap();
         let config = Config::default();
-        let route = Route::of(&request, HERE.parse().unwrap(), &config).unwrap();
+        let route =
+            Route::of(&request, HERE.parse::<SocketAddr>().unwrap().into(), &config).unwrap();
         let mut out = Vec::new();
         let kept = match route.respond(&request, status, &config, Instant::now(), &mut out) {
             Ok(kept) => Some(kept),
@@ -283,7 +281,7 @@ mod tests {
         let request =
             Request::parse(head.as_bytes(), &mut slots, &ProtocolLimits::from(&Config::default()))
                 .unwrap();
-        Route::of(&request, peer.parse().unwrap(), config)
+        Route::of(&request, peer.parse::<SocketAddr>().unwrap().into(), config)
     }
 
     fn with_path(ws_path: &str) -> Config {
@@ -390,7 +388,7 @@ mod tests {
         let off = Config { page: false, ..Config::default() };
         let both = Config { ws_path: "/".to_owned(), ..Config::default() };
         let bare = Config { page: false, metrics: false, ..both.clone() };
-        let elsewhere = SocketAddr::from(([192, 0, 2, 7], 1));
+        let elsewhere = SocketAddr::from(([192, 0, 2, 7], 1)).into();
         let answer = |target: &str, fields: &str, config: &Config| {
             let head = format!("OPTIONS {target} HTTP/1.1\r\n{fields}\r\n\r\n");
             let mut slots = header_slots();

@@ -80,7 +80,7 @@ pub struct ReactorMetrics {
     pub sessions_detached: Cell,
     /// Messages that reached the application.
     pub messages: Cell,
-    /// Connections passed on to the reactor that owns their session.
+    /// Connections passed on: to the reactor that owns their session, or to the next in turn.
     pub hand_overs_out: Cell,
     /// Connections received so.
     pub hand_overs_in: Cell,
@@ -331,12 +331,9 @@ const FAMILIES: [(&str, &str, &str, CellOf); 22] = [
         &r.sessions_detached
     }),
     ("revolve_messages_total", "counter", "Messages received.", |r| &r.messages),
-    (
-        "revolve_hand_overs_out_total",
-        "counter",
-        "Connections passed to the reactor that owns their session.",
-        |r| &r.hand_overs_out,
-    ),
+    ("revolve_hand_overs_out_total", "counter", "Connections passed to another reactor.", |r| {
+        &r.hand_overs_out
+    }),
     ("revolve_hand_overs_in_total", "counter", "Connections received from another reactor.", |r| {
         &r.hand_overs_in
     }),

@@ -14,13 +14,12 @@
 //! Next: `slow_turn`: whose callback held the reactor.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
 use super::snapshot::{Bytes, Outgoing, Snapshot};
 use crate::application::{CloseReason, Side};
-use crate::token::ConnectionId;
+use crate::token::{ConnectionId, Peer};
 
 /// The target of the lines.
 pub(crate) const TARGET: &str = "revolve::turn";
@@ -122,8 +121,12 @@ impl TurnTrace {
         self.note(format_args!("no descriptor left: accepting pauses"));
     }
 
-    pub(crate) fn dropped(&mut self, peer: SocketAddr, status: &str) {
+    pub(crate) fn dropped(&mut self, peer: Peer, status: &str) {
         self.note(format_args!("{peer} is closed, too many sockets: {status}"));
+    }
+
+    pub(crate) fn spread(&mut self, reactor: usize) {
+        self.note(format_args!("accepted a connection from unix:, for reactor {reactor}"));
     }
 
     pub(crate) fn draining(&mut self) {
@@ -157,7 +160,7 @@ impl TurnTrace {
     }
 
     /// A connection came: from the listener, or from another reactor with what that had read.
-    pub(crate) fn adopted(&mut self, id: ConnectionId, peer: SocketAddr, received: usize) {
+    pub(crate) fn adopted(&mut self, id: ConnectionId, peer: Peer, received: usize) {
         match received as u64 {
             0 => self.head(id, format_args!("accepted from {peer}")),
             bytes => self.head(id, format_args!("handed to us by mail with {}", Bytes(bytes))),
@@ -426,6 +429,7 @@ impl fmt::Display for Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
     use std::num::NonZeroU32;
 
     fn id(index: u32) -> ConnectionId {
@@ -445,7 +449,7 @@ mod tests {
         let heading = "turn 812: slept 3.1 ms, woken by a timer, busy 41 µs";
         assert!(lines(TurnTrace::default()).is_empty());
         let mut trace = TurnTrace::default();
-        let peer = SocketAddr::from(([127, 0, 0, 1], 4711));
+        let peer = SocketAddr::from(([127, 0, 0, 1], 4711)).into();
         trace.adopted(id(3), peer, 0);
         assert_eq!(lines(trace), [format!("{heading}: #3.1 accepted from 127.0.0.1:4711")]);
         let mut trace = TurnTrace::default();

@@ -8,7 +8,6 @@
 //! Next: `mail`: the other way in.
 
 use std::io;
-use std::net::SocketAddr;
 
 use super::connection_set::Share;
 use super::lifecycle::Listening;
@@ -18,9 +17,9 @@ use crate::application::Application;
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::http::Rejection;
-use crate::mailbox::Handoff;
+use crate::mailbox::{Handoff, Mail};
 use crate::observe::turn_trace::{TurnTrace, Why};
-use crate::token::ConnectionId;
+use crate::token::{ConnectionId, Peer};
 use crate::transport::Edge;
 use crate::transport::connection_limiter::Admission;
 
@@ -73,11 +72,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// A connection has been accepted; whether it may stay is for the limiter to say.
-    fn take_in(&mut self, stream: E::Stream, peer: SocketAddr, turn: &mut Turn<'_>, env: &mut E) {
+    fn take_in(&mut self, stream: E::Stream, peer: Peer, turn: &mut Turn<'_>, env: &mut E) {
         let setup = turn.setup;
         setup.metrics.accepts.add(1);
         let limiter = setup.status.connection_limiter();
-        let (permit, refusal) = match limiter.admit(peer.ip(), &setup.config) {
+        let (permit, refusal) = match limiter.admit(peer, &setup.config) {
             Admission::Granted(permit) => (permit, None),
             Admission::Refused(permit, limit) => (Some(permit), Some(limit)),
             Admission::Dropped(limit) => {
@@ -89,6 +88,16 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let deadline = turn.now + setup.config.timeout_handshake;
         let (received, unsent) = (Vec::new(), Vec::new());
         let handoff = Handoff { stream, peer, received, unsent, deadline, permit };
+        // In a drain it is served here, because the others may have ended by then.
+        if peer == Peer::Unix
+            && refusal.is_none()
+            && self.lifecycle.is_running()
+            && let Some(reactor) = self.deliveries.next_to_spread_to(setup.reactor, env)
+        {
+            setup.metrics.handed_over(reactor);
+            turn.tell(|trace| trace.spread(reactor));
+            return self.deliveries.post(reactor, Mail::HandOver(handoff), env);
+        }
         let Some(id) = self.adopt(handoff, turn, env) else { return };
         // Its request would change nothing, so it is not waited for.
         if let Some(limit) = refusal {

@@ -204,7 +204,7 @@ impl<S: Stream> ConnectionSet<S> {
             ) == QueueLeft::HalfClose
         {
             let peer_is_done = connection.transport.inbound() == Inbound::Ended;
-            if peer_is_done || connection.transport.stream_mut().half_close().is_err() {
+            if peer_is_done || connection.transport.half_close().is_err() {
                 connection.endpoint = Endpoint::Closed;
             }
         }

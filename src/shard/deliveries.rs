@@ -38,6 +38,8 @@ pub(super) struct Deliveries<S> {
     waiting: usize,
     /// By destination, connections that are to be handed over, in the order in which they asked.
     hand_overs: Box<[VecDeque<ConnectionId>]>,
+    /// Which reactor gets the next connection that is spread.
+    spread_to: usize,
     /// Connections that have broadcast something, and are heard again when nothing waits.
     broadcasters: Vec<ConnectionId>,
     /// Frames on their way to all connections of this reactor.
@@ -47,13 +49,14 @@ pub(super) struct Deliveries<S> {
 }
 
 impl<S: Stream> Deliveries<S> {
-    pub(super) fn new(reactors: usize) -> Self {
+    pub(super) fn new(here: usize, reactors: usize) -> Self {
         Deliveries {
             has_mail: false,
             mails: (0..reactors).map(|_| VecDeque::new()).collect(),
             count: 0,
             waiting: 0,
             hand_overs: (0..reactors).map(|_| VecDeque::new()).collect(),
+            spread_to: here,
             broadcasters: Vec::new(),
             broadcasts: VecDeque::new(),
             fanout_at: 0,
@@ -131,6 +134,18 @@ impl<S: Stream> Deliveries<S> {
 
     fn has_room_for_waiting(&self, owner: usize, env: &impl Environment) -> bool {
         self.mails[owner].is_empty() && env.has_room(owner)
+    }
+
+    /// Which other reactor is to serve a connection from a listener that only this one, `here`, has: each
+    /// in its turn. `None` if it is this one's turn, or if that one's mailbox is full.
+    pub(super) fn next_to_spread_to(
+        &mut self,
+        here: usize,
+        env: &impl Environment,
+    ) -> Option<usize> {
+        let reactor = self.spread_to;
+        self.spread_to = (reactor + 1) % self.mails.len();
+        (reactor != here && self.has_room_at(reactor, env)).then_some(reactor)
     }
 
     /// Lets a connection wait until it can be handed over to `owner`. Meanwhile it is not read, and

@@ -30,7 +30,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         Parts {
             connections: ConnectionSet::new(now),
             runtime: Runtime::new(application, setup),
-            deliveries: Deliveries::new(reactors),
+            deliveries: Deliveries::new(setup.reactor, reactors),
             lifecycle: Lifecycle::new(),
             watchers: Watchers::new(reactors, now),
         }

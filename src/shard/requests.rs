@@ -140,7 +140,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         };
         let mut slots = head::header_slots();
         let request = Request::parse(&received[..length], &mut slots, &setup.protocol_limits)?;
-        let (peer, cork) = (connection.peer.into(), &mut self.runtime.cork);
+        let (peer, cork) = (connection.peer, &mut self.runtime.cork);
         if request.method == "OPTIONS" {
             let keeps = http::tell_methods(&request, peer, config, cork)?;
             return Ok(Answered::Plain { length, keeps });

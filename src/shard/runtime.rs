@@ -180,13 +180,12 @@ impl<A: Application> Runtime<A> {
         &mut self,
         request: &Request<'_, '_>,
         session_id: Option<&SessionId>,
-        peer: &Peer,
+        peer: Peer,
         now: Instant,
         subprotocols: &Subprotocols,
     ) -> Result<Result<Acceptance<A>, Refusal>, Panicked> {
         let Runtime { application, sessions, .. } = self;
         let session = session_id.and_then(|id| sessions.peek(id, now));
-        let peer = (*peer).into();
         let upgrade = Upgrade { request, peer, now, session_id, session };
         let answer = guard(|| application.on_upgrade(&upgrade))?;
         Ok(answer.map(|acceptance| acceptance.complete(&upgrade, subprotocols)))

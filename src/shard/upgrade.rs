@@ -62,7 +62,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         turn.setup.metrics.handed_over(owner);
         turn.tell(|trace| trace.handed_over(id, owner, received.len()));
-        let peer = connection.peer.into();
+        let peer = connection.peer;
         let config = &turn.setup.config;
         let deadline = connection
             .endpoint
@@ -97,8 +97,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let Some(connection) = self.connections.get(id) else { return Ok(Acceptance::default()) };
         let (session_id, subprotocols) =
             (requested.id.as_ref(), &turn.setup.config.ws_subprotocols);
-        let answer =
-            self.runtime.ask(request, session_id, &connection.peer, turn.now, subprotocols);
+        let answer = self.runtime.ask(request, session_id, connection.peer, turn.now, subprotocols);
         turn.observer.slow_turns.called(Callback::Upgrade, 1, Some(id));
         answer.unwrap_or_else(|Panicked| {
             self.runtime.commands.forget_close();
@@ -207,17 +206,18 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if session_id.is_some_and(|id| self.runtime.sessions.peek(id, turn.now).is_some()) {
             return Ok(Newcomer::NotCounted);
         }
-        let rates = turn.setup.status.session_rates();
-        rates.count(connection.peer.ip(), rate, turn.now)?;
+        // A peer without an address has no share of its own that it could use up.
+        let Some(ip) = connection.peer.ip() else { return Ok(Newcomer::NotCounted) };
+        turn.setup.status.session_rates().count(ip, rate, turn.now)?;
         Ok(Newcomer::Counted)
     }
 
     /// It was refused after all, for another reason.
     fn uncount_newcomer(&mut self, id: ConnectionId, turn: &Turn<'_>) {
         if let Some(rate) = turn.setup.config.limit_sessions_per_ip
-            && let Some(connection) = self.connections.get(id)
+            && let Some(ip) = self.connections.get(id).and_then(|connection| connection.peer.ip())
         {
-            turn.setup.status.session_rates().uncount(connection.peer.ip(), rate);
+            turn.setup.status.session_rates().uncount(ip, rate);
         }
     }
 

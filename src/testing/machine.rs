@@ -11,7 +11,6 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::take;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +26,7 @@ use crate::observe::metrics::ReactorMetrics;
 use crate::offload::Job;
 use crate::server_status::ServerStatus;
 use crate::shard::Shard;
-use crate::token::ConnectionId;
+use crate::token::{ConnectionId, Peer};
 
 type TestMail = Mail<Scripted>;
 
@@ -35,7 +34,7 @@ type TestMail = Mail<Scripted>;
 #[derive(Debug, Default)]
 pub struct Net {
     /// Who waits to be accepted, by shard.
-    pub queues: Vec<VecDeque<(Scripted, SocketAddr)>>,
+    pub queues: Vec<VecDeque<(Scripted, Peer)>>,
     listening: Vec<bool>,
     /// An edge on a listener that has not been delivered.
     arrivals: Vec<bool>,
@@ -88,7 +87,7 @@ pub struct MachineEnvironment {
 impl Environment for MachineEnvironment {
     type Stream = Scripted;
 
-    fn accept(&mut self) -> io::Result<(Scripted, SocketAddr)> {
+    fn accept(&mut self) -> io::Result<(Scripted, Peer)> {
         let mut net = self.net.borrow_mut();
         let fault = net.faults.strike(Call::Accept);
         if net.queues[self.shard].is_empty() {
@@ -294,10 +293,10 @@ impl<A: Application> Machine<A> {
     }
 
     /// A client connects to a shard's listener.
-    pub fn connect(&mut self, at: usize, wire: &Rc<RefCell<Wire>>, address: SocketAddr) {
+    pub fn connect(&mut self, at: usize, wire: &Rc<RefCell<Wire>>, peer: impl Into<Peer>) {
         let mut net = self.net.borrow_mut();
         wire.borrow_mut().faults = net.faults.clone();
-        net.queues[at].push_back((Scripted(wire.clone()), address));
+        net.queues[at].push_back((Scripted(wire.clone()), peer.into()));
         net.arrivals[at] = true;
         self.wires.push(wire.clone());
     }

@@ -18,11 +18,12 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::config::Config;
+use crate::token::Peer;
 use crate::transport::network::{Network, Striped};
 
 /// Counts of the sockets that are held, and of the WebSockets among them.
@@ -75,12 +76,12 @@ impl ConnectionLimiter {
     /// An address may have as many sockets as `--limit-per-ip` says, and as many again that are
     /// being refused: an answer takes a descriptor until the client has read it. The same with all
     /// sockets and [`Config::most_sockets`]. So both are bounded for good, and who is one too many
-    /// usually hears of it.
+    /// usually hears of it. A peer without an address counts among all sockets only.
     #[must_use]
-    pub fn admit(self: &Arc<Self>, peer: IpAddr, config: &Config) -> Admission {
-        let limit = config.limit_per_ip.map(|limit| limit.get());
+    pub fn admit(self: &Arc<Self>, peer: Peer, config: &Config) -> Admission {
+        let counted = config.limit_per_ip.map(NonZeroUsize::get).zip(peer.ip());
         let sockets = config.most_sockets();
-        if limit.is_none() && sockets.is_none() {
+        if counted.is_none() && sockets.is_none() {
             return Admission::Granted(None);
         }
         let most = sockets.map_or(usize::MAX, |sockets| sockets.refused);
@@ -93,8 +94,8 @@ impl ConnectionLimiter {
             Permit(Box::new(Inside { limiter: self.clone(), network: None, has_place: false }));
         let mut reached =
             sockets.filter(|sockets| inside >= sockets.admitted).map(|_| LimitReached::Concurrency);
-        if let Some(limit) = limit {
-            let network = Network::of(peer);
+        if let Some((limit, ip)) = counted {
+            let network = Network::of(ip);
             let mut counts = self.networks.lock(network.stripe());
             let count = counts.entry(network).or_insert(0);
             if *count >= limit.saturating_mul(2) {
@@ -178,7 +179,7 @@ impl Drop for Permit {
 mod tests {
     use super::*;
     use crate::config::Limits;
-    use std::num::NonZeroUsize;
+    use std::net::SocketAddr;
 
     fn limited(per_ip: Option<usize>, concurrency: Option<usize>) -> Config {
         Config {
@@ -190,7 +191,7 @@ mod tests {
     }
 
     fn enter(limiter: &Arc<ConnectionLimiter>, peer: &str, config: &Config) -> Admission {
-        limiter.admit(peer.parse().unwrap(), config)
+        limiter.admit(SocketAddr::new(peer.parse().unwrap(), 1).into(), config)
     }
 
     #[test]
@@ -216,6 +217,28 @@ mod tests {
         assert!(matches!(enter(&limiter, "10.0.0.1", &config), Admission::Granted(Some(_))));
         inside.clear();
         assert_eq!(limiter.counts(), (0, 0), "who has left leaves nothing behind");
+    }
+
+    #[test]
+    fn peers_without_an_address_share_none() {
+        let limiter = Arc::new(ConnectionLimiter::default());
+        let per_address = limited(Some(1), None);
+        for _ in 0..10 {
+            let admission = limiter.admit(Peer::Unix, &per_address);
+            assert!(matches!(admission, Admission::Granted(None)));
+        }
+        // Among all sockets each of them counts.
+        let both = limited(Some(1), Some(2));
+        let inside: Vec<_> = (0..2 * 2 + 3)
+            .map(|_| match limiter.admit(Peer::Unix, &both) {
+                Admission::Granted(Some(permit)) => permit,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let refused = limiter.admit(Peer::Unix, &both);
+        assert!(matches!(refused, Admission::Refused(_, LimitReached::Concurrency)));
+        drop((inside, refused));
+        assert_eq!(limiter.counts(), (0, 0));
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! Listening sockets: one a reactor, on one port, the kernel dealing out connections
-//! (SO_REUSEPORT).
+//! Listening sockets. Of a TCP address each reactor has one, on one port, and the kernel deals out
+//! connections (SO_REUSEPORT). Of a Unix path, where there is no such thing, the first reactor has
+//! the only one; its shard spreads what it accepts.
 //!
-//! Accepting, and when to pause, is the shard's business. Called once, by `server.rs`.
+//! When to accept, and when to pause, is the shard's business. Bound once, by `server.rs`.
 //!
 //! Invariant: an address has one server. SO_REUSEPORT is set on a socket only once the port is
-//! this server's: [`bind`] says how.
+//! this server's: `bind` says how.
 //!
-//! Next: [`crate::session`]: what is left of a connection when it is gone.
+//! Next: [`crate::transport::unix_listener`]: the same under a path.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -14,10 +15,118 @@ use std::thread;
 use std::time::Duration;
 
 use mio::net::TcpListener;
+use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::Address;
+use crate::token::Peer;
+use crate::transport::socket;
+use crate::transport::unix_listener::UnixListener;
 
 /// How often a step is tried that a rival at the same instant can make fail: see [`patiently`].
 const ATTEMPTS: u32 = 20;
+
+/// A socket that listens.
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn accept(&self) -> io::Result<(socket::Socket, Peer)> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (stream, address) = listener.accept()?;
+                Ok((stream.into(), address.into()))
+            }
+            Listener::Unix(listener) => Ok((listener.accept()?, Peer::Unix)),
+        }
+    }
+}
+
+/// The listeners of one reactor.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    listeners: Vec<Listener>,
+    /// Which one is asked next.
+    next: usize,
+}
+
+impl Listeners {
+    /// Binds every address, and gives each reactor its listeners. With them come the addresses that
+    /// they got, in the order given.
+    ///
+    /// # Errors
+    ///
+    /// The first address that cannot be had, and why. Then nothing listens.
+    pub fn bind(
+        addresses: &[Address],
+        backlog: u32,
+        reactors: usize,
+    ) -> Result<(Vec<Listeners>, Vec<Address>), (Address, io::Error)> {
+        let mut of_reactors: Vec<_> = (0..reactors).map(|_| Listeners::default()).collect();
+        let mut bound = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let failed = |error| (address.clone(), error);
+            match address {
+                Address::Tcp(tcp) => {
+                    let (listeners, tcp) = bind(*tcp, backlog, reactors).map_err(failed)?;
+                    for (own, listener) in of_reactors.iter_mut().zip(listeners) {
+                        own.listeners.push(Listener::Tcp(listener));
+                    }
+                    bound.push(Address::Tcp(tcp));
+                }
+                Address::Unix(path) => {
+                    let listener = UnixListener::bind(path, backlog).map_err(failed)?;
+                    if let Some(first) = of_reactors.first_mut() {
+                        first.listeners.push(Listener::Unix(listener));
+                    }
+                    bound.push(address.clone());
+                }
+            }
+        }
+        Ok((of_reactors, bound))
+    }
+
+    /// Asks for an edge under `token` when one of them has a connection.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no room for it.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        for listener in &mut self.listeners {
+            match listener {
+                Listener::Tcp(listener) => registry.register(listener, token, Interest::READABLE),
+                Listener::Unix(listener) => listener.register(registry, token),
+            }?;
+        }
+        Ok(())
+    }
+
+    /// The next connection, of each listener in its turn: so a storm on one address does not keep
+    /// those out who connect to another.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when none of them has one; whatever `accept(2)` says.
+    pub fn accept(&mut self) -> io::Result<(socket::Socket, Peer)> {
+        for _ in 0..self.listeners.len() {
+            let at = self.next;
+            self.next = (at + 1) % self.listeners.len();
+            match self.listeners[at].accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return outcome,
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    /// Stops listening: the kernel forgets closed sockets, and the file of a Unix path goes.
+    pub fn close(&mut self) {
+        self.listeners.clear();
+    }
+}
 
 /// Binds `count` listeners to `address` and says which port they got.
 ///
@@ -32,14 +141,14 @@ const ATTEMPTS: u32 = 20;
 /// # Errors
 ///
 /// What `socket(2)`, `bind(2)` or `listen(2)` say.
-pub fn bind(
+fn bind(
     address: SocketAddr,
     backlog: u32,
     count: usize,
 ) -> io::Result<(Vec<TcpListener>, SocketAddr)> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     let first = patiently(|| {
-        let socket = socket(address)?;
+        let socket = tcp_socket(address)?;
         // This fails if somebody listens, and it is in vain to try again.
         socket.bind(&address.into())?;
         Ok(socket.listen(backlog).map(|()| socket))
@@ -52,7 +161,7 @@ pub fn bind(
     let mut sockets = vec![first];
     while sockets.len() < count {
         sockets.push(patiently(|| {
-            let next = socket(bound)?;
+            let next = tcp_socket(bound)?;
             next.set_reuse_port(true)?;
             Ok(next.bind(&bound.into()).and_then(|()| next.listen(backlog)).map(|()| next))
         })?);
@@ -80,7 +189,7 @@ fn patiently(mut step: impl FnMut() -> io::Result<io::Result<Socket>>) -> io::Re
     step()?
 }
 
-fn socket(address: SocketAddr) -> io::Result<Socket> {
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restart must not wait for the former server's connections to leave TIME_WAIT.
     socket.set_reuse_address(true)?;
@@ -138,6 +247,38 @@ mod tests {
     }
 
     #[test]
+    fn each_listener_of_a_reactor_is_asked_in_its_turn() {
+        use std::net::TcpStream;
+        use std::os::unix::net::UnixStream;
+        let path = std::env::temp_dir().join(format!("revolve-turns-{}", std::process::id()));
+        let asked = [Address::Tcp((own_address(8), 0).into()), Address::Unix(path.clone())];
+        let (mut reactors, bound) = Listeners::bind(&asked, 16, 2).unwrap();
+        let mut first = reactors.remove(0);
+        assert_eq!(reactors[0].listeners.len(), 1, "a path has one listener");
+        // One address alone, or the second reactor would get some of these.
+        drop(reactors);
+        let tcp = bound[0].tcp().unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..4 {
+            clients.push(TcpStream::connect(tcp).unwrap());
+        }
+        let _other = (UnixStream::connect(&path).unwrap(), UnixStream::connect(&path).unwrap());
+        let mut accepted = Vec::new();
+        let give_up = std::time::Instant::now() + Duration::from_secs(10);
+        while accepted.len() < 6 {
+            assert!(std::time::Instant::now() < give_up);
+            match first.accept() {
+                Ok((_, peer)) => accepted.push(peer),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        let unix = accepted.iter().rposition(|peer| *peer == Peer::Unix).unwrap();
+        assert!(unix <= 3, "behind as many of the other: {accepted:?}");
+        first.close();
+        assert!(first.accept().is_err() && !path.exists() && TcpStream::connect(tcp).is_err());
+    }
+
+    #[test]
     fn of_two_servers_that_ask_at_one_moment_one_gets_the_port() {
         let any = IpAddr::from(Ipv4Addr::UNSPECIFIED);
         for (number, (count, rival_count)) in [(1, 1), (1, 4), (3, 3)].into_iter().enumerate() {
@@ -175,19 +316,19 @@ mod tests {
         let in_use = |outcome: io::Result<()>| {
             assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::AddrInUse);
         };
-        let first = socket((own_address(9), 0).into()).unwrap();
+        let first = tcp_socket((own_address(9), 0).into()).unwrap();
         first.bind(&SocketAddr::from((own_address(9), 0)).into()).unwrap();
         first.listen(16).unwrap();
         let bound = first.local_addr().unwrap();
         let address = bound.as_socket().unwrap();
         in_use(bind(address, 16, 2).map(drop));
-        let sharing = socket(address).unwrap();
+        let sharing = tcp_socket(address).unwrap();
         sharing.set_reuse_port(true).unwrap();
         in_use(sharing.bind(&bound));
         first.set_reuse_port(true).unwrap();
         // A server's first socket does not share, so it is refused here too.
         in_use(bind(address, 16, 2).map(drop));
-        let sibling = socket(address).unwrap();
+        let sibling = tcp_socket(address).unwrap();
         sibling.set_reuse_port(true).unwrap();
         sibling.bind(&bound).unwrap();
         in_use(bind(address, 16, 2).map(drop));

@@ -2,22 +2,43 @@
 //!
 //! [`Transport::read`], [`Transport::send`] and their like are the only places that read and write a
 //! socket. None of them loops until `WouldBlock`: each stops at its share, and records what it leaves
-//! behind in [`Inbound`] and in `writable`. Knows no protocol. [`out_buffer`] holds bytes that wait for
-//! the socket, [`network`] is whose address it is, [`connection_limiter`] counts sockets, [`listener`]
-//! opens those that listen.
+//! behind in [`Inbound`] and in `writable`. Knows no protocol. [`socket`] is the operating system's
+//! stream, [`out_buffer`] holds bytes that wait for it, [`network`] is whose address it is,
+//! [`connection_limiter`] counts sockets, [`listener`] and [`unix_listener`] open those that listen.
 //!
 //! Invariant: no call is made whose answer is known: nothing is read after a short read, nor
 //! written after a short write, before the next edge.
 //!
-//! Next: [`crate::transport::out_buffer`]: bytes that wait.
+//! # Where a codec goes
+//!
+//! There is none. What the socket gives is what the protocol reads, so three facts about the socket
+//! are also facts about the plaintext. A codec (TLS) makes two facts of each of them, all in
+//! [`Transport`]; nothing outside of it reads the socket, writes it, or ends its half:
+//!
+//! - **Readable** is "the socket may give something" ([`Inbound`], [`Transport::has_readable`],
+//!   [`Transport::read`], `has_read`). With a codec it is "or the codec holds plaintext": no edge
+//!   comes for that. A short read of plaintext says nothing of the socket. `Inbound::Ended` comes
+//!   behind the plaintext, whatever the socket has said.
+//! - **Backlog** is "bytes that the socket has not taken" ([`Transport::backlog`],
+//!   [`Transport::send`], [`Transport::flush`], `send_past`, `has_written`). With a codec
+//!   it is ciphertext, which is encrypted before it waits; what a handshake is to send belongs to it
+//!   too, and it may grow by a read.
+//! - **Half-closing** ([`Transport::half_close`]) waits for the backlog alone, which the caller looks
+//!   at. With a codec its own last words (close_notify) come first, and are backlog.
+//!
+//! A hand-over ([`Transport::into_parts`], [`Transport::inherit`]) moves the socket and the backlog;
+//! a codec would move with them, in [`crate::mailbox::Handoff`].
+//!
+//! Next: [`crate::transport::socket`]: the descriptor.
 
 pub mod connection_limiter;
 pub mod listener;
 pub mod network;
 pub mod out_buffer;
+pub mod socket;
+pub mod unix_listener;
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::net::Shutdown;
+use std::io;
 use std::time::Instant;
 
 use crate::transport::out_buffer::{BufferPool, OutBuffer};
@@ -53,20 +74,6 @@ pub trait Stream: io::Read + io::Write {
     /// As those of a write.
     fn write_both(&mut self, first: &[u8], second: &[u8]) -> io::Result<usize> {
         self.write(&[first, second].concat())
-    }
-}
-
-impl Stream for mio::net::TcpStream {
-    fn half_close(&mut self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
-
-    fn read_both(&mut self, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
-        io::Read::read_vectored(self, &mut [IoSliceMut::new(first), IoSliceMut::new(second)])
-    }
-
-    fn write_both(&mut self, first: &[u8], second: &[u8]) -> io::Result<usize> {
-        io::Write::write_vectored(self, &[IoSlice::new(first), IoSlice::new(second)])
     }
 }
 
@@ -191,7 +198,16 @@ impl<S: Stream> Transport<S> {
         self.writable
     }
 
-    /// The socket, for its registration and its end.
+    /// Ends our half of the stream, once nothing waits for the socket.
+    ///
+    /// # Errors
+    ///
+    /// When the socket is gone.
+    pub fn half_close(&mut self) -> io::Result<()> {
+        self.stream.half_close()
+    }
+
+    /// The socket, for its registration.
     pub fn stream_mut(&mut self) -> &mut S {
         &mut self.stream
     }
@@ -230,9 +246,12 @@ impl<S: Stream> Transport<S> {
         match outcome {
             Ok(0) => self.inbound = Inbound::Ended,
             Ok(count) => {
-                // A short read means empty: no second one just to hear `WouldBlock`. (On Linux, of
-                // a TCP socket: a read of several pieces fills one after the other, a signal ends
-                // none that has got something, and what comes meanwhile brings an edge of its own.)
+                // A short read means empty: no second one just to hear `WouldBlock`. (On Linux: a
+                // read of several pieces fills one after the other, a signal ends none that has got
+                // something, and what comes meanwhile brings an edge of its own. One peer is an
+                // exception: a process on a Unix socket that passes descriptors with its bytes. A
+                // read stops behind those, so what it sent next is read at its next edge, which our
+                // ping brings at the latest. It delays itself alone.)
                 if count < room && self.inbound == Inbound::Readable {
                     self.inbound = Inbound::Drained;
                 }

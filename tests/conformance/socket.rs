@@ -36,7 +36,7 @@ impl Servers {
         }
         let server =
             self.0.entry((case.max_size, case.server_deflates())).or_insert_with(|| serve(case));
-        let mut client = Client::connect(server.local_addr());
+        let mut client = Client::connect(server.addresses()[0].tcp().expect("a port"));
         let frames = [&case.sent[..], &case.after].concat();
         if pipelined {
             client.send(&[case.head.as_bytes(), &frames].concat());
@@ -72,7 +72,7 @@ impl Servers {
 /// The server's Close is that of its own shutdown; so it is a server of its own.
 fn run_on_a_closing_server(case: &Case) -> Result<(), String> {
     let server = serve(case);
-    let mut client = Client::connect(server.local_addr());
+    let mut client = Client::connect(server.addresses()[0].tcp().expect("a port"));
     client.send(case.head.as_bytes());
     case.check_head(&client.read_head()?)?;
     server.shutdown();

@@ -105,7 +105,7 @@ fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
     let mut slots = head::header_slots();
     let request = Request::parse(head, &mut slots, &ProtocolLimits::from(config))?;
     check_request(&request, config);
-    let peer = SocketAddr::from(([127, 0, 0, 1], 4711));
+    let peer = SocketAddr::from(([127, 0, 0, 1], 4711)).into();
     if request.method == "OPTIONS" {
         let mut out = Vec::new();
         let keeps = http::tell_methods(&request, peer, config, &mut out)?;

@@ -13,7 +13,7 @@ from raw import Raw
 
 # As the issue names them.
 OPTIONS = """
-    --host --port --workers --backlog --ws-path --ws-max-size --ws-ping-interval --ws-ping-timeout
+    --host --port --uds --workers --backlog --ws-path --ws-max-size --ws-ping-interval --ws-ping-timeout
     --heartbeat --session-ttl --max-sessions --session-ids --limit-concurrency --timeout-handshake
     --timeout-graceful-shutdown --max-send-buffer --log-level --log-format --access-log
     --no-access-log --app --allowed-origins --limit-per-ip --ws-per-message-deflate

@@ -114,15 +114,17 @@ class Daemon:
 
     `stderr` says what becomes of its log once the address is known: "read" (default), "blocked"
     (a small pipe that nobody empties) or "closed". `before` is called in the child before it becomes
-    the daemon.
+    the daemon. With `uds` it listens on that path instead.
     """
 
-    def __init__(self, *options, extra=None, stderr="read", before=None):
-        self.options = ("--port", "0", *options)
+    def __init__(self, *options, extra=None, stderr="read", before=None, uds=None):
+        self.options = (*(("--uds", str(uds)) if uds else ("--port", "0")), *options)
+        self.uds = uds
         self.extra = extra
         self.stderr = stderr
         self.before = before
         self.port = None
+        self.listens = False
         self.log = bytearray()
         self.spawned = None
         self._known = threading.Event()
@@ -151,7 +153,7 @@ class Daemon:
         if not await asyncio.to_thread(self._known.wait, 10):
             self.kill()
             raise Failure(f"no address on stderr within 10 s; it said {bytes(self.log)!r}")
-        if self.port is None:
+        if not self.listens:
             await self.ended(5)
             raise Failure(f"ended before it named an address: {bytes(self.log)!r}")
         return self
@@ -159,15 +161,23 @@ class Daemon:
     def _read(self):
         while piece := os.read(self._pipe, 65536):
             self.log += piece
-            if self.port is None and (found := ADDRESS.search(self.log)):
-                self.port = int(found.group(1))
-                self._known.set()
-                if self.stderr == "blocked":
-                    return
-                if self.stderr == "closed":
-                    break
+            if self.listens or not self._finds_address():
+                continue
+            self._known.set()
+            if self.stderr == "blocked":
+                return
+            if self.stderr == "closed":
+                break
         os.close(self._pipe)
         self._known.set()
+
+    def _finds_address(self):
+        if self.uds:
+            self.listens = f"listening on unix:{self.uds}:".encode() in self.log
+        elif found := ADDRESS.search(self.log):
+            self.port = int(found.group(1))
+            self.listens = True
+        return self.listens
 
     async def __aexit__(self, kind, _error, _where):
         if kind is not None:
@@ -231,6 +241,8 @@ class Daemon:
 
     def connect(self, query="", path=PATH, **options):
         """A `websockets` client; its defaults are what users have, but for the proxy."""
+        if self.uds:
+            return websockets.unix_connect(str(self.uds), f"ws://localhost{path}{query}", **options)
         return websockets.connect(self.url(query, path), proxy=None, **options)
 
 

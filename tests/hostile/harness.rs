@@ -21,7 +21,7 @@ use revolve::observe::metrics::ReactorMetrics;
 use revolve::offload::Job;
 use revolve::server_status::ServerStatus;
 use revolve::shard::Shard;
-use revolve::token::ConnectionId;
+use revolve::token::{ConnectionId, Peer};
 use revolve::{Application, Config, Counter, Echo};
 
 use crate::client::{self, PING, PONG, TEXT, frame, metric, upgrade};
@@ -77,7 +77,7 @@ pub(crate) fn defaults() -> Config {
 /// The shard's surroundings.
 #[derive(Default)]
 pub(crate) struct Gate {
-    queue: VecDeque<(Scripted, SocketAddr)>,
+    queue: VecDeque<(Scripted, Peer)>,
     has_arrivals: bool,
     random: u64,
 }
@@ -85,7 +85,7 @@ pub(crate) struct Gate {
 impl Environment for Gate {
     type Stream = Scripted;
 
-    fn accept(&mut self) -> io::Result<(Scripted, SocketAddr)> {
+    fn accept(&mut self) -> io::Result<(Scripted, Peer)> {
         self.queue.pop_front().ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
@@ -284,7 +284,7 @@ impl<A: Talks> Harness<A> {
 
     pub(crate) fn connect_from(&mut self, address: IpAddr) -> Stranger {
         let wire = Rc::new(RefCell::new(Wire::new(ROOM, 0)));
-        let peer = SocketAddr::new(address, 1024);
+        let peer = SocketAddr::new(address, 1024).into();
         self.gate.queue.push_back((Scripted(wire.clone()), peer));
         self.gate.has_arrivals = true;
         self.wires.push(wire.clone());

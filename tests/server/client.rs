@@ -5,11 +5,12 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 use std::{panic, thread};
 
-use revolve::{Application, Config, Counter, Echo, Server, ServerHandle, Summary};
+use revolve::{Address, Application, Config, Counter, Echo, Server, ServerHandle, Summary};
 use socket2::{Domain, SockRef, Socket, Type};
 use tungstenite::handshake::client::Response as Upgraded;
 use tungstenite::{Message, WebSocket};
@@ -23,12 +24,17 @@ pub(crate) const PATH: &str = "/ws/chat/";
 /// The defaults on a free port, with so many reactors, in a hurry to end.
 pub(crate) fn config(workers: usize) -> Config {
     Config {
-        port: 0,
+        listen: vec![on_port(0)],
         workers: NonZeroUsize::new(workers).unwrap(),
         timeout_graceful_shutdown: Duration::from_secs(2),
         access_log: false,
         ..Config::default()
     }
+}
+
+/// A port of the loopback address; 0 is a free one.
+pub(crate) fn on_port(port: u16) -> Address {
+    SocketAddr::from(([127, 0, 0, 1], port)).into()
 }
 
 /// Waits for what happens on its own.
@@ -69,7 +75,7 @@ impl Running {
         make: impl Fn() -> A + Send + Sync + 'static,
     ) -> Running {
         let handle = Server::builder().config(config).serve(make).unwrap();
-        Running { address: handle.local_addr(), handle: Some(handle) }
+        Running { address: handle.addresses()[0].tcp().unwrap(), handle: Some(handle) }
     }
 
     /// One that counts, without heartbeats.
@@ -302,6 +308,15 @@ pub(crate) struct Raw {
 impl Raw {
     pub(crate) fn new(stream: TcpStream) -> Raw {
         stream.set_nodelay(true).unwrap();
+        Raw::patient(stream)
+    }
+
+    /// By a Unix socket: std's type for TCP reads and writes that too.
+    pub(crate) fn of_unix(socket: OwnedFd) -> Raw {
+        Raw::patient(socket.into())
+    }
+
+    fn patient(stream: TcpStream) -> Raw {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Raw { stream, unread: Vec::new() }

@@ -214,7 +214,7 @@ fn the_port_is_free_afterwards() {
     assert_eq!(raw.close(), going_away());
     raw.send(close(1001));
     server.shut_down();
-    let next = Running::counter(Config { port: address.port(), ..config(4) });
+    let next = Running::counter(Config { listen: vec![address.into()], ..config(4) });
     assert_eq!(next.address, address);
     next.open("");
 }

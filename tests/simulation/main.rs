@@ -24,6 +24,7 @@ mod held_up;
 mod pause;
 #[path = "pieces.rs"]
 mod pieces;
+mod spread;
 mod stale_upgrades;
 mod told;
 mod torture;

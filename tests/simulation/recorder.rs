@@ -13,10 +13,16 @@ use std::time::{Duration, Instant};
 
 use revolve::session::owner_of;
 use revolve::{
-    Acceptance, Application, CloseReason, Context, Message, ReactorContext, Refusal, Side, Upgrade,
+    Acceptance, Application, CloseReason, Context, Message, Peer, ReactorContext, Refusal, Side,
+    Upgrade,
 };
 
 use super::machine::Machine;
+
+/// Every simulated client has an address, and no two have the same.
+fn address(peer: Peer) -> SocketAddr {
+    peer.address().expect("an address")
+}
 
 /// What the application panics with when a client asks it to.
 pub const PLANNED: &str = "a client asked for it";
@@ -119,7 +125,7 @@ impl Application for Recorder {
             log.refused += 1;
             return Err(Refusal::new::<403>("as you wish"));
         }
-        let peer = upgrade.peer();
+        let peer = address(upgrade.peer());
         let count = upgrade.session_count();
         let says_hello = upgrade.parameter("hello").as_deref() == Some("1");
         let told = count.unwrap_or(0).to_string();
@@ -137,15 +143,15 @@ impl Application for Recorder {
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
         let mut log = self.log.borrow_mut();
         log.opens += 1;
-        assert_eq!(log.entering.take(), Some(cx.peer()), "who opens was let in");
+        assert_eq!(log.entering.take(), Some(address(cx.peer())), "who opens was let in");
         if let Some((id, count)) = log.handing.take() {
             let taken = (cx.session_id(), cx.count(), cx.is_resumed());
             assert_eq!(taken, (id, count, true), "a takeover hands the session over as it is");
         }
         let before = log.broadcasts.clone();
-        log.broadcasts_before.insert(cx.peer(), before);
+        log.broadcasts_before.insert(address(cx.peer()), before);
         let id = cx.session_id();
-        let older = log.live.insert(id.clone(), cx.peer());
+        let older = log.live.insert(id.clone(), address(cx.peer()));
         assert_eq!(older, None, "two connections of one session");
         let known = log.counts.get(&id).copied().unwrap_or(0);
         if log.forgets && cx.count() == 0 {
@@ -159,7 +165,11 @@ impl Application for Recorder {
         let mut log = self.log.borrow_mut();
         assert_eq!(log.handing, None, "a session was taken over by nobody");
         let id = cx.session_id();
-        assert_eq!(log.live.get(&id), Some(&cx.peer()), "a displaced connection was heard");
+        assert_eq!(
+            log.live.get(&id),
+            Some(&address(cx.peer())),
+            "a displaced connection was heard"
+        );
         match message {
             Message::Text("quit") => {
                 cx.send_text("bye");
@@ -179,12 +189,15 @@ impl Application for Recorder {
                 let after = Duration::from_millis(milliseconds.parse().expect("a number"));
                 if after.is_zero() {
                     let was_set = cx.cancel_timer(key);
-                    let known = log.timers.remove(&(cx.peer(), key));
+                    let known = log.timers.remove(&(address(cx.peer()), key));
                     assert_eq!(was_set, known.is_some(), "what is set is known");
                 } else if cx.set_timer(after, key).is_ok() {
-                    log.timers.insert((cx.peer(), key), cx.now() + after);
+                    log.timers.insert((address(cx.peer()), key), cx.now() + after);
                 } else {
-                    assert!(log.timers.keys().filter(|(peer, _)| *peer == cx.peer()).count() > 1);
+                    assert!(
+                        log.timers.keys().filter(|(peer, _)| *peer == address(cx.peer())).count()
+                            > 1
+                    );
                 }
             }
             Message::Text("panic") => std::panic::panic_any(PLANNED),
@@ -197,7 +210,7 @@ impl Application for Recorder {
                 let count = cx.count_message();
                 let last = log.counts.insert(id, count).unwrap_or(0);
                 assert_eq!(count, last + 1, "a count was skipped or repeated");
-                log.given.entry(cx.peer()).or_default().push(count);
+                log.given.entry(address(cx.peer())).or_default().push(count);
                 cx.send_text(&format!("{count}"));
             }
         }
@@ -211,36 +224,45 @@ impl Application for Recorder {
         }
         log.closes += 1;
         let gone = log.live.remove(&cx.session_id());
-        assert_eq!(gone, Some(cx.peer()), "a close for a connection that was not live");
-        log.timers.retain(|(peer, _), _| *peer != cx.peer());
+        assert_eq!(gone, Some(address(cx.peer())), "a close for a connection that was not live");
+        log.timers.retain(|(peer, _), _| *peer != address(cx.peer()));
         // Last words for nobody: the drain waits for them all the same, and never calls back.
         let _ = cx.offload(|| (), |_, _, ()| panic!("an answer to one that has left"));
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_, Self>, key: u64) {
         let mut log = self.log.borrow_mut();
-        let due = log.timers.remove(&(cx.peer(), key)).expect("a timer that is set, fires once");
+        let due =
+            log.timers.remove(&(address(cx.peer()), key)).expect("a timer that is set, fires once");
         assert!(cx.now() >= due, "a timer fired early");
-        assert_eq!(log.live.get(&cx.session_id()), Some(&cx.peer()), "for one that has left");
-        log.fired.entry(cx.peer()).or_default().push(key);
+        assert_eq!(
+            log.live.get(&cx.session_id()),
+            Some(&address(cx.peer())),
+            "for one that has left"
+        );
+        log.fired.entry(address(cx.peer())).or_default().push(key);
         cx.send_text(&format!("timer {key}"));
     }
 }
 
 impl Recorder {
     fn off_load(&self, log: &mut Log, cx: &mut Context<'_, Self>) {
-        let number = log.jobs.get(&cx.peer()).map_or(0, |(asked, _)| *asked);
+        let number = log.jobs.get(&address(cx.peer())).map_or(0, |(asked, _)| *asked);
         let answer = |recorder: &mut Self, cx: &mut Context<'_, Self>, number: u64| {
             let mut log = recorder.log.borrow_mut();
-            assert_eq!(log.live.get(&cx.session_id()), Some(&cx.peer()), "for one that has left");
-            let (asked, answered) = log.jobs.get_mut(&cx.peer()).expect("it has asked");
+            assert_eq!(
+                log.live.get(&cx.session_id()),
+                Some(&address(cx.peer())),
+                "for one that has left"
+            );
+            let (asked, answered) = log.jobs.get_mut(&address(cx.peer())).expect("it has asked");
             assert_eq!(number, *answered, "answers come in the order of asking");
             *answered += 1;
             assert!(*answered <= *asked);
             cx.send_text(&format!("job {number}"));
         };
         if cx.offload(move || number, answer).is_ok() {
-            log.jobs.entry(cx.peer()).or_default().0 += 1;
+            log.jobs.entry(address(cx.peer())).or_default().0 += 1;
         } else {
             log.turned_away += 1;
             cx.send_text("job refused");

@@ -10,13 +10,15 @@
 //! Next: `usage`: what is said about all that.
 
 use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
 use revolve::config::{
-    AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SUBPROTOCOLS_ALLOWED, SessionIds,
-    Subprotocols, bounds,
+    Address, AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SUBPROTOCOLS_ALLOWED,
+    SessionIds, Subprotocols, UNIX_PATH_ALLOWED, bounds,
 };
 
 use crate::daemon::logger::Format;
@@ -43,8 +45,12 @@ pub(crate) enum Command {
 /// Everything that can be set.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// Valid: [`Config::validate`] has passed it.
+    /// Valid: [`Config::validate`] has passed it. It listens where `host`, `port` and `uds` say.
     pub(crate) config: Config,
+    pub(crate) host: IpAddr,
+    pub(crate) port: u16,
+    /// Instead of host and port.
+    pub(crate) uds: Option<PathBuf>,
     pub(crate) app: App,
     /// Of the counter; `None` is off.
     pub(crate) heartbeat: Option<Duration>,
@@ -56,6 +62,9 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             config: Config::default(),
+            host: Ipv4Addr::LOCALHOST.into(),
+            port: 8000,
+            uds: None,
             app: App::Counter,
             heartbeat: Some(Duration::from_secs(30)),
             log_level: LevelFilter::Info,
@@ -131,16 +140,24 @@ static OPTIONS: &[Row] = &[
         name: "host",
         takes: Takes::Value("ADDRESS", "an IP address, such as 127.0.0.1, 0.0.0.0 or ::1"),
         about: "Address to listen on; 0.0.0.0 is all IPv4 addresses, :: all IPv6 ones",
-        set: |s, text| store(&mut s.config.host, text.parse().ok()),
-        show: |s| s.config.host.to_string(),
+        set: |s, text| store(&mut s.host, text.parse().ok()),
+        show: |s| s.host.to_string(),
     },
     Row {
         group: "Listening",
         name: "port",
         takes: Takes::Value("N", "a number from 0 to 65535"),
         about: "Port; 0 picks a free one and prints it",
-        set: |s, text| store(&mut s.config.port, number(text)),
-        show: |s| s.config.port.to_string(),
+        set: |s, text| store(&mut s.port, number(text)),
+        show: |s| s.port.to_string(),
+    },
+    Row {
+        group: "Listening",
+        name: "uds",
+        takes: Takes::Value("PATH", UNIX_PATH_ALLOWED),
+        about: "Unix socket to listen on, instead of host and port",
+        set: |s, text| store(&mut s.uds, Some(Some(PathBuf::from(text)))),
+        show: |s| s.uds.as_ref().map_or("none".to_owned(), |path| path.display().to_string()),
     },
     Row {
         group: "Listening",
@@ -452,6 +469,10 @@ pub(crate) fn parse(
             return Err(bad_value(name, value, &row.allowed()));
         }
     }
+    settings.config.listen = vec![match &settings.uds {
+        Some(path) => Address::Unix(path.clone()),
+        None => SocketAddr::new(settings.host, settings.port).into(),
+    }];
     settings.config.validate().map_err(|error| {
         let index = OPTIONS.iter().position(|row| row.name == error.option);
         match index.and_then(|index| given[index].as_ref()) {
@@ -564,6 +585,7 @@ mod tests {
     const OTHER: &[(&str, &str)] = &[
         ("host", "::1"),
         ("port", "0"),
+        ("uds", "/run/revolve.sock"),
         ("workers", "1000"),
         ("backlog", "7"),
         ("ws-path", "/chat"),
@@ -630,6 +652,20 @@ mod tests {
             let set = settings(&[], &[(&row.variable(), other)]);
             assert_eq!(shown(row, &set), *other, "{}", row.variable());
         }
+    }
+
+    #[test]
+    fn a_unix_socket_replaces_host_and_port() {
+        let listen = |args: &[&str]| settings(args, &[]).config.listen;
+        assert_eq!(listen(&[]), Config::default().listen);
+        let tcp = Address::Tcp(SocketAddr::from(([0, 0, 0, 0], 1)));
+        assert_eq!(listen(&["--host", "0.0.0.0", "--port", "1"]), [tcp]);
+        let unix = Address::Unix(PathBuf::from("a.sock"));
+        assert_eq!(listen(&["--uds", "a.sock", "--port", "1"]), [unix]);
+        let long = format!("/{}", "a".repeat(108));
+        let line = error(&[&format!("--uds={long}")], &[]);
+        assert_eq!(line, format!("--uds: {long:?} is not {UNIX_PATH_ALLOWED}"));
+        assert_eq!(error(&["--uds="], &[]), format!("--uds: \"\" is not {UNIX_PATH_ALLOWED}"));
     }
 
     #[test]
@@ -701,14 +737,14 @@ mod tests {
     #[test]
     fn a_flag_wins_over_the_environment_and_the_last_flag_over_the_first() {
         let env = [("REVOLVE_PORT", "1"), ("REVOLVE_ACCESS_LOG", "false"), ("HOME", "/")];
-        assert_eq!(settings(&[], &env).config.port, 1);
-        assert_eq!(settings(&["--port", "2"], &env).config.port, 2);
-        assert_eq!(settings(&["--port", "2", "--port=3"], &env).config.port, 3);
+        assert_eq!(settings(&[], &env).port, 1);
+        assert_eq!(settings(&["--port", "2"], &env).port, 2);
+        assert_eq!(settings(&["--port", "2", "--port=3"], &env).port, 3);
         assert!(!settings(&[], &env).config.access_log);
         assert!(settings(&["--access-log"], &env).config.access_log);
         assert!(!settings(&["--access-log", "--no-access-log"], &[]).config.access_log);
         // What is hidden is not looked at, so that a flag can mend it.
-        assert_eq!(settings(&["--port", "2"], &[("REVOLVE_PORT", "x")]).config.port, 2);
+        assert_eq!(settings(&["--port", "2"], &[("REVOLVE_PORT", "x")]).port, 2);
     }
 
     #[test]
@@ -909,7 +945,7 @@ mod tests {
             ("REVOLVE_HOST", ""),
             ("REVOLVER", "x"),
         ];
-        assert_eq!(settings(&[], &links).config.address(), Config::default().address());
+        assert_eq!(settings(&[], &links).config.listen, Config::default().listen);
         for row in OPTIONS {
             assert!(!is_service_link(&row.variable(), OsStr::new("1")), "{}", row.name);
         }

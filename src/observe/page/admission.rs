@@ -1,6 +1,6 @@
 //! Who may see the live page and its figures, which show inner state.
 //!
-//! By default only this machine: the peer's address says so, no proxy has spoken for it, and the
+//! By default only this machine: the peer's address says so, or that it came over a Unix socket; no proxy has spoken for it, and the
 //! request names the server as only this machine would. That last rule is against DNS rebinding,
 //! where a site's own name comes to mean 127.0.0.1 and its scripts are of "the same origin" as we. An
 //! absolute target counts before the Host field (RFC 9112 3.2.2), but here both must name this
@@ -10,10 +10,11 @@
 //!
 //! Next: [`crate::observe::page::figures`], which they would have seen.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::config::{Config, PageFor};
 use crate::protocol::head::Request;
+use crate::token::Peer;
 
 /// Fields by which a proxy on this machine tells that the request is not this machine's.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
@@ -34,18 +35,15 @@ pub enum NotAdmitted {
 /// # Errors
 ///
 /// Why it is not.
-pub fn admit(
-    request: &Request<'_, '_>,
-    peer: SocketAddr,
-    config: &Config,
-) -> Result<(), NotAdmitted> {
+pub fn admit(request: &Request<'_, '_>, peer: Peer, config: &Config) -> Result<(), NotAdmitted> {
     if !config.page {
         return Err(NotAdmitted::NoPage);
     }
     let host = request.host;
     if config.page_for == PageFor::Loopback {
-        // A socket that listens on IPv6 sees 127.0.0.1 as ::ffff:127.0.0.1.
-        let is_here = peer.ip().to_canonical().is_loopback();
+        // A socket that listens on IPv6 sees 127.0.0.1 as ::ffff:127.0.0.1. A Unix socket is reached
+        // from this machine alone.
+        let is_here = peer.ip().is_none_or(|ip| ip.to_canonical().is_loopback());
         if !is_here || FORWARDED.iter().any(|name| request.values(name).next().is_some()) {
             return Err(NotAdmitted::NotForPeer);
         }
@@ -91,6 +89,7 @@ mod tests {
     use super::*;
     use crate::protocol::ProtocolLimits;
     use crate::protocol::head::header_slots;
+    use std::net::SocketAddr;
 
     fn verdict(peer: &str, fields: &str, config: &Config) -> Result<(), NotAdmitted> {
         verdict_on("/", peer, fields, config)
@@ -102,12 +101,16 @@ mod tests {
         fields: &str,
         config: &Config,
     ) -> Result<(), NotAdmitted> {
+        let peer = match peer {
+            "unix:" => Peer::Unix,
+            address => address.parse::<SocketAddr>().unwrap().into(),
+        };
         let head = format!("GET {target} HTTP/1.1\r\n{fields}\r\n\r\n");
         let mut slots = header_slots();
         let request =
             Request::parse(head.as_bytes(), &mut slots, &ProtocolLimits::from(&Config::default()))
                 .unwrap();
-        admit(&request, peer.parse().unwrap(), config)
+        admit(&request, peer, config)
     }
 
     const HERE: &str = "127.0.0.1:50000";
@@ -116,7 +119,7 @@ mod tests {
     #[test]
     fn by_default_only_this_machine() {
         let config = Config::default();
-        for peer in [HERE, "127.8.9.10:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        for peer in [HERE, "127.8.9.10:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "unix:"] {
             assert_eq!(verdict(peer, "Host: localhost:8000", &config), Ok(()), "{peer}");
         }
         for peer in [THERE, "10.0.0.1:1", "[2001:db8::1]:1", "[::ffff:192.0.2.7]:1", "[::]:1"] {
@@ -129,11 +132,10 @@ mod tests {
     fn a_proxy_on_this_machine_does_not_make_the_world_local() {
         for field in ["X-Forwarded-For: 192.0.2.7", "Forwarded: for=192.0.2.7", "Via: 1.1 proxy"] {
             let fields = format!("Host: 127.0.0.1\r\n{field}");
-            assert_eq!(
-                verdict(HERE, &fields, &Config::default()),
-                Err(NotAdmitted::NotForPeer),
-                "{field}"
-            );
+            for peer in [HERE, "unix:"] {
+                let refused = Err(NotAdmitted::NotForPeer);
+                assert_eq!(verdict(peer, &fields, &Config::default()), refused, "{peer} {field}");
+            }
         }
     }
 

@@ -1,0 +1,286 @@
+//! Listening under a path: a Unix socket and its file.
+//!
+//! The file outlives a process that was killed, so one that is there may be a server's, or a dead
+//! one's: to connect tells. Who may connect is decided by the file's mode, which is what the
+//! process's umask leaves of 0777. Called by `listener.rs`.
+//!
+//! Invariant: nothing is removed but a socket's file that nobody listens on, and at the end our own.
+//!
+//! Next: [`crate::session`]: what is left of a connection when it is gone.
+
+use std::fs::{self, File, Metadata, TryLockError};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net;
+use std::path::{self, Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::transport::socket;
+
+/// A listening Unix socket. Dropping it removes its file, if that is still this one's, and closes it.
+#[derive(Debug)]
+pub struct UnixListener {
+    // In this order: who connects finds a server, or no file, and never a file without a server.
+    _file: SocketFile,
+    listener: mio::net::UnixListener,
+}
+
+impl UnixListener {
+    /// Listens under `path`. The file of a server that is gone is replaced.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` if a server listens there, `AlreadyExists` if there is something else than a socket,
+    /// and what `bind(2)` and `listen(2)` say.
+    pub fn bind(path: &Path, backlog: u32) -> io::Result<UnixListener> {
+        let absolute = path::absolute(path)?;
+        let _lock = lock_directory(&absolute);
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        let address = SockAddr::unix(path)?;
+        if let Err(error) = socket.bind(&address) {
+            if error.kind() != io::ErrorKind::AddrInUse {
+                return Err(error);
+            }
+            remove_stale(&absolute, &address)?;
+            socket.bind(&address)?;
+        }
+        let file = SocketFile::at(absolute)?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        socket.set_nonblocking(true)?;
+        let listener = net::UnixListener::from(OwnedFd::from(socket));
+        Ok(UnixListener { _file: file, listener: mio::net::UnixListener::from_std(listener) })
+    }
+
+    /// The next connection in the queue.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when there is none; whatever `accept(2)` says.
+    pub fn accept(&self) -> io::Result<socket::Socket> {
+        self.listener.accept().map(|(stream, _)| stream.into())
+    }
+
+    /// Asks for an edge under `token` when there is a connection.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no room for it.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.listener, token, Interest::READABLE)
+    }
+}
+
+/// Makes room where a file is in the way: the socket's of a server that has ended without removing
+/// it, which refuses connections, is removed.
+fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
+    // Not through a symbolic link: what it points to is not ours to judge.
+    let is_socket = match fs::symlink_metadata(path) {
+        Ok(found) => found.file_type().is_socket(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !is_socket {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A server whose queue is full would let a blocking probe wait.
+    probe.set_nonblocking(true)?;
+    match probe.connect(address) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+        // It answers, or its queue is full (EAGAIN), or it is a socket of another type (EPROTOTYPE).
+        _ => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+/// How often the lock is tried, a millisecond apart.
+const ATTEMPTS: u32 = 200;
+
+/// One server at a time looks, removes, binds and listens in a directory. Without a lock, of two that
+/// start in one instant, one could take the other's file for stale: between its `bind` and its
+/// `listen` it refuses connections too.
+///
+/// `None` where the directory cannot be locked, or is for long by somebody else: then there is that
+/// instant.
+fn lock_directory(path: &Path) -> Option<File> {
+    let directory = File::open(path.parent()?).ok()?;
+    for _ in 0..ATTEMPTS {
+        match directory.try_lock() {
+            Ok(()) => return Some(directory),
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
+            Err(TryLockError::Error(_)) => return None,
+        }
+    }
+    None
+}
+
+/// The file of a listening socket, removed when it is dropped.
+#[derive(Debug)]
+struct SocketFile {
+    /// Absolute: the process may change its directory.
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn at(path: PathBuf) -> io::Result<SocketFile> {
+        let identity = identity(&fs::symlink_metadata(&path)?);
+        Ok(SocketFile { path, identity })
+    }
+}
+
+/// What tells a file from every other that is there at the same time.
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Another server may have been given the path meanwhile, by somebody who removed our file. (Its
+        // inode is not ours: the kernel does not give that to another file while we hold the socket.)
+        let is_ours =
+            fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity);
+        if is_ours && let Err(error) = fs::remove_file(&self.path) {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{UnixDatagram, UnixListener as StdListener, UnixStream};
+    use std::sync::Barrier;
+
+    /// A directory of one test, removed with it.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Directory {
+            let path = std::env::temp_dir().join(format!("revolve-{}-{name}", std::process::id()));
+            fs::create_dir(&path).unwrap();
+            Directory(path)
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.join("s")
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn refused(path: &Path) -> io::ErrorKind {
+        UnixListener::bind(path, 16).expect_err("must be refused").kind()
+    }
+
+    #[test]
+    fn the_file_is_there_while_it_listens() {
+        let directory = Directory::new("while");
+        let path = directory.path();
+        let listener = UnixListener::bind(&path, 16).unwrap();
+        let _client = UnixStream::connect(&path).unwrap();
+        assert!(listener.accept().is_ok());
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(listener);
+        assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 0, "nothing stays behind");
+    }
+
+    #[test]
+    fn a_dead_servers_file_is_replaced_and_a_living_ones_is_not() {
+        let directory = Directory::new("stale");
+        let path = directory.path();
+        // std's listener leaves its file, as a process does that is killed.
+        drop(StdListener::bind(&path).unwrap());
+        let first = UnixListener::bind(&path, 1).unwrap();
+        assert_eq!(refused(&path), io::ErrorKind::AddrInUse);
+        // With its queue full it lives none the less.
+        let mut queued = Vec::new();
+        loop {
+            let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            if client.connect(&SockAddr::unix(&path).unwrap()).is_err() {
+                break;
+            }
+            queued.push(client);
+        }
+        assert_eq!(refused(&path), io::ErrorKind::AddrInUse);
+        assert!(first.accept().is_ok(), "it was not disturbed");
+    }
+
+    #[test]
+    fn what_is_no_server_of_ours_stays() {
+        let directory = Directory::new("foreign");
+        let path = directory.path();
+        fs::write(&path, "kept").unwrap();
+        assert_eq!(refused(&path), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
+        // A link is not followed, to whatever it leads: here to a dead server's file.
+        let (stale, link) = (directory.0.join("stale"), directory.0.join("link"));
+        drop(StdListener::bind(&stale).unwrap());
+        std::os::unix::fs::symlink(&stale, &link).unwrap();
+        assert_eq!(refused(&link), io::ErrorKind::AlreadyExists);
+        assert!(stale.exists() && link.is_symlink());
+        let datagrams = directory.0.join("datagrams");
+        let _datagrams = UnixDatagram::bind(&datagrams).unwrap();
+        assert_eq!(refused(&datagrams), io::ErrorKind::AddrInUse);
+        assert!(datagrams.exists());
+        assert_eq!(refused(&directory.0), io::ErrorKind::AlreadyExists);
+        assert_eq!(refused(&directory.0.join("none/s")), io::ErrorKind::NotFound);
+        assert_eq!(refused(&path.join("s")), io::ErrorKind::NotADirectory);
+    }
+
+    #[test]
+    fn a_file_that_another_server_was_given_meanwhile_stays() {
+        let directory = Directory::new("meanwhile");
+        let path = directory.path();
+        let first = UnixListener::bind(&path, 16).unwrap();
+        fs::remove_file(&path).unwrap();
+        let second = UnixListener::bind(&path, 16).unwrap();
+        drop(first);
+        let _client = UnixStream::connect(&path).unwrap();
+        assert!(second.accept().is_ok());
+    }
+
+    #[test]
+    fn of_two_servers_that_ask_at_one_moment_one_gets_the_path() {
+        let directory = Directory::new("moment");
+        let path = directory.path();
+        let start = Barrier::new(2);
+        let ask = || {
+            start.wait();
+            let outcome = UnixListener::bind(&path, 16);
+            // Who got it keeps it until the other has asked.
+            start.wait();
+            outcome
+        };
+        for round in 0..200 {
+            drop(StdListener::bind(&path).unwrap());
+            let (one, other) = thread::scope(|scope| {
+                let other = scope.spawn(ask);
+                (ask(), other.join().unwrap())
+            });
+            let (won, lost) = match (one, other) {
+                (Ok(won), Err(lost)) | (Err(lost), Ok(won)) => (won, lost),
+                (one, other) => panic!("round {round}: {one:?} and {other:?}"),
+            };
+            assert_eq!(lost.kind(), io::ErrorKind::AddrInUse, "round {round}");
+            let _client = UnixStream::connect(&path).unwrap();
+            assert!(won.accept().is_ok(), "round {round}");
+        }
+    }
+}
