@@ -2,7 +2,7 @@
 //!
 //! Binds nothing; `transport/listener.rs` does. Called by whoever makes a [`crate::Config`].
 //!
-//! Next: `origins`: which pages may connect.
+//! Next: `bounds`: from what to what a setting may go.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -14,7 +14,7 @@
 //! more entries than there are sockets. Under `--limit-concurrency` as many places are taken as
 //! WebSockets are open; without it none are.
 //!
-//! Next: [`crate::transport::listener`]: where sockets come from.
+//! Next: [`crate::transport::unix_listener`]: where sockets come from, under a path.
 
 use std::collections::HashMap;
 use std::mem;

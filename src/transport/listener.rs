@@ -7,7 +7,7 @@
 //! Invariant: an address has one server. SO_REUSEPORT is set on a socket only once the port is
 //! this server's: `bind` says how.
 //!
-//! Next: [`crate::transport::unix_listener`]: the same under a path.
+//! Next: [`crate::session`]: what is left of a connection when it is gone.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};

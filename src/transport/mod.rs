@@ -4,7 +4,7 @@
 //! socket. None of them loops until `WouldBlock`: each stops at its share, and records what it leaves
 //! behind in [`Inbound`] and in `writable`. Knows no protocol. [`socket`] is the operating system's
 //! stream, [`out_buffer`] holds bytes that wait for it, [`network`] is whose address it is,
-//! [`connection_limiter`] counts sockets, [`listener`] and [`unix_listener`] open those that listen.
+//! [`connection_limiter`] counts sockets, [`unix_listener`] and [`listener`] open those that listen.
 //!
 //! Invariant: no call is made whose answer is known: nothing is read after a short read, nor
 //! written after a short write, before the next edge.

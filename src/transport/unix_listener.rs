@@ -6,7 +6,7 @@
 //!
 //! Invariant: nothing is removed but a socket's file that nobody listens on, and at the end our own.
 //!
-//! Next: [`crate::session`]: what is left of a connection when it is gone.
+//! Next: [`crate::transport::listener`]: the same, for every kind of address.
 
 use std::fs::{self, File, Metadata, TryLockError};
 use std::io;
