@@ -75,6 +75,19 @@ pub struct BadSessionId;
 pub struct NoSessionId;
 
 impl SessionId {
+    /// The session that a query names: its first `session_id`, unless that is empty.
+    ///
+    /// # Errors
+    ///
+    /// For a value that, percent-decoded, is no id.
+    pub fn from_query(query: &str) -> Result<Option<SessionId>, BadSessionId> {
+        let named = parameter(query, "session_id").filter(|value| !value.is_empty());
+        let Some(value) = named else { return Ok(None) };
+        let mut room = [0; ID_MOST];
+        let text = decoded_into(&mut room, value).ok_or(BadSessionId)?;
+        SessionId::parse(text).map(Some)
+    }
+
     /// Reads an id.
     ///
     /// # Errors
@@ -138,31 +151,6 @@ pub fn owner_of(id: &str, workers: usize) -> usize {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     }
     (hash % workers.max(1) as u64) as usize
-}
-
-/// What the query of an upgrade asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionRequest {
-    /// The session named, if one was.
-    pub id: Option<SessionId>,
-}
-
-impl SessionRequest {
-    /// Reads a query. The first `session_id` counts, an empty one names no session, and other
-    /// parameters are ignored.
-    ///
-    /// # Errors
-    ///
-    /// For a value that, percent-decoded, is no id.
-    pub fn from_query(query: &str) -> Result<SessionRequest, BadSessionId> {
-        let named = parameter(query, "session_id");
-        let Some(value) = named.filter(|value| !value.is_empty()) else {
-            return Ok(SessionRequest { id: None });
-        };
-        let mut room = [0; ID_MOST];
-        let id = decoded_into(&mut room, value).ok_or(BadSessionId)?;
-        Ok(SessionRequest { id: Some(SessionId::parse(id)?) })
-    }
 }
 
 /// `None` if it is not percent-encoded text, is too long for an id, or is no UTF-8.
@@ -747,17 +735,16 @@ mod tests {
 
     #[test]
     fn queries_are_read() {
-        let requested = |query| SessionRequest::from_query(query).unwrap();
+        let requested = |query| SessionId::from_query(query).unwrap();
         for nobody in ["", "x=1&hello=1", "session_id", "session_id=", "session_id=&session_id=a"] {
-            assert_eq!(requested(nobody), SessionRequest { id: None }, "{nobody}");
+            assert_eq!(requested(nobody), None, "{nobody}");
         }
-        let first = SessionRequest { id: Some(id("a~b")) };
-        assert_eq!(requested("x=1&session_id=a%7eb&session_id=c"), first);
+        assert_eq!(requested("x=1&session_id=a%7eb&session_id=c"), Some(id("a~b")));
         for bad in ["a%", "a%2", "a%zz", "a%20b", "a+b", "%ff", &"%61".repeat(129)] {
             let query = format!("session_id={bad}");
-            assert_eq!(SessionRequest::from_query(&query), Err(BadSessionId), "{bad}");
+            assert_eq!(SessionId::from_query(&query), Err(BadSessionId), "{bad}");
         }
-        assert!(SessionRequest::from_query(&format!("session_id={}", "%61".repeat(128))).is_ok());
+        assert!(SessionId::from_query(&format!("session_id={}", "%61".repeat(128))).is_ok());
     }
 
     #[test]

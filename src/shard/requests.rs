@@ -18,7 +18,7 @@ use crate::protocol::deflate;
 use crate::protocol::endpoint::Endpoint;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::{self, Request};
-use crate::session::{SessionRequest, owner_of};
+use crate::session::{SessionId, owner_of};
 use crate::token::ConnectionId;
 
 /// What a request led to.
@@ -165,17 +165,16 @@ impl<A: Application, E: Environment> Parts<A, E> {
             true => deflate::negotiate(&request)?,
             false => None,
         };
-        let requested = SessionRequest::from_query(request.query)?;
-        let owner = requested
-            .id
+        let session_id = SessionId::from_query(request.query)?;
+        let owner = session_id
             .as_ref()
             .map_or(setup.reactor, |id| owner_of(id.text().as_str(), config.workers.get()));
         if owner != setup.reactor {
             return Ok(Answered::Elsewhere(owner));
         }
-        Ok(match self.ask_application(id, &request, &requested, turn) {
+        Ok(match self.ask_application(id, &request, session_id.as_ref(), turn) {
             Ok(acceptance) => {
-                Answered::Upgrade(length, PendingUpgrade { accept, params, requested, acceptance })
+                Answered::Upgrade(length, PendingUpgrade { accept, params, session_id, acceptance })
             }
             Err(refusal) => Answered::Refused(refusal),
         })

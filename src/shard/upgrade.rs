@@ -20,14 +20,14 @@ use crate::observe::slow_turn::Callback;
 use crate::protocol::deflate::DeflateParams;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::Request;
-use crate::session::{Attached, SessionRequest};
+use crate::session::{Attached, SessionId};
 use crate::token::ConnectionId;
 
 /// An upgrade that the application has accepted.
 pub(super) struct PendingUpgrade<A: Application> {
     pub(super) accept: Accept,
     pub(super) params: Option<DeflateParams>,
-    pub(super) requested: SessionRequest,
+    pub(super) session_id: Option<SessionId>,
     pub(super) acceptance: Acceptance<A>,
 }
 
@@ -91,12 +91,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
         &mut self,
         id: ConnectionId,
         request: &Request<'_, '_>,
-        requested: &SessionRequest,
+        session_id: Option<&SessionId>,
         turn: &mut Turn<'_>,
     ) -> Result<Acceptance<A>, Refusal> {
         let Some(connection) = self.connections.get(id) else { return Ok(Acceptance::default()) };
-        let (session_id, subprotocols) =
-            (requested.id.as_ref(), &turn.setup.config.ws_subprotocols);
+        let subprotocols = &turn.setup.config.ws_subprotocols;
         let answer = self.runtime.ask(request, session_id, connection.peer, turn.now, subprotocols);
         turn.observer.slow_turns.called(Callback::Upgrade, 1, Some(id));
         answer.unwrap_or_else(|Panicked| {
@@ -114,7 +113,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
         env: &mut E,
     ) {
-        match self.claim(id, &pending.requested, turn, env) {
+        match self.claim(id, pending.session_id.as_ref(), turn, env) {
             Ok(attached) => self.open(id, pending, attached, turn),
             Err(rejection) => self.refuse(id, rejection, Body::Sent, turn),
         }
@@ -128,11 +127,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn claim(
         &mut self,
         id: ConnectionId,
-        requested: &SessionRequest,
+        session_id: Option<&SessionId>,
         turn: &mut Turn<'_>,
         env: &mut E,
     ) -> Result<Attached, Rejection> {
-        let session_id = requested.id.as_ref();
         // The request that is answered last is not always the one that the client sent last. A client
         // may give up on a busy reactor and connect again by way of another one. If its old request
         // were served now, it would displace the client's new connection, or its frames would count
@@ -143,8 +141,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if has_ended && session_id.is_some_and(|id| self.runtime.sessions.contains(id)) {
             return Err(Rejection::Superseded);
         }
-        let newcomer = self.count_newcomer(id, requested, turn)?;
-        let claimed = self.claim_place(id, requested, turn).and_then(|()| {
+        let newcomer = self.count_newcomer(id, session_id, turn)?;
+        let claimed = self.claim_place(id, session_id, turn).and_then(|()| {
             let attached = self.runtime.attach(session_id, id, turn.now, |room| env.random(room));
             attached.map_err(|no_id| {
                 if let Some(connection) = self.connections.get_mut(id) {
@@ -167,10 +165,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn claim_place(
         &mut self,
         id: ConnectionId,
-        requested: &SessionRequest,
+        session_id: Option<&SessionId>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Rejection> {
-        let session_id = requested.id.as_ref();
         if let Some(older) = session_id.and_then(|id| self.runtime.sessions.connection_of(id)) {
             turn.setup.metrics.takeovers.add(1);
             turn.tell(|trace| trace.taken_over(id, older));
@@ -195,14 +192,13 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn count_newcomer(
         &mut self,
         id: ConnectionId,
-        requested: &SessionRequest,
+        session_id: Option<&SessionId>,
         turn: &Turn<'_>,
     ) -> Result<Newcomer, Rejection> {
         let Some(rate) = turn.setup.config.limit_sessions_per_ip else {
             return Ok(Newcomer::NotCounted);
         };
         let Some(connection) = self.connections.get(id) else { return Ok(Newcomer::NotCounted) };
-        let session_id = requested.id.as_ref();
         if session_id.is_some_and(|id| self.runtime.sessions.peek(id, turn.now).is_some()) {
             return Ok(Newcomer::NotCounted);
         }

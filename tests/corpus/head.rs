@@ -14,7 +14,7 @@ use revolve::protocol::endpoint::Endpoint;
 use revolve::protocol::handshake;
 use revolve::protocol::head::{self, HeadError, Request};
 use revolve::server_status::ServerStatus;
-use revolve::session::SessionRequest;
+use revolve::session::SessionId;
 use tungstenite::handshake::derive_accept_key;
 
 /// What is known of a head when all has arrived.
@@ -132,7 +132,7 @@ fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
     handshake::begin_response(&accept, &mut out);
     handshake::end_response(&mut out);
     check_response(&out, true);
-    SessionRequest::from_query(request.query)?;
+    SessionId::from_query(request.query)?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use revolve::config::SessionIds;
-use revolve::session::{IdSource, SessionId, SessionRequest, SessionSlot, SessionTable, owner_of};
+use revolve::session::{IdSource, SessionId, SessionSlot, SessionTable, owner_of};
 use revolve::token::ConnectionId;
 
 pub(crate) fn run(data: &[u8]) {
@@ -21,14 +21,14 @@ pub(crate) fn run(data: &[u8]) {
 }
 
 fn check_query(query: &str) {
-    let wanted = SessionRequest::from_query(query);
+    let wanted = SessionId::from_query(query);
     let expected = read_plainly(query);
-    let got = wanted.as_ref().map(|SessionRequest { id }| {
+    let got = wanted.as_ref().map(|id| {
         let id = id.as_ref()?;
         Some(id.text().as_str().to_owned())
     });
     assert_eq!(got.ok(), expected);
-    let Ok(SessionRequest { id: Some(id) }) = wanted else { return };
+    let Ok(Some(id)) = wanted else { return };
     let text = id.text();
     let text = text.as_str();
     assert!(SessionId::parse(text).is_ok_and(|again| again == id), "an id is its text");
