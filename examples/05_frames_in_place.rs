@@ -296,4 +296,4 @@ fn encode(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
 //   overtake it. No peer is ever too slow, too silent or too late. 06_deadlines_and_last_words.rs;
 //   src/protocol/endpoint.rs, src/shard/deadlines.rs, src/connection/timer_wheel.rs.
 // - An application would have to be written into `answer_frame`: src/application/mod.rs. Who it talks
-//   to is forgotten with the connection: src/session/mod.rs.
+//   to is forgotten with the connection: src/session/table.rs.

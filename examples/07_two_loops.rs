@@ -293,7 +293,7 @@ impl Connection {
 // - Each handoff wakes, even a loop that is awake. `WakeFlag` in src/mailbox.rs saves the call.
 // - Mail has no share: a hundred handoffs are adopted before anybody else is served. `mails_per_turn`
 //   in src/config.rs.
-// - A count lives for ever. `expire` in src/session/mod.rs; and the older of two connections under one
+// - A count lives for ever. `expire` in src/session/table.rs; and the older of two connections under one
 //   name is not closed: `Displaced` in src/shard/runtime.rs.
 // - No client is told when the process ends: src/shard/drain.rs.
 //

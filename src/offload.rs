@@ -29,10 +29,13 @@ pub struct JobId(pub(crate) u32);
 /// What a job returns: whatever type the application chose.
 pub(crate) type Value = Box<dyn Any + Send>;
 
+/// What a job does.
+pub(crate) type Work = Box<dyn FnOnce() -> Value + Send>;
+
 /// Work on its way to a thread.
 pub struct Job {
     pub(crate) id: JobId,
-    pub(crate) work: Box<dyn FnOnce() -> Value + Send>,
+    pub(crate) work: Work,
 }
 
 impl Job {

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use super::{Application, Context};
 use crate::config::{Subprotocols, is_token};
+use crate::offload::{Value, Work};
 use crate::protocol::head::Request;
 use crate::protocol::target;
 use crate::session::{Session, SessionId};
@@ -138,6 +139,52 @@ impl<'a, A: Application> Upgrade<'a, A> {
         Acceptance::default()
     }
 
+    /// The answer comes later: `job` runs on a thread of its own kind, so that it may wait for as long as
+    /// it likes (a token is looked up in a data base, say), and then `done` here, with what it returned
+    /// and with the same request. What `done` answers is the answer.
+    ///
+    /// Until then nothing has happened: an older connection of the session goes on, and the session that
+    /// is asked for is kept, whatever its time to live. The connection is not read. What is in the way is
+    /// answered with 503: more jobs than [`crate::Limits::offloads_per_reactor`], an answer that
+    /// takes longer than [`crate::Config::timeout_handshake`], or the shutdown; and with 409 if a newer
+    /// request for the same session was accepted in between. Then `done` is not called. A job that
+    /// panics is a 500.
+    ///
+    /// ```
+    /// # use revolve::{Acceptance, Application, Context, Message, Refusal, Upgrade};
+    /// # fn member_of(_token: &str) -> Option<String> { None }
+    /// struct Members;
+    ///
+    /// impl Application for Members {
+    ///     type Session = Option<String>;
+    ///
+    ///     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+    ///         let token = upgrade.parameter("token").unwrap_or_default().into_owned();
+    ///         upgrade.defer(
+    ///             move || member_of(&token),
+    ///             |_, upgrade, member| match member {
+    ///                 None => Err(Refusal::new::<403>("members only")),
+    ///                 Some(name) => {
+    ///                     Ok(upgrade.accept().then(|_, cx| *cx.session_mut() = Some(name)))
+    ///                 }
+    ///             },
+    ///         )
+    ///     }
+    /// #   fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// None: it returns a [`Result`] so that `on_upgrade` can end with it.
+    pub fn defer<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
+    ) -> Result<Acceptance<A>, Refusal> {
+        Ok(Acceptance(Answer::Later(Deferred::new(job, done))))
+    }
+
     /// Who asks.
     #[must_use]
     pub fn peer(&self) -> Peer {
@@ -175,26 +222,70 @@ impl Subprotocol {
 
 type Opening<A> = Box<dyn FnOnce(&mut A, &mut Context<'_, A>)>;
 
+/// What follows a job that decides an upgrade.
+pub(crate) type ForUpgrade<A> =
+    Box<dyn FnOnce(&mut A, &Upgrade<'_, A>, Value) -> Result<Acceptance<A>, Refusal>>;
+
+/// A job that decides an upgrade, and what follows it.
+pub(crate) struct Deferred<A: Application> {
+    pub(crate) work: Work,
+    pub(crate) done: ForUpgrade<A>,
+}
+
+impl<A: Application> Deferred<A> {
+    pub(crate) fn new<T: Send + 'static>(
+        job: impl FnOnce() -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
+    ) -> Self {
+        let done = move |application: &mut A, upgrade: &Upgrade<'_, A>, value: Value| {
+            match value.downcast::<T>() {
+                Ok(value) => done(application, upgrade, *value),
+                // It is what `job` returned.
+                Err(_) => Err(Refusal::new::<500>("internal error")),
+            }
+        };
+        Deferred { work: Box::new(move || Box::new(job())), done: Box::new(done) }
+    }
+}
+
 /// Yes ([`Upgrade::accept`]), with what else is to be said in the 101, and what is to be done behind
-/// it.
+/// it; or that the answer comes later ([`Upgrade::defer`]), to which nothing can be added here.
 #[must_use]
-pub struct Acceptance<A: Application> {
+pub struct Acceptance<A: Application>(pub(crate) Answer<A>);
+
+/// What an application that does not refuse has answered.
+pub(crate) enum Answer<A: Application> {
+    Now(Terms<A>),
+    Later(Deferred<A>),
+}
+
+/// How a WebSocket is to be opened.
+pub(crate) struct Terms<A: Application> {
     pub(crate) subprotocol: Option<Cow<'static, str>>,
     /// Whole lines.
     pub(crate) fields: String,
     pub(crate) opening: Option<Opening<A>>,
 }
 
+impl<A: Application> Default for Terms<A> {
+    fn default() -> Self {
+        Terms { subprotocol: None, fields: String::new(), opening: None }
+    }
+}
+
 impl<A: Application> Default for Acceptance<A> {
     fn default() -> Self {
-        Acceptance { subprotocol: None, fields: String::new(), opening: None }
+        Acceptance(Answer::Now(Terms::default()))
     }
 }
 
 impl<A: Application> Acceptance<A> {
     /// In this subprotocol; `None` leaves it to [`crate::Config::ws_subprotocols`].
-    pub fn subprotocol(self, chosen: Option<Subprotocol>) -> Self {
-        Acceptance { subprotocol: chosen.map(|chosen| Cow::Borrowed(chosen.name())), ..self }
+    pub fn subprotocol(mut self, chosen: Option<Subprotocol>) -> Self {
+        if let Answer::Now(terms) = &mut self.0 {
+            terms.subprotocol = chosen.map(|chosen| Cow::Borrowed(chosen.name()));
+        }
+        self
     }
 
     /// With a header field in the 101.
@@ -203,16 +294,25 @@ impl<A: Application> Acceptance<A> {
     ///
     /// [`InvalidField`], which as a [`Refusal`] is a 500; so `?` does what is right.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, InvalidField> {
-        push_field(name, value, &mut self.fields)?;
+        if let Answer::Now(terms) = &mut self.0 {
+            push_field(name, value, &mut terms.fields)?;
+        }
         Ok(self)
     }
 
+    /// Takes to the open connection what was found out here: `opening` is called right before
+    /// [`Application::on_open`].
+    pub fn then(mut self, opening: impl FnOnce(&mut A, &mut Context<'_, A>) + 'static) -> Self {
+        if let Answer::Now(terms) = &mut self.0 {
+            terms.opening = Some(Box::new(opening));
+        }
+        self
+    }
+}
+
+impl<A: Application> Terms<A> {
     /// Sees to the subprotocol: without one of the application's choice, that which the settings choose.
-    pub(crate) fn complete(
-        mut self,
-        upgrade: &Upgrade<'_, A>,
-        subprotocols: &Subprotocols,
-    ) -> Self {
+    pub(crate) fn complete(&mut self, upgrade: &Upgrade<'_, A>, subprotocols: &Subprotocols) {
         // RFC 6455 4.2.2: only what this client offers may be chosen, not what another one did.
         if let Some(chosen) = &self.subprotocol
             && !upgrade.subprotocols().any(|offered| offered == chosen)
@@ -224,19 +324,16 @@ impl<A: Application> Acceptance<A> {
             let chosen = subprotocols.choose(|| upgrade.subprotocols());
             self.subprotocol = chosen.map(|name| name.to_owned().into());
         }
-        self
-    }
-
-    /// Takes to the open connection what was found out here: `opening` is called right before
-    /// [`Application::on_open`].
-    pub fn then(self, opening: impl FnOnce(&mut A, &mut Context<'_, A>) + 'static) -> Self {
-        Acceptance { opening: Some(Box::new(opening)), ..self }
     }
 }
 
 impl<A: Application> fmt::Debug for Acceptance<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acceptance").field("subprotocol", &self.subprotocol).finish_non_exhaustive()
+        let mut text = f.debug_struct("Acceptance");
+        if let Answer::Now(terms) = &self.0 {
+            text.field("subprotocol", &terms.subprotocol);
+        }
+        text.finish_non_exhaustive()
     }
 }
 

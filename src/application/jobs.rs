@@ -14,9 +14,10 @@ use std::fmt;
 
 use slab::Slab;
 
+use super::admission::{Deferred, ForUpgrade};
 use super::{Application, Context, ReactorContext};
 use crate::config::Limits;
-use crate::offload::{Finished, Job, JobId, PoolFull, Value};
+use crate::offload::{Finished, Job, JobId, PoolFull, Value, Work};
 use crate::token::ConnectionId;
 
 type ForConnection<A> = Box<dyn FnOnce(&mut A, &mut Context<'_, A>, Value)>;
@@ -25,6 +26,7 @@ type ForReactor<A> = Box<dyn FnOnce(&mut A, &mut ReactorContext<'_, A>, Value)>;
 /// What follows a job.
 enum Continuation<A: Application> {
     OfConnection(ConnectionId, ForConnection<A>),
+    OfUpgrade(ConnectionId, ForUpgrade<A>),
     OfReactor(ForReactor<A>),
     /// Its connection has closed: the value is dropped.
     Nobody,
@@ -40,12 +42,15 @@ struct Entry<A: Application> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     Connection(ConnectionId),
+    /// A connection that waits for the answer to its upgrade.
+    Upgrade(ConnectionId),
     Reactor,
 }
 
 /// What is to be done now.
 pub(crate) enum Due<A: Application> {
     OfConnection(ForConnection<A>, Value),
+    OfUpgrade(ForUpgrade<A>, Value),
     OfReactor(ForReactor<A>, Value),
     /// The job panicked, or could not be run.
     Failed,
@@ -87,7 +92,19 @@ impl<A: Application> Jobs<A> {
                 done(application, cx, *value);
             }
         };
-        let key = self.insert(Continuation::OfConnection(id, Box::new(done)), job)?;
+        let work = Box::new(move || Box::new(job()) as Value);
+        let key = self.insert(Continuation::OfConnection(id, Box::new(done)), work)?;
+        self.of_connections.entry(id).or_default().push_back(key);
+        Ok(())
+    }
+
+    /// Takes the job that decides a connection's upgrade.
+    pub(crate) fn add_for_upgrade(
+        &mut self,
+        id: ConnectionId,
+        Deferred { work, done }: Deferred<A>,
+    ) -> Result<(), PoolFull> {
+        let key = self.insert(Continuation::OfUpgrade(id, done), work)?;
         self.of_connections.entry(id).or_default().push_back(key);
         Ok(())
     }
@@ -103,23 +120,20 @@ impl<A: Application> Jobs<A> {
                 done(application, cx, *value);
             }
         };
-        let key = self.insert(Continuation::OfReactor(Box::new(done)), job)?;
+        let work = Box::new(move || Box::new(job()) as Value);
+        let key = self.insert(Continuation::OfReactor(Box::new(done)), work)?;
         self.of_reactor.push_back(key);
         Ok(())
     }
 
-    fn insert<T: Send + 'static>(
-        &mut self,
-        continuation: Continuation<A>,
-        job: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<usize, PoolFull> {
+    fn insert(&mut self, continuation: Continuation<A>, work: Work) -> Result<usize, PoolFull> {
         if self.entries.len() >= self.most {
             return Err(PoolFull { most: self.most });
         }
         let key = self.entries.insert(Entry { continuation, outcome: None });
         // There are at most `most` entries, and `Config::validate` bounds that.
         let id = JobId(key as u32);
-        self.outgoing.push(Job { id, work: Box::new(move || Box::new(job())) });
+        self.outgoing.push(Job { id, work });
         Ok(key)
     }
 
@@ -138,6 +152,7 @@ impl<A: Application> Jobs<A> {
         entry.outcome = Some(finished.value);
         match entry.continuation {
             Continuation::OfConnection(id, _) => Some(Owner::Connection(id)),
+            Continuation::OfUpgrade(id, _) => Some(Owner::Upgrade(id)),
             Continuation::OfReactor(_) => Some(Owner::Reactor),
             Continuation::Nobody => {
                 self.entries.remove(key);
@@ -150,13 +165,13 @@ impl<A: Application> Jobs<A> {
     /// under way, whatever has come of later ones.
     pub(crate) fn next_due(&mut self, owner: Owner) -> Option<Due<A>> {
         let queue = match owner {
-            Owner::Connection(id) => self.of_connections.get_mut(&id)?,
+            Owner::Connection(id) | Owner::Upgrade(id) => self.of_connections.get_mut(&id)?,
             Owner::Reactor => &mut self.of_reactor,
         };
         let &key = queue.front()?;
         self.entries.get(key)?.outcome.as_ref()?;
         queue.pop_front();
-        if let Owner::Connection(id) = owner
+        if let Owner::Connection(id) | Owner::Upgrade(id) = owner
             && queue.is_empty()
         {
             self.of_connections.remove(&id);
@@ -164,6 +179,7 @@ impl<A: Application> Jobs<A> {
         let Entry { continuation, outcome } = self.entries.try_remove(key)?;
         Some(match (continuation, outcome.flatten()) {
             (Continuation::OfConnection(_, done), Some(value)) => Due::OfConnection(done, value),
+            (Continuation::OfUpgrade(_, done), Some(value)) => Due::OfUpgrade(done, value),
             (Continuation::OfReactor(done), Some(value)) => Due::OfReactor(done, value),
             (_, None) | (Continuation::Nobody, _) => Due::Failed,
         })
@@ -209,8 +225,11 @@ impl<A: Application> Jobs<A> {
             assert!(!queue.is_empty(), "{id}: waits for nothing");
             waited_for += queue.len();
             let first = queue.front().map(|&key| &self.entries[key]);
-            let is_under_way = first.is_some_and(|entry| entry.outcome.is_none());
-            assert!(is_under_way, "{id}: an answer was not delivered");
+            // The answer to an upgrade is taken by the next visit, which the reactor may not make yet.
+            let may_wait = first.is_some_and(|entry| {
+                entry.outcome.is_none() || matches!(entry.continuation, Continuation::OfUpgrade(..))
+            });
+            assert!(may_wait, "{id}: an answer was not delivered");
         }
         let orphans =
             self.entries.iter().filter(|(_, e)| matches!(e.continuation, Continuation::Nobody));

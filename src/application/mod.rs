@@ -30,6 +30,7 @@ use crate::token::{ConnectionId, Peer};
 use crate::transport::Outlet;
 
 pub use admission::{Acceptance, InvalidField, Refusal, Subprotocol, Upgrade};
+pub(crate) use admission::{Answer, Deferred, ForUpgrade, Terms};
 pub(crate) use jobs::{Due, Jobs, Owner};
 
 /// The behaviour of a server. Each reactor makes a value of its own, on its own thread: state in

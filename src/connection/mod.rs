@@ -39,8 +39,8 @@ pub enum Rest {
     /// Its backlog is above the high-water mark, and we do not read: its own flush, when the
     /// socket takes bytes again and the backlog falls below the low-water mark.
     Throttled,
-    /// It waits for as many off-loaded jobs as it may, and we do not read: an answer, in the
-    /// mailbox.
+    /// It waits for as many off-loaded jobs as it may, or for the answer to its request, and we do not
+    /// read: an answer, in the mailbox.
     Parked,
     /// It is to be handed over, or has broadcast something, and a mailbox is full; we do not read: the
     /// outbox, which is tried again each turn, in a millisecond at the latest.
@@ -310,7 +310,7 @@ impl<S: Stream> Connection<S> {
         let stall = match self.endpoint {
             // Our last words have a time of their own, whether or not the peer moves.
             Endpoint::Closing(_) | Endpoint::Closed => None,
-            Endpoint::Handshaking(_) | Endpoint::Open(_) => {
+            Endpoint::Handshaking(_) | Endpoint::Pending(_) | Endpoint::Open(_) => {
                 self.transport.backlog.stalled_since().map(|since| since + config.limits.send_stall)
             }
         };

@@ -227,6 +227,15 @@ rejections! {
     LimitSessionsPerIp(u64) => Row::new(
         "limit_sessions_per_ip", TOO_MANY_REQUESTS,
         "too many new sessions from this address: resume one, or try again later");
+
+    /// The application answers upgrades later, and so many wait already, or its answer took too long.
+    AdmissionBusy => Row::new(
+        "admission_busy", UNAVAILABLE, "this cannot be decided now: try again later")
+        .retried();
+
+    /// While its answer was awaited, a newer connection got the session that this one asks for.
+    Overtaken => Row::new(
+        "overtaken", "409 Conflict", "a newer connection has this session");
 }
 
 impl Rejection {

@@ -177,6 +177,13 @@ impl ReactorMetrics {
         self.closed[reason.side as usize][close_label(reason.code)].add(1);
     }
 
+    /// How many requests were refused for this reason.
+    #[cfg(feature = "internals")]
+    #[must_use]
+    pub fn rejections(&self, reason: usize) -> u64 {
+        self.rejected[reason].get()
+    }
+
     /// One request was refused, for the reason of this number.
     pub fn rejected(&self, reason: usize) {
         self.rejected[reason].add(1);

@@ -36,7 +36,7 @@ impl SlotState {
     #[must_use]
     pub fn of<S: Stream>(connection: &Connection<S>) -> SlotState {
         match (&connection.endpoint, connection.attachment) {
-            (Endpoint::Handshaking(_), _) => SlotState::Handshaking,
+            (Endpoint::Handshaking(_) | Endpoint::Pending(_), _) => SlotState::Handshaking,
             (Endpoint::Open(_), Attachment::Watching) => SlotState::Watching,
             (Endpoint::Open(_), _) if connection.rest == Rest::Throttled => SlotState::Throttled,
             (Endpoint::Open(_), _) => SlotState::Open,

@@ -171,6 +171,10 @@ impl TurnTrace {
         self.fact(id, format_args!("a request answered"));
     }
 
+    pub(crate) fn deferred(&mut self, id: ConnectionId) {
+        self.fact(id, format_args!("the application answers later"));
+    }
+
     pub(crate) fn refused(&mut self, id: ConnectionId, status: &str) {
         self.fact(id, format_args!("refused: {status}"));
     }

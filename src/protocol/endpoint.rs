@@ -1,11 +1,12 @@
-//! One connection's protocol state: Handshaking → Open → Closing → Closed, as one enum.
+//! One connection's protocol state: Handshaking (→ Pending) → Open → Closing → Closed, as one enum.
 //!
 //! It is the only face of `protocol/` that a connection holds. It takes bytes and an `Instant`,
 //! appends bytes to whatever the caller wants written, and names its next deadline. It has no
 //! socket: that a flush ended, that the peer's stream ended, that a deadline passed, it is told.
 //!
 //! Invariant: the state only ever moves to the right, except that a request answered on a
-//! kept-alive connection makes room for the next.
+//! kept-alive connection makes room for the next, and that a request of which the answer was awaited is
+//! read again.
 //!
 //! Next: `config`, the server around it: every setting and bound.
 
@@ -24,6 +25,9 @@ use super::message::{Message, Received, Receiver, Scratch};
 pub enum Endpoint {
     /// HTTP: waiting for a request head, the first or a further one.
     Handshaking(Handshaking),
+    /// HTTP: a whole request for a WebSocket is there, and the answer to it is not known yet. Nothing
+    /// more is read, and the request is kept as it came.
+    Pending(Pending),
     /// A WebSocket, both directions open.
     Open(Open),
     /// Our Close or our last response is said. What is left is to send it, and to end the stream so that
@@ -44,6 +48,13 @@ pub struct Handshaking {
     deadline: Instant,
     /// Whether this connection has been answered before: then silence is not an error.
     is_reused: bool,
+}
+
+/// Waiting for the answer to a request.
+#[derive(Debug)]
+pub struct Pending {
+    /// When waiting ends.
+    deadline: Instant,
 }
 
 /// An open WebSocket.
@@ -139,6 +150,8 @@ pub enum TimeoutEvent {
     HeadLate,
     /// Nothing of a first request has come.
     Silent,
+    /// The answer to a request is late.
+    AnswerLate,
     /// A message is late.
     MessageLate(Violation),
     /// The pong is late.
@@ -170,6 +183,18 @@ impl Endpoint {
         let deadline = now + limits.keep_alive_timeout;
         let part = Part::default();
         *self = Endpoint::Handshaking(Handshaking { scanned: 0, part, deadline, is_reused: true });
+    }
+
+    /// The answer to the request is not known yet. It has as long as a request has to arrive.
+    pub fn await_answer(&mut self, now: Instant, limits: &ProtocolLimits) {
+        debug_assert!(matches!(self, Endpoint::Handshaking(_)));
+        *self = Endpoint::Pending(Pending { deadline: now + limits.handshake_timeout });
+    }
+
+    /// The answer is known: the request is read again from its first byte.
+    pub fn read_again(&mut self, now: Instant, limits: &ProtocolLimits) {
+        debug_assert!(matches!(self, Endpoint::Pending(_)));
+        *self = Endpoint::new(now + limits.handshake_timeout);
     }
 
     /// Says our Close and goes on reading for the peer's.
@@ -306,6 +331,7 @@ impl Endpoint {
     pub fn deadline(&self, limits: &ProtocolLimits) -> Option<Instant> {
         match self {
             Endpoint::Handshaking(handshaking) => Some(handshaking.deadline),
+            Endpoint::Pending(pending) => Some(pending.deadline),
             Endpoint::Open(open) => open.deadline(limits),
             Endpoint::Closing(
                 Closing::AwaitingEcho { by, .. }
@@ -345,6 +371,7 @@ impl Endpoint {
             // need, and would take a 408 for the answer to their next request.
             Endpoint::Handshaking(Handshaking { scanned: 0, .. }) => TimeoutEvent::Silent,
             Endpoint::Handshaking(_) => TimeoutEvent::HeadLate,
+            Endpoint::Pending(_) => TimeoutEvent::AnswerLate,
             Endpoint::Open(open) => open.on_deadline(now, limits, out),
         }
     }

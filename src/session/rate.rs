@@ -11,7 +11,7 @@
 //! be forgotten. Whoever has so many addresses that they push each other out has as many limits
 //! anyway.
 //!
-//! Next: [`crate::connection`]: a socket and its protocol state.
+//! Next: [`crate::session::table`]: all sessions of a reactor.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

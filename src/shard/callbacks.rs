@@ -123,6 +123,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     pub(super) fn take_finished(&mut self, finished: Finished, turn: &mut Turn<'_>) {
         let id = match self.runtime.commands.jobs.finish(finished) {
             Some(Owner::Connection(id)) => id,
+            Some(Owner::Upgrade(id)) => return self.read_again(id, turn),
             Some(Owner::Reactor) => return self.answer_reactor(turn),
             None => return,
         };

@@ -7,7 +7,7 @@
 //!
 //! Invariant: a connection that is no longer open has neither session nor timers nor jobs.
 //!
-//! Next: `refusing`: how one ends that never was open.
+//! Next: `awaiting`: a request that waits for its answer.
 
 use std::io;
 use std::time::Duration;
@@ -167,7 +167,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Sees to it that the log tells of it if a session left early just now.
-    fn note_evictions(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn note_evictions(&mut self, turn: &mut Turn<'_>) {
         let evicted = self.runtime.sessions.totals().evicted;
         if let Some(at) = turn.observer.evictions.note(evicted, turn.now) {
             self.connections.schedule_vacant(REPORT_SLOT, at);
@@ -235,7 +235,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
             // Its half is closed, ours may still have something to say: `printf … | nc` must get
             // its answer.
-            Endpoint::Handshaking(_) | Endpoint::Closing(Closing::AwaitingEcho { .. }) => {
+            Endpoint::Handshaking(_)
+            | Endpoint::Pending(_)
+            | Endpoint::Closing(Closing::AwaitingEcho { .. }) => {
                 connection.endpoint.finish(turn.now, &turn.setup.protocol_limits);
             }
             Endpoint::Closing(Closing::Lingering { .. }) => connection.endpoint = Endpoint::Closed,

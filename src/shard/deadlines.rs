@@ -79,7 +79,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 Endpoint::Open(_) => {
                     return self.leave_aside(id, CloseCause::slow_consumer(), turn);
                 }
-                Endpoint::Handshaking(_) => return self.connections.cut(id, turn),
+                Endpoint::Handshaking(_) | Endpoint::Pending(_) => {
+                    return self.connections.cut(id, turn);
+                }
                 _ => {}
             }
         }
@@ -110,6 +112,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 self.refuse_waiting(id, Rejection::OwnerBusy, turn);
             }
             TimeoutEvent::HeadLate => self.refuse_aside(id, Rejection::HeadTimeout, turn),
+            TimeoutEvent::AnswerLate => self.refuse_waiting(id, Rejection::AdmissionBusy, turn),
             TimeoutEvent::Silent => {
                 turn.setup.metrics.silent.add(1);
                 self.connections.cut(id, turn);

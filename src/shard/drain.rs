@@ -53,8 +53,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     fn say_goodbye(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get(id) else { return };
-        if let (Rest::Waiting, Endpoint::Handshaking(_)) = (connection.rest, &connection.endpoint) {
-            return self.refuse_waiting(id, Rejection::Draining, turn);
+        match (connection.rest, &connection.endpoint) {
+            (Rest::Waiting, Endpoint::Handshaking(_)) | (_, Endpoint::Pending(_)) => {
+                return self.refuse_waiting(id, Rejection::Draining, turn);
+            }
+            _ => {}
         }
         if let Endpoint::Open(_) = connection.endpoint {
             if self.runtime.commands.jobs.of(id) > 0 {
@@ -69,11 +72,19 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Takes out the connections that have ended, and counts those that a drain has let go.
     pub(super) fn reap(&mut self, turn: &mut Turn<'_>) {
         let Parts { connections, lifecycle, .. } = self;
+        let mut gone = Vec::new();
+        let has_pending = !self.pending.is_empty();
         connections.reap(turn, |connection| {
             if connection.has_had_session() {
                 lifecycle.note_released();
             }
+            if has_pending {
+                gone.push(connection.id);
+            }
         });
+        for id in gone {
+            self.forget_pending(id, turn);
+        }
     }
 
     /// Ends the drain, if it is time. It is checked last, behind the reaper and the mail.

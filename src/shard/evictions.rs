@@ -1,7 +1,7 @@
 //! What the log says of sessions that had to leave early, because the table was full.
 //!
 //! A full table lets the longest detached session go for each new one that is detached
-//! (`session/mod.rs`). That is counted where it happens; here it is told, once a minute. Limits
+//! (`session/table.rs`). That is counted where it happens; here it is told, once a minute. Limits
 //! nothing. Called where a session is detached, and when the alarm for the line goes off.
 //!
 //! Next: `observer`: all that observes.

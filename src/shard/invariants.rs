@@ -43,6 +43,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
             let is_live = connection.is_some_and(|c| matches!(c.attachment, Attachment::Live(_)));
             assert!(is_live, "{id}: a timer outlived its connection");
         }
+        let is_there = |id| self.connections.get(id).is_some();
+        assert!(self.pending.connections().all(is_there), "a request outlived its connection");
         sessions.invariants();
     }
 
@@ -60,8 +62,13 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let has_session = matches!(connection.attachment, Attachment::Live(_));
         let watches = matches!(connection.attachment, Attachment::Watching);
         let is_open = matches!(connection.endpoint, Endpoint::Open(_));
+        let awaits_answer = matches!(connection.endpoint, Endpoint::Pending(_));
+        assert!(!awaits_answer || connection.rest == Rest::Parked, "{id}: read, without an answer");
+        let is_pending = self.pending.contains(id);
+        assert!(is_pending || !awaits_answer, "{id}: waits, and nobody knows of it");
+        assert!(!is_pending || jobs == 1, "{id}: waits for one answer");
         assert_eq!(has_session || watches, is_open, "{id}: a session while open");
         assert_eq!(self.watchers.told().contains(&id), watches, "{id}: told while it watches");
-        assert!(is_open || jobs == 0, "{id}: waits, and is not open");
+        assert!(is_open || is_pending || jobs == 0, "{id}: waits, and is not open");
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! Invariant: a shard goes through the phases in their order; once the listener is closed it stays so.
 //!
-//! Next: `parts`: all of them together.
+//! Next: `pending`: requests that wait for their answer.
 
 use std::time::{Duration, Instant};
 

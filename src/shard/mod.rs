@@ -6,9 +6,10 @@
 //! First the part that observes, and what every step knows: `refusals` (which of them the log tells),
 //! `evictions`, `observer`, `turn`. Then the parts, each of which owns its own: `connection_set` (the slab, the ready
 //! queue, the timer wheel), `runtime` (the application and its sessions), `deliveries` (what is on its
-//! way to others), `lifecycle` (how long connections are taken in); `parts` puts them side by side, and
+//! way to others), `lifecycle` (how long connections are taken in), `pending` (requests that
+//! wait for their answer); `parts` puts them side by side, and
 //! `observing` looks at them. Then the steps, each of which uses only those before it: `closing`,
-//! `refusing`, `callbacks` (timers and off-loaded jobs), `fanout` (broadcasts), `upgrade`, `watching`
+//! `awaiting`, `refusing`, `callbacks` (timers and off-loaded jobs), `fanout` (broadcasts), `upgrade`, `watching`
 //! (the live page's figures), `requests`, `visit` (one connection's share of a turn), `accepting`, `mail`
 //! (between reactors), `deadlines`, `drain`; and `invariants`, which says in one place what must hold
 //! between turns.
@@ -19,6 +20,7 @@
 //! Next: its parts, from `refusals` on.
 
 mod accepting;
+mod awaiting;
 mod callbacks;
 mod closing;
 mod connection_set;
@@ -33,6 +35,7 @@ mod mail;
 mod observer;
 mod observing;
 mod parts;
+mod pending;
 mod refusals;
 mod refusing;
 mod requests;
@@ -247,7 +250,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
 impl<A: Application, E: Environment> Parts<A, E> {
     /// When the next turn has to be, whatever happens; `None` if only an event can cause one.
     fn timeout(&self, now: Instant, setup: &Setup) -> Option<Duration> {
-        let Parts { connections, runtime, deliveries, lifecycle, watchers } = self;
+        let Parts { connections, runtime, deliveries, lifecycle, watchers, .. } = self;
         let limits = &setup.config.limits;
         let timers = &runtime.commands.timers;
         let is_congested = deliveries.is_congested(limits);

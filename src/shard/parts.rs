@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::connection_set::ConnectionSet;
 use super::deliveries::Deliveries;
 use super::lifecycle::Lifecycle;
+use super::pending::PendingRequests;
 use super::runtime::Runtime;
 use super::turn::Setup;
 use crate::application::Application;
@@ -22,6 +23,7 @@ pub(super) struct Parts<A: Application, E: Environment> {
     pub(super) deliveries: Deliveries<E::Stream>,
     pub(super) lifecycle: Lifecycle,
     pub(super) watchers: Watchers,
+    pub(super) pending: PendingRequests,
 }
 
 impl<A: Application, E: Environment> Parts<A, E> {
@@ -33,6 +35,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             deliveries: Deliveries::new(setup.reactor, reactors),
             lifecycle: Lifecycle::new(),
             watchers: Watchers::new(reactors, now),
+            pending: PendingRequests::default(),
         }
     }
 }

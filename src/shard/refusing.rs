@@ -7,7 +7,6 @@
 //!
 //! Next: `callbacks`: where the application is called.
 
-use super::connection_set::Share;
 use super::parts::Parts;
 use super::refusals::Refused;
 use super::turn::Turn;
@@ -34,9 +33,15 @@ impl<A: Application, E: Environment> Parts<A, E> {
         body: Body,
         turn: &mut Turn<'_>,
     ) {
+        self.end_request(id, rejection, turn);
+        http::refuse(rejection, body == Body::Sent, &mut self.runtime.cork);
+    }
+
+    /// A request is refused, for the caller to say so: it is counted, and its connection is to close.
+    fn end_request(&mut self, id: ConnectionId, rejection: Rejection, turn: &mut Turn<'_>) {
         turn.setup.metrics.rejected(rejection.index());
         turn.tell(|trace| trace.refused(id, rejection.status()));
-        http::refuse(rejection, body == Body::Sent, &mut self.runtime.cork);
+        self.forget_pending(id, turn);
         if let Some(connection) = self.connections.get_mut(id) {
             log::debug!(
                 connection:% = id, reactor = turn.setup.reactor;
@@ -71,12 +76,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
         rejection: Rejection,
         turn: &mut Turn<'_>,
     ) {
-        self.refuse(id, rejection, Body::Sent, turn);
-        self.uncork_and_settle(id, Share::Left, turn);
+        self.end_request(id, rejection, turn);
+        http::refuse(rejection, true, &mut self.connections.aside);
+        self.send_aside(id, turn);
     }
 
-    /// The same for a connection that waits to be handed over. Its id stays in the queue, and is passed
-    /// over there: to look for it would make many refusals in one turn cost their square.
+    /// The same for a connection that waits to be handed over, or for its answer. In the queue for a
+    /// hand-over its id stays, and is passed over there: to look for it would make many refusals in one
+    /// turn cost their square.
     pub(super) fn refuse_waiting(
         &mut self,
         id: ConnectionId,
@@ -99,6 +106,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     ) {
         turn.setup.metrics.refused.add(1);
         turn.tell(|trace| trace.refused_by_application(id, refusal.status));
+        self.forget_pending(id, turn);
         http::refuse_upgrade(refusal, &mut self.runtime.cork);
         if let Some(connection) = self.connections.get_mut(id) {
             log::debug!(

@@ -8,9 +8,10 @@
 //! Next: `visit`: a connection's share of a turn.
 
 use super::parts::Parts;
+use super::refusing::Body;
 use super::turn::Turn;
-use super::upgrade::PendingUpgrade;
-use crate::application::{Application, Refusal};
+use super::upgrade::AcceptedUpgrade;
+use crate::application::{Answer, Application, Deferred, Refusal};
 use crate::connection::Rest;
 use crate::environment::Environment;
 use crate::http::{self, Rejection, Route};
@@ -29,7 +30,9 @@ enum Answered<A: Application> {
         length: usize,
         keeps: bool,
     },
-    Upgrade(usize, PendingUpgrade<A>),
+    Upgrade(usize, AcceptedUpgrade<A>),
+    /// The application decides it on another thread; it may ask for this session.
+    Later(Deferred<A>, Option<SessionId>),
     /// A WebSocket without a session, for the figures of the live page.
     Watch {
         length: usize,
@@ -87,13 +90,22 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 self.watch(id, &accept, turn);
                 Served::Answered
             }
-            Ok(Answered::Upgrade(length, pending)) => {
+            Ok(Answered::Upgrade(length, accepted)) => {
                 *at += length;
-                self.upgrade(id, pending, turn, env);
+                self.upgrade(id, accepted, turn, env);
                 // It may have off-loaded as much as it may in `on_open` already.
                 match self.connections.get(id) {
                     Some(connection) if connection.rest == Rest::Parked => Served::Wait,
                     _ => Served::Answered,
+                }
+            }
+            Ok(Answered::Later(deferred, session)) => {
+                match self.await_answer(id, session, deferred, turn) {
+                    Ok(()) => Served::Wait,
+                    Err(_) => {
+                        self.refuse(id, Rejection::AdmissionBusy, Body::Sent, turn);
+                        Served::Answered
+                    }
                 }
             }
             Ok(Answered::Refused(refusal)) => {
@@ -173,9 +185,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
             return Ok(Answered::Elsewhere(owner));
         }
         Ok(match self.ask_application(id, &request, session_id.as_ref(), turn) {
-            Ok(acceptance) => {
-                Answered::Upgrade(length, PendingUpgrade { accept, params, session_id, acceptance })
+            Ok(Answer::Now(terms)) => {
+                Answered::Upgrade(length, AcceptedUpgrade { accept, params, session_id, terms })
             }
+            Ok(Answer::Later(deferred)) => Answered::Later(deferred, session_id),
             Err(refusal) => Answered::Refused(refusal),
         })
     }

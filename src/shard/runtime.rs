@@ -18,9 +18,11 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::turn::{Setup, Turn};
 use crate::application::{
-    Acceptance, Application, Commands, Context, ReactorContext, Refusal, Upgrade,
+    Acceptance, Answer, Application, Commands, Context, ForUpgrade, ReactorContext, Refusal,
+    Upgrade,
 };
 use crate::config::Subprotocols;
+use crate::offload::Value;
 use crate::protocol::deflate::{DeflateParams, DeflateWriter, Deflater};
 use crate::protocol::head::Request;
 use crate::protocol::message::Scratch;
@@ -79,6 +81,13 @@ pub(super) struct Callee<'a> {
     pub(super) is_resumed: bool,
     /// Where what it says goes, and how it is deflated; nowhere, when nothing can be said any more.
     pub(super) outlet: Option<(&'a mut dyn Outlet, Option<DeflateParams>)>,
+}
+
+/// The upgrade about which the application is asked.
+pub(super) struct Asked<'a> {
+    pub(super) request: &'a Request<'a, 'a>,
+    pub(super) session_id: Option<&'a SessionId>,
+    pub(super) peer: Peer,
 }
 
 /// What a callback led to.
@@ -170,7 +179,8 @@ impl<A: Application> Runtime<A> {
         outcome
     }
 
-    /// Asks the application whether an upgrade is to be accepted. Where it chooses no subprotocol,
+    /// Asks the application whether an upgrade is to be accepted, or, if the job is `done` that it had
+    /// off-loaded for that, what follows from what the job returned. Where it chooses no subprotocol,
     /// `subprotocols` do.
     ///
     /// # Errors
@@ -178,17 +188,25 @@ impl<A: Application> Runtime<A> {
     /// It panicked.
     pub(super) fn ask(
         &mut self,
-        request: &Request<'_, '_>,
-        session_id: Option<&SessionId>,
-        peer: Peer,
+        request: Asked<'_>,
+        done: Option<(ForUpgrade<A>, Value)>,
         now: Instant,
         subprotocols: &Subprotocols,
-    ) -> Result<Result<Acceptance<A>, Refusal>, Panicked> {
+    ) -> Result<Result<Answer<A>, Refusal>, Panicked> {
+        let Asked { request, session_id, peer } = request;
         let Runtime { application, sessions, .. } = self;
         let session = session_id.and_then(|id| sessions.peek(id, now));
         let upgrade = Upgrade { request, peer, now, session_id, session };
-        let answer = guard(|| application.on_upgrade(&upgrade))?;
-        Ok(answer.map(|acceptance| acceptance.complete(&upgrade, subprotocols)))
+        let answer = guard(|| match done {
+            None => application.on_upgrade(&upgrade),
+            Some((done, value)) => done(application, &upgrade, value),
+        })?;
+        Ok(answer.map(|Acceptance(mut answer)| {
+            if let Answer::Now(terms) = &mut answer {
+                terms.complete(&upgrade, subprotocols);
+            }
+            answer
+        }))
     }
 
     /// What the callbacks that have just run for this connection led to.

@@ -9,9 +9,9 @@
 
 use super::parts::Parts;
 use super::refusing::Body;
-use super::runtime::{CloseCause, Panicked};
+use super::runtime::{Asked, CloseCause, Panicked};
 use super::turn::Turn;
-use crate::application::{Acceptance, Application, Refusal};
+use crate::application::{Answer, Application, Due, Owner, Refusal, Terms};
 use crate::connection::{Attachment, LiveSession};
 use crate::environment::Environment;
 use crate::http::Rejection;
@@ -24,11 +24,11 @@ use crate::session::{Attached, SessionId};
 use crate::token::ConnectionId;
 
 /// An upgrade that the application has accepted.
-pub(super) struct PendingUpgrade<A: Application> {
+pub(super) struct AcceptedUpgrade<A: Application> {
     pub(super) accept: Accept,
     pub(super) params: Option<DeflateParams>,
     pub(super) session_id: Option<SessionId>,
-    pub(super) acceptance: Acceptance<A>,
+    pub(super) terms: Terms<A>,
 }
 
 /// Whether an upgrade was counted as a new session of its address.
@@ -93,28 +93,42 @@ impl<A: Application, E: Environment> Parts<A, E> {
         request: &Request<'_, '_>,
         session_id: Option<&SessionId>,
         turn: &mut Turn<'_>,
-    ) -> Result<Acceptance<A>, Refusal> {
-        let Some(connection) = self.connections.get(id) else { return Ok(Acceptance::default()) };
+    ) -> Result<Answer<A>, Refusal> {
+        let peer = match self.connections.get(id) {
+            Some(connection) => connection.peer,
+            None => return Ok(Answer::Now(Terms::default())),
+        };
+        let asked = Asked { request, session_id, peer };
         let subprotocols = &turn.setup.config.ws_subprotocols;
-        let answer = self.runtime.ask(request, session_id, connection.peer, turn.now, subprotocols);
-        turn.observer.slow_turns.called(Callback::Upgrade, 1, Some(id));
-        answer.unwrap_or_else(|Panicked| {
-            self.runtime.commands.forget_close();
-            turn.note_panic(id);
-            Err(Refusal::new::<500>("internal error"))
-        })
+        let done = match self.runtime.commands.jobs.next_due(Owner::Upgrade(id)) {
+            None => None,
+            Some(Due::OfUpgrade(done, value)) => Some((done, value)),
+            // The job panicked, or there was no thread for it.
+            Some(_) => return Err(self.fail_upgrade(id, turn)),
+        };
+        let callback = if done.is_some() { Callback::Answer } else { Callback::Upgrade };
+        let answer = self.runtime.ask(asked, done, turn.now, subprotocols);
+        turn.observer.slow_turns.called(callback, 1, Some(id));
+        answer.unwrap_or_else(|Panicked| Err(self.fail_upgrade(id, turn)))
+    }
+
+    /// The application panicked over an upgrade.
+    fn fail_upgrade(&mut self, id: ConnectionId, turn: &mut Turn<'_>) -> Refusal {
+        self.runtime.commands.forget_close();
+        turn.note_panic(id);
+        Refusal::new::<500>("internal error")
     }
 
     /// Makes a connection that of a session of ours.
     pub(super) fn upgrade(
         &mut self,
         id: ConnectionId,
-        pending: PendingUpgrade<A>,
+        accepted: AcceptedUpgrade<A>,
         turn: &mut Turn<'_>,
         env: &mut E,
     ) {
-        match self.claim(id, pending.session_id.as_ref(), turn, env) {
-            Ok(attached) => self.open(id, pending, attached, turn),
+        match self.claim(id, accepted.session_id.as_ref(), turn, env) {
+            Ok(attached) => self.open(id, accepted, attached, turn),
             Err(rejection) => self.refuse(id, rejection, Body::Sent, turn),
         }
     }
@@ -154,7 +168,26 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if claimed.is_err() && newcomer == Newcomer::Counted {
             self.uncount_newcomer(id, turn);
         }
+        if claimed.is_ok() {
+            self.overtake(id, session_id, turn);
+        }
+        // It has its session as a connection now, or will never have it.
+        self.forget_pending(id, turn);
         claimed
+    }
+
+    /// Refuses the requests for the same session that came before this one and wait for their answer: were
+    /// they accepted later, they would displace a newer connection.
+    fn overtake(
+        &mut self,
+        newer: ConnectionId,
+        session_id: Option<&SessionId>,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(session_id) = session_id.filter(|_| !self.pending.is_empty()) else { return };
+        for older in self.pending.before(session_id, newer) {
+            self.refuse_waiting(older, Rejection::Overtaken, turn);
+        }
     }
 
     /// One live connection a session, and the newer one wins. The older one's `on_close` comes
@@ -221,12 +254,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn open(
         &mut self,
         id: ConnectionId,
-        mut pending: PendingUpgrade<A>,
+        mut accepted: AcceptedUpgrade<A>,
         attached: Attached,
         turn: &mut Turn<'_>,
     ) {
-        let opening = pending.acceptance.opening.take();
-        self.answer_upgrade(id, pending, attached, turn);
+        let opening = accepted.terms.opening.take();
+        self.answer_upgrade(id, accepted, attached, turn);
         turn.setup.metrics.websockets.add(1);
         turn.setup.metrics.resumes.add(u64::from(attached.resumed));
         self.log_open(id, turn);
@@ -242,7 +275,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn answer_upgrade(
         &mut self,
         id: ConnectionId,
-        PendingUpgrade { accept, params, acceptance, .. }: PendingUpgrade<A>,
+        AcceptedUpgrade { accept, params, terms, .. }: AcceptedUpgrade<A>,
         Attached { slot, resumed }: Attached,
         turn: &mut Turn<'_>,
     ) {
@@ -266,11 +299,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 cork.extend_from_slice(part.as_bytes());
             }
         }
-        cork.extend_from_slice(acceptance.fields.as_bytes());
+        cork.extend_from_slice(terms.fields.as_bytes());
         if let Some(params) = params {
             params.write_field(cork);
         }
-        if let Some(chosen) = acceptance.subprotocol {
+        if let Some(chosen) = terms.subprotocol {
             for part in ["Sec-WebSocket-Protocol: ", &chosen, "\r\n"] {
                 cork.extend_from_slice(part.as_bytes());
             }

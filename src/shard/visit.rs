@@ -286,7 +286,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
                     false => Step::NeedMore,
                 }
             }
-            Endpoint::Closed => Step::NeedMore,
+            // One that awaits its answer is parked, so it is not read.
+            Endpoint::Pending(_) | Endpoint::Closed => Step::NeedMore,
         }
     }
 

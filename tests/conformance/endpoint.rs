@@ -132,7 +132,7 @@ impl<'c> EchoServer<'c> {
                 }
             },
             Endpoint::Closing(_) => endpoint.discard(tail, at, scratch, limits, now),
-            Endpoint::Closed => false,
+            Endpoint::Pending(_) | Endpoint::Closed => false,
         }
     }
 

@@ -1,6 +1,8 @@
 //! Who is let in: what `on_upgrade` sees, and what its answers look like on the wire.
 
-use super::client::{Running, config, eventually, quiet_reactors};
+use std::time::Duration;
+
+use super::client::{Running, config, eventually, frame, quiet_reactors};
 use revolve::{Acceptance, Application, Config, Context, Message, Refusal, Subprotocols, Upgrade};
 
 /// Rooms 1 to 9, for those who know the word; everyone's name is in a cookie.
@@ -226,4 +228,73 @@ fn the_servers_own_pages_stay_where_they_are() {
     let mut raw = server.connect();
     raw.send(super::client::get("/rooms/1"));
     assert_eq!(raw.response().head.status, 426);
+}
+
+/// Lets those in whose word a slow data base knows.
+struct Slow;
+
+impl Application for Slow {
+    type Session = Option<String>;
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        let word = upgrade.parameter("word").unwrap_or_default().into_owned();
+        let look_up = move || {
+            std::thread::sleep(Duration::from_millis(300));
+            assert_ne!(word, "panic", "as asked");
+            (word == "sesame").then_some(word)
+        };
+        upgrade.defer(look_up, |_, upgrade, word| match word {
+            None => Err(Refusal::new::<403>("not known")),
+            Some(word) => {
+                let acceptance = upgrade.accept().header("X-Word", &word)?;
+                Ok(acceptance.then(move |_, cx| *cx.session_mut() = Some(word)))
+            }
+        })
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, _: Message<'_>) {
+        let count = cx.count_message();
+        let word = cx.session().clone().unwrap_or_default();
+        cx.send_text(&format!("{word} {count}"));
+    }
+}
+
+#[test]
+fn an_upgrade_is_decided_on_another_thread_and_nobody_waits_for_it() {
+    let server = Running::new(Config { ws_path: "/".to_owned(), ..config(2) }, || Slow);
+    // Under ids of both reactors, with a message right behind the request.
+    let mut known: Vec<_> = ["a", "b", "c"]
+        .map(|id| {
+            let mut raw = server.connect();
+            let head = request(&format!("/?session_id={id}&word=sesame"), "");
+            raw.send([head.as_bytes(), &frame(0x81, "hello")].concat());
+            raw
+        })
+        .into();
+    let mut unknown = server.connect();
+    unknown.send(request("/?word=abracadabra", ""));
+    let mut failing = server.connect();
+    failing.send(request("/?word=panic", ""));
+    // Meanwhile the reactors serve others.
+    let mut bystander = server.connect();
+    bystander.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(bystander.response().head.status, 200);
+    assert_eq!(server.metric("revolve_websockets", ""), 0);
+    for raw in &mut known {
+        let head = raw.head();
+        assert_eq!((head.status, head.field("x-word")), (101, "sesame"));
+        assert_eq!(raw.text(), "sesame 1");
+    }
+    let refused = unknown.response();
+    assert_eq!((refused.head.status, refused.body.as_str()), (403, "not known\n"));
+    assert_eq!(failing.response().head.status, 500);
+    // A newer request for the first session: it goes on until the answer, then it is displaced.
+    let mut newer = server.connect();
+    newer.send(request("/?session_id=a&word=sesame", ""));
+    known[0].say("still here");
+    assert_eq!(known[0].text(), "sesame 2");
+    assert_eq!(newer.head().status, 101);
+    assert_eq!(known[0].close().0, 4001);
+    newer.say("and here");
+    assert_eq!(newer.text(), "sesame 3");
 }

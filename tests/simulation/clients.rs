@@ -191,9 +191,13 @@ impl Client {
                     Some(session) => format!("?session_id={session}"),
                     None => chance.pick(&["", "?session_id=", "?hello=1"]).to_owned(),
                 };
-                let is_unwanted = chance.percent(4);
-                let entry = if is_unwanted { "&entry=refused" } else { "" };
-                let mark = if is_unwanted && query.is_empty() { "?" } else { "" };
+                let later = chance.pick(&["yes", "yes", "yes", "no", "fails", "panics", "again"]);
+                let entry = match chance.within(0, 99) {
+                    0..=3 => "&entry=refused".to_owned(),
+                    4..=23 => format!("&later={later}"),
+                    _ => String::new(),
+                };
+                let mark = if !entry.is_empty() && query.is_empty() { "?" } else { "" };
                 let deflates = cfg!(feature = "deflate") && chance.percent(50);
                 let request = upgrade(&format!("{query}{mark}{entry}"));
                 self.pending.extend(if deflates { offering(&request) } else { request });
@@ -416,7 +420,9 @@ impl Client {
     }
 
     pub fn was_refused(&self) -> bool {
-        self.heard.iter().any(|heard| matches!(heard, Heard::Response(403 | 408 | 429 | 503, _)))
+        self.heard
+            .iter()
+            .any(|heard| matches!(heard, Heard::Response(403 | 408 | 409 | 429 | 500 | 503, _)))
     }
 
     pub fn has_closed(&self) -> bool {

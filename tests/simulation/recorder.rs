@@ -74,6 +74,13 @@ pub struct Log {
     handing: Option<(String, u64)>,
     /// Upgrades that were refused.
     pub refused: u64,
+    /// Upgrades that were decided by a job, and those that the job's end has not decided.
+    pub deferred: u64,
+    pub undecided: u64,
+    /// How many upgrades have been asked about, which is the name of each; and the latest that has
+    /// opened a session.
+    asked: u64,
+    latest: HashMap<String, u64>,
     pub closes: u64,
     /// When each timer is due, by client and key.
     pub timers: HashMap<(SocketAddr, u64), Instant>,
@@ -120,24 +127,21 @@ impl Application for Recorder {
     }
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
-        let mut log = self.log.borrow_mut();
+        let log = self.log.clone();
+        let mut log = log.borrow_mut();
         if upgrade.parameter("entry").as_deref() == Some("refused") {
             log.refused += 1;
             return Err(Refusal::new::<403>("as you wish"));
         }
-        let peer = address(upgrade.peer());
-        let count = upgrade.session_count();
-        let says_hello = upgrade.parameter("hello").as_deref() == Some("1");
-        let told = count.unwrap_or(0).to_string();
-        Ok(upgrade.accept().header("X-Session-Count", &told)?.then(move |recorder, cx| {
-            let before = recorder.log.borrow_mut().entering.replace(peer);
-            assert_eq!(before, None, "somebody was let in, and did not open");
-            let opens_with = cx.is_resumed().then(|| cx.count());
-            assert_eq!(opens_with, count, "the head tells another count");
-            if says_hello {
-                cx.send_text("hello");
-            }
-        }))
+        log.asked += 1;
+        let asked = log.asked;
+        let later = upgrade.parameter("later").unwrap_or_default().into_owned();
+        if later.is_empty() {
+            return self.admit(upgrade, asked);
+        }
+        log.undecided += 1;
+        drop(log);
+        self.decide_later(upgrade, asked, later)
     }
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
@@ -246,6 +250,69 @@ impl Application for Recorder {
 }
 
 impl Recorder {
+    /// Says yes to the upgrade that was asked about as number `asked`.
+    fn admit(
+        &mut self,
+        upgrade: &Upgrade<'_, Self>,
+        asked: u64,
+    ) -> Result<Acceptance<Self>, Refusal> {
+        let peer = address(upgrade.peer());
+        let count = upgrade.session_count();
+        let says_hello = upgrade.parameter("hello").as_deref() == Some("1");
+        let told = count.unwrap_or(0).to_string();
+        Ok(upgrade.accept().header("X-Session-Count", &told)?.then(move |recorder, cx| {
+            let mut log = recorder.log.borrow_mut();
+            let before = log.entering.replace(peer);
+            assert_eq!(before, None, "somebody was let in, and did not open");
+            let opens_with = cx.is_resumed().then(|| cx.count());
+            assert_eq!(opens_with, count, "the head tells another count");
+            let older = log.latest.insert(cx.session_id(), asked);
+            assert!(older < Some(asked), "a request displaced one that came later");
+            if says_hello {
+                cx.send_text("hello");
+            }
+        }))
+    }
+
+    /// Has a job decide; it ends as `how` says.
+    fn decide_later(
+        &mut self,
+        upgrade: &Upgrade<'_, Self>,
+        asked: u64,
+        how: String,
+    ) -> Result<Acceptance<Self>, Refusal> {
+        let (peer, query) = (address(upgrade.peer()), upgrade.query().to_owned());
+        let count = upgrade.session_count();
+        let job = move || {
+            if how == "fails" {
+                std::panic::panic_any(PLANNED);
+            }
+            how
+        };
+        upgrade.defer(job, move |recorder: &mut Self, upgrade, how| {
+            assert_eq!((address(upgrade.peer()), upgrade.query()), (peer, &*query), "one request");
+            // It may have counted on meanwhile, but it is there.
+            assert!(count.is_none() || upgrade.session_count() >= count, "a session did not wait");
+            let log = recorder.log.clone();
+            let mut log = log.borrow_mut();
+            match how.as_str() {
+                "panics" => std::panic::panic_any(PLANNED),
+                "again" => {
+                    drop(log);
+                    return recorder.decide_later(upgrade, asked, "yes".to_owned());
+                }
+                _ => log.undecided -= 1,
+            }
+            log.deferred += 1;
+            if how == "no" {
+                log.refused += 1;
+                return Err(Refusal::new::<403>("as you wish"));
+            }
+            drop(log);
+            recorder.admit(upgrade, asked)
+        })
+    }
+
     fn off_load(&self, log: &mut Log, cx: &mut Context<'_, Self>) {
         let number = log.jobs.get(&address(cx.peer())).map_or(0, |(asked, _)| *asked);
         let answer = |recorder: &mut Self, cx: &mut Context<'_, Self>, number: u64| {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use revolve::config::{Config, Limits, SessionIds, SessionRate};
 use revolve::connection::timer_wheel;
+use revolve::http::Rejection;
 
 use super::clients::{Client, Ending, Manner};
 use super::pieces::chance::Chance;
@@ -52,6 +53,15 @@ pub struct Totals {
     refused: u64,
     /// Upgrades for which their address had made too many sessions.
     limited: u64,
+    /// Upgrades that were decided by a job.
+    deferred: u64,
+    /// Upgrades that were not, because the job or what followed it failed, their time was over, or the
+    /// server went away.
+    undecided: u64,
+    /// Those among them whose time was over, or for which there was no room.
+    busy: u64,
+    /// Those among them whose session was opened by a newer request.
+    overtaken: u64,
 }
 
 impl Totals {
@@ -77,6 +87,10 @@ impl Totals {
         self.turned_away += other.turned_away;
         self.refused += other.refused;
         self.limited += other.limited;
+        self.deferred += other.deferred;
+        self.undecided += other.undecided;
+        self.busy += other.busy;
+        self.overtaken += other.overtaken;
     }
 
     pub fn assert_rich(&self) {
@@ -103,6 +117,10 @@ impl Totals {
             self.turned_away,
             self.refused,
             self.limited,
+            self.deferred,
+            self.undecided,
+            self.busy,
+            self.overtaken,
         ];
         assert!(
             all.iter().all(|&seen| seen >= 20),
@@ -485,6 +503,10 @@ impl World {
             orphans: log.jobs.values().map(|(asked, answered)| asked - answered).sum(),
             turned_away: log.turned_away,
             refused: log.refused,
+            deferred: log.deferred,
+            undecided: log.undecided,
+            busy: machine.sum(|r| r.rejections(Rejection::AdmissionBusy.index())),
+            overtaken: machine.sum(|r| r.rejections(Rejection::Overtaken.index())),
             limited: {
                 let was_limited = |client: &&Client| {
                     client.heard.iter().any(|heard| matches!(heard, Heard::Response(429, _)))

@@ -1,0 +1,88 @@
+//! How the answer to a request is awaited, and what happens when it has come.
+//!
+//! A connection that waits so is [`Endpoint::Pending`](crate::protocol::endpoint::Endpoint::Pending) and
+//! parked: its request is kept as it came, and nothing more of it is read. When its job is done, the
+//! request is read again from its first byte, as after a hand-over, and this time what followed the job
+//! decides it (`requests`). Calls no application. Called by `requests` and `mail`, and by the steps in
+//! which such a request ends.
+//!
+//! Invariant: a request stands here from the time when its answer is awaited until it is answered or its
+//! connection is gone; meanwhile the session that it names is held.
+//!
+//! Next: `refusing`: how a request ends that is not accepted.
+
+use super::connection_set::Share;
+use super::parts::Parts;
+use super::pending::PendingRequest;
+use super::turn::Turn;
+use crate::application::{Application, Deferred};
+use crate::connection::Rest;
+use crate::environment::Environment;
+use crate::observe::turn_trace::Why;
+use crate::offload::PoolFull;
+use crate::protocol::endpoint::Endpoint;
+use crate::session::SessionId;
+use crate::token::ConnectionId;
+
+impl<A: Application, E: Environment> Parts<A, E> {
+    /// Has a request decided by a job. The connection is not read until then.
+    ///
+    /// # Errors
+    ///
+    /// When as many jobs are under way as may be.
+    pub(super) fn await_answer(
+        &mut self,
+        id: ConnectionId,
+        session: Option<SessionId>,
+        deferred: Deferred<A>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), PoolFull> {
+        self.runtime.commands.jobs.add_for_upgrade(id, deferred)?;
+        self.runtime.commands.has_outgoing = true;
+        // If the answer was to ask once more, it keeps its place: it came no later for that.
+        if !self.pending.contains(id) {
+            let sessions = &mut self.runtime.sessions;
+            let holds = session.as_ref().is_some_and(|session| sessions.hold(session, turn.now));
+            self.pending.push(PendingRequest { connection: id, session, holds });
+        }
+        turn.tell(|trace| trace.deferred(id));
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.endpoint.await_answer(turn.now, &turn.setup.protocol_limits);
+            connection.rest = Rest::Parked;
+        }
+        Ok(())
+    }
+
+    /// The job that decides a request is done: the request is read again, in this turn if the reactor
+    /// reads at all.
+    pub(super) fn read_again(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if !matches!(connection.endpoint, Endpoint::Pending(_)) {
+            return;
+        }
+        connection.endpoint.read_again(turn.now, &turn.setup.protocol_limits);
+        self.observe(id, Why::Call("its answer has come"), turn);
+        self.connections.unpark(id, turn);
+        self.connections.settle(id, Share::UsedUp, turn);
+        self.observed(&[], turn);
+    }
+
+    /// A request waits no more, whatever became of it: the session that it held is let go of, and so is
+    /// the job, if it is not done.
+    #[inline]
+    pub(super) fn forget_pending(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        if !self.pending.is_empty() {
+            self.forget_one_pending(id, turn);
+        }
+    }
+
+    #[cold]
+    fn forget_one_pending(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        let Some(request) = self.pending.take(id) else { return };
+        self.runtime.commands.jobs.forget(id);
+        if let Some(session) = request.session.filter(|_| request.holds) {
+            self.runtime.sessions.release(&session, turn.now);
+            self.note_evictions(turn);
+        }
+    }
+}

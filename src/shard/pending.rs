@@ -1,0 +1,57 @@
+//! The requests of which the answer is awaited, because the application decides them on another thread.
+//!
+//! Knows who waits and for which session; does nothing for them: `awaiting` does. Called by that, and by
+//! `upgrade`, which must know of requests that a newer one overtakes.
+//!
+//! Invariant: they stand in the order in which they came, one for each connection.
+//!
+//! Next: `parts`: all of them together.
+
+use crate::session::SessionId;
+use crate::token::ConnectionId;
+
+/// The requests that wait: no more than there may be jobs
+/// ([`crate::config::Limits::offloads_per_reactor`]).
+#[derive(Debug, Default)]
+pub(super) struct PendingRequests(Vec<PendingRequest>);
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct PendingRequest {
+    pub(super) connection: ConnectionId,
+    /// The session that it names.
+    pub(super) session: Option<SessionId>,
+    /// Whether there was such a session when it came, so that it is held.
+    pub(super) holds: bool,
+}
+
+impl PendingRequests {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn contains(&self, connection: ConnectionId) -> bool {
+        self.connections().any(|waiting| waiting == connection)
+    }
+
+    pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
+        self.0.iter().map(|request| request.connection)
+    }
+
+    /// The connections that asked for this session before `newer` did; all, if that does not wait.
+    pub(super) fn before(&self, session: &SessionId, newer: ConnectionId) -> Vec<ConnectionId> {
+        let earlier = self.0.iter().take_while(|request| request.connection != newer);
+        let same = earlier.filter(|request| request.session.as_ref() == Some(session));
+        same.map(|request| request.connection).collect()
+    }
+
+    pub(super) fn push(&mut self, request: PendingRequest) {
+        self.0.push(request);
+    }
+
+    /// A connection's request waits no more.
+    pub(super) fn take(&mut self, connection: ConnectionId) -> Option<PendingRequest> {
+        let at = self.0.iter().position(|request| request.connection == connection)?;
+        Some(self.0.remove(at))
+    }
+}

@@ -1,0 +1,277 @@
+//! Requests that the application decides by a job: what may happen to them while they wait, one thing at
+//! a time. (The seeds do the same in all combinations, but let no job wait for long.)
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use revolve::config::{Config, Limits};
+use revolve::connection::timer_wheel::TICK;
+use revolve::session::owner_of;
+
+use super::pieces::chance::Chance;
+use super::pieces::client_bytes::{Heard, Line, frame, upgrade};
+use super::pieces::faults::Faults;
+use super::pieces::machine::Machine;
+use super::pieces::recorder::{Log, Recorder, assert_as_planned, hide_planned_panics};
+use super::pieces::streams::Wire;
+
+const WORKERS: usize = 2;
+
+struct Stage {
+    machine: Machine<Recorder>,
+    log: Rc<RefCell<Log>>,
+    clients: Vec<(Line, Vec<Heard>)>,
+}
+
+impl Stage {
+    fn new(config: Config) -> Stage {
+        hide_planned_panics();
+        let workers = NonZeroUsize::new(WORKERS).expect("two");
+        let config = Arc::new(Config { workers, access_log: false, ..config });
+        let log = Rc::new(RefCell::new(Log::default()));
+        log.borrow_mut().forgets = true;
+        let machine = Machine::new(&config, 8, 1, Faults::default(), |number| Recorder {
+            reactor: number,
+            log: log.clone(),
+        });
+        Stage { machine, log, clients: Vec::new() }
+    }
+
+    /// A client of reactor 0 with this query, which says `hello` as soon as it may; its number.
+    fn connect(&mut self, query: &str) -> usize {
+        let number = self.clients.len();
+        let address = SocketAddr::from(([127, 0, 0, 1], number as u16 + 1));
+        let line = Line::new(address, Wire::new(20_000, 0));
+        line.say(&upgrade(query));
+        line.say(&frame(0x81, b"hello", &mut Chance(1)));
+        self.machine.connect(0, &line.wire, line.address);
+        self.clients.push((line, Vec::new()));
+        self.turns();
+        number
+    }
+
+    fn say(&mut self, number: usize) {
+        self.clients[number].0.say(&frame(0x81, b"hello", &mut Chance(1)));
+        self.turns();
+    }
+
+    /// All that happens by itself: no job is done.
+    fn turns(&mut self) {
+        let clients = &mut self.clients;
+        self.machine.quiet(|| {
+            let mut acted = false;
+            for (line, heard) in clients.iter_mut() {
+                acted |= line.act(usize::MAX, &mut Chance(1), heard);
+            }
+            acted
+        });
+    }
+
+    /// The job that was off-loaded as number `index` of those under way is done.
+    fn job(&mut self, index: usize) {
+        self.machine.net.borrow_mut().run_job(index);
+        self.turns();
+    }
+
+    fn jobs(&self) -> usize {
+        self.machine.net.borrow().jobs.len()
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.machine.now += time;
+        self.turns();
+    }
+
+    /// The status that a client was told.
+    fn status(&self, number: usize) -> Option<u16> {
+        self.clients[number].1.iter().find_map(|heard| match heard {
+            Heard::Response(status, _) => Some(*status),
+            _ => None,
+        })
+    }
+
+    fn counts(&self, number: usize) -> &[u64] {
+        &self.clients[number].0.counts
+    }
+
+    fn closed(&self, number: usize) -> Option<u16> {
+        self.clients[number].1.iter().find_map(|heard| match heard {
+            Heard::Close(code) => Some(*code),
+            _ => None,
+        })
+    }
+
+    /// Shuts down; what is left is let go of.
+    fn end(mut self) {
+        self.machine.shut_down();
+        self.turns();
+        self.machine.net.borrow_mut().run_jobs();
+        self.turns();
+        self.pass(Duration::from_secs(120));
+        self.machine.check_released();
+        assert_eq!(self.log.borrow().opens, self.log.borrow().closes);
+        assert_as_planned();
+    }
+}
+
+/// A session of that reactor's.
+fn name(owner: usize) -> String {
+    let names = (0..).map(|n| format!("s{n}"));
+    names.into_iter().find(|name| owner_of(name, WORKERS) == owner).expect("one in two is")
+}
+
+fn later(how: &str, owner: usize) -> String {
+    format!("?session_id={}&later={how}", name(owner))
+}
+
+#[test]
+fn the_answer_opens_or_refuses_and_what_was_said_early_counts_then() {
+    let mut stage = Stage::new(Config::default());
+    // Here, and on the reactor to which it is handed over first.
+    for owner in [0, 1] {
+        let number = stage.connect(&later("again", owner));
+        assert_eq!((stage.status(number), stage.jobs()), (None, 1));
+        stage.job(0);
+        assert_eq!((stage.status(number), stage.jobs()), (None, 1), "it asks once more");
+        stage.job(0);
+        assert_eq!(stage.status(number), Some(101));
+        assert_eq!(stage.counts(number), [1]);
+        stage.say(number);
+        assert_eq!(stage.counts(number), [1, 2]);
+    }
+    for (how, status) in [("no", 403), ("fails", 500), ("panics", 500)] {
+        let number = stage.connect(&format!("?later={how}"));
+        assert_eq!(stage.status(number), None);
+        stage.job(0);
+        assert_eq!(stage.status(number), Some(status), "{how}");
+    }
+    stage.end();
+}
+
+#[test]
+fn an_answer_that_is_late_is_not_waited_for() {
+    let config = Config { timeout_handshake: Duration::from_secs(10), ..Config::default() };
+    let mut stage = Stage::new(config);
+    let number = stage.connect(&later("yes", 0));
+    stage.pass(Duration::from_secs(10) - TICK);
+    assert_eq!(stage.status(number), None);
+    stage.pass(3 * TICK);
+    assert_eq!(stage.status(number), Some(503));
+    // Nobody is called then.
+    stage.job(0);
+    assert_eq!(stage.log.borrow().opens, 0);
+    stage.end();
+}
+
+#[test]
+fn one_too_many_is_told_at_once() {
+    let limits = Limits { offloads_per_reactor: 2, ..Limits::default() };
+    let mut stage = Stage::new(Config { limits, ..Config::default() });
+    let numbers = [(); 3].map(|()| stage.connect("?later=yes"));
+    assert_eq!(numbers.map(|number| stage.status(number)), [None, None, Some(503)]);
+    stage.job(0);
+    stage.job(0);
+    assert_eq!(numbers.map(|number| stage.status(number)), [Some(101), Some(101), Some(503)]);
+    stage.end();
+}
+
+#[test]
+fn a_drain_does_not_wait_for_answers() {
+    let mut stage = Stage::new(Config::default());
+    let numbers = [0, 1].map(|owner| stage.connect(&later("yes", owner)));
+    stage.machine.shut_down();
+    stage.turns();
+    assert_eq!(numbers.map(|number| stage.status(number)), [Some(503), Some(503)]);
+    assert_eq!(stage.jobs(), 2);
+    stage.end();
+}
+
+#[test]
+fn a_client_that_has_left_takes_nothing_over() {
+    for resets in [false, true] {
+        let mut stage = Stage::new(Config::default());
+        let older = stage.connect(&format!("?session_id={}", name(0)));
+        assert_eq!(stage.counts(older), [1]);
+        let newer = stage.connect(&later("yes", 0));
+        match resets {
+            true => stage.clients[newer].0.wire.borrow_mut().reset(),
+            false => stage.clients[newer].0.wire.borrow_mut().end(),
+        }
+        stage.turns();
+        stage.job(0);
+        assert_eq!(stage.status(newer), (!resets).then_some(409));
+        stage.say(older);
+        assert_eq!((stage.counts(older), stage.closed(older)), (&[1, 2][..], None));
+        stage.end();
+    }
+}
+
+#[test]
+fn an_older_connection_goes_on_until_the_answer() {
+    let mut stage = Stage::new(Config::default());
+    let older = stage.connect(&format!("?session_id={}", name(1)));
+    let newer = stage.connect(&later("yes", 1));
+    stage.say(older);
+    assert_eq!((stage.counts(older), stage.closed(older)), (&[1, 2][..], None));
+    stage.job(0);
+    assert_eq!((stage.status(newer), stage.closed(older)), (Some(101), Some(4001)));
+    assert_eq!(stage.counts(newer), [3]);
+    stage.end();
+}
+
+#[test]
+fn of_several_requests_for_one_session_the_one_that_came_last_has_it() {
+    // Answered in the order of asking, each displaces the one before it.
+    let mut stage = Stage::new(Config::default());
+    let numbers = [(); 3].map(|()| stage.connect(&later("yes", 0)));
+    (0..3).for_each(|_| stage.job(0));
+    assert_eq!(numbers.map(|number| stage.status(number)), [Some(101); 3]);
+    assert_eq!(numbers.map(|number| stage.closed(number)), [Some(4001), Some(4001), None]);
+    stage.end();
+    // The second is answered first: the first comes too late, and the third displaces it.
+    let mut stage = Stage::new(Config::default());
+    let numbers = [(); 3].map(|()| stage.connect(&later("yes", 0)));
+    stage.job(1);
+    assert_eq!(numbers.map(|number| stage.status(number)), [Some(409), Some(101), None]);
+    (0..2).for_each(|_| stage.job(0));
+    assert_eq!(numbers.map(|number| stage.status(number)), [Some(409), Some(101), Some(101)]);
+    assert_eq!(numbers.map(|number| stage.closed(number)), [None, Some(4001), None]);
+    stage.end();
+}
+
+#[test]
+fn a_session_waits_for_the_answer() {
+    let ttl = Duration::from_secs(2);
+    for session_ttl in [ttl, Duration::ZERO] {
+        let mut stage = Stage::new(Config { session_ttl, ..Config::default() });
+        let older = stage.connect(&format!("?session_id={}", name(0)));
+        let newer = stage.connect(&later("yes", 0));
+        // The older one leaves, and its session's time would be over.
+        stage.clients[older].0.wire.borrow_mut().end();
+        stage.turns();
+        stage.pass(3 * ttl);
+        stage.job(0);
+        assert_eq!((stage.status(newer), stage.counts(newer)), (Some(101), &[2][..]));
+        stage.end();
+        // If the answer is no, its time begins.
+        let mut stage = Stage::new(Config { session_ttl, ..Config::default() });
+        let older = stage.connect(&format!("?session_id={}", name(0)));
+        stage.connect(&later("no", 0));
+        stage.clients[older].0.wire.borrow_mut().end();
+        stage.turns();
+        stage.pass(3 * ttl);
+        let sessions =
+            |stage: &Stage| stage.machine.shards().map(|s| s.session_counts().len()).sum::<usize>();
+        assert_eq!(sessions(&stage), 1);
+        stage.job(0);
+        assert_eq!(sessions(&stage), usize::from(!session_ttl.is_zero()));
+        // A process that was not turned for so long may have been stopped: sessions wait a second.
+        (0..4).for_each(|_| stage.pass(ttl));
+        assert_eq!(sessions(&stage), 0);
+        stage.end();
+    }
+}
