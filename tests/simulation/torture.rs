@@ -228,8 +228,10 @@ impl Scene {
         messages: u64,
     ) -> usize {
         let mut words = before.to_vec();
-        let query =
-            session.as_ref().map_or("?hello=1".to_owned(), |id| format!("?session_id={id}"));
+        // For those with a name a job decides.
+        let query = session
+            .as_ref()
+            .map_or("?hello=1".to_owned(), |id| format!("?session_id={id}&later=yes"));
         words.extend(upgrade(&query));
         words.extend(self.messages(messages));
         let line = self.connect(at, 20_000, &words);
