@@ -89,6 +89,7 @@
 //! |---|---|
 //! | [`token`] | the name of a connection: slot and generation; its peer |
 //! | [`transport`] | one socket: its readiness, reads and writes; listeners; how many sockets there may be |
+//! | [`contained`] | code and values of the application, so that a panic of theirs does no harm |
 //! | [`session`] | ids, who owns them, and one reactor's table of them |
 //! | [`connection`] | a transport and an endpoint; why a connection stopped: `Rest`; the slab, the ready queue, the timer wheel |
 //!
@@ -188,6 +189,10 @@ pub mod apps;
 mod connection;
 #[cfg(feature = "internals")]
 pub mod connection;
+#[cfg(not(feature = "internals"))]
+mod contained;
+#[cfg(feature = "internals")]
+pub mod contained;
 #[cfg(not(feature = "internals"))]
 mod environment;
 #[cfg(feature = "internals")]

@@ -207,7 +207,7 @@ impl<F: Flag> WakeFlag<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::offload::{Job, JobId};
+    use crate::offload::{Job, JobId, in_a_box};
     use mio::{Events, Poll};
     use std::time::Duration;
 
@@ -243,7 +243,7 @@ mod tests {
         let poll = Poll::new().unwrap();
         let (sender, mailbox) = mailbox::<()>(1, 1, poll.registry(), Token(0)).unwrap();
         sender.send(mail()).unwrap();
-        sender.send_answer(Job { id: JobId(0), work: Box::new(|| Box::new(())) }.run());
+        sender.send_answer(Job { id: JobId(0), work: in_a_box(|| ()) }.run());
         assert!(matches!(mailbox.receive(), Some(Mail::Finished(_))));
         assert!(matches!(mailbox.receive(), Some(Mail::Look { .. })));
     }

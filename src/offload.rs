@@ -14,7 +14,6 @@
 use std::any::Any;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,15 +21,26 @@ use std::thread;
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
+use crate::contained::{Contained, guard};
+
 /// Names a job among those that its reactor has under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JobId(pub(crate) u32);
 
 /// What a job returns: whatever type the application chose.
-pub(crate) type Value = Box<dyn Any + Send>;
+pub(crate) type Value = Contained<Box<dyn Any + Send>>;
 
 /// What a job does.
-pub(crate) type Work = Box<dyn FnOnce() -> Value + Send>;
+pub(crate) type Work = Contained<Box<dyn FnOnce() -> Value + Send>>;
+
+/// Work of which the value is of any type.
+pub(crate) fn in_a_box<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Work {
+    let work = || {
+        let value: Box<dyn Any + Send> = Box::new(work());
+        Contained::new(value)
+    };
+    Contained::new(Box::new(work))
+}
 
 /// Work on its way to a thread.
 pub struct Job {
@@ -42,7 +52,7 @@ impl Job {
     /// Does the work, here and now.
     #[must_use]
     pub fn run(self) -> Finished {
-        let value = catch_unwind(AssertUnwindSafe(self.work)).ok();
+        let value = self.work.into_inner().and_then(|work| guard(work).ok());
         Finished { id: self.id, value }
     }
 
@@ -212,7 +222,8 @@ mod tests {
 
     #[test]
     fn a_job_that_panics_is_finished_all_the_same() {
-        let job = Job { id: JobId(3), work: Box::new(|| std::panic::panic_any("as planned")) };
+        let work = in_a_box(|| -> () { std::panic::panic_any("as planned") });
+        let job = Job { id: JobId(3), work };
         let finished = job.run();
         assert_eq!((finished.id, finished.value.is_none()), (JobId(3), true));
     }

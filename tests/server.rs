@@ -17,6 +17,7 @@ mod server {
     mod broadcast;
     #[cfg(feature = "deflate")]
     mod compression;
+    mod contained;
     mod counter;
     mod drain;
     mod dropped;

@@ -16,7 +16,8 @@ use std::time::Instant;
 
 use super::{Application, Context};
 use crate::config::{Subprotocols, is_token};
-use crate::offload::{Value, Work};
+use crate::contained::Contained;
+use crate::offload::{Value, Work, in_a_box};
 use crate::protocol::head::Request;
 use crate::protocol::target;
 use crate::session::{Session, SessionId};
@@ -220,11 +221,13 @@ impl Subprotocol {
     }
 }
 
-type Opening<A> = Box<dyn FnOnce(&mut A, &mut Context<'_, A>)>;
+type Opening<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>)>>;
 
 /// What follows a job that decides an upgrade.
-pub(crate) type ForUpgrade<A> =
-    Box<dyn FnOnce(&mut A, &Upgrade<'_, A>, Value) -> Result<Acceptance<A>, Refusal>>;
+pub(crate) type ForUpgrade<A> = Contained<Box<DecideUpgrade<A>>>;
+
+type DecideUpgrade<A> =
+    dyn FnOnce(&mut A, &Upgrade<'_, A>, Value) -> Result<Acceptance<A>, Refusal>;
 
 /// A job that decides an upgrade, and what follows it.
 pub(crate) struct Deferred<A: Application> {
@@ -238,13 +241,13 @@ impl<A: Application> Deferred<A> {
         done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
     ) -> Self {
         let done = move |application: &mut A, upgrade: &Upgrade<'_, A>, value: Value| {
-            match value.downcast::<T>() {
-                Ok(value) => done(application, upgrade, *value),
+            match value.into_inner().map(|value| value.downcast::<T>()) {
+                Some(Ok(value)) => done(application, upgrade, *value),
                 // It is what `job` returned.
-                Err(_) => Err(Refusal::new::<500>("internal error")),
+                _ => Err(Refusal::new::<500>("internal error")),
             }
         };
-        Deferred { work: Box::new(move || Box::new(job())), done: Box::new(done) }
+        Deferred { work: in_a_box(job), done: Contained::new(Box::new(done)) }
     }
 }
 
@@ -304,7 +307,7 @@ impl<A: Application> Acceptance<A> {
     /// [`Application::on_open`].
     pub fn then(mut self, opening: impl FnOnce(&mut A, &mut Context<'_, A>) + 'static) -> Self {
         if let Answer::Now(terms) = &mut self.0 {
-            terms.opening = Some(Box::new(opening));
+            terms.opening = Some(Contained::new(Box::new(opening)));
         }
         self
     }

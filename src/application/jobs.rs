@@ -17,11 +17,12 @@ use slab::Slab;
 use super::admission::{Deferred, ForUpgrade};
 use super::{Application, Context, ReactorContext};
 use crate::config::Limits;
-use crate::offload::{Finished, Job, JobId, PoolFull, Value, Work};
+use crate::contained::Contained;
+use crate::offload::{Finished, Job, JobId, PoolFull, Value, Work, in_a_box};
 use crate::token::ConnectionId;
 
-type ForConnection<A> = Box<dyn FnOnce(&mut A, &mut Context<'_, A>, Value)>;
-type ForReactor<A> = Box<dyn FnOnce(&mut A, &mut ReactorContext<'_, A>, Value)>;
+type ForConnection<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>, Value)>>;
+type ForReactor<A> = Contained<Box<dyn FnOnce(&mut A, &mut ReactorContext<'_, A>, Value)>>;
 
 /// What follows a job.
 enum Continuation<A: Application> {
@@ -88,12 +89,13 @@ impl<A: Application> Jobs<A> {
         done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
     ) -> Result<(), PoolFull> {
         let done = move |application: &mut A, cx: &mut Context<'_, A>, value: Value| {
-            if let Ok(value) = value.downcast::<T>() {
+            if let Some(Ok(value)) = value.into_inner().map(|value| value.downcast::<T>()) {
                 done(application, cx, *value);
             }
         };
-        let work = Box::new(move || Box::new(job()) as Value);
-        let key = self.insert(Continuation::OfConnection(id, Box::new(done)), work)?;
+        let work = in_a_box(job);
+        let key =
+            self.insert(Continuation::OfConnection(id, Contained::new(Box::new(done))), work)?;
         self.of_connections.entry(id).or_default().push_back(key);
         Ok(())
     }
@@ -116,12 +118,12 @@ impl<A: Application> Jobs<A> {
         done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
     ) -> Result<(), PoolFull> {
         let done = move |application: &mut A, cx: &mut ReactorContext<'_, A>, value: Value| {
-            if let Ok(value) = value.downcast::<T>() {
+            if let Some(Ok(value)) = value.into_inner().map(|value| value.downcast::<T>()) {
                 done(application, cx, *value);
             }
         };
-        let work = Box::new(move || Box::new(job()) as Value);
-        let key = self.insert(Continuation::OfReactor(Box::new(done)), work)?;
+        let work = in_a_box(job);
+        let key = self.insert(Continuation::OfReactor(Contained::new(Box::new(done))), work)?;
         self.of_reactor.push_back(key);
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::protocol::deflate::MalformedOffer;
 use crate::protocol::handshake::HandshakeError;
 use crate::protocol::head::HeadError;
 use crate::session::rate::TooManySessions;
-use crate::session::{BadSessionId, NoSessionId};
+use crate::session::{BadSessionId, NotAttached};
 use crate::transport::connection_limiter::LimitReached;
 
 /// What is said and done for a reason.
@@ -233,6 +233,10 @@ rejections! {
         "admission_busy", UNAVAILABLE, "this cannot be decided now: try again later")
         .retried();
 
+    /// The application panicked over the state of a new session.
+    InternalError => Row::new(
+        "internal_error", "500 Internal Server Error", "internal error");
+
     /// While its answer was awaited, a newer connection got the session that this one asks for.
     Overtaken => Row::new(
         "overtaken", "409 Conflict", "a newer connection has this session");
@@ -333,9 +337,12 @@ impl From<BadSessionId> for Rejection {
     }
 }
 
-impl From<NoSessionId> for Rejection {
-    fn from(_: NoSessionId) -> Rejection {
-        Rejection::NoSessionId
+impl From<NotAttached> for Rejection {
+    fn from(error: NotAttached) -> Rejection {
+        match error {
+            NotAttached::NoId => Rejection::NoSessionId,
+            NotAttached::Panicked => Rejection::InternalError,
+        }
     }
 }
 

@@ -57,10 +57,6 @@ impl SessionIdText<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadSessionId;
 
-/// No fresh id can be made: the system has no randomness.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoSessionId;
-
 impl SessionId {
     /// The session that a query names: its first `session_id`, unless that is empty.
     ///

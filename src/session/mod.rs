@@ -9,5 +9,5 @@ pub mod id;
 pub mod rate;
 pub mod table;
 
-pub use id::{BadSessionId, IdSource, NoSessionId, SessionId, owner_of};
-pub use table::{Attached, Session, SessionSlot, SessionTable};
+pub use id::{BadSessionId, IdSource, SessionId, owner_of};
+pub use table::{Attached, NotAttached, Session, SessionSlot, SessionTable};

@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 use hashbrown::HashTable;
 use slab::Slab;
 
-use super::id::{ID_MOST, NoSessionId, SessionId};
+use super::id::{ID_MOST, SessionId};
 use crate::config::SessionIds;
+use crate::contained::{Contained, guard};
 use crate::token::ConnectionId;
 
 /// One session: the server's count, and the application's state.
@@ -27,7 +28,7 @@ pub struct Session<T> {
     id: SessionId,
     count: u64,
     is_touched: bool,
-    state: T,
+    state: Contained<T>,
 }
 
 impl<T> Session<T> {
@@ -53,13 +54,13 @@ impl<T> Session<T> {
     /// The application's state.
     #[must_use]
     pub fn state(&self) -> &T {
-        &self.state
+        self.state.get()
     }
 
     /// The application's state, to change: from here on the session is worth keeping.
     pub fn state_mut(&mut self) -> &mut T {
         self.is_touched = true;
-        &mut self.state
+        self.state.get_mut()
     }
 
     /// Whether anything would be lost with it. One that was only opened is not kept, so that
@@ -88,6 +89,15 @@ pub struct Attached {
     pub slot: SessionSlot,
     /// Whether it was there before.
     pub resumed: bool,
+}
+
+/// Why a connection got no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAttached {
+    /// No fresh id can be made: the system has no randomness.
+    NoId,
+    /// The application panicked over the state of a new session.
+    Panicked,
 }
 
 /// What the table has done so far, for the metrics.
@@ -211,14 +221,15 @@ impl<T: Default> SessionTable<T> {
     ///
     /// # Errors
     ///
-    /// If a fresh id is needed and there is no randomness to be had.
+    /// If a fresh id is needed and there is no randomness to be had, or if the application panicked over
+    /// the state of a new session.
     pub fn attach(
         &mut self,
         id: Option<&SessionId>,
         connection: ConnectionId,
         now: Instant,
         fresh: impl FnOnce() -> io::Result<SessionId>,
-    ) -> Result<Attached, NoSessionId> {
+    ) -> Result<Attached, NotAttached> {
         if let Some(found) = id.and_then(|id| self.find(id)) {
             // Its time may be over although its turn to be forgotten has not come.
             if self.is_due(found, now) && !self.waits(now) {
@@ -236,10 +247,11 @@ impl<T: Default> SessionTable<T> {
         }
         let id = match (id, self.policy) {
             (Some(id), SessionIds::Any) => id.clone(),
-            _ => fresh().map_err(|_| NoSessionId)?,
+            _ => fresh().map_err(|_| NotAttached::NoId)?,
         };
         let hash = self.hash(&id);
-        let session = Session { id, count: 0, is_touched: false, state: T::default() };
+        let state = Contained::new(guard(T::default).map_err(|_| NotAttached::Panicked)?);
+        let session = Session { id, count: 0, is_touched: false, state };
         let presence = Presence::Attached(connection);
         let slot = self.entries.insert(Entry { session, presence, holds: 0 });
         // `Config::validate` bounds the table at 2^31.

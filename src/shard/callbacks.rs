@@ -10,10 +10,11 @@
 
 use super::connection_set::Share;
 use super::parts::Parts;
-use super::runtime::{Callee, CloseCause, Next, Panicked, note_reactor_panic};
+use super::runtime::{Callee, CloseCause, Next, note_reactor_panic};
 use super::turn::{Setup, Turn};
 use crate::application::{Application, Context, Due, Owner, ReactorContext};
 use crate::connection::{Attachment, Rest};
+use crate::contained::Panicked;
 use crate::environment::Environment;
 use crate::observe::slow_turn::Callback;
 use crate::observe::turn_trace::{TurnTrace, Why};
@@ -130,6 +131,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.observe(id, Why::Call("an off-loaded job is done"), turn);
         while let Some(due) = self.runtime.commands.jobs.next_due(Owner::Connection(id)) {
             if let Due::OfConnection(done, value) = due {
+                let Some(done) = done.into_inner() else { continue };
                 self.call(id, Callback::Answer, turn, |application, cx| {
                     done(application, cx, value);
                 });
@@ -157,6 +159,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn answer_reactor(&mut self, turn: &mut Turn<'_>) {
         while let Some(due) = self.runtime.commands.jobs.next_due(Owner::Reactor) {
             if let Due::OfReactor(done, value) = due {
+                let Some(done) = done.into_inner() else { continue };
                 let _ = self.call_for_reactor(turn.setup, |application, cx| {
                     done(application, cx, value);
                 });

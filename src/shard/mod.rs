@@ -50,6 +50,7 @@ use std::time::{Duration, Instant};
 
 use crate::application::Application;
 use crate::config::Config;
+use crate::contained::take_drop_panics;
 use crate::environment::Environment;
 use crate::protocol::ProtocolLimits;
 use crate::server_status::ServerStatus;
@@ -299,6 +300,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn publish(&mut self, setup: &Setup) {
         let Parts { connections, runtime, .. } = self;
         let metrics = &setup.metrics;
+        metrics.panics.add(take_drop_panics());
         metrics.bytes_out.add(std::mem::take(&mut runtime.commands.past_cork));
         metrics.connections.set(connections.slab.len() as u64);
         metrics.sessions_live.set(runtime.sessions.attached() as u64);

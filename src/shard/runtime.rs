@@ -11,7 +11,6 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -22,16 +21,17 @@ use crate::application::{
     Upgrade,
 };
 use crate::config::Subprotocols;
+use crate::contained::{Contained, Panicked, guard};
 use crate::offload::Value;
 use crate::protocol::deflate::{DeflateParams, DeflateWriter, Deflater};
 use crate::protocol::head::Request;
 use crate::protocol::message::Scratch;
-use crate::session::{Attached, IdSource, NoSessionId, SessionId, SessionSlot, SessionTable};
+use crate::session::{Attached, IdSource, NotAttached, SessionId, SessionSlot, SessionTable};
 use crate::token::{ConnectionId, Peer};
 use crate::transport::Outlet;
 
 pub(super) struct Runtime<A: Application> {
-    application: A,
+    application: Contained<A>,
     pub(super) sessions: SessionTable<A::Session>,
     ids: IdSource,
     pub(super) commands: Commands<A>,
@@ -100,9 +100,6 @@ pub(super) enum Next {
     Close(CloseCause),
 }
 
-/// The application panicked.
-pub(super) struct Panicked;
-
 impl<A: Application> Runtime<A> {
     pub(super) fn new(application: A, setup: &Setup) -> Self {
         let Setup { reactor, beginning, config, .. } = setup;
@@ -110,7 +107,7 @@ impl<A: Application> Runtime<A> {
         let capacity = config.sessions_of(*reactor);
         let (ttl, policy) = (config.session_ttl, config.session_ids);
         Runtime {
-            application,
+            application: Contained::new(application),
             sessions: SessionTable::new(capacity, ttl, policy, *beginning),
             ids: IdSource::new(*reactor, config.workers.get()),
             commands: Commands::new(*beginning, &config.limits),
@@ -161,6 +158,7 @@ impl<A: Application> Runtime<A> {
             peer,
             is_resumed,
         };
+        let application = application.get_mut();
         Some(guard(|| callback(application, &mut cx, scratch)))
     }
 
@@ -171,6 +169,7 @@ impl<A: Application> Runtime<A> {
         callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>),
     ) -> Result<(), Panicked> {
         let Runtime { application, commands, .. } = self;
+        let application = application.get_mut();
         let mut cx = ReactorContext { commands, reactor: setup.reactor };
         let outcome = guard(|| callback(application, &mut cx));
         if outcome.is_err() {
@@ -197,6 +196,8 @@ impl<A: Application> Runtime<A> {
         let Runtime { application, sessions, .. } = self;
         let session = session_id.and_then(|id| sessions.peek(id, now));
         let upgrade = Upgrade { request, peer, now, session_id, session };
+        let application = application.get_mut();
+        let done = done.and_then(|(done, value)| Some((done.into_inner()?, value)));
         let answer = guard(|| match done {
             None => application.on_upgrade(&upgrade),
             Some((done, value)) => done(application, &upgrade, value),
@@ -235,7 +236,7 @@ impl<A: Application> Runtime<A> {
         connection: ConnectionId,
         now: Instant,
         mut random: impl FnMut(&mut [u8]) -> io::Result<()>,
-    ) -> Result<Attached, NoSessionId> {
+    ) -> Result<Attached, NotAttached> {
         let Runtime { sessions, ids, .. } = self;
         sessions.attach(requested, connection, now, || ids.next(&mut random))
     }
@@ -254,10 +255,4 @@ impl<A: Application> Runtime<A> {
 pub(super) fn note_reactor_panic(setup: &Setup) {
     setup.metrics.panics.add(1);
     log::error!(reactor = setup.reactor; "the application panicked, outside of any connection");
-}
-
-/// Runs code of the application.
-#[inline(always)]
-fn guard<R>(code: impl FnOnce() -> R) -> Result<R, Panicked> {
-    catch_unwind(AssertUnwindSafe(code)).map_err(|_| Panicked)
 }

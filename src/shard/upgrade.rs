@@ -9,10 +9,11 @@
 
 use super::parts::Parts;
 use super::refusing::Body;
-use super::runtime::{Asked, CloseCause, Panicked};
+use super::runtime::{Asked, CloseCause};
 use super::turn::Turn;
 use crate::application::{Answer, Application, Due, Owner, Refusal, Terms};
 use crate::connection::{Attachment, LiveSession};
+use crate::contained::{Contained, Panicked};
 use crate::environment::Environment;
 use crate::http::Rejection;
 use crate::mailbox::{Handoff, Mail};
@@ -20,7 +21,7 @@ use crate::observe::slow_turn::Callback;
 use crate::protocol::deflate::DeflateParams;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::Request;
-use crate::session::{Attached, SessionId};
+use crate::session::{Attached, NotAttached, SessionId};
 use crate::token::ConnectionId;
 
 /// An upgrade that the application has accepted.
@@ -158,11 +159,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let newcomer = self.count_newcomer(id, session_id, turn)?;
         let claimed = self.claim_place(id, session_id, turn).and_then(|()| {
             let attached = self.runtime.attach(session_id, id, turn.now, |room| env.random(room));
-            attached.map_err(|no_id| {
+            attached.map_err(|error| {
+                if let NotAttached::Panicked = error {
+                    turn.note_panic(id);
+                }
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.return_place();
                 }
-                no_id.into()
+                error.into()
             })
         });
         if claimed.is_err() && newcomer == Newcomer::Counted {
@@ -264,7 +268,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.setup.metrics.resumes.add(u64::from(attached.resumed));
         self.log_open(id, turn);
         self.call(id, Callback::Open, turn, |application, cx| {
-            if let Some(opening) = opening {
+            if let Some(opening) = opening.and_then(Contained::into_inner) {
                 opening(application, cx);
             }
             application.on_open(cx);

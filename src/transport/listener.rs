@@ -7,7 +7,7 @@
 //! Invariant: an address has one server. SO_REUSEPORT is set on a socket only once the port is
 //! this server's: `bind` says how.
 //!
-//! Next: [`crate::session`]: what is left of a connection when it is gone.
+//! Next: [`crate::contained`]: what belongs to the application, and may panic.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};

@@ -1,0 +1,146 @@
+//! An application of which everything panics that can: what it calls, what it makes, what it drops. Each
+//! panic costs the connection for which it happened, or nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::client::{Running, config, eventually, upgrade};
+use revolve::{Acceptance, Application, Config, Context, Message, Refusal, SessionIds, Upgrade};
+
+/// Panics when it is dropped.
+#[derive(Default)]
+struct Fragile(bool);
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        assert!(!self.0, "as planned: dropped");
+    }
+}
+
+/// A panic is raised with this, and dropping that panics again.
+struct Payload;
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        panic!("as planned: a payload");
+    }
+}
+
+/// Sessions made so far.
+static MADE: AtomicU64 = AtomicU64::new(0);
+
+struct State(Fragile);
+
+impl Default for State {
+    fn default() -> Self {
+        // The first one of all.
+        assert_ne!(MADE.fetch_add(1, Ordering::Relaxed), 0, "as planned: a session's state");
+        State(Fragile(false))
+    }
+}
+
+struct Wild;
+
+impl Application for Wild {
+    type Session = State;
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        let fragile = Fragile(upgrade.parameter("opening").is_some());
+        Ok(upgrade.accept().then(move |_, _| std::mem::forget(fragile)))
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+        let Message::Text(text) = message else { return };
+        match text {
+            "fragile session" => cx.session_mut().0.0 = true,
+            "payload" => std::panic::panic_any(Payload),
+            "value" | "continuation" | "job" => {
+                let (value, done) = (Fragile(text == "value"), Fragile(text == "continuation"));
+                let payload = text == "job";
+                let job = move || {
+                    std::thread::sleep(Duration::from_millis(200));
+                    if payload {
+                        std::panic::panic_any(Payload);
+                    }
+                    value
+                };
+                cx.offload(job, move |_, _, value| std::mem::forget((value, done))).unwrap();
+                // Nobody waits for it: the connection is gone first.
+                if !payload {
+                    cx.close(1000, "bye");
+                }
+            }
+            _ => {
+                cx.count_message();
+            }
+        }
+        cx.send_text(text);
+    }
+}
+
+#[test]
+fn whatever_panics_ends_one_connection_at_most() {
+    let config = Config {
+        session_ttl: Duration::from_millis(200),
+        session_ids: SessionIds::Any,
+        limit_concurrency: std::num::NonZeroUsize::new(2),
+        ..config(1)
+    };
+    let server = Running::new(config, || Wild);
+    let panics = |expected: u64| {
+        eventually("the panics are counted", || {
+            server.metric("revolve_panics_total", "") == expected
+        });
+    };
+    // The state of a session cannot be made: that upgrade is refused, and holds no place.
+    let mut raw = server.connect();
+    raw.send(upgrade("session_id=first"));
+    assert_eq!(raw.response().head.status, 500);
+    panics(1);
+    let mut witness = server.open("session_id=witness");
+    let mut hears = || {
+        witness.say("still here");
+        assert_eq!(witness.text(), "still here");
+    };
+    // A closure that is dropped unused, because there is no room.
+    let held = server.open("");
+    let mut raw = server.connect();
+    raw.send(upgrade("opening=fragile"));
+    assert_eq!(raw.response().head.status, 503);
+    panics(2);
+    hears();
+    drop(held);
+    server.wait_for("revolve_websockets", "", 1);
+    // A panic whose payload panics too.
+    let mut raw = server.open("");
+    raw.say("payload");
+    assert_eq!(raw.close().0, 1011);
+    panics(3);
+    hears();
+    raw.gone();
+    server.wait_for("revolve_websockets", "", 1);
+    // Values and closures of jobs that nobody waits for any more.
+    for (count, word) in [(4, "value"), (5, "continuation")] {
+        let mut raw = server.open("");
+        raw.say(word);
+        assert_eq!((raw.text(), raw.close().0), (word.to_owned(), 1000));
+        panics(count);
+        hears();
+        raw.gone();
+        server.wait_for("revolve_websockets", "", 1);
+    }
+    // A job that panics with such a payload: its thread goes on, its connection ends.
+    let mut raw = server.open("");
+    raw.say("job");
+    assert_eq!((raw.text(), raw.close().0), ("job".to_owned(), 1011));
+    panics(6);
+    hears();
+    raw.gone();
+    // A session that expires.
+    let mut raw = server.open("session_id=fragile");
+    raw.say("fragile session");
+    assert_eq!(raw.text(), "fragile session");
+    drop(raw);
+    panics(7);
+    hears();
+}
