@@ -14,16 +14,8 @@ use super::turn::Turn;
 use crate::application::{Application, Refusal};
 use crate::connection::Rest;
 use crate::environment::Environment;
-use crate::http::{self, Rejection};
+use crate::http::{self, Body, Rejection};
 use crate::token::ConnectionId;
-
-/// Whether a response has content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
-    Sent,
-    /// "The server MUST NOT send content" in the response to a HEAD (RFC 9110 9.3.2).
-    Omitted,
-}
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Answers with an error, for the caller to write; the connection closes after it.
@@ -36,7 +28,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     ) {
         turn.setup.metrics.rejected(rejection.index());
         turn.tell(|trace| trace.refused(id, rejection.status()));
-        http::refuse(rejection, body == Body::Sent, &mut self.runtime.cork);
+        http::refuse(rejection, body, &mut self.runtime.cork);
         if let Some(connection) = self.connections.get_mut(id) {
             log::debug!(
                 connection:% = id, reactor = turn.setup.reactor;

@@ -8,13 +8,12 @@
 //! Next: `watching`: WebSockets without a session.
 
 use super::parts::Parts;
-use super::refusing::Body;
 use super::runtime::{CloseCause, Panicked};
 use super::turn::Turn;
 use crate::application::{Acceptance, Application, Refusal};
 use crate::connection::{Attachment, LiveSession};
 use crate::environment::Environment;
-use crate::http::Rejection;
+use crate::http::{Body, Rejection};
 use crate::mailbox::{Handoff, Mail};
 use crate::observe::slow_turn::Callback;
 use crate::protocol::deflate::DeflateParams;

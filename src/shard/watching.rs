@@ -13,12 +13,11 @@
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::parts::Parts;
-use super::refusing::Body;
 use super::turn::Turn;
 use crate::application::Application;
 use crate::connection::Attachment;
 use crate::environment::Environment;
-use crate::http::Rejection;
+use crate::http::{Body, Rejection};
 use crate::mailbox::Mail;
 use crate::observe::slab_map::SlotState;
 use crate::observe::turn_trace::TurnTrace;

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use revolve::config::Config;
-use revolve::http::{self, Rejection};
+use revolve::http::{self, Body, Rejection};
 use revolve::protocol::ProtocolLimits;
 use revolve::protocol::deflate::{self, DeflateParams, DeflateWriter, Deflater};
 use revolve::protocol::endpoint::{Closing, Endpoint, Event, QueueLeft};
@@ -94,7 +94,7 @@ impl<'c> EchoServer<'c> {
                         }
                     }
                     Err(rejection) => {
-                        http::refuse(rejection, true, written);
+                        http::refuse(rejection, Body::Sent, written);
                         endpoint.finish(now, limits);
                     }
                 }
