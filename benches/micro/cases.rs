@@ -13,7 +13,7 @@ use revolve::application::{Application, Context, Message};
 use revolve::config::{Config, SessionIds};
 use revolve::connection::Connection;
 use revolve::protocol::ProtocolLimits;
-use revolve::protocol::frame::{self, FrameHead};
+use revolve::protocol::frame::{self, FrameHead, Rsv1};
 use revolve::protocol::handshake;
 use revolve::protocol::head::{self, Part, Request};
 use revolve::protocol::message::{Received, Receiver, Scratch};
@@ -124,7 +124,7 @@ fn header(size: usize) -> Work {
     let input = client_frame(0x81, &vec![b'a'; size]);
     Box::new(move || {
         for _ in 0..TIMES {
-            let head = frame::decode(black_box(&input), false);
+            let head = frame::decode(black_box(&input), Rsv1::Forbidden);
             assert!(matches!(head, Ok(Some(FrameHead { length, .. })) if length == size as u64));
         }
     })

@@ -404,8 +404,8 @@ impl Open {
     }
 
     /// So many bytes have been read to the [`Self::payload_room`]; [`Self::next`] says what of it.
-    pub fn has_read_payload(&mut self, count: usize) {
-        self.receiver.has_read_payload(count);
+    pub fn note_read_payload(&mut self, count: usize) {
+        self.receiver.note_read_payload(count);
     }
 
     /// Takes the next thing from `input[*at..]`; `None` when no whole one is left. Answers to
