@@ -57,6 +57,7 @@ pub enum Inflation {
 
 /// What became of a message that was to be made smaller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "deflate"), allow(dead_code, reason = "nothing is deflated"))]
 pub enum Deflation {
     /// Its frame is appended, deflated.
     Appended,
