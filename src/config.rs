@@ -3,7 +3,7 @@
 //! [`Config`] is what an operator chooses; [`Limits`] is what the design chose, kept as values so
 //! that a test can make them small. Neither reads arguments nor the environment: the daemon's
 //! command line does that. Called by `server.rs`; everything below only reads. The protocol, which stands
-//! above and knows no server, is given what it needs of them ([`Config::protocol_limits`]).
+//! above and knows no server, is given what it needs of them ([`ProtocolLimits`]).
 //!
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
