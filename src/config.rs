@@ -3,7 +3,7 @@
 //! [`Config`] is what an operator chooses; [`Limits`] is what the design chose, kept as values so
 //! that a test can make them small. Neither reads arguments nor the environment: the daemon's
 //! command line does that. Called by `server.rs`; everything below only reads. The protocol, which stands
-//! above and knows no server, is given what it needs of them ([`Config::protocol_limits`]).
+//! above and knows no server, is given what it needs of them ([`ProtocolLimits`]).
 //!
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
@@ -68,7 +68,8 @@ impl fmt::Display for SessionRate {
 /// Who may see the live page and the figures behind it, which show inner state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PageFor {
-    /// Whoever connects over the loopback interface, under a name that only this machine has.
+    /// Clients that connect over the loopback interface, under a name that only this machine has, or
+    /// over a Unix socket.
     #[default]
     Loopback,
     /// Anyone who can reach the port.
@@ -142,8 +143,8 @@ pub struct Config {
     /// none is started before the first job. Default 4: enough to wait for a database, few enough
     /// not to take the cores from the reactors.
     pub offload_threads: NonZeroUsize,
-    /// A turn that takes at least this long is counted, and whoever held it is named in the log.
-    /// Default 250 ms, which is longer than a busy machine makes a thread wait, and more than a
+    /// A turn that takes at least this long is counted, and the callback that held it is named in the
+    /// log. Default 250 ms, which is longer than a busy machine makes a thread wait, and more than a
     /// callback should ever take; `None` does not look.
     pub slow_turn: Option<Duration>,
     /// Whether each connection's open and close is logged. Default on.
@@ -235,8 +236,8 @@ pub struct Limits {
     /// Mails that may wait for room in others' boxes; beyond it the reactor reads from nobody. 4096:
     /// a message each of one visit.
     pub outbox_most: usize,
-    /// Alarms looked at in a turn. Each may write a ping, some microseconds of system call: whoever
-    /// connected at one moment is pinged at one moment, and the others are served in between.
+    /// Alarms looked at in a turn. Each may write a ping, some microseconds of system call: clients
+    /// that connected at one moment are pinged at one moment, and the others are served in between.
     pub alarms_per_turn: usize,
     /// Sessions forgotten in a turn: a million whose time ends at one moment take some 250 turns,
     /// and in each of them the others are served.
@@ -264,7 +265,7 @@ pub struct Limits {
     /// KiB: at most 3 ms, which only the most expensive input takes; 140 KiB of JSON, which take
     /// 0.2 ms. A message that needs more goes on in the next turn.
     pub inflate_per_turn: usize,
-    /// Bytes below which a message goes plain to whoever agreed to deflate. 1024, as Node's `ws`: to
+    /// Bytes below which a message goes plain even where deflate was agreed on. 1024, as Node's `ws`: to
     /// deflate a shorter one takes 8 µs as well, and saves no packet, for both fit in one.
     pub deflate_bytes_least: usize,
     /// Windows (32 KiB, if the client does not ask for less) beyond which a message goes plain. 32, so
@@ -289,7 +290,7 @@ pub struct Limits {
     /// Time we go on reading after our half-close, so that unread bytes do not turn into a reset
     /// that eats our last words. 5 s, as nginx's `lingering_timeout`.
     pub linger: Duration,
-    /// Bytes we throw away in that time. 64 MiB: whoever is told 1009 in the middle of pushing a
+    /// Bytes we throw away in that time. 64 MiB: a client that is told 1009 in the middle of pushing a
     /// message four times too large reads it once it has finished pushing. (With 256 KiB, three of
     /// four senders of 16 MiB + 1 saw a reset instead.)
     pub linger_bytes: usize,

@@ -146,7 +146,7 @@ impl<S> MailSender<S> {
 
     /// Wakes the receiver, so that it looks at what it shares with the sender. Never waits.
     pub fn wake(&self) {
-        if self.wake.raise()
+        if self.wake.raise() == Raised::First
             && let Err(error) = self.waker.wake()
         {
             // An eventfd write fails only when its counter is full, which wakes all the same.
@@ -183,6 +183,15 @@ impl Flag for AtomicBool {
     }
 }
 
+/// What raising a [`WakeFlag`] has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Raised {
+    /// It was lowered: the caller is the one to wake the receiver.
+    First,
+    /// A wake is on its way already.
+    Again,
+}
+
 /// Whether a wake is on its way that the receiver has not heard.
 ///
 /// A sender puts its mail into the channel (or sets what is shared) and then raises the flag; the
@@ -193,10 +202,9 @@ impl Flag for AtomicBool {
 struct WakeFlag<F>(F);
 
 impl<F: Flag> WakeFlag<F> {
-    /// Whether the caller is the one to wake the receiver.
     #[inline]
-    fn raise(&self) -> bool {
-        !self.0.exchange(true)
+    fn raise(&self) -> Raised {
+        if self.0.exchange(true) { Raised::Again } else { Raised::First }
     }
 
     fn lower(&self) {
@@ -278,7 +286,7 @@ mod tests {
                 let shared = shared.clone();
                 thread::spawn(move || {
                     shared.said[sender].store(1, Ordering::Relaxed);
-                    if shared.flag.raise() {
+                    if shared.flag.raise() == Raised::First {
                         shared.waker.notify();
                     }
                 })

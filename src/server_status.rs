@@ -2,10 +2,10 @@
 //! far the server has drained.
 //!
 //! The mailboxes and the pool for off-loaded jobs aside, reactors share nothing else. A message touches
-//! its own reactor's cells and nothing more in here. The limits are asked at accept and close, when a
-//! WebSocket opens and closes, and at a new session; the drain at a wake, at a request, and once a turn
-//! while it lasts. Wakes nobody: that the drain begins, `server.rs` tells by the mailboxes. Made by
-//! `server.rs`, read and written by every shard.
+//! the cells of its own reactor, and nothing else in here. The limits are asked at accept and close, when
+//! a WebSocket opens and closes, and at a new session; the drain at a wake, at a request, and once a turn
+//! while it lasts. Wakes no reactor: `server.rs` does that when a drain begins. Made by `server.rs`, read
+//! and written by every shard.
 //!
 //! Invariant: a drain has one beginning, and is never taken back.
 //!
@@ -30,7 +30,8 @@ pub struct ServerStatus {
 }
 
 impl ServerStatus {
-    /// For so many reactors, and requests refused for `reasons`; `log_lines_dropped` is the logger's.
+    /// For so many reactors. `reasons` are the labels under which refused requests are counted;
+    /// `log_lines_dropped` is counted by the logger.
     #[must_use]
     pub fn new(
         reactors: usize,
@@ -65,7 +66,7 @@ impl ServerStatus {
         self.metrics.render(since.map_or(Duration::ZERO, |since| now - since))
     }
 
-    /// What bounds the sockets, in all and from each address, and the open WebSockets.
+    /// What bounds the sockets, of all addresses and of each, and the open WebSockets.
     #[must_use]
     pub fn connection_limiter(&self) -> &Arc<ConnectionLimiter> {
         &self.connection_limiter
@@ -77,7 +78,7 @@ impl ServerStatus {
         &self.session_rates
     }
 
-    /// From now on the server is going away.
+    /// From now on the server is going away. A second call changes nothing.
     pub fn begin_drain(&self, now: Instant) {
         let _ = self.draining_since.set(now);
     }
@@ -88,12 +89,14 @@ impl ServerStatus {
         self.draining_since.get().copied()
     }
 
-    /// One more reactor has said goodbye to all its WebSockets; each says so once.
+    /// One more reactor has said goodbye to all its WebSockets, or has no time left for it. Each reactor
+    /// calls it once.
     pub fn note_drained(&self) {
         self.drained.fetch_add(1, Ordering::Release);
     }
 
-    /// Whether all have. Whoever sees that sees also what they had sent before.
+    /// Whether all reactors have. Mail that they had sent before is then in the mailboxes: the read here
+    /// acquires what [`Self::note_drained`] released.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Acquire) >= self.reactors().len()

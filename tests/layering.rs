@@ -31,8 +31,9 @@ const FUNCTION_LINES_MAX: usize = 70;
 const ARGUMENTS_MAX: usize = 5;
 
 /// The functions that are longer, or have more arguments, with today's figures. A figure may only
-/// fall: one that has fallen is written down here, and one within the bound is taken out.
-const TOO_LONG: [(&str, usize); 1] = [("protocol/message.rs: next_of_any_kind", 98)];
+/// fall: one that has fallen is written down here, and one within the bound is taken out. The comment
+/// at `next` says what five arguments cost there, and how that was counted.
+const TOO_LONG: [(&str, usize); 0] = [];
 const TOO_MANY_ARGUMENTS: [(&str, usize); 1] = [("protocol/endpoint.rs: next", 6)];
 
 /// Fields that a shard, and each of its parts, may have at most.

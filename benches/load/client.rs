@@ -15,6 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::Result;
+use crate::servers::Kind;
 
 const BUFFER: usize = 256 * 1024;
 /// The key of RFC 6455's example, and the answer that it has there.
@@ -50,22 +51,29 @@ enum Replies {
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 impl Script {
-    /// `depth` text messages of `size` bytes in one write. `constant`: the server is the floor.
-    pub(crate) fn counted(size: usize, depth: usize, constant: bool) -> Self {
+    /// `depth` text messages of `size` bytes in one write.
+    pub(crate) fn counted(size: usize, depth: usize, server: Kind) -> Self {
         let text: Vec<u8> = (b'a'..=b'z').cycle().take(size).collect();
         let batch = frame(1, &text).repeat(depth);
-        let replies = if constant { Replies::Constant } else { Replies::Counted };
+        let replies = match server {
+            Kind::Floor => Replies::Constant,
+            Kind::Revolve | Kind::Peer | Kind::Reference => Replies::Counted,
+        };
         Self { batches: vec![batch], depth: depth as u64, replies }
     }
 
     /// One binary message of `size` bytes. Four different ones in turn: a reply that is swapped with
-    /// its neighbour's shows. `masked`: the server is the floor, which returns what is on the wire.
-    pub(crate) fn echoed(size: usize, masked: bool) -> Self {
+    /// its neighbour's shows.
+    pub(crate) fn echoed(size: usize, server: Kind) -> Self {
         let payload = |n: usize| (0..size).map(move |i| (i * 31 + i / 251 + n * 7) as u8);
         let payloads: Vec<Vec<u8>> = (0..4).map(|n| payload(n).collect()).collect();
         let batches = payloads.iter().map(|payload| frame(2, payload)).collect();
-        let masked = |payload: Vec<u8>| if masked { mask(&payload) } else { payload };
-        let replies = Replies::Echoed(payloads.into_iter().map(masked).collect());
+        let returned = |payload: Vec<u8>| match server {
+            // It returns what is on the wire.
+            Kind::Floor => mask(&payload),
+            Kind::Revolve | Kind::Peer | Kind::Reference => payload,
+        };
+        let replies = Replies::Echoed(payloads.into_iter().map(returned).collect());
         Self { batches, depth: 1, replies }
     }
 }

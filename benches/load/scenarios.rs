@@ -303,7 +303,7 @@ impl Run<'_> {
     }
 
     fn script(&self, size: usize, depth: usize) -> Script {
-        Script::counted(size, depth, self.server.kind == Kind::Floor)
+        Script::counted(size, depth, self.server.kind)
     }
 
     fn counting(
@@ -324,7 +324,7 @@ impl Run<'_> {
     }
 
     fn echo(&self, connections: usize, size: usize) -> Result<Outcome> {
-        let script = Script::echoed(size, self.server.kind == Kind::Floor);
+        let script = Script::echoed(size, self.server.kind);
         let (running, mut client) = self.start(Flavour { echo: true, ..Flavour::default() })?;
         told(&running, || {
             client.open(connections, &script)?;

@@ -13,7 +13,7 @@ use revolve::application::{Application, Context, Message};
 use revolve::config::{Config, SessionIds};
 use revolve::connection::Connection;
 use revolve::protocol::ProtocolLimits;
-use revolve::protocol::frame::{self, FrameHead};
+use revolve::protocol::frame::{self, FrameHead, Rsv1};
 use revolve::protocol::handshake;
 use revolve::protocol::head::{self, Part, Request};
 use revolve::protocol::message::{Received, Receiver, Scratch};
@@ -55,8 +55,8 @@ pub(crate) fn all() -> Vec<Case> {
     }
     add("message/23B".into(), TIMES, "a frame", Box::new(|| message(23)));
     add("utf8/1KiB-of-umlauts".into(), TIMES, "a text", Box::new(|| utf8_of("ä", 1 << 10)));
-    add("head/parse".into(), TIMES, "a head", Box::new(|| parse_head(false)));
-    add("head/parse-and-accept".into(), TIMES, "a head", Box::new(|| parse_head(true)));
+    add("head/parse".into(), TIMES, "a head", Box::new(|| parse_head(Until::Parsed)));
+    add("head/parse-and-accept".into(), TIMES, "a head", Box::new(|| parse_head(Until::Accepted)));
     add("reply/count".into(), TURNS * TIMES, "a reply", Box::new(count_reply));
     for (connections, depth) in [(1, 1), (64, 1), (1000, 1), (64, 16), (64, 64)] {
         let messages = TURNS * connections as u64 * depth as u64;
@@ -124,7 +124,7 @@ fn header(size: usize) -> Work {
     let input = client_frame(0x81, &vec![b'a'; size]);
     Box::new(move || {
         for _ in 0..TIMES {
-            let head = frame::decode(black_box(&input), false);
+            let head = frame::decode(black_box(&input), Rsv1::Forbidden);
             assert!(matches!(head, Ok(Some(FrameHead { length, .. })) if length == size as u64));
         }
     })
@@ -171,8 +171,16 @@ const HEAD: &str = "GET /ws/chat/?session_id=Zm9vYmFyYmF6cXV4cXV1eA HTTP/1.1\r\n
     Sec-Fetch-Dest: empty\r\nSec-Fetch-Mode: websocket\r\nSec-Fetch-Site: same-origin\r\n\
     Pragma: no-cache\r\nCache-Control: no-cache\r\nUpgrade: websocket\r\n\r\n";
 
-/// The end is looked for, the head parsed; with `accept` it is judged as an upgrade, too.
-fn parse_head(accept: bool) -> Work {
+/// How far a head is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Its end is looked for, and it is parsed.
+    Parsed,
+    /// It is judged as an upgrade, too.
+    Accepted,
+}
+
+fn parse_head(until: Until) -> Work {
     let limits = ProtocolLimits::from(&Config::default());
     let mut received = HEAD.as_bytes().to_vec();
     Box::new(move || {
@@ -183,7 +191,7 @@ fn parse_head(accept: bool) -> Work {
             let mut slots = head::header_slots();
             let request = Request::parse(received, &mut slots, &limits);
             assert!(request.is_ok());
-            if accept {
+            if until == Until::Accepted {
                 assert!(request.is_ok_and(|request| handshake::judge(&request).is_ok()));
             }
         }

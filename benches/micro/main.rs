@@ -55,8 +55,7 @@ struct Options {
 
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1)).and_then(|options| run(&options)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("micro: {error}");
             ExitCode::FAILURE
@@ -88,18 +87,18 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
     Ok(options)
 }
 
-/// False: something has got worse.
-fn run(options: &Options) -> Result<bool> {
+/// Fails when something has got worse.
+fn run(options: &Options) -> Result<ExitCode> {
     if let Some(name) = &options.case {
         let case = cases::all().into_iter().find(|case| case.name == *name);
         let mut work = (case.ok_or("there is no such case")?.prepare)();
         counted(&mut work);
-        return Ok(true);
+        return Ok(ExitCode::SUCCESS);
     }
     let cases = cases::all().into_iter().filter(|case| case.name.contains(&options.only));
     if options.list {
         cases.for_each(|case| println!("{:<24} {}", case.name, case.unit));
-        return Ok(true);
+        return Ok(ExitCode::SUCCESS);
     }
     // Cargo starts a bench in its package's directory; the baseline is named from there.
     if !Path::new("benches/micro").is_dir() {
@@ -107,7 +106,7 @@ fn run(options: &Options) -> Result<bool> {
     }
     let toolchain = callgrind::toolchain()?;
     if options.daemon {
-        return daemon::measure(options.revolve.clone()).map(|()| true);
+        return daemon::measure(options.revolve.clone()).map(|()| ExitCode::SUCCESS);
     }
     let mut counts = Vec::new();
     for case in cases {
@@ -123,9 +122,9 @@ fn run(options: &Options) -> Result<bool> {
     let worse = before.compare(&counts, &toolchain, is_complete);
     if options.renew {
         before.renewed(counts, toolchain, is_complete).save()?;
-        return Ok(true);
+        return Ok(ExitCode::SUCCESS);
     }
-    Ok(worse == 0)
+    Ok(if worse == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Where callgrind counts, and nowhere else. Not inlined, because it is found by its name.

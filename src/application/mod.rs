@@ -22,7 +22,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use crate::application::timers::{ApplicationTimers, TooManyTimers};
 use crate::config::Limits;
 use crate::offload::PoolFull;
-use crate::protocol::deflate::DeflateWriter;
+use crate::protocol::deflate::{DeflateWriter, Deflation};
 use crate::protocol::frame;
 pub use crate::protocol::message::Message;
 use crate::session::Session;
@@ -273,7 +273,7 @@ impl<A: Application> Context<'_, A> {
     #[cold]
     fn send_long(&mut self, kind: Data, payload: &[u8]) {
         if let Some(deflate_writer) = &mut self.deflate_writer
-            && deflate_writer.encode_smaller(kind, &[payload], self.cork)
+            && deflate_writer.encode_smaller(kind, &[payload], self.cork) == Deflation::Appended
         {
             return;
         }
@@ -299,7 +299,7 @@ impl<A: Application> Context<'_, A> {
     fn send_long_parts(&mut self, parts: &[&[u8]], length: usize) {
         let kind = Data::Text;
         if let Some(deflate_writer) = &mut self.deflate_writer
-            && deflate_writer.encode_smaller(kind, parts, self.cork)
+            && deflate_writer.encode_smaller(kind, parts, self.cork) == Deflation::Appended
         {
             return;
         }

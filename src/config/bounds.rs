@@ -1,8 +1,8 @@
-//! From what to what a setting may go, and how that is said: the one place where both stand.
+//! The range of each setting, and the words that tell of it: the one place where both stand.
 //!
-//! [`super::Config::validate`] compares with the ranges; the daemon's command line shows the texts. Where
-//! a type bounds a setting already, as a port's does, there is nothing here. Reads no text and holds no
-//! default.
+//! [`super::Config::validate`] compares with the ranges; the errors and the daemon's command line show the
+//! texts. A setting whose type bounds it already, such as a port, has no entry. Reads no text and holds
+//! no default.
 //!
 //! Invariant: a text names the two ends of its range.
 //!
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::{ConfigError, refuse};
 
-/// What a setting may be.
+/// Which values a setting may have.
 #[derive(Debug)]
 pub struct Bounds<T> {
     /// From the least value to the greatest.
@@ -25,7 +25,7 @@ pub struct Bounds<T> {
 /// The longest time of most settings.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The shortest time that a setting can have, where 0 means never.
+/// The shortest time of a setting that cannot be 0: there 0 means "never", or is refused.
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// Of [`super::Config::workers`].
@@ -42,8 +42,8 @@ pub const WS_PATH: Bounds<usize> = Bounds {
               ? # % *, but for /* as its end",
 };
 
-/// Of [`super::Config::ws_max_size`]. A larger message would not fit the 31-bit lengths some clients
-/// use; 0 must not come to mean "no limit" (CVE-2026-44545).
+/// Of [`super::Config::ws_max_size`]. A GiB fits the 31-bit lengths that some clients have; 0 must not
+/// come to mean "no limit" (CVE-2026-44545).
 pub const WS_MAX_SIZE: Bounds<usize> =
     Bounds { range: 1..=1 << 30, allowed: "a size from 1 to 1073741824 bytes" };
 
@@ -72,7 +72,7 @@ pub const SESSION_TTL: Bounds<Duration> = Bounds {
 pub const MAX_SESSIONS: Bounds<usize> =
     Bounds { range: 1..=u32::MAX as usize / 2, allowed: "a number from 1 to 2147483647" };
 
-/// Of [`super::Config::limit_sessions_per_ip`]: its window.
+/// Of [`super::Config::limit_sessions_per_ip`]: the range is its window's, the text tells of all of it.
 pub const LIMIT_SESSIONS_PER_IP: Bounds<Duration> = Bounds {
     range: Duration::from_secs(1)..=DAY,
     allowed: "a number of at least 1, or a number and 1 to 86400 seconds such as 100/60",

@@ -44,8 +44,8 @@ impl AllowedOrigins {
 /// (RFC 6454 6.1).
 ///
 /// `https://*.example.com` stands for all subdomains, of any depth, and not for `example.com`
-/// itself, as in certificates (RFC 6125 6.4.3) and in Content-Security-Policy: whoever wants both
-/// names both.
+/// itself, as in certificates (RFC 6125 6.4.3) and in Content-Security-Policy: to allow both,
+/// name both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(Box<str>);
 

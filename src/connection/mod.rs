@@ -218,7 +218,7 @@ impl<S: Stream> Connection<S> {
             let most = room.len();
             let count = self.transport.read_both(room, buffer)?;
             let past = count.min(most);
-            open.has_read_payload(past);
+            open.note_read_payload(past);
             // Without storage at hand the beginning would be read by itself for nothing.
             self.intake = match self.endpoint.held_bytes() <= SPARE_BYTES {
                 true => Intake::Long,

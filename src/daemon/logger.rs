@@ -59,6 +59,15 @@ pub(crate) struct LogQueue {
     dropped: Arc<AtomicU64>,
 }
 
+/// How far the log was written when a flush ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// All that was logged before is written.
+    All,
+    /// The time was too short, or there is no writer any more.
+    NotAll,
+}
+
 /// What the writer thread receives.
 #[derive(Debug)]
 enum Mail {
@@ -127,13 +136,15 @@ impl LogQueue {
         Arc::clone(&self.dropped)
     }
 
-    /// Waits until all that was logged before is written, but no longer than `timeout`. False
-    /// when that was not enough.
-    pub(crate) fn flush(&self, timeout: Duration) -> bool {
+    /// Waits until all that was logged before is written, but no longer than `timeout`.
+    pub(crate) fn flush(&self, timeout: Duration) -> Flushed {
         let deadline = Instant::now() + timeout;
         let (written, wait) = bounded(1);
-        self.mails.send_deadline(Mail::Flush(written), deadline).is_ok()
-            && wait.recv_deadline(deadline).is_ok()
+        let is_asked = self.mails.send_deadline(Mail::Flush(written), deadline).is_ok();
+        match is_asked && wait.recv_deadline(deadline).is_ok() {
+            true => Flushed::All,
+            false => Flushed::NotAll,
+        }
     }
 
     /// Never waits: a line for which there is no room is counted and gone.
@@ -634,13 +645,15 @@ mod tests {
         for _ in 0..5 {
             logger.log(&Record::builder().level(Level::Info).args(format_args!("m")).build());
         }
-        assert!(!logger.queue.flush(Duration::from_millis(20)), "nobody writes");
+        let flushed = logger.queue.flush(Duration::from_millis(20));
+        assert_eq!(flushed, Flushed::NotAll, "nobody writes");
         assert!(begun.elapsed() < Duration::from_secs(5));
         assert_eq!(logger.queue.dropped().load(Ordering::Relaxed), 3);
         drop(incoming);
         logger.log(&Record::builder().level(Level::Info).args(format_args!("m")).build());
         assert_eq!(logger.queue.dropped().load(Ordering::Relaxed), 4);
-        assert!(!logger.queue.flush(Duration::from_secs(60)), "nobody ever will");
+        let flushed = logger.queue.flush(Duration::from_secs(60));
+        assert_eq!(flushed, Flushed::NotAll, "nobody ever will");
     }
 
     #[test]
@@ -668,7 +681,7 @@ mod tests {
         let writer = Writer::new(sink, Format::Json, LevelFilter::Info, dropped);
         let thread = thread::spawn(move || writer.run(&incoming));
         logger.log(&Record::builder().level(Level::Info).args(format_args!("m")).build());
-        assert!(logger.queue.flush(Duration::from_secs(60)));
+        assert_eq!(logger.queue.flush(Duration::from_secs(60)), Flushed::All);
         drop(logger);
         thread.join().expect("the writer ends with its queue");
     }

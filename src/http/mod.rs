@@ -30,6 +30,31 @@ const WEBSOCKET_METHODS: &str = "GET, OPTIONS";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// Whether a response has content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// It has.
+    Sent,
+    /// "The server MUST NOT send content" in the response to a HEAD (RFC 9110 9.3.2).
+    Omitted,
+}
+
+/// What becomes of a connection behind a response (RFC 9112 9.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persistence {
+    /// It waits for a further request.
+    KeepAlive,
+    /// It closes.
+    Close,
+}
+
+impl Persistence {
+    /// What a request that is served asks for.
+    fn of(request: &Request<'_, '_>) -> Persistence {
+        if request.keeps_alive() { Persistence::KeepAlive } else { Persistence::Close }
+    }
+}
+
 /// What a request leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
@@ -78,7 +103,8 @@ impl Route {
         }
     }
 
-    /// Appends the response to a request for one of the plain routes; whether the connection is kept.
+    /// Appends the response to a request for one of the plain routes, and tells what becomes of the
+    /// connection.
     ///
     /// # Errors
     ///
@@ -90,17 +116,17 @@ impl Route {
         config: &Config,
         now: Instant,
         out: &mut Vec<u8>,
-    ) -> Result<bool, Rejection> {
-        let with_body = match request.method {
-            "GET" => true,
-            "HEAD" => false,
+    ) -> Result<Persistence, Rejection> {
+        let content = match request.method {
+            "GET" => Body::Sent,
+            "HEAD" => Body::Omitted,
             _ => return Err(Rejection::MethodNotAllowed(PLAIN_METHODS)),
         };
         if request.has_body {
             return Err(Rejection::UnexpectedBody);
         }
         let is_ready = status.draining_since().is_none();
-        let keeps = request.keeps_alive();
+        let persistence = Persistence::of(request);
         let text;
         let (line, kind, body) = match self {
             Route::Health => ("200 OK", "application/json", r#"{"status": "ok"}"#),
@@ -117,9 +143,9 @@ impl Route {
             Route::WebSocket | Route::Figures => return Err(Rejection::UpgradeRequired),
         };
         let guards = if self == Route::Page { page::FIELDS } else { "" };
-        let fields = [guards, connection_field(request)];
-        Response { line, kind: Some(kind), fields: &fields.concat(), body }.write(with_body, out);
-        Ok(keeps)
+        let fields = [guards, connection_field(request, persistence)].concat();
+        Response { line, kind: Some(kind), fields: &fields, body }.write(content, out);
+        Ok(persistence)
     }
 
     /// What stands at a path whatever the settings are.
@@ -142,7 +168,7 @@ fn leads_to_websocket(path: &str, ws_path: &str) -> bool {
 }
 
 /// Appends the response to an OPTIONS request: which methods its target has (RFC 9110 9.3.7), or, for
-/// `*`, which ones the server has. Whether the connection is kept.
+/// `*`, which ones the server has. Tells what becomes of the connection.
 ///
 /// `/` is answered whether or not there is a page, and to everybody: it is what a load balancer asks
 /// for that is told no path (HAProxy sends `OPTIONS / HTTP/1.0`), and tells nothing of the page.
@@ -155,7 +181,7 @@ pub fn tell_methods(
     peer: Peer,
     config: &Config,
     out: &mut Vec<u8>,
-) -> Result<bool, Rejection> {
+) -> Result<Persistence, Rejection> {
     let is_websocket = leads_to_websocket(request.path, &config.ws_path);
     let methods = match Route::fixed(request.path) {
         None if request.path == "*" => PLAIN_METHODS,
@@ -180,26 +206,26 @@ pub fn tell_methods(
     }
     let allow = format!("Allow: {methods}\r\n");
     // 200 and not 204: old clients wait for a length, which a 204 must not have (RFC 9110 8.6).
-    let fields = [&allow, connection_field(request)].concat();
-    Response { line: "200 OK", kind: None, fields: &fields, body: "" }.write(true, out);
-    Ok(request.keeps_alive())
+    let persistence = Persistence::of(request);
+    let fields = [&allow, connection_field(request, persistence)].concat();
+    Response { line: "200 OK", kind: None, fields: &fields, body: "" }.write(Body::Sent, out);
+    Ok(persistence)
 }
 
 /// The `Connection` field of the response to a request that is served.
-fn connection_field(request: &Request<'_, '_>) -> &'static str {
-    match (request.keeps_alive(), request.http_1_0) {
-        (false, _) => "Connection: close\r\n",
-        (true, true) => "Connection: keep-alive\r\n",
-        (true, false) => "",
+fn connection_field(request: &Request<'_, '_>, persistence: Persistence) -> &'static str {
+    match persistence {
+        Persistence::Close => "Connection: close\r\n",
+        Persistence::KeepAlive if request.http_1_0 => "Connection: keep-alive\r\n",
+        Persistence::KeepAlive => "",
     }
 }
 
 /// Appends the response for a request that is refused. The connection closes after it.
-/// `with_body` is false for a HEAD: "the server MUST NOT send content" (RFC 9110 9.3.2).
-pub fn refuse(rejection: Rejection, with_body: bool, out: &mut Vec<u8>) {
+pub fn refuse(rejection: Rejection, content: Body, out: &mut Vec<u8>) {
     let body = format!("{}\n", rejection.advice());
     let (line, fields) = (rejection.status(), rejection.fields());
-    Response { line, kind: Some(TEXT), fields: &fields, body: &body }.write(with_body, out);
+    Response { line, kind: Some(TEXT), fields: &fields, body: &body }.write(content, out);
 }
 
 /// Appends the response for an upgrade that the application refuses. The connection closes after it.
@@ -208,7 +234,7 @@ pub fn refuse_upgrade(refusal: &Refusal, out: &mut Vec<u8>) {
     let fields = format!("Connection: close\r\n{}", refusal.fields);
     let body = format!("{}\n", refusal.reason);
     // An upgrade is a GET, so the response may have content.
-    Response { line: &line, kind: Some(TEXT), fields: &fields, body: &body }.write(true, out);
+    Response { line: &line, kind: Some(TEXT), fields: &fields, body: &body }.write(Body::Sent, out);
 }
 
 /// A response, but for the fields that all of them have.
@@ -223,7 +249,7 @@ struct Response<'a> {
 }
 
 impl Response<'_> {
-    fn write(&self, with_body: bool, out: &mut Vec<u8>) {
+    fn write(&self, content: Body, out: &mut Vec<u8>) {
         let Response { line, fields, body, .. } = self;
         // RFC 9110 6.6.1: a server with a clock sends Date.
         let date = httpdate::fmt_http_date(wall_clock::now());
@@ -234,7 +260,7 @@ impl Response<'_> {
              Cache-Control: no-store\r\n{fields}\r\n"
         );
         out.extend_from_slice(head.as_bytes());
-        if with_body {
+        if content == Body::Sent {
             out.extend_from_slice(body.as_bytes());
         }
     }
@@ -249,7 +275,7 @@ mod tests {
     use std::net::SocketAddr;
     use std::sync::Arc;
 
-    fn answer(request: &str, status: &ServerStatus) -> (String, Option<bool>) {
+    fn answer(request: &str, status: &ServerStatus) -> (String, Option<Persistence>) {
         let mut slots = header_slots();
         let request = Request::parse(
             request.as_bytes(),
@@ -261,14 +287,11 @@ mod tests {
         let route =
             Route::of(&request, HERE.parse::<SocketAddr>().unwrap().into(), &config).unwrap();
         let mut out = Vec::new();
-        let kept = match route.respond(&request, status, &config, Instant::now(), &mut out) {
-            Ok(kept) => Some(kept),
-            Err(rejection) => {
-                refuse(rejection, true, &mut out);
-                None
-            }
-        };
-        (String::from_utf8(out).unwrap(), kept)
+        let answered = route.respond(&request, status, &config, Instant::now(), &mut out);
+        if let Err(rejection) = answered {
+            refuse(rejection, Body::Sent, &mut out);
+        }
+        (String::from_utf8(out).unwrap(), answered.ok())
     }
 
     const HERE: &str = "127.0.0.1:50000";
@@ -355,9 +378,9 @@ mod tests {
     fn readiness_follows_the_drain() {
         let status = ServerStatus::new(1, Rejection::LABELS, Arc::default());
         let get = "GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n";
-        let (ready, kept) = answer(get, &status);
+        let (ready, persistence) = answer(get, &status);
         assert!(ready.starts_with("HTTP/1.1 200 OK\r\n") && ready.ends_with("{\"ready\": true}"));
-        assert_eq!(kept, Some(true));
+        assert_eq!(persistence, Some(Persistence::KeepAlive));
         status.begin_drain(Instant::now());
         let (draining, _) = answer(get, &status);
         assert!(draining.starts_with("HTTP/1.1 503 "), "{draining}");
@@ -374,11 +397,11 @@ mod tests {
     #[test]
     fn refusals_say_what_to_change() {
         let status = ServerStatus::new(1, Rejection::LABELS, Arc::default());
-        let (post, kept) = answer("POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n", &status);
+        let (post, persistence) = answer("POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n", &status);
         assert!(
             post.starts_with("HTTP/1.1 405 ") && post.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n")
         );
-        assert_eq!(kept, None);
+        assert_eq!(persistence, None);
         let (plain, _) = answer("GET /ws/chat HTTP/1.1\r\nHost: a\r\n\r\n", &status);
         assert!(plain.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{plain}");
     }
@@ -399,11 +422,12 @@ mod tests {
             )
             .unwrap();
             let mut out = Vec::new();
-            let keeps = tell_methods(&request, elsewhere, config, &mut out)?;
+            let persistence = tell_methods(&request, elsewhere, config, &mut out)?;
             let text = String::from_utf8(out).unwrap();
             assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\n"));
             assert!(text.contains("\r\nContent-Length: 0\r\n"), "{text}");
-            assert_eq!(text.contains("Connection: close"), !keeps);
+            let closes = persistence == Persistence::Close;
+            assert_eq!(text.contains("Connection: close"), closes);
             let allow = text.split("\r\nAllow: ").nth(1).unwrap();
             Ok(allow.split("\r\n").next().unwrap().to_owned())
         };
@@ -437,8 +461,8 @@ mod tests {
     fn an_old_client_may_ask_to_be_kept() {
         let status = ServerStatus::new(1, Rejection::LABELS, Arc::default());
         let old = "GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
-        let (text, kept) = answer(old, &status);
+        let (text, persistence) = answer(old, &status);
         assert!(text.contains("\r\nConnection: keep-alive\r\n"));
-        assert_eq!(kept, Some(true));
+        assert_eq!(persistence, Some(Persistence::KeepAlive));
     }
 }

@@ -1,11 +1,12 @@
 //! The reasons for which this server itself refuses a request: one table, a row each.
 //!
-//! What can be wrong with a head, a handshake, a session's id or a limit is found out by the modules
-//! above, each with a small error of its own. Here each of those errors becomes a [`Rejection`], which
-//! knows what the client is told, and whether the log tells whoever runs the server. An application's
-//! own refusal is no rejection: it brings its answer with it. Writes nothing; [`super::refuse`] does.
+//! The modules above find out what is wrong with a head, a handshake, a session's id or an extension, or
+//! that a limit is reached, and each of them has a small error of its own. Here each of those errors
+//! becomes a [`Rejection`], which knows what the client is told, and whether the log tells of it at its
+//! default level. An application's own refusal is no rejection: it brings its answer with it. Writes
+//! nothing; [`super::refuse`] does. Called by the steps of a turn that answer a request.
 //!
-//! Invariant: a reason is a metric's label, so the set is closed, and every reason has one row.
+//! Invariant: each reason has one row and one metric label, and no text of a request becomes a label.
 //!
 //! Next: [`crate::environment`]: what a shard asks of its surroundings.
 
@@ -28,8 +29,8 @@ struct Row {
     advice: &'static str,
     /// The fields of the answer that are the same for every request.
     fields: &'static str,
-    /// `Some` if the log tells it at its default level: what whoever runs the server can do, where
-    /// the advice to the client does not say it.
+    /// `Some` if the log tells it at its default level, behind the advice: what an operator can do,
+    /// or nothing, where the advice says it.
     remedy: Option<&'static str>,
 }
 
@@ -57,7 +58,7 @@ impl Row {
     }
 }
 
-/// Makes of the table the enum, its rows, and each reason's place in them.
+/// Makes the enum, its rows, and each reason's place in them, of one table.
 macro_rules! rejections {
     ($($(#[$meta:meta])* $name:ident $(($detail:ty))? => $row:expr;)*) => {
         /// Why a request is refused. The connection closes after the answer.
@@ -72,7 +73,7 @@ macro_rules! rejections {
             /// How many reasons there are.
             pub const COUNT: usize = [$(stringify!($name)),*].len();
 
-            /// Its place among all reasons, so in a table of counters.
+            /// Its place among all reasons, for a table of counters.
             #[must_use]
             pub fn index(self) -> usize {
                 enum Place { $($name),* }
@@ -108,7 +109,8 @@ rejections! {
         "bad_host", BAD_REQUEST, "exactly one valid Host field is needed")
         .told("");
 
-    /// Content on a request that has none, or framing that does not parse (RFC 9112 6.3).
+    /// The request has content, which no request to this server has, or framing that does not parse
+    /// (RFC 9112 6.3).
     UnexpectedBody => Row::new(
         "unexpected_body", BAD_REQUEST, "a request to this server has no content");
 
@@ -131,7 +133,7 @@ rejections! {
     NotFound => Row::new(
         "not_found", "404 Not Found", "no such path");
 
-    /// The path exists, but not for this method; the text is the `Allow` field.
+    /// The path exists, but not for this method; the text is the value of the `Allow` field.
     MethodNotAllowed(&'static str) => Row::new(
         "method_not_allowed", "405 Method Not Allowed", "this path does not answer that method");
 
@@ -161,7 +163,7 @@ rejections! {
     TooManyHeaders => Row::new(
         "too_many_headers", FIELDS_TOO_LARGE, "the request has too many header fields");
 
-    /// Not HTTP/1.1 (nor, for plain requests, HTTP/1.0).
+    /// Not a version that is answered: a WebSocket needs HTTP/1.1, a plain request that or HTTP/1.0.
     HttpVersion => Row::new(
         "http_version", "505 HTTP Version Not Supported", "HTTP/1.1 is spoken here");
 
@@ -180,12 +182,12 @@ rejections! {
         "draining", UNAVAILABLE, "the server is going away: connect anew")
         .retried();
 
-    /// The client had ended its stream before it got to a session that is there already: a newer
-    /// connection may have it, or may have been told how far it had counted.
+    /// The client had ended its stream before it got to its session, which exists already: a newer
+    /// connection may have the session, or may have been told its count.
     Superseded => Row::new(
         "superseded", "409 Conflict", "this connection had ended before it got to its session");
 
-    /// A browser's page from elsewhere than `--allowed-origins` (RFC 6455 10.2).
+    /// A browser's page of an origin that `--allowed-origins` does not name (RFC 6455 10.2).
     OriginNotAllowed => Row::new(
         "origin_not_allowed", FORBIDDEN, "pages of this origin may not connect")
         .told("; --allowed-origins names those that may");
@@ -201,13 +203,14 @@ rejections! {
         "only for this machine: revolve --page-for any opens it to all")
         .told("");
 
-    /// They were asked for by a page of another origin, or under another machine's name.
+    /// The page or its figures were asked for by a page of another origin, or under a name that may
+    /// be another machine's.
     ForeignOrigin => Row::new(
         "foreign_origin", FORBIDDEN,
         "not for other sites, nor under a name other than localhost or an IP address")
         .told("");
 
-    /// As many watch this reactor as may.
+    /// As many connections watch on this reactor as are allowed.
     TooManyWatchers => Row::new(
         "too_many_watchers", UNAVAILABLE, "too many watch already: try again later")
         .retried();
@@ -222,8 +225,8 @@ rejections! {
         "owner_busy", UNAVAILABLE, "the event loop that has this session is busy: try again later")
         .retried();
 
-    /// `--limit-sessions-per-ip` is reached by the client's address; so many seconds until it may
-    /// make the next session.
+    /// `--limit-sessions-per-ip` is reached by the client's address. The number is the seconds until
+    /// that address may make the next session.
     LimitSessionsPerIp(u64) => Row::new(
         "limit_sessions_per_ip", TOO_MANY_REQUESTS,
         "too many new sessions from this address: resume one, or try again later");
@@ -276,14 +279,14 @@ impl Rejection {
         self.row().advice
     }
 
-    /// `Some` if the log tells it at its default level: what whoever runs the server can do, where
-    /// the advice does not say it.
+    /// `Some` if the log tells it at its default level, behind the advice: what an operator can do, or
+    /// nothing, where the advice says it.
     #[must_use]
     pub fn remedy(self) -> Option<&'static str> {
         self.row().remedy
     }
 
-    /// The fields of the answer that depend on the reason.
+    /// The fields of the answer that depend on the reason, as whole lines.
     pub(super) fn fields(self) -> String {
         let fields = self.row().fields;
         match self {

@@ -118,6 +118,14 @@ impl fmt::Display for Cause {
     }
 }
 
+/// The last line in the log.
+#[derive(Debug, Clone, Copy)]
+struct LastLine {
+    at: Instant,
+    /// Whether it told whose callback held the reactor.
+    is_named: bool,
+}
+
 /// What one shard keeps in order to name a culprit.
 #[derive(Debug, Default)]
 pub(crate) struct SlowTurnDetector {
@@ -131,8 +139,7 @@ pub(crate) struct SlowTurnDetector {
     step: Option<(Instant, Calls)>,
     /// The slowest step of this turn.
     slowest: Option<(Calls, Duration)>,
-    /// The last line in the log: when, and whether it named somebody.
-    last_line: Option<(Instant, bool)>,
+    last_line: Option<LastLine>,
     /// Slow turns since then.
     untold: u64,
 }
@@ -196,18 +203,18 @@ impl SlowTurnDetector {
         }
     }
 
-    /// Whether the log is to hear of it: now and then, and always if now there is a name to what
-    /// had none. With the number of slow turns that it has not heard of.
-    pub(crate) fn is_worth_a_line(&mut self, cause: Cause, now: Instant) -> Option<u64> {
+    /// The number of slow turns that the log has not heard of, if it is to hear of this one: now and
+    /// then, and always if now there is a name to what had none. Otherwise this one is added to them.
+    pub(crate) fn take_untold(&mut self, cause: Cause, now: Instant) -> Option<u64> {
         let is_named = matches!(cause, Cause::Known(..));
-        let is_news = self.last_line.is_none_or(|(at, was_named)| {
-            now.saturating_duration_since(at) >= LINE_INTERVAL || (is_named && !was_named)
+        let is_news = self.last_line.is_none_or(|last| {
+            now.saturating_duration_since(last.at) >= LINE_INTERVAL || (is_named && !last.is_named)
         });
         if !is_news {
             self.untold += 1;
             return None;
         }
-        self.last_line = Some((now, is_named));
+        self.last_line = Some(LastLine { at: now, is_named });
         Some(std::mem::take(&mut self.untold))
     }
 }
@@ -284,12 +291,12 @@ mod tests {
         let now = Instant::now();
         let mut slow_turns = SlowTurnDetector::default();
         let named = Cause::Known(Calls::default(), MS);
-        assert_eq!(slow_turns.is_worth_a_line(Cause::OneOf(2), now), Some(0));
-        assert_eq!(slow_turns.is_worth_a_line(Cause::OneOf(2), now + MS), None);
-        assert_eq!(slow_turns.is_worth_a_line(named, now + 2 * MS), Some(1));
+        assert_eq!(slow_turns.take_untold(Cause::OneOf(2), now), Some(0));
+        assert_eq!(slow_turns.take_untold(Cause::OneOf(2), now + MS), None);
+        assert_eq!(slow_turns.take_untold(named, now + 2 * MS), Some(1));
         for _ in 0..5 {
-            assert_eq!(slow_turns.is_worth_a_line(named, now + 3 * MS), None);
+            assert_eq!(slow_turns.take_untold(named, now + 3 * MS), None);
         }
-        assert_eq!(slow_turns.is_worth_a_line(named, now + 2 * LINE_INTERVAL), Some(5));
+        assert_eq!(slow_turns.take_untold(named, now + 2 * LINE_INTERVAL), Some(5));
     }
 }

@@ -94,12 +94,12 @@ impl Watchers {
         self.next_look
     }
 
-    /// The reactors are asked now: `ask` sends the question to one of them, and tells whether it could.
-    pub(crate) fn look(
+    /// The reactors are asked now: `ask` sends the question to one of them, unless its box is full.
+    pub(crate) fn look<Full>(
         &mut self,
         now: Instant,
         limits: &Limits,
-        mut ask: impl FnMut(usize) -> bool,
+        mut ask: impl FnMut(usize) -> Result<(), Full>,
     ) {
         self.last_look = Some(now);
         self.next_look = Some(now + limits.look_interval);
@@ -108,7 +108,7 @@ impl Watchers {
         for (reactor, answer) in self.answers.iter_mut().enumerate() {
             answer.slab_map = None;
             if !answer.is_awaited {
-                answer.is_awaited = ask(reactor);
+                answer.is_awaited = ask(reactor).is_ok();
             }
         }
     }

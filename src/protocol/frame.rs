@@ -131,16 +131,25 @@ pub struct FrameHead {
     pub header_bytes: usize,
 }
 
-/// Reads the header at the start of `input`; `None` while it is incomplete. `deflates`: the peer may
-/// set RSV1 where a message begins.
+/// Whether the peer may set RSV1 where a message begins: if compression was agreed on (RFC 7692 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rsv1 {
+    /// It may.
+    Allowed,
+    /// It breaks the protocol with it (RFC 6455 5.2).
+    Forbidden,
+}
+
+/// Reads the header at the start of `input`; `None` while it is incomplete.
 ///
 /// # Errors
 ///
 /// Whatever the bytes present already show, even when the header is not complete.
-pub fn decode(input: &[u8], deflates: bool) -> Result<Option<FrameHead>, Violation> {
+pub fn decode(input: &[u8], allowed: Rsv1) -> Result<Option<FrameHead>, Violation> {
     let Some(&first) = input.first() else { return Ok(None) };
     let rsv1 = first & 0x70 == 0x40;
-    if first & 0x70 != 0 && !(rsv1 && deflates && matches!(first & 0x0f, 0x1 | 0x2)) {
+    if first & 0x70 != 0 && !(rsv1 && allowed == Rsv1::Allowed && matches!(first & 0x0f, 0x1 | 0x2))
+    {
         return Err(Violation::ReservedBits);
     }
     let opcode = OpCode::from(first & 0x0f);
@@ -321,9 +330,13 @@ mod tests {
         for length in [&[5u8][..], &[126, 1, 0], &[127, 0, 0, 0, 0, 0, 1, 0, 0]] {
             let bytes = masked(0x82, length);
             for cut in 0..bytes.len() {
-                assert_eq!(decode(&bytes[..cut], false), Ok(None), "{length:?} cut at {cut}");
+                assert_eq!(
+                    decode(&bytes[..cut], Rsv1::Forbidden),
+                    Ok(None),
+                    "{length:?} cut at {cut}"
+                );
             }
-            let head = decode(&bytes, false).unwrap().unwrap();
+            let head = decode(&bytes, Rsv1::Forbidden).unwrap().unwrap();
             assert_eq!(head.header_bytes, bytes.len());
             assert_eq!(head.mask, [1, 2, 3, 4]);
         }
@@ -341,7 +354,7 @@ mod tests {
             (&[0x81, 0x05], Violation::Unmasked),
             (&[0x89, 0xfe], Violation::LongControl),
         ] {
-            assert_eq!(decode(bytes, false), Err(expected), "{bytes:x?}");
+            assert_eq!(decode(bytes, Rsv1::Forbidden), Err(expected), "{bytes:x?}");
         }
         for length in [
             &[126u8, 0, 125][..],
@@ -349,7 +362,7 @@ mod tests {
             &[127, 0x80, 0, 0, 0, 0, 0, 0, 0],
         ] {
             let bytes = masked(0x81, length);
-            assert_eq!(decode(&bytes, false), Err(Violation::BadLength), "{length:x?}");
+            assert_eq!(decode(&bytes, Rsv1::Forbidden), Err(Violation::BadLength), "{length:x?}");
         }
     }
 
@@ -361,8 +374,12 @@ mod tests {
                 continue;
             }
             let bytes = masked(first, &[0]);
-            assert_eq!(decode(&bytes, false), Err(Violation::ReservedBits), "{first:#04x}");
-            match decode(&bytes, true) {
+            assert_eq!(
+                decode(&bytes, Rsv1::Forbidden),
+                Err(Violation::ReservedBits),
+                "{first:#04x}"
+            );
+            match decode(&bytes, Rsv1::Allowed) {
                 Ok(Some(head)) => assert!(head.rsv1 && begins_deflated, "{first:#04x}"),
                 Err(Violation::ReservedBits) => assert!(!begins_deflated, "{first:#04x}"),
                 other => panic!("{first:#04x}: {other:?}"),

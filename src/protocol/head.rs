@@ -287,12 +287,12 @@ fn field_values<'a, 'b>(
 /// whatever its target says. An empty one is valid: it is sent where the target has no authority.
 fn single_host<'b>(
     headers: &[httparse::Header<'b>],
-    optional: bool,
+    http_1_0: bool,
 ) -> Result<&'b [u8], HeadError> {
     let mut hosts = field_values(headers, "host");
     match (hosts.next(), hosts.next()) {
         (Some(host), None) if host.is_empty() || target::is_host(host) => Ok(host),
-        (None, _) if optional => Ok(b""),
+        (None, _) if http_1_0 => Ok(b""),
         _ => Err(HeadError::BadHost),
     }
 }

@@ -16,8 +16,8 @@ use std::time::Instant;
 
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-use super::deflate::{self, DeflateParams, Inflater, Progress};
-use super::frame::{self, FrameHead, MAX_SHORT, ShortFrame, ShortRoom, Violation};
+use super::deflate::{self, DeflateParams, Inflater, Inflation, Progress};
+use super::frame::{self, FrameHead, Rsv1, ShortFrame, ShortRoom, Violation};
 use super::reassembly::Reassembly;
 
 /// Payload to come that is worth being read past the receive buffer: 16 KiB. Below that, the call
@@ -103,6 +103,30 @@ struct LongRoom {
     inflater: Inflater,
 }
 
+impl LongRoom {
+    /// Takes a message that came in pieces, to be looked at. What was looked at before stays as spare
+    /// storage, if it is of a size that is worth it.
+    fn show(&mut self, message: Reassembly) -> &[u8] {
+        let before = std::mem::replace(&mut self.reassembly, message);
+        let is_worth_it = (LONG..=SPARE_BYTES).contains(&before.storage_bytes());
+        if self.spare.len() < SPARE_MOST && is_worth_it {
+            self.spare.push(before);
+        }
+        self.reassembly.bytes()
+    }
+
+    /// Empty storage for a long message: that of an earlier one, if there is any.
+    fn storage(&mut self) -> Reassembly {
+        // The one that was looked at last is the warmest.
+        let mut storage = match self.reassembly.storage_bytes() {
+            0 => self.spare.pop().unwrap_or_default(),
+            _ => std::mem::take(&mut self.reassembly),
+        };
+        storage.clear();
+        storage
+    }
+}
+
 impl Scratch {
     /// Begins a connection's visit: inflating may cost it so much.
     #[inline]
@@ -154,6 +178,13 @@ enum Position {
     Payload { remaining: u64, mask: [u8; 4], masked_from: usize, is_final: bool },
     /// Behind the message: it is whole, and has yet to be inflated.
     End,
+}
+
+/// Whether the payload of a frame under way is all there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FrameEnd {
+    Reached,
+    ToCome,
 }
 
 impl Receiver {
@@ -246,9 +277,9 @@ impl Receiver {
 
     /// So many bytes have been read to the [`Self::payload_room`]. What they make whole comes with
     /// the next call of [`Self::next`].
-    pub fn has_read_payload(&mut self, count: usize) {
+    pub fn note_read_payload(&mut self, count: usize) {
         if let Some(unfinished) = &mut self.unfinished {
-            unfinished.has_read(count);
+            unfinished.note_read(count);
         }
     }
 
@@ -321,118 +352,107 @@ impl Receiver {
         max_size: usize,
         now: Instant,
     ) -> Result<Option<Received<'a>>, Violation> {
-        let LongRoom { reassembly, spare, inflated, inflater } = room;
         loop {
             if let Some(unfinished) = &mut self.unfinished
                 && let Position::Payload { is_final, .. } = unfinished.position
             {
-                let ended = unfinished.take_payload(&input[*at..], at, max_size)?;
-                if ended && is_final {
+                let frame_end = unfinished.take_payload(&input[*at..], at, max_size)?;
+                if frame_end == FrameEnd::Reached && is_final {
                     if unfinished.deflated.is_some() {
                         unfinished.position = Position::End;
-                        return self.inflate(inflated, inflater, max_size).map(Some);
+                        return self.inflate(room, max_size).map(Some);
                     }
                     let is_text = unfinished.is_text;
-                    let before =
-                        std::mem::replace(reassembly, std::mem::take(&mut unfinished.data));
-                    let is_worth_it = (LONG..=SPARE_BYTES).contains(&before.storage_bytes());
-                    if spare.len() < SPARE_MOST && is_worth_it {
-                        spare.push(before);
-                    }
+                    let message = room.show(std::mem::take(&mut unfinished.data));
                     self.unfinished = None;
-                    return deliver(is_text, reassembly.bytes()).map(Some);
+                    return deliver(is_text, message).map(Some);
                 }
                 unfinished.check_text()?;
-                if !ended {
+                if frame_end == FrameEnd::ToCome {
                     return Ok(None);
                 }
                 unfinished.position = Position::Boundary;
             }
             if self.is_inflating() {
-                return self.inflate(inflated, inflater, max_size).map(Some);
+                return self.inflate(room, max_size).map(Some);
             }
-            let deflates = self.params.is_some();
-            let Some(head) = frame::decode(&input[*at..], deflates)? else { return Ok(None) };
+            let rsv1 = if self.params.is_some() { Rsv1::Allowed } else { Rsv1::Forbidden };
+            let Some(head) = frame::decode(&input[*at..], rsv1)? else { return Ok(None) };
             let start = *at + head.header_bytes;
-            let available = input.len() - start;
-            match head.opcode {
+            let is_whole = head.length <= (input.len() - start) as u64;
+            let kind = match head.opcode {
+                OpCode::Control(_) if !is_whole => return Ok(None),
                 OpCode::Control(control) => {
-                    // `decode` bounds a control frame's length to 125.
-                    let length = head.length as usize;
-                    debug_assert!(length <= MAX_SHORT);
-                    if available < length {
-                        return Ok(None);
-                    }
-                    *at = start + length;
-                    let payload = &mut input[start..start + length];
-                    frame::unmask(payload, head.mask);
-                    return take_control(control, payload).map(Some);
+                    return take_control(control, whole_payload(input, at, &head)).map(Some);
                 }
-                OpCode::Data(kind) => {
-                    let deflated = if head.rsv1 { self.params } else { None };
-                    self.check_order_and_size(kind, &head, deflated, max_size)?;
-                    if self.unfinished.is_none() && head.is_final && head.length <= available as u64
-                    {
-                        *at = start + head.length as usize;
-                        let payload = &mut input[start..*at];
-                        frame::unmask(payload, head.mask);
-                        let Some(params) = deflated else {
-                            return deliver(kind == Data::Text, payload).map(Some);
-                        };
-                        let mut progress = Progress::default();
-                        if inflater.advance(params, &mut progress, payload, max_size, inflated)? {
-                            return deliver(kind == Data::Text, inflated).map(Some);
-                        }
-                        let mut unfinished = Unfinished::new(kind, deflated, now);
-                        unfinished.make_room(payload.len(), 0)?;
-                        unfinished.data.push(payload);
-                        unfinished.position = Position::End;
-                        unfinished.progress = progress;
-                        self.unfinished = Some(Box::new(unfinished));
-                        return Ok(Some(Received::Inflating));
+                OpCode::Data(kind) => kind,
+            };
+            let deflated = if head.rsv1 { self.params } else { None };
+            self.check_order_and_size(kind, &head, deflated, max_size)?;
+            if self.unfinished.is_none() && head.is_final && is_whole {
+                let payload = whole_payload(input, at, &head);
+                let Some(params) = deflated else {
+                    return deliver(kind == Data::Text, payload).map(Some);
+                };
+                let (LongRoom { inflater, inflated, .. }, mut progress) =
+                    (room, Progress::default());
+                return match inflater.advance(params, &mut progress, payload, max_size, inflated)? {
+                    Inflation::Whole => deliver(kind == Data::Text, inflated).map(Some),
+                    Inflation::InPart => {
+                        let unfinished = Unfinished::new(kind, deflated, now);
+                        self.keep_deflated(unfinished, payload, progress).map(Some)
                     }
-                    *at = start;
-                    let unfinished = self
-                        .unfinished
-                        .get_or_insert_with(|| Box::new(Unfinished::new(kind, deflated, now)));
-                    if head.length >= LONG as u64 && unfinished.data.is_empty() {
-                        // The one that was looked at last is the warmest.
-                        unfinished.data = match reassembly.storage_bytes() {
-                            0 => spare.pop().unwrap_or_default(),
-                            _ => std::mem::take(reassembly),
-                        };
-                        unfinished.data.clear();
-                    }
-                    unfinished.position = Position::Payload {
-                        remaining: head.length,
-                        mask: head.mask,
-                        masked_from: unfinished.data.len(),
-                        is_final: head.is_final,
-                    };
-                }
+                };
             }
+            *at = start;
+            let unfinished = self
+                .unfinished
+                .get_or_insert_with(|| Box::new(Unfinished::new(kind, deflated, now)));
+            if head.length >= LONG as u64 && unfinished.data.is_empty() {
+                unfinished.data = room.storage();
+            }
+            unfinished.begin_frame(&head);
         }
+    }
+
+    /// Keeps a message that came in one frame, and of which `progress` is inflated, until the next visit.
+    fn keep_deflated(
+        &mut self,
+        mut unfinished: Unfinished,
+        payload: &[u8],
+        progress: Progress,
+    ) -> Result<Received<'static>, Violation> {
+        unfinished.make_room(payload.len(), 0)?;
+        unfinished.data.push(payload);
+        unfinished.position = Position::End;
+        unfinished.progress = progress;
+        self.unfinished = Some(Box::new(unfinished));
+        Ok(Received::Inflating)
     }
 
     /// Inflates the message that is whole, as far as the share of this visit goes.
     #[cold]
     fn inflate<'a>(
         &mut self,
-        inflated: &'a mut Vec<u8>,
-        inflater: &mut Inflater,
+        room: &'a mut LongRoom,
         max_size: usize,
     ) -> Result<Received<'a>, Violation> {
+        let LongRoom { inflater, inflated, .. } = room;
         if let Some(unfinished) = &mut self.unfinished
             && let Some(params) = unfinished.deflated
         {
             let Unfinished { progress, data, .. } = &mut **unfinished;
-            if !inflater.advance(params, progress, data.bytes(), max_size, inflated)? {
-                unfinished.check_text()?;
-                return Ok(Received::Inflating);
-            }
-            let is_text = unfinished.is_text;
-            self.unfinished = None;
-            return deliver(is_text, inflated);
+            return match inflater.advance(params, progress, data.bytes(), max_size, inflated)? {
+                Inflation::Whole => {
+                    let is_text = unfinished.is_text;
+                    self.unfinished = None;
+                    deliver(is_text, inflated)
+                }
+                Inflation::InPart => {
+                    unfinished.check_text()?;
+                    Ok(Received::Inflating)
+                }
+            };
         }
         debug_assert!(false, "only a deflated message waits at its end");
         Err(Violation::NotDeflate)
@@ -491,7 +511,17 @@ impl Unfinished {
         self.data.make_room(wanted, most).map_err(|_| Violation::OutOfMemory)
     }
 
-    /// Moves what is there of the current frame's payload to `data`; true at the frame's end.
+    /// The payload of a frame comes next.
+    fn begin_frame(&mut self, head: &FrameHead) {
+        self.position = Position::Payload {
+            remaining: head.length,
+            mask: head.mask,
+            masked_from: self.data.len(),
+            is_final: head.is_final,
+        };
+    }
+
+    /// Moves what is there of the current frame's payload to `data`.
     // Where it is inlined, a message that is whole pays three instructions for it.
     #[inline(never)]
     fn take_payload(
@@ -499,8 +529,10 @@ impl Unfinished {
         input: &[u8],
         at: &mut usize,
         max_size: usize,
-    ) -> Result<bool, Violation> {
-        let Position::Payload { remaining, is_final, .. } = self.position else { return Ok(true) };
+    ) -> Result<FrameEnd, Violation> {
+        let Position::Payload { remaining, is_final, .. } = self.position else {
+            return Ok(FrameEnd::Reached);
+        };
         let taken = usize::try_from(remaining).unwrap_or(usize::MAX).min(input.len());
         *at += taken;
         // Storage never passes what may still come, so it is at most twice what has arrived, and
@@ -510,7 +542,7 @@ impl Unfinished {
         let to_come = if is_final { remaining } else { most as u64 };
         self.make_room(taken, usize::try_from(to_come).unwrap_or(most))?;
         self.data.push(&input[..taken]);
-        Ok(self.has_taken(taken))
+        Ok(self.note_joined(taken))
     }
 
     /// Where the payload of the frame under way goes, if so much of it is to come that it is worth
@@ -529,9 +561,9 @@ impl Unfinished {
     }
 
     /// So many bytes of the payload have been read to where it goes.
-    fn has_read(&mut self, count: usize) {
+    fn note_read(&mut self, count: usize) {
         self.data.fill(count);
-        self.has_taken(count);
+        self.note_joined(count);
     }
 
     /// Whether it is looked at as it comes: text is, unless it has to be inflated first.
@@ -544,15 +576,15 @@ impl Unfinished {
         self.is_checked() && self.checked < self.data.len()
     }
 
-    /// So many bytes of the payload have joined `data`; true at the frame's end. Unmasks what is to be
-    /// looked at: of text all that is there, for it is checked as it comes; of anything else nothing
-    /// before the frame's end, or a megabyte. Who looks at it then, or sends it on, finds it in the
-    /// cache, which what was unmasked on arrival has left by that time: 9 µs of an echoed megabyte's
-    /// 288. What is longer does not fit there, and would hold the reactor up.
-    fn has_taken(&mut self, count: usize) -> bool {
+    /// So many bytes of the payload have joined `data`. Unmasks what is to be looked at: of text all
+    /// that is there, for it is checked as it comes; of anything else nothing before the frame's end, or
+    /// a megabyte. The code that looks at it then, or sends it on, finds it in the cache, which what was
+    /// unmasked on arrival has left by that time: 9 µs of an echoed megabyte's 288. What is longer does
+    /// not fit there, and would hold the reactor up.
+    fn note_joined(&mut self, count: usize) -> FrameEnd {
         let is_checked = self.is_checked();
         let Position::Payload { remaining, mask, masked_from, .. } = &mut self.position else {
-            return true;
+            return FrameEnd::Reached;
         };
         *remaining -= count as u64;
         let masked = self.data.len() - *masked_from;
@@ -561,7 +593,7 @@ impl Unfinished {
             *mask = frame::rotated(*mask, masked);
             *masked_from += masked;
         }
-        *remaining == 0
+        if *remaining == 0 { FrameEnd::Reached } else { FrameEnd::ToCome }
     }
 
     /// RFC 6455 8.1, at the first wrong byte: what has arrived must be the beginning of UTF-8.
@@ -582,6 +614,16 @@ impl Unfinished {
         }
         Ok(())
     }
+}
+
+/// The payload of a frame that is there whole, unmasked in place; moves `at` behind it.
+#[inline]
+fn whole_payload<'a>(input: &'a mut [u8], at: &mut usize, head: &FrameHead) -> &'a [u8] {
+    let start = *at + head.header_bytes;
+    *at = start + head.length as usize;
+    let payload = &mut input[start..*at];
+    frame::unmask(payload, head.mask);
+    payload
 }
 
 #[inline]
@@ -670,7 +712,7 @@ mod tests {
                 }
             }
             tail.drain(..at);
-            assert!(tail.len() < frame::MAX_HEADER + MAX_SHORT, "the tail stays small");
+            assert!(tail.len() < frame::MAX_HEADER + frame::MAX_SHORT, "the tail stays small");
         }
         seen
     }
@@ -803,7 +845,7 @@ mod tests {
                     assert!(input.is_empty());
                     let count = room.len().min(step).min(rest.len());
                     room[..count].copy_from_slice(&rest[..count]);
-                    receiver.has_read_payload(count);
+                    receiver.note_read_payload(count);
                     rest = &rest[count..];
                     past += count;
                     assert!(held >= LONG && receiver.held_bytes() <= payload.len());

@@ -20,7 +20,7 @@ use crate::connection::slab::Connections;
 use crate::connection::timer_wheel::{Slot, Tick, TimerWheel};
 use crate::connection::{Attachment, Connection, Rest};
 use crate::observe::snapshot::Outgoing;
-use crate::protocol::endpoint::{Endpoint, QueueLeft};
+use crate::protocol::endpoint::{Endpoint, QueueLeft, Unread};
 use crate::token::ConnectionId;
 use crate::transport::out_buffer::BufferPool;
 use crate::transport::{Edge, Inbound, Stream};
@@ -196,12 +196,10 @@ impl<S: Stream> ConnectionSet<S> {
         let config = &turn.setup.config;
         let queued = connection.transport.backlog.len();
         let has_readable = connection.transport.has_readable();
+        let unread = if has_readable { Unread::Perhaps } else { Unread::Nothing };
         if queued == 0
-            && connection.endpoint.queue_has_left(
-                !has_readable,
-                turn.now,
-                &turn.setup.protocol_limits,
-            ) == QueueLeft::HalfClose
+            && connection.endpoint.queue_has_left(unread, turn.now, &turn.setup.protocol_limits)
+                == QueueLeft::HalfClose
         {
             let peer_is_done = connection.transport.inbound() == Inbound::Ended;
             if peer_is_done || connection.transport.half_close().is_err() {

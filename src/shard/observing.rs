@@ -51,7 +51,7 @@ impl Observer {
     pub(super) fn note_slow_turn(&mut self, took: Duration, now: Instant, setup: &Setup) {
         setup.metrics.slow_turns.add(1);
         let cause = self.slow_turns.cause(took, now);
-        let Some(untold) = self.slow_turns.is_worth_a_line(cause, now) else { return };
+        let Some(untold) = self.slow_turns.take_untold(cause, now) else { return };
         let untold = match untold {
             0 => String::new(),
             more => format!(" ({more} more slow turns since the last such line)"),

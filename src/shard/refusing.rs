@@ -13,16 +13,8 @@ use super::turn::Turn;
 use crate::application::{Application, Refusal};
 use crate::connection::Rest;
 use crate::environment::Environment;
-use crate::http::{self, Rejection};
+use crate::http::{self, Body, Rejection};
 use crate::token::ConnectionId;
-
-/// Whether a response has content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
-    Sent,
-    /// "The server MUST NOT send content" in the response to a HEAD (RFC 9110 9.3.2).
-    Omitted,
-}
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Answers with an error, for the caller to write; the connection closes after it.
@@ -34,7 +26,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
     ) {
         self.end_request(id, rejection, turn);
-        http::refuse(rejection, body == Body::Sent, &mut self.runtime.cork);
+        http::refuse(rejection, body, &mut self.runtime.cork);
     }
 
     /// A request is refused, for the caller to say so: it is counted, and its connection is to close.
@@ -77,7 +69,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
     ) {
         self.end_request(id, rejection, turn);
-        http::refuse(rejection, true, &mut self.connections.aside);
+        http::refuse(rejection, Body::Sent, &mut self.connections.aside);
         self.send_aside(id, turn);
     }
 

@@ -8,13 +8,13 @@
 //! Next: `visit`: a connection's share of a turn.
 
 use super::parts::Parts;
-use super::refusing::Body;
+
 use super::turn::Turn;
 use super::upgrade::AcceptedUpgrade;
 use crate::application::{Answer, Application, Deferred, Refusal};
 use crate::connection::Rest;
 use crate::environment::Environment;
-use crate::http::{self, Rejection, Route};
+use crate::http::{self, Body, Persistence, Rejection, Route};
 use crate::protocol::deflate;
 use crate::protocol::endpoint::Endpoint;
 use crate::protocol::handshake::{self, Accept};
@@ -25,10 +25,10 @@ use crate::token::ConnectionId;
 /// What a request led to.
 enum Answered<A: Application> {
     NotYet,
-    /// A response is written; whether the connection is kept.
+    /// A response is written.
     Plain {
         length: usize,
-        keeps: bool,
+        persistence: Persistence,
     },
     Upgrade(usize, AcceptedUpgrade<A>),
     /// The application decides it on another thread; it may ask for this session.
@@ -73,9 +73,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         match self.answer(id, received, turn) {
             Ok(Answered::NotYet) => Served::NeedMore,
-            Ok(Answered::Plain { length, keeps }) => {
+            Ok(Answered::Plain { length, persistence }) => {
                 *at += length;
-                self.end_response(id, keeps, turn)
+                self.end_response(id, persistence, turn)
             }
             Ok(Answered::Elsewhere(owner)) if !self.deliveries.has_room_at(owner, env) => {
                 self.deliveries.wait_for_owner(id, owner, &mut self.connections);
@@ -120,14 +120,18 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// A response to a plain request stands in the cork.
-    fn end_response(&mut self, id: ConnectionId, keeps: bool, turn: &mut Turn<'_>) -> Served {
+    fn end_response(
+        &mut self,
+        id: ConnectionId,
+        persistence: Persistence,
+        turn: &mut Turn<'_>,
+    ) -> Served {
         turn.tell(|trace| trace.answered(id));
         let Some(connection) = self.connections.get_mut(id) else { return Served::Gone };
         let (config, limits) = (&turn.setup.config, &turn.setup.protocol_limits);
-        if keeps {
-            connection.endpoint.await_request(turn.now, limits);
-        } else {
-            connection.endpoint.finish(turn.now, limits);
+        match persistence {
+            Persistence::KeepAlive => connection.endpoint.await_request(turn.now, limits),
+            Persistence::Close => connection.endpoint.finish(turn.now, limits),
         }
         // A page of metrics is a thousand times the work of a message: a cork of them a turn.
         let is_full = self.runtime.cork.len() >= config.limits.cork_bytes;
@@ -154,13 +158,13 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let request = Request::parse(&received[..length], &mut slots, &setup.protocol_limits)?;
         let (peer, cork) = (connection.peer, &mut self.runtime.cork);
         if request.method == "OPTIONS" {
-            let keeps = http::tell_methods(&request, peer, config, cork)?;
-            return Ok(Answered::Plain { length, keeps });
+            let persistence = http::tell_methods(&request, peer, config, cork)?;
+            return Ok(Answered::Plain { length, persistence });
         }
         let route = Route::of(&request, peer, config)?;
         if !matches!(route, Route::WebSocket | Route::Figures) {
-            let keeps = route.respond(&request, &setup.status, config, turn.now, cork)?;
-            return Ok(Answered::Plain { length, keeps });
+            let persistence = route.respond(&request, &setup.status, config, turn.now, cork)?;
+            return Ok(Answered::Plain { length, persistence });
         }
         let accept = handshake::judge(&request)?;
         if setup.status.draining_since().is_some() {

@@ -8,14 +8,13 @@
 //! Next: `watching`: WebSockets without a session.
 
 use super::parts::Parts;
-use super::refusing::Body;
 use super::runtime::{Asked, CloseCause};
 use super::turn::Turn;
 use crate::application::{Answer, Application, Due, Owner, Refusal, Terms};
 use crate::connection::{Attachment, LiveSession};
 use crate::contained::{Contained, Panicked};
 use crate::environment::Environment;
-use crate::http::Rejection;
+use crate::http::{Body, Rejection};
 use crate::mailbox::{Handoff, Mail};
 use crate::observe::slow_turn::Callback;
 use crate::protocol::deflate::DeflateParams;

@@ -21,7 +21,7 @@ use super::turn::Turn;
 use crate::application::{Application, Context};
 use crate::connection::{Attachment, Filled, FilledPast, Rest};
 use crate::environment::Environment;
-use crate::protocol::endpoint::{Endpoint, Event, Open};
+use crate::protocol::endpoint::{Discarded, Endpoint, Event, Open};
 use crate::protocol::frame::Violation;
 use crate::protocol::message::{Message, Scratch};
 use crate::token::ConnectionId;
@@ -282,8 +282,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 let (endpoint, scratch) = (&mut connection.endpoint, &mut self.runtime.scratch);
                 let (limits, now) = (&turn.setup.protocol_limits, turn.now);
                 match endpoint.discard(input.bytes, &mut input.at, scratch, limits, now) {
-                    true => Step::Again,
-                    false => Step::NeedMore,
+                    Discarded::UpToNextState => Step::Again,
+                    Discarded::All => Step::NeedMore,
                 }
             }
             // One that awaits its answer is parked, so it is not read.

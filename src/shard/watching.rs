@@ -13,12 +13,11 @@
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::parts::Parts;
-use super::refusing::Body;
 use super::turn::Turn;
 use crate::application::Application;
 use crate::connection::Attachment;
 use crate::environment::Environment;
-use crate::http::Rejection;
+use crate::http::{Body, Rejection};
 use crate::mailbox::Mail;
 use crate::observe::slab_map::SlotState;
 use crate::observe::turn_trace::TurnTrace;
@@ -77,10 +76,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.watchers.look(turn.now, &turn.setup.config.limits, |reactor| {
             if reactor == here {
                 is_here_asked = true;
-                return true;
+                return Ok(());
             }
             // Into a full box it is not pressed: there are better uses for it.
-            env.send(reactor, Mail::Look { asker: here }).is_ok()
+            env.send(reactor, Mail::Look { asker: here })
         });
         if is_here_asked {
             self.watchers.ask(here);

@@ -175,7 +175,7 @@ fn bind(
 ///
 /// Linux marks a socket as listening before it looks for rivals. So a rival that is about to be
 /// refused is in the way for an instant, of its rival's own `listen` and of the siblings' `bind`;
-/// and two that call `listen` at the same instant can both be refused. Whoever tries again finds
+/// and two that call `listen` at the same instant can both be refused. A further attempt finds
 /// either that instant over or, by `bind`, the other one listening.
 fn patiently(mut step: impl FnMut() -> io::Result<io::Result<Socket>>) -> io::Result<Socket> {
     for _ in 1..ATTEMPTS {

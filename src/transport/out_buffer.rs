@@ -5,7 +5,7 @@
 //! It is a row of chunks: a long queue is never copied to make room, gives storage back as it
 //! leaves, and owns little more than it holds. Writes nothing itself; the connection does.
 //!
-//! Growing can fail, for a peer decides how long a queue gets; whoever pushed then ends that
+//! Growing can fail, for a peer decides how long a queue gets; the caller that pushed then ends that
 //! connection.
 //!
 //! Invariant: storage is held exactly while bytes are queued, and is at most [`SLACK`] more.

@@ -1,10 +1,11 @@
 //! Listening under a path: a Unix socket and its file.
 //!
-//! The file outlives a process that was killed, so one that is there may be a server's, or a dead
-//! one's: to connect tells. Who may connect is decided by the file's mode, which is what the
-//! process's umask leaves of 0777. Called by `listener.rs`.
+//! The file outlives a process that was killed, so a file that is there may belong to a server that runs
+//! or to one that has ended: an attempt to connect tells which. The file's mode decides who may connect;
+//! it is what the process's umask leaves of 0777. Decides nothing about when to accept. Called by
+//! `listener.rs`.
 //!
-//! Invariant: nothing is removed but a socket's file that nobody listens on, and at the end our own.
+//! Invariant: no file is removed but a socket's on which no process listens, and at the end our own.
 //!
 //! Next: [`crate::transport::listener`]: the same, for every kind of address.
 
@@ -22,10 +23,13 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::transport::socket;
 
-/// A listening Unix socket. Dropping it removes its file, if that is still this one's, and closes it.
+/// How often the lock on the directory is tried, a millisecond apart.
+const ATTEMPTS: u32 = 200;
+
+/// A listening Unix socket. Dropping it removes its file, if the path still leads to that, and closes it.
 #[derive(Debug)]
 pub struct UnixListener {
-    // In this order: who connects finds a server, or no file, and never a file without a server.
+    // Dropped in this order: a client finds a server or no file, never a file without a server.
     _file: SocketFile,
     listener: mio::net::UnixListener,
 }
@@ -35,12 +39,13 @@ impl UnixListener {
     ///
     /// # Errors
     ///
-    /// `AddrInUse` if a server listens there, `AlreadyExists` if there is something else than a socket,
-    /// and what `bind(2)` and `listen(2)` say.
+    /// `AddrInUse` if a server listens there, `AlreadyExists` if there is something other than a socket,
+    /// `InvalidInput` if the path is too long, and what `bind(2)` and `listen(2)` say.
     pub fn bind(path: &Path, backlog: u32) -> io::Result<UnixListener> {
         let absolute = path::absolute(path)?;
         let _lock = lock_directory(&absolute);
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // As it was given: made absolute it may be longer than an address can be.
         let address = SockAddr::unix(path)?;
         if let Err(error) = socket.bind(&address) {
             if error.kind() != io::ErrorKind::AddrInUse {
@@ -60,7 +65,7 @@ impl UnixListener {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when there is none; whatever `accept(2)` says.
+    /// `WouldBlock` when there is none, and what `accept(2)` says.
     pub fn accept(&self) -> io::Result<socket::Socket> {
         self.listener.accept().map(|(stream, _)| stream.into())
     }
@@ -75,8 +80,12 @@ impl UnixListener {
     }
 }
 
-/// Makes room where a file is in the way: the socket's of a server that has ended without removing
-/// it, which refuses connections, is removed.
+/// Removes the file that is in the way, if a server has left it: it is a socket's, and refuses
+/// connections.
+///
+/// # Errors
+///
+/// As those of [`UnixListener::bind`] for what else is there.
 fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     // Not through a symbolic link: what it points to is not ours to judge.
     let is_socket = match fs::symlink_metadata(path) {
@@ -104,15 +113,12 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     }
 }
 
-/// How often the lock is tried, a millisecond apart.
-const ATTEMPTS: u32 = 200;
-
-/// One server at a time looks, removes, binds and listens in a directory. Without a lock, of two that
-/// start in one instant, one could take the other's file for stale: between its `bind` and its
-/// `listen` it refuses connections too.
+/// Has one server at a time look, remove, bind and listen in a directory, until the lock is dropped.
+/// Without it, of two servers that start at the same instant, one could take the other's file for stale:
+/// between `bind` and `listen` that refuses connections, too.
 ///
-/// `None` where the directory cannot be locked, or is for long by somebody else: then there is that
-/// instant.
+/// `None` if the directory cannot be locked, or if another process keeps its lock for all attempts: then
+/// nothing is done about that instant.
 fn lock_directory(path: &Path) -> Option<File> {
     let directory = File::open(path.parent()?).ok()?;
     for _ in 0..ATTEMPTS {
@@ -130,6 +136,7 @@ fn lock_directory(path: &Path) -> Option<File> {
 struct SocketFile {
     /// Absolute: the process may change its directory.
     path: PathBuf,
+    /// [`identity`] of the file that is ours.
     identity: (u64, u64),
 }
 
@@ -147,8 +154,9 @@ fn identity(file: &Metadata) -> (u64, u64) {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Another server may have been given the path meanwhile, by somebody who removed our file. (Its
-        // inode is not ours: the kernel does not give that to another file while we hold the socket.)
+        // Somebody may have removed our file meanwhile, and another server may have the path now. (The
+        // inode of its file is another one: the kernel gives ours to no other file while we hold the
+        // socket.)
         let is_ours =
             fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity);
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
@@ -208,7 +216,7 @@ mod tests {
         drop(StdListener::bind(&path).unwrap());
         let first = UnixListener::bind(&path, 1).unwrap();
         assert_eq!(refused(&path), io::ErrorKind::AddrInUse);
-        // With its queue full it lives none the less.
+        // A server whose queue is full is a living one, too.
         let mut queued = Vec::new();
         loop {
             let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
@@ -229,7 +237,7 @@ mod tests {
         fs::write(&path, "kept").unwrap();
         assert_eq!(refused(&path), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
-        // A link is not followed, to whatever it leads: here to a dead server's file.
+        // A link is not followed, whatever it leads to: here to a dead server's file.
         let (stale, link) = (directory.0.join("stale"), directory.0.join("link"));
         drop(StdListener::bind(&stale).unwrap());
         std::os::unix::fs::symlink(&stale, &link).unwrap();
@@ -264,7 +272,7 @@ mod tests {
         let ask = || {
             start.wait();
             let outcome = UnixListener::bind(&path, 16);
-            // Who got it keeps it until the other has asked.
+            // The one that got the path keeps it until the other has asked.
             start.wait();
             outcome
         };

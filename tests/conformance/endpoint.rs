@@ -5,10 +5,10 @@
 use std::time::Instant;
 
 use revolve::config::Config;
-use revolve::http::{self, Rejection};
+use revolve::http::{self, Body, Rejection};
 use revolve::protocol::ProtocolLimits;
 use revolve::protocol::deflate::{self, DeflateParams, DeflateWriter, Deflater};
-use revolve::protocol::endpoint::{Closing, Endpoint, Event, QueueLeft};
+use revolve::protocol::endpoint::{Closing, Discarded, Endpoint, Event, QueueLeft, Unread};
 use revolve::protocol::frame;
 use revolve::protocol::handshake::{self, Accept};
 use revolve::protocol::head::{self, Request};
@@ -62,7 +62,7 @@ impl<'c> EchoServer<'c> {
         while self.step(&mut at) {}
         self.tail.drain(..at);
         // Our half ends with a half-close, or with all of the connection.
-        let left = self.endpoint.queue_has_left(true, self.now, &self.limits);
+        let left = self.endpoint.queue_has_left(Unread::Nothing, self.now, &self.limits);
         self.has_half_closed |=
             left == QueueLeft::HalfClose || matches!(self.endpoint, Endpoint::Closed);
     }
@@ -94,7 +94,7 @@ impl<'c> EchoServer<'c> {
                         }
                     }
                     Err(rejection) => {
-                        http::refuse(rejection, true, written);
+                        http::refuse(rejection, Body::Sent, written);
                         endpoint.finish(now, limits);
                     }
                 }
@@ -131,7 +131,9 @@ impl<'c> EchoServer<'c> {
                     true
                 }
             },
-            Endpoint::Closing(_) => endpoint.discard(tail, at, scratch, limits, now),
+            Endpoint::Closing(_) => {
+                endpoint.discard(tail, at, scratch, limits, now) == Discarded::UpToNextState
+            }
             Endpoint::Pending(_) | Endpoint::Closed => false,
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use revolve::config::{Config, Limits};
-use revolve::http::{self, Rejection, Route};
+use revolve::http::{self, Body, Persistence, Rejection, Route};
 use revolve::protocol::ProtocolLimits;
 use revolve::protocol::endpoint::Endpoint;
 use revolve::protocol::handshake;
@@ -54,10 +54,10 @@ pub(crate) fn run(data: &[u8]) {
         _ => panic!("at once {at_once:?}, {answered:?}; in pieces {in_pieces:?}"),
     }
     if let Err(rejection) = answered {
-        for with_body in [true, false] {
+        for content in [Body::Sent, Body::Omitted] {
             let mut out = Vec::new();
-            http::refuse(rejection, with_body, &mut out);
-            check_response(&out, with_body);
+            http::refuse(rejection, content, &mut out);
+            check_response(&out, content);
         }
     }
 }
@@ -108,18 +108,19 @@ fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
     let peer = SocketAddr::from(([127, 0, 0, 1], 4711)).into();
     if request.method == "OPTIONS" {
         let mut out = Vec::new();
-        let keeps = http::tell_methods(&request, peer, config, &mut out)?;
-        assert_eq!(keeps, request.keeps_alive());
-        check_response(&out, true);
+        let persistence = http::tell_methods(&request, peer, config, &mut out)?;
+        assert_eq!(persistence == Persistence::KeepAlive, request.keeps_alive());
+        check_response(&out, Body::Sent);
         return Ok(());
     }
     let route = Route::of(&request, peer, config)?;
     if !matches!(route, Route::WebSocket | Route::Figures) {
         let status = ServerStatus::new(1, Rejection::LABELS, Arc::default());
         let mut out = Vec::new();
-        let keeps = route.respond(&request, &status, config, Instant::now(), &mut out)?;
-        assert_eq!(keeps, request.keeps_alive());
-        check_response(&out, request.method != "HEAD");
+        let persistence = route.respond(&request, &status, config, Instant::now(), &mut out)?;
+        assert_eq!(persistence == Persistence::KeepAlive, request.keeps_alive());
+        let content = if request.method == "HEAD" { Body::Omitted } else { Body::Sent };
+        check_response(&out, content);
         return Ok(());
     }
     let accept = handshake::judge(&request)?;
@@ -131,7 +132,7 @@ fn answer(head: &[u8], config: &Config) -> Result<(), Rejection> {
     let mut out = Vec::new();
     handshake::begin_response(&accept, &mut out);
     handshake::end_response(&mut out);
-    check_response(&out, true);
+    check_response(&out, Body::Sent);
     SessionId::from_query(request.query)?;
     Ok(())
 }
@@ -153,7 +154,7 @@ fn check_request(request: &Request<'_, '_>, config: &Config) {
 }
 
 /// A response is one that any client can read, and is exactly as long as it says.
-fn check_response(bytes: &[u8], with_body: bool) {
+fn check_response(bytes: &[u8], content: Body) {
     let mut slots = [httparse::EMPTY_HEADER; 16];
     let mut response = httparse::Response::new(&mut slots);
     let Ok(httparse::Status::Complete(head)) = response.parse(bytes) else {
@@ -165,7 +166,7 @@ fn check_response(bytes: &[u8], with_body: bool) {
         (Some(101), None) => assert_eq!(body, 0),
         (Some(200..), Some(length)) => {
             let said = std::str::from_utf8(length.value).expect("digits");
-            assert!(body.to_string() == said || (!with_body && body == 0));
+            assert!(body.to_string() == said || (content == Body::Omitted && body == 0));
         }
         other => panic!("{other:?}"),
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use revolve::config::Config;
 use revolve::protocol::ProtocolLimits;
-use revolve::protocol::endpoint::{Endpoint, Event};
+use revolve::protocol::endpoint::{Discarded, Endpoint, Event};
 use revolve::protocol::frame::Violation;
 use revolve::protocol::message::{Message, Received, Receiver, Scratch};
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -315,7 +315,8 @@ pub(crate) fn ours_after_our_close(conversation: &Conversation) -> bool {
     for piece in conversation.pieces() {
         tail.bytes.extend_from_slice(piece);
         let mut at = 0;
-        if endpoint.discard(&mut tail.bytes, &mut at, &mut scratch, &limits, now) {
+        let discarded = endpoint.discard(&mut tail.bytes, &mut at, &mut scratch, &limits, now);
+        if discarded == Discarded::UpToNextState {
             return true;
         }
         tail.drop_front(at);

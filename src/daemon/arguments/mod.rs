@@ -1,38 +1,29 @@
 //! The command line and the `REVOLVE_…` environment, read into plain values.
 //!
 //! It reads nothing itself and prints nothing: what it is given comes in as iterators, what it has
-//! to say goes out as values, in the words of `usage`; what a text means is up to `values`. `main.rs`
-//! calls [`parse`], once.
+//! to say goes out as values. What a text means is up to `values`, which texts there are to `options`, and
+//! what is said of them to `usage`; none of the three uses this file. `main.rs` calls [`parse`], once.
 //!
-//! Invariant: [`OPTIONS`] is the only list of options. Parsing, the environment, `--help` and the
-//! errors are all drawn from it; defaults come from [`Settings::default`].
+//! Invariant: a flag wins over the environment, and [`Settings::config`] is valid.
 //!
-//! Next: `usage`: what is said about all that.
+//! Next: `values`: what the texts of options mean.
 
 use std::ffi::{OsStr, OsString};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use lexopt::{Arg, Parser};
-use log::LevelFilter;
-use revolve::config::{
-    Address, AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SUBPROTOCOLS_ALLOWED,
-    SessionIds, Subprotocols, UNIX_PATH_ALLOWED, bounds,
-};
-
-use crate::daemon::logger::Format;
+use revolve::config::Address;
 
 #[cfg(test)]
 mod documented;
+mod options;
 mod usage;
 mod values;
 
+pub(crate) use options::{App, Settings};
+use options::{NotAllowed, OPTIONS, PREFIX, Row, Takes};
 use usage::{UsageError, bad_value, help, unknown_option, unknown_variable, version};
 pub(crate) use values::seconds;
-use values::{
-    meant, number, origins, session_rate, show_time_or_off, time, time_or_off, word_for, words,
-};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -41,371 +32,6 @@ pub(crate) enum Command {
     /// The text to print: the help, or which build this is.
     Print(String),
 }
-
-/// Everything that can be set.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    /// Valid: [`Config::validate`] has passed it. It listens where `host`, `port` and `uds` say.
-    pub(crate) config: Config,
-    pub(crate) host: IpAddr,
-    pub(crate) port: u16,
-    /// Instead of host and port.
-    pub(crate) uds: Option<PathBuf>,
-    pub(crate) app: App,
-    /// Of the counter; `None` is off.
-    pub(crate) heartbeat: Option<Duration>,
-    pub(crate) log_level: LevelFilter,
-    pub(crate) log_format: Format,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            config: Config::default(),
-            host: Ipv4Addr::LOCALHOST.into(),
-            port: 8000,
-            uds: None,
-            app: App::Counter,
-            heartbeat: Some(Duration::from_secs(30)),
-            log_level: LevelFilter::Info,
-            log_format: Format::Text,
-        }
-    }
-}
-
-/// Which application answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum App {
-    Counter,
-    Echo,
-}
-
-const APPS: [(&str, App); 2] = [("counter", App::Counter), ("echo", App::Echo)];
-const SESSION_IDS: [(&str, SessionIds); 2] =
-    [("any", SessionIds::Any), ("issued", SessionIds::Issued)];
-const PAGE_FOR: [(&str, PageFor); 2] = [("loopback", PageFor::Loopback), ("any", PageFor::Any)];
-/// What people write for yes and no, in unit files, compose files and charts.
-const TRUTHS: [(&str, bool); 8] = [
-    ("true", true),
-    ("false", false),
-    ("yes", true),
-    ("no", false),
-    ("on", true),
-    ("off", false),
-    ("1", true),
-    ("0", false),
-];
-const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::Json)];
-/// Uvicorn's names. `log` has no level above error, so `critical` is a second name for it.
-const LEVELS: [(&str, LevelFilter); 6] = [
-    ("critical", LevelFilter::Error),
-    ("error", LevelFilter::Error),
-    ("warning", LevelFilter::Warn),
-    ("info", LevelFilter::Info),
-    ("debug", LevelFilter::Debug),
-    ("trace", LevelFilter::Trace),
-];
-
-/// One option.
-struct Row {
-    /// Heading in the help; rows of a group stand together.
-    group: &'static str,
-    /// Without the dashes; the variable's name is made from it.
-    name: &'static str,
-    takes: Takes,
-    about: &'static str,
-    /// Puts a text into its place; false refuses it.
-    set: fn(&mut Settings, &str) -> bool,
-    show: fn(&Settings) -> String,
-}
-
-/// What follows an option.
-enum Takes {
-    /// A value: its name in the help, and what ends the sentence "… is not".
-    Value(&'static str, &'static str),
-    /// One of these words.
-    Word { of: &'static [&'static str] },
-    /// `true` or `false`, as Uvicorn's has, or another of [`TRUTHS`]; alone it is true.
-    Truth,
-    /// Nothing: `--name` is true, `--no-name` is false. In the environment one of [`TRUTHS`].
-    Nothing,
-}
-
-const INTERVAL: Takes = Takes::Value("SECS", bounds::INTERVAL.allowed);
-
-/// All of them, as the help lists them.
-static OPTIONS: &[Row] = &[
-    Row {
-        group: "Listening",
-        name: "host",
-        takes: Takes::Value("ADDRESS", "an IP address, such as 127.0.0.1, 0.0.0.0 or ::1"),
-        about: "Address to listen on; 0.0.0.0 is all IPv4 addresses, :: all IPv6 ones",
-        set: |s, text| store(&mut s.host, text.parse().ok()),
-        show: |s| s.host.to_string(),
-    },
-    Row {
-        group: "Listening",
-        name: "port",
-        takes: Takes::Value("N", "a number from 0 to 65535"),
-        about: "Port; 0 picks a free one and prints it",
-        set: |s, text| store(&mut s.port, number(text)),
-        show: |s| s.port.to_string(),
-    },
-    Row {
-        group: "Listening",
-        name: "uds",
-        takes: Takes::Value("PATH", UNIX_PATH_ALLOWED),
-        about: "Unix socket to listen on, instead of host and port",
-        set: |s, text| store(&mut s.uds, Some(Some(PathBuf::from(text)))),
-        show: |s| s.uds.as_ref().map_or("none".to_owned(), |path| path.display().to_string()),
-    },
-    Row {
-        group: "Listening",
-        name: "workers",
-        takes: Takes::Value("N", bounds::WORKERS.allowed),
-        about: "Reactors, a thread each",
-        set: |s, text| store(&mut s.config.workers, number(text)),
-        show: |s| format!("{}, one a core", s.config.workers),
-    },
-    Row {
-        group: "Listening",
-        name: "backlog",
-        takes: Takes::Value("N", bounds::BACKLOG.allowed),
-        about: "Connections waiting to be accepted",
-        set: |s, text| store(&mut s.config.backlog, number(text)),
-        show: |s| s.config.backlog.to_string(),
-    },
-    Row {
-        group: "WebSocket",
-        name: "ws-path",
-        takes: Takes::Value("PATH", bounds::WS_PATH.allowed),
-        about: "Its path; / shares with the page, /* takes in all below",
-        set: |s, text| store(&mut s.config.ws_path, Some(text.to_owned())),
-        show: |s| s.config.ws_path.clone(),
-    },
-    Row {
-        group: "WebSocket",
-        name: "ws-max-size",
-        takes: Takes::Value("BYTES", bounds::WS_MAX_SIZE.allowed),
-        about: "Largest message; a larger one gets 1009",
-        set: |s, text| store(&mut s.config.ws_max_size, number(text)),
-        show: |s| s.config.ws_max_size.to_string(),
-    },
-    Row {
-        group: "WebSocket",
-        name: "ws-per-message-deflate",
-        takes: Takes::Truth,
-        about: "Compress: less bandwidth, more CPU (needs the cargo feature deflate)",
-        set: |s, text| store(&mut s.config.ws_per_message_deflate, meant(&TRUTHS, text)),
-        show: |s| s.config.ws_per_message_deflate.to_string(),
-    },
-    Row {
-        group: "WebSocket",
-        name: "ws-ping-interval",
-        takes: INTERVAL,
-        about: "Time between pings; 0 sends none",
-        set: |s, text| store(&mut s.config.ws_ping_interval, time_or_off(text)),
-        show: |s| show_time_or_off(s.config.ws_ping_interval),
-    },
-    Row {
-        group: "WebSocket",
-        name: "ws-ping-timeout",
-        takes: INTERVAL,
-        about: "Time a pong may take; 0 waits for ever",
-        set: |s, text| store(&mut s.config.ws_ping_timeout, time_or_off(text)),
-        show: |s| show_time_or_off(s.config.ws_ping_timeout),
-    },
-    Row {
-        group: "WebSocket",
-        name: "allowed-origins",
-        takes: Takes::Value("LIST", ORIGINS_ALLOWED),
-        about: "Pages that may connect; others get 403",
-        set: |s, text| store(&mut s.config.allowed_origins, origins(text)),
-        show: |s| match &s.config.allowed_origins {
-            AllowedOrigins::Any => "any".to_owned(),
-            AllowedOrigins::Only(these) => {
-                these.iter().map(Origin::to_string).collect::<Vec<_>>().join(",")
-            }
-        },
-    },
-    Row {
-        group: "WebSocket",
-        name: "ws-subprotocols",
-        takes: Takes::Value("LIST", SUBPROTOCOLS_ALLOWED),
-        about: "The first of these that a client offers, or any",
-        set: |s, text| store(&mut s.config.ws_subprotocols, Subprotocols::parse(text)),
-        show: |s| s.config.ws_subprotocols.to_string(),
-    },
-    Row {
-        group: "Application",
-        name: "app",
-        takes: Takes::Word { of: &words(&APPS) },
-        about: "Count each session's messages, or echo",
-        set: |s, text| store(&mut s.app, meant(&APPS, text)),
-        show: |s| word_for(&APPS, s.app),
-    },
-    Row {
-        group: "Application",
-        name: "heartbeat",
-        takes: INTERVAL,
-        about: "Time between timestamps; 0 sends none",
-        // Config does not know this one, so its bounds are checked here.
-        set: |s, text| {
-            let bounded =
-                |time: &Option<_>| time.is_none_or(|t| bounds::INTERVAL.range.contains(&t));
-            store(&mut s.heartbeat, time_or_off(text).filter(bounded))
-        },
-        show: |s| show_time_or_off(s.heartbeat),
-    },
-    Row {
-        group: "Application",
-        name: "offload-threads",
-        takes: Takes::Value("N", bounds::OFFLOAD_THREADS.allowed),
-        about: "Threads for off-loaded work, at first use",
-        set: |s, text| store(&mut s.config.offload_threads, number(text)),
-        show: |s| s.config.offload_threads.to_string(),
-    },
-    Row {
-        group: "Application",
-        name: "slow-turn-ms",
-        takes: Takes::Value("N", bounds::SLOW_TURN.allowed),
-        about: "A turn as long as this is explained; 0 is off",
-        set: |s, text| {
-            let time = number(text).map(Duration::from_millis);
-            store(&mut s.config.slow_turn, time.map(|t| (!t.is_zero()).then_some(t)))
-        },
-        show: |s| s.config.slow_turn.map_or(0, |time| time.as_millis()).to_string(),
-    },
-    Row {
-        group: "Sessions",
-        name: "session-ids",
-        takes: Takes::Word { of: &words(&SESSION_IDS) },
-        about: "Resume any id, or only ids we issued",
-        set: |s, text| store(&mut s.config.session_ids, meant(&SESSION_IDS, text)),
-        show: |s| word_for(&SESSION_IDS, s.config.session_ids),
-    },
-    Row {
-        group: "Sessions",
-        name: "session-ttl",
-        takes: Takes::Value("SECS", bounds::SESSION_TTL.allowed),
-        about: "Time a session outlives its connection",
-        set: |s, text| store(&mut s.config.session_ttl, time(text)),
-        show: |s| seconds(s.config.session_ttl),
-    },
-    Row {
-        group: "Sessions",
-        name: "max-sessions",
-        takes: Takes::Value("N", bounds::MAX_SESSIONS.allowed),
-        about: "Sessions kept; then the longest away goes",
-        set: |s, text| store(&mut s.config.max_sessions, number(text)),
-        show: |s| s.config.max_sessions.to_string(),
-    },
-    Row {
-        group: "Limits",
-        name: "limit-concurrency",
-        takes: Takes::Value("N", "a number of at least 1"),
-        about: "Connections at most; beyond it 503",
-        set: |s, text| store(&mut s.config.limit_concurrency, number(text).map(Some)),
-        show: |s| s.config.limit_concurrency.map_or("none".to_owned(), |n| n.to_string()),
-    },
-    Row {
-        group: "Limits",
-        name: "limit-per-ip",
-        takes: Takes::Value("N", "a number of at least 1"),
-        about: "Sockets at most from an address; beyond it 429",
-        set: |s, text| store(&mut s.config.limit_per_ip, number(text).map(Some)),
-        show: |s| s.config.limit_per_ip.map_or("none".to_owned(), |n| n.to_string()),
-    },
-    Row {
-        group: "Limits",
-        name: "limit-sessions-per-ip",
-        takes: Takes::Value("N[/SECS]", bounds::LIMIT_SESSIONS_PER_IP.allowed),
-        about: "New sessions at most from an address in so many seconds (60 if not said); beyond \
-                it 429",
-        set: |s, text| store(&mut s.config.limit_sessions_per_ip, session_rate(text).map(Some)),
-        show: |s| s.config.limit_sessions_per_ip.map_or("none".to_owned(), |r| r.to_string()),
-    },
-    Row {
-        group: "Limits",
-        name: "timeout-handshake",
-        takes: Takes::Value("SECS", bounds::REQUEST_TIMEOUT.allowed),
-        about: "Time a request head may take; then 408",
-        set: |s, text| store(&mut s.config.timeout_handshake, time(text)),
-        show: |s| seconds(s.config.timeout_handshake),
-    },
-    Row {
-        group: "Limits",
-        name: "timeout-keep-alive",
-        takes: Takes::Value("SECS", bounds::REQUEST_TIMEOUT.allowed),
-        about: "Time from a response to the next request",
-        set: |s, text| store(&mut s.config.timeout_keep_alive, time(text)),
-        show: |s| seconds(s.config.timeout_keep_alive),
-    },
-    Row {
-        group: "Limits",
-        name: "max-send-buffer",
-        takes: Takes::Value("BYTES", bounds::MAX_SEND_BUFFER.allowed),
-        about: "Unsent bytes before we stop reading",
-        set: |s, text| store(&mut s.config.max_send_buffer, number(text)),
-        show: |s| s.config.max_send_buffer.to_string(),
-    },
-    Row {
-        group: "Pages",
-        name: "page",
-        takes: Takes::Nothing,
-        about: "A client and the reactors, live, at /",
-        set: |s, text| store(&mut s.config.page, meant(&TRUTHS, text)),
-        show: |s| if s.config.page { "on" } else { "off" }.to_owned(),
-    },
-    Row {
-        group: "Pages",
-        name: "page-for",
-        takes: Takes::Word { of: &words(&PAGE_FOR) },
-        about: "Who may see it: it shows inner state",
-        set: |s, text| store(&mut s.config.page_for, meant(&PAGE_FOR, text)),
-        show: |s| word_for(&PAGE_FOR, s.config.page_for),
-    },
-    Row {
-        group: "Pages",
-        name: "metrics",
-        takes: Takes::Nothing,
-        about: "Prometheus text at /metrics; without it 404",
-        set: |s, text| store(&mut s.config.metrics, meant(&TRUTHS, text)),
-        show: |s| if s.config.metrics { "on" } else { "off" }.to_owned(),
-    },
-    Row {
-        group: "Stopping",
-        name: "timeout-graceful-shutdown",
-        takes: Takes::Value("SECS", bounds::UP_TO_A_DAY.allowed),
-        about: "Time a drain may take; then the rest is cut",
-        set: |s, text| store(&mut s.config.timeout_graceful_shutdown, time(text)),
-        show: |s| seconds(s.config.timeout_graceful_shutdown),
-    },
-    Row {
-        group: "Logging",
-        name: "log-level",
-        takes: Takes::Word { of: &words(&LEVELS) },
-        about: "Least level that is logged",
-        set: |s, text| store(&mut s.log_level, meant(&LEVELS, text)),
-        show: |s| word_for(&LEVELS, s.log_level),
-    },
-    Row {
-        group: "Logging",
-        name: "log-format",
-        takes: Takes::Word { of: &words(&FORMATS) },
-        about: "For people, or one object a line",
-        set: |s, text| store(&mut s.log_format, meant(&FORMATS, text)),
-        show: |s| word_for(&FORMATS, s.log_format),
-    },
-    Row {
-        group: "Logging",
-        name: "access-log",
-        takes: Takes::Nothing,
-        about: "A line at each connection's open and close",
-        set: |s, text| store(&mut s.config.access_log, meant(&TRUTHS, text)),
-        show: |s| if s.config.access_log { "on" } else { "off" }.to_owned(),
-    },
-];
 
 /// Reads the arguments (without the program's name) and the environment.
 ///
@@ -432,11 +58,14 @@ pub(crate) fn parse(
                 return Err(UsageError(format!("{line}, see --help")));
             }
         };
-        let Some((index, row, on)) = find(&name) else { return Err(unknown_option(&name)) };
+        let Some((index, row, spelling)) = find(&name) else { return Err(unknown_option(&name)) };
         let value = match row.takes {
             Takes::Nothing => match parser.optional_value() {
                 Some(value) => return Err(bad_value(&name, &value, "allowed: it takes none")),
-                None => OsString::from(if on { "true" } else { "false" }),
+                None => OsString::from(match spelling {
+                    Spelling::Plain => "true",
+                    Spelling::Negated => "false",
+                }),
             },
             Takes::Truth => {
                 let is_word = |arg: &OsStr| !arg.as_encoded_bytes().starts_with(b"-");
@@ -465,9 +94,9 @@ pub(crate) fn parse(
     let mut settings = Settings::default();
     for (row, given) in OPTIONS.iter().zip(&given) {
         let Some(Given { name, value }) = given else { continue };
-        if !value.to_str().is_some_and(|text| (row.set)(&mut settings, text)) {
-            return Err(bad_value(name, value, &row.allowed()));
-        }
+        let text = value.to_str().ok_or(NotAllowed);
+        text.and_then(|text| (row.set)(&mut settings, text))
+            .map_err(|NotAllowed| bad_value(name, value, &row.allowed()))?;
     }
     settings.config.listen = vec![match &settings.uds {
         Some(path) => Address::Unix(path.clone()),
@@ -490,16 +119,23 @@ struct Given {
     value: OsString,
 }
 
-/// By its name with the dashes: its place, itself, and false if it was negated.
-fn find(name: &str) -> Option<(usize, &'static Row, bool)> {
+/// Which of its two names an option was given by.
+#[derive(Clone, Copy)]
+enum Spelling {
+    Plain,
+    /// `--no-name`.
+    Negated,
+}
+
+/// By its name with the dashes: its place, itself, and which name that was.
+fn find(name: &str) -> Option<(usize, &'static Row, Spelling)> {
     let plain = name.strip_prefix("--")?;
     OPTIONS.iter().enumerate().find_map(|(index, row)| {
         let negated = row.negation().is_some_and(|negation| negation == name);
-        (negated || plain == row.name).then_some((index, row, !negated))
+        let spelling = if negated { Spelling::Negated } else { Spelling::Plain };
+        (negated || plain == row.name).then_some((index, row, spelling))
     })
 }
-
-const PREFIX: &str = "REVOLVE_";
 
 /// Kubernetes and Docker links give every container of a neighbourhood variables made from the
 /// names of the services in it. One named `revolve` yields `REVOLVE_SERVICE_HOST`,
@@ -514,54 +150,21 @@ fn is_service_link(name: &str, value: &OsStr) -> bool {
         || (name.ends_with("_PORT") && (scheme("tcp://") || scheme("udp://")))
 }
 
-impl Row {
-    fn variable(&self) -> String {
-        format!("{PREFIX}{}", self.name.to_uppercase().replace('-', "_"))
-    }
-
-    fn allowed(&self) -> String {
-        match &self.takes {
-            Takes::Value(_, allowed) => (*allowed).to_owned(),
-            Takes::Word { of } => listed(of),
-            Takes::Truth | Takes::Nothing => listed(&words(&TRUTHS)),
-        }
-    }
-
-    fn negation(&self) -> Option<String> {
-        matches!(self.takes, Takes::Nothing).then(|| format!("--no-{}", self.name))
-    }
-
-    /// The left column of the help.
-    fn usage(&self) -> String {
-        match &self.takes {
-            Takes::Value(metavar, _) => format!("--{} {metavar}", self.name),
-            Takes::Word { of } if of.len() > 2 => format!("--{} WORD", self.name),
-            Takes::Word { of } => format!("--{} {}", self.name, of.join("|")),
-            Takes::Truth => format!("--{} [true|false]", self.name),
-            Takes::Nothing => format!("--{0}, --no-{0}", self.name),
-        }
-    }
-}
-
-/// `a, b or c`.
-fn listed(words: &[&str]) -> String {
-    match words {
-        [most @ .., last] if !most.is_empty() => format!("{} or {last}", most.join(", ")),
-        _ => words.concat(),
-    }
-}
-
-fn store<T>(place: &mut T, value: Option<T>) -> bool {
-    value.map(|value| *place = value).is_some()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStringExt;
+    use std::path::PathBuf;
+    use std::time::Duration;
 
+    use revolve::config::{
+        AllowedOrigins, Config, ORIGINS_ALLOWED, SUBPROTOCOLS_ALLOWED, SessionRate, Subprotocols,
+        UNIX_PATH_ALLOWED, bounds,
+    };
+
+    use super::options::TRUTHS;
     use super::usage::WIDTH;
+    use super::values::words;
     use super::*;
-    use revolve::config::SessionRate;
 
     fn parsed(args: &[&str], env: &[(&str, &str)]) -> Result<Command, UsageError> {
         let env = env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));

@@ -2,12 +2,12 @@
 //!
 //! Texts only, drawn from the table of options. Prints nothing. Called by `daemon/arguments/mod.rs`.
 //!
-//! Next: `values`: what the texts of options mean.
+//! Next: `inherited`: what else a process is given when it starts.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 
-use super::{OPTIONS, PREFIX, Row, Settings, Takes, listed};
+use super::options::{OPTIONS, PREFIX, Row, Settings, Takes, listed};
 
 /// Columns of the help, and where its right half begins.
 pub(super) const WIDTH: usize = 80;

@@ -3,7 +3,7 @@
 //! Pure functions, which return `None` for a text that is not valid: the caller reports it. Called by
 //! the table of options.
 //!
-//! Next: `inherited`: what else a process is given when it starts.
+//! Next: `options`: the table of them.
 
 use std::str::FromStr;
 use std::time::Duration;

@@ -1,12 +1,11 @@
 //! Who may see the live page and its figures, which show inner state.
 //!
-//! By default only this machine: the peer's address says so, or that it came over a Unix socket; no proxy has spoken for it, and the
-//! request names the server as only this machine would. That last rule is against DNS rebinding,
-//! where a site's own name comes to mean 127.0.0.1 and its scripts are of "the same origin" as we. An
-//! absolute target counts before the Host field (RFC 9112 3.2.2), but here both must name this
-//! machine, because a proxy in front may have checked only the other one.
-//! And whoever is admitted, other sites' scripts are not: a browser lets them open WebSockets to
-//! anywhere (RFC 6455 10.2).
+//! By default only this machine: the peer's address is of it, or the peer came over a Unix socket; no
+//! proxy has spoken for the peer; and the request names the server as only this machine would. That last
+//! rule is against DNS rebinding, where a site's own name comes to mean 127.0.0.1 and its scripts are of
+//! "the same origin" as we. An absolute target counts before the Host field (RFC 9112 3.2.2), but here
+//! both must name this machine, because a proxy in front may have checked only the other one. Other
+//! sites' scripts are never admitted: a browser lets them open WebSockets to anywhere (RFC 6455 10.2).
 //!
 //! Next: [`crate::observe::page::figures`], which they would have seen.
 

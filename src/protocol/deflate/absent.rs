@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tungstenite::protocol::frame::coding::Data;
 
-use super::MalformedOffer;
+use super::{Deflation, Inflation, MalformedOffer};
 use crate::protocol::frame::Violation;
 use crate::protocol::head::Request;
 use crate::protocol::limits::ProtocolLimits;
@@ -67,7 +67,7 @@ impl Inflater {
         _deflated: &[u8],
         _max_size: usize,
         _assembled: &mut Vec<u8>,
-    ) -> Result<bool, Violation> {
+    ) -> Result<Inflation, Violation> {
         match params {}
     }
 }
@@ -120,7 +120,12 @@ impl<'a> DeflateWriter<'a> {
     }
 
     /// Cannot be called.
-    pub fn encode_smaller(&mut self, _kind: Data, _parts: &[&[u8]], _out: &mut Vec<u8>) -> bool {
+    pub fn encode_smaller(
+        &mut self,
+        _kind: Data,
+        _parts: &[&[u8]],
+        _out: &mut Vec<u8>,
+    ) -> Deflation {
         match self.0 {}
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use flate2::{Compress, Compression, FlushCompress, Status};
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use super::{DeflateParams, RSV1};
+use super::{DeflateParams, Deflation, RSV1};
 use crate::protocol::frame;
 use crate::protocol::limits::ProtocolLimits;
 
@@ -62,20 +62,20 @@ impl<'a> DeflateWriter<'a> {
 
     /// Appends a message, its parts joined: deflated if that makes it smaller, else as it is.
     pub fn encode(&mut self, kind: Data, parts: &[&[u8]], out: &mut Vec<u8>) {
-        if !self.encode_smaller(kind, parts, out) {
+        if self.encode_smaller(kind, parts, out) == Deflation::Declined {
             frame::encode_header(OpCode::Data(kind), length_of(parts), out);
             parts.iter().for_each(|part| out.extend_from_slice(part));
         }
     }
 
     /// Appends a message, its parts joined, if deflating makes it smaller and there is memory for
-    /// that; else does nothing, and says so.
-    pub fn encode_smaller(&mut self, kind: Data, parts: &[&[u8]], out: &mut Vec<u8>) -> bool {
+    /// that.
+    pub fn encode_smaller(&mut self, kind: Data, parts: &[&[u8]], out: &mut Vec<u8>) -> Deflation {
         let DeflateWriter { params, deflater } = self;
         let window = params.window_bytes();
         let length = length_of(parts);
         if !deflater.is_worth_it(length, window) {
-            return false;
+            return Deflation::Declined;
         }
         let mut joined = std::mem::take(&mut deflater.joined);
         joined.clear();
@@ -87,15 +87,15 @@ impl<'a> DeflateWriter<'a> {
             }),
         };
         let deflated = payload.and_then(|payload| deflater.deflate(payload, window));
-        let is_written = deflated.is_some_and(|deflated| {
-            let has_room = out.try_reserve(frame::MAX_HEADER + deflated.len()).is_ok();
-            if has_room {
+        let deflation = match deflated {
+            Some(deflated) if out.try_reserve(frame::MAX_HEADER + deflated.len()).is_ok() => {
                 encode_deflated(kind, deflated, out);
+                Deflation::Appended
             }
-            has_room
-        });
+            _ => Deflation::Declined,
+        };
         deflater.joined = joined;
-        is_written
+        deflation
     }
 }
 

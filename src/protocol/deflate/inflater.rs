@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::DeflateParams;
+use super::{DeflateParams, Inflation};
 use crate::protocol::frame::Violation;
 
 /// What is put behind a deflated message before it is inflated: the four bytes that its sender left
@@ -38,8 +38,8 @@ const FIRST_STORAGE: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Inflater {
     idle: Option<Decompress>,
-    /// Whoever is in the lane holds a second reference; so it is free again whatever becomes of
-    /// that connection.
+    /// The message in the lane holds a second reference; so the lane is free again whatever becomes
+    /// of its connection.
     lane: Rc<()>,
     share: usize,
     whole_share: usize,
@@ -73,8 +73,8 @@ impl Inflater {
         Rc::strong_count(&self.lane) == 1
     }
 
-    /// Inflates the message `deflated` as far as the share goes. True: the whole of it stands in
-    /// `assembled`. False: the share is used up, or the lane is taken; try again at the next visit.
+    /// Inflates the message `deflated` as far as the share goes; the whole of it then stands in
+    /// `assembled`.
     ///
     /// # Errors
     ///
@@ -87,20 +87,20 @@ impl Inflater {
         deflated: &[u8],
         max_size: usize,
         assembled: &mut Vec<u8>,
-    ) -> Result<bool, Violation> {
+    ) -> Result<Inflation, Violation> {
         if self.share == 0 {
-            return Ok(false);
+            return Ok(Inflation::InPart);
         }
         let mut under_way = match progress.under_way.take() {
             Some(under_way) => *under_way,
-            None if progress.is_long && !self.lane_is_free() => return Ok(false),
+            None if progress.is_long && !self.lane_is_free() => return Ok(Inflation::InPart),
             None => self.begin(assembled),
         };
         let had_whole_share = self.share == self.whole_share;
-        if under_way.advance(deflated, max_size, &mut self.share)? {
+        if under_way.advance(deflated, max_size, &mut self.share)? == Inflation::Whole {
             *assembled = under_way.inflated;
             self.idle = Some(under_way.stream);
-            return Ok(true);
+            return Ok(Inflation::Whole);
         }
         if under_way.lane.is_none() && self.lane_is_free() {
             under_way.lane = Some(self.lane.clone());
@@ -114,7 +114,7 @@ impl Inflater {
             *assembled = under_way.inflated;
             self.idle = Some(under_way.stream);
         }
-        Ok(false)
+        Ok(Inflation::InPart)
     }
 
     fn begin(&mut self, assembled: &mut Vec<u8>) -> UnderWay {
@@ -151,7 +151,7 @@ impl UnderWay {
         deflated: &[u8],
         max_size: usize,
         share: &mut usize,
-    ) -> Result<bool, Violation> {
+    ) -> Result<Inflation, Violation> {
         let end = deflated.len() + TAIL.len();
         while *share > 0 {
             let rest = match self.taken.checked_sub(deflated.len()) {
@@ -173,7 +173,7 @@ impl UnderWay {
             }
             *share = share.saturating_sub(INPUT_WEIGHT * taken + written);
             match status {
-                Status::StreamEnd if self.taken == end => return Ok(true),
+                Status::StreamEnd if self.taken == end => return Ok(Inflation::Whole),
                 // A block may say that it is the last and not be the message's (RFC 7692 7.2.1): the
                 // next begins at the next byte. It cannot look back over the end.
                 Status::StreamEnd => self.stream.reset(false),
@@ -182,7 +182,7 @@ impl UnderWay {
                 _ => {}
             }
         }
-        Ok(false)
+        Ok(Inflation::InPart)
     }
 
     /// Room for one byte at least, and never for more than one byte too many.
@@ -268,8 +268,8 @@ pub(super) mod tests {
             assert!(progress.held_bytes() <= max_size + 1);
             assert!(message.capacity() <= max_size.max(FIRST_STORAGE) + 1);
             match advanced {
-                Ok(true) => return (visit, Ok(message)),
-                Ok(false) => {}
+                Ok(Inflation::Whole) => return (visit, Ok(message)),
+                Ok(Inflation::InPart) => {}
                 Err(violation) => return (visit, Err(violation)),
             }
         }
@@ -380,9 +380,9 @@ pub(super) mod tests {
         let mut message = Vec::new();
         let mut visit = |progress: &mut Progress, deflated: &[u8]| {
             inflater.grant_share(SHARE);
-            let whole =
+            let inflation =
                 inflater.advance(params(), progress, deflated, 4 * MIB, &mut message).unwrap();
-            whole.then(|| std::mem::take(&mut message))
+            (inflation == Inflation::Whole).then(|| std::mem::take(&mut message))
         };
         assert_eq!(visit(&mut first, &long), None);
         assert!(first.held_bytes() > 0);
@@ -391,7 +391,7 @@ pub(super) mod tests {
             assert_eq!(second.held_bytes(), 0, "one of them at a time");
             assert_eq!(visit(&mut Progress::default(), &short), Some(b"short".to_vec()));
         }
-        // Whoever is in the lane goes on, and makes room when it is done…
+        // The one in the lane goes on, and makes room when it is done…
         let whole = std::iter::repeat_with(|| visit(&mut first, &long)).find_map(|whole| whole);
         assert_eq!(whole.unwrap().len(), 4 * MIB);
         assert_eq!(visit(&mut second, &long), None);
@@ -416,6 +416,7 @@ pub(super) mod tests {
         while inflater
             .advance(params(), &mut Progress::default(), &message, MIB, &mut inflated)
             .unwrap()
+            == Inflation::Whole
         {
             count += 1;
         }

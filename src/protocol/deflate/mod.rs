@@ -45,6 +45,26 @@ use super::limits::ProtocolLimits;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MalformedOffer;
 
+/// How far a message is inflated when the share of a visit ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "deflate"), allow(dead_code, reason = "nothing is inflated"))]
+pub enum Inflation {
+    /// The whole of it stands in the storage for it.
+    Whole,
+    /// The share is used up, or the lane is taken: it goes on at the next visit.
+    InPart,
+}
+
+/// What became of a message that was to be made smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "deflate"), allow(dead_code, reason = "nothing is deflated"))]
+pub enum Deflation {
+    /// Its frame is appended, deflated.
+    Appended,
+    /// It would not be smaller, or there is no memory for it: nothing is appended.
+    Declined,
+}
+
 /// The bit in a frame's first byte that says "deflated" on the first frame of a message, and that
 /// no other frame may have (RFC 7692 6).
 #[cfg(feature = "deflate")]

@@ -1,0 +1,438 @@
+//! The table of options: what can be set, under which name, to which values, and how each is shown.
+//!
+//! Reads no argument and no variable, and says nothing by itself. Called by `usage` for the help and the
+//! errors, and by `daemon/arguments/mod.rs` to set what a command line says.
+//!
+//! Invariant: [`OPTIONS`] is the only list of options. Parsing, the environment, `--help` and the
+//! errors are all drawn from it; defaults come from [`Settings::default`].
+//!
+//! Next: `usage`: what is said about all that.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+use revolve::config::{
+    AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SUBPROTOCOLS_ALLOWED, SessionIds,
+    Subprotocols, UNIX_PATH_ALLOWED, bounds,
+};
+
+use super::values::{
+    meant, number, origins, seconds, session_rate, show_time_or_off, time, time_or_off, word_for,
+    words,
+};
+use crate::daemon::logger::Format;
+
+/// What the name of each variable begins with.
+pub(super) const PREFIX: &str = "REVOLVE_";
+
+/// Everything that can be set.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// Valid: [`Config::validate`] has passed it. It listens where `host`, `port` and `uds` say.
+    pub(crate) config: Config,
+    pub(crate) host: IpAddr,
+    pub(crate) port: u16,
+    /// Instead of host and port.
+    pub(crate) uds: Option<PathBuf>,
+    pub(crate) app: App,
+    /// Of the counter; `None` is off.
+    pub(crate) heartbeat: Option<Duration>,
+    pub(crate) log_level: LevelFilter,
+    pub(crate) log_format: Format,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            config: Config::default(),
+            host: Ipv4Addr::LOCALHOST.into(),
+            port: 8000,
+            uds: None,
+            app: App::Counter,
+            heartbeat: Some(Duration::from_secs(30)),
+            log_level: LevelFilter::Info,
+            log_format: Format::Text,
+        }
+    }
+}
+
+/// Which application answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum App {
+    Counter,
+    Echo,
+}
+
+const APPS: [(&str, App); 2] = [("counter", App::Counter), ("echo", App::Echo)];
+const SESSION_IDS: [(&str, SessionIds); 2] =
+    [("any", SessionIds::Any), ("issued", SessionIds::Issued)];
+const PAGE_FOR: [(&str, PageFor); 2] = [("loopback", PageFor::Loopback), ("any", PageFor::Any)];
+/// What people write for yes and no, in unit files, compose files and charts.
+pub(super) const TRUTHS: [(&str, bool); 8] = [
+    ("true", true),
+    ("false", false),
+    ("yes", true),
+    ("no", false),
+    ("on", true),
+    ("off", false),
+    ("1", true),
+    ("0", false),
+];
+const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::Json)];
+/// Uvicorn's names. `log` has no level above error, so `critical` is a second name for it.
+const LEVELS: [(&str, LevelFilter); 6] = [
+    ("critical", LevelFilter::Error),
+    ("error", LevelFilter::Error),
+    ("warning", LevelFilter::Warn),
+    ("info", LevelFilter::Info),
+    ("debug", LevelFilter::Debug),
+    ("trace", LevelFilter::Trace),
+];
+
+/// A text that is no value of its option.
+pub(super) struct NotAllowed;
+
+/// One option.
+pub(super) struct Row {
+    /// Heading in the help; rows of a group stand together.
+    pub(super) group: &'static str,
+    /// Without the dashes; the variable's name is made from it.
+    pub(super) name: &'static str,
+    pub(super) takes: Takes,
+    pub(super) about: &'static str,
+    /// Puts a text into its place.
+    pub(super) set: fn(&mut Settings, &str) -> Result<(), NotAllowed>,
+    pub(super) show: fn(&Settings) -> String,
+}
+
+/// What follows an option.
+pub(super) enum Takes {
+    /// A value: its name in the help, and what ends the sentence "… is not".
+    Value(&'static str, &'static str),
+    /// One of these words.
+    Word { of: &'static [&'static str] },
+    /// `true` or `false`, as Uvicorn's has, or another of [`TRUTHS`]; alone it is true.
+    Truth,
+    /// Nothing: `--name` is true, `--no-name` is false. In the environment one of [`TRUTHS`].
+    Nothing,
+}
+
+const INTERVAL: Takes = Takes::Value("SECS", bounds::INTERVAL.allowed);
+
+/// All of them, as the help lists them.
+pub(super) static OPTIONS: &[Row] = &[
+    Row {
+        group: "Listening",
+        name: "host",
+        takes: Takes::Value("ADDRESS", "an IP address, such as 127.0.0.1, 0.0.0.0 or ::1"),
+        about: "Address to listen on; 0.0.0.0 is all IPv4 addresses, :: all IPv6 ones",
+        set: |s, text| store(&mut s.host, text.parse().ok()),
+        show: |s| s.host.to_string(),
+    },
+    Row {
+        group: "Listening",
+        name: "port",
+        takes: Takes::Value("N", "a number from 0 to 65535"),
+        about: "Port; 0 picks a free one and prints it",
+        set: |s, text| store(&mut s.port, number(text)),
+        show: |s| s.port.to_string(),
+    },
+    Row {
+        group: "Listening",
+        name: "uds",
+        takes: Takes::Value("PATH", UNIX_PATH_ALLOWED),
+        about: "Unix socket to listen on, instead of host and port",
+        set: |s, text| store(&mut s.uds, Some(Some(PathBuf::from(text)))),
+        show: |s| s.uds.as_ref().map_or("none".to_owned(), |path| path.display().to_string()),
+    },
+    Row {
+        group: "Listening",
+        name: "workers",
+        takes: Takes::Value("N", bounds::WORKERS.allowed),
+        about: "Reactors, a thread each",
+        set: |s, text| store(&mut s.config.workers, number(text)),
+        show: |s| format!("{}, one a core", s.config.workers),
+    },
+    Row {
+        group: "Listening",
+        name: "backlog",
+        takes: Takes::Value("N", bounds::BACKLOG.allowed),
+        about: "Connections waiting to be accepted",
+        set: |s, text| store(&mut s.config.backlog, number(text)),
+        show: |s| s.config.backlog.to_string(),
+    },
+    Row {
+        group: "WebSocket",
+        name: "ws-path",
+        takes: Takes::Value("PATH", bounds::WS_PATH.allowed),
+        about: "Its path; / shares with the page, /* takes in all below",
+        set: |s, text| store(&mut s.config.ws_path, Some(text.to_owned())),
+        show: |s| s.config.ws_path.clone(),
+    },
+    Row {
+        group: "WebSocket",
+        name: "ws-max-size",
+        takes: Takes::Value("BYTES", bounds::WS_MAX_SIZE.allowed),
+        about: "Largest message; a larger one gets 1009",
+        set: |s, text| store(&mut s.config.ws_max_size, number(text)),
+        show: |s| s.config.ws_max_size.to_string(),
+    },
+    Row {
+        group: "WebSocket",
+        name: "ws-per-message-deflate",
+        takes: Takes::Truth,
+        about: "Compress: less bandwidth, more CPU (needs the cargo feature deflate)",
+        set: |s, text| store(&mut s.config.ws_per_message_deflate, meant(&TRUTHS, text)),
+        show: |s| s.config.ws_per_message_deflate.to_string(),
+    },
+    Row {
+        group: "WebSocket",
+        name: "ws-ping-interval",
+        takes: INTERVAL,
+        about: "Time between pings; 0 sends none",
+        set: |s, text| store(&mut s.config.ws_ping_interval, time_or_off(text)),
+        show: |s| show_time_or_off(s.config.ws_ping_interval),
+    },
+    Row {
+        group: "WebSocket",
+        name: "ws-ping-timeout",
+        takes: INTERVAL,
+        about: "Time a pong may take; 0 waits for ever",
+        set: |s, text| store(&mut s.config.ws_ping_timeout, time_or_off(text)),
+        show: |s| show_time_or_off(s.config.ws_ping_timeout),
+    },
+    Row {
+        group: "WebSocket",
+        name: "allowed-origins",
+        takes: Takes::Value("LIST", ORIGINS_ALLOWED),
+        about: "Pages that may connect; others get 403",
+        set: |s, text| store(&mut s.config.allowed_origins, origins(text)),
+        show: |s| match &s.config.allowed_origins {
+            AllowedOrigins::Any => "any".to_owned(),
+            AllowedOrigins::Only(these) => {
+                these.iter().map(Origin::to_string).collect::<Vec<_>>().join(",")
+            }
+        },
+    },
+    Row {
+        group: "WebSocket",
+        name: "ws-subprotocols",
+        takes: Takes::Value("LIST", SUBPROTOCOLS_ALLOWED),
+        about: "The first of these that a client offers, or any",
+        set: |s, text| store(&mut s.config.ws_subprotocols, Subprotocols::parse(text)),
+        show: |s| s.config.ws_subprotocols.to_string(),
+    },
+    Row {
+        group: "Application",
+        name: "app",
+        takes: Takes::Word { of: &words(&APPS) },
+        about: "Count each session's messages, or echo",
+        set: |s, text| store(&mut s.app, meant(&APPS, text)),
+        show: |s| word_for(&APPS, s.app),
+    },
+    Row {
+        group: "Application",
+        name: "heartbeat",
+        takes: INTERVAL,
+        about: "Time between timestamps; 0 sends none",
+        // Config does not know this one, so its bounds are checked here.
+        set: |s, text| {
+            let bounded =
+                |time: &Option<_>| time.is_none_or(|t| bounds::INTERVAL.range.contains(&t));
+            store(&mut s.heartbeat, time_or_off(text).filter(bounded))
+        },
+        show: |s| show_time_or_off(s.heartbeat),
+    },
+    Row {
+        group: "Application",
+        name: "offload-threads",
+        takes: Takes::Value("N", bounds::OFFLOAD_THREADS.allowed),
+        about: "Threads for off-loaded work, at first use",
+        set: |s, text| store(&mut s.config.offload_threads, number(text)),
+        show: |s| s.config.offload_threads.to_string(),
+    },
+    Row {
+        group: "Application",
+        name: "slow-turn-ms",
+        takes: Takes::Value("N", bounds::SLOW_TURN.allowed),
+        about: "A turn as long as this is explained; 0 is off",
+        set: |s, text| {
+            let time = number(text).map(Duration::from_millis);
+            store(&mut s.config.slow_turn, time.map(|t| (!t.is_zero()).then_some(t)))
+        },
+        show: |s| s.config.slow_turn.map_or(0, |time| time.as_millis()).to_string(),
+    },
+    Row {
+        group: "Sessions",
+        name: "session-ids",
+        takes: Takes::Word { of: &words(&SESSION_IDS) },
+        about: "Resume any id, or only ids we issued",
+        set: |s, text| store(&mut s.config.session_ids, meant(&SESSION_IDS, text)),
+        show: |s| word_for(&SESSION_IDS, s.config.session_ids),
+    },
+    Row {
+        group: "Sessions",
+        name: "session-ttl",
+        takes: Takes::Value("SECS", bounds::SESSION_TTL.allowed),
+        about: "Time a session outlives its connection",
+        set: |s, text| store(&mut s.config.session_ttl, time(text)),
+        show: |s| seconds(s.config.session_ttl),
+    },
+    Row {
+        group: "Sessions",
+        name: "max-sessions",
+        takes: Takes::Value("N", bounds::MAX_SESSIONS.allowed),
+        about: "Sessions kept; then the longest away goes",
+        set: |s, text| store(&mut s.config.max_sessions, number(text)),
+        show: |s| s.config.max_sessions.to_string(),
+    },
+    Row {
+        group: "Limits",
+        name: "limit-concurrency",
+        takes: Takes::Value("N", "a number of at least 1"),
+        about: "Connections at most; beyond it 503",
+        set: |s, text| store(&mut s.config.limit_concurrency, number(text).map(Some)),
+        show: |s| s.config.limit_concurrency.map_or("none".to_owned(), |n| n.to_string()),
+    },
+    Row {
+        group: "Limits",
+        name: "limit-per-ip",
+        takes: Takes::Value("N", "a number of at least 1"),
+        about: "Sockets at most from an address; beyond it 429",
+        set: |s, text| store(&mut s.config.limit_per_ip, number(text).map(Some)),
+        show: |s| s.config.limit_per_ip.map_or("none".to_owned(), |n| n.to_string()),
+    },
+    Row {
+        group: "Limits",
+        name: "limit-sessions-per-ip",
+        takes: Takes::Value("N[/SECS]", bounds::LIMIT_SESSIONS_PER_IP.allowed),
+        about: "New sessions at most from an address in so many seconds (60 if not said); beyond \
+                it 429",
+        set: |s, text| store(&mut s.config.limit_sessions_per_ip, session_rate(text).map(Some)),
+        show: |s| s.config.limit_sessions_per_ip.map_or("none".to_owned(), |r| r.to_string()),
+    },
+    Row {
+        group: "Limits",
+        name: "timeout-handshake",
+        takes: Takes::Value("SECS", bounds::REQUEST_TIMEOUT.allowed),
+        about: "Time a request head may take; then 408",
+        set: |s, text| store(&mut s.config.timeout_handshake, time(text)),
+        show: |s| seconds(s.config.timeout_handshake),
+    },
+    Row {
+        group: "Limits",
+        name: "timeout-keep-alive",
+        takes: Takes::Value("SECS", bounds::REQUEST_TIMEOUT.allowed),
+        about: "Time from a response to the next request",
+        set: |s, text| store(&mut s.config.timeout_keep_alive, time(text)),
+        show: |s| seconds(s.config.timeout_keep_alive),
+    },
+    Row {
+        group: "Limits",
+        name: "max-send-buffer",
+        takes: Takes::Value("BYTES", bounds::MAX_SEND_BUFFER.allowed),
+        about: "Unsent bytes before we stop reading",
+        set: |s, text| store(&mut s.config.max_send_buffer, number(text)),
+        show: |s| s.config.max_send_buffer.to_string(),
+    },
+    Row {
+        group: "Pages",
+        name: "page",
+        takes: Takes::Nothing,
+        about: "A client and the reactors, live, at /",
+        set: |s, text| store(&mut s.config.page, meant(&TRUTHS, text)),
+        show: |s| if s.config.page { "on" } else { "off" }.to_owned(),
+    },
+    Row {
+        group: "Pages",
+        name: "page-for",
+        takes: Takes::Word { of: &words(&PAGE_FOR) },
+        about: "Who may see it: it shows inner state",
+        set: |s, text| store(&mut s.config.page_for, meant(&PAGE_FOR, text)),
+        show: |s| word_for(&PAGE_FOR, s.config.page_for),
+    },
+    Row {
+        group: "Pages",
+        name: "metrics",
+        takes: Takes::Nothing,
+        about: "Prometheus text at /metrics; without it 404",
+        set: |s, text| store(&mut s.config.metrics, meant(&TRUTHS, text)),
+        show: |s| if s.config.metrics { "on" } else { "off" }.to_owned(),
+    },
+    Row {
+        group: "Stopping",
+        name: "timeout-graceful-shutdown",
+        takes: Takes::Value("SECS", bounds::UP_TO_A_DAY.allowed),
+        about: "Time a drain may take; then the rest is cut",
+        set: |s, text| store(&mut s.config.timeout_graceful_shutdown, time(text)),
+        show: |s| seconds(s.config.timeout_graceful_shutdown),
+    },
+    Row {
+        group: "Logging",
+        name: "log-level",
+        takes: Takes::Word { of: &words(&LEVELS) },
+        about: "Least level that is logged",
+        set: |s, text| store(&mut s.log_level, meant(&LEVELS, text)),
+        show: |s| word_for(&LEVELS, s.log_level),
+    },
+    Row {
+        group: "Logging",
+        name: "log-format",
+        takes: Takes::Word { of: &words(&FORMATS) },
+        about: "For people, or one object a line",
+        set: |s, text| store(&mut s.log_format, meant(&FORMATS, text)),
+        show: |s| word_for(&FORMATS, s.log_format),
+    },
+    Row {
+        group: "Logging",
+        name: "access-log",
+        takes: Takes::Nothing,
+        about: "A line at each connection's open and close",
+        set: |s, text| store(&mut s.config.access_log, meant(&TRUTHS, text)),
+        show: |s| if s.config.access_log { "on" } else { "off" }.to_owned(),
+    },
+];
+
+fn store<T>(place: &mut T, value: Option<T>) -> Result<(), NotAllowed> {
+    *place = value.ok_or(NotAllowed)?;
+    Ok(())
+}
+
+impl Row {
+    pub(super) fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.name.to_uppercase().replace('-', "_"))
+    }
+
+    pub(super) fn allowed(&self) -> String {
+        match &self.takes {
+            Takes::Value(_, allowed) => (*allowed).to_owned(),
+            Takes::Word { of } => listed(of),
+            Takes::Truth | Takes::Nothing => listed(&words(&TRUTHS)),
+        }
+    }
+
+    pub(super) fn negation(&self) -> Option<String> {
+        matches!(self.takes, Takes::Nothing).then(|| format!("--no-{}", self.name))
+    }
+
+    /// The left column of the help.
+    pub(super) fn usage(&self) -> String {
+        match &self.takes {
+            Takes::Value(metavar, _) => format!("--{} {metavar}", self.name),
+            Takes::Word { of } if of.len() > 2 => format!("--{} WORD", self.name),
+            Takes::Word { of } => format!("--{} {}", self.name, of.join("|")),
+            Takes::Truth => format!("--{} [true|false]", self.name),
+            Takes::Nothing => format!("--{0}, --no-{0}", self.name),
+        }
+    }
+}
+
+/// `a, b or c`.
+pub(super) fn listed(words: &[&str]) -> String {
+    match words {
+        [most @ .., last] if !most.is_empty() => format!("{} or {last}", most.join(", ")),
+        _ => words.concat(),
+    }
+}
