@@ -93,7 +93,8 @@ impl ServerStatus {
         self.drained.fetch_add(1, Ordering::Release);
     }
 
-    /// Whether all have. Whoever sees that sees also what they had sent before.
+    /// Whether all reactors have drained. A reactor that sees this sees also the mail that they had sent
+    /// before.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Acquire) >= self.reactors().len()

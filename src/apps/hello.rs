@@ -2,7 +2,7 @@
 //!
 //! The hello is a text message, for clients that cannot read the fields of a 101, as a browser's script
 //! cannot. It is sent if the query asks for it, and before any other message: the opening comes before
-//! `on_open`. Refuses nobody, and knows nothing of the messages that follow. Called by both applications.
+//! `on_open`. Refuses no client, and knows nothing of the messages that follow. Called by both applications.
 //!
 //! Invariant: both tell the count that the connection opens with.
 //!
@@ -10,7 +10,7 @@
 
 use crate::application::{Acceptance, Application, Context, Refusal, Upgrade};
 
-/// Lets everybody in, with the count, and with the hello if it is asked for.
+/// Accepts every client, with the count, and with the hello if it is asked for.
 pub(super) fn accept<A: Application>(upgrade: &Upgrade<'_, A>) -> Result<Acceptance<A>, Refusal> {
     // This is the count that the connection opens with. Both applications count in `on_message` alone, and
     // no message is heard between here and the 101: an older connection of the session is only closed,

@@ -1,8 +1,8 @@
 //! Where a server listens.
 //!
-//! Binds nothing; `transport/listener.rs` does. Called by whoever makes a [`crate::Config`].
+//! Binds nothing; `transport/listener.rs` does. Used by the code that makes a [`crate::Config`].
 //!
-//! Next: `bounds`: from what to what a setting may go.
+//! Next: `bounds`: the range of each setting.
 
 use std::fmt;
 use std::net::SocketAddr;

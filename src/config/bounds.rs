@@ -1,4 +1,4 @@
-//! From what to what a setting may go, and how that is said: the one place where both stand.
+//! The range of each setting, and the text that says it: the one place where both stand.
 //!
 //! [`super::Config::validate`] compares with the ranges; the daemon's command line shows the texts. Where
 //! a type bounds a setting already, as a port's does, there is nothing here. Reads no text and holds no

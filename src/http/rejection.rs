@@ -2,7 +2,7 @@
 //!
 //! What can be wrong with a head, a handshake, a session's id or a limit is found out by the modules
 //! above, each with a small error of its own. Here each of those errors becomes a [`Rejection`], which
-//! knows what the client is told, and whether the log tells whoever runs the server. An application's
+//! knows what the client is told, and whether the log tells the operator. An application's
 //! own refusal is no rejection: it brings its answer with it. Writes nothing; [`super::refuse`] does.
 //!
 //! Invariant: a reason is a metric's label, so the set is closed, and every reason has one row.
@@ -28,8 +28,8 @@ struct Row {
     advice: &'static str,
     /// The fields of the answer that are the same for every request.
     fields: &'static str,
-    /// `Some` if the log tells it at its default level: what whoever runs the server can do, where
-    /// the advice to the client does not say it.
+    /// `Some` if the log tells it at its default level: what the operator can do, where the advice to
+    /// the client does not say it.
     remedy: Option<&'static str>,
 }
 
@@ -263,8 +263,8 @@ impl Rejection {
         self.row().advice
     }
 
-    /// `Some` if the log tells it at its default level: what whoever runs the server can do, where
-    /// the advice does not say it.
+    /// `Some` if the log tells it at its default level: what the operator can do, where the advice does
+    /// not say it.
     #[must_use]
     pub fn remedy(self) -> Option<&'static str> {
         self.row().remedy

@@ -4,8 +4,8 @@
 //! the cork → one write. Everything that is not that path leaves these functions early, as a [`Step`].
 //! Called by the turn.
 //!
-//! Invariant: a visit reads once, writes the cork once unless it is full, and leaves the connection
-//! settled.
+//! Invariant: a visit reads once, writes the cork once unless it gets full, and leaves the connection
+//! with its rest and its alarm.
 //!
 //! Next: `accepting`: where connections come from.
 
@@ -45,12 +45,12 @@ struct Input<'a> {
 
 /// What became of a stretch of input.
 enum Step {
-    /// Nothing: this is no WebSocket, or not any more.
+    /// None was taken: this is no WebSocket, or not any more.
     NotOpen,
     /// The endpoint changed; what follows is read in its new state.
     Again,
-    /// The input is taken to its end, and whole messages were all that was in it, or it was empty:
-    /// the endpoint is as it was.
+    /// The input is taken to its end. It was empty, or held whole messages and nothing else: the
+    /// endpoint is as it was.
     AllTaken,
     /// The rest of the input is not whole.
     NeedMore,
@@ -69,7 +69,7 @@ enum Pause {
     Command,
     PeerClosed(CloseCode),
     Broken(Violation),
-    /// A message came for which there is nobody.
+    /// A message came from a watcher, whose messages no application takes.
     Unheard,
 }
 
@@ -101,7 +101,7 @@ impl<A: Application> Recipient for Conversation<'_, '_, A> {
     }
 }
 
-/// Nobody: the connection watches, and has nothing to say.
+/// No application: the connection is a watcher, and is not to send messages.
 struct Nobody<'a>(&'a mut Vec<u8>);
 
 impl Recipient for Nobody<'_> {
@@ -116,7 +116,7 @@ impl Recipient for Nobody<'_> {
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Gives a ready connection its share.
-    // Into the turn, its one caller.
+    // Inlined into the turn, its one caller.
     #[inline(always)]
     pub(super) fn visit(
         &mut self,
@@ -163,8 +163,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
-    /// The same in the middle of a message, and where one is expected of which the payload is to be
-    /// read past the buffer.
+    /// The visit in the middle of a message, or before one whose payload may be read past the buffer.
     #[inline(never)]
     fn visit_long(
         &mut self,
@@ -225,8 +224,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
             return self.lose_to(id, &error, turn);
         }
         // The usual end. The connection is in the state in which it was before the visit, so its
-        // deadline has not moved and its alarm is set: it need not be settled. That took 100
-        // instructions a visit.
+        // deadline has not moved and its alarm is set. To settle it all the same took 100 instructions
+        // a visit.
         if is_as_it_was && matches!(step, Step::AllTaken) && connection.is_at_ease() {
             connection.rest = Rest::Blocked;
             return;
@@ -255,8 +254,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.connections.settle(id, share, turn);
     }
 
-    /// Takes input before a WebSocket is open, or when it is no longer. Kept out of the way of the
-    /// visits that find messages, as are the requests.
+    /// Takes input before a WebSocket is open, or when it is no longer. A function of its own, so that
+    /// visits that find messages do not pay for it.
     #[inline(never)]
     fn arrive_or_leave(
         &mut self,
@@ -309,8 +308,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         };
         let begin = input.at;
         input.messages = 0;
-        // One guard around the whole stretch: a panic ends this connection whichever message it
-        // struck at, and a guard a message would keep the callback from being inlined.
+        // One guard around all these messages: a panic ends this connection at whichever message it
+        // came, and a guard for each message would keep the callback from being inlined.
         let called = runtime.invoke(callee, |application, cx, scratch| {
             take_frames(open, input, scratch, &mut Conversation { application, cx }, turn)
         });
@@ -402,8 +401,8 @@ fn take_frames(
             return if is_plain { Pause::AllTaken } else { Pause::NeedMore };
         }
         input.frames -= 1;
-        // The commonest message is asked for by itself: to wrap it as one of the things that may
-        // come next, and to unwrap it, costs half of what it costs to take it.
+        // The commonest message has a call of its own: to wrap it as an event, and to unwrap that,
+        // costs half of what it costs to take the message.
         let message = match open.next_short(input.bytes, &mut input.at, scratch, limits) {
             Some(Ok(message)) => message,
             Some(Err(violation)) => return Pause::Broken(violation),

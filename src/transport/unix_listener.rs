@@ -1,10 +1,10 @@
 //! Listening under a path: a Unix socket and its file.
 //!
-//! The file outlives a process that was killed, so one that is there may be a server's, or a dead
-//! one's: to connect tells. Who may connect is decided by the file's mode, which is what the
+//! The file outlives a process that was killed, so a file that is there may belong to a running server
+//! or to a dead one: an attempt to connect tells which. Who may connect is decided by the file's mode, which is what the
 //! process's umask leaves of 0777. Called by `listener.rs`.
 //!
-//! Invariant: nothing is removed but a socket's file that nobody listens on, and at the end our own.
+//! Invariant: nothing is removed but a socket's file that no process listens on, and at the end our own.
 //!
 //! Next: [`crate::transport::listener`]: the same, for every kind of address.
 

@@ -1,8 +1,7 @@
 //! The command line and the `REVOLVE_…` environment, read into plain values.
 //!
-//! It reads nothing itself and prints nothing: what it is given comes in as iterators, what it has
-//! to say goes out as values, in the words of `usage`; what a text means is up to `values`. `main.rs`
-//! calls [`parse`], once.
+//! It reads nothing itself and prints nothing: arguments come in as iterators, and errors go out as
+//! values. `usage` has the words, and `values` knows what a text means. `main.rs` calls [`parse`], once.
 //!
 //! Invariant: [`OPTIONS`] is the only list of options. Parsing, the environment, `--help` and the
 //! errors are all drawn from it; defaults come from [`Settings::default`].

@@ -1,14 +1,14 @@
 //! Who may see the live page and its figures, which show inner state.
 //!
-//! By default only this machine: the peer's address says so, or that it came over a Unix socket; no proxy has spoken for it, and the
-//! request names the server as only this machine would. That last rule is against DNS rebinding,
-//! where a site's own name comes to mean 127.0.0.1 and its scripts are of "the same origin" as we. An
-//! absolute target counts before the Host field (RFC 9112 3.2.2), but here both must name this
-//! machine, because a proxy in front may have checked only the other one.
-//! And whoever is admitted, other sites' scripts are not: a browser lets them open WebSockets to
-//! anywhere (RFC 6455 10.2).
+//! By default only this machine may. Three rules decide that. The peer has a loopback address, or came
+//! over a Unix socket. No proxy has forwarded the request. And the request names the server as only this
+//! machine would: this is against DNS rebinding, where a site lets its own name mean 127.0.0.1, so that
+//! its scripts are of the same origin as we. An absolute target counts before the Host field (RFC 9112
+//! 3.2.2), but here both must name this machine, because a proxy in front may have checked only the
+//! other one. Scripts of other sites are never admitted, whatever the peer: a browser lets them open WebSockets
+//! to anywhere (RFC 6455 10.2).
 //!
-//! Next: [`crate::observe::page::figures`], which they would have seen.
+//! Next: [`crate::observe::page::figures`]: what they see.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
