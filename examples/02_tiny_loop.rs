@@ -95,6 +95,7 @@ fn echo(stream: &mut TcpStream) -> io::Result<()> {
 //   src/connection/slab.rs, src/token.rs.
 // - `echo` goes on for as long as its client does. One that never pauses has the loop to itself:
 //   04_edge_triggered_and_fair.rs, and `Spent` in src/connection/mod.rs.
-// - One failed `accept` (EMFILE: no descriptor left) forgets the edge. Who stands in the queue waits
-//   for the next arrival to be seen. `Listening::Paused` in src/shard/lifecycle.rs.
-// - A silent client is kept for ever, and none is told when the process ends. src/connection/timer_wheel.rs, src/shard/drain.rs.
+// - One failed `accept` (EMFILE: no descriptor left) forgets the edge. Clients in the queue are not
+//   seen before the next one arrives. `Listening::Paused` in src/shard/lifecycle.rs.
+// - A silent client is kept for ever, and none is told when the process ends.
+//   src/connection/timer_wheel.rs, src/shard/drain.rs.

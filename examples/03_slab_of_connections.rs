@@ -6,10 +6,10 @@
 //! ```
 //!
 //! A slab hands out places, and a place is the token: from event to connection is one look. What
-//! the socket does not take waits in the connection's *backlog*, and as long as something waits
-//! nothing more is read from that peer (*backpressure*): so its own kernel makes it wait, and a
-//! backlog never holds more than one read. Sockets are registered once, for both directions;
-//! interest is never changed, so nobody has to remember what it is.
+//! the socket does not take waits in the connection's *backlog*. As long as something waits, nothing
+//! more is read from that peer (*backpressure*). So the peer's own kernel makes it wait, and a backlog
+//! never holds more than one read. Sockets are registered once, for both directions. Interest is never
+//! changed, so it need not be remembered.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to its user")]
 
 use std::error::Error;

@@ -1,4 +1,4 @@
-//! Step 4 of 7: a share for everybody, and the mistake that comes with it.
+//! Step 4 of 7: a share for each connection, and the mistake that comes with it.
 //!
 //! ```text
 //! cargo run --example 04_edge_triggered_and_fair              # a port can follow
@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
             _ => {}
         }
-        // First everything is noted, then everybody is served: the order of events decides nothing.
+        // First everything is noted, then each connection is served: the order of events decides nothing.
         for event in &events {
             match event.token() {
                 LISTENER => accept(&listener, &mut connections, poll.registry()),
@@ -160,8 +160,8 @@ impl Connection {
 // What is still wrong with it, and where it is put right:
 //
 // - It has two rests, because it has two reasons to stop. A backlog that may grow needs a third
-//   (`Throttled`), the end a fourth. The whole table: `Rest` in src/connection/mod.rs; who checks it
-//   for every connection, after every turn: src/shard/connection_set.rs.
+//   (`Throttled`), the end a fourth. The whole table: `Rest` in src/connection/mod.rs. It is checked
+//   for every connection, after every turn of the simulation: src/shard/invariants.rs.
 // - Only reading has its share. A thousand connections in the accept queue are accepted in one
 //   turn, and all others wait. `accepts_per_turn` in src/config.rs, and src/shard/accepting.rs.
 // - A key in `ready` may outlive its connection, and then means the place's next tenant. Here that

@@ -284,15 +284,14 @@ fn encode(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
 // What is still wrong with it, and where it is put right:
 //
 // - A message in fragments is refused (1003), and so is one larger than the buffer (1009). Both
-//   need memory that grows with what has *arrived*: src/protocol/message.rs.
+//   need memory that grows with what has *arrived*: src/protocol/reassembly.rs.
 // - Some rules are not checked: a length in its shortest form, a token list in `Upgrade`, a key that
 //   is base64. src/protocol/frame.rs, src/protocol/handshake.rs; tests/conformance has the list.
 // - It reads twice for every message, the second time to hear `WouldBlock`. A short read says the
 //   same, with one exception that has cost others a leak: `Inbound::Final` in src/transport/mod.rs.
-// - It can be tested through a socket only: nothing but a parameter list separates the protocol from
-//   the connection.
+// - It can be tested through a socket only, because the protocol is not apart from the connection.
 //   src/protocol/ has bytes in, bytes and events out, and is tested cut at every position.
-// - The closing handshake is half of one: nobody waits for an answer to our Close, and a reset may
+// - The closing handshake is half of one: no answer to our Close is waited for, and a reset may
 //   overtake it. No peer is ever too slow, too silent or too late. 06_deadlines_and_last_words.rs;
 //   src/protocol/endpoint.rs, src/shard/deadlines.rs, src/connection/timer_wheel.rs.
 // - An application would have to be written into `answer_frame`: src/application/mod.rs. Who it talks

@@ -10,8 +10,8 @@
 //! The loop is step 4's. New are two questions: *when* does a connection end that does nothing, and
 //! *how*. A deadline is a field of the connection. The heap holds only hints ("look at this one
 //! then"), so a deadline that moves with every line costs nothing: its old hint fires too early,
-//! and is entered again. To close, the server says why (`bye`), writes what is queued, closes its
-//! half of the stream (a FIN: the peer reads the end behind the last words), and discards what still
+//! and is entered again. To close, the server says why (`bye`), writes what is queued, and closes its
+//! half of the stream (a FIN: the peer reads the end behind the last words). Then it discards what still
 //! comes until the peer's FIN. This is called *lingering*. A socket that is closed with unread bytes
 //! in it sends a reset instead of a FIN, and a reset may destroy what the peer has not read yet. With
 //! `abrupt` the server closes at once, and `nc` may report "Connection reset by peer".
@@ -279,7 +279,7 @@ impl Connection {
 // - A heap costs more with each connection, and each entry is 24 bytes. A wheel of 512 slots, 50 ms
 //   each, enters a hint with one push: src/connection/timer_wheel.rs.
 // - After a pause of the whole process all are overdue at once, and those whose lines are not among the
-//   first 256 events are closed before they are read. `untold` in src/shard/mod.rs.
+//   first 256 events are closed before they are read. `note_full_poll` in src/shard/connection_set.rs.
 // - A peer that reads nothing is only found silent. A backlog that does not move needs a deadline of
 //   its own: `stalled_since` in src/transport/out_buffer.rs.
 // - A server has many reasons to close, in many places, and must count and log each end once. There is

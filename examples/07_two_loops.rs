@@ -291,7 +291,7 @@ impl Connection {
 // - A handoff that waits for room has no deadline. There the connection stays in its slab until there
 //   is room: `Waiting` in src/connection/mod.rs, `wait_for_owner` in src/shard/deliveries.rs.
 // - Each handoff wakes, even a loop that is awake. `WakeFlag` in src/mailbox.rs saves the call.
-// - Mail has no share: a hundred handoffs are adopted before anybody else is served. `mails_per_turn`
+// - Mail has no share: a hundred handoffs are adopted before any connection is served. `mails_per_turn`
 //   in src/config.rs.
 // - A count lives for ever. `expire` in src/session/table.rs; and the older of two connections under one
 //   name is not closed: `Displaced` in src/shard/runtime.rs.

@@ -8,7 +8,7 @@
 //! `/nick NAME` says who you are. The name belongs to your session: come back under the same id,
 //! and you still have it. The server runs until you press Enter, or until stdin closes. It keeps
 //! no history and asks for no password: who knows an id can speak for it.
-#![allow(clippy::print_stdout, reason = "an example talks to whoever started it")]
+#![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 use revolve::{Application, CloseReason, Config, Context, Message, Server};
 

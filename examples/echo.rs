@@ -7,7 +7,7 @@
 //!
 //! It runs until you press Enter, or until stdin closes: that works on every system and needs no
 //! signal handling. It keeps nothing of a session; `chat.rs` does.
-#![allow(clippy::print_stdout, reason = "an example talks to whoever started it")]
+#![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 use std::env;
 use std::error::Error;

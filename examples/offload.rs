@@ -5,10 +5,10 @@
 //! websocat ws://127.0.0.1:9003/factor    # 4611686014132420609 takes seconds; 12, from elsewhere, not
 //! ```
 //!
-//! A handler that did the sums itself would hold everybody on its reactor. Here each of them runs on
+//! A handler that did the sums itself would hold every connection of its reactor. Here each of them runs on
 //! a thread of the pool, and what it found comes back to the connection that asked, in the order of
 //! asking. The server runs until you press Enter, or until stdin closes.
-#![allow(clippy::print_stdout, reason = "an example talks to whoever started it")]
+#![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 use revolve::{Application, Config, Context, Message, Server};
 

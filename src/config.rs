@@ -3,7 +3,7 @@
 //! [`Config`] is what an operator chooses; [`Limits`] is what the design chose, kept as values so
 //! that a test can make them small. Neither reads arguments nor the environment: the daemon's
 //! command line does that. Called by `server.rs`; everything below only reads. The protocol, which stands
-//! above and knows no server, is given what it needs of them ([`ProtocolLimits`]).
+//! above and knows no server, is given what it needs of them as a [`ProtocolLimits`].
 //!
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
@@ -68,8 +68,7 @@ impl fmt::Display for SessionRate {
 /// Who may see the live page and the figures behind it, which show inner state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PageFor {
-    /// Clients that connect over the loopback interface, under a name that only this machine has, or
-    /// over a Unix socket.
+    /// Peers on the loopback interface or on a Unix socket, under a name that only this machine has.
     #[default]
     Loopback,
     /// Anyone who can reach the port.
@@ -143,8 +142,8 @@ pub struct Config {
     /// none is started before the first job. Default 4: enough to wait for a database, few enough
     /// not to take the cores from the reactors.
     pub offload_threads: NonZeroUsize,
-    /// A turn that takes at least this long is counted, and the callback that held it is named in the
-    /// log. Default 250 ms, which is longer than a busy machine makes a thread wait, and more than a
+    /// A turn that takes at least this long is counted, and the callback that held it is named in the log.
+    /// Default 250 ms, which is longer than a busy machine makes a thread wait, and more than a
     /// callback should ever take; `None` does not look.
     pub slow_turn: Option<Duration>,
     /// Whether each connection's open and close is logged. Default on.
@@ -204,9 +203,9 @@ pub struct Limits {
     pub target_bytes: usize,
     /// Bytes of the one receive buffer of a reactor, so also the most that is read from one
     /// connection in a turn, but for the rest of a long payload (`protocol::message::LONG_READ`). 64
-    /// KiB, which fit the second-level cache beside the replies that they cause; and room for a
-    /// header, so that a message of 64 KiB is read at once and the short read behind it says so
-    /// (unless the one before was longer: `connection::Intake`).
+    /// KiB fit the second-level cache beside the replies that they cause. There is room for a header
+    /// besides, so that a message of 64 KiB is read at once, by a short read (unless the one before was
+    /// longer: `connection::Intake`).
     pub receive_buffer_bytes: usize,
     /// Frames taken from one connection in a turn. 64 KiB of empty frames would be 10,922; this
     /// keeps the longest visit under a millisecond.
@@ -219,9 +218,9 @@ pub struct Limits {
     /// Bytes of backlog flushed to one connection in a turn, so that one fast reader of a long
     /// backlog does not hold the others.
     pub flush_bytes_per_turn: usize,
-    /// Sockets that may be there beyond twice `--limit-concurrency`, for requests that are no
-    /// upgrades while all WebSockets are taken; and as many again, to be told 503. 256: what health
-    /// checks and a page of metrics need, with room.
+    /// Sockets that may be there beyond twice `--limit-concurrency`: for plain requests while all
+    /// places are taken. As many again may be there to be told 503. 256: what health checks and a page
+    /// of metrics need, with room.
     pub socket_margin: usize,
     /// Events taken from the kernel at once. 1024, which are 12 KiB; more are taken next turn, so that
     /// a turn stays a turn.
@@ -233,11 +232,11 @@ pub struct Limits {
     /// Mails a mailbox holds. When it is full, connections that are to be handed over rest where they
     /// are, and so do those that have broadcast something; it is tried again each turn.
     pub mailbox_capacity: usize,
-    /// Mails that may wait for room in others' boxes; beyond it the reactor reads from nobody. 4096:
-    /// a message each of one visit.
-    pub outbox_most: usize,
-    /// Alarms looked at in a turn. Each may write a ping, some microseconds of system call: clients
-    /// that connected at one moment are pinged at one moment, and the others are served in between.
+    /// Mails that may wait for room in other mailboxes; beyond it the reactor reads no connection. 4096:
+    /// a mail for each message of one visit.
+    pub mails_waiting_most: usize,
+    /// Alarms looked at in a turn. Each may write a ping, some microseconds of system call, and
+    /// connections that came at one moment are pinged at one moment. The others are served in between.
     pub alarms_per_turn: usize,
     /// Sessions forgotten in a turn: a million whose time ends at one moment take some 250 turns,
     /// and in each of them the others are served.
@@ -248,13 +247,13 @@ pub struct Limits {
     /// Connections told goodbye in a turn of a drain: replies in flight and echoes of our Close are
     /// served in between.
     pub goodbyes_per_turn: usize,
-    /// Broadcasts that may be under way at once; above half of it those who broadcast are not read
-    /// any more, and above all of it nobody is.
+    /// Broadcasts that may be under way at once. Above half of it a connection that broadcasts is not
+    /// read any more; at all of it no connection is.
     pub broadcasts_queued: usize,
     /// Connections that watch one reactor's `/ws/stats`. Beyond: 503. A handful of people look at a
     /// server at a time; each of them costs a frame of some kilobytes a second.
     pub watchers: usize,
-    /// Time between two looks at the reactors while somebody watches. 1 s, as the page promises.
+    /// Time between two looks at the reactors while there are watchers. 1 s, as the page promises.
     pub look_interval: Duration,
     /// Slots of the slab that are looked at in a turn: cold memory, so 4,096 are some 0.3 ms.
     pub look_slice: usize,
@@ -265,7 +264,7 @@ pub struct Limits {
     /// KiB: at most 3 ms, which only the most expensive input takes; 140 KiB of JSON, which take
     /// 0.2 ms. A message that needs more goes on in the next turn.
     pub inflate_per_turn: usize,
-    /// Bytes below which a message goes plain even where deflate was agreed on. 1024, as Node's `ws`: to
+    /// Bytes below which a message goes plain, even where deflate is agreed on. 1024, as Node's `ws`: to
     /// deflate a shorter one takes 8 µs as well, and saves no packet, for both fit in one.
     pub deflate_bytes_least: usize,
     /// Windows (32 KiB, if the client does not ask for less) beyond which a message goes plain. 32, so
@@ -288,15 +287,15 @@ pub struct Limits {
     /// Time a peer has to answer our Close. 5 s; then the socket is closed without.
     pub close_timeout: Duration,
     /// Time we go on reading after our half-close, so that unread bytes do not turn into a reset
-    /// that eats our last words. 5 s, as nginx's `lingering_timeout`.
+    /// that destroys our last words. 5 s, as nginx's `lingering_timeout`.
     pub linger: Duration,
-    /// Bytes we throw away in that time. 64 MiB: a client that is told 1009 in the middle of pushing a
-    /// message four times too large reads it once it has finished pushing. (With 256 KiB, three of
+    /// Bytes we throw away in that time. 64 MiB: a peer that gets 1009 in the middle of sending a
+    /// message four times too large can finish sending, and then reads the 1009. (With 256 KiB, three of
     /// four senders of 16 MiB + 1 saw a reset instead.)
     pub linger_bytes: usize,
-    /// Ticks of the timer wheel (50 ms) by which a deadline is put off while there is input that nobody
-    /// has looked at. 20, so a second: the answer may stand behind megabytes in the kernel's buffer,
-    /// and a flood must not put its end off for ever.
+    /// Ticks of the timer wheel (50 ms) by which a deadline is put off while there is unread input. 20,
+    /// so a second: the answer may stand behind megabytes in the kernel's buffer, and a peer that floods
+    /// us must not put its deadline off for ever.
     pub overdue_ticks: u8,
     /// Time a backlog may stand without one byte leaving. 20 s; then 1008 "slow consumer".
     pub send_stall: Duration,
@@ -319,7 +318,7 @@ impl Limits {
             ("limits.accepts_per_turn", self.accepts_per_turn),
             ("limits.mails_per_turn", self.mails_per_turn),
             ("limits.mailbox_capacity", self.mailbox_capacity),
-            ("limits.outbox_most", self.outbox_most),
+            ("limits.mails_waiting_most", self.mails_waiting_most),
             ("limits.alarms_per_turn", self.alarms_per_turn),
             ("limits.expiries_per_turn", self.expiries_per_turn),
             ("limits.broadcast_slice", self.broadcast_slice),
@@ -362,7 +361,7 @@ impl Default for Limits {
             accepts_per_turn: 64,
             mails_per_turn: 256,
             mailbox_capacity: 1024,
-            outbox_most: 4096,
+            mails_waiting_most: 4096,
             alarms_per_turn: 512,
             expiries_per_turn: 4096,
             broadcast_slice: 256,

@@ -1,7 +1,7 @@
 //! What a shard asks of its surroundings: every effect that is not the reading and writing of a
 //! stream.
 //!
-//! The reactor implements it over the kernel; the simulation over a script. So a shard has no
+//! The reactor implements it with the kernel, the simulation with a script. So a shard has no
 //! poll, no listener, no channel and no random generator of its own, and a seed decides all that
 //! happens to it.
 //!
@@ -53,21 +53,22 @@ pub trait Environment {
     /// The mail itself, when that reactor's mailbox is full.
     fn send(&mut self, reactor: usize, mail: Mail<Self::Stream>) -> Result<(), Mail<Self::Stream>>;
 
-    /// Whether another reactor's mailbox has room now. Somebody else may be faster.
+    /// Whether another reactor's mailbox has room now. Another sender may be faster.
     fn has_room(&self, reactor: usize) -> bool;
 
     /// The next mail for this reactor, if there is one.
     fn receive(&mut self) -> Option<Mail<Self::Stream>>;
 
-    /// The time. A turn is told when it began, and that is all that what happens in it depends on;
-    /// the clock itself is asked only while the shard is looking for whoever makes turns slow.
+    /// The time. What happens in a turn depends only on the time at which the turn began, which it is
+    /// given. The clock itself is read only while the shard looks for the callback that makes turns
+    /// slow.
     fn clock(&mut self) -> Instant;
 
     /// Takes a job that is not to be run here. Mail tells when it is done.
     ///
     /// # Errors
     ///
-    /// The job itself, when nobody can run it.
+    /// The job itself, when the pool cannot run it.
     fn offload(&mut self, job: Job) -> Result<(), Job>;
 
     /// Fills `room` from a generator that nobody can predict: session ids come from it.

@@ -1,9 +1,9 @@
 //! revolve: a WebSocket session server on hand-written mio reactors.
 //!
 //! Each worker is one thread with one event loop, a slab of non-blocking connections and the
-//! sessions it owns; nothing is shared. A session is found from its id alone, so a client that
-//! reconnects finds its count whichever reactor the kernel gives it to: its connection is handed
-//! over to the owner, whole.
+//! sessions it owns; nothing is shared. Which reactor owns a session follows from the session's id
+//! alone. A client that reconnects finds its count again, whichever reactor accepts it: the connection
+//! is handed over to the owner, whole.
 //!
 //! ```
 //! use revolve::{Application, Context, Message, Server};
@@ -27,7 +27,7 @@
 //!
 //! # A turn
 //!
-//! Everything that a server does, it does in a turn of one of its reactors:
+//! Everything that a server does happens in a turn of one of its reactors:
 //!
 //! ```text
 //!        poll.poll(events, timeout)      asleep, until an edge, mail, or the clock
@@ -38,29 +38,34 @@
 //!          1  take_mail                  hand-overs, broadcasts, answers of off-loaded jobs
 //!          2  accept                     a share of the accept queue
 //!          3  visit each that is ready   once, whatever the number of its reasons:
-//!          │    flush                      what it has not taken yet
+//!          │    flush                      its backlog
 //!          │    read                       once, into the one receive buffer
 //!          │    take                       frame → message → application → cork
-//!          │    write                      the cork, once
-//!          │    rest                       why it stops, and so what wakes it
-//!          4  fire_timers                pings, deadlines, the application's timers
-//!          5  fan_out                    a slice of the broadcast under way
-//!          6  look                       if somebody watches: a slice of a slab map
-//!          7  sweep                      in a drain: a slice of goodbyes
-//!          8  send_mail                  what found a full mailbox before
-//!          9  reap                       let go of who has ended
-//!         10  end_drain                  if nothing is left
+//!          │    write                      the cork, once unless it gets full
+//!          │    settle                     why it stops, and so what wakes it
+//!          │    forward_commands           the jobs and broadcasts that it asked for
+//!          4  expire_sessions            a share of the sessions whose time is over
+//!          5  fire_alarms                pings and deadlines
+//!          6  fire_application_timers    the application's timers
+//!          7  fan_out                    a slice of the broadcast under way
+//!          8  look                       while there are watchers: a slice of a slab map
+//!          9  sweep                      in a drain: a slice of goodbyes
+//!         10  forward_commands           the jobs and broadcasts of steps 4 to 9
+//!         11  send_mail                  what found a full mailbox before
+//!         12  reap                       free the slots of connections that have ended
+//!         13  end_drain                  if nothing is left
+//!         14  trim, publish              free what a large message left; write the figures
 //!                    │
-//!                    └── again; without sleeping, if anybody had to stop at its share
+//!                    └── again; without sleeping, if a share or a slice was used up
 //! ```
 //!
-//! mio's contract is behind all of it. [Draining readiness]: an edge is told once, so whoever stops
-//! before `WouldBlock` must remember that there is more. [Spurious events]: one may be told for
-//! nothing, so every visit must bear to find nothing. Of the first we have made a type,
-//! [`connection::Rest`], and a sentence: **a connection never rests without a waker**. Of the
-//! second, a habit: a visit looks, whatever it was told.
+//! mio's contract is behind all of it. [Draining readiness]: an edge is reported once, so code that
+//! stops before `WouldBlock` must remember that there is more. Here this is a type,
+//! [`connection::Rest`], and a rule: **a connection never rests without a waker**. [Spurious events]:
+//! an edge may be reported for nothing. So a visit looks, whatever the edge said, and must work when it
+//! finds nothing.
 //!
-//! To watch turns happen, start the program with `--log-level trace`: each turn is told, line by line.
+//! To watch turns happen, start the program with `--log-level trace`: each turn prints what it did.
 //!
 //! # The tour
 //!
@@ -76,7 +81,7 @@
 //! |---|---|
 //! | [`protocol`] | sans-IO: request heads, the handshake, frames, messages, the endpoint's states |
 //!
-//! Around it a server, all of whose bounds stand in one place:
+//! The settings and bounds of the server around it, in one place:
 //!
 //! | module | what it is |
 //! |---|---|
@@ -139,25 +144,39 @@
 //!
 //! # The lexicon
 //!
-//! - **reactor**: a thread, its poll and its shard. **shard**: all that it owns, without the poll.
-//! - **turn**: sleep, note what is ready, act on it a share each, let go of what ended.
+//! - **reactor**: a thread, its poll and its shard. **shard**: all that the thread owns, without the
+//!   poll.
+//! - **part**: one of the values that make up a shard: connections, runtime, deliveries, lifecycle,
+//!   watchers. **observer**: it records what the parts do, for the log, and decides nothing.
+//! - **turn**: sleep, note what is ready, act on it, free what ended. **step**: one of the things that a
+//!   turn does, in a fixed order. **share**, **slice**: how much a connection or a step may do in a turn.
 //! - **readiness**, **edge**, **token**, **interest**, **spurious**: as mio uses them.
-//! - **drain**: the shutdown: no new connections, a goodbye to all, an end when they have left.
-//! - **visit**: one connection's share of a turn. **rest**: what it does between two.
-//! - **cork**: where the replies of one readable event collect, to leave in one write.
+//! - **visit**: one connection's share of a turn. **rest**: why it stopped, and so what wakes it.
+//!   **settle**: to end what was done for a connection: choose its rest, set its alarm.
+//! - **cork**: where the replies of a visit collect, to leave in one write. **aside**: where bytes stand
+//!   that are written to a connection outside of its visit. **tail**: input that a connection keeps for
+//!   its next visit.
 //! - **backlog**: what the socket did not take; above the **high-water mark** we stop reading from
-//!   that peer (**backpressure**) until it falls below the **low-water mark**.
+//!   that peer (**backpressure**) until it falls below the **low-water mark**: it is **throttled**.
 //! - **off-loading**: having work done on another thread; its **answer** comes back to the reactor. A
 //!   connection that waits for as many answers as it may is **parked**: not read.
-//! - **waiting**: what a connection does that is to be handed over, or has broadcast something, while a
-//!   mailbox is full: not read. **congested**: so much waits that nobody on the reactor is read.
+//! - **waiting**: a connection that is to be handed over, while the owner's mailbox is full; or that has
+//!   broadcast something, while too much is under way: not read. **congested**: so much waits that no
+//!   connection of the reactor is read.
 //! - **owner**: the reactor on which a session lives. **hand-over**: moving a connection there.
+//! - **pending**: an upgrade that the application has accepted and that has no session yet.
 //! - **takeover**: a newer connection displacing the older one of its session.
+//! - **permit**: a socket's right to be held, where sockets are limited. **place**: the right of its
+//!   WebSocket to be open, under `--limit-concurrency`; the permit holds it.
 //! - **watcher**: a connection on `/ws/stats`, told once a second what the reactors do. **look**: one
 //!   reactor asking all for a map of their slabs.
-//! - **mailbox**, **waker**: how another thread's words get into a turn.
+//! - **mailbox**: how another thread's words get into a turn. **waker**: what ends the sleep for them;
+//!   of a connection, what brings it back to be visited.
 //! - **half-close**, **linger**: ending our half of a stream, and reading on for a moment.
-//! - **deadline**: when to look again whatever happens. **timer wheel**: the hints about when.
+//! - **deadline**: when to look again whatever happens. **alarm**: an entry in the **timer wheel**, a
+//!   hint to look at a connection then.
+//! - **drain**: the shutdown: no new connections, a goodbye to all, an end when they have left. (mio's
+//!   "draining readiness", reading until `WouldBlock`, is not meant.)
 //! - **trace**: what a turn tells of itself at trace level.
 //!
 //! [Draining readiness]: https://docs.rs/mio/1/mio/struct.Poll.html#draining-readiness

@@ -1,11 +1,11 @@
 //! The only way into a reactor from outside: a bounded channel and a waker.
 //!
 //! Many senders, one receiver. A full box gives the mail back; what to do with it is the sender's
-//! decision (a shard keeps it, and lets wait whom it is about). Answers of off-loaded jobs have a box
-//! of their own, which has room for as many as the reactor may have under way: so no thread of the
-//! pool ever waits for a reactor that is held up. Wakes are coalesced: while one is on its way, a
-//! further mail needs none. A wake without mail says that there is something new in what the
-//! reactors share ([`crate::server_status::ServerStatus`]): the drain.
+//! decision (a shard keeps it, and lets the connection that it is about wait). Answers of off-loaded
+//! jobs have a box of their own, with room for as many as the reactor may have under way. So no thread
+//! of the pool ever waits for a reactor that is held up. Wakes are coalesced: while one is on its way, a
+//! further mail needs none. A wake without mail says that there is something new in what the reactors
+//! share ([`crate::server_status::ServerStatus`]): the drain.
 //!
 //! Invariant: if there is mail and the receiver sleeps, a wake is on its way.
 //!
@@ -53,7 +53,7 @@ pub enum Mail<S> {
     Broadcast(Broadcast),
     /// A job that you off-loaded is done.
     Finished(Finished),
-    /// Somebody watches on reactor `asker`: it wants a map of your slab.
+    /// Reactor `asker` has a watcher, and wants a map of your slab.
     Look {
         /// Who asks.
         asker: usize,

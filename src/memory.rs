@@ -2,8 +2,8 @@
 //!
 //! Nothing here limits anything: each term is the sum of limits that other files keep, and says
 //! which. Not counted: the program itself, the log's queue, what an application holds beyond its
-//! session's own size (its timers and off-loaded jobs among it), and the kernel's socket buffers. The daemon prints the sum at its start; a
-//! test fills everything to its limit and compares.
+//! session's own size (its timers and off-loaded jobs among it), and the kernel's socket buffers. The
+//! daemon prints the sum at its start; a test fills everything to its limit and compares.
 //!
 //! Invariant: a term is an upper bound of what its limits allow, never an estimate of what is usual.
 //!
@@ -82,7 +82,7 @@ impl MemoryBound {
         let metrics = if config.metrics { (reactors + 1) * METRICS_BYTES } else { 0 };
         let reply = message.max(metrics).max(page);
         let held = [
-            // A message of which the end has not come, whose storage never passes `ws_max_size`, or
+            // A message of which the end has not come. Its storage never passes `ws_max_size`, or
             // what a deflated one of that size may take on the wire
             // (protocol/message.rs); or the longest reply, that waits to be sent. Not both: while
             // a message is unfinished there is no reply to it, and no other can have come.
@@ -105,7 +105,7 @@ impl MemoryBound {
         let ids = size_of::<ConnectionId>();
         let slot = [
             size_of::<Connection<Socket>>() + size_of::<usize>(),
-            // Ready now, ready next turn, its mark, due, ended (shard/mod.rs).
+            // Ready now, ready next turn, its mark, due, ended (shard/mod.rs, shard/connection_set.rs).
             5 * ids,
             // Alarms: the live one, and those that an earlier one made stale, of which a wheel's
             // round has room for a few (connection/timer_wheel.rs); and what a former tenant leaves.
@@ -142,7 +142,7 @@ impl MemoryBound {
             deflating,
             out_buffer::POOL,
             // Mail, and broadcasts under way; of the daemon's applications these are heartbeats.
-            (limits.mailbox_capacity + limits.outbox_most) * size_of::<Mail<Socket>>(),
+            (limits.mailbox_capacity + limits.mails_waiting_most) * size_of::<Mail<Socket>>(),
             (limits.mailbox_capacity + limits.broadcasts_queued) * BOOKKEEPING,
             BOOKKEEPING * 1024,
         ];

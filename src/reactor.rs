@@ -1,7 +1,9 @@
 //! The event loop: one thread, one poll, one shard.
 //!
-//! [`Reactor::run`] is the loop; [`OsEnvironment`] is the shard's environment, made of real sockets. What happens
-//! in a turn is `shard/`'s.
+//! [`Reactor::run`] is the loop; [`OsEnvironment`] is the shard's environment, made of real sockets. What
+//! happens in a turn is `shard/`'s. Called by `server.rs`, on a thread of its own.
+//!
+//! Invariant: all events of a poll are noted before the first is acted on.
 //!
 //! Next: [`crate::server`], which starts one of these a core.
 
@@ -29,14 +31,14 @@ pub const LISTENER: Token = Token(0);
 /// The mailbox's token.
 pub const MAILBOX: Token = Token(1);
 
-/// Both directions, once, for good: mio registers edge-triggered, so an interest that is always there
-/// costs nothing, and none is ever changed. And urgent data, where the poll can tell of it.
+/// Both directions, registered once and never changed: mio is edge-triggered, so an interest that is
+/// always there costs nothing. And urgent data, where the poll can report it.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-/// Where the poll tells nothing of urgent data, there may always be some: no short read is trusted.
+/// Where the poll cannot report urgent data, there may always be some: no short read means empty.
 const URGENT_IS_UNTOLD: bool = !cfg!(any(target_os = "linux", target_os = "android"));
 
 /// A shard, and the poll that feeds it.
@@ -69,8 +71,8 @@ impl<A: Application> Reactor<A> {
             metrics.asleep_ns.add(nanoseconds(now, woken));
             match polled {
                 Ok(()) => {}
-                // A signal, or the end of a SIGSTOP, ended the sleep: nothing was told, and what there
-                // is to tell comes before anything is judged by the time that has passed.
+                // A signal, or the end of a SIGSTOP, ended the sleep, and nothing was reported. The
+                // edges come first, before any deadline is judged by the time that has passed.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                     now = woken;
                     continue;
@@ -96,9 +98,9 @@ impl<A: Application> Reactor<A> {
         }
     }
 
-    /// The loop woke late, so the process may have been stopped after the kernel had told its events
-    /// and before the clock was read: what came in between is judged by a time at which nobody had
-    /// heard of it. A poll that begins now tells of it.
+    /// The loop woke late, so the process may have been stopped after the kernel had reported its
+    /// events and before the clock was read. Then bytes that came in between are not reported, and
+    /// deadlines would be judged without them. A poll that begins now reports them.
     #[cold]
     fn poll_again(&mut self, events: &mut Events) -> io::Result<()> {
         match self.poll.poll(events, Some(Duration::ZERO)) {
@@ -106,7 +108,7 @@ impl<A: Application> Reactor<A> {
                 self.note_all(events);
                 Ok(())
             }
-            // It told nothing, so there may be an edge for everybody.
+            // It reported nothing, so there may be an edge for every connection.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.shard.note_full_poll(0);
                 Ok(())
@@ -146,8 +148,8 @@ impl<A: Application> Reactor<A> {
             }
             token => {
                 if let Some(id) = ConnectionId::from_token(token) {
-                    // An error is read from the socket by whoever reads it: a reset shows up as
-                    // `ECONNRESET`, in order behind the bytes that came before it.
+                    // The next read returns the error: a reset shows up as `ECONNRESET`, in order
+                    // behind the bytes that came before it.
                     let edge = Edge {
                         readable: event.is_readable() || event.is_error(),
                         writable: event.is_writable(),
@@ -182,7 +184,7 @@ pub struct OsEnvironment {
     pub pool: Arc<Pool<Task>>,
 }
 
-/// A job, and the way back to the reactor whose it is.
+/// A job, and the way back to its reactor.
 #[derive(Debug)]
 pub struct Task {
     job: Job,

@@ -1,7 +1,7 @@
 //! A server: its listeners, a thread for each reactor, and the handle that ends them.
 //!
-//! Nothing here is global, so a process can hold several. Called by the daemon and by
-//! embedders.
+//! Nothing here is global, so a process can hold several servers. Called by the daemon and by programs
+//! that embed revolve.
 //!
 //! Next: [`crate::testing`]: the same without a kernel.
 

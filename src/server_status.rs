@@ -95,8 +95,8 @@ impl ServerStatus {
         self.drained.fetch_add(1, Ordering::Release);
     }
 
-    /// Whether all reactors have. Mail that they had sent before is then in the mailboxes: the read here
-    /// acquires what [`Self::note_drained`] released.
+    /// Whether all reactors have drained. A reactor that sees this sees also the mail that they had sent
+    /// before.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Acquire) >= self.reactors().len()

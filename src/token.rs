@@ -2,8 +2,8 @@
 //!
 //! The name is what the poll hands back as a token, what the ready queue and the session table
 //! hold instead of a reference, and what the log calls a connection. (The timer wheel holds the slot
-//! alone: its entries are hints.) Slots are
-//! reused; generations are not (CVE-2020-35681 was one request's scope read by another).
+//! alone: its entries are hints.) Slots are reused; generations are not (CVE-2020-35681 was one
+//! request's scope read by another).
 //!
 //! Invariant: two connections of one reactor never have equal ids.
 //!

@@ -3,7 +3,7 @@
 //! A machine's wall clock may say anything: 1970 at boot, 2106 with an empty battery. Our texts (the
 //! Date field, the heartbeat, the log) hold the years 1970 to 9999, and the crates that write them
 //! panic beyond. So everything that writes a date asks here. What has to happen at some time goes by
-//! the monotonic clock, [`std::time::Instant`], and does not care.
+//! the monotonic clock, [`std::time::Instant`], which has no such years.
 //!
 //! Next: [`crate::apps`]: two whole applications.
 

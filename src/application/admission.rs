@@ -1,6 +1,6 @@
-//! Who is let in: what an upgrade asks, and what an application can answer before the 101.
+//! Admission: what an upgrade asks, and what an application can answer before the 101 or later.
 //!
-//! [`Upgrade`] lends out the request; whoever does not look at it pays nothing for it. The answers
+//! [`Upgrade`] lends out the request; an application that does not look at it pays nothing. The answers
 //! cannot say what HTTP forbids: a refusal has a status of 400 or more, a subprotocol is one that
 //! was offered, a header field is one line and none of the handshake's own. Writes no response;
 //! `shard/upgrade.rs` and `http` do.
@@ -118,7 +118,7 @@ impl<'a, A: Application> Upgrade<'a, A> {
     }
 
     /// The state of the session that the client names, if there is one: so a session can be kept
-    /// from those who merely know its id, before they displace whoever speaks for it now.
+    /// from those who merely know its id, before an older connection is displaced.
     #[must_use]
     pub fn session(&self) -> Option<&'a A::Session> {
         self.session.map(Session::state)

@@ -1,4 +1,4 @@
-//! Off-loaded jobs, from the reactor's side: who waits for which, and what is to be done then.
+//! Off-loaded jobs, from the reactor's side: which connection waits for which, and what follows.
 //!
 //! What is to be done stays here, on the reactor, and so need not be `Send`; only the job itself and
 //! its value travel. Runs nothing and delivers nothing: the shard does, and asks here whose turn
@@ -7,7 +7,7 @@
 //! Invariant: an entry stays until its job's one [`Finished`] has come; what its owner gets, it gets
 //! in the order in which it asked.
 //!
-//! Next: [`crate::application::timers`]: not elsewhere, but later.
+//! Next: [`crate::application::timers`]: callbacks at a later time.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

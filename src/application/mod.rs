@@ -3,7 +3,8 @@
 //! A context writes replies straight into the cork, the longest ones past it, and notes commands
 //! (close, broadcast, timer); the shard applies them when the callback has returned, or when their
 //! time has come. No callback ever gets hold of a connection or of the loop, so nothing re-enters
-//! it. Called by the shard; implemented by `apps/` and by whoever embeds the server. The parts are `admission`, `jobs` and `timers`.
+//! it. Called by the shard; implemented by `apps/` and by programs that embed the server. The parts
+//! are `admission`, `jobs` and `timers`.
 //!
 //! Invariant: the cork only ever holds whole frames of ours.
 //!
@@ -65,9 +66,8 @@ pub trait Application: Sized + 'static {
         let _ = cx;
     }
 
-    /// Somebody asks for a WebSocket: may it open, and in which subprotocol? Asked on the reactor
-    /// that owns the session, before the 101, and before whoever speaks for the session now is
-    /// displaced.
+    /// A client asks for a WebSocket: may it open, and in which subprotocol? Asked on the reactor that
+    /// owns the session, before the 101, and before an older connection of the session is displaced.
     ///
     /// ```
     /// # use revolve::{Application, Context, Message};
@@ -332,7 +332,7 @@ impl<A: Application> Context<'_, A> {
     }
 
     /// Sends a text message to every open connection of the server, this one included, each in
-    /// the order of its reactor. Encoded once. If there is no memory for that, nobody hears it and
+    /// the order of its reactor. Encoded once. If there is no memory for that, it is not sent and
     /// this connection ends (1013).
     pub fn broadcast_text(&mut self, text: &str) {
         self.broadcast(Data::Text, text.as_bytes());

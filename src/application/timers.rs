@@ -1,8 +1,8 @@
-//! The timers that applications have set: who wants to be called, under which key, and when.
+//! The timers that applications have set: for which connection, under which key, and when.
 //!
 //! A connection's timers have hints in a wheel of their own, so they fire up to a tick late, and a
-//! connection without timers costs nothing. A reactor's timers are few and exact. Calls nobody: it says
-//! who is due, one at a time, so that the shard can stop at its share. Filled through `Context` and
+//! connection without timers costs nothing. A reactor's timers are few and exact. Makes no call: it says
+//! what is due, one timer at a time, so that the shard can stop at its share. Filled through `Context` and
 //! `ReactorContext`; asked by the shard.
 //!
 //! Invariant: a timer fires once, at its time or later, unless it is set anew, cancelled, or its
@@ -44,9 +44,9 @@ struct Timer {
     at: Instant,
 }
 
-/// The timers of a slot's tenant. It outlives the last of them, and the tenant, until its hint fires:
-/// so neither an application that sets and cancels all the time nor clients that come and go leave
-/// a hint in the wheel each time.
+/// The timers of a slot's tenant. The entry outlives the last timer, and the tenant, until its hint
+/// fires. So an application that sets and cancels all the time does not leave a hint in the wheel each
+/// time, and neither do clients that come and go.
 #[derive(Debug)]
 struct ConnectionTimers {
     tenant: ConnectionId,
@@ -134,7 +134,7 @@ impl ApplicationTimers {
 
     /// Forgets all timers of a connection, which has closed.
     pub fn forget(&mut self, id: ConnectionId) {
-        // Whoever uses no timers pays no more than this for the others' sake.
+        // An application without timers pays for no more than this comparison.
         if !self.connections.is_empty()
             && let Some(timers_of) = self.of(id)
         {

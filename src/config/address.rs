@@ -1,6 +1,6 @@
 //! Where a server listens.
 //!
-//! Binds nothing; `transport/listener.rs` does. Used in a [`crate::Config`].
+//! Binds nothing; `transport/listener.rs` does. Used by the code that makes a [`crate::Config`].
 //!
 //! Next: `bounds`: the range of each setting.
 

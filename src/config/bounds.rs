@@ -1,4 +1,4 @@
-//! The range of each setting, and the words that tell of it: the one place where both stand.
+//! The range of each setting, and the text that says it: the one place where both stand.
 //!
 //! [`super::Config::validate`] compares with the ranges; the errors and the daemon's command line show the
 //! texts. A setting whose type bounds it already, such as a port, has no entry. Reads no text and holds

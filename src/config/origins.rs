@@ -1,11 +1,11 @@
 //! Which pages may connect: `--allowed-origins`, and how an `Origin` field is compared with it.
 //!
-//! Values and comparisons only; `shard/visit.rs` asks at each upgrade.
+//! Values and comparisons only; `shard/requests.rs` asks at each upgrade.
 //!
 //! Invariant: a pattern matches whole labels of a host name, never a part of one, so
 //! `https://*.example.com` does not let `https://evilexample.com` in.
 //!
-//! Next: `subprotocols`: in which language they speak.
+//! Next: `subprotocols`: in which subprotocol they speak.
 
 use std::fmt;
 
@@ -44,7 +44,7 @@ impl AllowedOrigins {
 /// (RFC 6454 6.1).
 ///
 /// `https://*.example.com` stands for all subdomains, of any depth, and not for `example.com`
-/// itself, as in certificates (RFC 6125 6.4.3) and in Content-Security-Policy: to allow both,
+/// itself, as in certificates (RFC 6125 6.4.3) and in Content-Security-Policy. To allow both,
 /// name both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(Box<str>);

@@ -1,4 +1,4 @@
-//! Which subprotocol a WebSocket opens in where the application chooses none: `--ws-subprotocols`.
+//! In which subprotocol a WebSocket opens where the application chooses none: `--ws-subprotocols`.
 //!
 //! A value and a choice only; `application/admission.rs` asks at each upgrade.
 //!

@@ -42,8 +42,9 @@ pub enum Rest {
     /// It waits for as many off-loaded jobs as it may, or for the answer to its request, and we do not
     /// read: an answer, in the mailbox.
     Parked,
-    /// It is to be handed over, or has broadcast something, and a mailbox is full; we do not read: the
-    /// outbox, which is tried again each turn, in a millisecond at the latest.
+    /// It is to be handed over, and the owner's mailbox is full; or it has broadcast something, and too
+    /// much is under way. We do not read: what waits (`shard/deliveries.rs`) is tried again each turn,
+    /// and, while a mailbox is full, each millisecond.
     Waiting,
     /// Closed, failed or timed out: the reaper, at the end of this turn.
     Ended,
@@ -56,7 +57,7 @@ pub enum Attachment {
     Never,
     /// It is open, and speaks for this one.
     Live(LiveSession),
-    /// It is open, and speaks for nobody: it is told what the reactors do (`shard/watching.rs`).
+    /// It is open, and has no session: it is told what the reactors do (`shard/watching.rs`).
     Watching,
     /// It was open, and spoke for a session.
     Former,
@@ -86,9 +87,10 @@ pub enum Intake {
     Whole,
     /// The same, but it is amid a message, of which a long payload would go past the buffer.
     Amid,
-    /// It has gone past the buffer, and so may the next one's: a visit between the two reads 4 KiB and
-    /// no more, and the next visit the rest where it goes, if the reactor has storage at hand, as it
-    /// mostly has. So 4 KiB of it are copied instead of 64, which saves 7 µs of an echoed megabyte's 260.
+    /// A payload has gone past the buffer, and the next message's may too. So a visit between the two
+    /// messages reads no more than 4 KiB. The visit after that reads the rest where it goes, if the
+    /// reactor has storage at hand, as it mostly has. Then 4 KiB are copied instead of 64, which saves
+    /// 7 µs of an echoed megabyte's 260.
     Long,
 }
 
@@ -139,7 +141,7 @@ pub struct Connection<S> {
     /// Why it last stopped.
     pub rest: Rest,
     intake: Intake,
-    /// How many times its deadline was put off, because there was input that nobody had looked at.
+    /// How many times its deadline was put off, because there was unread input.
     put_off: u8,
     /// The tick of its live entry in the timer wheel.
     pub alarm: Option<Tick>,
@@ -170,13 +172,13 @@ impl<S: Stream> Connection<S> {
     #[inline]
     #[must_use]
     pub fn is_at_ease(&self) -> bool {
-        self.transport.inbound() == Inbound::Drained
+        self.transport.inbound() == Inbound::Exhausted
             && self.transport.backlog.is_empty()
             && !self.mark.is_set()
             && matches!(self.rest, Rest::Blocked | Rest::Spent)
     }
 
-    /// Bytes that were read and that nobody has taken yet.
+    /// Bytes that were read and have not been taken yet.
     #[must_use]
     pub fn tail_bytes(&self) -> usize {
         self.tail.as_ref().map_or(0, |tail| tail.len())

@@ -1,9 +1,9 @@
 //! The connections that have something to do this turn.
 //!
-//! Each at most once, however many reasons it has; taken whole at the start of a turn, so that
-//! one that queues itself again (its share was used up) waits for the next turn and a busy one
-//! cannot starve the rest. Whether one is in the queue is written on the connection itself, as a
-//! [`Mark`], where whoever asks has just looked. Knows nothing of why.
+//! Each stands there at most once, whatever the number of its reasons. A turn takes the queue whole
+//! before its first visit. A connection that queues itself again, because its share was used up, waits
+//! for the next turn: so a busy one cannot starve the rest. Whether a connection is queued stands in
+//! the connection itself, as a [`Mark`], which is in the cache when it is asked for. Knows no reasons.
 //!
 //! Invariant: a connection's mark is set exactly while its id is queued, or was taken and its visit
 //! has not begun.

@@ -1,11 +1,11 @@
 //! A coarse, lazy timer wheel: the deadlines of a hundred thousand connections for a few
 //! instructions each.
 //!
-//! An entry is a hint: "look at whoever lives in this slot, about then". The connection's own
-//! deadline is the truth. So a deadline that moves later costs nothing (the hint fires, finds it too
-//! early, and is set anew), a connection has one live entry at a time, and the next tenant of a slot
-//! takes its predecessor's over: clients that come and go do not fill the wheel. Fires nothing
-//! itself: it returns who to look at. Called by the shard.
+//! An entry is a hint: "look at the connection in this slot, about then". The connection's own
+//! deadline decides. So a deadline that moves later costs nothing: the hint fires too early, and is set
+//! anew. A connection has one live entry at a time, and the next tenant of a slot takes its
+//! predecessor's over, so clients that come and go do not fill the wheel. Fires nothing itself: it
+//! returns which slots to look at. Called by the shard.
 //!
 //! Invariant: an entry fires at the first `advance` at or after its tick, never before.
 //!
@@ -69,8 +69,8 @@ impl TimerWheel {
         tick.clamp(self.next, self.next + BUCKETS as Tick - 1)
     }
 
-    /// Takes every entry whose tick has passed at `now`, with its tick: whoever has been
-    /// scheduled anew since then recognises by it that the entry is stale.
+    /// Takes every entry whose tick has passed at `now`, with its tick. By the tick a connection that
+    /// has been scheduled anew recognises that the entry is stale.
     pub fn advance(&mut self, now: Instant, due: &mut impl Extend<(Slot, Tick)>) {
         let passed = self.ticks(now).min(Tick::MAX - BUCKETS as Tick);
         while let Some(tick) = self.first_occupied().filter(|&tick| tick <= passed) {

@@ -77,9 +77,9 @@ impl Route {
     ///
     /// The WebSocket path also leads there without its last slash; one that ends in `/*` takes in
     /// every path that begins with what stands before the asterisk, except those of the other routes.
-    /// Where it takes in `/`, that path has two meanings: a request that asks for a WebSocket gets
-    /// one, and any other the live page; or, if it is not for this peer, what a plain request for a
-    /// WebSocket gets.
+    /// Where it takes in `/`, that path has two meanings. A request that asks for a WebSocket gets one.
+    /// Any other gets the live page, or, if the page is not for this peer, what a plain request to the
+    /// WebSocket path gets.
     ///
     /// # Errors
     ///
@@ -170,8 +170,8 @@ fn leads_to_websocket(path: &str, ws_path: &str) -> bool {
 /// Appends the response to an OPTIONS request: which methods its target has (RFC 9110 9.3.7), or, for
 /// `*`, which ones the server has. Tells what becomes of the connection.
 ///
-/// `/` is answered whether or not there is a page, and to everybody: it is what a load balancer asks
-/// for that is told no path (HAProxy sends `OPTIONS / HTTP/1.0`), and tells nothing of the page.
+/// `/` is answered to every peer, whether or not there is a page. A load balancer that is given no path
+/// asks for it (HAProxy sends `OPTIONS / HTTP/1.0`), and the answer tells nothing of the page.
 ///
 /// # Errors
 ///

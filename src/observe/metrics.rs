@@ -1,8 +1,8 @@
 //! What a server counts, and the page that shows it.
 //!
 //! Each reactor has cells of its own and is their only writer: a relaxed load and store, no lock,
-//! no cache line that two threads write. A scrape reads all cells and adds nothing to
-//! any turn but its own. Limits nothing: what is counted here decides about no connection.
+//! no cache line that two threads write. A scrape reads all cells, and adds nothing to the turns of
+//! the other reactors. Limits nothing: what is counted here decides about no connection.
 //!
 //! Invariant: label values come from closed sets, so no peer can grow the page.
 //!

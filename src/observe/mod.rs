@@ -1,9 +1,9 @@
-//! What can be seen of a server from outside: numbers, the map of a slab, what a turn did, who made it
-//! slow, and the live page.
+//! What can be seen of a server from outside: numbers, the map of a slab, what a turn did, which
+//! callback made it slow, and the live page.
 //!
 //! [`slab_map`] is what a reactor tells others of its connections; [`metrics`] is what is counted, and
-//! the page of it. [`page`] is the live page, and `watchers` who looks at it here; `snapshot` and
-//! `turn_trace` tell a turn, and `slow_turn` finds out whose callback held it up. Nothing here decides
+//! the page of it. [`page`] is the live page, and `watchers` are the connections that it has here;
+//! `snapshot` and `turn_trace` describe a turn, and `slow_turn` finds out which callback held it up. Nothing here decides
 //! anything about a connection, and nothing knows the shard, which calls it.
 //!
 //! Next: [`crate::observe::slab_map`]: all connections at one look.

@@ -1,10 +1,10 @@
-//! Who held the reactor: which callback made a turn slow.
+//! Which callback held the reactor and made a turn slow.
 //!
-//! That a turn was slow is known from the two readings of the clock that each turn has anyway. Whose
-//! fault it was is known too if only one callback ran in it. If several did, the steps of the turns
-//! that follow are timed one by one for a minute, so that the one that blocks is named when it does
-//! so again. Until then nothing but a few counters is kept: a clock reading a visit would be the
-//! dearest thing in many of them.
+//! That a turn was slow is known from the two readings of the clock that each turn has anyway. Which
+//! callback it was is known too if only one ran in it. If several did, the steps of the turns that
+//! follow are timed one by one for a minute, so that the one that blocks is named when it does so
+//! again. Until then only a few counters are kept: reading the clock at each visit would cost more than
+//! the rest of many visits.
 //!
 //! Changes nothing in what the shard does. A callback that never returns is not found here: its
 //! reactor's `revolve_turns_total` stands still.

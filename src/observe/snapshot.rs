@@ -128,7 +128,7 @@ impl Snapshot {
             0 if self.inbound == Inbound::Ended && before.inbound != Inbound::Ended => {
                 Some("end of stream".to_owned())
             }
-            0 if self.inbound == Inbound::Drained && was_readable => {
+            0 if self.inbound == Inbound::Exhausted && was_readable => {
                 Some("nothing to read".to_owned())
             }
             0 => None,
@@ -142,7 +142,7 @@ impl Snapshot {
             Rest::Spent => "spent: goes on next turn",
             Rest::Throttled => "throttled: not read until its backlog shrinks",
             Rest::Parked => "parked: not read until a job of its is done",
-            Rest::Waiting => "waiting: not read until a full mailbox has room",
+            Rest::Waiting => "waiting: not read until what waits is delivered",
             Rest::Ended => "ended",
         };
         match self.tail as u64 {
@@ -357,7 +357,7 @@ mod tests {
     fn resting(rest: Rest) -> Snapshot {
         Snapshot {
             rest,
-            inbound: Inbound::Drained,
+            inbound: Inbound::Exhausted,
             outgoing: IDLE,
             is_closing: false,
             is_lingering: false,

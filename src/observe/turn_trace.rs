@@ -1,17 +1,16 @@
 //! A turn, told: the line or the handful of lines that `--log-level trace` has for each.
 //!
 //! What is rare (an accept, a takeover, a close, an alarm) is noted by the step of the turn in which it
-//! happens. What happens for every message is not noted at all: a visit is told from outside, by
-//! comparing a [`Snapshot`] from before it with one from after it, and by walking once more over the
-//! receive buffer, where the headers of the frames still stand. So the path of a message has no hook in
-//! it, and while nobody listens a turn costs one look at the log's level and a visit two looks at an
-//! empty option. Decides nothing, and the shard never reads it. Called by `shard/observing.rs`, and by
-//! the steps.
+//! happens. What happens for every message is not noted. A visit is described from outside instead: a
+//! [`Snapshot`] from before it is compared with one from after it, and the receive buffer is walked over
+//! once more, where the headers of the frames still stand. So the path of a message has no hook. Without
+//! a trace a turn costs one look at the log's level, and a visit two looks at an empty option. Decides
+//! nothing, and the shard never reads it. Called by `shard/observing.rs`, and by the steps.
 //!
 //! Invariant: a trace is made of kinds, sizes and words of our own, never of what a peer wrote, and
 //! has at most [`LINES_MAX`] lines besides its heading and the count of the rest.
 //!
-//! Next: `slow_turn`: whose callback held the reactor.
+//! Next: `slow_turn`: which callback held the reactor.
 
 use std::fmt;
 use std::ops::Range;

@@ -1,8 +1,8 @@
 //! Who watches a reactor on the live page, and what is known of the other reactors.
 //!
-//! While somebody watches, the reactor *looks* once a second: it asks all reactors by mail for a map of
-//! their slabs, each draws its own in its own turns, and from the answers and everybody's counters one
-//! frame is made for all who watch here. Sends nothing: `shard/watching.rs` does, and calls this.
+//! While a reactor has watchers it *looks* once a second: it asks all reactors by mail for a map of
+//! their slabs. Each draws its own in its own turns. One frame is made of the answers and of all
+//! reactors' counters, for all who watch here. Sends nothing: `shard/watching.rs` does, and calls this.
 //!
 //! Invariant: a reactor is asked again only when it has answered, so a look adds one mail at most to
 //! any box.

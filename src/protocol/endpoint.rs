@@ -322,9 +322,9 @@ impl Endpoint {
         }
     }
 
-    /// The peer has sent a part of a frame, in whose middle no pong can come (RFC 6455 5.5), or it has
-    /// taken bytes of ours, behind which a ping may wait: it is there, and its pong has its whole time
-    /// anew. The end of a message has not.
+    /// The peer has sent part of a frame, in whose middle no pong can come (RFC 6455 5.5), or has taken
+    /// bytes behind which our ping may wait. So it is alive, and the time for its pong begins anew. The
+    /// time for the end of a message does not.
     pub fn note_alive(&mut self, now: Instant, limits: &ProtocolLimits) {
         if let Endpoint::Open(open) = self
             && let (Liveness::PongBy(_), Some(timeout)) = (open.liveness, limits.ping_timeout)

@@ -4,11 +4,15 @@
 //! is tested with literal bytes: whole, byte by byte, and cut at every position. Nothing here knows
 //! the server around it either, neither its settings nor what it answers to a bad request.
 //!
-//! In reading order: [`limits`] are the bounds that all parts are given; [`target`], [`head`] and
-//! [`handshake`] turn a request into an open connection; [`frame`] reads and writes one frame;
-//! [`deflate`] is compression (to be skipped at first); [`reassembly`] is what long messages collect
-//! in; [`message`] turns frames into messages; and [`endpoint`] is the state machine around all of it
-//! and the only face that the rest of the crate drives.
+//! In reading order:
+//!
+//! - [`limits`] are the bounds that all parts are given;
+//! - [`target`], [`head`] and [`handshake`] turn a request into an open connection;
+//! - [`frame`] reads and writes one frame;
+//! - [`deflate`] is compression (to be skipped at first);
+//! - [`reassembly`] is what long messages collect in;
+//! - [`message`] turns frames into messages;
+//! - [`endpoint`] is the state machine around all of it, and what the rest of the crate calls.
 //!
 //! Invariant: no file of this folder uses anything of the crate outside of it.
 //!

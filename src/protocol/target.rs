@@ -3,7 +3,7 @@
 //! A target has one of four forms (RFC 9112 3.2): `/path?query`; an absolute URI, which every server
 //! has to accept; `*`, for OPTIONS alone; and the authority of a CONNECT, which we do not serve.
 //! Called by `head` with fields that are known to be single; [`parameter`] and [`percent_decoded`] by
-//! those who read a query. Decides on no route.
+//! modules that read a query. Decides on no route.
 //!
 //! Next: [`crate::protocol::head`], the lines around it.
 

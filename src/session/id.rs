@@ -120,7 +120,7 @@ impl fmt::Debug for SessionId {
 /// Which of `workers` reactors owns the session called `id`: FNV-1a, 64 bits, modulo `workers`.
 ///
 /// Fixed for good, so that a balancer in front, a client library and a restarted server agree.
-/// Whoever may choose ids can choose the reactor too; it gains a place among many, not a session.
+/// A client that may choose ids can choose the reactor too; it gains a place among many, not a session.
 /// (Source: <http://www.isthe.com/chongo/tech/comp/fnv/>.)
 ///
 /// ```

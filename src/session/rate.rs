@@ -1,6 +1,6 @@
 //! How many new sessions each address has made lately, for `--limit-sessions-per-ip`.
 //!
-//! A token bucket an address: so many sessions at once, and as many again in each window, one by
+//! A token bucket for each address: so many sessions at once, and as many again in each window, one by
 //! one. Touched by all reactors, at most once for a new session (twice if it is then refused for
 //! another reason), never for a message or a resumed session. Writes no answer. Called by the shard.
 //!
@@ -8,7 +8,7 @@
 //! gives each address a set of eight places. If all are taken, the address that would be forgotten
 //! soonest loses its place: one that owes nothing any more if there is one, else the one that has
 //! made the fewest sessions lately. An address that has reached its limit is therefore the last to
-//! be forgotten. Whoever has so many addresses that they push each other out has as many limits
+//! be forgotten. A client with so many addresses that they push each other out has as many limits
 //! anyway.
 //!
 //! Next: [`crate::session::table`]: all sessions of a reactor.
@@ -122,7 +122,7 @@ fn shares(rate: SessionRate) -> (Duration, Duration) {
     (each, each * rate.sessions.get())
 }
 
-/// Its own place; or a free one; or that of whoever would be forgotten soonest.
+/// Its own place; or a free one; or that of the address that would be forgotten soonest.
 fn place_of(set: &Set, network: Network) -> usize {
     let own = |entry: &Option<Entry>| entry.is_some_and(|entry| entry.network == network);
     let soonest = || {

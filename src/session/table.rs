@@ -262,7 +262,7 @@ impl<T: Default> SessionTable<T> {
         Ok(Attached { slot: SessionSlot(slot), resumed: false })
     }
 
-    /// The session in `slot`, for `connection` alone: whoever was displaced gets `None`.
+    /// The session in `slot`, for `connection` alone: a displaced connection gets `None`.
     #[inline]
     pub fn of_connection(
         &mut self,
@@ -293,7 +293,7 @@ impl<T: Default> SessionTable<T> {
     }
 
     /// `connection` leaves; its session's time to live begins, if it is worth keeping. Only here
-    /// can it push another one out: who merely connects, or stays, displaces nobody.
+    /// can it push another one out: a client that only connects, or stays, displaces no session.
     pub fn detach(&mut self, slot: SessionSlot, connection: ConnectionId, now: Instant) {
         if self.in_slot(slot, connection).is_none() {
             debug_assert!(false, "only the attached connection detaches");

@@ -43,7 +43,7 @@ fn classify(error: &io::Error) -> AcceptFailure {
         | Kind::NetworkDown
         | Kind::NetworkUnreachable
         | Kind::HostUnreachable => AcceptFailure::OneConnection,
-        // EMFILE, ENFILE, ENOBUFS, ENOMEM; and what nobody foresaw had better not spin.
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM; and for any other error a pause is better than a busy loop.
         _ => AcceptFailure::OutOfResources,
     }
 }
@@ -99,7 +99,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             return self.deliveries.post(reactor, Mail::HandOver(handoff), env);
         }
         let Some(id) = self.adopt(handoff, turn, env) else { return };
-        // Its request would change nothing, so it is not waited for.
+        // The request would not change the answer, so it is not waited for.
         if let Some(limit) = refusal {
             self.observe(id, Why::More, turn);
             self.refuse_aside(id, limit.into(), turn);
@@ -116,7 +116,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     fn pause_accepting(&mut self, error: &io::Error, turn: &mut Turn<'_>, env: &mut E) {
         if let Listening::LastCall = self.lifecycle.listening {
-            // Nobody waits for room in a server that is leaving.
+            // A server that goes away does not wait for descriptors.
             return self.lifecycle.stop_listening(env);
         }
         let accept_pause = turn.setup.config.limits.accept_pause;
@@ -161,7 +161,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         // A connection that was handed over is looked at this turn, and read, because its peer may
         // have left meanwhile (see `upgrade`). So is one that comes in a drain: there may be no
-        // further poll to bring its edge. Of all others an edge will tell.
+        // further poll to bring its edge. All others have an edge to come.
         let is_visited_now = !received.is_empty() || !self.lifecycle.is_running();
         if is_visited_now {
             connection.transport.note(Edge { readable: true, writable: true, ..Edge::default() });

@@ -101,8 +101,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         metrics.websockets.set(metrics.websockets.get().saturating_sub(1));
     }
 
-    /// Writes the last frame, and moves the endpoint on; how it ended, and the bytes that wait with that
-    /// frame to be written.
+    /// Puts the last frame where it belongs, and moves the endpoint on. Returns how the WebSocket ended,
+    /// and how many bytes wait to be written there, that frame among them.
     fn say_close(
         &mut self,
         id: ConnectionId,
@@ -174,12 +174,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
-    /// Writes the cork to the connection that filled it. If it can be neither sent nor kept, that is
-    /// the end of the connection.
+    /// Writes the cork to the connection that filled it. If it can be neither sent nor kept, the
+    /// connection ends.
     ///
     /// # Errors
     ///
-    /// When it was.
+    /// When the connection has ended.
     pub(super) fn uncork(&mut self, id: ConnectionId, turn: &mut Turn<'_>) -> Result<(), Lost> {
         let Parts { connections, runtime, .. } = self;
         let Some(connection) = connections.slab.get_mut(id) else {
@@ -233,8 +233,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
             Endpoint::Open(_) => {
                 self.leave_open(id, CloseCause::Lost, LastWords::Unsaid, turn);
             }
-            // Its half is closed, ours may still have something to say: `printf … | nc` must get
-            // its answer.
+            // The peer's half is closed, and we may still have something to say: `printf … | nc` must
+            // get its answer.
             Endpoint::Handshaking(_)
             | Endpoint::Pending(_)
             | Endpoint::Closing(Closing::AwaitingEcho { .. }) => {

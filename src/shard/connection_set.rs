@@ -28,7 +28,7 @@ use crate::transport::{Edge, Inbound, Stream};
 /// What a visit has left of the connection's share of the turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Share {
-    /// Something, or there was no visit: an edge will tell of more.
+    /// Something, or there was no visit: an edge will report more input.
     Left,
     /// Nothing: it goes on in the next turn.
     UsedUp,
@@ -54,7 +54,7 @@ pub(super) struct ConnectionSet<S> {
     ended: Vec<ConnectionId>,
     /// What is about to be written to a connection outside its own visit.
     pub(super) aside: Vec<u8>,
-    /// How many sockets may have an edge that no poll has told yet; 0 while polls are not full.
+    /// How many sockets may have an edge that no poll has reported yet; 0 while polls are not full.
     untold: usize,
 }
 
@@ -82,7 +82,7 @@ impl<S: Stream> ConnectionSet<S> {
         self.slab.get(id)
     }
 
-    // ---- what the poll told ----
+    // ---- what the poll reported ----
 
     /// Takes note of an edge on a connection's socket.
     #[inline]
@@ -94,7 +94,8 @@ impl<S: Stream> ConnectionSet<S> {
         }
     }
 
-    /// Takes note that a poll told as many events as it can at once, `edges` of them of connections.
+    /// Takes note that a poll reported as many events as it can at once, `edges` of them of
+    /// connections.
     #[cold]
     pub(super) fn note_full_poll(&mut self, edges: usize) {
         if self.untold == 0 {
@@ -103,18 +104,18 @@ impl<S: Stream> ConnectionSet<S> {
         self.untold = self.untold.saturating_sub(edges);
     }
 
-    /// Takes note that a poll told all there was to tell.
+    /// Takes note that a poll reported all there was to report.
     #[inline]
     pub(super) fn note_whole_poll(&mut self) {
         self.untold = 0;
     }
 
-    /// Whether polls may have left edges untold: nobody is judged late meanwhile.
+    /// Whether there may be edges that no poll has reported: no connection is judged late meanwhile.
     pub(super) fn has_untold_edges(&self) -> bool {
         self.untold > 0
     }
 
-    // ---- who is next ----
+    // ---- which connections are next ----
 
     /// Whether a connection is to be visited.
     pub(super) fn has_ready(&self) -> bool {
@@ -184,10 +185,11 @@ impl<S: Stream> ConnectionSet<S> {
         }
     }
 
-    // ---- how something ends that was done for one ----
+    // ---- the end of what was done for a connection ----
 
-    /// Sees a connection off after anything that may have changed it: half-close when its last
-    /// words have left, the reaper when it is over, else a [`Rest`] and an alarm.
+    /// Ends anything that may have changed a connection. Our half of the stream is closed when its last
+    /// words have left. A connection that is over goes to the reaper; any other gets a [`Rest`] and an
+    /// alarm.
     pub(super) fn settle(&mut self, id: ConnectionId, share: Share, turn: &mut Turn<'_>) {
         let Some(connection) = self.slab.get_mut(id) else { return };
         if matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended) {
@@ -240,7 +242,7 @@ impl<S: Stream> ConnectionSet<S> {
         set_alarm(connection, &mut self.wheel, turn.setup);
     }
 
-    /// The same for one that is not read: it stays so, whatever there is to read.
+    /// The same for a connection that is not read: it keeps its rest, whatever there is to read.
     #[cold]
     fn settle_unread(&mut self, id: ConnectionId, turn: &Turn<'_>) {
         let Some(connection) = self.slab.get_mut(id) else { return };
@@ -253,7 +255,7 @@ impl<S: Stream> ConnectionSet<S> {
         set_alarm(connection, &mut self.wheel, turn.setup);
     }
 
-    /// Gives a connection that is not read its share, which is to write; one that has ended has none.
+    /// The visit of a connection that is not read: it only writes. One that has ended does nothing.
     ///
     /// # Errors
     ///
@@ -270,7 +272,7 @@ impl<S: Stream> ConnectionSet<S> {
         Ok(())
     }
 
-    /// Flushes what waits for a connection; whether it is to be read then.
+    /// Flushes the backlog of a connection, and says whether the connection is to be read then.
     ///
     /// # Errors
     ///

@@ -1,12 +1,13 @@
 //! Deadlines: sessions that expire, and connections whose alarm went off.
 //!
-//! An alarm is a hint to look; whether something is due, the endpoint says. Called by the turn, behind
-//! the visits: what is there is heard before a connection is judged late.
+//! An alarm is a hint to look; whether something is due, the endpoint says. The application's timers
+//! are not in here: `callbacks` has them. Called by the turn, after the visits: input that has come is
+//! read before a connection is judged late.
 //!
-//! Invariant: a connection is not judged by what has not come while there may be input of its that has
-//! not been read, but for a bounded time.
+//! Invariant: while a connection may have input that has not been read, it is not judged late. This
+//! lasts a bounded time.
 //!
-//! Next: `drain`: the last deadline.
+//! Next: `drain`: how all connections end.
 
 use super::closing::cause_of;
 use super::connection_set::Share;
@@ -96,14 +97,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
             return self.send_aside(id, turn);
         }
         // The unread input may contain what was due: the pong, the rest of a head, the Close. While
-        // nobody is read at all, that is not the peer's fault.
+        // the reactor is congested it reads no connection, which is not the peer's fault.
         if is_congested && connection.has_unheard_input() || connection.is_put_off(&config.limits) {
             return self.connections.set_alarm(id, turn);
         }
         self.end_late(id, timeout, turn);
     }
 
-    /// What was due has not come.
+    /// Ends a connection because what was due has not come.
     fn end_late(&mut self, id: ConnectionId, timeout: TimeoutEvent, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get(id) else { return };
         match timeout {
@@ -121,7 +122,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 let cause = cause_of(id, violation, turn);
                 self.leave_aside(id, cause, turn);
             }
-            // As Python's websockets, which Uvicorn uses, says it.
+            // The text is that of Python's websockets, which Uvicorn uses.
             TimeoutEvent::PongLate => {
                 let cause = CloseCause::Failed(CloseCode::Error, "keepalive ping timeout");
                 self.leave_aside(id, cause, turn);

@@ -1,10 +1,10 @@
 //! What is on its way to others: mail that waits for room in another reactor's mailbox, connections
 //! that wait for it, and broadcasts that are being written to the connections here.
 //!
-//! When a reactor's mailbox is full (it is held up by a callback, or gets more hand-overs than it can
-//! take), the connection that is to be handed over rests where it is, and so does one that has broadcast
-//! something, until what waits has been delivered. The others go on, as long as no more than
-//! [`crate::config::Limits::outbox_most`] mails wait. Reads no mail (`mail` does) and writes to no
+//! A reactor's mailbox is full when a callback holds that reactor up, or when it gets more hand-overs
+//! than it can take. Then a connection that is to be handed over rests where it is. A connection that
+//! has broadcast something rests until what waits has been delivered. The others go on, as long as fewer
+//! than [`crate::config::Limits::mails_waiting_most`] mails wait. Reads no mail (`mail` does) and writes to no
 //! connection (`fanout` does). Called by those two, and by every step that has something to send.
 //!
 //! Invariant: mail to one reactor is delivered in order; every connection that rests as
@@ -32,9 +32,9 @@ pub(super) struct Deliveries<S> {
     pub(super) has_mail: bool,
     /// By destination, mail that found a full box.
     mails: Box<[VecDeque<Mail<S>>]>,
-    /// How many those are.
+    /// How many mails these are.
     count: usize,
-    /// The same and the connections that wait: one look tells whether there is anything to do.
+    /// These mails and the connections that wait: one number says whether there is anything to do.
     waiting: usize,
     /// By destination, connections that are to be handed over, in the order in which they asked.
     hand_overs: Box<[VecDeque<ConnectionId>]>,
@@ -86,7 +86,7 @@ impl<S: Stream> Deliveries<S> {
 
     /// Whether so much mail waits that no connection is read until some has left.
     pub(super) fn is_full(&self, limits: &Limits) -> bool {
-        self.count >= limits.outbox_most
+        self.count >= limits.mails_waiting_most
     }
 
     /// Whether no connection is read, because what was read before has not been delivered: as much mail
@@ -127,7 +127,7 @@ impl<S: Stream> Deliveries<S> {
         }
     }
 
-    /// Whether a connection can be handed over to `owner` now, and nobody asked before.
+    /// Whether a connection can be handed over to `owner` now, and no other one waits for that.
     pub(super) fn has_room_at(&self, owner: usize, env: &impl Environment) -> bool {
         self.hand_overs[owner].is_empty() && self.has_room_for_waiting(owner, env)
     }

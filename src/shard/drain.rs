@@ -1,4 +1,4 @@
-//! Going away: no new connections, a Close for everyone, time for the answers, and an end.
+//! The drain: no new connections, a Close to every client, time for the answers, and an end.
 //!
 //! How far it has come is kept by [`Lifecycle`](super::lifecycle::Lifecycle). Called by the turn.
 //!
@@ -61,7 +61,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         if let Endpoint::Open(_) = connection.endpoint {
             if self.runtime.commands.jobs.of(id) > 0 {
-                // It is told when it has its answers, and heard no more until then.
+                // It gets its Close when its jobs are answered, and is not read until then.
                 self.connections.park(id);
                 return self.connections.settle(id, Share::Left, turn);
             }
@@ -133,7 +133,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
-    /// As with any deadline: what has been said in time is heard first.
+    /// As with any deadline: input that came in time is read first.
     fn is_time_up(&self, until: Instant, turn: &Turn<'_>) -> bool {
         turn.now >= until && !self.connections.has_untold_edges()
     }
@@ -148,7 +148,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             && self.connections.slab.iter().all(|c| !c.has_had_session() && c.owes_nothing())
     }
 
-    /// Lets go of everything; applications still hear of it.
+    /// Ends all connections that are left; the application gets its `on_close` for each.
     fn end(&mut self, outcome: DrainOutcome, turn: &mut Turn<'_>, env: &mut E) {
         self.lifecycle.stop_listening(env);
         let left: Vec<ConnectionId> =

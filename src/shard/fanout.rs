@@ -1,8 +1,8 @@
-//! What callbacks have for others: jobs for the pool, and broadcasts: one encoding, every open
-//! connection, a slice a turn.
+//! What callbacks send elsewhere: jobs for the pool, and broadcasts. A broadcast is encoded once and
+//! written to every open connection, a slice of them in each turn.
 //!
 //! Frames are taken one after the other, so each connection gets them in the order in which this
-//! reactor did. Called by the turn.
+//! reactor did. Decides nothing about who may broadcast. Called by the turn.
 //!
 //! Invariant: a connection gets every broadcast that was made while it was open, or it is closed.
 //!
@@ -36,7 +36,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     #[cold]
     fn forward(&mut self, visited: Option<ConnectionId>, turn: &mut Turn<'_>, env: &mut E) {
-        // A job that nobody takes ends its connection, and `on_close` may give commands too.
+        // A job that the pool does not take ends its connection, and `on_close` may give commands too.
         while std::mem::take(&mut self.runtime.commands.has_outgoing) {
             let has_broadcast = !self.runtime.commands.to_all.is_empty();
             self.forward_broadcasts(turn, env);
@@ -94,8 +94,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
-    /// Writes a broadcast to one connection, if it is open and speaks for a session: the application
-    /// has no part in those who watch the reactors.
+    /// Writes a broadcast to one connection, if it is open and has a session: the application has
+    /// nothing to do with watchers.
     fn send_broadcast(&mut self, id: ConnectionId, frame: &Broadcast, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.slab.get_mut(id) else { return };
         let (Endpoint::Open(open), Attachment::Live(_)) =
@@ -107,8 +107,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
             None => &frame[..],
             Some(params) => self.runtime.deflater.for_all(params, frame),
         };
-        // The size of the frame is not the fault of those who hear it: it counts only behind
-        // something that they have not taken.
+        // The size of the frame is not the recipient's fault: it counts only behind something that
+        // the recipient has not taken.
         let waiting = connection.transport.backlog.len();
         if waiting > 0 && waiting + frame.len() > turn.setup.config.max_send_buffer {
             // Dropping the frame would leave a hole in an ordered stream without a word

@@ -1,7 +1,6 @@
-//! How long a shard takes in connections and keeps them: what is known of the accept queue, and how
-//! far a drain has come.
+//! What is known of the accept queue, and how far a drain has come.
 //!
-//! Accepts nothing and says goodbye to nobody: `accepting` and `drain` do. Called by those two, and by
+//! Accepts no connection and sends no goodbye: `accepting` and `drain` do. Called by those two, and by
 //! steps that count what a drain reports.
 //!
 //! Invariant: a shard goes through the phases in their order; once the listener is closed it stays so.
@@ -31,12 +30,12 @@ pub struct DrainOutcome {
 /// What is known of the accept queue.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Listening {
-    /// Empty when last looked at; an edge will tell.
+    /// Empty when last looked at; an edge will report the next connection.
     Idle,
     /// There may be more.
     Ready,
-    /// The process is out of descriptors or memory: looked at again then. The edge is not lost,
-    /// it is remembered here.
+    /// The process is out of descriptors or memory. The queue is looked at again at `until`: its edge
+    /// is not lost, it is remembered here.
     Paused { until: Instant },
     /// Draining: what is in the queue is taken, then the listener closes.
     LastCall,
@@ -63,8 +62,8 @@ pub(super) enum Phase {
         outcome: DrainOutcome,
         until: Instant,
     },
-    /// Nobody's WebSockets are left. Connections that other reactors handed over before they said so
-    /// are in the mailbox, and get their answer.
+    /// No reactor has WebSockets left. Connections that others handed over before they said so are in
+    /// the mailbox, and get their answer.
     Leaving {
         outcome: DrainOutcome,
         until: Instant,

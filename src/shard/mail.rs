@@ -4,7 +4,7 @@
 //!
 //! Invariant: a turn takes a share of the mail, and never more broadcasts than it has room for.
 //!
-//! Next: `deadlines`: what happens although nothing came.
+//! Next: `deadlines`: what happens because time has passed.
 
 use super::connection_set::Share;
 use super::parts::Parts;
@@ -43,8 +43,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
                     turn.setup.metrics.hand_overs_in.add(1);
                     let _ = self.adopt(handoff, turn, env);
                 }
-                // Not off the share, or with as many answers in each turn nothing else would be taken.
-                // They are bounded by themselves: no new job leaves for the pool before the turn ends.
+                // An answer takes nothing of the share: otherwise many answers could keep out all
+                // other mail. Their number is bounded, because no job leaves for the pool in this step.
                 Some(Mail::Finished(finished)) => {
                     share += 1;
                     self.take_finished(finished, turn);

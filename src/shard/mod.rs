@@ -3,16 +3,30 @@
 //! There is no poll in here and no clock: `reactor.rs` notes what is ready and calls
 //! [`Shard::turn`] with the time, and so does the simulation.
 //!
-//! First the part that observes, and what every step knows: `refusals` (which of them the log tells),
-//! `evictions`, `observer`, `turn`. Then the parts, each of which owns its own: `connection_set` (the slab, the ready
-//! queue, the timer wheel), `runtime` (the application and its sessions), `deliveries` (what is on its
-//! way to others), `lifecycle` (how long connections are taken in), `pending` (requests that
-//! wait for their answer); `parts` puts them side by side, and
-//! `observing` looks at them. Then the steps, each of which uses only those before it: `closing`,
-//! `awaiting`, `refusing`, `callbacks` (timers and off-loaded jobs), `fanout` (broadcasts), `upgrade`, `watching`
-//! (the live page's figures), `requests`, `visit` (one connection's share of a turn), `accepting`, `mail`
-//! (between reactors), `deadlines`, `drain`; and `invariants`, which says in one place what must hold
-//! between turns.
+//! The files in reading order; each uses only those before it. What every step is given:
+//!
+//! - `refusals`, `evictions`: which refusals the log tells, and which sessions that left early;
+//! - `observer`: all that observes and decides nothing; `turn`: the time, the settings, the observer.
+//!
+//! The parts, each of which owns its data:
+//!
+//! - `connection_set`: the slab, the ready queue, the timer wheel;
+//! - `runtime`: the application and its sessions;
+//! - `deliveries`: mail that waits for room, and broadcasts under way;
+//! - `lifecycle`: the state of the accept queue, and of the drain;
+//! - `pending`: requests whose answer is awaited;
+//! - `parts`: all of them side by side, and the watchers of the live page; `observing`: what the
+//!   observer is shown of them.
+//!
+//! The steps, and what several steps need:
+//!
+//! - `closing`, `awaiting`, `refusing`: how a WebSocket ends, and how a request waits for its answer or is
+//!   refused;
+//! - `callbacks`: timers and off-loaded jobs; `fanout`: broadcasts;
+//! - `upgrade`, `watching`, `requests`: what a request leads to;
+//! - `visit`: one connection's share of a turn;
+//! - `accepting`, `mail`: where connections come from; `deadlines`, `drain`: how they end;
+//! - `invariants`: what must hold between turns, in one place.
 //!
 //! Invariant: between two turns every connection rests, and its [`Rest`](crate::connection::Rest) tells
 //! what wakes it.
@@ -103,18 +117,19 @@ impl<A: Application, E: Environment> Shard<A, E> {
         self.parts.connections.note_edge(id, edge);
     }
 
-    /// Takes note that a poll told as many events as it can at once, so many of them of connections.
+    /// Takes note that a poll reported as many events as it can at once, `edges` of them of
+    /// connections.
     ///
-    /// It may have left edges untold. After a pause of the whole process they are those of peers that
-    /// spoke in time, so no deadline is judged before all have been told: when a poll is not full, or
-    /// when as many edges were told as there are connections, for the kernel tells of those that are
-    /// ready one after the other.
+    /// There may be edges that it has not reported. After a pause of the whole process these may be
+    /// of peers that answered in time. So no deadline is checked before all edges have been reported.
+    /// They have when a poll is not full, or when as many edges were reported as there are
+    /// connections, because the kernel reports ready sockets in turn.
     #[cold]
     pub fn note_full_poll(&mut self, edges: usize) {
         self.parts.connections.note_full_poll(edges);
     }
 
-    /// Takes note that a poll told all there was to tell.
+    /// Takes note that a poll reported all there was to report.
     #[inline]
     pub fn note_whole_poll(&mut self) {
         self.parts.connections.note_whole_poll();
@@ -134,7 +149,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
 
     /// One turn. Every step is bounded: by the shares in [`crate::config::Limits`], or by what was
     /// queued when it began.
-    // Into the loop, which is its one caller in a program: that saves some forty instructions a turn.
+    // Inlined into the loop, its one caller in a program: that saves some forty instructions a turn.
     #[inline(always)]
     pub fn turn(&mut self, now: Instant, env: &mut E) {
         let Shard { setup, parts, observer, receive_buffer, turn_queue } = self;
@@ -163,7 +178,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         }
         turn.observer.slow_turns.heard(setup.metrics.messages.get(), visits, last);
 
-        // Behind the visits: what is there is heard before a connection is judged late.
+        // After the visits: input that has come is read before a connection is judged late.
         turn.begin_step(env);
         if has_expired {
             parts.expire_sessions(turn);
@@ -255,8 +270,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let limits = &setup.config.limits;
         let timers = &runtime.commands.timers;
         let is_congested = deliveries.is_congested(limits);
-        // While so much mail waits for room in others' boxes that nobody here is read, to turn at once
-        // would be to spin on somebody else's progress.
+        // While too much mail waits for room in other reactors' mailboxes, no connection here is read.
+        // A turn at once would be a busy loop until those reactors take some.
         let can_act = !deliveries.is_full(limits) && connections.has_ready();
         let can_call = timers.has_due() && !is_congested;
         if can_act
@@ -278,7 +293,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 (next, at) => next.or(at),
             };
         };
-        // While it is congested, what is due is not called, and no timer is worth waking up for.
+        // While the reactor is congested no timer's callback is called, so no timer need wake it.
         if !is_congested {
             consider(timers.next_at());
         }

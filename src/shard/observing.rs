@@ -23,7 +23,7 @@ impl Observer {
     /// A turn begins.
     #[inline]
     pub(super) fn begin_turn(&mut self, now: Instant) {
-        // The level alone, which is one load; whether anybody wants this target is asked behind it.
+        // Only the level, which is one load. Whether the logger takes this target is asked after that.
         if log::max_level() == log::LevelFilter::Trace {
             self.begin_trace();
         }

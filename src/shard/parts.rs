@@ -1,7 +1,7 @@
-//! The parts of a shard, side by side: what more than one of them is needed for is done with this.
+//! The parts of a shard, side by side.
 //!
-//! What one part can do alone is its own method; the files behind this one (`closing` to `drain`) are
-//! the steps that need several. Decides nothing itself.
+//! What one part can do alone is its own method. What needs several is a method of [`Parts`], in the
+//! files that follow (`closing` to `drain`). Decides nothing itself. Made and kept by `mod.rs`.
 //!
 //! Next: `observing`: how a turn is watched without being touched.
 

@@ -1,10 +1,9 @@
 //! Which refusals are told at the log's default level, and how often.
 //!
-//! Most refusals are of no interest to whoever runs the server: they are counted, told to the client,
-//! and logged at debug level. Those that have a [`Rejection::remedy`] usually come from a setting, a
-//! proxy or a client's library that somebody has to change, so they are logged with what decides:
-//! Origin and Host.
-//! Answers nothing; `requests` does.
+//! Most refusals are of no interest to the operator: they are counted, told to the client, and logged
+//! at debug level. Those that have a [`Rejection::remedy`] usually come from a setting, a proxy or a
+//! client's library that has to be changed. So they are logged with the fields that decide, Origin and
+//! Host. Answers nothing: `refusing` does, which calls this.
 //!
 //! Invariant: a peer causes at most one line a second and reason, with at most [`SHOWN`] bytes of
 //! each field, escaped.
@@ -33,7 +32,7 @@ struct Told {
     untold: u64,
 }
 
-/// Who is refused, and where.
+/// The connection that is refused, and where it is.
 pub(super) struct Refused {
     pub(super) connection: ConnectionId,
     pub(super) peer: Peer,

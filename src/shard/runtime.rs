@@ -3,7 +3,8 @@
 //! Every callback runs inside of [`guard`], so that a panic ends a connection and not its reactor, and
 //! every [`Context`] is made in [`Runtime::invoke`]. What a callback has commanded is taken out with
 //! [`Runtime::next`]; doing it is for `closing` and `callbacks`. Touches no connection but the one that
-//! it is given, and no socket but through that one's outlet.
+//! it is given, and no socket but through that one's outlet. Called by each step in which the
+//! application has a say.
 //!
 //! Invariant: every callback of the application runs inside of `guard`.
 //!
@@ -52,7 +53,7 @@ pub(super) enum CloseCause {
     Ours(CloseCode, Cow<'static, str>),
     /// A newer connection takes over what it holds: its session, and its place under the limit.
     Displaced,
-    /// We say Close, and nothing the peer sends counts any more.
+    /// We say Close, and ignore what the peer still sends.
     Failed(CloseCode, &'static str),
 }
 
@@ -62,12 +63,12 @@ impl CloseCause {
         CloseCause::Ours(CloseCode::Away, "server is going away".into())
     }
 
-    /// What the client is told whose callback panicked.
+    /// What a client is told when a callback for its connection panicked.
     pub(super) fn panicked() -> CloseCause {
         CloseCause::Failed(CloseCode::Error, "internal error")
     }
 
-    /// What a client is told that does not take what it is sent.
+    /// What a client is told that does not read what it is sent.
     pub(super) fn slow_consumer() -> CloseCause {
         CloseCause::Failed(CloseCode::Policy, "slow consumer")
     }
@@ -117,7 +118,7 @@ impl<A: Application> Runtime<A> {
         }
     }
 
-    /// A turn begins; whether the time of a session is over. Then the table is told the time.
+    /// A turn begins. Says whether the time of a session is over, and if so tells the table the time.
     #[inline]
     pub(super) fn note_time(&mut self, now: Instant) -> bool {
         let has_expired = self.sessions.next_expiry().is_some_and(|at| at <= now);
@@ -129,7 +130,7 @@ impl<A: Application> Runtime<A> {
 
     /// Calls the application for a connection; `None` if the session is not that connection's any
     /// more. A callback over many messages gets the storage in which they are unmasked and inflated.
-    // Into its callers: the path of a message is one of them.
+    // Inlined into its callers: one of them is the path of a message.
     #[inline(always)]
     pub(super) fn invoke<R>(
         &mut self,

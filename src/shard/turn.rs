@@ -1,8 +1,8 @@
-//! What every step of a turn knows: the time, what never changes, and who observes.
+//! What every step of a turn is given: the time, the settings, the observer.
 //!
 //! A step gets these as one value, and the environment beside it only if it may touch that. So a
 //! signature without `env` says that the step accepts nothing, sends no mail and starts no job.
-//! Called by nothing: it is lent from `mod.rs` downwards.
+//! Calls no step: `mod.rs` makes it, and each step lends it to the next.
 //!
 //! Invariant: all that happens in one turn happens at the same `now`.
 //!
@@ -43,7 +43,7 @@ pub(super) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Notes something that is not part of every message's way, if a trace is kept.
+    /// Notes something in the trace, if one is kept; nothing that every message does.
     #[inline]
     pub(super) fn tell(&mut self, note: impl FnOnce(&mut TurnTrace)) {
         if let Some(trace) = &mut self.observer.trace {
@@ -51,7 +51,7 @@ impl Turn<'_> {
         }
     }
 
-    /// A step begins in which callbacks may run; while slow turns are looked into, it is timed.
+    /// A step begins in which callbacks may run. It is timed while the cause of slow turns is sought.
     #[inline]
     pub(super) fn begin_step(&mut self, env: &mut impl Environment) {
         if self.observer.slow_turns.is_timing() {
@@ -67,7 +67,7 @@ impl Turn<'_> {
         }
     }
 
-    /// A callback panicked; the panic hook has said where.
+    /// A callback panicked. The panic hook has logged where.
     #[cold]
     pub(super) fn note_panic(&mut self, id: ConnectionId) {
         self.setup.metrics.panics.add(1);

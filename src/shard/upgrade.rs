@@ -193,11 +193,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
-    /// One live connection a session, and the newer one wins. The older one's `on_close` comes
-    /// before the newer one's `on_open`. What it held, the session and its place under the limit,
-    /// goes to the newer one and is never free in between: nobody else can have the place, and the
-    /// table cannot drop a session that has counted nothing yet, or is not kept without a
-    /// connection, or has no room.
+    /// A session has one live connection, and the newer one wins. The older one's `on_close` comes before
+    /// the newer one's `on_open`. The session and the place under the limit go to the newer connection
+    /// and are never free in between. So no other client can take the place, and the table cannot drop a
+    /// session that has counted nothing yet, or is not kept without a connection, or has no room.
     fn claim_place(
         &mut self,
         id: ConnectionId,

@@ -1,11 +1,11 @@
 //! One connection's share of a turn: flush what waits, read once, take what is there, write once.
 //!
 //! The path of a message is [`Parts::visit`] → [`Parts::converse`] → [`take_frames`] → the application →
-//! the cork → one write. Everything that is not that path leaves these functions early, as a [`Step`].
+//! the cork → one write. Everything that is not that path leaves these functions early, as a [`Taken`].
 //! Called by the turn.
 //!
-//! Invariant: a visit reads once, writes the cork once unless it is full, and leaves the connection
-//! settled.
+//! Invariant: a visit reads once, writes the cork once unless it gets full, and leaves the connection
+//! with its rest and its alarm.
 //!
 //! Next: `accepting`: where connections come from.
 
@@ -44,13 +44,13 @@ struct Input<'a> {
 }
 
 /// What became of a stretch of input.
-enum Step {
-    /// Nothing: this is no WebSocket, or not any more.
+enum Taken {
+    /// None was taken: this is no WebSocket, or not any more.
     NotOpen,
     /// The endpoint changed; what follows is read in its new state.
     Again,
-    /// The input is taken to its end, and whole messages were all that was in it, or it was empty:
-    /// the endpoint is as it was.
+    /// The input is taken to its end. It was empty, or held whole messages and nothing else: the
+    /// endpoint is as it was.
     AllTaken,
     /// The rest of the input is not whole.
     NeedMore,
@@ -69,7 +69,7 @@ enum Pause {
     Command,
     PeerClosed(CloseCode),
     Broken(Violation),
-    /// A message came for which there is nobody.
+    /// A message came from a watcher, whose messages no application takes.
     Unheard,
 }
 
@@ -101,7 +101,7 @@ impl<A: Application> Recipient for Conversation<'_, '_, A> {
     }
 }
 
-/// Nobody: the connection watches, and has nothing to say.
+/// No application: the connection is a watcher, and is not to send messages.
 struct Nobody<'a>(&'a mut Vec<u8>);
 
 impl Recipient for Nobody<'_> {
@@ -116,7 +116,7 @@ impl Recipient for Nobody<'_> {
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Gives a ready connection its share.
-    // Into the turn, its one caller.
+    // Inlined into the turn, its one caller.
     #[inline(always)]
     pub(super) fn visit(
         &mut self,
@@ -163,8 +163,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
-    /// The same in the middle of a message, and where one is expected of which the payload is to be
-    /// read past the buffer.
+    /// The visit in the middle of a message, or before one whose payload may be read past the buffer.
     #[inline(never)]
     fn visit_long(
         &mut self,
@@ -208,14 +207,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let mut is_as_it_was = true;
         let step = loop {
             let step = match self.converse(id, &mut input, turn) {
-                Step::NotOpen => self.arrive_or_leave(id, &mut input, turn, env),
+                Taken::NotOpen => self.arrive_or_leave(id, &mut input, turn, env),
                 step => step,
             };
             match step {
                 // It has upgraded, or is closing: other deadlines.
-                Step::Again => is_as_it_was = false,
-                Step::Gone => return,
-                Step::AllTaken | Step::NeedMore | Step::NotOpen | Step::Wait => break step,
+                Taken::Again => is_as_it_was = false,
+                Taken::Gone => return,
+                Taken::AllTaken | Taken::NeedMore | Taken::NotOpen | Taken::Wait => break step,
             }
         };
         let Parts { connections, runtime, .. } = self;
@@ -225,9 +224,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
             return self.lose_to(id, &error, turn);
         }
         // The usual end. The connection is in the state in which it was before the visit, so its
-        // deadline has not moved and its alarm is set: it need not be settled. That took 100
-        // instructions a visit.
-        if is_as_it_was && matches!(step, Step::AllTaken) && connection.is_at_ease() {
+        // deadline has not moved and its alarm is set. To settle it all the same took 100 instructions
+        // a visit.
+        if is_as_it_was && matches!(step, Taken::AllTaken) && connection.is_at_ease() {
             connection.rest = Rest::Blocked;
             return;
         }
@@ -236,11 +235,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Keeps what is left of the input, and settles the connection.
     #[inline(always)]
-    fn end_visit(&mut self, id: ConnectionId, input: &Input<'_>, step: Step, turn: &mut Turn<'_>) {
+    fn end_visit(&mut self, id: ConnectionId, input: &Input<'_>, step: Taken, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let left = &input.bytes[input.at..];
         if !matches!(connection.endpoint, Endpoint::Closed) {
-            if input.read > 0 && matches!(step, Step::NeedMore) && connection.is_amid_frame(left) {
+            if input.read > 0 && matches!(step, Taken::NeedMore) && connection.is_amid_frame(left) {
                 connection.endpoint.note_alive(turn.now, &turn.setup.protocol_limits);
             }
             if let Err(error) = connection.keep(left) {
@@ -248,15 +247,15 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
             connection.note_intake();
         }
-        let share = if matches!(step, Step::Wait) { Share::UsedUp } else { Share::Left };
+        let share = if matches!(step, Taken::Wait) { Share::UsedUp } else { Share::Left };
         if connection.transport.inbound() == Inbound::Ended && share == Share::Left {
             return self.end_of_stream(id, turn);
         }
         self.connections.settle(id, share, turn);
     }
 
-    /// Takes input before a WebSocket is open, or when it is no longer. Kept out of the way of the
-    /// visits that find messages, as are the requests.
+    /// Takes input before a WebSocket is open, or when it is no longer. A function of its own, so that
+    /// visits that find messages do not pay for it.
     #[inline(never)]
     fn arrive_or_leave(
         &mut self,
@@ -264,40 +263,40 @@ impl<A: Application, E: Environment> Parts<A, E> {
         input: &mut Input<'_>,
         turn: &mut Turn<'_>,
         env: &mut E,
-    ) -> Step {
-        let Some(connection) = self.connections.get_mut(id) else { return Step::Gone };
+    ) -> Taken {
+        let Some(connection) = self.connections.get_mut(id) else { return Taken::Gone };
         match &mut connection.endpoint {
-            Endpoint::Open(_) => Step::NotOpen,
-            Endpoint::Handshaking(_) if input.requests == 0 => Step::Wait,
+            Endpoint::Open(_) => Taken::NotOpen,
+            Endpoint::Handshaking(_) if input.requests == 0 => Taken::Wait,
             Endpoint::Handshaking(_) => {
                 input.requests -= 1;
                 match self.serve_request(id, input.bytes, &mut input.at, turn, env) {
-                    Served::NeedMore => Step::NeedMore,
-                    Served::Answered => Step::Again,
-                    Served::Wait => Step::Wait,
-                    Served::Gone => Step::Gone,
+                    Served::NeedMore => Taken::NeedMore,
+                    Served::Answered => Taken::Again,
+                    Served::Wait => Taken::Wait,
+                    Served::Gone => Taken::Gone,
                 }
             }
             Endpoint::Closing(_) => {
                 let (endpoint, scratch) = (&mut connection.endpoint, &mut self.runtime.scratch);
                 let (limits, now) = (&turn.setup.protocol_limits, turn.now);
                 match endpoint.discard(input.bytes, &mut input.at, scratch, limits, now) {
-                    Discarded::UpToNextState => Step::Again,
-                    Discarded::All => Step::NeedMore,
+                    Discarded::UpToNextState => Taken::Again,
+                    Discarded::All => Taken::NeedMore,
                 }
             }
             // One that awaits its answer is parked, so it is not read.
-            Endpoint::Pending(_) | Endpoint::Closed => Step::NeedMore,
+            Endpoint::Pending(_) | Endpoint::Closed => Taken::NeedMore,
         }
     }
 
     /// The hot path: frames to messages to the application, until the input or the share ends.
     // Not inlined, so that the loop has the registers to itself.
     #[inline(never)]
-    fn converse(&mut self, id: ConnectionId, input: &mut Input<'_>, turn: &mut Turn<'_>) -> Step {
+    fn converse(&mut self, id: ConnectionId, input: &mut Input<'_>, turn: &mut Turn<'_>) -> Taken {
         let Parts { connections, runtime, .. } = self;
-        let Some(connection) = connections.slab.get_mut(id) else { return Step::Gone };
-        let Endpoint::Open(open) = &mut connection.endpoint else { return Step::NotOpen };
+        let Some(connection) = connections.slab.get_mut(id) else { return Taken::Gone };
+        let Endpoint::Open(open) = &mut connection.endpoint else { return Taken::NotOpen };
         let Attachment::Live(live) = &mut connection.attachment else {
             return self.hear_watcher(id, input, turn);
         };
@@ -310,8 +309,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         };
         let begin = input.at;
         input.messages = 0;
-        // One guard around the whole stretch: a panic ends this connection whichever message it
-        // struck at, and a guard a message would keep the callback from being inlined.
+        // One guard around all these messages: a panic ends this connection at whichever message it
+        // came, and a guard for each message would keep the callback from being inlined.
         let called = runtime.invoke(callee, |application, cx, scratch| {
             take_frames(open, input, scratch, &mut Conversation { application, cx }, turn)
         });
@@ -319,15 +318,15 @@ impl<A: Application, E: Environment> Parts<A, E> {
         live.bytes_in += (input.at - begin) as u64;
         turn.setup.metrics.messages.add(input.messages);
         match called {
-            Some(Ok(Pause::AllTaken)) => Step::AllTaken,
+            Some(Ok(Pause::AllTaken)) => Taken::AllTaken,
             Some(Ok(pause)) => self.pause(id, pause, turn),
             Some(Err(_)) => {
                 self.end_panicked(id, turn);
-                Step::Again
+                Taken::Again
             }
             None => {
                 debug_assert!(false, "a displaced connection is closed before it is visited");
-                Step::NeedMore
+                Taken::NeedMore
             }
         }
     }
@@ -339,10 +338,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         id: ConnectionId,
         input: &mut Input<'_>,
         turn: &mut Turn<'_>,
-    ) -> Step {
+    ) -> Taken {
         let Parts { connections, runtime, .. } = self;
-        let Some(connection) = connections.slab.get_mut(id) else { return Step::Gone };
-        let Endpoint::Open(open) = &mut connection.endpoint else { return Step::NotOpen };
+        let Some(connection) = connections.slab.get_mut(id) else { return Taken::Gone };
+        let Endpoint::Open(open) = &mut connection.endpoint else { return Taken::NotOpen };
         let mut nobody = Nobody(&mut runtime.cork);
         let pause = take_frames(open, input, &mut runtime.scratch, &mut nobody, turn);
         self.pause(id, pause, turn)
@@ -350,16 +349,16 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// What is to be done where a conversation stopped.
     #[inline(never)]
-    fn pause(&mut self, id: ConnectionId, pause: Pause, turn: &mut Turn<'_>) -> Step {
+    fn pause(&mut self, id: ConnectionId, pause: Pause, turn: &mut Turn<'_>) -> Taken {
         let cause = match pause {
-            Pause::AllTaken => return Step::AllTaken,
-            Pause::NeedMore => return Step::NeedMore,
-            Pause::Share => return Step::Wait,
+            Pause::AllTaken => return Taken::AllTaken,
+            Pause::NeedMore => return Taken::NeedMore,
+            Pause::Share => return Taken::Wait,
             Pause::CorkFull => return self.uncork_in_visit(id, turn),
             Pause::Command => {
                 return match self.apply_commands(id, turn) {
-                    Reading::Stops => Step::Wait,
-                    Reading::GoesOn => Step::Again,
+                    Reading::Stops => Taken::Wait,
+                    Reading::GoesOn => Taken::Again,
                 };
             }
             Pause::PeerClosed(code) => CloseCause::Answered(code),
@@ -369,18 +368,18 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
         };
         self.leave_in_visit(id, cause, turn);
-        Step::Again
+        Taken::Again
     }
 
     /// Writes a full cork in mid-visit; the visit goes on if the socket keeps up.
-    fn uncork_in_visit(&mut self, id: ConnectionId, turn: &mut Turn<'_>) -> Step {
+    fn uncork_in_visit(&mut self, id: ConnectionId, turn: &mut Turn<'_>) -> Taken {
         if let Err(Lost) = self.uncork(id, turn) {
-            return Step::Gone;
+            return Taken::Gone;
         }
         let mark = turn.setup.config.max_send_buffer;
         match self.connections.get(id) {
-            Some(connection) if connection.transport.backlog.len() <= mark => Step::Again,
-            _ => Step::Wait,
+            Some(connection) if connection.transport.backlog.len() <= mark => Taken::Again,
+            _ => Taken::Wait,
         }
     }
 }
@@ -403,8 +402,8 @@ fn take_frames(
             return if is_plain { Pause::AllTaken } else { Pause::NeedMore };
         }
         input.frames -= 1;
-        // The commonest message is asked for by itself: to wrap it as one of the things that may
-        // come next, and to unwrap it, costs half of what it costs to take it.
+        // The commonest message has a call of its own: to wrap it as an event, and to unwrap that,
+        // costs half of what it costs to take the message.
         let message = match open.next_short(input.bytes, &mut input.at, scratch, limits) {
             Some(Ok(message)) => message,
             Some(Err(violation)) => return Pause::Broken(violation),

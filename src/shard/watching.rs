@@ -1,12 +1,12 @@
 //! WebSockets that are told what the reactors do: the figures of the live page.
 //!
 //! A watcher is a connection like any other of the reactor that accepted it: pings, deadlines,
-//! backpressure and the drain are those of every WebSocket. It speaks for no session, and no
-//! application hears of it. Who watches, and what came of the last look, is kept by
-//! [`Watchers`](crate::observe::watchers::Watchers). No lock, and nothing at all while nobody watches.
-//! Called by `requests` and by the turn.
+//! backpressure and the drain are those of every WebSocket. It has no session, and the application
+//! is not told of it. The list of watchers and the result of the last look are kept by
+//! [`Watchers`](crate::observe::watchers::Watchers). Takes no lock, and does nothing while there is no
+//! watcher. Called by `requests` and by the turn.
 //!
-//! Invariant: a watcher that does not read misses frames, it never has two waiting.
+//! Invariant: a watcher that does not read misses frames; it never has two waiting.
 //!
 //! Next: `requests`: what a request leads to.
 
@@ -78,7 +78,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 is_here_asked = true;
                 return Ok(());
             }
-            // Into a full box it is not pressed: there are better uses for it.
+            // If the mailbox is full, it is not sent: other mail matters more.
             env.send(reactor, Mail::Look { asker: here })
         });
         if is_here_asked {

@@ -1,7 +1,7 @@
-//! Failures that a script has planned: which call fails, the how-manieth of its kind, and how.
+//! Failures that a script has planned: which call fails (the first of its kind, the second, …), and how.
 //!
 //! Every call that a shard makes of its streams and its environment is counted here, so a run without
-//! faults tells how many places there are to strike. Knows nothing of what a failure does to a
+//! faults tells how many calls there are that can fail. Knows nothing of what a failure does to a
 //! stream; the stream does.
 //!
 //! Next: [`crate::testing::wire`]: what two ends are joined by.

@@ -2,8 +2,8 @@
 //! and time. A shard gets a turn only when a kernel would wake it, and its invariants are checked
 //! after each.
 //!
-//! Knows no clients and checks nothing of what they are told. The test kit, which is kind, runs on
-//! it, and so do the simulation, the torture and the fuzz target for shards, which are not.
+//! Knows no clients and checks nothing of what they are told. The test kit runs on it, without faults;
+//! so do the simulation, the torture and the fuzz target for shards, which plan faults.
 //!
 //! Next: `client`: the other end.
 

@@ -9,7 +9,7 @@
 //! use revolve::testing::{Received, TestServer};
 //! use revolve::{Application, Context, Message};
 //!
-//! /// Counts, and reminds whoever has said nothing for a minute.
+//! /// Counts, and closes a connection that has said nothing for a minute.
 //! struct Tally;
 //!
 //! impl Application for Tally {

@@ -1,11 +1,11 @@
 //! How many sockets there may be, in all and from each address, and how many open WebSockets.
 //!
-//! Every accepted socket gets a [`Permit`] and keeps it, on whichever reactor it is, until it is
-//! dropped. Touched by all reactors, at accept and close, and when a WebSocket opens and closes; never
-//! for a message. That is one atomic number for the sockets and one for the WebSockets, and a lock over
-//! a 64th of the addresses, held for one look-up. Decides whether a socket is served, refused or
-//! closed; writes no answer. Called by the shard; `--limit-per-ip` and `--limit-concurrency` are its
-//! settings.
+//! Where sockets are limited, each accepted one gets a [`Permit`] and keeps it, on whichever reactor it
+//! is, until it is dropped. The limiter is touched by all reactors, at accept and close, and when a
+//! WebSocket opens and closes; never for a message. There is one atomic number for the sockets and one
+//! for the WebSockets, and a lock over a 64th of the addresses, held for one look-up. Decides whether a
+//! socket is served, refused or closed; writes no answer. Called by the shard; `--limit-per-ip` and
+//! `--limit-concurrency` are its settings.
 //!
 //! Sockets are limited besides WebSockets, because a peer that wants to use up our descriptors need not
 //! finish a single handshake (slowloris).
@@ -75,8 +75,8 @@ impl ConnectionLimiter {
     ///
     /// An address may have as many sockets as `--limit-per-ip` says, and as many again that are
     /// being refused: an answer takes a descriptor until the client has read it. The same with all
-    /// sockets and [`Config::most_sockets`]. So both are bounded for good, and who is one too many
-    /// usually hears of it. A peer without an address counts among all sockets only.
+    /// sockets and [`Config::most_sockets`]. So both are bounded in every case, and a client that is
+    /// one too many usually gets an answer. A peer without an address counts among all sockets only.
     #[must_use]
     pub fn admit(self: &Arc<Self>, peer: Peer, config: &Config) -> Admission {
         let counted = config.limit_per_ip.map(NonZeroUsize::get).zip(peer.ip());

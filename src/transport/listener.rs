@@ -149,7 +149,7 @@ fn bind(
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     let first = patiently(|| {
         let socket = tcp_socket(address)?;
-        // This fails if somebody listens, and it is in vain to try again.
+        // This fails if another server listens, and then it is in vain to try again.
         socket.bind(&address.into())?;
         Ok(socket.listen(backlog).map(|()| socket))
     })?;
@@ -173,10 +173,10 @@ fn bind(
 
 /// Tries a step again whose inner result is EADDRINUSE.
 ///
-/// Linux marks a socket as listening before it looks for rivals. So a rival that is about to be
-/// refused is in the way for an instant, of its rival's own `listen` and of the siblings' `bind`;
-/// and two that call `listen` at the same instant can both be refused. A further attempt finds
-/// either that instant over or, by `bind`, the other one listening.
+/// Linux marks a socket as listening before it looks for rivals. So a rival's `listen` that is about
+/// to fail makes, for an instant, our `listen` and the siblings' `bind` fail too. Of two servers that
+/// call `listen` at the same instant, both can be refused. When a step is tried again, either that
+/// instant is over, or `bind` finds that the other server listens.
 fn patiently(mut step: impl FnMut() -> io::Result<io::Result<Socket>>) -> io::Result<Socket> {
     for _ in 1..ATTEMPTS {
         match step()? {

@@ -3,11 +3,11 @@
 //! [`Transport::read`], [`Transport::send`] and their like are the only places that read and write a
 //! socket. None of them loops until `WouldBlock`: each stops at its share, and records what it leaves
 //! behind in [`Inbound`] and in `writable`. Knows no protocol. [`socket`] is the operating system's
-//! stream, [`out_buffer`] holds bytes that wait for it, [`network`] is whose address it is,
+//! stream, [`out_buffer`] holds bytes that wait for it, [`network`] says which addresses count as one,
 //! [`connection_limiter`] counts sockets, [`unix_listener`] and [`listener`] open those that listen.
 //!
-//! Invariant: no call is made whose answer is known: nothing is read after a short read, nor
-//! written after a short write, before the next edge.
+//! Invariant: a call whose answer is known is not made. After a short read nothing is read, and after
+//! a short write nothing is written, before the next edge.
 //!
 //! # Where a codec goes
 //!
@@ -52,8 +52,8 @@ pub trait Stream: io::Read + io::Write {
     /// When the socket is gone.
     fn half_close(&mut self) -> io::Result<()>;
 
-    /// Reads into `first`, and behind that into `second`. Unless a stream can do better, by way of
-    /// one piece.
+    /// Reads into `first`, and behind that into `second`. A stream that has no call for this reads into
+    /// one piece of storage and copies.
     ///
     /// # Errors
     ///
@@ -67,7 +67,7 @@ pub trait Stream: io::Read + io::Write {
         Ok(count)
     }
 
-    /// Writes `first`, and behind that `second`. Unless a stream can do better, by way of one piece.
+    /// Writes `first`, and behind that `second`. A stream that has no call for this joins them first.
     ///
     /// # Errors
     ///
@@ -101,16 +101,16 @@ impl Edge {
 /// What is known of the stream's reading side. In order: an edge takes it forward, never back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Inbound {
-    /// Nothing there; an edge will tell.
-    Drained,
+    /// The socket is empty; an edge will report the next bytes.
+    Exhausted,
     /// An edge said there is something, and no short read has said otherwise since.
     Readable,
     /// The same, and there is urgent data in it. A read stops at the urgent mark, so a short read does
-    /// not mean empty, for what stands behind the mark was there before the edge was told. Only
-    /// `WouldBlock` means it.
+    /// not mean empty: what stands behind the mark was there before the edge was reported. Only
+    /// `WouldBlock` means empty.
     Urgent,
-    /// The same as `Readable`, and the peer's FIN is already behind it: a short read does not mean empty, for
-    /// there will be no further edge.
+    /// The same as `Readable`, and the peer's FIN stands behind it. After a short read the FIN is still
+    /// to be read, and no further edge will come for it.
     Final,
     /// The FIN has been read.
     Ended,
@@ -152,7 +152,7 @@ impl<S: Stream> Transport<S> {
         Transport {
             stream,
             backlog: OutBuffer::default(),
-            inbound: Inbound::Drained,
+            inbound: Inbound::Exhausted,
             // True of every fresh socket; if not, the first write will tell.
             writable: true,
             is_cut: false,
@@ -168,7 +168,7 @@ impl<S: Stream> Transport<S> {
             Edge { read_closed: true, .. } => Inbound::Final,
             Edge { urgent: true, .. } => Inbound::Urgent,
             Edge { readable: true, .. } => Inbound::Readable,
-            _ => Inbound::Drained,
+            _ => Inbound::Exhausted,
         };
         self.inbound = self.inbound.max(noted);
     }
@@ -253,12 +253,12 @@ impl<S: Stream> Transport<S> {
                 // read stops behind those, so what it sent next is read at its next edge, which our
                 // ping brings at the latest. It delays itself alone.)
                 if count < room && self.inbound == Inbound::Readable {
-                    self.inbound = Inbound::Drained;
+                    self.inbound = Inbound::Exhausted;
                 }
                 return Ok(count);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.inbound = Inbound::Drained;
+                self.inbound = Inbound::Exhausted;
             }
             // The visit ends with `inbound` still readable, so it comes again.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -482,7 +482,7 @@ mod tests {
             assert_eq!(count, length.min(7));
             assert_eq!([&first[..], &second].concat()[..count], b"abcdefgh"[..count]);
             let is_short = length < 7;
-            assert_eq!(line.inbound() == Inbound::Drained, is_short, "{length}");
+            assert_eq!(line.inbound() == Inbound::Exhausted, is_short, "{length}");
         }
     }
 

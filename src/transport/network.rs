@@ -1,4 +1,4 @@
-//! Who counts as one address, and tables by address that all reactors share.
+//! Which addresses count as one, and tables by address that all reactors share.
 //!
 //! Counts nothing and limits nothing: the limiter of connections and `session/rate.rs` do, each with a
 //! table of its own.
@@ -14,12 +14,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Parts of a table.
 pub(crate) const STRIPES: usize = 64;
 
-/// Who counts as one: an IPv4 address, or the first 64 bits of an IPv6 one.
+/// What counts as one: an IPv4 address, or the first 64 bits of an IPv6 one.
 ///
-/// A single host is given a /64 at least and may take any of its 2^64 addresses (RFC 7421), so to
-/// count those would be no limit; a site with a /48 has 65,536 times the limit. An IPv4 address that is
-/// written as an IPv6 one counts as the IPv4 address: mapped (RFC 4291 2.5.5.2), or translated under the
-/// well-known prefix 64:ff9b::/96 (RFC 6052), where all of them would share one /64.
+/// A single host is given a /64 at least and may take any of its 2^64 addresses (RFC 7421). So a limit
+/// for each of these would not limit it. A site with a /48 has 65,536 times the limit. An IPv4 address
+/// that is written as an IPv6 one counts as the IPv4 address. It may be mapped (RFC 4291 2.5.5.2), or
+/// translated under the well-known prefix 64:ff9b::/96 (RFC 6052), where all share one /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Network {
     V4(u32),

@@ -3,14 +3,14 @@
 //! An idle connection has none and owns none: the storage is borrowed from the reactor's
 //! [`BufferPool`] with the first byte that has to wait, and goes back with the last one that left.
 //! It is a row of chunks: a long queue is never copied to make room, gives storage back as it
-//! leaves, and owns little more than it holds. Writes nothing itself; the connection does.
+//! leaves, and owns little more than it holds. Writes nothing itself; the transport does.
 //!
-//! Growing can fail, for a peer decides how long a queue gets; the caller that pushed then ends that
+//! Growing can fail, for a peer decides how long a queue gets. The caller of `push` then ends that
 //! connection.
 //!
 //! Invariant: storage is held exactly while bytes are queued, and is at most [`SLACK`] more.
 //!
-//! Next: [`crate::transport::network`]: who is at the other end, as far as limits go.
+//! Next: [`crate::transport::network`]: which addresses the limits count as one.
 
 use std::collections::{TryReserveError, VecDeque};
 use std::time::Instant;

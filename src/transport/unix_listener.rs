@@ -1,11 +1,10 @@
 //! Listening under a path: a Unix socket and its file.
 //!
-//! The file outlives a process that was killed, so a file that is there may belong to a server that runs
-//! or to one that has ended: an attempt to connect tells which. The file's mode decides who may connect;
-//! it is what the process's umask leaves of 0777. Decides nothing about when to accept. Called by
-//! `listener.rs`.
+//! The file outlives a process that was killed, so a file that is there may belong to a running server
+//! or to a dead one: an attempt to connect tells which. Who may connect is decided by the file's mode, which is what the
+//! process's umask leaves of 0777. Called by `listener.rs`.
 //!
-//! Invariant: no file is removed but a socket's on which no process listens, and at the end our own.
+//! Invariant: nothing is removed but a socket's file that no process listens on, and at the end our own.
 //!
 //! Next: [`crate::transport::listener`]: the same, for every kind of address.
 

@@ -97,7 +97,7 @@ fn config(shards: usize, sizes: u8, shares: u8, times: u8) -> Config {
             requests_per_turn: of(shares, 1, [3, 1]),
             accepts_per_turn: of(shares, 2, [4, 1]),
             mails_per_turn: of(shares, 3, [4, 1]),
-            outbox_most: of(shares, 3, [1000, 2]),
+            mails_waiting_most: of(shares, 3, [1000, 2]),
             broadcast_slice: of(shares, 4, [8, 1]),
             goodbyes_per_turn: of(shares, 4, [8, 1]),
             broadcasts_queued: of(shares, 5, [8, 1]),

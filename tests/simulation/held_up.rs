@@ -259,7 +259,7 @@ fn who_has_ended_is_not_handed_over() {
 #[test]
 fn who_is_not_read_is_not_judged() {
     let second = Duration::from_secs(1);
-    let limits = Limits { outbox_most: 1, ..Limits::default() };
+    let limits = Limits { mails_waiting_most: 1, ..Limits::default() };
     let mut stage = Stage::with_pings(limits, Some(second));
     let bystander = stage.connect(BUSY);
     let chatty: Vec<usize> = (0..5).map(|_| stage.connect(BUSY)).collect();

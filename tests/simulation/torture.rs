@@ -178,7 +178,7 @@ fn config() -> Config {
             alarms_per_turn: 1,
             expiries_per_turn: 1,
             timers_per_turn: 1,
-            outbox_most: 2,
+            mails_waiting_most: 2,
             look_slice: 2,
             overdue_ticks: 1,
             ..Limits::default()

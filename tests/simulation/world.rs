@@ -169,7 +169,7 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
             events_per_poll: chance.pick(&[1, 2, 7, 1024]),
             overdue_ticks: chance.within(0, 3) as u8,
             mails_per_turn: chance.within(1, 3),
-            outbox_most: chance.pick(&[1, 3, 1000]),
+            mails_waiting_most: chance.pick(&[1, 3, 1000]),
             alarms_per_turn: chance.within(1, 3),
             expiries_per_turn: chance.within(1, 3),
             broadcast_slice: chance.within(1, 5),

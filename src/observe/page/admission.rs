@@ -7,7 +7,7 @@
 //! both must name this machine, because a proxy in front may have checked only the other one. Other
 //! sites' scripts are never admitted: a browser lets them open WebSockets to anywhere (RFC 6455 10.2).
 //!
-//! Next: [`crate::observe::page::figures`], which they would have seen.
+//! Next: [`crate::observe::page::figures`]: what they see.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

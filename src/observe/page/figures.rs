@@ -4,7 +4,7 @@
 //! between them. They come from the cells that `/metrics` shows, under the same names. Called by
 //! `shard/watching.rs`.
 //!
-//! Next: `watchers`: who looks at all this.
+//! Next: `watchers`: the connections that get it.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

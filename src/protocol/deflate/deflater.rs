@@ -1,13 +1,13 @@
 //! Deflating whole messages of ours, with one compressor a reactor.
 //!
-//! A message is deflated in pieces as long as the window that was agreed on, and after each the
-//! compressor forgets: so it never looks back further, whatever the window, and one compressor
-//! serves them all. (A window of 2^8 bytes, which zlib cannot have, is a window like the others.)
-//! The end of each piece is also where to see that a message does not shrink.
+//! A message is deflated in pieces as long as the window that was agreed on. After each piece the
+//! compressor forgets, so it never looks back further than the window. Therefore one compressor serves
+//! windows of all sizes, also of 2^8 bytes, which zlib does not offer. At the end of each piece it is
+//! also checked whether the message shrinks.
 //!
 //! Invariant: what goes out deflated is smaller than what it stands for.
 //!
-//! Next: `absent`, none of it.
+//! Next: `absent`: the same names in a build without the feature.
 
 use std::sync::Arc;
 

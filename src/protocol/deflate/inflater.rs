@@ -2,9 +2,9 @@
 //!
 //! Sixteen KiB can inflate to sixteen MiB, and sixteen MiB of nothing but code tables take a second
 //! and a half to read: so neither the wire nor the result bounds the work. A visit's *share* does.
-//! A message that needs more than one is long. Long ones take turns in a *lane*: the reactor
-//! inflates one of them at a time, so that whatever its peers send, no more than one half-inflated
-//! message is in memory; the others wait as they came. Short ones pass by.
+//! A message that needs more than one share is long. Long messages take turns in a *lane*: the reactor
+//! inflates one of them at a time, and the others wait as they came. So no more than one half-inflated
+//! message is in memory, whatever the peers send. Short messages do not wait for the lane.
 //!
 //! Invariant: what is inflated never takes more storage than the limit for a message and one byte.
 //!
@@ -38,8 +38,8 @@ const FIRST_STORAGE: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Inflater {
     idle: Option<Decompress>,
-    /// The message in the lane holds a second reference; so the lane is free again whatever becomes
-    /// of its connection.
+    /// The message in the lane holds a second reference. So the lane is free again when that is
+    /// dropped, whatever becomes of the connection.
     lane: Rc<()>,
     share: usize,
     whole_share: usize,
@@ -391,7 +391,7 @@ pub(super) mod tests {
             assert_eq!(second.held_bytes(), 0, "one of them at a time");
             assert_eq!(visit(&mut Progress::default(), &short), Some(b"short".to_vec()));
         }
-        // The one in the lane goes on, and makes room when it is done…
+        // The message in the lane goes on, and frees the lane when it is done…
         let whole = std::iter::repeat_with(|| visit(&mut first, &long)).find_map(|whole| whole);
         assert_eq!(whole.unwrap().len(), 4 * MIB);
         assert_eq!(visit(&mut second, &long), None);

@@ -1,15 +1,14 @@
 //! permessage-deflate (RFC 7692): what is agreed on, and messages inflated and deflated.
 //!
-//! Both ends always agree to forget each message once it is over ("no context takeover"). That is
-//! what makes compression free for a connection that is silent: nothing of it has to outlive a
-//! message, so a reactor has one [`Inflater`] and one [`Deflater`] for all its connections, and a
-//! connection has [`DeflateParams`], a byte. The price is a worse ratio for many small alike
-//! messages. DEFLATE itself (RFC 1951) is flate2's; what a peer may make it cost is bounded here.
+//! Both ends always agree to forget each message once it is over ("no context takeover"). Therefore
+//! compression costs a silent connection nothing: no state outlives a message. A reactor has one
+//! [`Inflater`] and one [`Deflater`] for all its connections, and a connection has [`DeflateParams`], a
+//! byte. The price is a worse ratio for many small messages that are alike. DEFLATE itself (RFC 1951) is
+//! flate2's; what a peer may make it cost is bounded here.
 //!
-//! In a build without the feature `deflate` no [`DeflateParams`] can be made, and with
-//! it goes, at compile time, every branch that one leads to: so nothing else has to ask how we were
-//! built, but the configuration, which refuses what cannot be had. Frames and messages are
-//! `frame.rs`'s and `message.rs`'s.
+//! In a build without the feature `deflate` no [`DeflateParams`] can be made, so the compiler removes
+//! every branch that needs one. Of all other code only the configuration asks how we were built: it
+//! refuses what cannot be had. Frames and messages are `frame.rs`'s and `message.rs`'s.
 //!
 //! In reading order: `offers` reads what a client offers and `params` what of it is taken;
 //! `inflater` and `deflater` are the two directions; `absent` is all of it in a build without.
