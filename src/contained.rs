@@ -30,7 +30,7 @@ thread_local! {
 /// It panicked.
 #[inline(always)]
 pub fn guard<R>(code: impl FnOnce() -> R) -> Result<R, Panicked> {
-    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| discard(payload))
+    catch_unwind(AssertUnwindSafe(code)).map_err(discard)
 }
 
 /// Lets go of what a panic was raised with. That may be of a type of the application's too, of which the

@@ -51,7 +51,7 @@ enum Taken {
     Again,
     /// The input is taken to its end. It was empty, or held whole messages and nothing else: the
     /// endpoint is as it was.
-    AllTaken,
+    All,
     /// The rest of the input is not whole.
     NeedMore,
     /// The share is used up, or the backlog is over its mark: the rest of the input waits.
@@ -214,7 +214,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 // It has upgraded, or is closing: other deadlines.
                 Taken::Again => is_as_it_was = false,
                 Taken::Gone => return,
-                Taken::AllTaken | Taken::NeedMore | Taken::NotOpen | Taken::Wait => break step,
+                Taken::All | Taken::NeedMore | Taken::NotOpen | Taken::Wait => break step,
             }
         };
         let Parts { connections, runtime, .. } = self;
@@ -226,7 +226,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // The usual end. The connection is in the state in which it was before the visit, so its
         // deadline has not moved and its alarm is set. To settle it all the same took 100 instructions
         // a visit.
-        if is_as_it_was && matches!(step, Taken::AllTaken) && connection.is_at_ease() {
+        if is_as_it_was && matches!(step, Taken::All) && connection.is_at_ease() {
             connection.rest = Rest::Blocked;
             return;
         }
@@ -318,7 +318,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         live.bytes_in += (input.at - begin) as u64;
         turn.setup.metrics.messages.add(input.messages);
         match called {
-            Some(Ok(Pause::AllTaken)) => Taken::AllTaken,
+            Some(Ok(Pause::AllTaken)) => Taken::All,
             Some(Ok(pause)) => self.pause(id, pause, turn),
             Some(Err(_)) => {
                 self.end_panicked(id, turn);
@@ -351,7 +351,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[inline(never)]
     fn pause(&mut self, id: ConnectionId, pause: Pause, turn: &mut Turn<'_>) -> Taken {
         let cause = match pause {
-            Pause::AllTaken => return Taken::AllTaken,
+            Pause::AllTaken => return Taken::All,
             Pause::NeedMore => return Taken::NeedMore,
             Pause::Share => return Taken::Wait,
             Pause::CorkFull => return self.uncork_in_visit(id, turn),
