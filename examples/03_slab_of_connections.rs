@@ -116,7 +116,7 @@ impl Connection {
 // What is still wrong with it, and where it is put right:
 //
 // - `pump` stops only where the socket stops it. A client that sends as fast as it reads never
-//   stops it, and all others starve: 04_edge_triggered_and_fair.rs, and `Limits` in src/config.rs.
+//   stops it, and all others starve: 04_edge_triggered_and_fair.rs, and `Limits` in src/config/limits.rs.
 // - A slot is used again, and its number then means another connection. Nothing here keeps a number
 //   for long enough to be wrong; timers and session tables do. src/token.rs.
 // - A backlog keeps its storage when it is empty: ten thousand idle clients, 40 MB. src/transport/out_buffer.rs

@@ -163,7 +163,7 @@ impl Connection {
 //   (`Throttled`), the end a fourth. The whole table: `Rest` in src/connection/mod.rs. It is checked
 //   for every connection, after every turn of the simulation: src/shard/invariants.rs.
 // - Only reading has its share. A thousand connections in the accept queue are accepted in one
-//   turn, and all others wait. `accepts_per_turn` in src/config.rs, and src/shard/accepting.rs.
+//   turn, and all others wait. `accepts_per_turn` in src/config/limits.rs, and src/shard/accepting.rs.
 // - A key in `ready` may outlive its connection, and then means the place's next tenant. Here that
 //   costs a visit for nothing (a *spurious* event, which every visit must bear); src/connection/ready.rs asks
 //   for the generation, too.

@@ -292,7 +292,7 @@ impl Connection {
 //   is room: `Waiting` in src/connection/mod.rs, `wait_for_owner` in src/shard/deliveries.rs.
 // - Each handoff wakes, even a loop that is awake. `WakeFlag` in src/mailbox.rs saves the call.
 // - Mail has no share: a hundred handoffs are adopted before any connection is served. `mails_per_turn`
-//   in src/config.rs.
+//   in src/config/limits.rs.
 // - A count lives for ever. `expire` in src/session/table.rs; and the older of two connections under one
 //   name is not closed: `Displaced` in src/shard/runtime.rs.
 // - No client is told when the process ends: src/shard/drain.rs.

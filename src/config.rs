@@ -8,10 +8,11 @@
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
 //!
-//! Next: `address`: where a server listens. Then `bounds`, `origins` and `subprotocols`.
+//! Next: `address`: where a server listens. Then `bounds`, `limits`, `origins` and `subprotocols`.
 
 mod address;
 pub mod bounds;
+mod limits;
 mod origins;
 mod subprotocols;
 
@@ -22,6 +23,7 @@ use std::thread;
 use std::time::Duration;
 
 pub use address::{Address, UNIX_PATH_ALLOWED};
+pub use limits::Limits;
 pub use origins::{AllowedOrigins, ORIGINS_ALLOWED, Origin};
 pub(crate) use subprotocols::is_token;
 pub use subprotocols::{SUBPROTOCOLS_ALLOWED, Subprotocols};
@@ -189,203 +191,6 @@ impl Default for Config {
             page_for: PageFor::Loopback,
             metrics: true,
             limits: Limits::default(),
-        }
-    }
-}
-
-/// Bounds that no operator has asked to turn, each with its reason.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Bytes of a request head. 16 KiB: twice what browsers send with full cookies. Beyond: 431.
-    pub head_bytes: usize,
-    /// Bytes of a request target. 4 KiB: a 128-character session id, percent-encoded, ten times
-    /// over. Beyond: 414.
-    pub target_bytes: usize,
-    /// Bytes of the one receive buffer of a reactor, so also the most that is read from one
-    /// connection in a turn, but for the rest of a long payload (`protocol::message::LONG_READ`). 64
-    /// KiB fit the second-level cache beside the replies that they cause. There is room for a header
-    /// besides, so that a message of 64 KiB is read at once, by a short read (unless the one before was
-    /// longer: `connection::Intake`).
-    pub receive_buffer_bytes: usize,
-    /// Frames taken from one connection in a turn. 64 KiB of empty frames would be 10,922; this
-    /// keeps the longest visit under a millisecond.
-    pub frames_per_turn: usize,
-    /// Requests answered to one connection in a turn; pipelining cannot hold a reactor.
-    pub requests_per_turn: usize,
-    /// Bytes of replies that collect before they are written, in mid-visit if need be. Of HTTP
-    /// responses it is also the most in a turn: a page of metrics is a thousand messages' work.
-    pub cork_bytes: usize,
-    /// Bytes of backlog flushed to one connection in a turn, so that one fast reader of a long
-    /// backlog does not hold the others.
-    pub flush_bytes_per_turn: usize,
-    /// Sockets that may be there beyond twice `--limit-concurrency`: for plain requests while all
-    /// places are taken. As many again may be there to be told 503. 256: what health checks and a page
-    /// of metrics need, with room.
-    pub socket_margin: usize,
-    /// Events taken from the kernel at once. 1024, which are 12 KiB; more are taken next turn, so that
-    /// a turn stays a turn.
-    pub events_per_poll: usize,
-    /// Connections accepted in a turn: a storm of them leaves room for those that talk.
-    pub accepts_per_turn: usize,
-    /// Mails taken from the mailbox in a turn.
-    pub mails_per_turn: usize,
-    /// Mails a mailbox holds. When it is full, connections that are to be handed over rest where they
-    /// are, and so do those that have broadcast something; it is tried again each turn.
-    pub mailbox_capacity: usize,
-    /// Mails that may wait for room in other mailboxes; beyond it the reactor reads no connection. 4096:
-    /// a mail for each message of one visit.
-    pub mails_waiting_most: usize,
-    /// Alarms looked at in a turn. Each may write a ping, some microseconds of system call, and
-    /// connections that came at one moment are pinged at one moment. The others are served in between.
-    pub alarms_per_turn: usize,
-    /// Sessions forgotten in a turn: a million whose time ends at one moment take some 250 turns,
-    /// and in each of them the others are served.
-    pub expiries_per_turn: usize,
-    /// Connections that a broadcast is written to in a turn: a heartbeat to 100,000 sockets takes
-    /// 391 turns, and in each of them the others are served.
-    pub broadcast_slice: usize,
-    /// Connections told goodbye in a turn of a drain: replies in flight and echoes of our Close are
-    /// served in between.
-    pub goodbyes_per_turn: usize,
-    /// Broadcasts that may be under way at once. Above half of it a connection that broadcasts is not
-    /// read any more; at all of it no connection is.
-    pub broadcasts_queued: usize,
-    /// Connections that watch one reactor's `/ws/stats`. Beyond: 503. A handful of people look at a
-    /// server at a time; each of them costs a frame of some kilobytes a second.
-    pub watchers: usize,
-    /// Time between two looks at the reactors while there are watchers. 1 s, as the page promises.
-    pub look_interval: Duration,
-    /// Slots of the slab that are looked at in a turn: cold memory, so 4,096 are some 0.3 ms.
-    pub look_slice: usize,
-    /// Slots that a slab map shows. 65,536: more could not be told apart on a screen, and a slab map
-    /// at its worst, no two neighbours alike, stays below 400 KB.
-    pub slab_map_slots: usize,
-    /// What inflating may cost in one visit: bytes written, and bytes read sixteen times over. 512
-    /// KiB: at most 3 ms, which only the most expensive input takes; 140 KiB of JSON, which take
-    /// 0.2 ms. A message that needs more goes on in the next turn.
-    pub inflate_per_turn: usize,
-    /// Bytes below which a message goes plain, even where deflate is agreed on. 1024, as Node's `ws`: to
-    /// deflate a shorter one takes 8 µs as well, and saves no packet, for both fit in one.
-    pub deflate_bytes_least: usize,
-    /// Windows (32 KiB, if the client does not ask for less) beyond which a message goes plain. 32, so
-    /// a MiB: 3 ms of text, 15 ms at worst, and the whole reactor waits for it.
-    pub deflate_windows_most: usize,
-    /// Timers that an application may have set for one connection, so that a peer whose messages
-    /// set them cannot make it hold more than a kilobyte.
-    pub timers_per_connection: usize,
-    /// Timers that an application may have set for one reactor.
-    pub timers_per_reactor: usize,
-    /// Applications' timers looked at in a turn: a hundred thousand that are due at once take
-    /// 98 turns, and in each of them the others are served.
-    pub timers_per_turn: usize,
-    /// Off-loaded jobs that one connection may wait for; then no more is read from it until one is
-    /// done. With 1, each message is answered before the next one is heard.
-    pub offloads_per_connection: usize,
-    /// Off-loaded jobs that one reactor may have under way, those included whose values wait for
-    /// an earlier one; beyond it the application is told so.
-    pub offloads_per_reactor: usize,
-    /// Time a peer has to answer our Close. 5 s; then the socket is closed without.
-    pub close_timeout: Duration,
-    /// Time we go on reading after our half-close, so that unread bytes do not turn into a reset
-    /// that destroys our last words. 5 s, as nginx's `lingering_timeout`.
-    pub linger: Duration,
-    /// Bytes we throw away in that time. 64 MiB: a peer that gets 1009 in the middle of sending a
-    /// message four times too large can finish sending, and then reads the 1009. (With 256 KiB, three of
-    /// four senders of 16 MiB + 1 saw a reset instead.)
-    pub linger_bytes: usize,
-    /// Ticks of the timer wheel (50 ms) by which a deadline is put off while there is unread input. 20,
-    /// so a second: the answer may stand behind megabytes in the kernel's buffer, and a peer that floods
-    /// us must not put its deadline off for ever.
-    pub overdue_ticks: u8,
-    /// Time a backlog may stand without one byte leaving. 20 s; then 1008 "slow consumer".
-    pub send_stall: Duration,
-    /// Time an unfinished message may take, from its first frame's header. 60 s; then 1008.
-    pub message_timeout: Duration,
-    /// Time the listener pauses when the process is out of descriptors (EMFILE). 100 ms.
-    pub accept_pause: Duration,
-}
-
-impl Limits {
-    fn validate(&self) -> Result<(), ConfigError> {
-        // Of none a step of a turn would make no progress.
-        for (option, value) in [
-            ("limits.receive_buffer_bytes", self.receive_buffer_bytes),
-            ("limits.frames_per_turn", self.frames_per_turn),
-            ("limits.requests_per_turn", self.requests_per_turn),
-            ("limits.cork_bytes", self.cork_bytes),
-            ("limits.flush_bytes_per_turn", self.flush_bytes_per_turn),
-            ("limits.events_per_poll", self.events_per_poll),
-            ("limits.accepts_per_turn", self.accepts_per_turn),
-            ("limits.mails_per_turn", self.mails_per_turn),
-            ("limits.mailbox_capacity", self.mailbox_capacity),
-            ("limits.mails_waiting_most", self.mails_waiting_most),
-            ("limits.alarms_per_turn", self.alarms_per_turn),
-            ("limits.expiries_per_turn", self.expiries_per_turn),
-            ("limits.broadcast_slice", self.broadcast_slice),
-            ("limits.broadcasts_queued", self.broadcasts_queued),
-            ("limits.goodbyes_per_turn", self.goodbyes_per_turn),
-            ("limits.look_slice", self.look_slice),
-            ("limits.inflate_per_turn", self.inflate_per_turn),
-            ("limits.timers_per_turn", self.timers_per_turn),
-        ] {
-            if value == 0 {
-                return refuse(option, &value, "a number of at least 1");
-            }
-        }
-        for (option, value) in [
-            ("limits.look_interval", self.look_interval),
-            ("limits.close_timeout", self.close_timeout),
-            ("limits.linger", self.linger),
-            ("limits.send_stall", self.send_stall),
-            ("limits.message_timeout", self.message_timeout),
-            ("limits.accept_pause", self.accept_pause),
-        ] {
-            bounds::UP_TO_A_DAY.check(option, value)?;
-        }
-        Ok(())
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            head_bytes: 16 << 10,
-            target_bytes: 4 << 10,
-            receive_buffer_bytes: (64 << 10) + 64,
-            frames_per_turn: 4096,
-            requests_per_turn: 64,
-            cork_bytes: 64 << 10,
-            flush_bytes_per_turn: 1 << 20,
-            socket_margin: 256,
-            events_per_poll: 1024,
-            accepts_per_turn: 64,
-            mails_per_turn: 256,
-            mailbox_capacity: 1024,
-            mails_waiting_most: 4096,
-            alarms_per_turn: 512,
-            expiries_per_turn: 4096,
-            broadcast_slice: 256,
-            goodbyes_per_turn: 256,
-            broadcasts_queued: 1024,
-            watchers: 8,
-            look_interval: Duration::from_secs(1),
-            look_slice: 4096,
-            slab_map_slots: 1 << 16,
-            inflate_per_turn: 512 << 10,
-            deflate_bytes_least: 1024,
-            deflate_windows_most: 32,
-            timers_per_connection: 32,
-            timers_per_reactor: 64,
-            timers_per_turn: 1024,
-            offloads_per_connection: 8,
-            offloads_per_reactor: 256,
-            close_timeout: Duration::from_secs(5),
-            linger: Duration::from_secs(5),
-            linger_bytes: 64 << 20,
-            overdue_ticks: 20,
-            send_stall: Duration::from_secs(20),
-            message_timeout: Duration::from_secs(60),
-            accept_pause: Duration::from_millis(100),
         }
     }
 }
@@ -627,26 +432,6 @@ mod tests {
             assert_eq!(shares.clone().sum::<usize>(), kept);
             assert!(shares.clone().max().unwrap() - shares.min().unwrap() <= 1, "equal shares");
             assert_eq!(config.sessions_kept(), kept);
-        }
-    }
-
-    #[test]
-    fn no_time_reaches_further_than_the_clock() {
-        let set: [fn(&mut Limits) -> &mut Duration; 6] = [
-            |limits| &mut limits.look_interval,
-            |limits| &mut limits.close_timeout,
-            |limits| &mut limits.linger,
-            |limits| &mut limits.send_stall,
-            |limits| &mut limits.message_timeout,
-            |limits| &mut limits.accept_pause,
-        ];
-        for time in set {
-            let mut config = Config::default();
-            *time(&mut config.limits) = Duration::from_secs(86_400);
-            assert_eq!(config.validate(), Ok(()));
-            *time(&mut config.limits) = Duration::MAX;
-            let line = config.validate().unwrap_err().to_string();
-            assert!(line.contains("limits.") && line.ends_with("86400 seconds"), "{line}");
         }
     }
 

@@ -370,6 +370,9 @@ fn unix_advice(error: io::ErrorKind) -> Option<&'static str> {
         io::ErrorKind::NotFound => {
             "there is no such directory; make it, or choose another with --uds"
         }
+        io::ErrorKind::NotADirectory => {
+            "a part of it is no directory; choose another path with --uds"
+        }
         io::ErrorKind::PermissionDenied => {
             "no permission for its directory, or for the socket that is there"
         }

@@ -4,7 +4,7 @@
 //! Nothing here has a socket, waits for a clock or starts a thread.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use revolve::testing::{Received, Refused, TestServer};
 use revolve::{
     Acceptance, Application, CloseReason, Config, Context, Counter, Echo, Message, Refusal,
-    SessionIds, SessionRate, Side, Upgrade,
+    SessionIds, SessionRate, Side, Subprotocol, Upgrade,
 };
 
 #[path = "../examples/chat.rs"]
@@ -476,4 +476,60 @@ fn a_job_that_never_returns_does_not_hold_the_drain_for_ever() {
     assert!(server.has_ended());
     assert_eq!(client.receive(), closed(1006, ""));
     assert_eq!(diary.borrow().len(), 1, "`on_close` is called all the same");
+}
+
+/// Closes with whatever code it is told, and speaks a subprotocol that nobody has offered.
+struct Careless;
+
+impl Application for Careless {
+    type Session = ();
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        // It keeps what one client has offered for all the others.
+        thread_local! { static KEPT: Cell<Option<Subprotocol>> = const { Cell::new(None) }; }
+        let kept = KEPT.get().or(upgrade.choose_subprotocol(&["chat"]));
+        KEPT.set(kept);
+        Ok(upgrade.accept().subprotocol(kept))
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+        let Message::Text(code) = message else { return };
+        cx.close(code.parse().unwrap(), "as told");
+        cx.count_message();
+        cx.broadcast_text("still here");
+    }
+}
+
+#[test]
+fn wrong_use_has_an_outcome_of_its_own_and_the_callback_goes_on() {
+    let server = TestServer::new(|| Careless);
+    let witness = server.connect("");
+    for (code, said) in [
+        (1000, 1000),
+        (1004, 1011),
+        (1005, 1011),
+        (1006, 1011),
+        (1010, 1011),
+        (1015, 1011),
+        (1016, 1011),
+        (2999, 1011),
+        (3000, 3000),
+        (4999, 4999),
+        (5000, 1011),
+        (999, 1011),
+        (0, 1011),
+        (u16::MAX, 1011),
+    ] {
+        let client = server.connect("");
+        client.send_text(&code.to_string());
+        assert_eq!(client.receive(), closed(said, "as told"), "{code}");
+        assert_eq!(witness.text(), "still here", "{code}");
+    }
+    let spoken = |offered: &str| {
+        let client = server.request().subprotocols(&[offered]).connect();
+        client.ok().and_then(|client| client.header("Sec-WebSocket-Protocol"))
+    };
+    assert_eq!(spoken("chat").as_deref(), Some("chat"));
+    // tungstenite refuses a 101 without a subprotocol that it has asked for.
+    assert_eq!(spoken("mqtt"), None);
 }

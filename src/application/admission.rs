@@ -12,9 +12,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Once;
 use std::time::Instant;
 
-use super::{Application, Context};
+use super::{Application, Context, tell_misuse};
 use crate::config::{Subprotocols, is_token};
 use crate::contained::Contained;
 use crate::offload::{Value, Work, in_a_box};
@@ -283,7 +284,8 @@ impl<A: Application> Default for Acceptance<A> {
 }
 
 impl<A: Application> Acceptance<A> {
-    /// In this subprotocol; `None` leaves it to [`crate::Config::ws_subprotocols`].
+    /// In this subprotocol; `None` leaves it to [`crate::Config::ws_subprotocols`], and so does one that
+    /// this client has not offered, of which the log tells once.
     pub fn subprotocol(mut self, chosen: Option<Subprotocol>) -> Self {
         if let Answer::Now(terms) = &mut self.0 {
             terms.subprotocol = chosen.map(|chosen| Cow::Borrowed(chosen.name()));
@@ -320,7 +322,9 @@ impl<A: Application> Terms<A> {
         if let Some(chosen) = &self.subprotocol
             && !upgrade.subprotocols().any(|offered| offered == chosen)
         {
-            debug_assert!(false, "a subprotocol that was not offered");
+            static TOLD: Once = Once::new();
+            let what = format_args!("the subprotocol {chosen} was not offered, and is not chosen");
+            tell_misuse(&TOLD, what);
             self.subprotocol = None;
         }
         if self.subprotocol.is_none() {

@@ -15,7 +15,8 @@ mod jobs;
 pub mod timers;
 
 use std::collections::TryReserveError;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
@@ -128,6 +129,11 @@ pub trait Application: Sized + 'static {
     fn on_reactor_timer(&mut self, cx: &mut ReactorContext<'_, Self>, key: u64) {
         let _ = (cx, key);
     }
+}
+
+/// Tells of wrong use by the application, once each: it has a documented outcome, the same in all builds.
+pub(crate) fn tell_misuse(told: &Once, what: fmt::Arguments<'_>) {
+    told.call_once(|| log::error!("wrong use by the application, told once: {what}"));
 }
 
 /// Which side ended a connection.
@@ -321,11 +327,16 @@ impl<A: Application> Context<'_, A> {
     /// Closes once what was sent before has left. Messages still to come are not delivered.
     ///
     /// `code` is one that RFC 6455 7.4 lets an endpoint send, 4000 to 4999 for your own; another
-    /// becomes 1011. Of `reason` the first 123 bytes are sent.
+    /// becomes 1011, and the log tells of the first. Of `reason` the first 123 bytes are sent.
     pub fn close(&mut self, code: u16, reason: &str) {
         let code = CloseCode::from(code);
-        let may_be_sent = frame::may_be_sent(code);
-        debug_assert!(may_be_sent, "a code that must not be sent");
+        // RFC 6455 7.4.1: a client says 1010 of a server, never the other way round.
+        let may_be_sent = frame::may_be_sent(code) && code != CloseCode::Extension;
+        if !may_be_sent {
+            static TOLD: Once = Once::new();
+            let code = u16::from(code);
+            tell_misuse(&TOLD, format_args!("close({code}, …): a server must not send this code"));
+        }
         let code = if may_be_sent { code } else { CloseCode::Error };
         self.commands.close.get_or_insert_with(|| (code, reason.to_owned()));
         self.commands.pause = true;

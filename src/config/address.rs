@@ -49,11 +49,11 @@ impl From<SocketAddr> for Address {
 }
 
 impl fmt::Display for Address {
-    /// The TCP address, or `unix:` and the path.
+    /// The TCP address, or `unix:` and the path, of which what would break a line is escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Tcp(address) => address.fmt(f),
-            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Unix(path) => write!(f, "unix:{}", path.to_string_lossy().escape_debug()),
         }
     }
 }

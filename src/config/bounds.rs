@@ -6,7 +6,7 @@
 //!
 //! Invariant: a text names the two ends of its range.
 //!
-//! Next: `origins`: which pages may connect.
+//! Next: `limits`: what the design chose.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -48,6 +48,15 @@ fn classify(error: &io::Error) -> AcceptFailure {
     }
 }
 
+/// How a connection came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// From the listener.
+    Accepted,
+    /// By mail from another reactor, which may have been a while ago.
+    HandedOver,
+}
+
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Accepts a share of the queue.
     pub(super) fn accept(&mut self, turn: &mut Turn<'_>, env: &mut E) {
@@ -98,7 +107,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             turn.tell(|trace| trace.spread(reactor));
             return self.deliveries.post(reactor, Mail::HandOver(handoff), env);
         }
-        let Some(id) = self.adopt(handoff, turn, env) else { return };
+        let Some(id) = self.adopt(handoff, Arrival::Accepted, turn, env) else { return };
         // The request would not change the answer, so it is not waited for.
         if let Some(limit) = refusal {
             self.observe(id, Why::More, turn);
@@ -139,6 +148,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     pub(super) fn adopt(
         &mut self,
         handoff: Handoff<E::Stream>,
+        arrival: Arrival,
         turn: &mut Turn<'_>,
         env: &mut E,
     ) -> Option<ConnectionId> {
@@ -159,10 +169,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
             self.lose_to(id, &error, turn);
             return None;
         }
-        // A connection that was handed over is looked at this turn, and read, because its peer may
-        // have left meanwhile (see `upgrade`). So is one that comes in a drain: there may be no
-        // further poll to bring its edge. All others have an edge to come.
-        let is_visited_now = !received.is_empty() || !self.lifecycle.is_running();
+        // A connection that was handed over is looked at this turn, and read: its peer may have left
+        // meanwhile (see `upgrade`), or its deadline may be near, and what it has said in time is heard
+        // first. So is one that comes in a drain: there may be no further poll to bring its edge. All
+        // others have an edge to come.
+        let is_visited_now = arrival == Arrival::HandedOver || !self.lifecycle.is_running();
         if is_visited_now {
             connection.transport.note(Edge { readable: true, writable: true, ..Edge::default() });
         }

@@ -1,7 +1,6 @@
 //! How the answer to a request is awaited, and what happens when it has come.
 //!
-//! A connection that waits so is [`Endpoint::Pending`](crate::protocol::endpoint::Endpoint::Pending) and
-//! parked: its request is kept as it came, and nothing more of it is read. When its job is done, the
+//! A connection that waits so is [`Endpoint::Pending`] and parked: its request is kept as it came, and nothing more of it is read. When its job is done, the
 //! request is read again from its first byte, as after a hand-over, and this time what followed the job
 //! decides it (`requests`). Calls no application. Called by `requests` and `mail`, and by the steps in
 //! which such a request ends.

@@ -107,7 +107,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 status.note_drained();
                 return self.end(DrainOutcome { closed, cut, duration }, turn, env);
             }
-            if self.is_sweeping() || !self.is_at_rest() {
+            if self.is_sweeping() || !self.is_at_rest(turn) {
                 return;
             }
             let outcome = DrainOutcome { closed, cut, duration };
@@ -125,7 +125,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 self.lifecycle.phase = Phase::Leaving { outcome, until };
             }
             Phase::Leaving { outcome, until }
-                if self.is_time_up(until, turn) || self.is_at_rest() =>
+                if self.is_time_up(until, turn) || self.is_at_rest(turn) =>
             {
                 self.end(outcome, turn, env);
             }
@@ -139,8 +139,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Whether no client here is owed anything, and none is on the way in.
-    fn is_at_rest(&self) -> bool {
-        self.lifecycle.has_stopped_listening()
+    fn is_at_rest(&self, turn: &Turn<'_>) -> bool {
+        // The first costs nothing, and is false for most of a drain.
+        turn.setup.metrics.websockets.get() == 0
+            && self.lifecycle.has_stopped_listening()
             && !self.deliveries.waits_for_room()
             && !self.deliveries.has_mail
             // What `on_close` off-loaded is done too: it may be what keeps a session.

@@ -6,6 +6,7 @@
 //!
 //! Next: `deadlines`: what happens because time has passed.
 
+use super::accepting::Arrival;
 use super::connection_set::Share;
 use super::parts::Parts;
 use super::turn::Turn;
@@ -41,7 +42,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 }
                 Some(Mail::HandOver(handoff)) => {
                     turn.setup.metrics.hand_overs_in.add(1);
-                    let _ = self.adopt(handoff, turn, env);
+                    let _ = self.adopt(handoff, Arrival::HandedOver, turn, env);
                 }
                 // An answer takes nothing of the share: otherwise many answers could keep out all
                 // other mail. Their number is bounded, because no job leaves for the pool in this step.

@@ -1,6 +1,6 @@
 //! What a request leads to: a page, a WebSocket here or on another reactor, or a refusal.
 //!
-//! Parses with `protocol/`, routes with `http.rs`, and calls the step that does what was asked for. Called
+//! Parses with `protocol/`, routes with `http/`, and calls the step that does what was asked for. Called
 //! by `visit` for a connection that is not yet open.
 //!
 //! Invariant: a request is answered once, where its session lives.

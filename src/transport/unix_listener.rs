@@ -119,7 +119,12 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
 /// `None` if the directory cannot be locked, or if another process keeps its lock for all attempts: then
 /// nothing is done about that instant.
 fn lock_directory(path: &Path) -> Option<File> {
-    let directory = File::open(path.parent()?).ok()?;
+    let directory = path.parent()?;
+    // To open a FIFO would wait for a writer of it.
+    if !directory.is_dir() {
+        return None;
+    }
+    let directory = File::open(directory).ok()?;
     for _ in 0..ATTEMPTS {
         match directory.try_lock() {
             Ok(()) => return Some(directory),

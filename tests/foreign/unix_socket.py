@@ -116,7 +116,17 @@ async def what_cannot_be_had_is_one_line():
     plain.write_text("kept")
     refused(plain, "no socket, and stays", "--uds")
     expect(plain.read_text(), "kept", "the file")
+    refused(plain / "s", "a part of it is no directory", "--uds")
     plain.unlink()
+    # To open a FIFO would wait for somebody who writes to it.
+    fifo = HOME / "fifo"
+    os.mkfifo(fifo)
+    refused(fifo / "s", "a part of it is no directory", "--uds")
+    fifo.unlink()
+    # One line, whatever is in the path.
+    code, out, err = command("--uds", "/none\n/\x1b[2J")
+    expect((code, out), (1, ""), f"exit code and stdout ({err!r})")
+    require("unix:/none\\n/\\u{1b}[2J: there is no such directory" in err, f"escaped: {err!r}")
     for path in ("", "/" + "a" * 107):
         code, out, err = command("--uds", path)
         expect((code, out), (2, ""), f"exit code and stdout ({err!r})")

@@ -78,3 +78,18 @@ fn each_shard_gets_its_share_but_none_waits_for_a_full_mailbox() {
     machine.quiet(|| false);
     machine.check_released();
 }
+
+/// A reactor that gets to them late, because a callback or a pause of the process held it up, hears them
+/// before it judges them: they have spoken in time.
+#[test]
+fn one_that_waited_long_in_the_mailbox_is_heard_before_it_is_judged() {
+    let workers = NonZeroUsize::new(WORKERS).expect("three");
+    let config = Arc::new(Config { workers, access_log: false, ..Config::default() });
+    let mut machine = Machine::new(&config, CAPACITY, 1, Faults::default(), |_| Echo);
+    let mut lines = [(); WORKERS].map(|()| connect(&mut machine));
+    while machine.turn_if_woken(ACCEPTS) | machine.turn_if_woken(2) {}
+    machine.now += config.timeout_handshake + std::time::Duration::from_millis(1);
+    while machine.turn_if_woken(HELD_UP) {}
+    assert_eq!(statuses(&mut lines), [Some(101); WORKERS]);
+    assert_eq!(machine.sum(|cells| cells.silent.get()), 0);
+}
