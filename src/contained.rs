@@ -50,7 +50,7 @@ pub fn take_drop_panics() -> u64 {
 }
 
 /// A value of the application's.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Contained<T>(Option<T>);
 
 impl<T> Contained<T> {

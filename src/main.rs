@@ -305,9 +305,11 @@ fn wait(server: ServerHandle) -> u8 {
         summary.cut,
         summary.duration.as_secs_f64()
     );
+    if summary.failed > 0 {
+        log::error!("{} ended by an error of the system", plural(summary.failed, "reactor"));
+    }
     if summary.panicked > 0 {
         log::error!("{} ended by a panic", plural(summary.panicked, "reactor"));
-        return FAILED;
     }
-    DONE
+    if summary.failed + summary.panicked > 0 { FAILED } else { DONE }
 }

@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use mio::{Poll, Registry};
 
 use crate::application::Application;
 use crate::config::{Address, Config, ConfigError, Limits};
+use crate::contained::{Contained, Panicked, guard};
 use crate::http::Rejection;
 use crate::mailbox::{MailSender, Mailbox, mailbox};
 use crate::offload::Pool;
@@ -106,12 +108,12 @@ impl Builder {
     }
 
     /// Binds the addresses and starts a thread a reactor, each with an application that `make` makes
-    /// there. Returns once they are open.
+    /// there. Returns once all of them are made, and have had their `on_start`: none serves before.
     ///
     /// # Errors
     ///
-    /// A setting out of its bounds, an address that cannot be had, or a system out of descriptors or
-    /// threads.
+    /// A setting out of its bounds, an address that cannot be had, a system out of descriptors or
+    /// threads, or an application that panicked. Then nothing is left running.
     pub fn serve<A, F>(self, make: F) -> Result<ServerHandle, ServeError>
     where
         A: Application,
@@ -138,7 +140,9 @@ impl Builder {
         // Each reactor bounds what it has under way, so this much room is always enough.
         let room = workers * config.limits.offloads_per_reactor;
         let pool = Arc::new(Pool::new(config.offload_threads, room, Task::run));
-        let make = Arc::new(make);
+        let make = Arc::new(Contained::new(make));
+        let mut starts = Vec::with_capacity(workers);
+        let (report, reports) = mpsc::channel();
         let mut threads = Vec::with_capacity(workers);
         for (number, sockets) in sockets.into_iter().enumerate() {
             let args = ReactorArgs {
@@ -148,18 +152,30 @@ impl Builder {
                 trigger: trigger.clone(),
                 pool: pool.clone(),
             };
+            let (start, is_started) = mpsc::channel();
+            starts.push(start);
+            let gate = Gate { report: report.clone(), is_started };
             let make = make.clone();
             let thread = thread::Builder::new()
                 .name(format!("reactor-{number}"))
-                .spawn(move || args.run(sockets, &*make));
+                .spawn(move || args.run(sockets, make.get(), gate));
             match thread {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
-                    // The reactors that did start end again.
-                    trigger.begin();
+                    end_unstarted(starts, threads);
                     return Err(ServeError::Start(error));
                 }
             }
+        }
+        // None serves before all have an application.
+        drop(report);
+        if reports.iter().take(workers).any(|made| made.is_err()) {
+            end_unstarted(starts, threads);
+            return Err(ServeError::Application);
+        }
+        for start in starts {
+            // One that has gone says why when it is joined.
+            let _ = start.send(());
         }
         Ok(ServerHandle { addresses, threads, trigger })
     }
@@ -185,6 +201,23 @@ impl Sockets {
     }
 }
 
+/// Ends the reactors that wait at their gates, and waits until their sockets are closed.
+fn end_unstarted(
+    starts: Vec<mpsc::Sender<()>>,
+    threads: Vec<JoinHandle<io::Result<DrainOutcome>>>,
+) {
+    drop(starts);
+    threads.into_iter().for_each(|thread| drop(thread.join()));
+}
+
+/// How a reactor that is made waits for the others.
+struct Gate {
+    /// Whether its application was made.
+    report: mpsc::Sender<Result<(), Panicked>>,
+    /// Something comes when all were; the end, if one was not.
+    is_started: mpsc::Receiver<()>,
+}
+
 /// What a reactor's thread needs to know of its server.
 struct ReactorArgs {
     number: usize,
@@ -199,6 +232,7 @@ impl ReactorArgs {
         self,
         sockets: Sockets,
         make: &dyn Fn() -> A,
+        gate: Gate,
     ) -> io::Result<DrainOutcome> {
         // A reactor that dies takes its sessions with it. The others must not go on as if nothing
         // had happened: clients of the dead one would wait for ever.
@@ -216,7 +250,14 @@ impl ReactorArgs {
         let now = Instant::now();
         let slow_turn = self.config.slow_turn.unwrap_or(Duration::MAX);
         let events_per_poll = self.config.limits.events_per_poll;
-        let shard = Shard::new(self.number, self.config, self.status.clone(), make(), now);
+        let shard = guard(make).and_then(|application| {
+            Shard::start(self.number, self.config, self.status.clone(), application, now)
+        });
+        let _ = gate.report.send(shard.as_ref().map(|_| ()).map_err(|error| *error));
+        let Ok(shard) = shard else { return Ok(DrainOutcome::default()) };
+        if gate.is_started.recv().is_err() {
+            return Ok(DrainOutcome::default());
+        }
         let reactor = Reactor { poll, shard, environment, slow_turn, events_per_poll };
         let outcome = reactor.run(self.status.reactor(self.number));
         if let Err(error) = &outcome {
@@ -265,8 +306,11 @@ pub struct Summary {
     pub cut: u64,
     /// How long the drain took.
     pub duration: Duration,
-    /// Reactors that failed instead of draining. Not 0 is a defect of revolve's, or of the system.
+    /// Reactors that panicked instead of draining. Not 0 is a defect of revolve's: what an application
+    /// panics over ends a connection at most.
     pub panicked: usize,
+    /// Reactors that the system failed: their poll could not be waited for.
+    pub failed: usize,
 }
 
 /// A running server. Dropping the handle leaves it running.
@@ -302,6 +346,13 @@ impl ServerHandle {
         self.trigger.status.metrics_page(Instant::now())
     }
 
+    /// Whether all reactors have ended. If one dies the others drain, so this comes true without a call
+    /// for the drain only after that.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
     /// Waits for the end.
     pub fn join(self) -> Summary {
         let mut summary = Summary::default();
@@ -312,7 +363,8 @@ impl ServerHandle {
                     summary.cut += outcome.cut;
                     summary.duration = summary.duration.max(outcome.duration);
                 }
-                Ok(Err(_)) | Err(_) => summary.panicked += 1,
+                Ok(Err(_)) => summary.failed += 1,
+                Err(_) => summary.panicked += 1,
             }
         }
         summary
@@ -334,6 +386,8 @@ pub enum ServeError {
     },
     /// The system has no descriptors or no threads left.
     Start(io::Error),
+    /// The application panicked while it was made, or in `on_start`. The panic hook has said where.
+    Application,
 }
 
 /// What to do about it.
@@ -399,6 +453,7 @@ impl fmt::Display for ServeError {
                 write!(f, "cannot start: {OUT_OF_DESCRIPTORS}")
             }
             ServeError::Start(error) => write!(f, "cannot start: {error}"),
+            ServeError::Application => f.write_str("cannot start: the application panicked"),
         }
     }
 }
@@ -408,6 +463,7 @@ impl std::error::Error for ServeError {
         match self {
             ServeError::Config(error) => Some(error),
             ServeError::Listen { error, .. } | ServeError::Start(error) => Some(error),
+            ServeError::Application => None,
         }
     }
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use revolve::testing::{Received, Refused, TestServer};
 use revolve::{
-    Acceptance, Application, CloseReason, Config, Context, Counter, Echo, Message, Refusal,
-    SessionIds, SessionRate, Side, Subprotocol, Upgrade,
+    Acceptance, Application, CloseReason, Config, Context, Counter, Echo, Message, ReactorContext,
+    Refusal, SessionIds, SessionRate, Side, Subprotocol, Upgrade,
 };
 
 #[path = "../examples/chat.rs"]
@@ -532,4 +532,40 @@ fn wrong_use_has_an_outcome_of_its_own_and_the_callback_goes_on() {
     assert_eq!(spoken("chat").as_deref(), Some("chat"));
     // tungstenite refuses a 101 without a subprotocol that it has asked for.
     assert_eq!(spoken("mqtt"), None);
+}
+
+/// Sets a timer of its own with no time at all, again and again.
+struct Hasty(Rc<Cell<u64>>);
+
+impl Application for Hasty {
+    type Session = ();
+
+    fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
+        cx.set_timer(Duration::ZERO, 0).unwrap();
+    }
+
+    fn on_reactor_timer(&mut self, cx: &mut ReactorContext<'_, Self>, _: u64) {
+        self.0.set(self.0.get() + 1);
+        cx.set_timer(Duration::ZERO, 0).unwrap();
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+
+    fn on_close(&mut self, cx: &mut Context<'_, Self>, _: CloseReason) {
+        let _ = cx.offload(|| panic!("as planned: for nobody"), |_, _, ()| ());
+    }
+}
+
+#[test]
+fn a_timer_of_no_time_holds_no_reactor() {
+    let fired = Rc::new(Cell::new(0));
+    let config = Config { workers: NonZeroUsize::MIN, ..Config::default() };
+    let server = TestServer::with_config(config, || Hasty(fired.clone()));
+    let before = fired.get();
+    server.advance(SECOND);
+    let times = fired.get() - before;
+    assert!((1..=1000).contains(&times), "{times} times in a second");
+    // And a job of a connection that has gone is counted when it panics.
+    server.connect("").disconnect();
+    assert!(server.metrics().contains("revolve_panics_total{reactor=\"0\"} 1\n"));
 }

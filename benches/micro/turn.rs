@@ -153,7 +153,8 @@ impl<A: Application> Turns<A> {
         let config = Config { workers: NonZeroUsize::MIN, access_log: false, ..Config::default() };
         let status = Arc::new(ServerStatus::new(1, Rejection::LABELS, Arc::new(AtomicU64::new(0))));
         let now = Instant::now();
-        let shard = Shard::new(0, Arc::new(config), status, application, now);
+        let shard = Shard::start(0, Arc::new(config), status, application, now);
+        let Ok(shard) = shard else { panic!("its application starts") };
         let mut turns = Turns { shard, host, traffic, connections: Vec::new(), now };
         turns.shard.note_listener();
         while registered.borrow().len() < connections {

@@ -147,8 +147,9 @@ impl<'a, A: Application> Upgrade<'a, A> {
     ///
     /// Until then nothing has happened: an older connection of the session goes on, and the session that
     /// is asked for is kept, whatever its time to live. The connection is not read. What is in the way is
-    /// answered with 503: more jobs than [`crate::Limits::offloads_per_reactor`], an answer that
-    /// takes longer than [`crate::Config::timeout_handshake`], or the shutdown; and with 409 if a newer
+    /// answered with 503: more jobs than [`crate::Limits::offloads_per_reactor`] (all jobs of the reactor
+    /// share it, so bound each address with `limit_per_ip`), an answer that takes longer than
+    /// [`crate::Config::timeout_handshake`], or the shutdown; and with 409 if a newer
     /// request for the same session was accepted in between. Then `done` is not called. A job that
     /// panics is a 500.
     ///
@@ -284,10 +285,23 @@ impl<A: Application> Default for Acceptance<A> {
 }
 
 impl<A: Application> Acceptance<A> {
+    /// What there is to add to; nothing, if the answer comes later.
+    fn terms(&mut self, what: &str) -> Option<&mut Terms<A>> {
+        match &mut self.0 {
+            Answer::Now(terms) => Some(terms),
+            Answer::Later(_) => {
+                static TOLD: Once = Once::new();
+                let what = format_args!("{what}() adds nothing to an answer that comes later");
+                tell_misuse(&TOLD, what);
+                None
+            }
+        }
+    }
+
     /// In this subprotocol; `None` leaves it to [`crate::Config::ws_subprotocols`], and so does one that
     /// this client has not offered, of which the log tells once.
     pub fn subprotocol(mut self, chosen: Option<Subprotocol>) -> Self {
-        if let Answer::Now(terms) = &mut self.0 {
+        if let Some(terms) = self.terms("subprotocol") {
             terms.subprotocol = chosen.map(|chosen| Cow::Borrowed(chosen.name()));
         }
         self
@@ -299,7 +313,7 @@ impl<A: Application> Acceptance<A> {
     ///
     /// [`InvalidField`], which as a [`Refusal`] is a 500; so `?` does what is right.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, InvalidField> {
-        if let Answer::Now(terms) = &mut self.0 {
+        if let Some(terms) = self.terms("header") {
             push_field(name, value, &mut terms.fields)?;
         }
         Ok(self)
@@ -308,7 +322,7 @@ impl<A: Application> Acceptance<A> {
     /// Takes to the open connection what was found out here: `opening` is called right before
     /// [`Application::on_open`].
     pub fn then(mut self, opening: impl FnOnce(&mut A, &mut Context<'_, A>) + 'static) -> Self {
-        if let Answer::Now(terms) = &mut self.0 {
+        if let Some(terms) = self.terms("then") {
             terms.opening = Some(Contained::new(Box::new(opening)));
         }
         self

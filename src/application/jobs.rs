@@ -31,6 +31,8 @@ enum Continuation<A: Application> {
     OfReactor(ForReactor<A>),
     /// Its connection has closed: the value is dropped.
     Nobody,
+    /// It was to decide an upgrade that has been refused meanwhile: not even its end is waited for.
+    Unwanted,
 }
 
 struct Entry<A: Application> {
@@ -65,6 +67,8 @@ pub(crate) struct Jobs<A: Application> {
     of_reactor: VecDeque<usize>,
     /// Jobs that have not left for the pool yet.
     outgoing: Vec<Job>,
+    /// How many of the entries are of no interest to anybody.
+    unwanted: usize,
     most: usize,
     most_per_connection: usize,
 }
@@ -76,6 +80,7 @@ impl<A: Application> Jobs<A> {
             of_connections: HashMap::new(),
             of_reactor: VecDeque::new(),
             outgoing: Vec::new(),
+            unwanted: 0,
             most: limits.offloads_per_reactor,
             most_per_connection: limits.offloads_per_connection,
         }
@@ -160,6 +165,11 @@ impl<A: Application> Jobs<A> {
                 self.entries.remove(key);
                 None
             }
+            Continuation::Unwanted => {
+                self.entries.remove(key);
+                self.unwanted -= 1;
+                None
+            }
         }
     }
 
@@ -183,7 +193,7 @@ impl<A: Application> Jobs<A> {
             (Continuation::OfConnection(_, done), Some(value)) => Due::OfConnection(done, value),
             (Continuation::OfUpgrade(_, done), Some(value)) => Due::OfUpgrade(done, value),
             (Continuation::OfReactor(done), Some(value)) => Due::OfReactor(done, value),
-            (_, None) | (Continuation::Nobody, _) => Due::Failed,
+            (_, None) | (Continuation::Nobody | Continuation::Unwanted, _) => Due::Failed,
         })
     }
 
@@ -196,7 +206,10 @@ impl<A: Application> Jobs<A> {
             if self.entries.get(key).is_some_and(|entry| entry.outcome.is_some()) {
                 self.entries.remove(key);
             } else if let Some(entry) = self.entries.get_mut(key) {
-                entry.continuation = Continuation::Nobody;
+                let decides = matches!(entry.continuation, Continuation::OfUpgrade(..));
+                self.unwanted += usize::from(decides);
+                entry.continuation =
+                    if decides { Continuation::Unwanted } else { Continuation::Nobody };
             }
         }
     }
@@ -209,6 +222,12 @@ impl<A: Application> Jobs<A> {
     /// Whether a connection waits for so many that it is to ask for no more.
     pub(crate) fn is_busy(&self, id: ConnectionId) -> bool {
         self.of(id) >= self.most_per_connection
+    }
+
+    /// How many jobs a drain waits for: what `on_close` has off-loaded may be what keeps a session, but
+    /// what was to decide an upgrade is not missed.
+    pub(crate) fn awaited(&self) -> usize {
+        self.entries.len() - self.unwanted
     }
 
     /// How many jobs are under way, those included that nobody waits for.
@@ -233,9 +252,13 @@ impl<A: Application> Jobs<A> {
             });
             assert!(may_wait, "{id}: an answer was not delivered");
         }
-        let orphans =
-            self.entries.iter().filter(|(_, e)| matches!(e.continuation, Continuation::Nobody));
-        assert_eq!(self.entries.len(), waited_for + orphans.count(), "each is somebody's");
+        let of = |is: fn(&Continuation<A>) -> bool| {
+            self.entries.iter().filter(|(_, entry)| is(&entry.continuation)).count()
+        };
+        let orphans = of(|continuation| matches!(continuation, Continuation::Nobody));
+        let unwanted = of(|continuation| matches!(continuation, Continuation::Unwanted));
+        assert_eq!(self.unwanted, unwanted);
+        assert_eq!(self.entries.len(), waited_for + orphans + unwanted, "each is somebody's");
         assert!(self.outgoing.is_empty(), "jobs have left for the pool");
     }
 }

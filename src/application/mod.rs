@@ -58,7 +58,8 @@ pub(crate) use jobs::{Due, Jobs, Owner};
 /// ```
 pub trait Application: Sized + 'static {
     /// What a session holds besides its count. It outlives connections, for the session's time to
-    /// live, and stays on its reactor.
+    /// live, and stays on its reactor. A type of more than 16 KiB does not compile: put what is large into
+    /// a `Box` or a `Vec`.
     type Session: Default + 'static;
 
     /// The reactor begins, before its first connection. What it does of its own accord starts here,
@@ -327,7 +328,8 @@ impl<A: Application> Context<'_, A> {
     /// Closes once what was sent before has left. Messages still to come are not delivered.
     ///
     /// `code` is one that RFC 6455 7.4 lets an endpoint send, 4000 to 4999 for your own; another
-    /// becomes 1011, and the log tells of the first. Of `reason` the first 123 bytes are sent.
+    /// becomes 1011, and the log tells of the first. Of `reason` the first 123 bytes are sent. What this
+    /// callback sends after it still leaves before the Close; of several calls the first counts.
     pub fn close(&mut self, code: u16, reason: &str) {
         let code = CloseCode::from(code);
         // RFC 6455 7.4.1: a client says 1010 of a server, never the other way round.

@@ -55,6 +55,10 @@ struct ConnectionTimers {
     hint: Tick,
 }
 
+/// The shortest time for which a reactor's own timer is set: a millisecond. One of zero that its callback
+/// sets anew would hold the turn for ever, because in a turn the time stands still.
+const REACTOR_LEAST: Duration = Duration::from_millis(1);
+
 /// All timers of one reactor's application.
 #[derive(Debug)]
 pub struct ApplicationTimers {
@@ -146,7 +150,7 @@ impl ApplicationTimers {
         self.connections.get_mut(&id.index).filter(|timers_of| timers_of.tenant == id)
     }
 
-    /// Sets a timer of the reactor's own, or sets it anew.
+    /// Sets a timer of the reactor's own, or sets it anew; for [`REACTOR_LEAST`] from now at the earliest.
     ///
     /// # Errors
     ///
@@ -157,7 +161,8 @@ impl ApplicationTimers {
         after: Duration,
         now: Instant,
     ) -> Result<(), TooManyTimers> {
-        let set = set(&mut self.of_reactor, key, later(now, after), self.most_per_reactor);
+        let at = later(now, after.max(REACTOR_LEAST));
+        let set = set(&mut self.of_reactor, key, at, self.most_per_reactor);
         self.find_reactor_at();
         set
     }

@@ -46,8 +46,18 @@ pub struct Handshaking {
     part: Part,
     /// When waiting ends.
     deadline: Instant,
-    /// Whether this connection has been answered before: then silence is not an error.
-    is_reused: bool,
+    /// Which request it is.
+    which: Which,
+}
+
+/// Which request of its connection is waited for, or read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    First,
+    /// The connection has been answered before: then silence is not an error.
+    Further,
+    /// It is there, and is read once more because the answer to it has come.
+    Answered,
 }
 
 /// Waiting for the answer to a request.
@@ -184,7 +194,7 @@ impl Endpoint {
     #[must_use]
     pub fn new(deadline: Instant) -> Self {
         let part = Part::default();
-        Endpoint::Handshaking(Handshaking { scanned: 0, part, deadline, is_reused: false })
+        Endpoint::Handshaking(Handshaking { scanned: 0, part, deadline, which: Which::First })
     }
 
     /// After a 101: the next bytes are frames.
@@ -201,7 +211,12 @@ impl Endpoint {
         debug_assert!(matches!(self, Endpoint::Handshaking(_)));
         let deadline = now + limits.keep_alive_timeout;
         let part = Part::default();
-        *self = Endpoint::Handshaking(Handshaking { scanned: 0, part, deadline, is_reused: true });
+        *self = Endpoint::Handshaking(Handshaking {
+            scanned: 0,
+            part,
+            deadline,
+            which: Which::Further,
+        });
     }
 
     /// The answer to the request is not known yet. It has as long as a request has to arrive.
@@ -213,7 +228,9 @@ impl Endpoint {
     /// The answer is known: the request is read again from its first byte.
     pub fn read_again(&mut self, now: Instant, limits: &ProtocolLimits) {
         debug_assert!(matches!(self, Endpoint::Pending(_)));
-        *self = Endpoint::new(now + limits.handshake_timeout);
+        let (part, deadline) = (Part::default(), now + limits.handshake_timeout);
+        let which = Which::Answered;
+        *self = Endpoint::Handshaking(Handshaking { scanned: 0, part, deadline, which });
     }
 
     /// Says our Close and goes on reading for the peer's.
@@ -342,6 +359,18 @@ impl Endpoint {
         }
     }
 
+    /// Whether all has been said that belongs to an end in good order: both have said Close, or ours has
+    /// left after which nothing of the peer's counts.
+    #[must_use]
+    pub fn has_parted(&self) -> bool {
+        matches!(
+            self,
+            Endpoint::Closing(
+                Closing::Flushing { is_mutual: true, .. } | Closing::Lingering { .. }
+            ) | Endpoint::Closed
+        )
+    }
+
     /// When [`Self::on_deadline`] wants to be called. A late call costs punctuality and nothing
     /// else; an early one is a no-op.
     #[inline(always)]
@@ -382,14 +411,17 @@ impl Endpoint {
         }
         match self {
             // Silence between requests is how a kept-alive connection ends; a started head is late.
-            Endpoint::Handshaking(Handshaking { is_reused: true, scanned: 0, .. })
+            Endpoint::Handshaking(Handshaking { which: Which::Further, scanned: 0, .. })
             | Endpoint::Closing(_)
             | Endpoint::Closed => TimeoutEvent::Over,
+            Endpoint::Pending(_)
+            | Endpoint::Handshaking(Handshaking { which: Which::Answered, .. }) => {
+                TimeoutEvent::AnswerLate
+            }
             // It asked for nothing, so it is answered nothing: browsers open connections ahead of
             // need, and would take a 408 for the answer to their next request.
             Endpoint::Handshaking(Handshaking { scanned: 0, .. }) => TimeoutEvent::Silent,
             Endpoint::Handshaking(_) => TimeoutEvent::HeadLate,
-            Endpoint::Pending(_) => TimeoutEvent::AnswerLate,
             Endpoint::Open(open) => open.on_deadline(now, limits, out),
         }
     }
@@ -408,7 +440,7 @@ impl Handshaking {
         now: Instant,
         limits: &ProtocolLimits,
     ) -> Result<Option<usize>, HeadError> {
-        if self.is_reused && self.scanned == 0 && !received.is_empty() {
+        if self.which == Which::Further && self.scanned == 0 && !received.is_empty() {
             // The clock of a further request starts with its first byte, and then does not stop.
             self.deadline = now + limits.handshake_timeout;
         }

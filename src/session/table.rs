@@ -78,6 +78,10 @@ const LATE: Duration = Duration::from_millis(250);
 /// read.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// What the state of a session may have at most in its own type, in bytes. It is made on a reactor's stack
+/// and moved a few times: 16 KiB leave a stack of 2 MiB alone.
+const STATE_MOST: usize = 16 << 10;
+
 /// Place of a session in its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionSlot(u32);
@@ -121,14 +125,25 @@ struct Entry<T> {
 #[derive(Debug, Clone, Copy)]
 enum Presence {
     Attached(ConnectionId),
-    /// Nobody speaks for it, but a request for it waits for its answer.
-    Held,
+    /// It would be gone, but for a request that waits for its answer.
+    Held(Over),
     /// With its neighbours in the list of the detached, older and newer.
     Detached {
         since: Stamp,
         older: Option<Link>,
         newer: Option<Link>,
     },
+}
+
+/// Why a session would be gone.
+#[derive(Debug, Clone, Copy)]
+enum Over {
+    /// Its time to live has passed.
+    Expired,
+    /// The table was full.
+    Evicted,
+    /// It was not to be kept without a connection.
+    Unkept,
 }
 
 /// Nanoseconds from the table's beginning, plus one: a time in half the room of an `Instant`, and
@@ -174,6 +189,12 @@ impl<T: Default> SessionTable<T> {
     /// time before `beginning`.
     #[must_use]
     pub fn new(capacity: usize, ttl: Duration, policy: SessionIds, beginning: Instant) -> Self {
+        const {
+            assert!(
+                size_of::<T>() <= STATE_MOST,
+                "the state of a session is moved on the stack: put what is large into a Box or a Vec"
+            );
+        }
         SessionTable {
             entries: Slab::new(),
             index: HashTable::new(),
@@ -205,7 +226,7 @@ impl<T: Default> SessionTable<T> {
     pub fn connection_of(&self, id: &SessionId) -> Option<ConnectionId> {
         match self.entries[self.find(id)? as usize].presence {
             Presence::Attached(connection) => Some(connection),
-            Presence::Held | Presence::Detached { .. } => None,
+            Presence::Held(_) | Presence::Detached { .. } => None,
         }
     }
 
@@ -238,7 +259,8 @@ impl<T: Default> SessionTable<T> {
             } else {
                 self.unlink(found);
                 let presence = &mut self.entries[found as usize].presence;
-                if let Presence::Held = std::mem::replace(presence, Presence::Attached(connection))
+                if let Presence::Held(_) =
+                    std::mem::replace(presence, Presence::Attached(connection))
                 {
                     self.held -= 1;
                 }
@@ -310,41 +332,47 @@ impl<T: Default> SessionTable<T> {
         else {
             return false;
         };
+        // It keeps its place in the list: to ask for a session in vain does not prolong its life.
         self.entries[found as usize].holds += 1;
-        if let Presence::Detached { .. } = self.entries[found as usize].presence {
-            self.unlink(found);
-            self.entries[found as usize].presence = Presence::Held;
-            self.held += 1;
-        }
         true
     }
 
-    /// A request that held the session called `id` waits no more. If nothing else keeps it, its time to
-    /// live begins.
-    pub fn release(&mut self, id: &SessionId, now: Instant) {
+    /// A request that held the session called `id` waits no more. If nothing but that has kept it, it
+    /// goes.
+    pub fn release(&mut self, id: &SessionId) {
         let Some(found) = self.find(id) else {
             debug_assert!(false, "a session that is held stays");
             return;
         };
         let entry = &mut self.entries[found as usize];
         entry.holds = entry.holds.saturating_sub(1);
-        if let (Presence::Held, 0) = (entry.presence, entry.holds) {
+        if let (Presence::Held(over), 0) = (entry.presence, entry.holds) {
             self.held -= 1;
-            self.leave(found, now);
+            self.end(found, over);
         }
     }
 
-    /// Nobody speaks for a session any more, nor holds it alone.
-    fn leave(&mut self, slot: u32, now: Instant) {
-        let entry = &mut self.entries[slot as usize];
-        if entry.holds > 0 {
-            entry.presence = Presence::Held;
+    /// A session goes, unless a request holds it.
+    fn end(&mut self, slot: u32, over: Over) {
+        if self.entries[slot as usize].holds > 0 {
+            self.unlink(slot);
+            self.entries[slot as usize].presence = Presence::Held(over);
             self.held += 1;
             return;
         }
-        if !entry.session.is_worth_keeping() || self.ttl.is_zero() {
-            self.remove(slot);
-            return;
+        self.remove(slot);
+        match over {
+            Over::Expired => self.totals.expired += 1,
+            Over::Evicted => self.totals.evicted += 1,
+            Over::Unkept => {}
+        }
+    }
+
+    /// Nobody speaks for a session any more: its time to live begins, if it is to be kept.
+    fn leave(&mut self, slot: u32, now: Instant) {
+        let session = &self.entries[slot as usize].session;
+        if !session.is_worth_keeping() || self.ttl.is_zero() {
+            return self.end(slot, Over::Unkept);
         }
         let older = self.newest;
         self.entries[slot as usize].presence =
@@ -359,8 +387,7 @@ impl<T: Default> SessionTable<T> {
         if self.detached > self.capacity
             && let Some(oldest) = self.oldest
         {
-            self.remove(oldest.get() - 1);
-            self.totals.evicted += 1;
+            self.end(oldest.get() - 1, Over::Evicted);
         }
     }
 
@@ -387,9 +414,8 @@ impl<T: Default> SessionTable<T> {
         }
         for _ in 0..most {
             match self.oldest.map(|link| link.get() - 1) {
-                Some(oldest) if self.is_due(oldest, now) => {
-                    self.remove(oldest);
-                    self.totals.expired += 1;
+                Some(oldest) if self.expiry(oldest).is_some_and(|due| due <= now) => {
+                    self.end(oldest, Over::Expired);
                 }
                 _ => {
                     self.grace = None;
@@ -406,7 +432,8 @@ impl<T: Default> SessionTable<T> {
     }
 
     fn is_due(&self, slot: u32, now: Instant) -> bool {
-        self.expiry(slot).is_some_and(|due| due <= now)
+        let is_held = self.entries[slot as usize].holds > 0;
+        !is_held && self.expiry(slot).is_some_and(|due| due <= now)
     }
 
     /// Whether nothing expires now, because the reactor had been stopped.
@@ -421,7 +448,7 @@ impl<T: Default> SessionTable<T> {
                 let since = self.beginning + Duration::from_nanos(since.get() - 1);
                 since.checked_add(self.ttl)
             }
-            Presence::Attached(_) | Presence::Held => None,
+            Presence::Attached(_) | Presence::Held(_) => None,
         }
     }
 
@@ -486,11 +513,11 @@ impl<T: Default> SessionTable<T> {
             assert_eq!(self.find(&entry.session.id), Some(slot as u32));
             match entry.presence {
                 Presence::Attached(_) => {}
-                Presence::Held => {
+                Presence::Held(_) => {
                     assert!(entry.holds > 0, "held by nobody");
                     held += 1;
                 }
-                Presence::Detached { .. } => assert_eq!(entry.holds, 0, "held, and may expire"),
+                Presence::Detached { .. } => {}
             }
         }
         assert_eq!(held, self.held);
@@ -788,24 +815,54 @@ mod tests {
             assert!(table.hold(&id("a"), now) && table.hold(&id("a"), now));
             table.detach(attached.slot, connection(1), now);
             table.invariants();
-            assert_eq!((table.attached(), table.detached(), table.next_expiry()), (0, 1, None));
+            assert_eq!((table.attached(), table.detached()), (0, 1));
+            // It would have made room for this one.
             visit(&mut table, "b", 2, 1, now);
-            visit(&mut table, "c", 3, 1, now);
             let later = now + Duration::from_secs(60);
             table.expire(later, 10);
+            table.invariants();
             assert_eq!(table.peek(&id("a"), later).map(Session::count), Some(1));
+            assert!(!table.contains(&id("b")) || ttl.is_zero());
             // It is as good as any other for the next connection.
             let attached = table.attach(Some(&id("a")), connection(4), later, fresh).unwrap();
             assert!(attached.resumed);
-            table.release(&id("a"), later);
+            table.release(&id("a"));
             table.detach(attached.slot, connection(4), later);
             table.invariants();
             assert!(table.contains(&id("a")));
-            // Nobody holds it any more: now its time begins.
-            table.release(&id("a"), later);
+            // Nobody holds it any more: it lives as long as any other does.
+            table.release(&id("a"));
             table.invariants();
             assert_eq!(table.contains(&id("a")), !ttl.is_zero());
             assert_eq!(table.next_expiry().is_some(), !ttl.is_zero());
         }
+    }
+
+    #[test]
+    fn to_hold_a_session_in_vain_does_not_prolong_its_life() {
+        let mut table = table(2, SessionIds::Any);
+        let now = Instant::now();
+        visit(&mut table, "a", 1, 1, now);
+        visit(&mut table, "b", 2, 1, now);
+        // Neither its time nor its place in the queue is another one.
+        assert!(table.hold(&id("a"), now + Duration::from_secs(9)));
+        table.release(&id("a"));
+        assert_eq!(table.next_expiry(), Some(now + Duration::from_secs(10)));
+        visit(&mut table, "c", 3, 1, now);
+        assert!(!table.contains(&id("a")) && table.contains(&id("b")));
+        // One that would have gone meanwhile goes when it is let go of.
+        assert!(table.hold(&id("b"), now));
+        visit(&mut table, "d", 4, 1, now);
+        assert!(table.contains(&id("b")));
+        table.release(&id("b"));
+        assert!(!table.contains(&id("b")));
+        assert_eq!(table.totals().evicted, 2);
+        assert!(table.hold(&id("c"), now));
+        let later = now + Duration::from_secs(10);
+        table.expire(later, 10);
+        assert_eq!((table.detached(), table.totals().expired), (1, 1), "d is gone");
+        table.release(&id("c"));
+        assert_eq!((table.detached(), table.totals().expired), (0, 2));
+        table.invariants();
     }
 }

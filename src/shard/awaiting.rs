@@ -40,9 +40,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.runtime.commands.has_outgoing = true;
         // If the answer was to ask once more, it keeps its place: it came no later for that.
         if !self.pending.contains(id) {
-            let sessions = &mut self.runtime.sessions;
-            let holds = session.as_ref().is_some_and(|session| sessions.hold(session, turn.now));
-            self.pending.push(PendingRequest { connection: id, session, holds });
+            let session = session.clone();
+            self.pending.push(PendingRequest { connection: id, session, holds: false });
+        }
+        if let Some(session) = session {
+            self.hold_for_pending(&session, turn);
         }
         turn.tell(|trace| trace.deferred(id));
         if let Some(connection) = self.connections.get_mut(id) {
@@ -50,6 +52,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
             connection.rest = Rest::Parked;
         }
         Ok(())
+    }
+
+    /// Sees to it that a session which is there stays for all requests that wait and name it.
+    pub(super) fn hold_for_pending(&mut self, session: &SessionId, turn: &Turn<'_>) {
+        let sessions = &mut self.runtime.sessions;
+        self.pending.hold(session, |session| sessions.hold(session, turn.now));
     }
 
     /// The job that decides a request is done: the request is read again, in this turn if the reactor
@@ -80,7 +88,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let Some(request) = self.pending.take(id) else { return };
         self.runtime.commands.jobs.forget(id);
         if let Some(session) = request.session.filter(|_| request.holds) {
-            self.runtime.sessions.release(&session, turn.now);
+            self.runtime.sessions.release(&session);
             self.note_evictions(turn);
         }
     }

@@ -32,8 +32,12 @@ pub(super) enum Reading {
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Calls `on_start`.
-    pub(super) fn start(&mut self, setup: &Setup) {
-        let _ = self.call_for_reactor(setup, |application, cx| application.on_start(cx));
+    ///
+    /// # Errors
+    ///
+    /// It panicked.
+    pub(super) fn start(&mut self, setup: &Setup) -> Result<(), Panicked> {
+        self.call_for_reactor(setup, |application, cx| application.on_start(cx))
     }
 
     /// Calls the application's timers that are due, a share of them.
@@ -122,18 +126,26 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// A job is done: the callback that waits for it is called, unless it still waits for an earlier
     /// one.
     pub(super) fn take_finished(&mut self, finished: Finished, turn: &mut Turn<'_>) {
+        let has_failed = finished.value.is_none();
         let id = match self.runtime.commands.jobs.finish(finished) {
             Some(Owner::Connection(id)) => id,
             Some(Owner::Upgrade(id)) => return self.read_again(id, turn),
             Some(Owner::Reactor) => return self.answer_reactor(turn),
-            None => return,
+            None => {
+                // Its connection is gone, so nothing ends; but a job that panics is a defect.
+                if has_failed {
+                    note_reactor_panic(turn.setup);
+                }
+                return;
+            }
         };
         self.observe(id, Why::Call("an off-loaded job is done"), turn);
         while let Some(due) = self.runtime.commands.jobs.next_due(Owner::Connection(id)) {
             if let Due::OfConnection(done, value) = due {
-                let Some(done) = done.into_inner() else { continue };
                 self.call(id, Callback::Answer, turn, |application, cx| {
-                    done(application, cx, value);
+                    if let Some(done) = done.into_inner() {
+                        done(application, cx, value);
+                    }
                 });
             } else {
                 self.end_panicked(id, turn);
@@ -159,9 +171,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn answer_reactor(&mut self, turn: &mut Turn<'_>) {
         while let Some(due) = self.runtime.commands.jobs.next_due(Owner::Reactor) {
             if let Due::OfReactor(done, value) = due {
-                let Some(done) = done.into_inner() else { continue };
                 let _ = self.call_for_reactor(turn.setup, |application, cx| {
-                    done(application, cx, value);
+                    if let Some(done) = done.into_inner() {
+                        done(application, cx, value);
+                    }
                 });
                 turn.observer.slow_turns.called(Callback::Answer, 1, None);
             } else {

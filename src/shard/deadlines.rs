@@ -21,7 +21,7 @@ use crate::connection::{Connection, Rest};
 use crate::environment::Environment;
 use crate::http::Rejection;
 use crate::observe::turn_trace::Why;
-use crate::protocol::endpoint::{Closing, Endpoint, TimeoutEvent};
+use crate::protocol::endpoint::{Endpoint, TimeoutEvent};
 use crate::token::ConnectionId;
 use crate::transport::Stream;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -96,9 +96,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
             connection.note_all_heard();
             return self.send_aside(id, turn);
         }
-        // The unread input may contain what was due: the pong, the rest of a head, the Close. While
+        // The unread input may contain what was due: the pong, the rest of a head, the Close; and the
+        // mailbox may have the answer to a request. While
         // the reactor is congested it reads no connection, which is not the peer's fault.
-        if is_congested && connection.has_unheard_input() || connection.is_put_off(&config.limits) {
+        let is_unheard =
+            connection.has_unheard_input() || matches!(connection.endpoint, Endpoint::Pending(_));
+        if is_congested && is_unheard || connection.is_put_off(&config.limits) {
             return self.connections.set_alarm(id, turn);
         }
         self.end_late(id, timeout, turn);
@@ -128,11 +131,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 self.leave_aside(id, cause, turn);
             }
             TimeoutEvent::Over => {
-                let has_goodbye = matches!(
-                    connection.endpoint,
-                    Endpoint::Closing(Closing::Lingering { .. }) | Endpoint::Handshaking(_)
-                );
-                if !has_goodbye && connection.has_had_session() {
+                if connection.has_had_session() && !connection.endpoint.has_parted() {
                     self.lifecycle.note_cut();
                 }
                 self.connections.cut(id, turn);

@@ -102,8 +102,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
             let until = since + turn.setup.config.timeout_graceful_shutdown;
             let (closed, duration) = (released - cut, turn.now.saturating_duration_since(since));
             if self.is_time_up(until, turn) {
-                let slab = &self.connections.slab;
-                let cut = cut + slab.iter().filter(|c| c.has_had_session()).count() as u64;
+                let left = self.connections.slab.iter().filter(|c| c.has_had_session());
+                let (parted, others): (Vec<_>, Vec<_>) =
+                    left.partition(|connection| connection.endpoint.has_parted());
+                let (closed, cut) = (closed + parted.len() as u64, cut + others.len() as u64);
                 status.note_drained();
                 return self.end(DrainOutcome { closed, cut, duration }, turn, env);
             }
@@ -146,7 +148,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             && !self.deliveries.waits_for_room()
             && !self.deliveries.has_mail
             // What `on_close` off-loaded is done too: it may be what keeps a session.
-            && self.runtime.commands.jobs.len() == 0
+            && self.runtime.commands.jobs.awaited() == 0
             && self.connections.slab.iter().all(|c| !c.has_had_session() && c.owes_nothing())
     }
 

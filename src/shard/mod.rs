@@ -64,7 +64,7 @@ use std::time::{Duration, Instant};
 
 use crate::application::Application;
 use crate::config::Config;
-use crate::contained::take_drop_panics;
+use crate::contained::{Panicked, take_drop_panics};
 use crate::environment::Environment;
 use crate::protocol::ProtocolLimits;
 use crate::server_status::ServerStatus;
@@ -92,23 +92,26 @@ pub struct Shard<A: Application, E: Environment> {
 }
 
 impl<A: Application, E: Environment> Shard<A, E> {
-    /// A shard that begins at `now`, number `reactor` of `config.workers`.
-    #[must_use]
-    pub fn new(
+    /// A shard that begins at `now`, number `reactor` of `config.workers`, and calls `on_start`.
+    ///
+    /// # Errors
+    ///
+    /// The application panicked.
+    pub fn start(
         reactor: usize,
         config: Arc<Config>,
         status: Arc<ServerStatus>,
         application: A,
         now: Instant,
-    ) -> Self {
+    ) -> Result<Self, Panicked> {
         let receive_buffer = vec![0; config.limits.receive_buffer_bytes].into_boxed_slice();
         let metrics = status.reactor(reactor).clone();
         let protocol_limits = ProtocolLimits::from(&*config);
         let setup = Setup { reactor, beginning: now, config, protocol_limits, status, metrics };
         let mut parts = Parts::new(application, &setup, now);
-        parts.start(&setup);
+        parts.start(&setup)?;
         let observer = Observer::default();
-        Shard { setup, parts, observer, receive_buffer, turn_queue: Vec::new() }
+        Ok(Shard { setup, parts, observer, receive_buffer, turn_queue: Vec::new() })
     }
 
     /// Takes note of an edge on a connection's socket.

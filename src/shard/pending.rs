@@ -45,6 +45,15 @@ impl PendingRequests {
         same.map(|request| request.connection).collect()
     }
 
+    /// Holds this session for those that ask for it and do not hold it yet: it may be newer than their
+    /// requests.
+    pub(super) fn hold(&mut self, session: &SessionId, mut hold: impl FnMut(&SessionId) -> bool) {
+        let same = self.0.iter_mut().filter(|request| request.session.as_ref() == Some(session));
+        for request in same.filter(|request| !request.holds) {
+            request.holds = hold(session);
+        }
+    }
+
     pub(super) fn push(&mut self, request: PendingRequest) {
         self.0.push(request);
     }

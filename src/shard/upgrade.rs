@@ -20,7 +20,7 @@ use crate::observe::slow_turn::Callback;
 use crate::protocol::deflate::DeflateParams;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::Request;
-use crate::session::{Attached, NotAttached, SessionId};
+use crate::session::{Attached, NotAttached, SessionId, SessionSlot};
 use crate::token::ConnectionId;
 
 /// An upgrade that the application has accepted.
@@ -171,8 +171,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if claimed.is_err() && newcomer == Newcomer::Counted {
             self.uncount_newcomer(id, turn);
         }
-        if claimed.is_ok() {
-            self.overtake(id, session_id, turn);
+        if let Ok(attached) = &claimed {
+            self.overtake(id, attached.slot, turn);
         }
         // It has its session as a connection now, or will never have it.
         self.forget_pending(id, turn);
@@ -180,17 +180,19 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Refuses the requests for the same session that came before this one and wait for their answer: were
-    /// they accepted later, they would displace a newer connection.
-    fn overtake(
-        &mut self,
-        newer: ConnectionId,
-        session_id: Option<&SessionId>,
-        turn: &mut Turn<'_>,
-    ) {
-        let Some(session_id) = session_id.filter(|_| !self.pending.is_empty()) else { return };
-        for older in self.pending.before(session_id, newer) {
+    /// they accepted later, they would displace a newer connection. For those that came after it, the
+    /// session stays.
+    fn overtake(&mut self, newer: ConnectionId, slot: SessionSlot, turn: &mut Turn<'_>) {
+        if self.pending.is_empty() {
+            return;
+        }
+        // Its own: the one that it named may not have been taken up.
+        let Some(session) = self.runtime.sessions.in_slot(slot, newer) else { return };
+        let session_id = session.id().clone();
+        for older in self.pending.before(&session_id, newer) {
             self.refuse_waiting(older, Rejection::Overtaken, turn);
         }
+        self.hold_for_pending(&session_id, turn);
     }
 
     /// A session has one live connection, and the newer one wins. The older one's `on_close` comes before

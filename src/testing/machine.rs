@@ -254,7 +254,8 @@ impl<A: Application> Machine<A> {
         }));
         let station = |number| {
             let (config, status) = (config.clone(), status.clone());
-            let shard = Shard::new(number, config, status, application(number), now);
+            let shard = Shard::start(number, config, status, application(number), now);
+            let shard = shard.unwrap_or_else(|_| panic!("`on_start` of reactor {number} panicked"));
             let wakes_at = shard.timeout(now).map(|sleep| now + sleep);
             let environment = MachineEnvironment { shard: number, net: net.clone(), now };
             Station {

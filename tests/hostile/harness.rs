@@ -253,7 +253,7 @@ impl<A: Talks> Harness<A> {
         let config = Arc::new(config);
         let now = Instant::now();
         let status = Arc::new(ServerStatus::new(1, Rejection::LABELS, Arc::default()));
-        let shard = Shard::new(0, config.clone(), status.clone(), A::make(), now);
+        let shard = Shard::start(0, config.clone(), status.clone(), A::make(), now).unwrap();
         let mut harness = Harness {
             shard,
             status,

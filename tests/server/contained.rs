@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::client::{Running, config, eventually, upgrade};
-use revolve::{Acceptance, Application, Config, Context, Message, Refusal, SessionIds, Upgrade};
+use revolve::{
+    Acceptance, Application, Config, Context, Message, ReactorContext, Refusal, ServeError, Server,
+    SessionIds, Upgrade,
+};
 
 /// Panics when it is dropped.
 #[derive(Default)]
@@ -143,4 +146,42 @@ fn whatever_panics_ends_one_connection_at_most() {
     drop(raw);
     panics(7);
     hears();
+}
+
+/// Panics at its start, on one of two reactors.
+struct Unborn;
+
+impl Application for Unborn {
+    type Session = ();
+
+    fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
+        assert_ne!(cx.reactor(), 1, "as planned: on_start");
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+}
+
+#[test]
+fn an_application_that_cannot_be_made_serves_nobody_and_leaves_nothing() {
+    let start = |make: fn() -> Unborn| Server::builder().config(config(2)).serve(make);
+    for make in [|| Unborn, || panic!("as planned: make")] {
+        let error = start(make).expect_err("it panicked");
+        assert!(matches!(error, ServeError::Application), "{error:?}");
+        assert_eq!(error.to_string(), "cannot start: the application panicked");
+    }
+    // The port is free again: nothing of the server is left.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listen = vec![super::client::on_port(port)];
+    let on_port = |make: fn() -> Unborn, workers| {
+        let config = Config { listen: listen.clone(), ..config(workers) };
+        Server::builder().config(config).serve(make)
+    };
+    assert!(on_port(|| Unborn, 2).is_err());
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "it listens");
+    let server = on_port(|| Unborn, 1).expect("with one reactor it starts");
+    assert!(!server.has_ended());
+    server.shutdown();
+    eventually("it has ended", || server.has_ended());
+    let summary = server.join();
+    assert_eq!((summary.panicked, summary.failed), (0, 0));
 }

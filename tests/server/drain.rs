@@ -1,11 +1,10 @@
 //! Going away: 1001 for everyone, replies in flight, the probes' answer, and the summary.
 
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::client::{PATIENCE, Running, TEXT, close, config, frame, get, plain_frame, upgrade};
-use revolve::{Config, Counter, Limits};
+use super::client::{Running, TEXT, close, config, frame, get, plain_frame, upgrade};
+use super::gate::Gate;
+use revolve::{Config, Limits};
 
 fn going_away() -> (u16, String) {
     (1001, "server is going away".to_owned())
@@ -188,18 +187,15 @@ fn half_made_requests_do_not_hold_it() {
 
 #[test]
 fn who_is_in_the_accept_queue_gets_an_answer() {
-    // The reactor is held before its first turn, so that it finds a connection with its request
-    // and the order to go away at once.
-    let (let_go, release) = channel();
-    let release = Arc::new(Mutex::new(release));
-    let server = Running::new(patient(1), move || {
-        release.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        Counter::new(None)
-    });
+    // The reactor is held, so that it finds a connection with its request and the order to go away at
+    // once.
+    let (server, key) = Gate::serve(patient(1));
+    let mut holder = server.open("");
+    key.hold(&mut holder);
     let mut raw = server.connect();
     raw.send(get("/readyz"));
     server.handle().shutdown();
-    let_go.send(()).unwrap();
+    key.let_go();
     assert_eq!(raw.response().head.status, 503);
 }
 

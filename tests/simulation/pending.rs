@@ -187,6 +187,9 @@ fn a_drain_does_not_wait_for_answers() {
     stage.turns();
     assert_eq!(numbers.map(|number| stage.status(number)), [Some(503), Some(503)]);
     assert_eq!(stage.jobs(), 2);
+    // Nor for the jobs that nobody misses.
+    stage.pass(Duration::from_secs(1));
+    assert!(stage.machine.has_ended());
     stage.end();
 }
 
@@ -274,4 +277,75 @@ fn a_session_waits_for_the_answer() {
         assert_eq!(sessions(&stage), 0);
         stage.end();
     }
+}
+
+#[test]
+fn a_request_that_is_refused_does_not_prolong_the_life_of_a_session() {
+    let ttl = Duration::from_secs(2);
+    let mut stage = Stage::new(Config { session_ttl: ttl, ..Config::default() });
+    let owner = stage.connect(&format!("?session_id={}", name(0)));
+    stage.clients[owner].0.wire.borrow_mut().end();
+    stage.turns();
+    let sessions =
+        |stage: &Stage| stage.machine.shards().map(|s| s.session_counts().len()).sum::<usize>();
+    for _ in 0..10 {
+        let stranger = stage.connect(&later("no", 0));
+        stage.machine.net.borrow_mut().run_jobs();
+        stage.turns();
+        assert_eq!(stage.status(stranger), Some(403));
+        stage.pass(ttl / 4);
+    }
+    assert_eq!(sessions(&stage), 0);
+    stage.end();
+}
+
+#[test]
+fn where_ids_are_issued_a_name_that_is_not_taken_up_overtakes_nobody() {
+    let session_ids = revolve::SessionIds::Issued;
+    let mut stage = Stage::new(Config { session_ids, ..Config::default() });
+    let numbers = [(); 2].map(|()| stage.connect(&later("yes", 0)));
+    stage.job(1);
+    stage.job(0);
+    assert_eq!(numbers.map(|number| stage.status(number)), [Some(101); 2]);
+    stage.end();
+}
+
+#[test]
+fn a_session_that_began_meanwhile_waits_too() {
+    let mut stage = Stage::new(Config { session_ttl: Duration::ZERO, ..Config::default() });
+    let first = stage.connect(&later("yes", 0));
+    let second = stage.connect(&later("again", 0));
+    stage.job(0);
+    assert_eq!(stage.counts(first), [1]);
+    // It asks once more, and the first one leaves.
+    stage.job(0);
+    stage.clients[first].0.wire.borrow_mut().end();
+    stage.turns();
+    stage.job(0);
+    assert_eq!((stage.status(second), stage.counts(second)), (Some(101), &[2][..]));
+    stage.end();
+}
+
+/// Its answer came, but so much waits for the client that it is not read: it is told why it ends.
+#[test]
+fn one_that_does_not_read_is_not_cut_without_a_word() {
+    let limits = Limits { send_stall: Duration::from_secs(60), ..Limits::default() };
+    let mut stage = Stage::new(Config { max_send_buffer: 1024, limits, ..Config::default() });
+    let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    let line = Line::new(address, Wire::new(1000, 0));
+    line.say(&b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2));
+    line.say(&upgrade("?later=yes"));
+    stage.machine.connect(0, &line.wire, address);
+    stage.machine.quiet(|| false);
+    assert_eq!(stage.jobs(), 1);
+    stage.machine.net.borrow_mut().run_jobs();
+    stage.machine.quiet(|| false);
+    stage.machine.now += Duration::from_secs(11);
+    stage.machine.quiet(|| false);
+    assert_eq!(stage.machine.sum(|cells| cells.silent.get()), 0);
+    stage.clients.push((line, Vec::new()));
+    stage.turns();
+    let last = stage.clients[0].1.iter().rfind(|heard| matches!(heard, Heard::Response(..)));
+    assert!(matches!(last, Some(Heard::Response(503, _))), "{last:?}");
+    stage.end();
 }
