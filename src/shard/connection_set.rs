@@ -43,6 +43,7 @@ pub(super) enum Room {
     None,
 }
 
+/// The connections of a reactor, and what brings each of them back.
 pub(super) struct ConnectionSet<S> {
     pub(super) slab: Connections<S>,
     pub(super) pool: BufferPool,

@@ -27,6 +27,7 @@ use crate::transport::Stream;
 /// Pause before mail that found a full box is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 
+/// What a reactor has to deliver: to others, and to all of its own connections.
 pub(super) struct Deliveries<S> {
     /// Whether the own mailbox has mail.
     pub(super) has_mail: bool,

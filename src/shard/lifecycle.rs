@@ -71,6 +71,7 @@ pub(super) enum Phase {
     Ended(DrainOutcome),
 }
 
+/// Where a shard is between its first connection and its last.
 pub(super) struct Lifecycle {
     pub(super) listening: Listening,
     pub(super) phase: Phase,

@@ -12,6 +12,7 @@ use super::refusals::Refusals;
 use crate::observe::slow_turn::SlowTurnDetector;
 use crate::observe::turn_trace::{TurnTrace, Woken};
 
+/// What observes a shard.
 #[derive(Default)]
 pub(super) struct Observer {
     /// What this turn did, while the log's level asks for it.

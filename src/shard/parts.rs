@@ -17,6 +17,7 @@ use crate::application::Application;
 use crate::environment::Environment;
 use crate::observe::watchers::Watchers;
 
+/// All that a shard owns and that is not lent to every step.
 pub(super) struct Parts<A: Application, E: Environment> {
     pub(super) connections: ConnectionSet<E::Stream>,
     pub(super) runtime: Runtime<A>,

@@ -31,6 +31,7 @@ use crate::session::{Attached, IdSource, NotAttached, SessionId, SessionSlot, Se
 use crate::token::{ConnectionId, Peer};
 use crate::transport::Outlet;
 
+/// The application of a reactor, its sessions, and what its callbacks write to.
 pub(super) struct Runtime<A: Application> {
     application: Contained<A>,
     pub(super) sessions: SessionTable<A::Session>,
