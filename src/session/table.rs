@@ -121,18 +121,27 @@ struct Entry<T> {
     holds: u32,
 }
 
-/// Whether a connection speaks for the session.
+/// Whether a connection speaks for the session. In two steps, because an enum of three would need a word
+/// for its tag, in each session.
 #[derive(Debug, Clone, Copy)]
 enum Presence {
-    Attached(ConnectionId),
-    /// It would be gone, but for a request that waits for its answer.
-    Held(Over),
+    InUse(Use),
     /// With its neighbours in the list of the detached, older and newer.
     Detached {
         since: Stamp,
         older: Option<Link>,
         newer: Option<Link>,
     },
+}
+
+const _: () = assert!(size_of::<Presence>() == 16, "the niches serve as tags");
+
+/// Why a session that is not in the list is there.
+#[derive(Debug, Clone, Copy)]
+enum Use {
+    Attached(ConnectionId),
+    /// It would be gone, but for a request that waits for its answer.
+    Held(Over),
 }
 
 /// Why a session would be gone.
@@ -225,8 +234,8 @@ impl<T: Default> SessionTable<T> {
     #[must_use]
     pub fn connection_of(&self, id: &SessionId) -> Option<ConnectionId> {
         match self.entries[self.find(id)? as usize].presence {
-            Presence::Attached(connection) => Some(connection),
-            Presence::Held(_) | Presence::Detached { .. } => None,
+            Presence::InUse(Use::Attached(connection)) => Some(connection),
+            Presence::InUse(Use::Held(_)) | Presence::Detached { .. } => None,
         }
     }
 
@@ -259,8 +268,8 @@ impl<T: Default> SessionTable<T> {
             } else {
                 self.unlink(found);
                 let presence = &mut self.entries[found as usize].presence;
-                if let Presence::Held(_) =
-                    std::mem::replace(presence, Presence::Attached(connection))
+                if let Presence::InUse(Use::Held(_)) =
+                    std::mem::replace(presence, Presence::InUse(Use::Attached(connection)))
                 {
                     self.held -= 1;
                 }
@@ -274,7 +283,7 @@ impl<T: Default> SessionTable<T> {
         let hash = self.hash(&id);
         let state = Contained::new(guard(T::default).map_err(|_| NotAttached::Panicked)?);
         let session = Session { id, count: 0, is_touched: false, state };
-        let presence = Presence::Attached(connection);
+        let presence = Presence::InUse(Use::Attached(connection));
         let slot = self.entries.insert(Entry { session, presence, holds: 0 });
         // `Config::validate` bounds the table at 2^31.
         let slot = slot as u32;
@@ -292,7 +301,7 @@ impl<T: Default> SessionTable<T> {
         connection: ConnectionId,
     ) -> Option<&mut Session<T>> {
         match self.entries.get_mut(slot.0 as usize) {
-            Some(Entry { session, presence: Presence::Attached(owner), .. })
+            Some(Entry { session, presence: Presence::InUse(Use::Attached(owner)), .. })
                 if *owner == connection =>
             {
                 Some(session)
@@ -305,7 +314,7 @@ impl<T: Default> SessionTable<T> {
     #[must_use]
     pub fn in_slot(&self, slot: SessionSlot, connection: ConnectionId) -> Option<&Session<T>> {
         match self.entries.get(slot.0 as usize) {
-            Some(Entry { session, presence: Presence::Attached(owner), .. })
+            Some(Entry { session, presence: Presence::InUse(Use::Attached(owner)), .. })
                 if *owner == connection =>
             {
                 Some(session)
@@ -346,7 +355,7 @@ impl<T: Default> SessionTable<T> {
         };
         let entry = &mut self.entries[found as usize];
         entry.holds = entry.holds.saturating_sub(1);
-        if let (Presence::Held(over), 0) = (entry.presence, entry.holds) {
+        if let (Presence::InUse(Use::Held(over)), 0) = (entry.presence, entry.holds) {
             self.held -= 1;
             self.end(found, over);
         }
@@ -356,7 +365,7 @@ impl<T: Default> SessionTable<T> {
     fn end(&mut self, slot: u32, over: Over) {
         if self.entries[slot as usize].holds > 0 {
             self.unlink(slot);
-            self.entries[slot as usize].presence = Presence::Held(over);
+            self.entries[slot as usize].presence = Presence::InUse(Use::Held(over));
             self.held += 1;
             return;
         }
@@ -448,7 +457,7 @@ impl<T: Default> SessionTable<T> {
                 let since = self.beginning + Duration::from_nanos(since.get() - 1);
                 since.checked_add(self.ttl)
             }
-            Presence::Attached(_) | Presence::Held(_) => None,
+            Presence::InUse(_) => None,
         }
     }
 
@@ -512,8 +521,8 @@ impl<T: Default> SessionTable<T> {
         for (slot, entry) in &self.entries {
             assert_eq!(self.find(&entry.session.id), Some(slot as u32));
             match entry.presence {
-                Presence::Attached(_) => {}
-                Presence::Held(_) => {
+                Presence::InUse(Use::Attached(_)) => {}
+                Presence::InUse(Use::Held(_)) => {
                     assert!(entry.holds > 0, "held by nobody");
                     held += 1;
                 }
