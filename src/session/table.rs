@@ -28,6 +28,9 @@ pub struct Session<T> {
     id: SessionId,
     count: u64,
     is_touched: bool,
+    /// Requests for it that wait for an answer: until they have it, the session stays. Here and not in
+    /// [`Entry`], because here it takes no room: the fields before it do not fill their words.
+    holds: u32,
     state: Contained<T>,
 }
 
@@ -117,8 +120,6 @@ pub struct TableTotals {
 struct Entry<T> {
     session: Session<T>,
     presence: Presence,
-    /// Requests for it that wait for an answer: until they have it, the session stays.
-    holds: u32,
 }
 
 /// Whether a connection speaks for the session. In two steps, because an enum of three would need a word
@@ -282,9 +283,9 @@ impl<T: Default> SessionTable<T> {
         };
         let hash = self.hash(&id);
         let state = Contained::new(guard(T::default).map_err(|_| NotAttached::Panicked)?);
-        let session = Session { id, count: 0, is_touched: false, state };
+        let session = Session { id, count: 0, is_touched: false, holds: 0, state };
         let presence = Presence::InUse(Use::Attached(connection));
-        let slot = self.entries.insert(Entry { session, presence, holds: 0 });
+        let slot = self.entries.insert(Entry { session, presence });
         // `Config::validate` bounds the table at 2^31.
         let slot = slot as u32;
         let (entries, hasher) = (&self.entries, &self.hasher);
@@ -342,7 +343,7 @@ impl<T: Default> SessionTable<T> {
             return false;
         };
         // It keeps its place in the list: to ask for a session in vain does not prolong its life.
-        self.entries[found as usize].holds += 1;
+        self.entries[found as usize].session.holds += 1;
         true
     }
 
@@ -354,8 +355,8 @@ impl<T: Default> SessionTable<T> {
             return;
         };
         let entry = &mut self.entries[found as usize];
-        entry.holds = entry.holds.saturating_sub(1);
-        if let (Presence::InUse(Use::Held(over)), 0) = (entry.presence, entry.holds) {
+        entry.session.holds = entry.session.holds.saturating_sub(1);
+        if let (Presence::InUse(Use::Held(over)), 0) = (entry.presence, entry.session.holds) {
             self.held -= 1;
             self.end(found, over);
         }
@@ -363,7 +364,7 @@ impl<T: Default> SessionTable<T> {
 
     /// A session goes, unless a request holds it.
     fn end(&mut self, slot: u32, over: Over) {
-        if self.entries[slot as usize].holds > 0 {
+        if self.entries[slot as usize].session.holds > 0 {
             self.unlink(slot);
             self.entries[slot as usize].presence = Presence::InUse(Use::Held(over));
             self.held += 1;
@@ -441,7 +442,7 @@ impl<T: Default> SessionTable<T> {
     }
 
     fn is_due(&self, slot: u32, now: Instant) -> bool {
-        let is_held = self.entries[slot as usize].holds > 0;
+        let is_held = self.entries[slot as usize].session.holds > 0;
         !is_held && self.expiry(slot).is_some_and(|due| due <= now)
     }
 
@@ -523,7 +524,7 @@ impl<T: Default> SessionTable<T> {
             match entry.presence {
                 Presence::InUse(Use::Attached(_)) => {}
                 Presence::InUse(Use::Held(_)) => {
-                    assert!(entry.holds > 0, "held by nobody");
+                    assert!(entry.session.holds > 0, "held by nobody");
                     held += 1;
                 }
                 Presence::Detached { .. } => {}
