@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::mailbox::Mail;
 use crate::offload::Job;
-use crate::token::{ConnectionId, Peer};
+use crate::token::{LocalId, Peer};
 use crate::transport::Stream;
 
 /// The surroundings of one shard.
@@ -36,7 +36,7 @@ pub trait Environment {
     /// # Errors
     ///
     /// When the kernel has no room for it.
-    fn register(&mut self, stream: &mut Self::Stream, id: ConnectionId) -> io::Result<()>;
+    fn register(&mut self, stream: &mut Self::Stream, id: LocalId) -> io::Result<()>;
 
     /// Asks for no more edges, because the stream moves to another reactor. (One that is closed
     /// needs none: the kernel forgets a closed socket, and a call is saved.)

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use revolve::config::{Address, AllowedOrigins, Config, Origin, PageFor, SessionIds};
 use revolve::memory::{Bytes, Fitting, MemoryBound};
-use revolve::{Counter, Echo, ServeError, Server, ServerHandle, ShutdownTrigger};
+use revolve::{Application, Counter, Echo, ServeError, Server, ServerHandle, ShutdownTrigger};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
@@ -103,21 +103,44 @@ fn serve(settings: Settings, descriptors: Option<usize>, log: &LogQueue) -> u8 {
         Ok(signals) => signals,
         Err(error) => return refuse(format, &ServeError::Start(error), FAILED),
     };
-    let builder = Server::builder().config(config.clone()).dropped_log_lines(log.dropped());
-    let served = match app {
-        App::Counter => builder.serve(move || Counter::new(heartbeat)),
-        App::Echo => builder.serve(|| Echo),
-    };
-    let server = match served {
-        Ok(server) => server,
-        Err(error @ ServeError::Config(_)) => return refuse(format, &error, MISUSED),
-        Err(error) => return refuse(format, &error, FAILED),
-    };
-    introduce(&config, app, heartbeat, server.addresses(), descriptors);
-    let drain = seconds(config.timeout_graceful_shutdown);
-    match watch(signals, server.shutdown_trigger(), drain, log.clone()) {
-        Ok(()) => wait(server),
-        Err(error) => refuse(format, &format!("cannot start the signal thread: {error}"), FAILED),
+    let daemon = Daemon { config, app, heartbeat, format, descriptors, log: log.clone() };
+    match app {
+        App::Counter => daemon.run(signals, move || Counter::new(heartbeat)),
+        App::Echo => daemon.run(signals, || Echo),
+    }
+}
+
+/// What it was asked to be, and what it has found.
+struct Daemon {
+    config: Config,
+    app: App,
+    heartbeat: Option<Duration>,
+    format: Format,
+    descriptors: Option<usize>,
+    log: LogQueue,
+}
+
+impl Daemon {
+    fn run<A: Application>(
+        self,
+        signals: Signals,
+        make: impl Fn() -> A + Send + Sync + 'static,
+    ) -> u8 {
+        let Daemon { config, app, heartbeat, format, descriptors, log } = self;
+        let builder = Server::builder().config(config.clone()).dropped_log_lines(log.dropped());
+        let server = match builder.serve(make) {
+            Ok(server) => server,
+            Err(error @ ServeError::Config(_)) => return refuse(format, &error, MISUSED),
+            Err(error) => return refuse(format, &error, FAILED),
+        };
+        introduce(&config, app, heartbeat, server.addresses(), descriptors);
+        let drain = seconds(config.timeout_graceful_shutdown);
+        match watch(signals, server.shutdown_trigger(), drain, log) {
+            Ok(()) => wait(server),
+            Err(error) => {
+                refuse(format, &format!("cannot start the signal thread: {error}"), FAILED)
+            }
+        }
     }
 }
 
@@ -297,7 +320,7 @@ fn watch(
 }
 
 /// Serves until it has been told to stop and has drained.
-fn wait(server: ServerHandle) -> u8 {
+fn wait<A>(server: ServerHandle<A>) -> u8 {
     let summary = server.join();
     log::info!(
         "stopped: {} closed, {} cut, {:.3} s",

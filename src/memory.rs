@@ -21,7 +21,7 @@ use crate::observe::page;
 use crate::protocol::{ProtocolLimits, deflate, frame, message};
 use crate::session::SessionTable;
 use crate::session::rate::SessionRates;
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 use crate::transport::out_buffer;
 use crate::transport::socket::Socket;
 
@@ -102,7 +102,7 @@ impl MemoryBound {
         // A slab, and what goes with its slots, doubles when it grows and never shrinks; and all
         // connections may meet at each of the reactors, one after the other. The slot of the
         // session that a connection is attached to goes with it.
-        let ids = size_of::<ConnectionId>();
+        let ids = size_of::<LocalId>();
         let slot = [
             size_of::<Connection<Socket>>() + size_of::<usize>(),
             // Ready now, ready next turn, its mark, due, ended (shard/mod.rs, shard/connection_set.rs).

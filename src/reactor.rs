@@ -21,7 +21,7 @@ use crate::mailbox::{Mail, MailSender, Mailbox};
 use crate::observe::metrics::ReactorMetrics;
 use crate::offload::{Job, Pool};
 use crate::shard::{DrainOutcome, Shard};
-use crate::token::{ConnectionId, Peer};
+use crate::token::{LocalId, Peer};
 use crate::transport::Edge;
 use crate::transport::listener::Listeners;
 use crate::transport::socket::Socket;
@@ -147,7 +147,7 @@ impl<A: Application> Reactor<A> {
                 false
             }
             token => {
-                if let Some(id) = ConnectionId::from_token(token) {
+                if let Some(id) = LocalId::from_token(token) {
                     // The next read returns the error: a reset shows up as `ECONNRESET`, in order
                     // behind the bytes that came before it.
                     let edge = Edge {
@@ -209,7 +209,7 @@ impl Environment for OsEnvironment {
         self.listeners.close();
     }
 
-    fn register(&mut self, stream: &mut Socket, id: ConnectionId) -> io::Result<()> {
+    fn register(&mut self, stream: &mut Socket, id: LocalId) -> io::Result<()> {
         self.registry.register(stream, id.token(), INTEREST)
     }
 

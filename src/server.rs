@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -114,7 +115,7 @@ impl Builder {
     ///
     /// A setting out of its bounds, an address that cannot be had, a system out of descriptors or
     /// threads, or an application that panicked. Then nothing is left running.
-    pub fn serve<A, F>(self, make: F) -> Result<ServerHandle, ServeError>
+    pub fn serve<A, F>(self, make: F) -> Result<ServerHandle<A>, ServeError>
     where
         A: Application,
         F: Fn() -> A + Send + Sync + 'static,
@@ -177,7 +178,7 @@ impl Builder {
             // One that has gone says why when it is joined.
             let _ = start.send(());
         }
-        Ok(ServerHandle { addresses, threads, trigger })
+        Ok(ServerHandle { addresses, threads, trigger, application: PhantomData })
     }
 }
 
@@ -313,15 +314,22 @@ pub struct Summary {
     pub failed: usize,
 }
 
-/// A running server. Dropping the handle leaves it running.
-#[derive(Debug)]
-pub struct ServerHandle {
+/// A running server of this application. Dropping the handle leaves it running.
+pub struct ServerHandle<A> {
     addresses: Vec<Address>,
     threads: Vec<JoinHandle<io::Result<DrainOutcome>>>,
     trigger: ShutdownTrigger,
+    /// It has none of them: each reactor does.
+    application: PhantomData<fn(A)>,
 }
 
-impl ServerHandle {
+impl<A> fmt::Debug for ServerHandle<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerHandle").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl<A> ServerHandle<A> {
     /// Where it listens: [`Config::listen`], with the ports that it got.
     #[must_use]
     pub fn addresses(&self) -> &[Address] {

@@ -1,11 +1,12 @@
-//! The name of a connection: slot and generation in one word; and who its peer is, in three.
+//! The names of a connection: on its reactor, slot and generation in one word, and in its server, with the
+//! reactor's number; and who its peer is, in three words.
 //!
-//! The name is what the poll hands back as a token, what the ready queue and the session table
+//! The name on its reactor is what the poll hands back as a token, what the ready queue and the session table
 //! hold instead of a reference, and what the log calls a connection. (The timer wheel holds the slot
 //! alone: its entries are hints.) Slots are reused; generations are not (CVE-2020-35681 was one
 //! request's scope read by another).
 //!
-//! Invariant: two connections of one reactor never have equal ids.
+//! Invariant: two connections of one server never have equal ids.
 //!
 //! Next: [`crate::transport`]: the socket behind the name.
 
@@ -17,19 +18,19 @@ use mio::Token;
 
 /// Names one connection of one reactor, for as long as anything may still refer to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ConnectionId {
+pub struct LocalId {
     /// Slot in the slab.
     pub(crate) index: u32,
     /// Which tenant of that slot; never 0, so an `Option` of this type is no larger.
     pub(crate) generation: NonZeroU32,
 }
 
-impl ConnectionId {
+impl LocalId {
     /// The name of a connection that does not exist: for tests.
     #[cfg(feature = "internals")]
     #[must_use]
-    pub const fn new(index: u32, generation: NonZeroU32) -> ConnectionId {
-        ConnectionId { index, generation }
+    pub const fn new(index: u32, generation: NonZeroU32) -> LocalId {
+        LocalId { index, generation }
     }
 
     /// The token under which its socket is registered.
@@ -43,15 +44,43 @@ impl ConnectionId {
 
     /// The id in a token; `None` for the reactor's own tokens, whose generation is 0.
     #[must_use]
-    pub(crate) fn from_token(Token(value): Token) -> Option<ConnectionId> {
+    pub(crate) fn from_token(Token(value): Token) -> Option<LocalId> {
         let generation = NonZeroU32::new((value >> 32) as u32)?;
-        Some(ConnectionId { index: value as u32, generation })
+        Some(LocalId { index: value as u32, generation })
+    }
+}
+
+impl fmt::Display for LocalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.index, self.generation)
+    }
+}
+
+/// Names one connection of a server, for as long as anything may still refer to it: no other connection
+/// of that server ever has the same name. An open WebSocket keeps its name for life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    pub(crate) reactor: u16,
+    pub(crate) local: LocalId,
+}
+
+impl ConnectionId {
+    pub(crate) fn new(reactor: usize, local: LocalId) -> ConnectionId {
+        // `Config::validate` bounds the number of reactors at 1024.
+        ConnectionId { reactor: reactor as u16, local }
+    }
+
+    /// The reactor on which the connection is, from 0.
+    #[must_use]
+    pub fn reactor(self) -> usize {
+        usize::from(self.reactor)
     }
 }
 
 impl fmt::Display for ConnectionId {
+    /// The reactor's number, and behind a slash what the log calls the connection there.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.index, self.generation)
+        write!(f, "{}/{}", self.reactor, self.local)
     }
 }
 
@@ -123,10 +152,19 @@ mod tests {
     fn a_token_carries_the_id_there_and_back() {
         for (index, generation) in [(0, 1), (7, 3), (u32::MAX, u32::MAX)] {
             let generation = NonZeroU32::new(generation).unwrap();
-            let id = ConnectionId { index, generation };
-            assert_eq!(ConnectionId::from_token(id.token()), Some(id));
+            let id = LocalId { index, generation };
+            assert_eq!(LocalId::from_token(id.token()), Some(id));
         }
-        assert_eq!(ConnectionId::from_token(Token(1)), None);
+        assert_eq!(LocalId::from_token(Token(1)), None);
+    }
+
+    #[test]
+    fn a_connection_is_called_by_its_reactor_and_what_the_log_calls_it_there() {
+        let generation = NonZeroU32::new(3).unwrap();
+        let local = LocalId { index: 7, generation };
+        let id = ConnectionId::new(2, local);
+        assert_eq!((id.to_string(), id.reactor()), ("2/7.3".to_owned(), 2));
+        assert_ne!(id, ConnectionId::new(1, local));
     }
 
     #[test]

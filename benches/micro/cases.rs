@@ -18,7 +18,7 @@ use revolve::protocol::handshake;
 use revolve::protocol::head::{self, Part, Request};
 use revolve::protocol::message::{Received, Receiver, Scratch};
 use revolve::session::{SessionId, SessionTable};
-use revolve::token::ConnectionId;
+use revolve::token::LocalId;
 use revolve::transport::socket::Socket;
 use revolve::{Counter, Echo};
 use tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -253,9 +253,9 @@ const SESSIONS: usize = 1_000_000;
 const LOOKUPS: u64 = 10_000;
 const TTL: Duration = Duration::from_secs(3600);
 
-fn connection(number: usize) -> ConnectionId {
+fn connection(number: usize) -> LocalId {
     let generation = NonZeroU32::MIN.saturating_add(number as u32);
-    ConnectionId::new(0, generation)
+    LocalId::new(0, generation)
 }
 
 /// 22 characters, as the server issues them.

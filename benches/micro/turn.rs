@@ -22,7 +22,7 @@ use revolve::mailbox::Mail;
 use revolve::offload::Job;
 use revolve::server_status::ServerStatus;
 use revolve::shard::Shard;
-use revolve::token::{ConnectionId, Peer};
+use revolve::token::{LocalId, Peer};
 use revolve::transport::{Edge, Stream};
 
 const REQUEST: &[u8] = b"GET /ws/chat/ HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nUpgrade: websocket\r\n\
@@ -76,7 +76,7 @@ impl Stream for Wire {
 /// Surroundings of which only the accept queue has anything in it.
 struct Quiet {
     queue: VecDeque<Wire>,
-    registered: Rc<RefCell<Vec<ConnectionId>>>,
+    registered: Rc<RefCell<Vec<LocalId>>>,
     random: u64,
 }
 
@@ -90,7 +90,7 @@ impl Environment for Quiet {
 
     fn stop_listening(&mut self) {}
 
-    fn register(&mut self, _: &mut Wire, id: ConnectionId) -> io::Result<()> {
+    fn register(&mut self, _: &mut Wire, id: LocalId) -> io::Result<()> {
         self.registered.borrow_mut().push(id);
         Ok(())
     }
@@ -133,7 +133,7 @@ pub(crate) struct Turns<A: Application> {
     shard: Shard<A, Quiet>,
     host: Quiet,
     traffic: Rc<Traffic>,
-    connections: Vec<ConnectionId>,
+    connections: Vec<LocalId>,
     now: Instant,
 }
 

@@ -19,15 +19,15 @@ use super::{Application, Context, ReactorContext};
 use crate::config::Limits;
 use crate::contained::Contained;
 use crate::offload::{Finished, Job, JobId, PoolFull, Value, Work, in_a_box};
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 type ForConnection<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>, Value)>>;
 type ForReactor<A> = Contained<Box<dyn FnOnce(&mut A, &mut ReactorContext<'_, A>, Value)>>;
 
 /// What follows a job.
 enum Continuation<A: Application> {
-    OfConnection(ConnectionId, ForConnection<A>),
-    OfUpgrade(ConnectionId, ForUpgrade<A>),
+    OfConnection(LocalId, ForConnection<A>),
+    OfUpgrade(LocalId, ForUpgrade<A>),
     OfReactor(ForReactor<A>),
     /// Its connection has closed: the value is dropped.
     Nobody,
@@ -44,9 +44,9 @@ struct Entry<A: Application> {
 /// Who asked for a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
-    Connection(ConnectionId),
+    Connection(LocalId),
     /// A connection that waits for the answer to its upgrade.
-    Upgrade(ConnectionId),
+    Upgrade(LocalId),
     Reactor,
 }
 
@@ -63,7 +63,7 @@ pub(crate) enum Due<A: Application> {
 pub(crate) struct Jobs<A: Application> {
     entries: Slab<Entry<A>>,
     /// The keys of a connection's entries, in the order of asking.
-    of_connections: HashMap<ConnectionId, VecDeque<usize>>,
+    of_connections: HashMap<LocalId, VecDeque<usize>>,
     of_reactor: VecDeque<usize>,
     /// Jobs that have not left for the pool yet.
     outgoing: Vec<Job>,
@@ -89,7 +89,7 @@ impl<A: Application> Jobs<A> {
     /// Takes a job of a connection's.
     pub(crate) fn add<T: Send + 'static>(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         job: impl FnOnce() -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
     ) -> Result<(), PoolFull> {
@@ -108,7 +108,7 @@ impl<A: Application> Jobs<A> {
     /// Takes the job that decides a connection's upgrade.
     pub(crate) fn add_for_upgrade(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         Deferred { work, done }: Deferred<A>,
     ) -> Result<(), PoolFull> {
         let key = self.insert(Continuation::OfUpgrade(id, done), work)?;
@@ -198,7 +198,7 @@ impl<A: Application> Jobs<A> {
     }
 
     /// A connection has closed: what its jobs return is of no interest any more.
-    pub(crate) fn forget(&mut self, id: ConnectionId) {
+    pub(crate) fn forget(&mut self, id: LocalId) {
         if self.of_connections.is_empty() {
             return;
         }
@@ -215,12 +215,12 @@ impl<A: Application> Jobs<A> {
     }
 
     /// How many jobs a connection waits for.
-    pub(crate) fn of(&self, id: ConnectionId) -> usize {
+    pub(crate) fn of(&self, id: LocalId) -> usize {
         self.of_connections.get(&id).map_or(0, VecDeque::len)
     }
 
     /// Whether a connection waits for so many that it is to ask for no more.
-    pub(crate) fn is_busy(&self, id: ConnectionId) -> bool {
+    pub(crate) fn is_busy(&self, id: LocalId) -> bool {
         self.of(id) >= self.most_per_connection
     }
 

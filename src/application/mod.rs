@@ -28,7 +28,7 @@ use crate::protocol::deflate::{DeflateWriter, Deflation};
 use crate::protocol::frame;
 pub use crate::protocol::message::Message;
 use crate::session::Session;
-use crate::token::{ConnectionId, Peer};
+use crate::token::{ConnectionId, LocalId, Peer};
 use crate::transport::Outlet;
 
 pub use admission::{Acceptance, InvalidField, Refusal, Subprotocol, Upgrade};
@@ -179,6 +179,8 @@ pub(crate) type Broadcast = Arc<Vec<u8>>;
 /// a broadcast in the same turn, a timer when its time has come, a job when it is done.
 #[derive(Debug)]
 pub(crate) struct Commands<A: Application> {
+    /// Which reactor this is.
+    reactor: usize,
     /// When this turn began.
     pub(crate) now: Instant,
     /// Set with `close`, and when the connection waits for as many jobs as it may: either way no
@@ -203,8 +205,9 @@ pub(crate) struct Commands<A: Application> {
 }
 
 impl<A: Application> Commands<A> {
-    pub(crate) fn new(now: Instant, limits: &Limits) -> Self {
+    pub(crate) fn new(reactor: usize, now: Instant, limits: &Limits) -> Self {
         Commands {
+            reactor,
             now,
             pause: false,
             has_outgoing: false,
@@ -233,7 +236,7 @@ pub struct Context<'a, A: Application> {
     /// How to say things deflated, if that was agreed on.
     pub(crate) deflate_writer: Option<DeflateWriter<'a>>,
     pub(crate) commands: &'a mut Commands<A>,
-    pub(crate) connection: ConnectionId,
+    pub(crate) connection: LocalId,
     pub(crate) peer: &'a Peer,
     pub(crate) is_resumed: bool,
 }
@@ -480,17 +483,22 @@ impl<A: Application> Context<'_, A> {
         *self.peer
     }
 
-    /// The connection's name, unique on its reactor: what the log calls it.
+    /// The connection's name, unique in the server.
     #[must_use]
     pub fn connection_id(&self) -> ConnectionId {
-        self.connection
+        ConnectionId::new(self.commands.reactor, self.connection)
+    }
+
+    /// Which reactor this is, from 0.
+    #[must_use]
+    pub fn reactor(&self) -> usize {
+        self.commands.reactor
     }
 }
 
 /// A reactor, as its application sees it when no connection is concerned.
 pub struct ReactorContext<'a, A: Application> {
     pub(crate) commands: &'a mut Commands<A>,
-    pub(crate) reactor: usize,
 }
 
 impl<A: Application> ReactorContext<'_, A> {
@@ -509,7 +517,7 @@ impl<A: Application> ReactorContext<'_, A> {
         match encoded(kind, payload) {
             Ok(frame) => self.commands.to_reactor.push(frame),
             Err(_) => log::error!(
-                reactor = self.reactor;
+                reactor = self.commands.reactor;
                 "out of memory: a broadcast of {} bytes was dropped", payload.len()
             ),
         }
@@ -554,7 +562,7 @@ impl<A: Application> ReactorContext<'_, A> {
     /// Which reactor this is, from 0.
     #[must_use]
     pub fn reactor(&self) -> usize {
-        self.reactor
+        self.commands.reactor
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Limits;
 use crate::connection::timer_wheel::{self, Slot, Tick, TimerWheel};
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 /// Beyond this a timer is as good as never: an `Instant` need not reach further.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -49,7 +49,7 @@ struct Timer {
 /// time, and neither do clients that come and go.
 #[derive(Debug)]
 struct ConnectionTimers {
-    tenant: ConnectionId,
+    tenant: LocalId,
     timers: Vec<Timer>,
     /// The tick of the live hint: in the wheel, or among those due.
     hint: Tick,
@@ -101,7 +101,7 @@ impl ApplicationTimers {
     /// When the connection has as many as it may.
     pub fn set(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         key: u64,
         after: Duration,
         now: Instant,
@@ -132,12 +132,12 @@ impl ApplicationTimers {
     }
 
     /// Forgets a connection's timer; whether there was one.
-    pub fn cancel(&mut self, id: ConnectionId, key: u64) -> bool {
+    pub fn cancel(&mut self, id: LocalId, key: u64) -> bool {
         self.of(id).is_some_and(|timers_of| cancel(&mut timers_of.timers, key))
     }
 
     /// Forgets all timers of a connection, which has closed.
-    pub fn forget(&mut self, id: ConnectionId) {
+    pub fn forget(&mut self, id: LocalId) {
         // An application without timers pays for no more than this comparison.
         if !self.connections.is_empty()
             && let Some(timers_of) = self.of(id)
@@ -146,7 +146,7 @@ impl ApplicationTimers {
         }
     }
 
-    fn of(&mut self, id: ConnectionId) -> Option<&mut ConnectionTimers> {
+    fn of(&mut self, id: LocalId) -> Option<&mut ConnectionTimers> {
         self.connections.get_mut(&id.index).filter(|timers_of| timers_of.tenant == id)
     }
 
@@ -206,8 +206,8 @@ impl ApplicationTimers {
         &mut self,
         now: Instant,
         share: &mut usize,
-        is_unheard: impl Fn(ConnectionId) -> bool,
-    ) -> Option<(ConnectionId, u64)> {
+        is_unheard: impl Fn(LocalId) -> bool,
+    ) -> Option<(LocalId, u64)> {
         while *share > 0
             && let Some(&(slot, tick)) = self.due.front()
         {
@@ -268,7 +268,7 @@ impl ApplicationTimers {
     }
 
     /// The connections that have timers.
-    pub fn connections(&self) -> impl Iterator<Item = ConnectionId> {
+    pub fn connections(&self) -> impl Iterator<Item = LocalId> {
         let with_timers =
             self.connections.values().filter(|timers_of| !timers_of.timers.is_empty());
         with_timers.map(|timers_of| timers_of.tenant)
@@ -332,8 +332,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn id(index: u32) -> ConnectionId {
-        ConnectionId { index, generation: NonZeroU32::MIN }
+    fn id(index: u32) -> LocalId {
+        LocalId { index, generation: NonZeroU32::MIN }
     }
 
     fn new(now: Instant) -> ApplicationTimers {
@@ -426,7 +426,7 @@ mod tests {
         let mut timers = new(now);
         timers.set(id(0), 1, SECOND, now).unwrap();
         timers.forget(id(0));
-        let next = ConnectionId { generation: NonZeroU32::new(2).unwrap(), ..id(0) };
+        let next = LocalId { generation: NonZeroU32::new(2).unwrap(), ..id(0) };
         timers.set(next, 2, SECOND, now).unwrap();
         assert_eq!(due(&mut timers, now + 2 * SECOND), [(0, 2)]);
     }
@@ -441,7 +441,7 @@ mod tests {
         }
         for generation in 2..1000 {
             let generation = NonZeroU32::new(generation).unwrap();
-            let next = ConnectionId { generation, ..id(0) };
+            let next = LocalId { generation, ..id(0) };
             timers.set(next, 1, 10 * SECOND, now).unwrap();
             timers.forget(next);
         }

@@ -23,7 +23,7 @@ use crate::protocol::ProtocolLimits;
 use crate::protocol::endpoint::{Closing, Endpoint};
 use crate::protocol::message::SPARE_BYTES;
 use crate::session::SessionSlot;
-use crate::token::{ConnectionId, Peer};
+use crate::token::{LocalId, Peer};
 use crate::transport::connection_limiter::{LimitReached, Permit};
 use crate::transport::{Inbound, Stream, Transport};
 
@@ -122,7 +122,7 @@ pub struct Connection<S> {
     /// Its socket, and what waits for that.
     pub transport: Transport<S>,
     /// Its name.
-    pub id: ConnectionId,
+    pub id: LocalId,
     /// Who is at the other end.
     pub(crate) peer: Peer,
     /// Its permit among the sockets, and its place among the open WebSockets, if those are limited;
@@ -150,7 +150,7 @@ pub struct Connection<S> {
 impl<S: Stream> Connection<S> {
     /// A connection that has yet to send its first request.
     #[must_use]
-    pub fn new(stream: S, id: ConnectionId, peer: Peer, deadline: Instant) -> Self {
+    pub fn new(stream: S, id: LocalId, peer: Peer, deadline: Instant) -> Self {
         Connection {
             transport: Transport::new(stream),
             id,
@@ -473,7 +473,7 @@ mod tests {
         const ROOM: usize = 64 << 10;
         let (now, limits) = (Instant::now(), ProtocolLimits::from(&Config::default()));
         let peer = Peer::Unix;
-        let id = ConnectionId { index: 0, generation: std::num::NonZeroU32::MIN };
+        let id = LocalId { index: 0, generation: std::num::NonZeroU32::MIN };
         let stream = Asked { said: Vec::new(), reads: Vec::new() };
         let mut connection = Connection::new(stream, id, peer, now);
         connection.endpoint.open(None, now, &limits);

@@ -10,12 +10,12 @@
 //!
 //! Next: [`crate::offload`]: work that takes too long for a turn.
 
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 /// The queue.
 #[derive(Debug, Default)]
 pub struct ReadyQueue {
-    queue: Vec<ConnectionId>,
+    queue: Vec<LocalId>,
 }
 
 /// Whether a connection is to be visited: kept by the connection.
@@ -40,7 +40,7 @@ impl Mark {
 impl ReadyQueue {
     /// Adds `id`, unless its mark says that it is there.
     #[inline]
-    pub fn push(&mut self, id: ConnectionId, mark: &mut Mark) {
+    pub fn push(&mut self, id: LocalId, mark: &mut Mark) {
         if !mark.is_set {
             mark.is_set = true;
             self.queue.push(id);
@@ -48,7 +48,7 @@ impl ReadyQueue {
     }
 
     /// Moves everything queued into `turn`, which must be empty, in the order of arrival.
-    pub fn take(&mut self, turn: &mut Vec<ConnectionId>) {
+    pub fn take(&mut self, turn: &mut Vec<LocalId>) {
         debug_assert!(turn.is_empty());
         std::mem::swap(&mut self.queue, turn);
     }
@@ -61,7 +61,7 @@ impl ReadyQueue {
 
     /// Whether `id` is queued: for those who check marks.
     #[must_use]
-    pub fn contains(&self, id: ConnectionId) -> bool {
+    pub fn contains(&self, id: LocalId) -> bool {
         self.queue.contains(&id)
     }
 }
@@ -71,8 +71,8 @@ mod tests {
     use super::*;
     use std::num::NonZeroU32;
 
-    fn id(index: u32) -> ConnectionId {
-        ConnectionId { index, generation: NonZeroU32::MIN }
+    fn id(index: u32) -> LocalId {
+        LocalId { index, generation: NonZeroU32::MIN }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use slab::Slab;
 
 use crate::connection::Connection;
 use crate::connection::timer_wheel::Tick;
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 use crate::transport::Stream;
 
 /// All connections of one reactor.
@@ -41,10 +41,10 @@ impl<S> Default for Connections<S> {
 
 impl<S: Stream> Connections<S> {
     /// Adds the connection that `make` makes of its id.
-    pub fn insert(&mut self, make: impl FnOnce(ConnectionId) -> Connection<S>) -> ConnectionId {
+    pub fn insert(&mut self, make: impl FnOnce(LocalId) -> Connection<S>) -> LocalId {
         let entry = self.slab.vacant_entry();
         // A process has far fewer than 2^32 descriptors.
-        let id = ConnectionId { index: entry.key() as u32, generation: self.generation };
+        let id = LocalId { index: entry.key() as u32, generation: self.generation };
         // After 2^32 connections generations come round; none of that age is still referred to.
         self.generation = self.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
         entry.insert(make(id));
@@ -54,7 +54,7 @@ impl<S: Stream> Connections<S> {
 
     /// The connection called `id`, unless it has gone.
     #[inline]
-    pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection<S>> {
+    pub fn get_mut(&mut self, id: LocalId) -> Option<&mut Connection<S>> {
         let connection = self.slab.get_mut(id.index as usize)?;
         // The slot is the index: what is left to compare is the tenant.
         (connection.id.generation == id.generation).then_some(connection)
@@ -62,15 +62,15 @@ impl<S: Stream> Connections<S> {
 
     /// The same, to look at.
     #[must_use]
-    pub fn get(&self, id: ConnectionId) -> Option<&Connection<S>> {
+    pub fn get(&self, id: LocalId) -> Option<&Connection<S>> {
         self.slab.get(id.index as usize).filter(|connection| connection.id == id)
     }
 
     /// Two connections at once, unless one of them has gone.
     pub fn pair_mut(
         &mut self,
-        one: ConnectionId,
-        other: ConnectionId,
+        one: LocalId,
+        other: LocalId,
     ) -> Option<(&mut Connection<S>, &mut Connection<S>)> {
         if one.index == other.index {
             return None;
@@ -80,7 +80,7 @@ impl<S: Stream> Connections<S> {
     }
 
     /// Takes it out.
-    pub fn remove(&mut self, id: ConnectionId) -> Option<Connection<S>> {
+    pub fn remove(&mut self, id: LocalId) -> Option<Connection<S>> {
         let alarm = self.get_mut(id)?.alarm;
         let index = id.index as usize;
         if index >= self.left_alarms.len() {
@@ -92,7 +92,7 @@ impl<S: Stream> Connections<S> {
     }
 
     /// The alarm that the former tenant of this slot left behind, which may have gone off since.
-    pub fn take_left_alarm(&mut self, id: ConnectionId) -> Option<Tick> {
+    pub fn take_left_alarm(&mut self, id: LocalId) -> Option<Tick> {
         self.left_alarms.get_mut(id.index as usize)?.take()
     }
 
@@ -104,14 +104,14 @@ impl<S: Stream> Connections<S> {
 
     /// Who lives in a slot now.
     #[must_use]
-    pub fn tenant(&self, index: usize) -> Option<ConnectionId> {
+    pub fn tenant(&self, index: usize) -> Option<LocalId> {
         self.at(index).map(|connection| connection.id)
     }
 
     /// The first connection in a slot not below `slot`: one step of a walk over all of them, which
     /// can be interrupted for a turn and go on from the slot behind the last one.
     #[must_use]
-    pub fn next_from(&self, slot: usize) -> Option<ConnectionId> {
+    pub fn next_from(&self, slot: usize) -> Option<LocalId> {
         self.tenant(self.occupied.next_from(slot)?)
     }
 

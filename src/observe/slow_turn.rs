@@ -14,7 +14,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 /// How long steps are timed after a turn that was slow for an unknown reason.
 const WATCHFUL: Duration = Duration::from_secs(60);
@@ -58,7 +58,7 @@ pub(crate) struct Calls {
     /// How many; the messages of one visit count once.
     count: u32,
     /// Whom the last one was for.
-    last: Option<ConnectionId>,
+    last: Option<LocalId>,
 }
 
 impl Calls {
@@ -156,13 +156,13 @@ impl SlowTurnDetector {
 
     /// A callback has run, so many times; `last` is whom it was for in the end. The messages of one
     /// visit count once.
-    pub(crate) fn called(&mut self, callback: Callback, count: u32, last: Option<ConnectionId>) {
+    pub(crate) fn called(&mut self, callback: Callback, count: u32, last: Option<LocalId>) {
         self.calls = self.calls.and(Calls { kinds: callback.bit(), count, last });
     }
 
     /// Of these `visits`, some may have brought messages: `messages` is how many there were ever.
     #[inline]
-    pub(crate) fn heard(&mut self, messages: u64, visits: u32, last: Option<ConnectionId>) {
+    pub(crate) fn heard(&mut self, messages: u64, visits: u32, last: Option<LocalId>) {
         if messages > self.messages {
             self.messages = messages;
             self.called(Callback::Message, visits, last);
@@ -226,8 +226,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn id(index: u32) -> ConnectionId {
-        ConnectionId { index, generation: NonZeroU32::MIN }
+    fn id(index: u32) -> LocalId {
+        LocalId { index, generation: NonZeroU32::MIN }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::snapshot::{Bytes, Outgoing, Snapshot};
 use crate::application::{CloseReason, Side};
-use crate::token::{ConnectionId, Peer};
+use crate::token::{LocalId, Peer};
 
 /// The target of the lines.
 pub(crate) const TARGET: &str = "revolve::turn";
@@ -63,7 +63,7 @@ pub(crate) enum Why {
 /// All that is told of one connection at one time, or one thing that is about none.
 #[derive(Debug)]
 struct TraceLine {
-    about: Option<ConnectionId>,
+    about: Option<LocalId>,
     /// Why it is its turn.
     head: String,
     facts: Vec<String>,
@@ -73,7 +73,7 @@ struct TraceLine {
 #[derive(Debug)]
 struct Visit {
     line: usize,
-    id: ConnectionId,
+    id: LocalId,
     before: Snapshot,
     /// Bytes of frames that its WebSocket had taken when it closed in mid-visit.
     taken_at_close: Option<u64>,
@@ -159,44 +159,44 @@ impl TurnTrace {
     }
 
     /// A connection came: from the listener, or from another reactor with what that had read.
-    pub(crate) fn adopted(&mut self, id: ConnectionId, peer: Peer, received: usize) {
+    pub(crate) fn adopted(&mut self, id: LocalId, peer: Peer, received: usize) {
         match received as u64 {
             0 => self.head(id, format_args!("accepted from {peer}")),
             bytes => self.head(id, format_args!("handed to us by mail with {}", Bytes(bytes))),
         }
     }
 
-    pub(crate) fn answered(&mut self, id: ConnectionId) {
+    pub(crate) fn answered(&mut self, id: LocalId) {
         self.fact(id, format_args!("a request answered"));
     }
 
-    pub(crate) fn deferred(&mut self, id: ConnectionId) {
+    pub(crate) fn deferred(&mut self, id: LocalId) {
         self.fact(id, format_args!("the application answers later"));
     }
 
-    pub(crate) fn refused(&mut self, id: ConnectionId, status: &str) {
+    pub(crate) fn refused(&mut self, id: LocalId, status: &str) {
         self.fact(id, format_args!("refused: {status}"));
     }
 
-    pub(crate) fn refused_by_application(&mut self, id: ConnectionId, status: u16) {
+    pub(crate) fn refused_by_application(&mut self, id: LocalId, status: u16) {
         self.fact(id, format_args!("refused by the application: {status}"));
     }
 
-    pub(crate) fn handed_over(&mut self, id: ConnectionId, owner: usize, received: usize) {
+    pub(crate) fn handed_over(&mut self, id: LocalId, owner: usize, received: usize) {
         let received = Bytes(received as u64);
         self.fact(id, format_args!("handed over to reactor {owner}, with {received}"));
     }
 
-    pub(crate) fn taken_over(&mut self, id: ConnectionId, older: ConnectionId) {
+    pub(crate) fn taken_over(&mut self, id: LocalId, older: LocalId) {
         self.fact(id, format_args!("takes its session over from #{older}"));
     }
 
-    pub(crate) fn opened(&mut self, id: ConnectionId, resumed: bool, count: u64) {
+    pub(crate) fn opened(&mut self, id: LocalId, resumed: bool, count: u64) {
         let session = if resumed { "resumed" } else { "new" };
         self.fact(id, format_args!("upgrade: {session} session, count {count}"));
     }
 
-    pub(crate) fn watches(&mut self, id: ConnectionId) {
+    pub(crate) fn watches(&mut self, id: LocalId) {
         self.fact(id, format_args!("upgrade: watches the reactors"));
     }
 
@@ -216,7 +216,7 @@ impl TurnTrace {
         }
     }
 
-    pub(crate) fn closed(&mut self, id: ConnectionId, reason: CloseReason, taken: u64) {
+    pub(crate) fn closed(&mut self, id: LocalId, reason: CloseReason, taken: u64) {
         if let Some(visit) = self.visit.as_mut().filter(|visit| visit.id == id) {
             visit.taken_at_close = Some(taken);
         }
@@ -227,16 +227,16 @@ impl TurnTrace {
         self.fact(id, format_args!("closed by {side}: {}", reason.code));
     }
 
-    pub(crate) fn reaped(&mut self, id: ConnectionId) {
+    pub(crate) fn reaped(&mut self, id: LocalId) {
         self.fact(id, format_args!("let go of"));
     }
 
-    pub(crate) fn lost(&mut self, id: ConnectionId) {
+    pub(crate) fn lost(&mut self, id: LocalId) {
         self.fact(id, format_args!("lost"));
     }
 
     /// What waited for a connection that has ended was thrown away.
-    pub(crate) fn discarded(&mut self, id: ConnectionId, bytes: usize) {
+    pub(crate) fn discarded(&mut self, id: LocalId, bytes: usize) {
         if bytes > 0 {
             if let Some(visit) = self.visit.as_mut().filter(|visit| visit.id == id) {
                 visit.discarded += bytes;
@@ -246,7 +246,7 @@ impl TurnTrace {
     }
 
     /// Something was said to a connection by others than itself.
-    pub(crate) fn said_aside(&mut self, id: ConnectionId, before: Outgoing, after: Outgoing) {
+    pub(crate) fn said_aside(&mut self, id: LocalId, before: Outgoing, after: Outgoing) {
         // If it is being visited, that is found in the difference that its visit makes.
         if before != after
             && self.visit.as_ref().is_none_or(|visit| visit.id != id)
@@ -266,14 +266,14 @@ impl TurnTrace {
         }
     }
 
-    fn head(&mut self, id: ConnectionId, head: fmt::Arguments<'_>) {
+    fn head(&mut self, id: LocalId, head: fmt::Arguments<'_>) {
         if let Some(line) = self.line(Some(id)) {
             line.head = head.to_string();
         }
     }
 
     /// Joins what is being told of that connection, if it is being told of.
-    pub(crate) fn fact(&mut self, id: ConnectionId, fact: fmt::Arguments<'_>) {
+    pub(crate) fn fact(&mut self, id: LocalId, fact: fmt::Arguments<'_>) {
         let visited = self.visit.as_ref().filter(|visit| visit.id == id).map(|visit| visit.line);
         let last = self.lines.len().checked_sub(1);
         let told = visited.or(last.filter(|&last| self.lines[last].about == Some(id)));
@@ -287,7 +287,7 @@ impl TurnTrace {
     }
 
     /// A new line, if there is room.
-    fn line(&mut self, about: Option<ConnectionId>) -> Option<&mut TraceLine> {
+    fn line(&mut self, about: Option<LocalId>) -> Option<&mut TraceLine> {
         if self.lines.len() == LINES_MAX {
             self.untold += 1;
             return None;
@@ -296,7 +296,7 @@ impl TurnTrace {
         self.lines.last_mut()
     }
 
-    pub(crate) fn begin_visit(&mut self, id: ConnectionId, before: Snapshot, why: Why) {
+    pub(crate) fn begin_visit(&mut self, id: LocalId, before: Snapshot, why: Why) {
         self.ready += usize::from(why == Why::Ready);
         self.visit = None;
         let last = self.lines.len().checked_sub(1);
@@ -324,7 +324,7 @@ impl TurnTrace {
     /// `receive_buffer`.
     pub(crate) fn end_visit(
         &mut self,
-        look: impl FnOnce(ConnectionId) -> Option<Snapshot>,
+        look: impl FnOnce(LocalId) -> Option<Snapshot>,
         receive_buffer: &[u8],
         cork_bytes: usize,
     ) {
@@ -351,7 +351,7 @@ impl TurnTrace {
     }
 
     /// What was written to a connection that leaves its shard in the middle of its visit.
-    pub(crate) fn written(&mut self, id: ConnectionId, after: Outgoing, cork_bytes: usize) {
+    pub(crate) fn written(&mut self, id: LocalId, after: Outgoing, cork_bytes: usize) {
         let Some(visit) = self.visit.as_ref().filter(|visit| visit.id == id) else { return };
         let before = visit.before.outgoing;
         if let Some(written) = after.written_since(before, visit.discarded, cork_bytes) {
@@ -435,8 +435,8 @@ mod tests {
     use std::net::SocketAddr;
     use std::num::NonZeroU32;
 
-    fn id(index: u32) -> ConnectionId {
-        ConnectionId { index, generation: NonZeroU32::MIN }
+    fn id(index: u32) -> LocalId {
+        LocalId { index, generation: NonZeroU32::MIN }
     }
 
     fn outgoing(left: u64, backlog: usize) -> Outgoing {

@@ -16,14 +16,14 @@ use crate::config::Limits;
 use crate::observe::metrics::ReactorMetrics;
 use crate::observe::page::figures;
 use crate::observe::slab_map::{SlabMap, SlabMapBuilder};
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 /// What one shard has to do with watching: as the one whose watchers are told, and as one that is
 /// looked at.
 #[derive(Debug)]
 pub(crate) struct Watchers {
     began: Instant,
-    told: Vec<ConnectionId>,
+    told: Vec<LocalId>,
     /// When the reactors are asked again; while somebody watches.
     next_look: Option<Instant>,
     /// When they were last asked: not sooner than an interval ago, however often watchers come and
@@ -66,14 +66,14 @@ impl Watchers {
     // ---- as the one whose watchers are told ----
 
     /// A connection watches from now on.
-    pub(crate) fn add(&mut self, id: ConnectionId, now: Instant, limits: &Limits) {
+    pub(crate) fn add(&mut self, id: LocalId, now: Instant, limits: &Limits) {
         self.told.push(id);
         let soonest = self.last_look.map_or(now, |last| now.max(last + limits.look_interval));
         self.next_look.get_or_insert(soonest);
     }
 
     /// It watches no more.
-    pub(crate) fn remove(&mut self, id: ConnectionId) {
+    pub(crate) fn remove(&mut self, id: LocalId) {
         self.told.retain(|&watcher| watcher != id);
         if self.told.is_empty() {
             self.next_look = None;
@@ -84,7 +84,7 @@ impl Watchers {
 
     /// The connections that watch.
     #[must_use]
-    pub(crate) fn told(&self) -> &[ConnectionId] {
+    pub(crate) fn told(&self) -> &[LocalId] {
         &self.told
     }
 

@@ -20,7 +20,7 @@ use slab::Slab;
 use super::id::{ID_MOST, SessionId};
 use crate::config::SessionIds;
 use crate::contained::{Contained, guard};
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 /// One session: the server's count, and the application's state.
 #[derive(Debug)]
@@ -140,7 +140,7 @@ const _: () = assert!(size_of::<Presence>() == 16, "the niches serve as tags");
 /// Why a session that is not in the list is there.
 #[derive(Debug, Clone, Copy)]
 enum Use {
-    Attached(ConnectionId),
+    Attached(LocalId),
     /// It would be gone, but for a request that waits for its answer.
     Held(Over),
 }
@@ -233,7 +233,7 @@ impl<T: Default> SessionTable<T> {
     /// The connection that speaks for `id` now. It must be closed before another attaches, and not
     /// detached: the session goes from one to the other.
     #[must_use]
-    pub fn connection_of(&self, id: &SessionId) -> Option<ConnectionId> {
+    pub fn connection_of(&self, id: &SessionId) -> Option<LocalId> {
         match self.entries[self.find(id)? as usize].presence {
             Presence::InUse(Use::Attached(connection)) => Some(connection),
             Presence::InUse(Use::Held(_)) | Presence::Detached { .. } => None,
@@ -257,7 +257,7 @@ impl<T: Default> SessionTable<T> {
     pub fn attach(
         &mut self,
         id: Option<&SessionId>,
-        connection: ConnectionId,
+        connection: LocalId,
         now: Instant,
         fresh: impl FnOnce() -> io::Result<SessionId>,
     ) -> Result<Attached, NotAttached> {
@@ -299,7 +299,7 @@ impl<T: Default> SessionTable<T> {
     pub fn of_connection(
         &mut self,
         slot: SessionSlot,
-        connection: ConnectionId,
+        connection: LocalId,
     ) -> Option<&mut Session<T>> {
         match self.entries.get_mut(slot.0 as usize) {
             Some(Entry { session, presence: Presence::InUse(Use::Attached(owner)), .. })
@@ -313,7 +313,7 @@ impl<T: Default> SessionTable<T> {
 
     /// The same, to look at.
     #[must_use]
-    pub fn in_slot(&self, slot: SessionSlot, connection: ConnectionId) -> Option<&Session<T>> {
+    pub fn in_slot(&self, slot: SessionSlot, connection: LocalId) -> Option<&Session<T>> {
         match self.entries.get(slot.0 as usize) {
             Some(Entry { session, presence: Presence::InUse(Use::Attached(owner)), .. })
                 if *owner == connection =>
@@ -326,7 +326,7 @@ impl<T: Default> SessionTable<T> {
 
     /// `connection` leaves; its session's time to live begins, if it is worth keeping. Only here
     /// can it push another one out: a client that only connects, or stays, displaces no session.
-    pub fn detach(&mut self, slot: SessionSlot, connection: ConnectionId, now: Instant) {
+    pub fn detach(&mut self, slot: SessionSlot, connection: LocalId, now: Instant) {
         if self.in_slot(slot, connection).is_none() {
             debug_assert!(false, "only the attached connection detaches");
             return;
@@ -607,8 +607,8 @@ mod tests {
     use super::*;
     use std::num::NonZeroU32;
 
-    fn connection(generation: u32) -> ConnectionId {
-        ConnectionId { index: 0, generation: NonZeroU32::new(generation).unwrap() }
+    fn connection(generation: u32) -> LocalId {
+        LocalId { index: 0, generation: NonZeroU32::new(generation).unwrap() }
     }
 
     fn table(capacity: usize, policy: SessionIds) -> SessionTable<()> {

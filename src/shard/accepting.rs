@@ -19,7 +19,7 @@ use crate::environment::Environment;
 use crate::http::Rejection;
 use crate::mailbox::{Handoff, Mail};
 use crate::observe::turn_trace::{TurnTrace, Why};
-use crate::token::{ConnectionId, Peer};
+use crate::token::{LocalId, Peer};
 use crate::transport::Edge;
 use crate::transport::connection_limiter::Admission;
 
@@ -151,7 +151,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         arrival: Arrival,
         turn: &mut Turn<'_>,
         env: &mut E,
-    ) -> Option<ConnectionId> {
+    ) -> Option<LocalId> {
         let Handoff { stream, peer, received, unsent, deadline, permit } = handoff;
         let slab = &mut self.connections.slab;
         let id = slab.insert(|id| Connection::new(stream, id, peer, deadline));

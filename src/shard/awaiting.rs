@@ -21,7 +21,7 @@ use crate::observe::turn_trace::Why;
 use crate::offload::PoolFull;
 use crate::protocol::endpoint::Endpoint;
 use crate::session::SessionId;
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Has a request decided by a job. The connection is not read until then.
@@ -31,7 +31,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// When as many jobs are under way as may be.
     pub(super) fn await_answer(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         session: Option<SessionId>,
         deferred: Deferred<A>,
         turn: &mut Turn<'_>,
@@ -62,7 +62,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// The job that decides a request is done: the request is read again, in this turn if the reactor
     /// reads at all.
-    pub(super) fn read_again(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+    pub(super) fn read_again(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if !matches!(connection.endpoint, Endpoint::Pending(_)) {
             return;
@@ -77,14 +77,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// A request waits no more, whatever became of it: the session that it held is let go of, and so is
     /// the job, if it is not done.
     #[inline]
-    pub(super) fn forget_pending(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+    pub(super) fn forget_pending(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         if !self.pending.is_empty() {
             self.forget_one_pending(id, turn);
         }
     }
 
     #[cold]
-    fn forget_one_pending(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+    fn forget_one_pending(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         let Some(request) = self.pending.take(id) else { return };
         self.runtime.commands.jobs.forget(id);
         if let Some(session) = request.session.filter(|_| request.holds) {

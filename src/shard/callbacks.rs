@@ -20,7 +20,7 @@ use crate::observe::slow_turn::Callback;
 use crate::observe::turn_trace::{TurnTrace, Why};
 use crate::offload::Finished;
 use crate::protocol::endpoint::Endpoint;
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 /// Whether the visit of a connection goes on behind a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,17 +89,17 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.observer.slow_turns.called(Callback::ReactorTimer, 1, None);
     }
 
-    fn next_timer(&mut self, share: &mut usize, turn: &Turn<'_>) -> Option<(ConnectionId, u64)> {
+    fn next_timer(&mut self, share: &mut usize, turn: &Turn<'_>) -> Option<(LocalId, u64)> {
         let slab = &self.connections.slab;
         // One that has closed has no timers.
-        let is_unheard = |id: ConnectionId| {
+        let is_unheard = |id: LocalId| {
             let connection = slab.at(id.index as usize);
             connection.is_some_and(|connection| connection.has_unheard_input())
         };
         self.runtime.commands.timers.next_due(turn.now, share, is_unheard)
     }
 
-    fn fire(&mut self, id: ConnectionId, key: u64, turn: &mut Turn<'_>) {
+    fn fire(&mut self, id: LocalId, key: u64, turn: &mut Turn<'_>) {
         self.observe(id, Why::Call("timer"), turn);
         self.call(id, Callback::Timer, turn, |application, cx| application.on_timer(cx, key));
         if self.is_overfed(id, turn) {
@@ -114,7 +114,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Whether what stands in the cork is too much for a peer that has not taken what it was sent
     /// before. As with a broadcast, the size of what nobody asked for is not its fault, but silence
     /// about a hole in its stream would be ours.
-    fn is_overfed(&self, id: ConnectionId, turn: &Turn<'_>) -> bool {
+    fn is_overfed(&self, id: LocalId, turn: &Turn<'_>) -> bool {
         let Some(connection) = self.connections.get(id) else { return false };
         let (waiting, corked) = (connection.transport.backlog.len(), self.runtime.cork.len());
         connection.is_open()
@@ -187,7 +187,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// cork, for the caller to write.
     pub(super) fn call(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         name: Callback,
         turn: &mut Turn<'_>,
         callback: impl FnOnce(&mut A, &mut Context<'_, A>),
@@ -217,7 +217,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Applies what the callbacks of a visit have commanded for its connection.
-    pub(super) fn apply_commands(&mut self, id: ConnectionId, turn: &mut Turn<'_>) -> Reading {
+    pub(super) fn apply_commands(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Reading {
         match self.runtime.next(id, turn) {
             Next::Continue => Reading::GoesOn,
             Next::Park => {
@@ -233,7 +233,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// A callback of this connection panicked, or a job of its: it ends.
     #[cold]
-    pub(super) fn end_panicked(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+    pub(super) fn end_panicked(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         self.runtime.commands.forget_close();
         turn.note_panic(id);
         self.leave_in_visit(id, CloseCause::panicked(), turn);

@@ -25,7 +25,7 @@ use crate::environment::Environment;
 use crate::observe::slow_turn::Callback;
 use crate::protocol::endpoint::{Closing, Endpoint};
 use crate::protocol::frame::Violation;
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 /// Where the last frame of a WebSocket is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,17 +40,12 @@ enum LastWords {
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Ends the WebSocket in mid-visit: what it says last joins the cork.
-    pub(super) fn leave_in_visit(
-        &mut self,
-        id: ConnectionId,
-        cause: CloseCause,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn leave_in_visit(&mut self, id: LocalId, cause: CloseCause, turn: &mut Turn<'_>) {
         self.leave_open(id, cause, LastWords::Cork, turn);
     }
 
     /// Ends a WebSocket outside its own visit, and settles it.
-    pub(super) fn leave_aside(&mut self, id: ConnectionId, cause: CloseCause, turn: &mut Turn<'_>) {
+    pub(super) fn leave_aside(&mut self, id: LocalId, cause: CloseCause, turn: &mut Turn<'_>) {
         self.leave_open(id, cause, LastWords::Aside, turn);
         self.send_aside(id, turn);
     }
@@ -58,7 +53,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Takes a connection out of Open.
     fn leave_open(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         cause: CloseCause,
         last_words: LastWords,
         turn: &mut Turn<'_>,
@@ -105,7 +100,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// and how many bytes wait to be written there, that frame among them.
     fn say_close(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         cause: CloseCause,
         last_words: LastWords,
         turn: &Turn<'_>,
@@ -146,7 +141,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     fn call_on_close(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         live: &LiveSession,
         reason: CloseReason,
         turn: &mut Turn<'_>,
@@ -180,7 +175,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// # Errors
     ///
     /// When the connection has ended.
-    pub(super) fn uncork(&mut self, id: ConnectionId, turn: &mut Turn<'_>) -> Result<(), Lost> {
+    pub(super) fn uncork(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Result<(), Lost> {
         let Parts { connections, runtime, .. } = self;
         let Some(connection) = connections.slab.get_mut(id) else {
             return if runtime.cork.is_empty() { Ok(()) } else { Err(Lost) };
@@ -192,19 +187,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Writes the cork to a connection outside of its own visit, and settles it.
-    pub(super) fn uncork_and_settle(
-        &mut self,
-        id: ConnectionId,
-        share: Share,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn uncork_and_settle(&mut self, id: LocalId, share: Share, turn: &mut Turn<'_>) {
         if self.uncork(id, turn).is_ok() {
             self.connections.settle(id, share, turn);
         }
     }
 
     /// Writes what stands aside to a connection, and settles it.
-    pub(super) fn send_aside(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+    pub(super) fn send_aside(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         if let Err(error) = self.connections.send_aside(id, turn) {
             self.lose_to(id, &error, turn);
         }
@@ -212,7 +202,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// What was to be sent could be neither sent nor kept.
     #[cold]
-    pub(super) fn lose_to(&mut self, id: ConnectionId, error: &io::Error, turn: &mut Turn<'_>) {
+    pub(super) fn lose_to(&mut self, id: LocalId, error: &io::Error, turn: &mut Turn<'_>) {
         if error.kind() == io::ErrorKind::OutOfMemory {
             turn.note_out_of_memory(id);
         }
@@ -220,14 +210,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// The socket failed: nothing can be said any more.
-    pub(super) fn lose(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+    pub(super) fn lose(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         turn.tell(|trace| trace.lost(id));
         self.leave_open(id, CloseCause::Lost, LastWords::Unsaid, turn);
         self.connections.cut(id, turn);
     }
 
     /// The peer will send no more, and all that it sent was taken.
-    pub(super) fn end_of_stream(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+    pub(super) fn end_of_stream(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         match &connection.endpoint {
             Endpoint::Open(_) => {
@@ -248,7 +238,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     fn log_close(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         live: &LiveSession,
         reason: CloseReason,
         said: usize,
@@ -289,7 +279,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 pub(super) struct Lost;
 
 /// What a broken rule or a passed limit leads to.
-pub(super) fn cause_of(id: ConnectionId, violation: Violation, turn: &mut Turn<'_>) -> CloseCause {
+pub(super) fn cause_of(id: LocalId, violation: Violation, turn: &mut Turn<'_>) -> CloseCause {
     if violation == Violation::OutOfMemory {
         turn.note_out_of_memory(id);
     }

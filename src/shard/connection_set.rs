@@ -21,7 +21,7 @@ use crate::connection::timer_wheel::{Slot, Tick, TimerWheel};
 use crate::connection::{Attachment, Connection, Rest};
 use crate::observe::snapshot::Outgoing;
 use crate::protocol::endpoint::{Endpoint, QueueLeft, Unread};
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 use crate::transport::out_buffer::BufferPool;
 use crate::transport::{Edge, Inbound, Stream};
 
@@ -52,7 +52,7 @@ pub(super) struct ConnectionSet<S> {
     /// Alarms that have gone off, and whose connections have not been looked at yet.
     due: VecDeque<(Slot, Tick)>,
     /// The connections that the reaper takes out at the end of this turn.
-    ended: Vec<ConnectionId>,
+    ended: Vec<LocalId>,
     /// What is about to be written to a connection outside its own visit.
     pub(super) aside: Vec<u8>,
     /// How many sockets may have an edge that no poll has reported yet; 0 while polls are not full.
@@ -74,12 +74,12 @@ impl<S: Stream> ConnectionSet<S> {
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection<S>> {
+    pub(super) fn get_mut(&mut self, id: LocalId) -> Option<&mut Connection<S>> {
         self.slab.get_mut(id)
     }
 
     #[inline]
-    pub(super) fn get(&self, id: ConnectionId) -> Option<&Connection<S>> {
+    pub(super) fn get(&self, id: LocalId) -> Option<&Connection<S>> {
         self.slab.get(id)
     }
 
@@ -87,7 +87,7 @@ impl<S: Stream> ConnectionSet<S> {
 
     /// Takes note of an edge on a connection's socket.
     #[inline]
-    pub(super) fn note_edge(&mut self, id: ConnectionId, edge: Edge) {
+    pub(super) fn note_edge(&mut self, id: LocalId, edge: Edge) {
         // The socket may have been closed in an earlier turn, after the kernel had queued this edge.
         if let Some(connection) = self.slab.get_mut(id) {
             connection.transport.note(edge);
@@ -124,12 +124,12 @@ impl<S: Stream> ConnectionSet<S> {
     }
 
     /// Moves the connections to visit into `queue`, which must be empty.
-    pub(super) fn take_ready(&mut self, queue: &mut Vec<ConnectionId>) {
+    pub(super) fn take_ready(&mut self, queue: &mut Vec<LocalId>) {
         self.ready.take(queue);
     }
 
     /// Has a connection visited in the next turn.
-    pub(super) fn queue(&mut self, id: ConnectionId) {
+    pub(super) fn queue(&mut self, id: LocalId) {
         if let Some(connection) = self.slab.get_mut(id) {
             self.ready.push(id, &mut connection.mark);
         }
@@ -142,7 +142,7 @@ impl<S: Stream> ConnectionSet<S> {
 
     /// The next alarm that has gone off: its slot, and the connection there whose deadline it is for.
     /// A slot may be vacant, or have another tenant by now.
-    pub(super) fn next_due(&mut self) -> Option<(Slot, Option<ConnectionId>)> {
+    pub(super) fn next_due(&mut self) -> Option<(Slot, Option<LocalId>)> {
         let (slot, tick) = self.due.pop_front()?;
         let id = self.slab.tenant(slot as usize);
         let connection = id.and_then(|id| self.slab.get_mut(id));
@@ -172,14 +172,14 @@ impl<S: Stream> ConnectionSet<S> {
     }
 
     /// Sees to it that a connection is looked at when its deadline has come.
-    pub(super) fn set_alarm(&mut self, id: ConnectionId, turn: &Turn<'_>) {
+    pub(super) fn set_alarm(&mut self, id: LocalId, turn: &Turn<'_>) {
         if let Some(connection) = self.slab.get_mut(id) {
             set_alarm(connection, &mut self.wheel, turn.setup);
         }
     }
 
     /// Takes over for a new connection the alarm that the former one of its slot left in the wheel.
-    pub(super) fn inherit_alarm(&mut self, id: ConnectionId) {
+    pub(super) fn inherit_alarm(&mut self, id: LocalId) {
         let alarm = self.slab.take_left_alarm(id).filter(|&tick| self.wheel.is_to_come(tick));
         if let Some(connection) = self.slab.get_mut(id) {
             connection.alarm = alarm;
@@ -191,7 +191,7 @@ impl<S: Stream> ConnectionSet<S> {
     /// Ends anything that may have changed a connection. Our half of the stream is closed when its last
     /// words have left. A connection that is over goes to the reaper; any other gets a [`Rest`] and an
     /// alarm.
-    pub(super) fn settle(&mut self, id: ConnectionId, share: Share, turn: &mut Turn<'_>) {
+    pub(super) fn settle(&mut self, id: LocalId, share: Share, turn: &mut Turn<'_>) {
         let Some(connection) = self.slab.get_mut(id) else { return };
         if matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended) {
             return self.settle_unread(id, turn);
@@ -245,7 +245,7 @@ impl<S: Stream> ConnectionSet<S> {
 
     /// The same for a connection that is not read: it keeps its rest, whatever there is to read.
     #[cold]
-    fn settle_unread(&mut self, id: ConnectionId, turn: &Turn<'_>) {
+    fn settle_unread(&mut self, id: LocalId, turn: &Turn<'_>) {
         let Some(connection) = self.slab.get_mut(id) else { return };
         if connection.rest == Rest::Ended {
             return;
@@ -262,7 +262,7 @@ impl<S: Stream> ConnectionSet<S> {
     ///
     /// When the socket failed.
     #[cold]
-    pub(super) fn visit_unread(&mut self, id: ConnectionId, turn: &Turn<'_>) -> io::Result<()> {
+    pub(super) fn visit_unread(&mut self, id: LocalId, turn: &Turn<'_>) -> io::Result<()> {
         let Some(connection) = self.slab.get_mut(id) else { return Ok(()) };
         if connection.rest == Rest::Ended {
             return Ok(());
@@ -279,7 +279,7 @@ impl<S: Stream> ConnectionSet<S> {
     ///
     /// When the socket failed.
     #[cold]
-    pub(super) fn make_room(&mut self, id: ConnectionId, turn: &Turn<'_>) -> io::Result<Room> {
+    pub(super) fn make_room(&mut self, id: LocalId, turn: &Turn<'_>) -> io::Result<Room> {
         let Some(connection) = self.slab.get_mut(id) else { return Ok(Room::None) };
         let config = &turn.setup.config;
         let before = connection.transport.backlog.len();
@@ -300,7 +300,7 @@ impl<S: Stream> ConnectionSet<S> {
     /// # Errors
     ///
     /// When what was to be sent could be neither sent nor kept.
-    pub(super) fn send_aside(&mut self, id: ConnectionId, turn: &mut Turn<'_>) -> io::Result<()> {
+    pub(super) fn send_aside(&mut self, id: LocalId, turn: &mut Turn<'_>) -> io::Result<()> {
         let Some(connection) = self.slab.get_mut(id) else { return Ok(()) };
         let before = Outgoing::of(&connection.transport);
         let sent = connection.transport.send(&self.aside, turn.now, &mut self.pool);
@@ -313,7 +313,7 @@ impl<S: Stream> ConnectionSet<S> {
     }
 
     /// Stops reading from a connection until one of its jobs is done.
-    pub(super) fn park(&mut self, id: ConnectionId) {
+    pub(super) fn park(&mut self, id: LocalId) {
         if let Some(connection) = self.slab.get_mut(id) {
             connection.rest = Rest::Parked;
             connection.endpoint.stopped_listening();
@@ -321,7 +321,7 @@ impl<S: Stream> ConnectionSet<S> {
     }
 
     /// Reads again from a connection that was not read.
-    pub(super) fn unpark(&mut self, id: ConnectionId, turn: &Turn<'_>) {
+    pub(super) fn unpark(&mut self, id: LocalId, turn: &Turn<'_>) {
         if let Some(connection) = self.slab.get_mut(id) {
             connection.rest = Rest::Spent;
             connection.endpoint.listened_again(turn.now, &turn.setup.protocol_limits);
@@ -329,7 +329,7 @@ impl<S: Stream> ConnectionSet<S> {
     }
 
     /// Lets go of a connection without further words.
-    pub(super) fn cut(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+    pub(super) fn cut(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         if let Some(connection) = self.slab.get_mut(id) {
             connection.endpoint = Endpoint::Closed;
             // It waits for nothing any more.

@@ -22,7 +22,7 @@ use crate::environment::Environment;
 use crate::http::Rejection;
 use crate::observe::turn_trace::Why;
 use crate::protocol::endpoint::{Endpoint, TimeoutEvent};
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 use crate::transport::Stream;
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -71,7 +71,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Looks at a connection whose alarm went off.
-    fn on_deadline(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+    fn on_deadline(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         let config = &turn.setup.config;
         let is_congested = self.deliveries.is_congested(&config.limits);
         let Some(connection) = self.connections.slab.get_mut(id) else { return };
@@ -108,7 +108,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Ends a connection because what was due has not come.
-    fn end_late(&mut self, id: ConnectionId, timeout: TimeoutEvent, turn: &mut Turn<'_>) {
+    fn end_late(&mut self, id: LocalId, timeout: TimeoutEvent, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get(id) else { return };
         match timeout {
             TimeoutEvent::None | TimeoutEvent::Pinged => {}

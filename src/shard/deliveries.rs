@@ -21,7 +21,7 @@ use crate::config::Limits;
 use crate::connection::Rest;
 use crate::environment::Environment;
 use crate::mailbox::Mail;
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 use crate::transport::Stream;
 
 /// Pause before mail that found a full box is tried again.
@@ -38,11 +38,11 @@ pub(super) struct Deliveries<S> {
     /// These mails and the connections that wait: one number says whether there is anything to do.
     waiting: usize,
     /// By destination, connections that are to be handed over, in the order in which they asked.
-    hand_overs: Box<[VecDeque<ConnectionId>]>,
+    hand_overs: Box<[VecDeque<LocalId>]>,
     /// Which reactor gets the next connection that is spread.
     spread_to: usize,
     /// Connections that have broadcast something, and are heard again when nothing waits.
-    broadcasters: Vec<ConnectionId>,
+    broadcasters: Vec<LocalId>,
     /// Frames on their way to all connections of this reactor.
     pub(super) broadcasts: VecDeque<Broadcast>,
     /// The next slot that gets the first of them.
@@ -153,7 +153,7 @@ impl<S: Stream> Deliveries<S> {
     /// the deadline of its request stands.
     pub(super) fn wait_for_owner(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         owner: usize,
         connections: &mut ConnectionSet<S>,
     ) {
@@ -176,7 +176,7 @@ impl<S: Stream> Deliveries<S> {
         &mut self,
         owner: usize,
         env: &impl Environment,
-    ) -> Option<ConnectionId> {
+    ) -> Option<LocalId> {
         if !self.has_room_for_waiting(owner, env) {
             return None;
         }
@@ -189,7 +189,7 @@ impl<S: Stream> Deliveries<S> {
     /// can be delivered now: each has one visit's broadcasts under way at the most.
     pub(super) fn hold_broadcaster(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         connections: &mut ConnectionSet<S>,
         limits: &Limits,
     ) {
@@ -209,7 +209,7 @@ impl<S: Stream> Deliveries<S> {
 
     /// The connections that are heard again, because what they have broadcast is delivered. They may
     /// have been closed since.
-    pub(super) fn take_broadcasters(&mut self, limits: &Limits) -> Vec<ConnectionId> {
+    pub(super) fn take_broadcasters(&mut self, limits: &Limits) -> Vec<LocalId> {
         if !self.are_broadcasts_delivered(limits) {
             return Vec::new();
         }
@@ -241,7 +241,7 @@ impl<S: Stream> Deliveries<S> {
     }
 
     /// Whether a connection waits here.
-    pub(super) fn holds(&self, id: ConnectionId) -> bool {
+    pub(super) fn holds(&self, id: LocalId) -> bool {
         self.broadcasters.contains(&id)
             || self.hand_overs.iter().any(|waiting| waiting.contains(&id))
     }

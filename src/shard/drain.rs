@@ -18,7 +18,7 @@ use crate::connection::Rest;
 use crate::environment::Environment;
 use crate::http::Rejection;
 use crate::protocol::endpoint::Endpoint;
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Whether connections are left that have not been told goodbye.
@@ -51,7 +51,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
-    fn say_goodbye(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+    fn say_goodbye(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get(id) else { return };
         match (connection.rest, &connection.endpoint) {
             (Rest::Waiting, Endpoint::Handshaking(_)) | (_, Endpoint::Pending(_)) => {
@@ -155,7 +155,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Ends all connections that are left; the application gets its `on_close` for each.
     fn end(&mut self, outcome: DrainOutcome, turn: &mut Turn<'_>, env: &mut E) {
         self.lifecycle.stop_listening(env);
-        let left: Vec<ConnectionId> =
+        let left: Vec<LocalId> =
             self.connections.slab.iter().map(|connection| connection.id).collect();
         for id in left {
             self.lose(id, turn);

@@ -17,7 +17,7 @@ use crate::connection::Attachment;
 use crate::environment::Environment;
 use crate::mailbox::Mail;
 use crate::protocol::endpoint::Endpoint;
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Sends the broadcasts and the jobs that callbacks asked for on their way; those of a visit, if
@@ -25,7 +25,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[inline]
     pub(super) fn forward_commands(
         &mut self,
-        visited: Option<ConnectionId>,
+        visited: Option<LocalId>,
         turn: &mut Turn<'_>,
         env: &mut E,
     ) {
@@ -35,7 +35,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     #[cold]
-    fn forward(&mut self, visited: Option<ConnectionId>, turn: &mut Turn<'_>, env: &mut E) {
+    fn forward(&mut self, visited: Option<LocalId>, turn: &mut Turn<'_>, env: &mut E) {
         // A job that the pool does not take ends its connection, and `on_close` may give commands too.
         while std::mem::take(&mut self.runtime.commands.has_outgoing) {
             let has_broadcast = !self.runtime.commands.to_all.is_empty();
@@ -96,7 +96,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Writes a broadcast to one connection, if it is open and has a session: the application has
     /// nothing to do with watchers.
-    fn send_broadcast(&mut self, id: ConnectionId, frame: &Broadcast, turn: &mut Turn<'_>) {
+    fn send_broadcast(&mut self, id: LocalId, frame: &Broadcast, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.slab.get_mut(id) else { return };
         let (Endpoint::Open(open), Attachment::Live(_)) =
             (&connection.endpoint, connection.attachment)

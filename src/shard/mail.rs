@@ -14,7 +14,7 @@ use crate::application::Application;
 use crate::connection::Rest;
 use crate::environment::Environment;
 use crate::mailbox::Mail;
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Reads a share of the mail.
@@ -88,7 +88,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
-    fn hear_again(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+    fn hear_again(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         let connection = self.connections.get(id);
         if connection.is_some_and(|connection| connection.rest == Rest::Waiting) {
             self.connections.unpark(id, turn);

@@ -68,7 +68,7 @@ use crate::contained::{Panicked, take_drop_panics};
 use crate::environment::Environment;
 use crate::protocol::ProtocolLimits;
 use crate::server_status::ServerStatus;
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 use crate::transport::Edge;
 
 pub use lifecycle::DrainOutcome;
@@ -88,7 +88,7 @@ pub struct Shard<A: Application, E: Environment> {
     /// Where every visit reads to, so that no connection has to own it.
     receive_buffer: Box<[u8]>,
     /// The connections that are visited in this turn.
-    turn_queue: Vec<ConnectionId>,
+    turn_queue: Vec<LocalId>,
 }
 
 impl<A: Application, E: Environment> Shard<A, E> {
@@ -116,7 +116,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
 
     /// Takes note of an edge on a connection's socket.
     #[inline]
-    pub fn note_connection(&mut self, id: ConnectionId, edge: Edge) {
+    pub fn note_connection(&mut self, id: LocalId, edge: Edge) {
         self.parts.connections.note_edge(id, edge);
     }
 

@@ -16,7 +16,7 @@ use crate::environment::Environment;
 use crate::observe::snapshot::{OpenSnapshot, Outgoing, Snapshot};
 use crate::observe::turn_trace::{TARGET, TurnTrace, Why};
 use crate::protocol::endpoint::Endpoint;
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 use crate::transport::Stream;
 
 impl Observer {
@@ -66,7 +66,7 @@ impl Observer {
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Looks at a connection before something is done for it.
     #[inline]
-    pub(super) fn observe(&self, id: ConnectionId, why: Why, turn: &mut Turn<'_>) {
+    pub(super) fn observe(&self, id: LocalId, why: Why, turn: &mut Turn<'_>) {
         if let Some(trace) = &mut turn.observer.trace
             && let Some(before) = self.snapshot(id, turn.setup)
         {
@@ -86,7 +86,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Before a visit: both the trace and the slow-turn detector look.
     #[cold]
-    pub(super) fn before_visit(&self, id: ConnectionId, turn: &mut Turn<'_>, env: &mut E) {
+    pub(super) fn before_visit(&self, id: LocalId, turn: &mut Turn<'_>, env: &mut E) {
         self.observe(id, Why::Ready, turn);
         turn.begin_step(env);
     }
@@ -95,7 +95,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[cold]
     pub(super) fn after_visit(
         &self,
-        id: ConnectionId,
+        id: LocalId,
         receive_buffer: &[u8],
         turn: &mut Turn<'_>,
         env: &mut E,
@@ -109,7 +109,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Tells what was written to a connection that leaves this shard in the middle of its visit.
     #[inline]
-    pub(super) fn tell_written(&self, id: ConnectionId, turn: &mut Turn<'_>) {
+    pub(super) fn tell_written(&self, id: LocalId, turn: &mut Turn<'_>) {
         if let Some(trace) = &mut turn.observer.trace
             && let Some(connection) = self.connections.get(id)
         {
@@ -149,7 +149,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     #[cold]
-    fn snapshot(&self, id: ConnectionId, setup: &Setup) -> Option<Snapshot> {
+    fn snapshot(&self, id: LocalId, setup: &Setup) -> Option<Snapshot> {
         let connection = self.connections.get(id)?;
         let mut snapshot = Snapshot::of(connection, setup.metrics.bytes_in.get());
         snapshot.open = self.open_snapshot(connection);

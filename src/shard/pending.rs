@@ -8,7 +8,7 @@
 //! Next: `parts`: all of them together.
 
 use crate::session::SessionId;
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 /// The requests that wait: no more than there may be jobs
 /// ([`crate::config::Limits::offloads_per_reactor`]).
@@ -18,7 +18,7 @@ pub(super) struct PendingRequests(Vec<PendingRequest>);
 /// One of them.
 #[derive(Debug)]
 pub(super) struct PendingRequest {
-    pub(super) connection: ConnectionId,
+    pub(super) connection: LocalId,
     /// The session that it names.
     pub(super) session: Option<SessionId>,
     /// Whether there was such a session when it came, so that it is held.
@@ -30,16 +30,16 @@ impl PendingRequests {
         self.0.is_empty()
     }
 
-    pub(super) fn contains(&self, connection: ConnectionId) -> bool {
+    pub(super) fn contains(&self, connection: LocalId) -> bool {
         self.connections().any(|waiting| waiting == connection)
     }
 
-    pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
+    pub(super) fn connections(&self) -> impl Iterator<Item = LocalId> {
         self.0.iter().map(|request| request.connection)
     }
 
     /// The connections that asked for this session before `newer` did; all, if that does not wait.
-    pub(super) fn before(&self, session: &SessionId, newer: ConnectionId) -> Vec<ConnectionId> {
+    pub(super) fn before(&self, session: &SessionId, newer: LocalId) -> Vec<LocalId> {
         let earlier = self.0.iter().take_while(|request| request.connection != newer);
         let same = earlier.filter(|request| request.session.as_ref() == Some(session));
         same.map(|request| request.connection).collect()
@@ -59,7 +59,7 @@ impl PendingRequests {
     }
 
     /// A connection's request waits no more.
-    pub(super) fn take(&mut self, connection: ConnectionId) -> Option<PendingRequest> {
+    pub(super) fn take(&mut self, connection: LocalId) -> Option<PendingRequest> {
         let at = self.0.iter().position(|request| request.connection == connection)?;
         Some(self.0.remove(at))
     }

@@ -13,7 +13,7 @@
 use std::time::{Duration, Instant};
 
 use crate::http::Rejection;
-use crate::token::{ConnectionId, Peer};
+use crate::token::{LocalId, Peer};
 
 /// Time between two lines of one reason.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ struct Told {
 
 /// The connection that is refused, and where it is.
 pub(super) struct Refused {
-    pub(super) connection: ConnectionId,
+    pub(super) connection: LocalId,
     pub(super) peer: Peer,
     pub(super) reactor: usize,
 }

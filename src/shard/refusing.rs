@@ -14,13 +14,13 @@ use crate::application::{Application, Refusal};
 use crate::connection::Rest;
 use crate::environment::Environment;
 use crate::http::{self, Body, Rejection};
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Answers with an error, for the caller to write; the connection closes after it.
     pub(super) fn refuse(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         rejection: Rejection,
         body: Body,
         turn: &mut Turn<'_>,
@@ -30,7 +30,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// A request is refused, for the caller to say so: it is counted, and its connection is to close.
-    fn end_request(&mut self, id: ConnectionId, rejection: Rejection, turn: &mut Turn<'_>) {
+    fn end_request(&mut self, id: LocalId, rejection: Rejection, turn: &mut Turn<'_>) {
         turn.setup.metrics.rejected(rejection.index());
         turn.tell(|trace| trace.refused(id, rejection.status()));
         self.forget_pending(id, turn);
@@ -46,7 +46,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// The same for a request of which `head` is what came: the log may tell of it.
     pub(super) fn refuse_request(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         rejection: Rejection,
         head: &[u8],
         turn: &mut Turn<'_>,
@@ -62,12 +62,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// The same outside of a visit: the answer is written, and the connection settled.
-    pub(super) fn refuse_aside(
-        &mut self,
-        id: ConnectionId,
-        rejection: Rejection,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn refuse_aside(&mut self, id: LocalId, rejection: Rejection, turn: &mut Turn<'_>) {
         self.end_request(id, rejection, turn);
         http::refuse(rejection, Body::Sent, &mut self.connections.aside);
         self.send_aside(id, turn);
@@ -78,7 +73,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// turn cost their square.
     pub(super) fn refuse_waiting(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         rejection: Rejection,
         turn: &mut Turn<'_>,
     ) {
@@ -90,12 +85,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Answers an upgrade with the application's refusal; the connection closes after it.
-    pub(super) fn refuse_upgrade(
-        &mut self,
-        id: ConnectionId,
-        refusal: &Refusal,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn refuse_upgrade(&mut self, id: LocalId, refusal: &Refusal, turn: &mut Turn<'_>) {
         turn.setup.metrics.refused.add(1);
         turn.tell(|trace| trace.refused_by_application(id, refusal.status));
         self.forget_pending(id, turn);

@@ -20,7 +20,7 @@ use crate::protocol::endpoint::Endpoint;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::{self, Request};
 use crate::session::{SessionId, owner_of};
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 /// What a request led to.
 enum Answered<A: Application> {
@@ -60,7 +60,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Serves one request, if a whole one is there. `at` is where it begins in the input.
     pub(super) fn serve_request(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         input: &mut [u8],
         at: &mut usize,
         turn: &mut Turn<'_>,
@@ -122,7 +122,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// A response to a plain request stands in the cork.
     fn end_response(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         persistence: Persistence,
         turn: &mut Turn<'_>,
     ) -> Served {
@@ -141,7 +141,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Reads the request at the start of `received` and decides what becomes of it.
     fn answer(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         received: &mut [u8],
         turn: &mut Turn<'_>,
     ) -> Result<Answered<A>, Rejection> {

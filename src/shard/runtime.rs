@@ -28,7 +28,7 @@ use crate::protocol::deflate::{DeflateParams, DeflateWriter, Deflater};
 use crate::protocol::head::Request;
 use crate::protocol::message::Scratch;
 use crate::session::{Attached, IdSource, NotAttached, SessionId, SessionSlot, SessionTable};
-use crate::token::{ConnectionId, Peer};
+use crate::token::{LocalId, Peer};
 use crate::transport::Outlet;
 
 /// The application of a reactor, its sessions, and what its callbacks write to.
@@ -77,7 +77,7 @@ impl CloseCause {
 
 /// The connection for which the application is called.
 pub(super) struct Callee<'a> {
-    pub(super) id: ConnectionId,
+    pub(super) id: LocalId,
     pub(super) peer: &'a Peer,
     pub(super) session: SessionSlot,
     pub(super) is_resumed: bool,
@@ -112,7 +112,7 @@ impl<A: Application> Runtime<A> {
             application: Contained::new(application),
             sessions: SessionTable::new(capacity, ttl, policy, *beginning),
             ids: IdSource::new(*reactor, config.workers.get()),
-            commands: Commands::new(*beginning, &config.limits),
+            commands: Commands::new(*reactor, *beginning, &config.limits),
             cork: Vec::with_capacity(config.limits.cork_bytes),
             scratch: Scratch::default(),
             deflater: Deflater::new(&setup.protocol_limits),
@@ -172,7 +172,7 @@ impl<A: Application> Runtime<A> {
     ) -> Result<(), Panicked> {
         let Runtime { application, commands, .. } = self;
         let application = application.get_mut();
-        let mut cx = ReactorContext { commands, reactor: setup.reactor };
+        let mut cx = ReactorContext { commands };
         let outcome = guard(|| callback(application, &mut cx));
         if outcome.is_err() {
             note_reactor_panic(setup);
@@ -213,7 +213,7 @@ impl<A: Application> Runtime<A> {
     }
 
     /// What the callbacks that have just run for this connection led to.
-    pub(super) fn next(&mut self, id: ConnectionId, turn: &mut Turn<'_>) -> Next {
+    pub(super) fn next(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Next {
         if !std::mem::take(&mut self.commands.pause) {
             return Next::Continue;
         }
@@ -235,7 +235,7 @@ impl<A: Application> Runtime<A> {
     pub(super) fn attach(
         &mut self,
         requested: Option<&SessionId>,
-        connection: ConnectionId,
+        connection: LocalId,
         now: Instant,
         mut random: impl FnMut(&mut [u8]) -> io::Result<()>,
     ) -> Result<Attached, NotAttached> {

@@ -18,7 +18,7 @@ use crate::observe::metrics::ReactorMetrics;
 use crate::observe::turn_trace::TurnTrace;
 use crate::protocol::ProtocolLimits;
 use crate::server_status::ServerStatus;
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 /// What does not change while a shard runs.
 pub(super) struct Setup {
@@ -69,7 +69,7 @@ impl Turn<'_> {
 
     /// A callback panicked. The panic hook has logged where.
     #[cold]
-    pub(super) fn note_panic(&mut self, id: ConnectionId) {
+    pub(super) fn note_panic(&mut self, id: LocalId) {
         self.setup.metrics.panics.add(1);
         log::error!(
             connection:% = id, reactor = self.setup.reactor;
@@ -79,7 +79,7 @@ impl Turn<'_> {
 
     /// A connection ends because there is no memory for what it sends, or for what it is sent.
     #[cold]
-    pub(super) fn note_out_of_memory(&mut self, id: ConnectionId) {
+    pub(super) fn note_out_of_memory(&mut self, id: LocalId) {
         let ended = &self.setup.metrics.out_of_memory;
         // At the first and at every 1000th: a peer that sends large messages comes back.
         if ended.get().is_multiple_of(1000) {

@@ -21,7 +21,7 @@ use crate::protocol::deflate::DeflateParams;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::Request;
 use crate::session::{Attached, NotAttached, SessionId, SessionSlot};
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 /// An upgrade that the application has accepted.
 pub(super) struct AcceptedUpgrade<A: Application> {
@@ -45,7 +45,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// once; there it is read from the start, as if it had just been accepted.
     pub(super) fn hand_over(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         owner: usize,
         received: &[u8],
         turn: &mut Turn<'_>,
@@ -89,7 +89,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Its refusal.
     pub(super) fn ask_application(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         request: &Request<'_, '_>,
         session_id: Option<&SessionId>,
         turn: &mut Turn<'_>,
@@ -113,7 +113,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// The application panicked over an upgrade.
-    fn fail_upgrade(&mut self, id: ConnectionId, turn: &mut Turn<'_>) -> Refusal {
+    fn fail_upgrade(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Refusal {
         self.runtime.commands.forget_close();
         turn.note_panic(id);
         Refusal::new::<500>("internal error")
@@ -122,7 +122,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Makes a connection that of a session of ours.
     pub(super) fn upgrade(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         accepted: AcceptedUpgrade<A>,
         turn: &mut Turn<'_>,
         env: &mut E,
@@ -140,7 +140,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Why there is none for it; then it holds nothing.
     fn claim(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         session_id: Option<&SessionId>,
         turn: &mut Turn<'_>,
         env: &mut E,
@@ -182,7 +182,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Refuses the requests for the same session that came before this one and wait for their answer: were
     /// they accepted later, they would displace a newer connection. For those that came after it, the
     /// session stays.
-    fn overtake(&mut self, newer: ConnectionId, slot: SessionSlot, turn: &mut Turn<'_>) {
+    fn overtake(&mut self, newer: LocalId, slot: SessionSlot, turn: &mut Turn<'_>) {
         if self.pending.is_empty() {
             return;
         }
@@ -201,7 +201,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// session that has counted nothing yet, or is not kept without a connection, or has no room.
     fn claim_place(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         session_id: Option<&SessionId>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Rejection> {
@@ -228,7 +228,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// When the address has made as many lately as it may.
     fn count_newcomer(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         session_id: Option<&SessionId>,
         turn: &Turn<'_>,
     ) -> Result<Newcomer, Rejection> {
@@ -246,7 +246,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// It was refused after all, for another reason.
-    fn uncount_newcomer(&mut self, id: ConnectionId, turn: &Turn<'_>) {
+    fn uncount_newcomer(&mut self, id: LocalId, turn: &Turn<'_>) {
         if let Some(rate) = turn.setup.config.limit_sessions_per_ip
             && let Some(ip) = self.connections.get(id).and_then(|connection| connection.peer.ip())
         {
@@ -257,7 +257,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Makes a WebSocket of a connection that has its session: answers 101, and calls the application.
     fn open(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         mut accepted: AcceptedUpgrade<A>,
         attached: Attached,
         turn: &mut Turn<'_>,
@@ -278,7 +278,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Writes the response to the cork. From here on the connection is an open WebSocket.
     fn answer_upgrade(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         AcceptedUpgrade { accept, params, terms, .. }: AcceptedUpgrade<A>,
         Attached { slot, resumed }: Attached,
         turn: &mut Turn<'_>,
@@ -324,7 +324,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// One line for the access log.
-    fn log_open(&self, id: ConnectionId, turn: &Turn<'_>) {
+    fn log_open(&self, id: LocalId, turn: &Turn<'_>) {
         if !turn.setup.config.access_log {
             return;
         }

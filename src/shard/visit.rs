@@ -24,7 +24,7 @@ use crate::environment::Environment;
 use crate::protocol::endpoint::{Discarded, Endpoint, Event, Open};
 use crate::protocol::frame::Violation;
 use crate::protocol::message::{Message, Scratch};
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 use crate::transport::Inbound;
 
 /// What a visit has read, and how far it is taken.
@@ -120,7 +120,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[inline(always)]
     pub(super) fn visit(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         buffer: &mut [u8],
         turn: &mut Turn<'_>,
         env: &mut E,
@@ -157,7 +157,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     #[cold]
-    fn visit_unread(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+    fn visit_unread(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         if self.connections.visit_unread(id, turn).is_err() {
             self.lose(id, turn);
         }
@@ -165,13 +165,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// The visit in the middle of a message, or before one whose payload may be read past the buffer.
     #[inline(never)]
-    fn visit_long(
-        &mut self,
-        id: ConnectionId,
-        buffer: &mut [u8],
-        turn: &mut Turn<'_>,
-        env: &mut E,
-    ) {
+    fn visit_long(&mut self, id: LocalId, buffer: &mut [u8], turn: &mut Turn<'_>, env: &mut E) {
         let limits = &turn.setup.protocol_limits;
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Ok(FilledPast { past, filled }) = connection.fill_past(buffer, limits) else {
@@ -194,7 +188,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[inline(always)]
     fn take_input(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         bytes: &mut [u8],
         read: usize,
         turn: &mut Turn<'_>,
@@ -235,7 +229,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Keeps what is left of the input, and settles the connection.
     #[inline(always)]
-    fn end_visit(&mut self, id: ConnectionId, input: &Input<'_>, step: Taken, turn: &mut Turn<'_>) {
+    fn end_visit(&mut self, id: LocalId, input: &Input<'_>, step: Taken, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let left = &input.bytes[input.at..];
         if !matches!(connection.endpoint, Endpoint::Closed) {
@@ -259,7 +253,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[inline(never)]
     fn arrive_or_leave(
         &mut self,
-        id: ConnectionId,
+        id: LocalId,
         input: &mut Input<'_>,
         turn: &mut Turn<'_>,
         env: &mut E,
@@ -293,7 +287,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// The hot path: frames to messages to the application, until the input or the share ends.
     // Not inlined, so that the loop has the registers to itself.
     #[inline(never)]
-    fn converse(&mut self, id: ConnectionId, input: &mut Input<'_>, turn: &mut Turn<'_>) -> Taken {
+    fn converse(&mut self, id: LocalId, input: &mut Input<'_>, turn: &mut Turn<'_>) -> Taken {
         let Parts { connections, runtime, .. } = self;
         let Some(connection) = connections.slab.get_mut(id) else { return Taken::Gone };
         let Endpoint::Open(open) = &mut connection.endpoint else { return Taken::NotOpen };
@@ -333,12 +327,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Takes what a watcher sends.
     #[cold]
-    fn hear_watcher(
-        &mut self,
-        id: ConnectionId,
-        input: &mut Input<'_>,
-        turn: &mut Turn<'_>,
-    ) -> Taken {
+    fn hear_watcher(&mut self, id: LocalId, input: &mut Input<'_>, turn: &mut Turn<'_>) -> Taken {
         let Parts { connections, runtime, .. } = self;
         let Some(connection) = connections.slab.get_mut(id) else { return Taken::Gone };
         let Endpoint::Open(open) = &mut connection.endpoint else { return Taken::NotOpen };
@@ -349,7 +338,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// What is to be done where a conversation stopped.
     #[inline(never)]
-    fn pause(&mut self, id: ConnectionId, pause: Pause, turn: &mut Turn<'_>) -> Taken {
+    fn pause(&mut self, id: LocalId, pause: Pause, turn: &mut Turn<'_>) -> Taken {
         let cause = match pause {
             Pause::AllTaken => return Taken::All,
             Pause::NeedMore => return Taken::NeedMore,
@@ -372,7 +361,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Writes a full cork in mid-visit; the visit goes on if the socket keeps up.
-    fn uncork_in_visit(&mut self, id: ConnectionId, turn: &mut Turn<'_>) -> Taken {
+    fn uncork_in_visit(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Taken {
         if let Err(Lost) = self.uncork(id, turn) {
             return Taken::Gone;
         }

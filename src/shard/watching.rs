@@ -23,11 +23,11 @@ use crate::observe::slab_map::SlotState;
 use crate::observe::turn_trace::TurnTrace;
 use crate::protocol::frame;
 use crate::protocol::handshake::{self, Accept};
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Makes a connection one that watches.
-    pub(super) fn watch(&mut self, id: ConnectionId, accept: &Accept, turn: &mut Turn<'_>) {
+    pub(super) fn watch(&mut self, id: LocalId, accept: &Accept, turn: &mut Turn<'_>) {
         let config = &turn.setup.config;
         if self.watchers.told().len() >= config.limits.watchers {
             return self.refuse(id, Rejection::TooManyWatchers, Body::Sent, turn);

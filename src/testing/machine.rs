@@ -26,7 +26,7 @@ use crate::observe::metrics::ReactorMetrics;
 use crate::offload::Job;
 use crate::server_status::ServerStatus;
 use crate::shard::Shard;
-use crate::token::{ConnectionId, Peer};
+use crate::token::{LocalId, Peer};
 
 type TestMail = Mail<Scripted>;
 
@@ -118,7 +118,7 @@ impl Environment for MachineEnvironment {
         self.net.borrow_mut().queues[self.shard].clear();
     }
 
-    fn register(&mut self, stream: &mut Scripted, id: ConnectionId) -> io::Result<()> {
+    fn register(&mut self, stream: &mut Scripted, id: LocalId) -> io::Result<()> {
         if let Some(Fault::Errno(errno)) = self.net.borrow().faults.strike(Call::Register) {
             return Err(io::Error::from_raw_os_error(errno));
         }

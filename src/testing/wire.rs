@@ -12,7 +12,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::faults::{Call, EINTR, ENOBUFS, ENOMEM, Fault, Faults};
-use crate::token::ConnectionId;
+use crate::token::LocalId;
 use crate::transport::{Edge, Stream};
 
 /// Both directions of one connection, and what the server's end has been told.
@@ -33,7 +33,7 @@ pub struct Wire {
     /// A write found too little room, so room to come is an edge.
     wants_room: bool,
     /// Where the server has registered it.
-    pub registered: Option<(usize, ConnectionId)>,
+    pub registered: Option<(usize, LocalId)>,
     /// The edge that has not been delivered yet.
     pub edge: Edge,
     /// The server has ended its half.
@@ -144,7 +144,7 @@ impl Wire {
     }
 
     /// What registering reports at once.
-    pub fn register(&mut self, shard: usize, id: ConnectionId) {
+    pub fn register(&mut self, shard: usize, id: LocalId) {
         self.registered = Some((shard, id));
         self.wants_room = false;
         self.edge = Edge {

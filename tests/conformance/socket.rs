@@ -14,7 +14,7 @@ use crate::wire::{self, Reply};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn serve(case: &Case) -> ServerHandle {
+fn serve(case: &Case) -> ServerHandle<Echo> {
     let config = Config {
         ws_max_size: case.max_size,
         ws_per_message_deflate: case.server_deflates(),
@@ -26,7 +26,7 @@ fn serve(case: &Case) -> ServerHandle {
 
 /// One server for each limit that the cases ask for, with compression and without.
 #[derive(Default)]
-pub(crate) struct Servers(BTreeMap<(usize, bool), ServerHandle>);
+pub(crate) struct Servers(BTreeMap<(usize, bool), ServerHandle<Echo>>);
 
 impl Servers {
     /// Runs a case; `pipelined`: the frames leave with the request, in one write.

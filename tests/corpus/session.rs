@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use revolve::config::SessionIds;
 use revolve::session::{IdSource, SessionId, SessionSlot, SessionTable, owner_of};
-use revolve::token::ConnectionId;
+use revolve::token::LocalId;
 
 pub(crate) fn run(data: &[u8]) {
     let Some((&length, rest)) = data.split_first() else { return };
@@ -84,7 +84,7 @@ struct Known {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Presence {
-    Attached(ConnectionId, SessionSlot),
+    Attached(LocalId, SessionSlot),
     /// Since when, and as the how-manieth.
     Detached(Instant, u64),
 }
@@ -168,7 +168,7 @@ fn check_table(steps: &[u8]) {
                     table.detach(slot, older, now);
                     model.detach(&name, now);
                 }
-                let connection = ConnectionId::new(number as u32, generation);
+                let connection = LocalId::new(number as u32, generation);
                 generation = generation.saturating_add(1);
                 let attached = table
                     .attach(id.as_ref(), connection, now, || {
@@ -222,7 +222,7 @@ fn check_table(steps: &[u8]) {
                         *session.state_mut() = 1;
                         known.is_touched = true;
                     }
-                    let stranger = ConnectionId::new(u32::MAX, generation);
+                    let stranger = LocalId::new(u32::MAX, generation);
                     assert!(table.of_connection(slot, stranger).is_none(), "the fence is open");
                 }
             }

@@ -21,7 +21,7 @@ use revolve::observe::metrics::ReactorMetrics;
 use revolve::offload::Job;
 use revolve::server_status::ServerStatus;
 use revolve::shard::Shard;
-use revolve::token::{ConnectionId, Peer};
+use revolve::token::{LocalId, Peer};
 use revolve::{Application, Config, Counter, Echo};
 
 use crate::client::{self, PING, PONG, TEXT, frame, metric, upgrade};
@@ -93,7 +93,7 @@ impl Environment for Gate {
         self.queue.clear();
     }
 
-    fn register(&mut self, stream: &mut Scripted, id: ConnectionId) -> io::Result<()> {
+    fn register(&mut self, stream: &mut Scripted, id: LocalId) -> io::Result<()> {
         stream.0.borrow_mut().register(0, id);
         Ok(())
     }

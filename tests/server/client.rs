@@ -10,7 +10,9 @@ use std::sync::Once;
 use std::time::{Duration, Instant};
 use std::{panic, thread};
 
-use revolve::{Address, Application, Config, Counter, Echo, Server, ServerHandle, Summary};
+use revolve::{
+    Address, Application, Config, Counter, Echo, Server, ServerHandle, ShutdownTrigger, Summary,
+};
 use socket2::{Domain, SockRef, Socket, Type};
 use tungstenite::handshake::client::Response as Upgraded;
 use tungstenite::{Message, WebSocket};
@@ -63,9 +65,35 @@ pub(crate) fn quiet_reactors() {
 
 // --- the server ------------------------------------------------------------------------------
 
+/// The handle of a server, whichever application that has.
+pub(crate) trait Handle: Send + Sync {
+    fn shutdown(&self);
+    fn trigger(&self) -> ShutdownTrigger;
+    fn metrics(&self) -> String;
+    fn join(self: Box<Self>) -> Summary;
+}
+
+impl<A: Application> Handle for ServerHandle<A> {
+    fn shutdown(&self) {
+        ServerHandle::shutdown(self);
+    }
+
+    fn trigger(&self) -> ShutdownTrigger {
+        self.shutdown_trigger()
+    }
+
+    fn metrics(&self) -> String {
+        ServerHandle::metrics(self)
+    }
+
+    fn join(self: Box<Self>) -> Summary {
+        ServerHandle::join(*self)
+    }
+}
+
 /// A server that ends with its test.
 pub(crate) struct Running {
-    handle: Option<ServerHandle>,
+    handle: Option<Box<dyn Handle>>,
     pub(crate) address: SocketAddr,
 }
 
@@ -75,7 +103,7 @@ impl Running {
         make: impl Fn() -> A + Send + Sync + 'static,
     ) -> Running {
         let handle = Server::builder().config(config).serve(make).unwrap();
-        Running { address: handle.addresses()[0].tcp().unwrap(), handle: Some(handle) }
+        Running { address: handle.addresses()[0].tcp().unwrap(), handle: Some(Box::new(handle)) }
     }
 
     /// One that counts, without heartbeats.
@@ -147,8 +175,8 @@ impl Running {
         eventually(&format!("{name}{{{label}}} = {value}"), || self.metric(name, label) == value);
     }
 
-    pub(crate) fn handle(&self) -> &ServerHandle {
-        self.handle.as_ref().unwrap()
+    pub(crate) fn handle(&self) -> &dyn Handle {
+        &**self.handle.as_ref().unwrap()
     }
 
     /// Ends it and tells how it went.

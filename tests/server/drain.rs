@@ -27,7 +27,7 @@ fn everyone_is_told_and_counted() {
     let server = Running::counter(patient(4));
     let mut raws: Vec<_> = (0..300).map(|n| server.open(&format!("session_id=d-{n}"))).collect();
     server.handle().shutdown();
-    server.handle().shutdown_trigger().begin();
+    server.handle().trigger().begin();
     for raw in &mut raws {
         assert_eq!(raw.close(), going_away());
         raw.send(close(1001));

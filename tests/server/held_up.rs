@@ -84,7 +84,7 @@ fn the_shutdown_begins_at_once_and_everywhere() {
     gate.hold(&mut keeper);
     let crowd = crowd(&server, 40);
     let (begun, has_begun) = channel();
-    let trigger = server.handle().shutdown_trigger();
+    let trigger = server.handle().trigger();
     let begin = thread::spawn(move || {
         trigger.begin();
         trigger.begin();
