@@ -13,6 +13,7 @@ use std::fmt;
 use std::fs;
 use std::num::NonZeroUsize;
 
+use crate::application::LONG;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::connection::timer_wheel::{Slot, Tick};
@@ -52,8 +53,8 @@ pub struct MemoryBound {
 }
 
 impl MemoryBound {
-    /// Reckons the bound for an application whose sessions hold a `T` and whose replies are no
-    /// longer than the messages they answer, as those of the daemon are.
+    /// Reckons the bound for an application whose sessions hold a `T` and that sends no message longer
+    /// than [`Config::ws_max_size`], as those of the daemon send none.
     ///
     /// `descriptors` is how many the process may open ([`descriptor_limit`]). `None` if neither
     /// that nor `--limit-concurrency` bounds the connections.
@@ -87,9 +88,10 @@ impl MemoryBound {
             // (protocol/message.rs); or the longest reply, that waits to be sent. Not both: while
             // a message is unfinished there is no reply to it, and no other can have come.
             reply,
-            // The backlog up to the high-water mark, and what one visit can add before it looks at
-            // the mark again: a cork (shard/visit.rs).
-            config.max_send_buffer + limits.cork_bytes,
+            // The backlog up to the high-water mark, and what one callback can add beside its last
+            // message: a cork (shard/visit.rs), or short messages, which are counted when as much as a
+            // long one stands in the cork (application/mod.rs).
+            config.max_send_buffer + limits.cork_bytes.max(LONG),
             // Storage of the backlog in which nothing stands.
             out_buffer::SLACK,
             // What a used-up share leaves of one read (shard/visit.rs).
@@ -133,8 +135,9 @@ impl MemoryBound {
                 Some(_) => SessionRates::BYTES.div_ceil(reactors),
                 None => 0,
             },
-            // The cork, which doubles when it grows, with one reply more than it holds.
-            2 * (limits.cork_bytes + reply),
+            // The cork, which doubles when it grows. It is full when it holds `cork_bytes`; but of one
+            // callback it holds all that may wait for the peer, and one message more.
+            2 * (config.max_send_buffer + limits.cork_bytes.max(LONG) + reply),
             // The message that an application is looking at, and storage being copied as it grows.
             2 * config.ws_max_size,
             // What is kept for the next long ones.

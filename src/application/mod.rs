@@ -6,7 +6,11 @@
 //! it. Called by the shard; implemented by `apps/` and by programs that embed the server. The parts
 //! are `admission`, `jobs` and `timers`.
 //!
-//! Invariant: the cork only ever holds whole frames of ours.
+//! What a callback sends is bounded: [`Context::may_queue`] has the rule. What is sent outside of a visit
+//! is looked at once more by the shard (`shard/callbacks.rs`), where the backlog is known.
+//!
+//! Invariant: the cork only ever holds whole frames of ours, behind what is left of one that has begun to
+//! leave.
 //!
 //! Next: `admission`: which upgrades are accepted. Then `jobs`, and `timers`.
 
@@ -22,7 +26,7 @@ use std::time::{Duration, Instant};
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
 use crate::application::timers::{ApplicationTimers, TooManyTimers};
-use crate::config::Limits;
+use crate::config::{Config, Limits};
 use crate::offload::PoolFull;
 use crate::protocol::deflate::{DeflateWriter, Deflation};
 use crate::protocol::frame;
@@ -125,6 +129,54 @@ pub trait Application: Sized + 'static {
         let _ = (cx, key);
     }
 
+    /// What waited for this peer was more than [`Config::max_send_buffer`], the high-water mark, and has
+    /// fallen to half of that, the low-water mark. Called once each time that happens, before further
+    /// messages are heard, and not for a connection that has closed or is closing. What it sends obeys the
+    /// rule at [`Context::send_text`].
+    ///
+    /// A producer sends until it is above the mark, and goes on in here:
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use revolve::testing::TestServer;
+    /// use revolve::{Application, Config, Context, Message};
+    ///
+    /// /// Sends each client that asks so many numbers, as fast as it takes them.
+    /// struct Numbers;
+    ///
+    /// const MARK: usize = 64 << 10; // the server's `max_send_buffer`
+    /// const LAST: u32 = 300_000;
+    ///
+    /// fn go_on(cx: &mut Context<'_, Numbers>) {
+    ///     while *cx.session() < LAST && cx.waiting_bytes() <= MARK {
+    ///         *cx.session_mut() += 1;
+    ///         let number = cx.session().to_string();
+    ///         cx.send_text(&number);
+    ///     }
+    /// }
+    ///
+    /// impl Application for Numbers {
+    ///     type Session = u32; // the last number sent
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, _: Message<'_>) {
+    ///         go_on(cx);
+    ///     }
+    ///     fn on_backlog_low(&mut self, cx: &mut Context<'_, Self>) {
+    ///         go_on(cx);
+    ///     }
+    /// }
+    ///
+    /// let config = Config { max_send_buffer: MARK, ..Config::default() };
+    /// let server = TestServer::with_config(config, || Numbers);
+    /// let client = server.connect("");
+    /// client.send_text("go");
+    /// for number in 1..=LAST {
+    ///     assert_eq!(client.text(), number.to_string());
+    /// }
+    /// ```
+    fn on_backlog_low(&mut self, cx: &mut Context<'_, Self>) {
+        let _ = cx;
+    }
+
     /// A timer of this reactor is due ([`ReactorContext::set_timer`]). It is not set any more: a
     /// heartbeat sets it anew.
     fn on_reactor_timer(&mut self, cx: &mut ReactorContext<'_, Self>, key: u64) {
@@ -188,8 +240,8 @@ pub(crate) struct Commands<A: Application> {
     pub(crate) pause: bool,
     /// Set with `to_all`, and when jobs wait to leave for the pool.
     pub(crate) has_outgoing: bool,
-    /// The close asked for, if any.
-    pub(crate) close: Option<(CloseCode, String)>,
+    /// How the connection ends, if it does.
+    pub(crate) ending: Option<Ending>,
     /// To every open connection of the server.
     pub(crate) to_all: Vec<Broadcast>,
     /// To every open connection of this reactor.
@@ -200,30 +252,81 @@ pub(crate) struct Commands<A: Application> {
     pub(crate) jobs: Jobs<A>,
     /// Bytes that have left past the cork in this turn, and are not counted yet.
     pub(crate) past_cork: u64,
-    /// Set with `close`, if that is for want of memory.
-    pub(crate) is_out_of_memory: bool,
+    /// How much one callback may queue.
+    allowance: Allowance,
+}
+
+/// How a callback has ended its connection.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// The application has asked for a close.
+    Asked(CloseCode, String),
+    /// A message could not be queued. What stands in the cork behind its first `kept` bytes was sent after
+    /// that message, and is not to leave: it would hide the hole.
+    NotQueued { why: NotQueued, kept: usize },
+}
+
+/// Why a message could not be queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotQueued {
+    /// There is no memory for it.
+    OutOfMemory,
+    /// Too much waits for its peer already.
+    SlowConsumer,
+}
+
+/// How much one callback may queue for its peer.
+#[derive(Debug, Clone, Copy)]
+struct Allowance {
+    /// Bytes in the cork from which on they are offered to the socket, before more is queued.
+    cork_bytes: usize,
+    /// Bytes that may wait, in the backlog and the cork, when one more message is queued: the high-water
+    /// mark, and a cork beyond it. That much may wait when a message of the peer's is heard
+    /// (`shard/visit.rs`), so its first reply is always queued.
+    waiting_most: usize,
+}
+
+impl Allowance {
+    fn of(config: &Config) -> Allowance {
+        let cork_bytes = config.limits.cork_bytes;
+        Allowance { cork_bytes, waiting_most: config.max_send_buffer.saturating_add(cork_bytes) }
+    }
 }
 
 impl<A: Application> Commands<A> {
-    pub(crate) fn new(reactor: usize, now: Instant, limits: &Limits) -> Self {
+    pub(crate) fn new(reactor: usize, now: Instant, config: &Config) -> Self {
+        let limits: &Limits = &config.limits;
         Commands {
             reactor,
             now,
             pause: false,
             has_outgoing: false,
-            close: None,
+            ending: None,
             to_all: Vec::new(),
             to_reactor: Vec::new(),
             timers: ApplicationTimers::new(now, limits),
             jobs: Jobs::new(limits),
             past_cork: 0,
-            is_out_of_memory: false,
+            allowance: Allowance::of(config),
         }
     }
 
-    /// Forgets that a close was asked for: something else has ended the connection.
-    pub(crate) fn forget_close(&mut self) {
-        (self.close, self.pause, self.is_out_of_memory) = (None, false, false);
+    /// A message could not be queued behind the first `kept` bytes of the cork. That outdoes a close that
+    /// was asked for: what was to leave before it will not all leave.
+    #[cold]
+    pub(crate) fn end_unqueued(&mut self, why: NotQueued, kept: usize) {
+        (self.ending, self.pause) = (Some(Ending::NotQueued { why, kept }), true);
+    }
+
+    /// How the connection ends, if a callback has ended it. What was sent behind a message that could not
+    /// be queued is taken out of the cork.
+    pub(crate) fn take_ending(&mut self, cork: &mut Vec<u8>) -> Option<Ending> {
+        self.pause = false;
+        let ending = self.ending.take();
+        if let Some(Ending::NotQueued { kept, .. }) = ending {
+            cork.truncate(kept);
+        }
+        ending
     }
 }
 
@@ -245,6 +348,16 @@ impl<A: Application> Context<'_, A> {
     /// Sends a text message. It leaves with everything else that this readable event causes, in
     /// one write; one of 32 KiB or more leaves at once, with what was said before it. If there is no
     /// memory for what the socket does not take, this connection ends (1013), and no other.
+    ///
+    /// What a peer has not taken is bounded. A peer for which more than the high-water mark
+    /// ([`Config::max_send_buffer`]) waits is not heard. If something is sent to it all the same (by a timer,
+    /// behind an off-loaded job, in a broadcast), it is closed with 1008 "slow consumer", and what that
+    /// callback sends is not queued. Within one callback, a message is queued if what waits before it is no
+    /// more than the mark and [`Limits::cork_bytes`]; if it is more, the peer is closed in the same way, and
+    /// neither that message nor what the callback sends after it is queued. How long a message is does not
+    /// count until the next one is to be queued behind it. So the first reply to a message is always queued.
+    ///
+    /// [`Self::waiting_bytes`] tells how much waits, [`Application::on_backlog_low`] that most of it has left.
     #[inline]
     pub fn send_text(&mut self, text: &str) {
         self.send(Data::Text, text.as_bytes());
@@ -254,8 +367,9 @@ impl<A: Application> Context<'_, A> {
     #[inline(always)]
     pub fn send_text_parts<const N: usize>(&mut self, parts: [&str; N]) {
         let length = parts.iter().map(|part| part.len()).sum();
-        if self.deflate_writer.is_some() || length > frame::MAX_SHORT {
-            return self.send_long_parts(&parts.map(str::as_bytes), length);
+        let is_short = length <= frame::MAX_SHORT && self.cork.len() < LONG;
+        if self.deflate_writer.is_some() || !is_short {
+            return self.send_long_parts(Data::Text, &parts.map(str::as_bytes), length);
         }
         frame::encode_header(OpCode::Data(Data::Text), length, self.cork);
         for part in parts {
@@ -272,15 +386,46 @@ impl<A: Application> Context<'_, A> {
     #[inline]
     fn send(&mut self, kind: Data, payload: &[u8]) {
         match &mut self.deflate_writer {
-            _ if payload.len() >= LONG => self.send_long(kind, payload),
+            // One sum for both: a long message, and one behind much that stands in the cork.
+            _ if self.cork.len() + payload.len() >= LONG => self.send_checked(kind, payload),
             None => frame::encode(OpCode::Data(kind), payload, self.cork),
             Some(deflate_writer) => deflate_writer.encode(kind, &[payload], self.cork),
         }
     }
 
+    /// Whether one more message may be queued, wherever in a callback it is sent. If too much waits for
+    /// the peer, the connection ends. How long the message is does not count, for that is not its fault;
+    /// it counts when the next one is to be queued behind it.
+    fn may_queue(&mut self) -> bool {
+        let Allowance { cork_bytes, waiting_most } = self.commands.allowance;
+        let Some(outlet) = &mut self.outlet else { return false };
+        if matches!(self.commands.ending, Some(Ending::NotQueued { .. })) {
+            return false;
+        }
+        if self.cork.len() >= cork_bytes {
+            // What was not offered to the socket cannot be held against the peer.
+            let (Ok(sent) | Err(sent)) = outlet.send_past(self.cork, &[]);
+            self.commands.past_cork += sent as u64;
+        }
+        let may_queue = outlet.waiting_bytes() + self.cork.len() <= waiting_most;
+        if !may_queue {
+            self.commands.end_unqueued(NotQueued::SlowConsumer, self.cork.len());
+        }
+        may_queue
+    }
+
+    /// Sends a long message, or one behind much that stands in the cork, if it may be queued.
+    #[cold]
+    fn send_checked(&mut self, kind: Data, payload: &[u8]) {
+        if payload.len() < LONG {
+            self.send_long_parts(kind, &[payload], payload.len());
+        } else if self.may_queue() {
+            self.send_long(kind, payload);
+        }
+    }
+
     /// Sends past the cork, with all that stands in it; deflated into the cork, if that was agreed on
     /// and makes it smaller.
-    #[cold]
     fn send_long(&mut self, kind: Data, payload: &[u8]) {
         if let Some(deflate_writer) = &mut self.deflate_writer
             && deflate_writer.encode_smaller(kind, &[payload], self.cork) == Deflation::Appended
@@ -304,10 +449,12 @@ impl<A: Application> Context<'_, A> {
         }
     }
 
-    /// Sends parts that need the longer form of a header, or may be worth deflating.
+    /// Sends parts that need the longer form of a header, may be worth deflating, or stand behind much.
     #[cold]
-    fn send_long_parts(&mut self, parts: &[&[u8]], length: usize) {
-        let kind = Data::Text;
+    fn send_long_parts(&mut self, kind: Data, parts: &[&[u8]], length: usize) {
+        if self.cork.len() + length >= LONG && !self.may_queue() {
+            return;
+        }
         if let Some(deflate_writer) = &mut self.deflate_writer
             && deflate_writer.encode_smaller(kind, parts, self.cork) == Deflation::Appended
         {
@@ -323,9 +470,10 @@ impl<A: Application> Context<'_, A> {
     /// A reply can be neither sent nor kept, so its connection ends, and no other.
     #[cold]
     fn run_out_of_memory(&mut self) {
-        let reason = || (CloseCode::Again, frame::OUT_OF_MEMORY.to_owned());
-        self.commands.close.get_or_insert_with(reason);
-        (self.commands.pause, self.commands.is_out_of_memory) = (true, true);
+        // Else it has ended already, and the cork is not the one that will leave.
+        if self.outlet.is_some() {
+            self.commands.end_unqueued(NotQueued::OutOfMemory, self.cork.len());
+        }
     }
 
     /// Closes once what was sent before has left. Messages still to come are not delivered.
@@ -343,7 +491,7 @@ impl<A: Application> Context<'_, A> {
             tell_misuse(&TOLD, format_args!("close({code}, …): a server must not send this code"));
         }
         let code = if may_be_sent { code } else { CloseCode::Error };
-        self.commands.close.get_or_insert_with(|| (code, reason.to_owned()));
+        self.commands.ending.get_or_insert_with(|| Ending::Asked(code, reason.to_owned()));
         self.commands.pause = true;
     }
 
@@ -371,8 +519,8 @@ impl<A: Application> Context<'_, A> {
     /// tick of 50 ms at or behind it. A timer that is set already with this key is set anew. All
     /// are forgotten when the WebSocket closes.
     ///
-    /// What a timer's callback sends counts as a broadcast does: a peer whose send buffer it finds
-    /// full is closed with 1008.
+    /// A peer whose send buffer a timer's callback finds full, and to which it sends more, is closed with
+    /// 1008 ([`Self::send_text`] has the rule).
     ///
     /// # Errors
     ///
@@ -433,6 +581,16 @@ impl<A: Application> Context<'_, A> {
         self.commands.has_outgoing = true;
         self.commands.pause |= self.commands.jobs.is_busy(self.connection);
         Ok(())
+    }
+
+    /// How many bytes were sent to this peer that its socket has not taken, those included that this
+    /// callback has sent. 0 where nothing can be said any more, as in [`Application::on_close`].
+    ///
+    /// An application that has much to send compares it with [`Config::max_send_buffer`], and stops above
+    /// that ([`Application::on_backlog_low`] has an example).
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.outlet.as_ref().map_or(0, |outlet| outlet.waiting_bytes() + self.cork.len())
     }
 
     /// When this turn began. Costs nothing, and is virtual in a test.

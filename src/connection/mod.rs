@@ -280,6 +280,14 @@ impl<S: Stream> Connection<S> {
         matches!(self.endpoint, Endpoint::Open(_))
     }
 
+    /// Whether more than the high-water mark waits for its peer. Then it is not heard, and what is sent to
+    /// it outside of its own visit ends it. One rule for all of that: timers, answers of off-loaded jobs,
+    /// broadcasts. The length of what is sent does not count: it is not the peer's fault.
+    #[must_use]
+    pub fn is_above_mark(&self, config: &Config) -> bool {
+        self.transport.backlog.len() > config.max_send_buffer
+    }
+
     /// Keeps what is left of the input for the next visit.
     ///
     /// # Errors

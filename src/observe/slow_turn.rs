@@ -32,10 +32,11 @@ pub(crate) enum Callback {
     Timer,
     ReactorTimer,
     Answer,
+    BacklogLow,
 }
 
 impl Callback {
-    const ALL: [(Callback, &'static str); 7] = [
+    const ALL: [(Callback, &'static str); 8] = [
         (Callback::Upgrade, "on_upgrade"),
         (Callback::Open, "on_open"),
         (Callback::Message, "on_message"),
@@ -43,6 +44,7 @@ impl Callback {
         (Callback::Timer, "on_timer"),
         (Callback::ReactorTimer, "on_reactor_timer"),
         (Callback::Answer, "what follows an off-loaded job"),
+        (Callback::BacklogLow, "on_backlog_low"),
     ];
 
     fn bit(self) -> u8 {

@@ -227,6 +227,11 @@ impl TurnTrace {
         self.fact(id, format_args!("closed by {side}: {}", reason.code));
     }
 
+    /// The application is told that most of what waited for a connection has left.
+    pub(crate) fn backlog_low(&mut self, id: LocalId) {
+        self.fact(id, format_args!("told that its backlog is low"));
+    }
+
     pub(crate) fn reaped(&mut self, id: LocalId) {
         self.fact(id, format_args!("let go of"));
     }

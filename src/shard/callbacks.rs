@@ -12,7 +12,7 @@ use super::connection_set::Share;
 use super::parts::Parts;
 use super::runtime::{Callee, CloseCause, Next, note_reactor_panic};
 use super::turn::{Setup, Turn};
-use crate::application::{Application, Context, Due, Owner, ReactorContext};
+use crate::application::{Application, Context, Due, NotQueued, Owner, ReactorContext};
 use crate::connection::{Attachment, Rest};
 use crate::contained::Panicked;
 use crate::environment::Environment;
@@ -102,25 +102,20 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn fire(&mut self, id: LocalId, key: u64, turn: &mut Turn<'_>) {
         self.observe(id, Why::Call("timer"), turn);
         self.call(id, Callback::Timer, turn, |application, cx| application.on_timer(cx, key));
-        if self.is_overfed(id, turn) {
-            self.runtime.cork.clear();
-            self.leave_aside(id, CloseCause::slow_consumer(), turn);
-        } else {
-            self.uncork_and_settle(id, Share::Left, turn);
-        }
+        self.uncork_and_settle(id, Share::Left, turn);
         self.observed(&[], turn);
     }
 
-    /// Whether what stands in the cork is too much for a peer that has not taken what it was sent
-    /// before. As with a broadcast, the size of what nobody asked for is not its fault, but silence
-    /// about a hole in its stream would be ours.
-    fn is_overfed(&self, id: LocalId, turn: &Turn<'_>) -> bool {
-        let Some(connection) = self.connections.get(id) else { return false };
-        let (waiting, corked) = (connection.transport.backlog.len(), self.runtime.cork.len());
-        connection.is_open()
-            && corked > 0
-            && waiting > 0
-            && waiting + corked > turn.setup.config.max_send_buffer
+    /// The backlog of a connection has been above the high-water mark, and has fallen to the low-water
+    /// mark in this visit. The application is told, if the connection is still open. It is read at the
+    /// next visit, as it is then: the callback may have closed it, or filled its backlog again.
+    #[cold]
+    pub(super) fn tell_backlog_low(&mut self, id: LocalId, turn: &mut Turn<'_>) {
+        if self.connections.get(id).is_some_and(|connection| connection.is_open()) {
+            turn.tell(|trace| trace.backlog_low(id));
+        }
+        self.call(id, Callback::BacklogLow, turn, |application, cx| application.on_backlog_low(cx));
+        self.uncork_and_settle(id, Share::UsedUp, turn);
     }
 
     /// A job is done: the callback that waits for it is called, unless it still waits for an earlier
@@ -184,7 +179,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Calls the application for an open connection, for anything but messages. What it says stays in the
-    /// cork, for the caller to write.
+    /// cork, for the caller to write. If more waits for the peer than the mark allows, it is too much
+    /// whatever it is, and the connection ends without it: to drop it without a word would leave a hole in
+    /// the stream.
     pub(super) fn call(
         &mut self,
         id: LocalId,
@@ -205,8 +202,13 @@ impl<A: Application, E: Environment> Parts<A, E> {
             is_resumed: live.is_resumed,
             outlet: Some((&mut connection.transport, open.params())),
         };
+        let before = self.runtime.cork.len();
         let called = self.runtime.invoke(callee, |application, cx, _| callback(application, cx));
         let Some(outcome) = called else { return };
+        // Nothing of the cork has left meanwhile: it stands behind a backlog.
+        if connection.is_above_mark(&turn.setup.config) && self.runtime.cork.len() > before {
+            self.runtime.commands.end_unqueued(NotQueued::SlowConsumer, before);
+        }
         turn.observer.slow_turns.called(name, 1, Some(id));
         match outcome {
             Ok(()) => {
@@ -234,7 +236,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// A callback of this connection panicked, or a job of its: it ends.
     #[cold]
     pub(super) fn end_panicked(&mut self, id: LocalId, turn: &mut Turn<'_>) {
-        self.runtime.commands.forget_close();
+        let _ = self.runtime.take_ending();
         turn.note_panic(id);
         self.leave_in_visit(id, CloseCause::panicked(), turn);
     }

@@ -155,7 +155,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let Some(outcome) = called else { return };
         turn.observer.slow_turns.called(Callback::Close, 1, Some(id));
         // It is closing already.
-        self.runtime.commands.forget_close();
+        let _ = self.runtime.take_ending();
         if outcome.is_err() {
             turn.note_panic(id);
         }

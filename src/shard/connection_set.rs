@@ -15,6 +15,7 @@ use std::io;
 use std::time::Instant;
 
 use super::turn::{Setup, Turn};
+use crate::config::Config;
 use crate::connection::ready::ReadyQueue;
 use crate::connection::slab::Connections;
 use crate::connection::timer_wheel::{Slot, Tick, TimerWheel};
@@ -41,6 +42,9 @@ pub(super) enum Room {
     Enough,
     /// So much waits to be sent to it that it is not to be read now.
     None,
+    /// Its backlog was above the high-water mark, and has just fallen to the low-water mark: the
+    /// application is told before the connection is read.
+    Regained,
 }
 
 /// The connections of a reactor, and what brings each of them back.
@@ -218,6 +222,7 @@ impl<S: Stream> ConnectionSet<S> {
         }
         let can_flush = queued > 0 && connection.transport.is_writable();
         let is_throttled = queued > 0 && {
+            note_level(connection, config);
             let mark = config.max_send_buffer;
             queued > if connection.rest == Rest::Throttled { mark / 2 } else { mark }
         };
@@ -250,6 +255,7 @@ impl<S: Stream> ConnectionSet<S> {
         if connection.rest == Rest::Ended {
             return;
         }
+        note_level(connection, &turn.setup.config);
         if connection.transport.is_writable() && !connection.transport.backlog.is_empty() {
             self.ready.push(id, &mut connection.mark);
         }
@@ -262,15 +268,14 @@ impl<S: Stream> ConnectionSet<S> {
     ///
     /// When the socket failed.
     #[cold]
-    pub(super) fn visit_unread(&mut self, id: LocalId, turn: &Turn<'_>) -> io::Result<()> {
-        let Some(connection) = self.slab.get_mut(id) else { return Ok(()) };
+    pub(super) fn visit_unread(&mut self, id: LocalId, turn: &Turn<'_>) -> io::Result<Room> {
+        let Some(connection) = self.slab.get_mut(id) else { return Ok(Room::None) };
         if connection.rest == Rest::Ended {
-            return Ok(());
+            return Ok(Room::None);
         }
-        let share = turn.setup.config.limits.flush_bytes_per_turn;
-        connection.transport.flush(share, turn.now, &mut self.pool)?;
+        let flushed = flush(connection, &mut self.pool, turn)?;
         self.settle_unread(id, turn);
-        Ok(())
+        Ok(if flushed == Flushed::ToLowWaterMark { Room::Regained } else { Room::None })
     }
 
     /// Flushes the backlog of a connection, and says whether the connection is to be read then.
@@ -283,10 +288,12 @@ impl<S: Stream> ConnectionSet<S> {
         let Some(connection) = self.slab.get_mut(id) else { return Ok(Room::None) };
         let config = &turn.setup.config;
         let before = connection.transport.backlog.len();
-        let share = config.limits.flush_bytes_per_turn;
-        connection.transport.flush(share, turn.now, &mut self.pool)?;
+        let flushed = flush(connection, &mut self.pool, turn)?;
         if connection.transport.backlog.len() < before {
             connection.endpoint.note_alive(turn.now, &turn.setup.protocol_limits);
+        }
+        if flushed == Flushed::ToLowWaterMark {
+            return Ok(Room::Regained);
         }
         let mark = match connection.rest {
             Rest::Throttled => config.max_send_buffer / 2,
@@ -406,6 +413,13 @@ impl<S: Stream> ConnectionSet<S> {
             ),
             Rest::Ended => panic!("{id}: ended and not reaped"),
         }
+        if matches!(connection.attachment, Attachment::Live(_)) {
+            let is_high = transport.backlog.is_high();
+            let is_above = connection.is_above_mark(config);
+            assert!(is_high || !is_above, "{id}: above the high-water mark, and nobody knows of it");
+            let is_low = transport.backlog.len() <= config.max_send_buffer / 2;
+            assert!(!is_high || !is_low, "{id}: at the low-water mark, and nobody was told");
+        }
         assert!(
             connection.reads_past() || !connection.is_amid_message(),
             "{id}: amid a message, and read as if it were not"
@@ -422,6 +436,39 @@ impl<S: Stream> ConnectionSet<S> {
                 "{id}: a deadline without an alarm"
             );
         }
+    }
+}
+
+/// What a flush has done to a backlog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flushed {
+    /// It has been above the high-water mark, and is at the low-water mark or below it from now on.
+    ToLowWaterMark,
+    /// Nothing of the kind.
+    Otherwise,
+}
+
+/// Flushes the backlog of a connection: the one place where a backlog shrinks, other than at its end.
+fn flush<S: Stream>(
+    connection: &mut Connection<S>,
+    pool: &mut BufferPool,
+    turn: &Turn<'_>,
+) -> io::Result<Flushed> {
+    let config = &turn.setup.config;
+    let transport = &mut connection.transport;
+    let was_high = transport.backlog.is_high();
+    transport.flush(config.limits.flush_bytes_per_turn, turn.now, pool)?;
+    if !was_high || transport.backlog.len() > config.max_send_buffer / 2 {
+        return Ok(Flushed::Otherwise);
+    }
+    transport.backlog.note_low();
+    Ok(Flushed::ToLowWaterMark)
+}
+
+/// Takes note of a backlog above the high-water mark, if the application is to be told when it falls.
+fn note_level<S: Stream>(connection: &mut Connection<S>, config: &Config) {
+    if connection.is_above_mark(config) && matches!(connection.attachment, Attachment::Live(_)) {
+        connection.transport.backlog.note_high();
     }
 }
 

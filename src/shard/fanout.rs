@@ -107,10 +107,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             None => &frame[..],
             Some(params) => self.runtime.deflater.for_all(params, frame),
         };
-        // The size of the frame is not the recipient's fault: it counts only behind something that
-        // the recipient has not taken.
-        let waiting = connection.transport.backlog.len();
-        if waiting > 0 && waiting + frame.len() > turn.setup.config.max_send_buffer {
+        if connection.is_above_mark(&turn.setup.config) {
             // Dropping the frame would leave a hole in an ordered stream without a word
             // (workadventure/workadventure#6125), so the connection ends instead.
             return self.leave_aside(id, CloseCause::slow_consumer(), turn);

@@ -64,11 +64,15 @@ use std::time::{Duration, Instant};
 
 use crate::application::Application;
 use crate::config::Config;
+#[cfg(feature = "internals")]
+use crate::connection::{Attachment, Connection};
 use crate::contained::{Panicked, take_drop_panics};
 use crate::environment::Environment;
 use crate::protocol::ProtocolLimits;
 use crate::server_status::ServerStatus;
 use crate::token::LocalId;
+#[cfg(feature = "internals")]
+use crate::token::Peer;
 use crate::transport::Edge;
 
 pub use lifecycle::DrainOutcome;
@@ -249,6 +253,16 @@ impl<A: Application, E: Environment> Shard<A, E> {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.parts.connections.slab.iter().map(|connection| connection.held_bytes()).sum()
+    }
+
+    /// Who has an open WebSocket with a session, and how many bytes wait for each: for tests.
+    #[cfg(feature = "internals")]
+    pub fn backlogs(&self) -> impl Iterator<Item = (Peer, usize)> {
+        let live = |connection: &&Connection<E::Stream>| {
+            matches!(connection.attachment, Attachment::Live(_))
+        };
+        let connections = self.parts.connections.slab.iter().filter(live);
+        connections.map(|connection| (connection.peer, connection.transport.backlog.len()))
     }
 
     /// Entries in its timer wheel, stale ones included: for tests.

@@ -18,13 +18,14 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::turn::{Setup, Turn};
 use crate::application::{
-    Acceptance, Answer, Application, Commands, Context, ForUpgrade, ReactorContext, Refusal,
-    Upgrade,
+    Acceptance, Answer, Application, Commands, Context, Ending, ForUpgrade, NotQueued,
+    ReactorContext, Refusal, Upgrade,
 };
 use crate::config::Subprotocols;
 use crate::contained::{Contained, Panicked, guard};
 use crate::offload::Value;
 use crate::protocol::deflate::{DeflateParams, DeflateWriter, Deflater};
+use crate::protocol::frame;
 use crate::protocol::head::Request;
 use crate::protocol::message::Scratch;
 use crate::session::{Attached, IdSource, NotAttached, SessionId, SessionSlot, SessionTable};
@@ -112,7 +113,7 @@ impl<A: Application> Runtime<A> {
             application: Contained::new(application),
             sessions: SessionTable::new(capacity, ttl, policy, *beginning),
             ids: IdSource::new(*reactor, config.workers.get()),
-            commands: Commands::new(*reactor, *beginning, &config.limits),
+            commands: Commands::new(*reactor, *beginning, config),
             cork: Vec::with_capacity(config.limits.cork_bytes),
             scratch: Scratch::default(),
             deflater: Deflater::new(&setup.protocol_limits),
@@ -214,16 +215,27 @@ impl<A: Application> Runtime<A> {
 
     /// What the callbacks that have just run for this connection led to.
     pub(super) fn next(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Next {
-        if !std::mem::take(&mut self.commands.pause) {
+        if !self.commands.pause {
             return Next::Continue;
         }
-        if std::mem::take(&mut self.commands.is_out_of_memory) {
-            turn.note_out_of_memory(id);
-        }
-        match self.commands.close.take() {
-            Some((code, reason)) => Next::Close(CloseCause::Ours(code, reason.into())),
-            None => Next::Park,
-        }
+        let cause = match self.take_ending() {
+            None => return Next::Park,
+            Some(Ending::Asked(code, reason)) => CloseCause::Ours(code, reason.into()),
+            Some(Ending::NotQueued { why: NotQueued::OutOfMemory, .. }) => {
+                turn.note_out_of_memory(id);
+                CloseCause::Ours(CloseCode::Again, frame::OUT_OF_MEMORY.into())
+            }
+            Some(Ending::NotQueued { why: NotQueued::SlowConsumer, .. }) => {
+                CloseCause::slow_consumer()
+            }
+        };
+        Next::Close(cause)
+    }
+
+    /// How the callbacks that have just run have ended their connection, if they have. Unless this is
+    /// followed, something else has ended it.
+    pub(super) fn take_ending(&mut self) -> Option<Ending> {
+        self.commands.take_ending(&mut self.cork)
     }
 
     /// Attaches a connection to the session that it asked for, or to a new one of which the id comes

@@ -114,7 +114,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// The application panicked over an upgrade.
     fn fail_upgrade(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Refusal {
-        self.runtime.commands.forget_close();
+        let _ = self.runtime.take_ending();
         turn.note_panic(id);
         Refusal::new::<500>("internal error")
     }

@@ -140,6 +140,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 // Congested: it goes on when others have taken what is under way.
                 Ok(Room::Enough) => return self.connections.settle(id, Share::UsedUp, turn),
                 Ok(Room::None) => return self.connections.settle(id, Share::Left, turn),
+                Ok(Room::Regained) => return self.tell_backlog_low(id, turn),
             }
             let Some(same) = self.connections.slab.get_mut(id) else { return };
             connection = same;
@@ -158,8 +159,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     #[cold]
     fn visit_unread(&mut self, id: LocalId, turn: &mut Turn<'_>) {
-        if self.connections.visit_unread(id, turn).is_err() {
-            self.lose(id, turn);
+        match self.connections.visit_unread(id, turn) {
+            Err(_) => self.lose(id, turn),
+            Ok(Room::Regained) => self.tell_backlog_low(id, turn),
+            Ok(Room::Enough | Room::None) => {}
         }
     }
 

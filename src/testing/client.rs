@@ -4,21 +4,23 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::fmt::Write as _;
+use std::error::Error;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::protocol::{Role, WebSocketConfig};
-use tungstenite::{Error, Message, WebSocket};
+use tungstenite::{Error as WsError, Message, WebSocket};
 
 use super::TestServer;
 use super::wire::Wire;
 use crate::application::Application;
 use crate::protocol::head::MAX_HEADERS;
 
-/// How much a client's end takes without being read: what a real socket buffers.
+/// How much a client's end takes without being read, if its request does not say: what a real socket
+/// buffers.
 const ROOM: usize = 1 << 20;
 
 /// Name and value of a header field.
@@ -51,6 +53,18 @@ pub struct Refused {
     pub body: String,
 }
 
+/// A message could not be sent: the connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionClosed;
+
+impl fmt::Display for ConnectionClosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection is closed")
+    }
+}
+
+impl Error for ConnectionClosed {}
+
 /// One client's end of a wire.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -58,14 +72,24 @@ pub(super) struct Line {
     socket: Option<WebSocket<ClientEnd>>,
     headers: Vec<Field>,
     received: VecDeque<Received>,
-    is_over: bool,
+    state: State,
+}
+
+/// Whether a client reads what comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Reads,
+    /// It has stopped: what comes stays in the socket's buffer, and behind that with the server.
+    IsDeaf,
+    /// Nothing more comes.
+    IsOver,
 }
 
 impl Line {
-    pub(super) fn new() -> Self {
-        let wire = Rc::new(RefCell::new(Wire::new(ROOM, 0)));
+    pub(super) fn new(room: usize) -> Self {
+        let wire = Rc::new(RefCell::new(Wire::new(room, 0)));
         let (headers, received) = (Vec::new(), VecDeque::new());
-        Line { wire, socket: None, headers, received, is_over: false }
+        Line { wire, socket: None, headers, received, state: State::Reads }
     }
 
     pub(super) fn wire(&self) -> &Rc<RefCell<Wire>> {
@@ -75,8 +99,9 @@ impl Line {
     /// Reads what has come, and answers pings and a Close; whether there was anything.
     pub(super) fn listen(&mut self) -> bool {
         let Some(socket) = &mut self.socket else { return false };
+        let waiting = self.wire.borrow().down.len();
         let mut has_heard = false;
-        while !self.is_over {
+        while self.state == State::Reads {
             let received = match socket.read() {
                 Ok(Message::Text(text)) => Received::Text(text.as_str().to_owned()),
                 Ok(Message::Binary(bytes)) => Received::Binary(bytes.to_vec()),
@@ -90,9 +115,9 @@ impl Line {
                     has_heard = true;
                     continue;
                 }
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => {
-                    self.is_over = true;
+                    self.state = State::IsOver;
                     self.wire.borrow_mut().end_if_open();
                     let was_told = matches!(self.received.back(), Some(Received::Closed { .. }));
                     if was_told {
@@ -106,7 +131,8 @@ impl Line {
         }
         // The answer to a ping or to a Close.
         let _ = socket.flush();
-        has_heard
+        // Part of a message makes room for its rest.
+        has_heard || self.wire.borrow().down.len() < waiting
     }
 }
 
@@ -149,12 +175,14 @@ pub struct TestRequest<A: Application> {
     query: String,
     fields: String,
     peer: Option<SocketAddr>,
+    receive_buffer: usize,
 }
 
 impl<A: Application> TestRequest<A> {
     pub(super) fn new(server: TestServer<A>) -> Self {
         let path = server.0.borrow().ws_path.trim_end_matches('*').to_owned();
-        TestRequest { server, path, query: String::new(), fields: String::new(), peer: None }
+        let (query, fields) = (String::new(), String::new());
+        TestRequest { server, path, query, fields, peer: None, receive_buffer: ROOM }
     }
 
     /// Another path than the server's own.
@@ -183,6 +211,12 @@ impl<A: Application> TestRequest<A> {
         TestRequest { peer: Some(peer), ..self }
     }
 
+    /// How many bytes wait in the client's socket until it reads them. 1 MiB, if this is not said. Beyond
+    /// it they wait with the server: [`Context::waiting_bytes`](crate::Context::waiting_bytes).
+    pub fn receive_buffer(self, bytes: usize) -> Self {
+        TestRequest { receive_buffer: bytes, ..self }
+    }
+
     /// Sends it.
     ///
     /// # Errors
@@ -194,14 +228,14 @@ impl<A: Application> TestRequest<A> {
     /// If nothing was answered: the server has ended.
     #[track_caller]
     pub fn connect(self) -> Result<TestClient<A>, Refused> {
-        let TestRequest { server, path, query, fields, peer } = self;
+        let TestRequest { server, path, query, fields, peer, receive_buffer } = self;
         let query = if query.is_empty() { query } else { format!("?{query}") };
         let head = format!(
             "GET {path}{query} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
              Sec-WebSocket-Version: 13\r\n{fields}\r\n"
         );
-        let line = server.0.borrow_mut().dial(peer);
+        let line = server.0.borrow_mut().dial(peer, receive_buffer);
         let wire = server.0.borrow().lines[line].wire.clone();
         assert!(!wire.borrow().closed, "the server has ended");
         wire.borrow_mut().send(head.as_bytes());
@@ -267,12 +301,58 @@ impl<A: Application> TestClient<A> {
         self.send(Message::binary(bytes.to_vec()));
     }
 
+    /// Sends a text message, if the connection is not closed.
+    ///
+    /// # Errors
+    ///
+    /// It is closed: nothing was sent.
+    pub fn try_send_text(&self, text: &str) -> Result<(), ConnectionClosed> {
+        self.try_send(Message::text(text))
+    }
+
+    /// Sends a binary message, if the connection is not closed.
+    ///
+    /// # Errors
+    ///
+    /// It is closed: nothing was sent.
+    pub fn try_send_binary(&self, bytes: &[u8]) -> Result<(), ConnectionClosed> {
+        self.try_send(Message::binary(bytes.to_vec()))
+    }
+
     #[track_caller]
     fn send(&self, message: Message) {
-        let sent = self.with(|line| line.socket.as_mut().map(|socket| socket.send(message)));
-        if let Some(Err(error)) = sent {
+        if let Err(error) = self.try_send(message) {
             panic!("cannot send: {error}");
         }
+    }
+
+    fn try_send(&self, message: Message) -> Result<(), ConnectionClosed> {
+        let sent = self.with(|line| line.socket.as_mut().map(|socket| socket.send(message)));
+        if !matches!(sent, Some(Ok(()))) {
+            return Err(ConnectionClosed);
+        }
+        self.server.settle();
+        Ok(())
+    }
+
+    /// Reads no more: what the server sends fills the socket's buffer ([`TestRequest::receive_buffer`]), and
+    /// then waits with the server. What had been read before can still be had from [`Self::receive`]. Pings
+    /// are not answered meanwhile.
+    pub fn stop_reading(&self) {
+        self.with(|line| {
+            if line.state == State::Reads {
+                line.state = State::IsDeaf;
+            }
+        });
+    }
+
+    /// Reads on: all that waits, before this returns, and whatever comes.
+    pub fn resume_reading(&self) {
+        self.with(|line| {
+            if line.state == State::IsDeaf {
+                line.state = State::Reads;
+            }
+        });
         self.server.settle();
     }
 
@@ -311,7 +391,7 @@ impl<A: Application> TestClient<A> {
     /// Vanishes without a word, as a crashed host does.
     pub fn disconnect(&self) {
         self.with(|line| {
-            line.is_over = true;
+            line.state = State::IsOver;
             line.wire.borrow_mut().reset();
         });
         self.server.settle();

@@ -207,6 +207,9 @@ struct Station<A: Application> {
     ended: bool,
 }
 
+/// Looks at a machine, at the shard of it that has turned, and at what had been written before.
+pub type AfterTurn<A> = Rc<dyn Fn(&Machine<A>, usize, Written)>;
+
 /// The shards, and all that is outside of them but the clients.
 pub struct Machine<A: Application> {
     /// What time it is. Passes when it is changed, and never otherwise.
@@ -221,9 +224,8 @@ pub struct Machine<A: Application> {
     is_limited: bool,
     /// Turns so far.
     pub turns: u64,
-    /// Looks at each turn once it is over: at the machine, the shard that turned, and what had been
-    /// written before.
-    pub after_turn: Option<fn(&Machine<A>, usize, Written)>,
+    /// Looks at each turn once it is over.
+    pub after_turn: Option<AfterTurn<A>>,
 }
 
 impl<A: Application> Machine<A> {
@@ -370,7 +372,7 @@ impl<A: Application> Machine<A> {
         };
         assert_eq!(self.wires.iter().filter(watched).count() as u64, held, "slab = registrations");
         self.check_places();
-        if let Some(look) = self.after_turn {
+        if let Some(look) = self.after_turn.clone() {
             look(self, at, before);
         }
         true

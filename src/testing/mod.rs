@@ -41,6 +41,9 @@
 //! assert_eq!(ann.receive(), Some(Received::Closed { code: 4000, reason: "idle".into() }));
 //! ```
 //!
+//! A client that reads nothing for a while ([`TestClient::stop_reading`]) shows what an application does
+//! when more waits than a socket takes.
+//!
 //! Off-loaded jobs are run at once, on the test's own thread; [`TestServer::hold_jobs`] keeps them
 //! until they are asked for, in any order.
 //!
@@ -79,7 +82,7 @@ use crate::application::Application;
 use crate::config::Config;
 
 use client::Line;
-pub use client::{Received, Refused, TestClient, TestRequest};
+pub use client::{ConnectionClosed, Received, Refused, TestClient, TestRequest};
 use faults::Faults;
 use machine::Machine;
 
@@ -243,11 +246,11 @@ impl<A: Application> World<A> {
     }
 
     /// A socket to a reactor, each in its turn.
-    fn dial(&mut self, peer: Option<SocketAddr>) -> usize {
+    fn dial(&mut self, peer: Option<SocketAddr>, room: usize) -> usize {
         let index = self.lines.len();
         let port = 50_000 + (index % 15_000) as u16;
         let peer = peer.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
-        let line = Line::new();
+        let line = Line::new(room);
         self.machine.connect(index % self.machine.len(), line.wire(), peer);
         self.lines.push(line);
         index

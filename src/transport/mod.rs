@@ -129,6 +129,9 @@ pub(crate) trait Outlet {
 
     /// Sends nothing more: the stream has a hole. The next [`Transport::send`] fails.
     fn cut(&mut self);
+
+    /// Bytes that wait for the socket, without those in the cork.
+    fn waiting_bytes(&self) -> usize;
 }
 
 /// A socket, and what waits for it.
@@ -397,6 +400,10 @@ impl<S: Stream> Outlet for Transport<S> {
 
     fn cut(&mut self) {
         (self.is_cut, self.writable) = (true, false);
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.backlog.len()
     }
 }
 

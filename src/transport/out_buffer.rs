@@ -40,6 +40,15 @@ struct Queued {
     len: usize,
     /// When the socket last took a byte, or the queue last was empty.
     progress: Instant,
+    level: Level,
+}
+
+/// Whether a queue has been above the high-water mark, and not fallen to the low-water mark since. It
+/// stands with the bytes, so that a connection of which nothing waits has no room for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Normal,
+    High,
 }
 
 /// Storage for [`OutBuffer`]s, kept warm between uses.
@@ -102,6 +111,27 @@ impl OutBuffer {
     #[must_use]
     pub fn stalled_since(&self) -> Option<Instant> {
         self.queued.as_ref().map(|queued| queued.progress)
+    }
+
+    /// Whether it has been above the high-water mark, and is not known to have fallen to the low-water
+    /// mark since.
+    #[must_use]
+    pub fn is_high(&self) -> bool {
+        self.queued.as_ref().is_some_and(|queued| queued.level == Level::High)
+    }
+
+    /// Notes that it is above the high-water mark.
+    pub fn note_high(&mut self) {
+        if let Some(queued) = &mut self.queued {
+            queued.level = Level::High;
+        }
+    }
+
+    /// Notes that it has fallen to the low-water mark.
+    pub fn note_low(&mut self) {
+        if let Some(queued) = &mut self.queued {
+            queued.level = Level::Normal;
+        }
     }
 
     /// Appends.
@@ -199,7 +229,7 @@ impl BufferPool {
             }
             None => {
                 let chunks = VecDeque::with_capacity(1);
-                Box::new(Queued { chunks, start: 0, len: 0, progress: now })
+                Box::new(Queued { chunks, start: 0, len: 0, progress: now, level: Level::Normal })
             }
         }
     }
@@ -209,7 +239,7 @@ impl BufferPool {
             queued.chunks.truncate(1);
             queued.chunks.shrink_to(4);
             queued.chunks.iter_mut().for_each(Vec::clear);
-            (queued.start, queued.len) = (0, 0);
+            (queued.start, queued.len, queued.level) = (0, 0, Level::Normal);
             self.spare.push(queued);
         }
     }

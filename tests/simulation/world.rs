@@ -239,7 +239,7 @@ pub fn run(seed: u64) -> Totals {
     let mut machine = Machine::new(&config, box_capacity, seed, Faults::default(), |number| {
         Recorder { reactor: number, log: log.clone() }
     });
-    machine.after_turn = Some(check_turn);
+    machine.after_turn = Some(Rc::new(check_turn));
     // Unread input may have put it off until the next tick; longer ago than that, it may not.
     let late = timer_wheel::TICK * (1 + u32::from(config.limits.overdue_ticks));
     let mut world = World { chance, machine, clients: Vec::new(), log, late };
