@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::pieces::chance::Chance;
 use super::pieces::client_bytes::{Heard, Hearing, frame, upgrade, watch};
+use super::pieces::recorder::LARGEST;
 use super::pieces::streams::Wire;
 
 /// How a client behaves.
@@ -60,6 +61,8 @@ pub struct Client {
     pub asked: usize,
     /// Jobs that it had off-loaded.
     pub jobs: usize,
+    /// Whether it asks for more than it may take: then it may be closed for that.
+    is_greedy: bool,
     ended: bool,
 }
 
@@ -150,6 +153,7 @@ impl Client {
             heard: Vec::new(),
             asked: 0,
             jobs: 0,
+            is_greedy: chance.percent(15),
             ended: false,
         };
         client.plan(chance);
@@ -211,6 +215,12 @@ impl Client {
                     } else if chance.percent(15) {
                         let (key, after) = (chance.within(0, 3), chance.pick(&[0, 1, 400, 7000]));
                         let text = format!("timer {key} {after}");
+                        self.pending.extend(frame(0x81, text.as_bytes(), chance));
+                    } else if chance.percent(if self.is_greedy { 30 } else { 0 }) {
+                        let how = chance.pick(&["burst", "burst", "chain"]);
+                        let count = chance.pick(&[1, 2, 20, 100]);
+                        let bytes = chance.pick(&[20, 20, 700, 5000, LARGEST]);
+                        let text = format!("{how} {count} {bytes}");
                         self.pending.extend(frame(0x81, text.as_bytes(), chance));
                     } else {
                         self.asked += 1;

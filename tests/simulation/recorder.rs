@@ -54,6 +54,20 @@ pub fn assert_as_planned() {
 /// Time between a reactor's heartbeats.
 const HEARTBEAT: Duration = Duration::from_millis(1300);
 
+/// Bytes of a message that goes past the cork, and of the longest that is sent here.
+pub const LARGEST: usize = 33 << 10;
+
+/// How far a connection's backlog is from being told of, as far as it can be seen from outside.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Excursion {
+    #[default]
+    None,
+    /// Within a callback more was queued than the mark. It may have left before it was a backlog.
+    Possible,
+    /// A turn has ended with more than the mark waiting: `on_backlog_low` is owed.
+    Owed,
+}
+
 /// What all shards of one run have seen.
 #[derive(Debug, Default)]
 pub struct Log {
@@ -95,6 +109,32 @@ pub struct Log {
     pub refreshes: u64,
     /// Whether sessions may be forgotten in this run (expiry, a small table).
     pub forgets: bool,
+    /// The high-water mark of this run, if [`Self::check_backlogs`] is called after each turn.
+    pub mark: Option<usize>,
+    /// Whose backlog is, or may be, above the mark.
+    pub excursions: HashMap<SocketAddr, Excursion>,
+    /// Calls of `on_backlog_low`.
+    pub lows: u64,
+    /// Bursts that were sent, and connections that ended with 1008.
+    pub bursts: u64,
+    pub overfed: u64,
+    /// How many jobs are still to be asked for, each of which sends a burst.
+    pub chains: HashMap<SocketAddr, u32>,
+}
+
+/// So many messages of so many bytes, as a client asks for them.
+#[derive(Debug, Clone, Copy)]
+struct Burst {
+    count: usize,
+    bytes: usize,
+}
+
+impl Burst {
+    fn read(text: &str) -> Burst {
+        let (count, bytes) = text.split_once(' ').expect("count and bytes");
+        let (count, bytes) = (count.parse().expect("a number"), bytes.parse().expect("a number"));
+        Burst { count, bytes }
+    }
 }
 
 /// One shard's application.
@@ -204,6 +244,16 @@ impl Application for Recorder {
                     );
                 }
             }
+            Message::Text(text) if text.starts_with("burst ") => {
+                drop(log);
+                self.burst(cx, Burst::read(&text[6..]));
+            }
+            Message::Text(text) if text.starts_with("chain ") => {
+                let burst = Burst::read(&text[6..]);
+                log.chains.insert(address(cx.peer()), 3);
+                drop(log);
+                self.burst_elsewhere(cx, burst);
+            }
             Message::Text("panic") => std::panic::panic_any(PLANNED),
             Message::Text("all") => {
                 let number = log.broadcasts.entry(self.reactor).or_default();
@@ -227,6 +277,9 @@ impl Application for Recorder {
             log.handing = Some((cx.session_id(), cx.count()));
         }
         log.closes += 1;
+        log.overfed += u64::from((reason.code, reason.side) == (1008, Side::Server));
+        assert_eq!(cx.waiting_bytes(), 0, "nothing can be said any more");
+        log.excursions.remove(&address(cx.peer()));
         let gone = log.live.remove(&cx.session_id());
         assert_eq!(gone, Some(address(cx.peer())), "a close for a connection that was not live");
         log.timers.retain(|(peer, _), _| *peer != address(cx.peer()));
@@ -246,10 +299,71 @@ impl Application for Recorder {
         );
         log.fired.entry(address(cx.peer())).or_default().push(key);
         cx.send_text(&format!("timer {key}"));
+        drop(log);
+        if key == 3 {
+            self.burst(cx, Burst { count: 2, bytes: 600 });
+        }
+    }
+
+    fn on_backlog_low(&mut self, cx: &mut Context<'_, Self>) {
+        let mut log = self.log.borrow_mut();
+        let peer = address(cx.peer());
+        assert_eq!(log.live.get(&cx.session_id()), Some(&peer), "for one that has left");
+        if let Some(mark) = log.mark {
+            assert!(cx.waiting_bytes() <= mark / 2, "told too early");
+            let excursion = log.excursions.remove(&peer).unwrap_or_default();
+            assert_ne!(excursion, Excursion::None, "told twice, or for nothing");
+        }
+        log.lows += 1;
+        // Now and then it goes on, for a while.
+        let goes_on = log.lows % 3 == 0;
+        drop(log);
+        if goes_on {
+            self.burst(cx, Burst { count: 3, bytes: 500 });
+        }
     }
 }
 
 impl Recorder {
+    /// Sends so many messages, whatever waits.
+    fn burst(&mut self, cx: &mut Context<'_, Self>, burst: Burst) {
+        let mut log = self.log.borrow_mut();
+        log.bursts += 1;
+        let payload = "b".repeat(burst.bytes);
+        let (first, rest) = payload.split_at(burst.bytes / 2);
+        for number in 0..burst.count {
+            match number % 2 {
+                0 => cx.send_text_parts([first, rest]),
+                _ => cx.send_text(&payload),
+            }
+        }
+        if log.mark.is_some_and(|mark| cx.waiting_bytes() > mark) {
+            let excursion = log.excursions.entry(address(cx.peer())).or_default();
+            *excursion = match *excursion {
+                Excursion::None => Excursion::Possible,
+                known => known,
+            };
+        }
+    }
+
+    /// Has a job followed by a burst and the next job, three times.
+    fn burst_elsewhere(&mut self, cx: &mut Context<'_, Self>, burst: Burst) {
+        let next = move |recorder: &mut Self, cx: &mut Context<'_, Self>, ()| {
+            recorder.burst(cx, burst);
+            let left = {
+                let mut log = recorder.log.borrow_mut();
+                let left = log.chains.entry(address(cx.peer())).or_default();
+                *left = left.saturating_sub(1);
+                *left
+            };
+            if left > 0 {
+                recorder.burst_elsewhere(cx, burst);
+            }
+        };
+        // Full is an answer too.
+        let _ = cx.offload(|| (), next);
+    }
+
     /// Says yes to the upgrade that was asked about as number `asked`.
     fn admit(
         &mut self,
@@ -343,6 +457,22 @@ impl Log {
         let mut ids: Vec<String> = self.live.keys().cloned().collect();
         ids.sort();
         ids
+    }
+
+    /// After each turn: what waits for each of a shard's connections is bounded, and the application has
+    /// been told of each backlog that has fallen.
+    pub fn check_backlogs(&mut self, backlogs: impl Iterator<Item = (Peer, usize)>, most: usize) {
+        let Some(mark) = self.mark else { return };
+        for (peer, waits) in backlogs {
+            let peer = address(peer);
+            assert!(waits <= most, "{peer}: {waits} bytes wait, and at most {most} may");
+            let excursion = self.excursions.entry(peer).or_default();
+            if waits > mark {
+                *excursion = Excursion::Owed;
+            } else if waits <= mark / 2 {
+                assert_ne!(*excursion, Excursion::Owed, "{peer}: {waits} wait, and it was not told");
+            }
+        }
     }
 
     /// Every session is in its owner's table, with the count that was given last; and none is lost,

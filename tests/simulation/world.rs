@@ -16,7 +16,7 @@ use super::pieces::chance::Chance;
 use super::pieces::client_bytes::Heard;
 use super::pieces::faults::Faults;
 use super::pieces::machine::{Machine, Net};
-use super::pieces::recorder::{Log, Recorder, assert_as_planned};
+use super::pieces::recorder::{LARGEST, Log, Recorder, assert_as_planned};
 use super::pieces::streams::{Wire, Written};
 use super::told;
 use super::trace_capture;
@@ -62,6 +62,10 @@ pub struct Totals {
     busy: u64,
     /// Those among them whose session was opened by a newer request.
     overtaken: u64,
+    /// Bursts, calls of `on_backlog_low`, and connections that ended with 1008.
+    bursts: u64,
+    lows: u64,
+    overfed: u64,
 }
 
 impl Totals {
@@ -91,6 +95,9 @@ impl Totals {
         self.undecided += other.undecided;
         self.busy += other.busy;
         self.overtaken += other.overtaken;
+        self.bursts += other.bursts;
+        self.lows += other.lows;
+        self.overfed += other.overfed;
     }
 
     pub fn assert_rich(&self) {
@@ -121,6 +128,9 @@ impl Totals {
             self.undecided,
             self.busy,
             self.overtaken,
+            self.bursts,
+            self.lows,
+            self.overfed,
         ];
         assert!(
             all.iter().all(|&seen| seen >= 20),
@@ -196,6 +206,12 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
     }
 }
 
+/// How much may wait for one peer: the mark, what one callback adds in short messages, and one message.
+fn waiting_most(config: &Config) -> usize {
+    let long = 32 << 10;
+    config.max_send_buffer + config.limits.cork_bytes.max(long) + LARGEST + 14
+}
+
 /// Of the jobs under way, in whatever order.
 fn some_job_is_done(net: &mut Net, chance: &mut Chance) -> bool {
     let under_way = net.jobs.len();
@@ -233,13 +249,19 @@ pub fn run(seed: u64) -> Totals {
     // A head must fit where it is collected.
     config.limits.receive_buffer_bytes = config.limits.receive_buffer_bytes.max(300);
     let log = Rc::new(RefCell::new(Log::default()));
+    log.borrow_mut().mark = Some(config.max_send_buffer);
     log.borrow_mut().forgets = config.max_sessions < 100 || config.session_ttl.as_secs() < 100;
     let config = Arc::new(config);
     let box_capacity = chance.within(1, 3);
     let mut machine = Machine::new(&config, box_capacity, seed, Faults::default(), |number| {
         Recorder { reactor: number, log: log.clone() }
     });
-    machine.after_turn = Some(Rc::new(check_turn));
+    let (checked, waiting_most) = (log.clone(), waiting_most(&config));
+    machine.after_turn = Some(Rc::new(move |machine, at, before| {
+        check_turn(machine, at, before);
+        let shard = machine.shards().nth(at).expect("it has just turned");
+        checked.borrow_mut().check_backlogs(shard.backlogs(), waiting_most);
+    }));
     // Unread input may have put it off until the next tick; longer ago than that, it may not.
     let late = timer_wheel::TICK * (1 + u32::from(config.limits.overdue_ticks));
     let mut world = World { chance, machine, clients: Vec::new(), log, late };
@@ -506,6 +528,9 @@ impl World {
             deferred: log.deferred,
             undecided: log.undecided,
             busy: machine.sum(|r| r.rejections(Rejection::AdmissionBusy.index())),
+            bursts: log.bursts,
+            lows: log.lows,
+            overfed: log.overfed,
             overtaken: machine.sum(|r| r.rejections(Rejection::Overtaken.index())),
             limited: {
                 let was_limited = |client: &&Client| {
