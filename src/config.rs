@@ -138,7 +138,8 @@ pub struct Config {
     /// Time a drain may take before what is left is cut. Default 10 s.
     pub timeout_graceful_shutdown: Duration,
     /// High-water mark in bytes of what waits for one socket. Default 1 MiB. Above it we stop
-    /// reading from that peer; a broadcast that finds it exceeded closes with 1008.
+    /// reading from that peer, and what a timer, a job or a broadcast sends to it closes it with 1008. One
+    /// callback may queue a cork and one message more ([`crate::Context::send_text`] has the rule).
     pub max_send_buffer: usize,
     /// Threads for what applications off-load ([`crate::Context::offload`]), over all reactors;
     /// none is started before the first job. Default 4: enough to wait for a database, few enough

@@ -38,7 +38,7 @@
 //!          1  take_mail                  hand-overs, broadcasts, answers of off-loaded jobs
 //!          2  accept                     a share of the accept queue
 //!          3  visit each that is ready   once, whatever the number of its reasons:
-//!          │    flush                      its backlog
+//!          │    flush                      its backlog; tell the application if that is low
 //!          │    read                       once, into the one receive buffer
 //!          │    take                       frame → message → application → cork
 //!          │    write                      the cork, once unless it gets full
@@ -157,7 +157,10 @@
 //!   that are written to a connection outside of its visit. **tail**: input that a connection keeps for
 //!   its next visit.
 //! - **backlog**: what the socket did not take; above the **high-water mark** we stop reading from
-//!   that peer (**backpressure**) until it falls below the **low-water mark**: it is **throttled**.
+//!   that peer (**backpressure**) until it falls to the **low-water mark**: it is **throttled**. What waits
+//!   for a peer is its backlog and what stands in the cork for it. A backlog that was above the one mark
+//!   and has fallen to the other is **low** (as in WebRTC's `bufferedamountlow`). **slow consumer**: a
+//!   peer that is sent more than may wait for it, or takes nothing for too long: it is closed.
 //! - **off-loading**: having work done on another thread; its **answer** comes back to the reactor. A
 //!   connection that waits for as many answers as it may is **parked**: not read.
 //! - **waiting**: a connection that is to be handed over, while the owner's mailbox is full; or that has

@@ -367,9 +367,9 @@ impl<A: Application> Context<'_, A> {
     #[inline(always)]
     pub fn send_text_parts<const N: usize>(&mut self, parts: [&str; N]) {
         let length = parts.iter().map(|part| part.len()).sum();
-        let is_short = length <= frame::MAX_SHORT && self.cork.len() < LONG;
-        if self.deflate_writer.is_some() || !is_short {
-            return self.send_long_parts(Data::Text, &parts.map(str::as_bytes), length);
+        let is_long = length > frame::MAX_SHORT || self.cork.len() >= LONG;
+        if self.deflate_writer.is_some() || is_long {
+            return self.send_long_parts(&parts.map(str::as_bytes), length);
         }
         frame::encode_header(OpCode::Data(Data::Text), length, self.cork);
         for part in parts {
@@ -416,11 +416,14 @@ impl<A: Application> Context<'_, A> {
 
     /// Sends a long message, or one behind much that stands in the cork, if it may be queued.
     #[cold]
+    #[inline(never)]
     fn send_checked(&mut self, kind: Data, payload: &[u8]) {
-        if payload.len() < LONG {
-            self.send_long_parts(kind, &[payload], payload.len());
-        } else if self.may_queue() {
-            self.send_long(kind, payload);
+        if !self.may_queue() {
+            return;
+        }
+        match payload.len() {
+            LONG.. => self.send_long(kind, payload),
+            _ => self.append(kind, &[payload], payload.len()),
         }
     }
 
@@ -451,10 +454,15 @@ impl<A: Application> Context<'_, A> {
 
     /// Sends parts that need the longer form of a header, may be worth deflating, or stand behind much.
     #[cold]
-    fn send_long_parts(&mut self, kind: Data, parts: &[&[u8]], length: usize) {
-        if self.cork.len() + length >= LONG && !self.may_queue() {
-            return;
+    #[inline(never)]
+    fn send_long_parts(&mut self, parts: &[&[u8]], length: usize) {
+        if self.cork.len() + length < LONG || self.may_queue() {
+            self.append(Data::Text, parts, length);
         }
+    }
+
+    /// Appends a message to the cork.
+    fn append(&mut self, kind: Data, parts: &[&[u8]], length: usize) {
         if let Some(deflate_writer) = &mut self.deflate_writer
             && deflate_writer.encode_smaller(kind, parts, self.cork) == Deflation::Appended
         {

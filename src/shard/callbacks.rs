@@ -1,10 +1,12 @@
-//! Callbacks that no message causes: the start, opening, timers, and answers of off-loaded jobs.
+//! Callbacks that no message causes: the start, opening, timers, answers of off-loaded jobs, and a backlog
+//! that has fallen.
 //!
 //! [`Parts::call`] is to them what a visit is to messages: what they say collects in the cork and
 //! leaves in one write, and the commands they give are applied when they have returned. Called by the
-//! turn (timers), by `mail` (answers) and by `upgrade` (`on_open`).
+//! turn (timers), by `mail` (answers), by `upgrade` (`on_open`) and by `visit` (`on_backlog_low`).
 //!
-//! Invariant: when a callback has returned, its commands for its connection have been applied.
+//! Invariant: when a callback has returned, its commands for its connection have been applied, and
+//! nothing that it has said was added to more than may wait for the peer.
 //!
 //! Next: `fanout`: the commands that are for others.
 
@@ -110,6 +112,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// mark in this visit. The application is told, if the connection is still open. It is read at the
     /// next visit, as it is then: the callback may have closed it, or filled its backlog again.
     #[cold]
+    #[inline(never)]
     pub(super) fn tell_backlog_low(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         if self.connections.get(id).is_some_and(|connection| connection.is_open()) {
             turn.tell(|trace| trace.backlog_low(id));
@@ -179,9 +182,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Calls the application for an open connection, for anything but messages. What it says stays in the
-    /// cork, for the caller to write. If more waits for the peer than the mark allows, it is too much
-    /// whatever it is, and the connection ends without it: to drop it without a word would leave a hole in
-    /// the stream.
+    /// cork, for the caller to write. A peer above the high-water mark gets none of it, and is closed
+    /// instead: to drop it without a word would leave a hole in the stream.
     pub(super) fn call(
         &mut self,
         id: LocalId,

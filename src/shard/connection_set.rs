@@ -416,7 +416,10 @@ impl<S: Stream> ConnectionSet<S> {
         if matches!(connection.attachment, Attachment::Live(_)) {
             let is_high = transport.backlog.is_high();
             let is_above = connection.is_above_mark(config);
-            assert!(is_high || !is_above, "{id}: above the high-water mark, and nobody knows of it");
+            assert!(
+                is_high || !is_above,
+                "{id}: above the high-water mark, and nobody knows of it"
+            );
             let is_low = transport.backlog.len() <= config.max_send_buffer / 2;
             assert!(!is_high || !is_low, "{id}: at the low-water mark, and nobody was told");
         }

@@ -34,7 +34,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let is_said = self.runtime.cork.is_empty() && self.connections.aside.is_empty();
         assert!(is_said, "what was said was sent");
         let commands = &self.runtime.commands;
-        let are_applied = commands.ending.is_none() && !commands.pause && commands.to_all.is_empty();
+        let are_applied =
+            commands.ending.is_none() && !commands.pause && commands.to_all.is_empty();
         assert!(are_applied, "commands were applied");
         commands.jobs.invariants();
         commands.timers.invariants();

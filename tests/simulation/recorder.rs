@@ -470,7 +470,11 @@ impl Log {
             if waits > mark {
                 *excursion = Excursion::Owed;
             } else if waits <= mark / 2 {
-                assert_ne!(*excursion, Excursion::Owed, "{peer}: {waits} wait, and it was not told");
+                assert_ne!(
+                    *excursion,
+                    Excursion::Owed,
+                    "{peer}: {waits} wait, and it was not told"
+                );
             }
         }
     }
