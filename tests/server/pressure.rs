@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::client::{BINARY, Frame, PING, PONG, Raw, Running, TEXT, config, eventually, frame};
 use super::client::{get, upgrade};
-use revolve::{Application, Config, Context, Limits, Message};
+use revolve::{Config, Limits};
 
 /// An open WebSocket of a client with a small window.
 fn narrow(server: &Running, query: &str) -> Raw {
@@ -71,55 +71,6 @@ fn one_that_reads_after_all_gets_everything() {
         assert!(text == format!("{n} ").repeat(4000), "{n}: {}", &text[..20]);
     }
     sending.join().unwrap();
-}
-
-/// Has each message followed by a chain of jobs, each of which sends 200 KB.
-struct Chains;
-
-const LINK: usize = 200_000;
-
-fn chain(cx: &mut Context<'_, Chains>) {
-    let next = |_: &mut Chains, cx: &mut Context<'_, Chains>, ()| {
-        cx.send_binary(&[7; LINK]);
-        chain(cx);
-    };
-    // With the connection the chain ends.
-    let _ = cx.offload(|| (), next);
-}
-
-impl Application for Chains {
-    type Session = ();
-
-    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
-        match message {
-            Message::Text("chain") => chain(cx),
-            Message::Text(text) => cx.send_text(text),
-            Message::Binary(_) => {}
-        }
-    }
-}
-
-#[test]
-fn a_chain_of_jobs_for_one_that_never_reads_comes_to_an_end() {
-    let server = Running::new(with_stall(Duration::from_secs(60)), || Chains);
-    let mut talker = server.open("");
-    let mut deaf = narrow(&server, "");
-    deaf.send(frame(TEXT, "chain"));
-    server.wait_for("revolve_closed_total", "code=\"1008\",side=\"server\"", 1);
-    talker.say("undisturbed");
-    assert_eq!(talker.text(), "undisturbed");
-    server.wait_for("revolve_connections", "", 2);
-    // What was sent before is whole, and the Close stands behind it.
-    let mut links = 0;
-    loop {
-        let Frame { first, payload } = deaf.frame();
-        match first {
-            BINARY => links += usize::from(payload == [7; LINK]),
-            CLOSE => break assert_eq!(payload[2..], *b"slow consumer"),
-            _ => panic!("{first:#x}"),
-        }
-    }
-    assert!(links > 0);
 }
 
 #[test]

@@ -316,7 +316,7 @@ impl Application for Recorder {
         }
         log.lows += 1;
         // Now and then it goes on, for a while.
-        let goes_on = log.lows % 3 == 0;
+        let goes_on = log.lows.is_multiple_of(3);
         drop(log);
         if goes_on {
             self.burst(cx, Burst { count: 3, bytes: 500 });
