@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = std::env::args().nth(1).unwrap_or("9002".to_owned()).parse()?;
     // Everyone gets a copy of every message, so none may be large.
     let config = Config { ws_path: "/chat".to_owned(), ws_max_size: 4096, ..Config::default() };
-    let server = Server::builder().config(config).port(port).serve(|| Chat)?;
+    let server = Server::builder().config(config).port(port).serve(|_| Chat)?;
     println!("ws://{}/chat (Enter ends it)", server.addresses()[0]);
     std::io::stdin().read_line(&mut String::new())?;
     server.shutdown();

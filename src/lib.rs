@@ -19,7 +19,7 @@
 //!     }
 //! }
 //!
-//! let server = Server::builder().port(0).serve(|| Tally)?;
+//! let server = Server::builder().port(0).serve(|_| Tally)?;
 //! server.shutdown();
 //! server.join();
 //! # Ok::<(), revolve::ServeError>(())
@@ -36,25 +36,27 @@
 //!                    │                   the order of events decides nothing
 //!        shard.turn(now)                 busy, and every step has a bound
 //!          1  take_mail                  hand-overs, broadcasts, answers of off-loaded jobs
-//!          2  accept                     a share of the accept queue
-//!          3  visit each that is ready   once, whatever the number of its reasons:
+//!          │  forward_commands             what the callbacks have for others, and their jobs
+//!          2  take_posts                 what other threads want done
+//!          3  accept                     a share of the accept queue
+//!          4  visit each that is ready   once, whatever the number of its reasons:
 //!          │    flush                      its backlog
 //!          │    read                       once, into the one receive buffer
 //!          │    take                       frame → message → application → cork
 //!          │    write                      the cork, once unless it gets full
 //!          │    settle                     why it stops, and so what wakes it
-//!          │    forward_commands           the jobs and broadcasts that it asked for
-//!          4  expire_sessions            a share of the sessions whose time is over
-//!          5  fire_alarms                pings and deadlines
-//!          6  fire_application_timers    the application's timers
-//!          7  fan_out                    a slice of the broadcast under way
-//!          8  look                       while there are watchers: a slice of a slab map
-//!          9  sweep                      in a drain: a slice of goodbyes
-//!         10  forward_commands           the jobs and broadcasts of steps 4 to 9
-//!         11  send_mail                  what found a full mailbox before
-//!         12  reap                       free the slots of connections that have ended
-//!         13  end_drain                  if nothing is left
-//!         14  trim, publish              free what a large message left; write the figures
+//!          │    forward_commands           the jobs and messages for others that it asked for
+//!          5  expire_sessions            a share of the sessions whose time is over
+//!          6  fire_alarms                pings and deadlines
+//!          7  fire_application_timers    the application's timers
+//!          8  fan_out                    a slice of the broadcast under way
+//!          9  look                       while there are watchers: a slice of a slab map
+//!         10  sweep                      in a drain: a slice of goodbyes
+//!         11  forward_commands           those of steps 5 to 10
+//!         12  send_mail                  what found a full mailbox before
+//!         13  reap                       free the slots of connections that have ended
+//!         14  end_drain                  if nothing is left
+//!         15  trim, publish              free what a large message left; write the figures
 //!                    │
 //!                    └── again; without sleeping, if a share or a slice was used up
 //! ```
@@ -161,7 +163,7 @@
 //! - **off-loading**: having work done on another thread; its **answer** comes back to the reactor. A
 //!   connection that waits for as many answers as it may is **parked**: not read.
 //! - **waiting**: a connection that is to be handed over, while the owner's mailbox is full; or that has
-//!   broadcast something, while too much is under way: not read. **congested**: so much waits that no
+//!   sent something to others, while too much is under way: not read. **congested**: so much waits that no
 //!   connection of the reactor is read.
 //! - **owner**: the reactor on which a session lives. **hand-over**: moving a connection there.
 //! - **pending**: an upgrade that the application has accepted and that has no session yet.
@@ -170,7 +172,9 @@
 //!   WebSocket to be open, under `--limit-concurrency`; the permit holds it.
 //! - **watcher**: a connection on `/ws/stats`, told once a second what the reactors do. **look**: one
 //!   reactor asking all for a map of their slabs.
-//! - **mailbox**: how another thread's words get into a turn. **waker**: what ends the sleep for them;
+//! - **direct**: a message or a close for one connection, from another one. **post**: a closure that another
+//!   thread wants run on a reactor.
+//! - **mailbox**: how another reactor's words get into a turn. **waker**: what ends the sleep for them;
 //!   of a connection, what brings it back to be visited.
 //! - **half-close**, **linger**: ending our half of a stream, and reading on for a moment.
 //! - **deadline**: when to look again whatever happens. **alarm**: an entry in the **timer wheel**, a
@@ -267,8 +271,8 @@ pub mod transport;
 
 pub use application::timers::TooManyTimers;
 pub use application::{
-    Acceptance, Application, CloseReason, Context, InvalidField, Message, ReactorContext, Refusal,
-    Side, Subprotocol, Upgrade,
+    Acceptance, Application, CloseReason, Context, InvalidField, Message, PostError,
+    ReactorContext, ReactorStart, Recipient, Refusal, Remote, Side, Subprotocol, Upgrade,
 };
 pub use apps::counter::Counter;
 pub use apps::echo::Echo;
@@ -278,6 +282,7 @@ pub use config::{
 };
 pub use offload::PoolFull;
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
+pub use session::owner_of;
 pub use token::{ConnectionId, IpPeer, Peer};
 
 /// The examples in the documents compile.

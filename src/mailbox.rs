@@ -5,7 +5,7 @@
 //! jobs have a box of their own, with room for as many as the reactor may have under way. So no thread
 //! of the pool ever waits for a reactor that is held up. Wakes are coalesced: while one is on its way, a
 //! further mail needs none. A wake without mail says that there is something new in what the reactors
-//! share ([`crate::server_status::ServerStatus`]): the drain.
+//! share ([`crate::server_status::ServerStatus`]), the drain; or in the reactor's box of posts.
 //!
 //! Invariant: if there is mail and the receiver sleeps, a wake is on its way.
 //!
@@ -19,7 +19,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use mio::{Registry, Token, Waker};
 
-use crate::application::Broadcast;
+use crate::application::{Broadcast, Direct};
 use crate::observe::slab_map::SlabMap;
 use crate::offload::Finished;
 use crate::token::Peer;
@@ -51,6 +51,8 @@ pub enum Mail<S> {
     HandOver(Handoff<S>),
     /// A frame for every open connection of yours.
     Broadcast(Broadcast),
+    /// A message for one connection of yours, or its close.
+    Direct(Direct),
     /// A job that you off-loaded is done.
     Finished(Finished),
     /// Reactor `asker` has a watcher, and wants a map of your slab.

@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::io;
-use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Poll, Registry};
 
-use crate::application::Application;
+use crate::application::{Application, Hosted, ReactorStart, Remote, Wake};
 use crate::config::{Address, Config, ConfigError, Limits};
 use crate::contained::{Contained, Panicked, guard};
 use crate::http::Rejection;
@@ -46,7 +45,7 @@ impl Server {
 /// ```
 /// use revolve::{Echo, Server};
 ///
-/// let server = Server::builder().port(0).workers(2).serve(|| Echo)?;
+/// let server = Server::builder().port(0).workers(2).serve(|_| Echo)?;
 /// println!("listening on {}", server.addresses()[0]);
 /// server.shutdown();
 /// assert_eq!(server.join().cut, 0);
@@ -109,7 +108,7 @@ impl Builder {
     }
 
     /// Binds the addresses and starts a thread a reactor, each with an application that `make` makes
-    /// there. Returns once all of them are made, and have had their `on_start`: none serves before.
+    /// there; it is told which reactor that is, and how threads reach it. Returns once all of them are made, and have had their `on_start`: none serves before.
     ///
     /// # Errors
     ///
@@ -118,7 +117,7 @@ impl Builder {
     pub fn serve<A, F>(self, make: F) -> Result<ServerHandle<A>, ServeError>
     where
         A: Application,
-        F: Fn() -> A + Send + Sync + 'static,
+        F: Fn(ReactorStart<A>) -> A + Send + Sync + 'static,
     {
         self.config.validate().map_err(ServeError::Config)?;
         let config = Arc::new(self.config);
@@ -142,10 +141,17 @@ impl Builder {
         let room = workers * config.limits.offloads_per_reactor;
         let pool = Arc::new(Pool::new(config.offload_threads, room, Task::run));
         let make = Arc::new(Contained::new(make));
+        let wakes = trigger
+            .senders
+            .iter()
+            .cloned()
+            .map(|sender| -> Wake { Box::new(move || sender.wake()) });
+        let (remote, posts) = Remote::new(config.limits.mailbox_capacity, wakes);
         let mut starts = Vec::with_capacity(workers);
         let (report, reports) = mpsc::channel();
         let mut threads = Vec::with_capacity(workers);
-        for (number, sockets) in sockets.into_iter().enumerate() {
+        for ((number, sockets), posts) in sockets.into_iter().enumerate().zip(posts) {
+            let birth = ReactorStart { reactor: number, remote: remote.clone() };
             let args = ReactorArgs {
                 number,
                 config: config.clone(),
@@ -157,9 +163,11 @@ impl Builder {
             starts.push(start);
             let gate = Gate { report: report.clone(), is_started };
             let make = make.clone();
-            let thread = thread::Builder::new()
-                .name(format!("reactor-{number}"))
-                .spawn(move || args.run(sockets, make.get(), gate));
+            let thread =
+                thread::Builder::new().name(format!("reactor-{number}")).spawn(move || {
+                    let make = || Hosted { application: make.get()(birth), posts };
+                    args.run(sockets, make, gate)
+                });
             match thread {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
@@ -178,7 +186,7 @@ impl Builder {
             // One that has gone says why when it is joined.
             let _ = start.send(());
         }
-        Ok(ServerHandle { addresses, threads, trigger, application: PhantomData })
+        Ok(ServerHandle { addresses, threads, trigger, remote })
     }
 }
 
@@ -232,7 +240,7 @@ impl ReactorArgs {
     fn run<A: Application>(
         self,
         sockets: Sockets,
-        make: &dyn Fn() -> A,
+        make: impl FnOnce() -> Hosted<A>,
         gate: Gate,
     ) -> io::Result<DrainOutcome> {
         // A reactor that dies takes its sessions with it. The others must not go on as if nothing
@@ -251,8 +259,8 @@ impl ReactorArgs {
         let now = Instant::now();
         let slow_turn = self.config.slow_turn.unwrap_or(Duration::MAX);
         let events_per_poll = self.config.limits.events_per_poll;
-        let shard = guard(make).and_then(|application| {
-            Shard::start(self.number, self.config, self.status.clone(), application, now)
+        let shard = guard(make).and_then(|hosted| {
+            Shard::start(self.number, self.config, self.status.clone(), hosted, now)
         });
         let _ = gate.report.send(shard.as_ref().map(|_| ()).map_err(|error| *error));
         let Ok(shard) = shard else { return Ok(DrainOutcome::default()) };
@@ -315,21 +323,20 @@ pub struct Summary {
 }
 
 /// A running server of this application. Dropping the handle leaves it running.
-pub struct ServerHandle<A> {
+pub struct ServerHandle<A: Application> {
     addresses: Vec<Address>,
     threads: Vec<JoinHandle<io::Result<DrainOutcome>>>,
     trigger: ShutdownTrigger,
-    /// It has none of them: each reactor does.
-    application: PhantomData<fn(A)>,
+    remote: Remote<A>,
 }
 
-impl<A> fmt::Debug for ServerHandle<A> {
+impl<A: Application> fmt::Debug for ServerHandle<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerHandle").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
 
-impl<A> ServerHandle<A> {
+impl<A: Application> ServerHandle<A> {
     /// Where it listens: [`Config::listen`], with the ports that it got.
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
@@ -346,6 +353,12 @@ impl<A> ServerHandle<A> {
     #[must_use]
     pub fn shutdown_trigger(&self) -> ShutdownTrigger {
         self.trigger.clone()
+    }
+
+    /// The way to its reactors and connections, from any thread.
+    #[must_use]
+    pub fn remote(&self) -> Remote<A> {
+        self.remote.clone()
     }
 
     /// The page that `/metrics` shows.

@@ -19,6 +19,7 @@ mod server {
     mod compression;
     mod contained;
     mod counter;
+    mod directed;
     mod drain;
     mod dropped;
     mod echo;

@@ -63,7 +63,7 @@ fn closed(code: u16, reason: &str) -> Option<Received> {
 fn sessions_that_leave_early_are_told_once_a_minute() {
     listen();
     let config = Config { workers: NonZeroUsize::MIN, max_sessions: 3, ..Config::default() };
-    let server = TestServer::with_config(config, || Counter::new(None));
+    let server = TestServer::with_config(config, |_| Counter::new(None));
     let make = |count| {
         for _ in 0..count {
             let client = server.connect("");
@@ -110,7 +110,7 @@ fn an_address_makes_so_many_sessions_and_resumes_as_many_as_it_likes() {
     let workers = NonZeroUsize::new(2).unwrap();
     for session_ids in [SessionIds::Any, SessionIds::Issued] {
         let config = Config { limit_sessions_per_ip, workers, session_ids, ..Config::default() };
-        let server = TestServer::with_config(config, || Counter::new(None));
+        let server = TestServer::with_config(config, |_| Counter::new(None));
         // Whichever reactor they come to, and whatever they ask for.
         let clients: Vec<_> = ["", "session_id=&hello=1", "session_id=chosen"]
             .map(|query| server.connect(query))
@@ -159,7 +159,7 @@ fn an_upgrade_that_finds_no_place_has_made_no_session() {
         }),
         ..Config::default()
     };
-    let server = TestServer::with_config(config, || Counter::new(None));
+    let server = TestServer::with_config(config, |_| Counter::new(None));
     let first = server.connect("");
     for _ in 0..10 {
         assert_eq!(server.request().connect().err().unwrap().status, 503);
@@ -173,7 +173,7 @@ fn an_upgrade_that_finds_no_place_has_made_no_session() {
 
 #[test]
 fn the_chat_carries_what_one_says_to_all_and_keeps_names() {
-    let server = TestServer::new(|| chat::Chat);
+    let server = TestServer::new(|_| chat::Chat);
     let ann = server.connect("session_id=ann-4711");
     assert_eq!(ann.text(), "* guest-50000 joined");
     ann.send_text("/nick Ann");
@@ -203,7 +203,7 @@ fn the_chat_carries_what_one_says_to_all_and_keeps_names() {
 fn the_counter_counts_on_whichever_reactor_and_until_the_session_expires() {
     let workers = NonZeroUsize::new(4).unwrap();
     let config = Config { workers, session_ttl: 60 * SECOND, ..Config::default() };
-    let server = TestServer::with_config(config, || Counter::new(Some(30 * SECOND)));
+    let server = TestServer::with_config(config, |_| Counter::new(Some(30 * SECOND)));
     for count in 1..=8 {
         let client = server.connect("session_id=alice");
         assert_eq!(client.header("X-Session-Resumed").unwrap(), (count > 1).to_string());
@@ -231,7 +231,7 @@ fn the_counter_counts_on_whichever_reactor_and_until_the_session_expires() {
 
 #[test]
 fn an_idle_client_answers_pings_and_stays() {
-    let server = TestServer::new(|| Echo);
+    let server = TestServer::new(|_| Echo);
     let client = server.connect("");
     server.advance(3600 * SECOND);
     assert_eq!(client.receive(), None);
@@ -244,7 +244,7 @@ fn an_idle_client_answers_pings_and_stays() {
 
 #[test]
 fn a_newer_connection_takes_the_session_over() {
-    let server = TestServer::new(|| Echo);
+    let server = TestServer::new(|_| Echo);
     let id = server.connect("").session_id();
     let older = server.connect(&format!("session_id={id}"));
     let newer = server.connect(&format!("session_id={id}"));
@@ -288,7 +288,7 @@ fn the_count_of_a_session_is_known_before_it_opens() {
     for session_ids in [SessionIds::Any, SessionIds::Issued] {
         let workers = NonZeroUsize::new(3).unwrap();
         let config = Config { workers, session_ids, session_ttl: 60 * SECOND, ..Config::default() };
-        let server = TestServer::with_config(config, || Teller);
+        let server = TestServer::with_config(config, |_| Teller);
         let first = server.connect("session_id=chosen");
         tells(&first, "None");
         let query = format!("session_id={}", first.session_id());
@@ -318,7 +318,7 @@ fn the_count_of_a_session_is_known_before_it_opens() {
 
 #[test]
 fn hello_is_a_parameter_like_others() {
-    let server = TestServer::new(|| Teller);
+    let server = TestServer::new(|_| Teller);
     for (query, expected) in
         [("hello=1", "Some(\"1\")"), ("hello=%31", "Some(\"1\")"), ("", "None")]
     {
@@ -380,7 +380,7 @@ impl Application for Lookup {
 
 fn lookup() -> (TestServer<Lookup>, Diary) {
     let diary = Diary::default();
-    let server = TestServer::new(|| Lookup { diary: diary.clone() });
+    let server = TestServer::new(|_| Lookup { diary: diary.clone() });
     (server, diary)
 }
 
@@ -502,7 +502,7 @@ impl Application for Careless {
 
 #[test]
 fn wrong_use_has_an_outcome_of_its_own_and_the_callback_goes_on() {
-    let server = TestServer::new(|| Careless);
+    let server = TestServer::new(|_| Careless);
     let witness = server.connect("");
     for (code, said) in [
         (1000, 1000),
@@ -560,7 +560,7 @@ impl Application for Hasty {
 fn a_timer_of_no_time_holds_no_reactor() {
     let fired = Rc::new(Cell::new(0));
     let config = Config { workers: NonZeroUsize::MIN, ..Config::default() };
-    let server = TestServer::with_config(config, || Hasty(fired.clone()));
+    let server = TestServer::with_config(config, |_| Hasty(fired.clone()));
     let before = fired.get();
     server.advance(SECOND);
     let times = fired.get() - before;

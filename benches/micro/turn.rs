@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use revolve::application::Application;
+use revolve::application::{Application, Hosted};
 use revolve::config::Config;
 use revolve::environment::Environment;
 use revolve::http::Rejection;
@@ -153,7 +153,7 @@ impl<A: Application> Turns<A> {
         let config = Config { workers: NonZeroUsize::MIN, access_log: false, ..Config::default() };
         let status = Arc::new(ServerStatus::new(1, Rejection::LABELS, Arc::new(AtomicU64::new(0))));
         let now = Instant::now();
-        let shard = Shard::start(0, Arc::new(config), status, application, now);
+        let shard = Shard::start(0, Arc::new(config), status, Hosted::alone(application), now);
         let Ok(shard) = shard else { panic!("its application starts") };
         let mut turns = Turns { shard, host, traffic, connections: Vec::new(), now };
         turns.shard.note_listener();

@@ -4,14 +4,16 @@
 //! (close, broadcast, timer); the shard applies them when the callback has returned, or when their
 //! time has come. No callback ever gets hold of a connection or of the loop, so nothing re-enters
 //! it. Called by the shard; implemented by `apps/` and by programs that embed the server. The parts
-//! are `admission`, `jobs` and `timers`.
+//! are `admission`, `jobs`, `direct`, `remote` and `timers`.
 //!
 //! Invariant: the cork only ever holds whole frames of ours.
 //!
-//! Next: `admission`: which upgrades are accepted. Then `jobs`, and `timers`.
+//! Next: `admission`: which upgrades are accepted. Then `jobs`, `direct`, `remote`, and `timers`.
 
 mod admission;
+mod direct;
 mod jobs;
+mod remote;
 pub mod timers;
 
 use std::collections::TryReserveError;
@@ -33,7 +35,11 @@ use crate::transport::Outlet;
 
 pub use admission::{Acceptance, InvalidField, Refusal, Subprotocol, Upgrade};
 pub(crate) use admission::{Answer, Deferred, ForUpgrade, Terms};
+pub use direct::{Direct, Recipient};
+pub(crate) use direct::{Directed, To};
 pub(crate) use jobs::{Due, Jobs, Owner};
+pub(crate) use remote::Post;
+pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Wake};
 
 /// The behaviour of a server. Each reactor makes a value of its own, on its own thread: state in
 /// it needs no lock, is shared with nothing, and need not be `Send`.
@@ -186,7 +192,7 @@ pub(crate) struct Commands<A: Application> {
     /// Set with `close`, and when the connection waits for as many jobs as it may: either way no
     /// more is read from it in this visit.
     pub(crate) pause: bool,
-    /// Set with `to_all`, and when jobs wait to leave for the pool.
+    /// Set with `to_all` and `directs`, and when jobs wait to leave for the pool.
     pub(crate) has_outgoing: bool,
     /// The close asked for, if any.
     pub(crate) close: Option<(CloseCode, String)>,
@@ -194,6 +200,8 @@ pub(crate) struct Commands<A: Application> {
     pub(crate) to_all: Vec<Broadcast>,
     /// To every open connection of this reactor.
     pub(crate) to_reactor: Vec<Broadcast>,
+    /// To one connection each.
+    pub(crate) directs: Vec<Direct>,
     /// The timers set.
     pub(crate) timers: ApplicationTimers,
     /// The jobs off-loaded.
@@ -214,6 +222,7 @@ impl<A: Application> Commands<A> {
             close: None,
             to_all: Vec::new(),
             to_reactor: Vec::new(),
+            directs: Vec::new(),
             timers: ApplicationTimers::new(now, limits),
             jobs: Jobs::new(limits),
             past_cork: 0,
@@ -334,15 +343,7 @@ impl<A: Application> Context<'_, A> {
     /// becomes 1011, and the log tells of the first. Of `reason` the first 123 bytes are sent. What this
     /// callback sends after it still leaves before the Close; of several calls the first counts.
     pub fn close(&mut self, code: u16, reason: &str) {
-        let code = CloseCode::from(code);
-        // RFC 6455 7.4.1: a client says 1010 of a server, never the other way round.
-        let may_be_sent = frame::may_be_sent(code) && code != CloseCode::Extension;
-        if !may_be_sent {
-            static TOLD: Once = Once::new();
-            let code = u16::from(code);
-            tell_misuse(&TOLD, format_args!("close({code}, …): a server must not send this code"));
-        }
-        let code = if may_be_sent { code } else { CloseCode::Error };
+        let code = sendable(code);
         self.commands.close.get_or_insert_with(|| (code, reason.to_owned()));
         self.commands.pause = true;
     }
@@ -516,11 +517,17 @@ impl<A: Application> ReactorContext<'_, A> {
     fn send_to_all(&mut self, kind: Data, payload: &[u8]) {
         match encoded(kind, payload) {
             Ok(frame) => self.commands.to_reactor.push(frame),
-            Err(_) => log::error!(
-                reactor = self.commands.reactor;
-                "out of memory: a broadcast of {} bytes was dropped", payload.len()
-            ),
+            Err(_) => self.note_out_of_memory(payload.len()),
         }
+    }
+
+    /// A message for others cannot be encoded, and no connection of theirs is to blame.
+    #[cold]
+    fn note_out_of_memory(&self, bytes: usize) {
+        log::error!(
+            reactor = self.commands.reactor;
+            "out of memory: a message of {bytes} bytes was dropped"
+        );
     }
 
     /// Has [`Application::on_reactor_timer`] called with `key`, once, when `after` has passed. A
@@ -564,6 +571,19 @@ impl<A: Application> ReactorContext<'_, A> {
     pub fn reactor(&self) -> usize {
         self.commands.reactor
     }
+}
+
+/// The close code that is sent where an application asks for this one.
+fn sendable(code: u16) -> CloseCode {
+    let code = CloseCode::from(code);
+    // RFC 6455 7.4.1: a client says 1010 of a server, never the other way round.
+    if frame::may_be_sent(code) && code != CloseCode::Extension {
+        return code;
+    }
+    static TOLD: Once = Once::new();
+    let code = u16::from(code);
+    tell_misuse(&TOLD, format_args!("close({code}, …): a server must not send this code"));
+    CloseCode::Error
 }
 
 fn encoded(kind: Data, payload: &[u8]) -> Result<Broadcast, TryReserveError> {

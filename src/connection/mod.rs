@@ -42,8 +42,8 @@ pub enum Rest {
     /// It waits for as many off-loaded jobs as it may, or for the answer to its request, and we do not
     /// read: an answer, in the mailbox.
     Parked,
-    /// It is to be handed over, and the owner's mailbox is full; or it has broadcast something, and too
-    /// much is under way. We do not read: what waits (`shard/deliveries.rs`) is tried again each turn,
+    /// It is to be handed over, and the owner's mailbox is full; or it has sent something to others,
+    /// and too much is under way. We do not read: what waits (`shard/deliveries.rs`) is tried again each turn,
     /// and, while a mailbox is full, each millisecond.
     Waiting,
     /// Closed, failed or timed out: the reaper, at the end of this turn.

@@ -120,6 +120,8 @@ pub struct ReactorMetrics {
     pub offloads: Cell,
     /// Jobs under way now.
     pub offloads_under_way: Cell,
+    /// Messages, closes and posts for one connection that found nobody.
+    pub undelivered: Cell,
     /// Upgrades that the application refused.
     pub refused: Cell,
     /// Readiness events that the poll returned.
@@ -330,7 +332,7 @@ impl ServerMetrics {
 type CellOf = fn(&ReactorMetrics) -> &Cell;
 
 /// Families with one sample a reactor: name, type, help, cell.
-const FAMILIES: [(&str, &str, &str, CellOf); 22] = [
+const FAMILIES: [(&str, &str, &str, CellOf); 23] = [
     ("revolve_connections", "gauge", "Sockets held.", |r| &r.connections),
     ("revolve_websockets", "gauge", "WebSockets open.", |r| &r.websockets),
     ("revolve_sessions_live", "gauge", "Sessions with a connection.", |r| &r.sessions_live),
@@ -362,6 +364,12 @@ const FAMILIES: [(&str, &str, &str, CellOf); 22] = [
         "counter",
         "Times accepting paused because the process was out of descriptors or memory.",
         |r| &r.accept_pauses,
+    ),
+    (
+        "revolve_undelivered_total",
+        "counter",
+        "Messages, closes and posts for one connection that found nobody.",
+        |r| &r.undelivered,
     ),
     (
         "revolve_silent_total",

@@ -32,10 +32,11 @@ pub(crate) enum Callback {
     Timer,
     ReactorTimer,
     Answer,
+    Post,
 }
 
 impl Callback {
-    const ALL: [(Callback, &'static str); 7] = [
+    const ALL: [(Callback, &'static str); 8] = [
         (Callback::Upgrade, "on_upgrade"),
         (Callback::Open, "on_open"),
         (Callback::Message, "on_message"),
@@ -43,7 +44,13 @@ impl Callback {
         (Callback::Timer, "on_timer"),
         (Callback::ReactorTimer, "on_reactor_timer"),
         (Callback::Answer, "what follows an off-loaded job"),
+        (Callback::Post, "a post"),
     ];
+
+    /// What the log calls it.
+    pub(crate) fn name(self) -> &'static str {
+        Callback::ALL[self as usize].1
+    }
 
     fn bit(self) -> u8 {
         1 << self as u8

@@ -6,7 +6,7 @@
 //!
 //! Invariant: when a callback has returned, its commands for its connection have been applied.
 //!
-//! Next: `fanout`: the commands that are for others.
+//! Next: `direct`: what is for one other connection.
 
 use super::connection_set::Share;
 use super::parts::Parts;
@@ -100,8 +100,20 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     fn fire(&mut self, id: LocalId, key: u64, turn: &mut Turn<'_>) {
-        self.observe(id, Why::Call("timer"), turn);
-        self.call(id, Callback::Timer, turn, |application, cx| application.on_timer(cx, key));
+        self.call_aside(id, Callback::Timer, turn, |application, cx| application.on_timer(cx, key));
+    }
+
+    /// Calls the application for an open connection outside of its own visit, and writes what it says. A
+    /// peer that has not taken what it was sent before is closed instead.
+    pub(super) fn call_aside(
+        &mut self,
+        id: LocalId,
+        name: Callback,
+        turn: &mut Turn<'_>,
+        callback: impl FnOnce(&mut A, &mut Context<'_, A>),
+    ) {
+        self.observe(id, Why::Call(name.name()), turn);
+        self.call(id, name, turn, callback);
         if self.is_overfed(id, turn) {
             self.runtime.cork.clear();
             self.leave_aside(id, CloseCause::slow_consumer(), turn);
@@ -240,7 +252,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Calls the application for no connection in particular.
-    fn call_for_reactor(
+    pub(super) fn call_for_reactor(
         &mut self,
         setup: &Setup,
         callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>),

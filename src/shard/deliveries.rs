@@ -31,6 +31,8 @@ const RETRY: Duration = Duration::from_millis(1);
 pub(super) struct Deliveries<S> {
     /// Whether the own mailbox has mail.
     pub(super) has_mail: bool,
+    /// Whether other threads have posted something.
+    pub(super) has_posts: bool,
     /// By destination, mail that found a full box.
     mails: Box<[VecDeque<Mail<S>>]>,
     /// How many mails these are.
@@ -41,8 +43,8 @@ pub(super) struct Deliveries<S> {
     hand_overs: Box<[VecDeque<LocalId>]>,
     /// Which reactor gets the next connection that is spread.
     spread_to: usize,
-    /// Connections that have broadcast something, and are heard again when nothing waits.
-    broadcasters: Vec<LocalId>,
+    /// Connections that have sent something to others, and are heard again when nothing waits.
+    senders: Vec<LocalId>,
     /// Frames on their way to all connections of this reactor.
     pub(super) broadcasts: VecDeque<Broadcast>,
     /// The next slot that gets the first of them.
@@ -53,12 +55,13 @@ impl<S: Stream> Deliveries<S> {
     pub(super) fn new(here: usize, reactors: usize) -> Self {
         Deliveries {
             has_mail: false,
+            has_posts: false,
             mails: (0..reactors).map(|_| VecDeque::new()).collect(),
             count: 0,
             waiting: 0,
             hand_overs: (0..reactors).map(|_| VecDeque::new()).collect(),
             spread_to: here,
-            broadcasters: Vec::new(),
+            senders: Vec::new(),
             broadcasts: VecDeque::new(),
             fanout_at: 0,
         }
@@ -71,7 +74,7 @@ impl<S: Stream> Deliveries<S> {
 
     /// Whether another reactor's room is waited for, by mail or by a connection.
     pub(super) fn waits_for_room(&self) -> bool {
-        self.waiting > self.broadcasters.len()
+        self.waiting > self.senders.len()
     }
 
     /// Whether anything waits.
@@ -92,7 +95,7 @@ impl<S: Stream> Deliveries<S> {
 
     /// Whether no connection is read, because what was read before has not been delivered: as much mail
     /// to full boxes, or as many broadcasts, as may be under way. Long before that, the connections that
-    /// broadcast are not read ([`Self::hold_broadcaster`]).
+    /// broadcast are not read ([`Self::hold_sender`]).
     pub(super) fn is_congested(&self, limits: &Limits) -> bool {
         let broadcasts = self.broadcasts.len();
         (broadcasts > 0 && broadcasts >= limits.broadcasts_queued) || self.is_full(limits)
@@ -187,7 +190,7 @@ impl<S: Stream> Deliveries<S> {
 
     /// Lets a connection that has just broadcast something wait, if there is more under way than
     /// can be delivered now: each has one visit's broadcasts under way at the most.
-    pub(super) fn hold_broadcaster(
+    pub(super) fn hold_sender(
         &mut self,
         id: LocalId,
         connections: &mut ConnectionSet<S>,
@@ -202,20 +205,20 @@ impl<S: Stream> Deliveries<S> {
         {
             connection.rest = Rest::Waiting;
             connection.endpoint.stopped_listening();
-            self.broadcasters.push(id);
+            self.senders.push(id);
             self.waiting += 1;
         }
     }
 
     /// The connections that are heard again, because what they have broadcast is delivered. They may
     /// have been closed since.
-    pub(super) fn take_broadcasters(&mut self, limits: &Limits) -> Vec<LocalId> {
+    pub(super) fn take_senders(&mut self, limits: &Limits) -> Vec<LocalId> {
         if !self.are_broadcasts_delivered(limits) {
             return Vec::new();
         }
-        let broadcasters = std::mem::take(&mut self.broadcasters);
-        self.waiting -= broadcasters.len();
-        broadcasters
+        let senders = std::mem::take(&mut self.senders);
+        self.waiting -= senders.len();
+        senders
     }
 
     fn are_broadcasts_delivered(&self, limits: &Limits) -> bool {
@@ -237,12 +240,11 @@ impl<S: Stream> Deliveries<S> {
     pub(super) fn invariants(&self) {
         assert_eq!(self.count, self.mails.iter().map(VecDeque::len).sum::<usize>());
         let hand_overs = self.hand_overs.iter().map(VecDeque::len).sum::<usize>();
-        assert_eq!(self.waiting, self.count + hand_overs + self.broadcasters.len());
+        assert_eq!(self.waiting, self.count + hand_overs + self.senders.len());
     }
 
     /// Whether a connection waits here.
     pub(super) fn holds(&self, id: LocalId) -> bool {
-        self.broadcasters.contains(&id)
-            || self.hand_overs.iter().any(|waiting| waiting.contains(&id))
+        self.senders.contains(&id) || self.hand_overs.iter().any(|waiting| waiting.contains(&id))
     }
 }

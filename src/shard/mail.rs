@@ -54,6 +54,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                     turn.tell(|trace| trace.broadcast(frame.len()));
                     self.deliveries.broadcasts.push_back(frame);
                 }
+                Some(Mail::Direct(direct)) => self.take_direct(direct, turn),
                 Some(Mail::Look { asker }) => self.watchers.ask(asker),
                 Some(Mail::Seen(slab_map)) => self.watchers.note(slab_map),
             }
@@ -83,7 +84,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 }
             }
         }
-        for id in self.deliveries.take_broadcasters(&turn.setup.config.limits) {
+        for id in self.deliveries.take_senders(&turn.setup.config.limits) {
             self.hear_again(id, turn);
         }
     }

@@ -22,7 +22,8 @@
 //!
 //! - `closing`, `awaiting`, `refusing`: how a WebSocket ends, and how a request waits for its answer or is
 //!   refused;
-//! - `callbacks`: timers and off-loaded jobs; `fanout`: broadcasts;
+//! - `callbacks`: timers and off-loaded jobs; `direct`: what is for one connection;
+//!   `fanout`: broadcasts; `posts`: what other threads want done;
 //! - `upgrade`, `watching`, `requests`: what a request leads to;
 //! - `visit`: one connection's share of a turn;
 //! - `accepting`, `mail`: where connections come from; `deadlines`, `drain`: how they end;
@@ -40,6 +41,7 @@ mod closing;
 mod connection_set;
 mod deadlines;
 mod deliveries;
+mod direct;
 mod drain;
 mod evictions;
 mod fanout;
@@ -50,6 +52,7 @@ mod observer;
 mod observing;
 mod parts;
 mod pending;
+mod posts;
 mod refusals;
 mod refusing;
 mod requests;
@@ -62,7 +65,7 @@ mod watching;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::application::Application;
+use crate::application::{Application, Hosted};
 use crate::config::Config;
 use crate::contained::{Panicked, take_drop_panics};
 use crate::environment::Environment;
@@ -101,14 +104,14 @@ impl<A: Application, E: Environment> Shard<A, E> {
         reactor: usize,
         config: Arc<Config>,
         status: Arc<ServerStatus>,
-        application: A,
+        hosted: Hosted<A>,
         now: Instant,
     ) -> Result<Self, Panicked> {
         let receive_buffer = vec![0; config.limits.receive_buffer_bytes].into_boxed_slice();
         let metrics = status.reactor(reactor).clone();
         let protocol_limits = ProtocolLimits::from(&*config);
         let setup = Setup { reactor, beginning: now, config, protocol_limits, status, metrics };
-        let mut parts = Parts::new(application, &setup, now);
+        let mut parts = Parts::new(hosted, &setup, now);
         parts.start(&setup)?;
         let observer = Observer::default();
         Ok(Shard { setup, parts, observer, receive_buffer, turn_queue: Vec::new() })
@@ -144,9 +147,10 @@ impl<A: Application, E: Environment> Shard<A, E> {
         self.observer.woken.by_listener = true;
     }
 
-    /// Takes note that there is mail.
+    /// Takes note that there is mail, or that something was posted.
     pub fn note_mail(&mut self) {
         self.parts.deliveries.has_mail = true;
+        self.parts.deliveries.has_posts = !self.parts.posts.is_empty();
         self.observer.woken.by_mail = true;
     }
 
@@ -164,6 +168,8 @@ impl<A: Application, E: Environment> Shard<A, E> {
         turn.begin_step(env);
         parts.take_mail(turn, env);
         turn.end_step(env);
+        parts.forward_commands(None, turn, env);
+        parts.take_posts(turn, env);
         parts.accept(turn, env);
 
         parts.connections.take_ready(turn_queue);
@@ -196,7 +202,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         turn.begin_step(env);
         parts.sweep(turn);
         turn.end_step(env);
-        // What was commanded outside a visit: at a timer or a deadline, in a broadcast or the drain.
+        // What was commanded by then: at a timer or a deadline, in a broadcast or the drain.
         parts.forward_commands(None, turn, env);
         parts.send_mail(turn, env);
         parts.reap(turn);
@@ -281,6 +287,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             || can_call
             || runtime.commands.has_outgoing
             || deliveries.has_mail
+            || (deliveries.has_posts && !is_congested)
             || connections.has_due()
             || !deliveries.broadcasts.is_empty()
             || lifecycle.may_accept(now)

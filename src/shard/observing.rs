@@ -118,6 +118,25 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
+    /// What has been sent to a connection so far, if a trace is kept: before it is sent something outside of
+    /// a visit, for [`Self::tell_said`].
+    #[inline]
+    pub(super) fn outgoing_if_traced(&self, id: LocalId, turn: &Turn<'_>) -> Option<Outgoing> {
+        turn.observer.trace.as_ref()?;
+        self.connections.get(id).map(|connection| Outgoing::of(&connection.transport))
+    }
+
+    /// Tells what was sent since. How a connection closed is told by the step that closed it.
+    #[inline]
+    pub(super) fn tell_said(&self, id: LocalId, before: Option<Outgoing>, turn: &mut Turn<'_>) {
+        if let Some(before) = before
+            && let Some(connection) = self.connections.get(id).filter(|c| c.is_open())
+        {
+            let after = Outgoing::of(&connection.transport);
+            turn.tell(|trace| trace.said_aside(id, before, after));
+        }
+    }
+
     /// Bytes that have left the connections from this slot on, if a trace is kept: before a slice of a
     /// broadcast is written to them, for [`Self::tell_fanned_out`].
     #[inline]

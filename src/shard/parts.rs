@@ -13,7 +13,7 @@ use super::lifecycle::Lifecycle;
 use super::pending::PendingRequests;
 use super::runtime::Runtime;
 use super::turn::Setup;
-use crate::application::Application;
+use crate::application::{Application, Hosted, Posts};
 use crate::environment::Environment;
 use crate::observe::watchers::Watchers;
 
@@ -21,6 +21,8 @@ use crate::observe::watchers::Watchers;
 pub(super) struct Parts<A: Application, E: Environment> {
     pub(super) connections: ConnectionSet<E::Stream>,
     pub(super) runtime: Runtime<A>,
+    /// What other threads want done.
+    pub(super) posts: Posts<A>,
     pub(super) deliveries: Deliveries<E::Stream>,
     pub(super) lifecycle: Lifecycle,
     pub(super) watchers: Watchers,
@@ -28,11 +30,13 @@ pub(super) struct Parts<A: Application, E: Environment> {
 }
 
 impl<A: Application, E: Environment> Parts<A, E> {
-    pub(super) fn new(application: A, setup: &Setup, now: Instant) -> Self {
+    pub(super) fn new(hosted: Hosted<A>, setup: &Setup, now: Instant) -> Self {
+        let Hosted { application, posts } = hosted;
         let reactors = setup.config.workers.get();
         Parts {
             connections: ConnectionSet::new(now),
             runtime: Runtime::new(application, setup),
+            posts,
             deliveries: Deliveries::new(setup.reactor, reactors),
             lifecycle: Lifecycle::new(),
             watchers: Watchers::new(reactors, now),

@@ -13,11 +13,12 @@ use std::io;
 use std::mem::take;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::faults::{Call, ECONNABORTED, Fault, Faults};
 use super::wire::{Scripted, Wire, Written};
-use crate::application::Application;
+use crate::application::{Application, Hosted, ReactorStart, Remote, Wake};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::http::Rejection;
@@ -216,6 +217,10 @@ pub struct Machine<A: Application> {
     /// What the shards count.
     pub status: Arc<ServerStatus>,
     stations: Vec<Station<A>>,
+    /// The way in for other threads.
+    pub remote: Remote<A>,
+    /// To which shards something was posted since their last turn.
+    posted: Arc<[AtomicBool]>,
     wires: Vec<Rc<RefCell<Wire>>>,
     events_per_poll: usize,
     is_limited: bool,
@@ -234,7 +239,7 @@ impl<A: Application> Machine<A> {
         box_capacity: usize,
         random: u64,
         faults: Faults,
-        application: impl Fn(usize) -> A,
+        make: impl Fn(ReactorStart<A>) -> A,
     ) -> Machine<A> {
         let workers = config.workers.get();
         let status = Arc::new(ServerStatus::new(workers, Rejection::LABELS, Arc::default()));
@@ -252,9 +257,16 @@ impl<A: Application> Machine<A> {
             faults,
             ..Net::default()
         }));
-        let station = |number| {
+        let posted: Arc<[AtomicBool]> = (0..workers).map(|_| AtomicBool::new(false)).collect();
+        let wakes = (0..workers).map(|number| -> Wake {
+            let posted = posted.clone();
+            Box::new(move || posted[number].store(true, Ordering::Release))
+        });
+        let (remote, posts) = Remote::new(box_capacity, wakes);
+        let station = |(number, posts)| {
             let (config, status) = (config.clone(), status.clone());
-            let shard = Shard::start(number, config, status, application(number), now);
+            let application = make(ReactorStart { reactor: number, remote: remote.clone() });
+            let shard = Shard::start(number, config, status, Hosted { application, posts }, now);
             let shard = shard.unwrap_or_else(|_| panic!("`on_start` of reactor {number} panicked"));
             let wakes_at = shard.timeout(now).map(|sleep| now + sleep);
             let environment = MachineEnvironment { shard: number, net: net.clone(), now };
@@ -267,12 +279,14 @@ impl<A: Application> Machine<A> {
                 ended: false,
             }
         };
-        let stations = (0..workers).map(station).collect();
+        let stations = posts.into_iter().enumerate().map(station).collect();
         Machine {
             now,
             net,
             status,
             stations,
+            remote,
+            posted,
             wires: Vec::new(),
             events_per_poll: config.limits.events_per_poll,
             is_limited: config.limit_concurrency.is_some(),
@@ -314,7 +328,7 @@ impl<A: Application> Machine<A> {
             station.shard.note_listener();
             woken = true;
         }
-        if std::mem::take(&mut net.wakes[at]) {
+        if std::mem::take(&mut net.wakes[at]) | self.posted[at].swap(false, Ordering::Acquire) {
             station.shard.note_mail();
             woken = true;
         }

@@ -24,7 +24,7 @@
 //!     }
 //! }
 //!
-//! let server = TestServer::new(|| Tally);
+//! let server = TestServer::new(|_| Tally);
 //! let ann = server.connect("session_id=ann");
 //! ann.send_text("hello");
 //! assert_eq!(ann.text(), "1");
@@ -75,7 +75,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::application::Application;
+use crate::application::{Application, ReactorStart, Remote};
 use crate::config::Config;
 
 use client::Line;
@@ -109,7 +109,7 @@ impl<A: Application> TestServer<A> {
     ///
     /// As [`Self::with_config`].
     #[must_use]
-    pub fn new(make: impl Fn() -> A) -> Self {
+    pub fn new(make: impl Fn(ReactorStart<A>) -> A) -> Self {
         let workers = const { NonZeroUsize::new(2).unwrap() };
         TestServer::with_config(Config { workers, ..Config::default() }, make)
     }
@@ -121,13 +121,13 @@ impl<A: Application> TestServer<A> {
     /// If a setting is out of its bounds.
     #[must_use]
     #[track_caller]
-    pub fn with_config(config: Config, make: impl Fn() -> A) -> Self {
+    pub fn with_config(config: Config, make: impl Fn(ReactorStart<A>) -> A) -> Self {
         if let Err(error) = config.validate() {
             panic!("{error}");
         }
         let ws_path = config.ws_path.clone();
         let capacity = config.limits.mailbox_capacity;
-        let machine = Machine::new(&Arc::new(config), capacity, 1, Faults::default(), |_| make());
+        let machine = Machine::new(&Arc::new(config), capacity, 1, Faults::default(), make);
         let world = World { ws_path, machine, lines: Vec::new(), holds_jobs: false };
         let server = TestServer(Rc::new(RefCell::new(world)));
         server.settle();
@@ -195,6 +195,13 @@ impl<A: Application> TestServer<A> {
         assert!(index < held, "job {index} of {held}");
         self.0.borrow().machine.net.borrow_mut().run_job(index);
         self.settle();
+    }
+
+    /// The way in for other threads. What is posted happens in the next call that lets anything happen:
+    /// `advance(Duration::ZERO)` for instance.
+    #[must_use]
+    pub fn remote(&self) -> Remote<A> {
+        self.0.borrow().machine.remote.clone()
     }
 
     /// The page that `/metrics` would show.

@@ -136,8 +136,8 @@ impl Stage {
         let faults = Faults::default();
         let capacity = usize::from(times >> 3 & 1) + 1;
         let config = Arc::new(config);
-        let machine = Machine::new(&config, capacity, 3, faults.clone(), |number| Recorder {
-            reactor: number,
+        let machine = Machine::new(&config, capacity, 3, faults.clone(), |start| Recorder {
+            reactor: start.reactor(),
             log: log.clone(),
         });
         let (chance, clients) = (Chance(0), Vec::new());

@@ -72,7 +72,7 @@ fn request(target: &str, fields: &str) -> String {
 
 fn rooms(workers: usize) -> Running {
     let config = Config { ws_path: "/rooms/*".to_owned(), ..config(workers) };
-    Running::new(config, Rooms::default)
+    Running::new(config, |_| Rooms::default())
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn where_the_application_chooses_no_subprotocol_the_settings_do() {
         ),
     ] {
         let config = Config { ws_path: "/rooms/*".to_owned(), ws_subprotocols, ..config(3) };
-        let server = Running::new(config, Rooms::default);
+        let server = Running::new(config, |_| Rooms::default());
         for (number, (offer, chosen)) in cases.into_iter().enumerate() {
             // Under ids of every reactor, so some of them are handed over.
             for id in ["a", "b", "c"] {
@@ -221,7 +221,7 @@ fn a_panic_in_on_upgrade_refuses_and_harms_nobody() {
 #[test]
 fn the_servers_own_pages_stay_where_they_are() {
     let config = Config { ws_path: "/*".to_owned(), ..config(1) };
-    let server = Running::new(config, Rooms::default);
+    let server = Running::new(config, |_| Rooms::default());
     let mut raw = server.connect();
     raw.send(super::client::get("/healthz"));
     assert_eq!(raw.response().body, "{\"status\": \"ok\"}");
@@ -261,7 +261,7 @@ impl Application for Slow {
 
 #[test]
 fn an_upgrade_is_decided_on_another_thread_and_nobody_waits_for_it() {
-    let server = Running::new(Config { ws_path: "/".to_owned(), ..config(2) }, || Slow);
+    let server = Running::new(Config { ws_path: "/".to_owned(), ..config(2) }, |_| Slow);
     // Under ids of both reactors, with a message right behind the request.
     let mut known: Vec<_> = ["a", "b", "c"]
         .map(|id| {

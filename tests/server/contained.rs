@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::client::{Running, config, eventually, upgrade};
 use revolve::{
-    Acceptance, Application, Config, Context, Message, ReactorContext, Refusal, ServeError, Server,
-    SessionIds, Upgrade,
+    Acceptance, Application, Config, Context, Message, ReactorContext, ReactorStart, Refusal,
+    ServeError, Server, SessionIds, Upgrade,
 };
 
 /// Panics when it is dropped.
@@ -89,7 +89,7 @@ fn whatever_panics_ends_one_connection_at_most() {
         limit_concurrency: std::num::NonZeroUsize::new(2),
         ..config(1)
     };
-    let server = Running::new(config, || Wild);
+    let server = Running::new(config, |_| Wild);
     let panics = |expected: u64| {
         eventually("the panics are counted", || {
             server.metric("revolve_panics_total", "") == expected
@@ -163,8 +163,9 @@ impl Application for Unborn {
 
 #[test]
 fn an_application_that_cannot_be_made_serves_nobody_and_leaves_nothing() {
-    let start = |make: fn() -> Unborn| Server::builder().config(config(2)).serve(make);
-    for make in [|| Unborn, || panic!("as planned: make")] {
+    let start =
+        |make: fn(ReactorStart<Unborn>) -> Unborn| Server::builder().config(config(2)).serve(make);
+    for make in [|_| Unborn, |_| panic!("as planned: make")] {
         let error = start(make).expect_err("it panicked");
         assert!(matches!(error, ServeError::Application), "{error:?}");
         assert_eq!(error.to_string(), "cannot start: the application panicked");
@@ -172,13 +173,13 @@ fn an_application_that_cannot_be_made_serves_nobody_and_leaves_nothing() {
     // The port is free again: nothing of the server is left.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let listen = vec![super::client::on_port(port)];
-    let on_port = |make: fn() -> Unborn, workers| {
+    let on_port = |make: fn(ReactorStart<Unborn>) -> Unborn, workers| {
         let config = Config { listen: listen.clone(), ..config(workers) };
         Server::builder().config(config).serve(make)
     };
-    assert!(on_port(|| Unborn, 2).is_err());
+    assert!(on_port(|_| Unborn, 2).is_err());
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "it listens");
-    let server = on_port(|| Unborn, 1).expect("with one reactor it starts");
+    let server = on_port(|_| Unborn, 1).expect("with one reactor it starts");
     assert!(!server.has_ended());
     server.shutdown();
     eventually("it has ended", || server.has_ended());

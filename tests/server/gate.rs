@@ -23,7 +23,7 @@ impl Gate {
         let (entered, has_entered) = channel();
         let (let_go, release) = channel();
         let release = Arc::new(Mutex::new(release));
-        let server = Running::new(config, move || Gate {
+        let server = Running::new(config, move |_| Gate {
             entered: entered.clone(),
             release: release.clone(),
         });

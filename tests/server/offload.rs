@@ -73,7 +73,7 @@ fn office(config: Config) -> Office {
     let answered_on = Arc::<Mutex<Vec<String>>>::default();
     let (saved, saves) = unbounded();
     let desk = Desk { gates: Arc::new(gates), answered_on: answered_on.clone(), saved };
-    let server = Running::new(config, move || desk.clone());
+    let server = Running::new(config, move |_| desk.clone());
     Office { server, gates: senders, answered_on, saves }
 }
 

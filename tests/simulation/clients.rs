@@ -60,6 +60,8 @@ pub struct Client {
     pub asked: usize,
     /// Jobs that it had off-loaded.
     pub jobs: usize,
+    /// Messages that it has sent to itself by way of its name.
+    pub to_itself: usize,
     ended: bool,
 }
 
@@ -150,14 +152,15 @@ impl Client {
             heard: Vec::new(),
             asked: 0,
             jobs: 0,
+            to_itself: 0,
             ended: false,
         };
-        client.plan(chance);
+        client.plan(number, chance);
         client
     }
 
     /// Puts together all that it will say of its own accord.
-    fn plan(&mut self, chance: &mut Chance) {
+    fn plan(&mut self, number: u16, chance: &mut Chance) {
         match self.manner {
             Manner::Silent => {}
             Manner::Garbage => {
@@ -208,6 +211,18 @@ impl Client {
                     } else if chance.percent(15) {
                         self.jobs += 1;
                         self.pending.extend(frame(0x81, b"job", chance));
+                    } else if chance.percent(5) {
+                        self.to_itself += 1;
+                        self.pending.extend(frame(0x81, b"myself", chance));
+                    } else if chance.percent(12) {
+                        let to = chance.within(0, 5);
+                        let text = match chance.within(0, 19) {
+                            0 => format!("kick s{to}"),
+                            1..=9 => format!("tell s{to}"),
+                            // By the name of the connection, and this one may not have come yet.
+                            _ => format!("tell {}", chance.within(1, usize::from(number) + 3)),
+                        };
+                        self.pending.extend(frame(0x81, text.as_bytes(), chance));
                     } else if chance.percent(15) {
                         let (key, after) = (chance.within(0, 3), chance.pick(&[0, 1, 400, 7000]));
                         let text = format!("timer {key} {after}");
@@ -365,6 +380,16 @@ impl Client {
             _ => None,
         };
         self.heard.iter().filter_map(behind).collect()
+    }
+
+    /// What each other client has sent to it: the sender, and how many it had sent before to anybody.
+    pub fn directs(&self) -> Vec<(u16, u64)> {
+        let parts = self.told("direct ").into_iter();
+        let parts = parts.filter_map(|text| {
+            let (from, number) = text.split_once(' ')?;
+            Some((from.parse().ok()?, number.parse().ok()?))
+        });
+        parts.collect()
     }
 
     /// The broadcasts it got from one reactor, in order.

@@ -46,8 +46,8 @@ impl Stage {
             ..Config::default()
         });
         let log = Rc::new(RefCell::new(Log::default()));
-        let machine = Machine::new(&config, 2, 5, Faults::default(), |number| Recorder {
-            reactor: number,
+        let machine = Machine::new(&config, 2, 5, Faults::default(), |start| Recorder {
+            reactor: start.reactor(),
             log: log.clone(),
         });
         Stage { machine, chance: Chance(5), clients: Vec::new() }

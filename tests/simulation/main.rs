@@ -86,14 +86,14 @@ const WORDS: &str = "\
     goodbye half handed has \
     in is its job jobs kept last later left let listener loaded look lost mail mailbox many map mails more ms new \
     next no \
-    not nothing of off on one our over parked pauses peer ping pong queued reactor \
+    not nothing of off on one our over parked pauses peer ping pong post queued reactor \
     reactors read readable ready refused request resumed room s say session sessions shrinks \
     slept slots socket sockets spent spurious stream takes text that the throttled thrown timer to told too \
     turn until upgrade us wait waiting waits watches what who with woken writable write written B Bad Conflict \
     Error Found Internal Many Not Request Requests Required Service Timeout Too Unavailable Upgrade";
 
 /// What a few seeds suffice to hear.
-const PHRASES: [&str; 37] = [
+const PHRASES: [&str; 38] = [
     "the application answers later",
     "its answer has come",
     "accepted from",
@@ -120,7 +120,8 @@ const PHRASES: [&str; 37] = [
     "closed by us",
     "the drain begins",
     "a timer of the reactor's",
-    "timer",
+    "on_timer",
+    "a post: ",
     "off-loaded jobs: ",
     "an off-loaded job is done",
     "parked: ",

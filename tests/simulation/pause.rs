@@ -97,8 +97,8 @@ impl Stage {
             ..Config::default()
         });
         let log = Rc::new(RefCell::new(Log::default()));
-        let machine = Machine::new(&config, 3, seed, Faults::default(), |number| Recorder {
-            reactor: number,
+        let machine = Machine::new(&config, 3, seed, Faults::default(), |start| Recorder {
+            reactor: start.reactor(),
             log: log.clone(),
         });
         Stage { machine, clients: Vec::new(), chance }

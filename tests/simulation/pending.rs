@@ -34,8 +34,8 @@ impl Stage {
         let config = Arc::new(Config { workers, access_log: false, ..config });
         let log = Rc::new(RefCell::new(Log::default()));
         log.borrow_mut().forgets = true;
-        let machine = Machine::new(&config, 8, 1, Faults::default(), |number| Recorder {
-            reactor: number,
+        let machine = Machine::new(&config, 8, 1, Faults::default(), |start| Recorder {
+            reactor: start.reactor(),
             log: log.clone(),
         });
         Stage { machine, log, clients: Vec::new() }

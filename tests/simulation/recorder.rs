@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use revolve::session::owner_of;
 use revolve::{
-    Acceptance, Application, CloseReason, Context, Message, Peer, ReactorContext, Refusal, Side,
-    Upgrade,
+    Acceptance, Application, CloseReason, ConnectionId, Context, Message, Peer, ReactorContext,
+    Recipient, Refusal, Side, Upgrade,
 };
 
 use super::machine::Machine;
@@ -93,6 +93,15 @@ pub struct Log {
     /// Heartbeats of all reactors, and jobs of their own that were answered.
     pub heartbeats: u64,
     pub refreshes: u64,
+    /// What each client's connection is called, or was.
+    pub names: HashMap<SocketAddr, ConnectionId>,
+    /// Messages that a client has sent to others, to itself, and closes that it has asked for.
+    pub directs: HashMap<SocketAddr, u64>,
+    pub to_itself: HashMap<SocketAddr, u64>,
+    pub kicks: u64,
+    /// Posts that ran on reactors, and for connections.
+    pub posts: u64,
+    pub posts_for_one: u64,
     /// Whether sessions may be forgotten in this run (expiry, a small table).
     pub forgets: bool,
 }
@@ -152,6 +161,8 @@ impl Application for Recorder {
             let taken = (cx.session_id(), cx.count(), cx.is_resumed());
             assert_eq!(taken, (id, count, true), "a takeover hands the session over as it is");
         }
+        assert_eq!(cx.reactor(), self.reactor);
+        log.names.insert(address(cx.peer()), cx.connection_id());
         let before = log.broadcasts.clone();
         log.broadcasts_before.insert(address(cx.peer()), before);
         let id = cx.session_id();
@@ -203,6 +214,25 @@ impl Application for Recorder {
                             > 1
                     );
                 }
+            }
+            Message::Text("myself") => {
+                let number = log.to_itself.entry(address(cx.peer())).or_default();
+                *number += 1;
+                cx.send_text_to(cx.connection_id(), &format!("myself {number}"));
+            }
+            Message::Text(text) if text.starts_with("tell ") => {
+                let from = address(cx.peer());
+                let number = log.directs.entry(from).or_default();
+                *number += 1;
+                let words = format!("direct {} {number}", from.port());
+                match text[5..].parse().ok().and_then(|port| log.name_of(port)) {
+                    Some(name) => cx.send_text_to(name, &words),
+                    None => cx.send_text_to(Recipient::session(&text[5..]), &words),
+                }
+            }
+            Message::Text(text) if text.starts_with("kick ") => {
+                log.kicks += 1;
+                cx.close_other(Recipient::session(&text[5..]), 4010, "as somebody wished");
             }
             Message::Text("panic") => std::panic::panic_any(PLANNED),
             Message::Text("all") => {
@@ -338,6 +368,11 @@ impl Recorder {
 }
 
 impl Log {
+    /// The connection of the client on this port, which may have left.
+    fn name_of(&self, port: u16) -> Option<ConnectionId> {
+        self.names.get(&SocketAddr::from(([127, 0, 0, 1], port))).copied()
+    }
+
     /// The ids of the sessions that have a connection, in an order that a seed decides.
     pub fn live_ids(&self) -> Vec<String> {
         let mut ids: Vec<String> = self.live.keys().cloned().collect();

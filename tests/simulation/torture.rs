@@ -191,8 +191,8 @@ impl Scene {
     fn new(strikes: &[Strike]) -> Scene {
         let faults = Faults::new(strikes);
         let log = Rc::new(RefCell::new(Log::default()));
-        let machine = Machine::new(&Arc::new(config()), 2, 1, faults.clone(), |number| Recorder {
-            reactor: number,
+        let machine = Machine::new(&Arc::new(config()), 2, 1, faults.clone(), |start| Recorder {
+            reactor: start.reactor(),
             log: log.clone(),
         });
         Scene {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use revolve::config::{Config, Limits, SessionIds, SessionRate};
 use revolve::connection::timer_wheel;
 use revolve::http::Rejection;
+use revolve::{PostError, Recipient};
 
 use super::clients::{Client, Ending, Manner};
 use super::pieces::chance::Chance;
@@ -62,6 +63,15 @@ pub struct Totals {
     busy: u64,
     /// Those among them whose session was opened by a newer request.
     overtaken: u64,
+    /// Messages from one client that reached another, and what was for one connection and found nobody.
+    directs: u64,
+    undelivered: u64,
+    /// Clients that another one had closed.
+    kicked: u64,
+    /// Posts that ran, on reactors and for connections; and those that found a full box.
+    posts: u64,
+    posts_for_one: u64,
+    full_post_boxes: u64,
 }
 
 impl Totals {
@@ -91,6 +101,12 @@ impl Totals {
         self.undecided += other.undecided;
         self.busy += other.busy;
         self.overtaken += other.overtaken;
+        self.directs += other.directs;
+        self.undelivered += other.undelivered;
+        self.kicked += other.kicked;
+        self.posts += other.posts;
+        self.posts_for_one += other.posts_for_one;
+        self.full_post_boxes += other.full_post_boxes;
     }
 
     pub fn assert_rich(&self) {
@@ -121,6 +137,12 @@ impl Totals {
             self.undecided,
             self.busy,
             self.overtaken,
+            self.directs,
+            self.undelivered,
+            self.kicked,
+            self.posts,
+            self.posts_for_one,
+            self.full_post_boxes,
         ];
         assert!(
             all.iter().all(|&seen| seen >= 20),
@@ -136,6 +158,9 @@ struct World {
     log: Rc<RefCell<Log>>,
     /// By how much a timer may be late.
     late: Duration,
+    /// Posts that boxes took for reactors, and those that found a full one.
+    posted: u64,
+    full_post_boxes: u64,
 }
 
 fn config(chance: &mut Chance, workers: usize) -> Config {
@@ -236,13 +261,14 @@ pub fn run(seed: u64) -> Totals {
     log.borrow_mut().forgets = config.max_sessions < 100 || config.session_ttl.as_secs() < 100;
     let config = Arc::new(config);
     let box_capacity = chance.within(1, 3);
-    let mut machine = Machine::new(&config, box_capacity, seed, Faults::default(), |number| {
-        Recorder { reactor: number, log: log.clone() }
+    let mut machine = Machine::new(&config, box_capacity, seed, Faults::default(), |start| {
+        Recorder { reactor: start.reactor(), log: log.clone() }
     });
     machine.after_turn = Some(check_turn);
     // Unread input may have put it off until the next tick; longer ago than that, it may not.
     let late = timer_wheel::TICK * (1 + u32::from(config.limits.overdue_ticks));
-    let mut world = World { chance, machine, clients: Vec::new(), log, late };
+    let mut world =
+        World { chance, machine, clients: Vec::new(), log, late, posted: 0, full_post_boxes: 0 };
     world.bustle();
     world.settle();
     world.check_attentive();
@@ -262,7 +288,8 @@ impl World {
                 58..=60 => {
                     some_job_is_done(&mut self.machine.net.borrow_mut(), &mut self.chance);
                 }
-                61..=96 => self.some_shard_turns(),
+                61..=95 => self.some_shard_turns(),
+                96 => self.some_thread_posts(),
                 97 => {
                     let errno = self.chance.pick(&[4, 103, 24]); // EINTR, ECONNABORTED, EMFILE
                     self.machine.net.borrow_mut().accept_errors.push_back(errno);
@@ -302,6 +329,34 @@ impl World {
             let at = self.chance.within(0, self.clients.len() - 1);
             if self.clients[at].is_busy() {
                 self.clients[at].act(&mut self.chance);
+            }
+        }
+    }
+
+    /// Another thread posts something, now and then more than a box holds.
+    fn some_thread_posts(&mut self) {
+        let remote = self.machine.remote.clone();
+        for _ in 0..self.chance.pick(&[1, 1, 5]) {
+            let posted = if self.chance.percent(50) {
+                let reactor = self.chance.within(0, self.machine.len() - 1);
+                let posted = remote.post(reactor, move |recorder, cx| {
+                    assert_eq!((recorder.reactor, cx.reactor()), (reactor, reactor));
+                    recorder.log.borrow_mut().posts += 1;
+                });
+                self.posted += u64::from(posted.is_ok());
+                posted
+            } else {
+                let session = format!("s{}", self.chance.within(0, 5));
+                remote.post_to(Recipient::session(&session), move |recorder, cx| {
+                    assert_eq!(cx.session_id(), session);
+                    recorder.log.borrow_mut().posts_for_one += 1;
+                    cx.send_text("a post");
+                })
+            };
+            match posted {
+                Ok(()) => {}
+                Err(PostError::Full { .. }) => self.full_post_boxes += 1,
+                Err(error) => panic!("{error}"),
             }
         }
     }
@@ -377,6 +432,12 @@ impl World {
             let asked = client.asked;
             assert_eq!(client.counts().len(), asked, "{}: replies are missing", client.address);
             assert_eq!(client.told("job ").len(), client.jobs, "{}: jobs", client.address);
+            assert_eq!(
+                client.told("myself ").len(),
+                client.to_itself,
+                "{}: to itself",
+                client.address
+            );
             let fired = log.fired.get(&client.address).map_or(0, Vec::len);
             assert_eq!(client.told("timer ").len(), fired, "{}: timers", client.address);
             for (&reactor, &sent) in &log.broadcasts {
@@ -390,6 +451,7 @@ impl World {
                 assert_eq!(got, expected, "{}: broadcasts of {reactor}", client.address);
             }
         }
+        assert_eq!(log.posts, self.posted, "posts that were taken and have not run");
         log.check_sessions(&self.machine);
         assert_eq!(log.timers.len(), 0, "a timer did not fire");
     }
@@ -410,6 +472,18 @@ impl World {
         let answers = client.told("job ").into_iter().filter(|answer| answer != "refused");
         let in_order = answers.enumerate().all(|(number, answer)| answer == number.to_string());
         assert!(in_order, "{}: answers in the order of asking", client.address);
+        let to_itself = client.told("myself ");
+        let is_in_order = |(at, number): (usize, String)| number == (at + 1).to_string();
+        assert!(
+            to_itself.into_iter().enumerate().all(is_in_order),
+            "{}: to itself",
+            client.address
+        );
+        let directs = client.directs();
+        for &(from, _) in &directs {
+            let got = directs.iter().filter(|direct| direct.0 == from).map(|direct| direct.1);
+            assert!(got.is_sorted_by(|a, b| a < b), "{}: {directs:?}", client.address);
+        }
         for &reactor in log.broadcasts.keys() {
             let got = client.broadcasts_of(reactor);
             let is_gapless = got.windows(2).all(|pair| pair[1] == pair[0] + 1);
@@ -507,6 +581,15 @@ impl World {
             undecided: log.undecided,
             busy: machine.sum(|r| r.rejections(Rejection::AdmissionBusy.index())),
             overtaken: machine.sum(|r| r.rejections(Rejection::Overtaken.index())),
+            directs: self.clients.iter().map(|client| client.directs().len() as u64).sum(),
+            undelivered: machine.sum(|r| r.undelivered.get()),
+            kicked: {
+                let was_kicked = |client: &&Client| client.heard.contains(&Heard::Close(4010));
+                self.clients.iter().filter(was_kicked).count() as u64
+            },
+            posts: log.posts,
+            posts_for_one: log.posts_for_one,
+            full_post_boxes: self.full_post_boxes,
             limited: {
                 let was_limited = |client: &&Client| {
                     client.heard.iter().any(|heard| matches!(heard, Heard::Response(429, _)))
