@@ -221,6 +221,10 @@ impl Environment for OsEnvironment {
         self.senders[reactor].send(mail)
     }
 
+    fn wake(&mut self, reactor: usize) {
+        self.senders[reactor].wake();
+    }
+
     fn has_room(&self, reactor: usize) -> bool {
         self.senders[reactor].has_room()
     }

@@ -103,6 +103,8 @@ impl Environment for Quiet {
         unreachable!("there is one reactor")
     }
 
+    fn wake(&mut self, _reactor: usize) {}
+
     fn has_room(&self, _reactor: usize) -> bool {
         true
     }

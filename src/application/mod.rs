@@ -131,6 +131,39 @@ pub trait Application: Sized + 'static {
         let _ = (cx, key);
     }
 
+    /// The shutdown begins on this reactor: before the first client is told goodbye (1001). What is sent to
+    /// connections of this reactor from here reaches them before that, and [`ReactorContext::set_goodbye`]
+    /// says what the goodbye says.
+    ///
+    /// ```
+    /// use revolve::{Application, Context, Message, ReactorContext};
+    ///
+    /// struct Polite;
+    /// impl Application for Polite {
+    ///     type Session = ();
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         if let Message::Text("shut down, please") = message {
+    ///             cx.shut_down();
+    ///         }
+    ///     }
+    ///     fn on_drain(&mut self, cx: &mut ReactorContext<'_, Self>) {
+    ///         cx.send_text_to_all("please finish your sentence");
+    ///         cx.set_goodbye("back in five minutes");
+    ///     }
+    /// }
+    ///
+    /// use revolve::testing::{Received, TestServer};
+    /// let server = TestServer::new(|_| Polite);
+    /// let ann = server.connect("");
+    /// ann.send_text("shut down, please");
+    /// assert_eq!(ann.text(), "please finish your sentence");
+    /// let goodbye = Received::Closed { code: 1001, reason: "back in five minutes".into() };
+    /// assert_eq!(ann.receive(), Some(goodbye));
+    /// ```
+    fn on_drain(&mut self, cx: &mut ReactorContext<'_, Self>) {
+        let _ = cx;
+    }
+
     /// A timer of this reactor is due ([`ReactorContext::set_timer`]). It is not set any more: a
     /// heartbeat sets it anew.
     fn on_reactor_timer(&mut self, cx: &mut ReactorContext<'_, Self>, key: u64) {
@@ -192,7 +225,7 @@ pub(crate) struct Commands<A: Application> {
     /// Set with `close`, and when the connection waits for as many jobs as it may: either way no
     /// more is read from it in this visit.
     pub(crate) pause: bool,
-    /// Set with `to_all` and `directs`, and when jobs wait to leave for the pool.
+    /// Set with `to_all`, `directs` and `shut_down`, and when jobs wait to leave for the pool.
     pub(crate) has_outgoing: bool,
     /// The close asked for, if any.
     pub(crate) close: Option<(CloseCode, String)>,
@@ -210,6 +243,10 @@ pub(crate) struct Commands<A: Application> {
     pub(crate) past_cork: u64,
     /// Set with `close`, if that is for want of memory.
     pub(crate) is_out_of_memory: bool,
+    /// The shutdown, if it was asked for.
+    pub(crate) shut_down: bool,
+    /// What clients are to be told in the goodbye, if that was said.
+    pub(crate) goodbye: Option<String>,
 }
 
 impl<A: Application> Commands<A> {
@@ -227,7 +264,14 @@ impl<A: Application> Commands<A> {
             jobs: Jobs::new(limits),
             past_cork: 0,
             is_out_of_memory: false,
+            shut_down: false,
+            goodbye: None,
         }
+    }
+
+    fn shut_down(&mut self) {
+        self.shut_down = true;
+        self.has_outgoing = true;
     }
 
     /// Forgets that a close was asked for: something else has ended the connection.
@@ -436,6 +480,11 @@ impl<A: Application> Context<'_, A> {
         Ok(())
     }
 
+    /// Begins the shutdown of the server, as [`crate::ServerHandle::shutdown`] does, and returns at once.
+    pub fn shut_down(&mut self) {
+        self.commands.shut_down();
+    }
+
     /// When this turn began. Costs nothing, and is virtual in a test.
     #[must_use]
     pub fn now(&self) -> Instant {
@@ -558,6 +607,18 @@ impl<A: Application> ReactorContext<'_, A> {
         self.commands.jobs.add_for_reactor(job, done)?;
         self.commands.has_outgoing = true;
         Ok(())
+    }
+
+    /// Begins the shutdown of the server, as [`crate::ServerHandle::shutdown`] does, and returns at once.
+    pub fn shut_down(&mut self) {
+        self.commands.shut_down();
+    }
+
+    /// What the clients of this reactor are told in the Close of the shutdown (1001), instead of "server is
+    /// going away". Of `reason` the first 123 bytes are sent. Those who have been told goodbye already are
+    /// not told again.
+    pub fn set_goodbye(&mut self, reason: &str) {
+        self.commands.goodbye = Some(reason.to_owned());
     }
 
     /// When this turn began.

@@ -33,10 +33,11 @@ pub(crate) enum Callback {
     ReactorTimer,
     Answer,
     Post,
+    Drain,
 }
 
 impl Callback {
-    const ALL: [(Callback, &'static str); 8] = [
+    const ALL: [(Callback, &'static str); 9] = [
         (Callback::Upgrade, "on_upgrade"),
         (Callback::Open, "on_open"),
         (Callback::Message, "on_message"),
@@ -45,6 +46,7 @@ impl Callback {
         (Callback::ReactorTimer, "on_reactor_timer"),
         (Callback::Answer, "what follows an off-loaded job"),
         (Callback::Post, "a post"),
+        (Callback::Drain, "on_drain"),
     ];
 
     /// What the log calls it.
@@ -52,7 +54,7 @@ impl Callback {
         Callback::ALL[self as usize].1
     }
 
-    fn bit(self) -> u8 {
+    fn bit(self) -> u16 {
         1 << self as u8
     }
 }
@@ -61,7 +63,7 @@ impl Callback {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Calls {
     /// Which ones: bits of [`Callback`].
-    kinds: u8,
+    kinds: u16,
     /// How many; the messages of one visit count once.
     count: u32,
     /// Whom the last one was for.
@@ -235,6 +237,13 @@ mod tests {
 
     fn id(index: u32) -> LocalId {
         LocalId { index, generation: NonZeroU32::MIN }
+    }
+
+    #[test]
+    fn each_callback_has_its_own_name() {
+        for (number, (callback, name)) in Callback::ALL.into_iter().enumerate() {
+            assert_eq!((callback as usize, callback.name()), (number, name));
+        }
     }
 
     #[test]

@@ -164,12 +164,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
         }
         let waits = self.runtime.commands.jobs.of(id) > 0;
-        let is_draining = self.lifecycle.is_draining();
-        if is_draining && !waits {
+        let is_due_to_leave = self.lifecycle.has_passed(id.index);
+        if is_due_to_leave && !waits {
             // Its goodbye was put off until it had its answers.
-            self.leave_in_visit(id, CloseCause::goodbye(), turn);
+            self.leave_in_visit(id, self.lifecycle.goodbye(), turn);
         }
-        let is_silenced = self.runtime.commands.jobs.is_busy(id) || (is_draining && waits);
+        let is_silenced = self.runtime.commands.jobs.is_busy(id) || (is_due_to_leave && waits);
         let Some(connection) = self.connections.get(id) else { return };
         let mut share = Share::Left;
         if connection.rest == Rest::Parked && !is_silenced {
@@ -258,7 +258,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
         callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>),
     ) -> Result<(), Panicked> {
         let outcome = self.runtime.invoke_for_reactor(setup, callback);
-        self.deliveries.broadcasts.extend(self.runtime.commands.to_reactor.drain(..));
+        let commands = &mut self.runtime.commands;
+        self.deliveries.broadcasts.extend(commands.to_reactor.drain(..));
+        if let Some(goodbye) = commands.goodbye.take() {
+            self.lifecycle.set_goodbye(goodbye);
+        }
         outcome
     }
 }

@@ -11,7 +11,6 @@ use std::time::Instant;
 use super::connection_set::Share;
 use super::lifecycle::{DrainOutcome, Phase};
 use super::parts::Parts;
-use super::runtime::CloseCause;
 use super::turn::Turn;
 use crate::application::Application;
 use crate::connection::Rest;
@@ -32,7 +31,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Tells a slice of the connections goodbye.
     #[inline]
     pub(super) fn sweep(&mut self, turn: &mut Turn<'_>) {
-        if let Phase::Draining { next, .. } = self.lifecycle.phase {
+        if let Phase::Draining { next, behind, .. } = self.lifecycle.phase
+            && self.deliveries.fanned_out >= behind
+        {
             self.sweep_from(next, turn);
         }
     }
@@ -65,7 +66,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 self.connections.park(id);
                 return self.connections.settle(id, Share::Left, turn);
             }
-            self.leave_aside(id, CloseCause::goodbye(), turn);
+            self.leave_aside(id, self.lifecycle.goodbye(), turn);
         }
     }
 

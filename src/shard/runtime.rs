@@ -59,11 +59,6 @@ pub(super) enum CloseCause {
 }
 
 impl CloseCause {
-    /// What every client is told when the server goes away.
-    pub(super) fn goodbye() -> CloseCause {
-        CloseCause::Ours(CloseCode::Away, "server is going away".into())
-    }
-
     /// What a client is told when a callback for its connection panicked.
     pub(super) fn panicked() -> CloseCause {
         CloseCause::Failed(CloseCode::Error, "internal error")

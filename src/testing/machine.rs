@@ -154,6 +154,10 @@ impl Environment for MachineEnvironment {
         Ok(())
     }
 
+    fn wake(&mut self, reactor: usize) {
+        self.net.borrow_mut().wakes[reactor] = true;
+    }
+
     fn has_room(&self, reactor: usize) -> bool {
         let net = self.net.borrow();
         net.ended[reactor] || net.boxes[reactor].len() < net.box_capacity

@@ -102,6 +102,8 @@ pub struct Log {
     /// Posts that ran on reactors, and for connections.
     pub posts: u64,
     pub posts_for_one: u64,
+    /// Reactors that have begun to drain.
+    pub drains: usize,
     /// Whether sessions may be forgotten in this run (expiry, a small table).
     pub forgets: bool,
 }
@@ -262,6 +264,11 @@ impl Application for Recorder {
         log.timers.retain(|(peer, _), _| *peer != address(cx.peer()));
         // Last words for nobody: the drain waits for them all the same, and never calls back.
         let _ = cx.offload(|| (), |_, _, ()| panic!("an answer to one that has left"));
+    }
+
+    fn on_drain(&mut self, cx: &mut ReactorContext<'_, Self>) {
+        self.log.borrow_mut().drains += 1;
+        cx.send_text_to_all("last words");
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_, Self>, key: u64) {

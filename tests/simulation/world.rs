@@ -489,6 +489,13 @@ impl World {
             let is_gapless = got.windows(2).all(|pair| pair[1] == pair[0] + 1);
             assert!(is_gapless, "{}: broadcasts of {reactor}: {got:?}", client.address);
         }
+        // Who is told goodbye has heard what the application had to say before it.
+        if client.manner == Manner::Talks
+            && let Some(at) = client.heard.iter().position(|heard| *heard == Heard::Close(1001))
+        {
+            let last_words = Heard::Text("last words".to_owned());
+            assert!(client.heard[..at].contains(&last_words), "{}: no last words", client.address);
+        }
         let said_bye = client.heard.contains(&Heard::Text("bye".to_owned()));
         if said_bye && client.ending == Ending::Quit {
             // Every message before it was answered before it.
@@ -525,6 +532,7 @@ impl World {
         self.machine.check_released();
         let log = self.log.borrow();
         assert_eq!(log.opens, log.closes, "each open has its close");
+        assert_eq!(log.drains, self.machine.len(), "each reactor says that it drains, once");
         for client in &self.clients {
             self.check_client(client, &log);
             let wire: &Wire = &client.wire.borrow();
