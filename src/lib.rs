@@ -13,6 +13,7 @@
 //!
 //! impl Application for Tally {
 //!     type Session = ();
+//!     type Connection = ();
 //!     fn on_message(&mut self, cx: &mut Context<'_, Self>, _message: Message<'_>) {
 //!         let count = cx.count_message();
 //!         cx.send_text(&format!("number {count}"));
@@ -271,7 +272,7 @@ pub mod transport;
 
 pub use application::timers::TooManyTimers;
 pub use application::{
-    Acceptance, Application, CloseReason, Context, InvalidField, Message, PostError,
+    Acceptance, Application, CloseReason, Context, InvalidField, Message, OpenedRequest, PostError,
     ReactorContext, ReactorStart, Recipient, Refusal, Remote, Side, Subprotocol, Upgrade,
 };
 pub use apps::counter::Counter;

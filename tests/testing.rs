@@ -12,7 +12,7 @@ use std::time::Duration;
 use revolve::testing::{Received, Refused, TestServer};
 use revolve::{
     Acceptance, Application, CloseReason, Config, Context, Counter, Echo, Message, ReactorContext,
-    Refusal, SessionIds, SessionRate, Side, Subprotocol, Upgrade,
+    Refusal, SessionIds, SessionRate, Side, Subprotocol, Subprotocols, Upgrade,
 };
 
 #[path = "../examples/chat.rs"]
@@ -55,6 +55,91 @@ fn logged() -> Vec<String> {
 
 fn closed(code: u16, reason: &str) -> Option<Received> {
     Some(Received::Closed { code, reason: reason.to_owned() })
+}
+
+// --- what a connection keeps ---------------------------------------------------------------------
+
+/// Tells what it was opened with, and how many messages this connection and this session have sent.
+struct Journal;
+
+thread_local! {
+    static DROPPED: Cell<u32> = const { Cell::new(0) };
+}
+
+#[derive(Default)]
+struct Page(u64);
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        DROPPED.set(DROPPED.get() + 1);
+    }
+}
+
+impl Application for Journal {
+    type Session = u64;
+    type Connection = Page;
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        let accepted = upgrade.accept();
+        Ok(if upgrade.parameter("keep").is_some() { accepted.keep_request() } else { accepted })
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+        if message == Message::Text("request") {
+            let told = cx.request().map(|request| {
+                format!("{} {} {:?}", request.path(), request.query(), request.subprotocol())
+            });
+            return cx.send_text(&told.unwrap_or_default());
+        }
+        *cx.session_mut() += 1;
+        cx.connection_mut().0 += 1;
+        let (page, session) = (cx.connection_mut().0, *cx.session());
+        cx.send_text(&format!("{page} {session}"));
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Self>, _: CloseReason) {
+        // It is still there.
+        assert!(cx.connection_mut().0 > 0 || cx.request().is_none());
+    }
+}
+
+#[test]
+fn a_connection_has_a_state_of_its_own_which_ends_with_it() {
+    let server = TestServer::new(|_| Journal);
+    let ann = server.connect("session_id=ann");
+    for count in 1..=3 {
+        ann.send_text("dear diary");
+        assert_eq!(ann.text(), format!("{count} {count}"));
+    }
+    let bob = server.connect("session_id=bob");
+    bob.send_text("dear diary");
+    assert_eq!((bob.text(), DROPPED.get()), ("1 1".to_owned(), 0));
+    // Taken over: the session goes on, the connection's state does not.
+    let newer = server.connect("session_id=ann");
+    assert_eq!(DROPPED.get(), 1);
+    newer.send_text("dear diary");
+    assert_eq!(newer.text(), "1 4");
+    newer.disconnect();
+    bob.close(1000, "");
+    assert_eq!(DROPPED.get(), 3);
+    // One that was never asked for is never made.
+    let quiet = server.connect("session_id=quiet&nothing");
+    quiet.send_text("request");
+    assert_eq!(quiet.text(), "");
+}
+
+#[test]
+fn a_connection_keeps_its_request_if_it_is_to() {
+    let ws_subprotocols = Subprotocols::parse("diary.v2, diary.v1").unwrap();
+    let config = Config { ws_path: "/rooms/*".to_owned(), ws_subprotocols, ..Config::default() };
+    let server = TestServer::with_config(config, |_| Journal);
+    let request = server.request().path("/rooms/7").query("keep=1&session_id=ann");
+    let ann = request.subprotocols(&["diary.v1"]).connect().unwrap();
+    ann.send_text("request");
+    assert_eq!(ann.text(), r#"/rooms/7 keep=1&session_id=ann Some("diary.v1")"#);
+    let bob = server.request().path("/rooms/7").connect().unwrap();
+    bob.send_text("request");
+    assert_eq!(bob.text(), "");
 }
 
 // --- sessions: how many, from whom --------------------------------------------------------------
@@ -260,6 +345,7 @@ struct Teller;
 
 impl Application for Teller {
     type Session = ();
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         let count = upgrade.session_count();
@@ -340,6 +426,7 @@ struct Lookup {
 
 impl Application for Lookup {
     type Session = ();
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         if upgrade.header("Authorization").is_none() {
@@ -483,6 +570,7 @@ struct Careless;
 
 impl Application for Careless {
     type Session = ();
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         // It keeps what one client has offered for all the others.
@@ -539,6 +627,7 @@ struct Hasty(Rc<Cell<u64>>);
 
 impl Application for Hasty {
     type Session = ();
+    type Connection = ();
 
     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
         cx.set_timer(Duration::ZERO, 0).unwrap();

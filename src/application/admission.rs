@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Once;
 use std::time::Instant;
 
-use super::{Application, Context, tell_misuse};
+use super::{Application, Context, OpenedRequest, tell_misuse};
 use crate::config::{Subprotocols, is_token};
 use crate::contained::Contained;
 use crate::offload::{Value, Work, in_a_box};
@@ -160,6 +160,7 @@ impl<'a, A: Application> Upgrade<'a, A> {
     ///
     /// impl Application for Members {
     ///     type Session = Option<String>;
+    ///     type Connection = ();
     ///
     ///     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
     ///         let token = upgrade.parameter("token").unwrap_or_default().into_owned();
@@ -270,11 +271,21 @@ pub(crate) struct Terms<A: Application> {
     /// Whole lines.
     pub(crate) fields: String,
     pub(crate) opening: Option<Opening<A>>,
+    pub(crate) request: KeepRequest,
+}
+
+/// Whether a connection is to keep the request that opened it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KeepRequest {
+    No,
+    /// Yes, and this is to be filled with it.
+    Asked,
+    Kept(Box<OpenedRequest>),
 }
 
 impl<A: Application> Default for Terms<A> {
     fn default() -> Self {
-        Terms { subprotocol: None, fields: String::new(), opening: None }
+        Terms { subprotocol: None, fields: String::new(), opening: None, request: KeepRequest::No }
     }
 }
 
@@ -319,6 +330,15 @@ impl<A: Application> Acceptance<A> {
         Ok(self)
     }
 
+    /// Has the connection keep its request, for [`Context::request`]: some hundred bytes and the text of
+    /// path and query, which the limits on targets bound.
+    pub fn keep_request(mut self) -> Self {
+        if let Some(terms) = self.terms("keep_request") {
+            terms.request = KeepRequest::Asked;
+        }
+        self
+    }
+
     /// Takes to the open connection what was found out here: `opening` is called right before
     /// [`Application::on_open`].
     pub fn then(mut self, opening: impl FnOnce(&mut A, &mut Context<'_, A>) + 'static) -> Self {
@@ -344,6 +364,11 @@ impl<A: Application> Terms<A> {
         if self.subprotocol.is_none() {
             let chosen = subprotocols.choose(|| upgrade.subprotocols());
             self.subprotocol = chosen.map(|name| name.to_owned().into());
+        }
+        if self.request == KeepRequest::Asked {
+            let (path, query) = (upgrade.path().to_owned(), upgrade.query().to_owned());
+            let subprotocol = self.subprotocol.as_deref().map(str::to_owned);
+            self.request = KeepRequest::Kept(Box::new(OpenedRequest { path, query, subprotocol }));
         }
     }
 }

@@ -7,7 +7,7 @@
 //! Invariant: an entry stays until its job's one [`Finished`] has come; what its owner gets, it gets
 //! in the order in which it asked.
 //!
-//! Next: `direct`: what is for one other connection.
+//! Next: `kept`: what is kept for each connection.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

@@ -4,15 +4,16 @@
 //! (close, broadcast, timer); the shard applies them when the callback has returned, or when their
 //! time has come. No callback ever gets hold of a connection or of the loop, so nothing re-enters
 //! it. Called by the shard; implemented by `apps/` and by programs that embed the server. The parts
-//! are `admission`, `jobs`, `direct`, `remote` and `timers`.
+//! are `admission`, `jobs`, `kept`, `direct`, `remote` and `timers`.
 //!
 //! Invariant: the cork only ever holds whole frames of ours.
 //!
-//! Next: `admission`: which upgrades are accepted. Then `jobs`, `direct`, `remote`, and `timers`.
+//! Next: `admission`: which upgrades are accepted. Then `jobs`, `kept`, `direct`, `remote`, and `timers`.
 
 mod admission;
 mod direct;
 mod jobs;
+mod kept;
 mod remote;
 pub mod timers;
 
@@ -34,10 +35,12 @@ use crate::token::{ConnectionId, LocalId, Peer};
 use crate::transport::Outlet;
 
 pub use admission::{Acceptance, InvalidField, Refusal, Subprotocol, Upgrade};
-pub(crate) use admission::{Answer, Deferred, ForUpgrade, Terms};
+pub(crate) use admission::{Answer, Deferred, ForUpgrade, KeepRequest, Terms};
 pub use direct::{Direct, Recipient};
 pub(crate) use direct::{Directed, To};
 pub(crate) use jobs::{Due, Jobs, Owner};
+pub(crate) use kept::Kept;
+pub use kept::OpenedRequest;
 pub(crate) use remote::Post;
 pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Wake};
 
@@ -54,6 +57,7 @@ pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Wake};
 /// struct Shout;
 /// impl Application for Shout {
 ///     type Session = ();
+///     type Connection = ();
 ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
 ///         match message {
 ///             Message::Text(text) => cx.send_text(&text.to_uppercase()),
@@ -67,6 +71,10 @@ pub trait Application: Sized + 'static {
     /// live, and stays on its reactor. A type of more than 16 KiB does not compile: put what is large into
     /// a `Box` or a `Vec`.
     type Session: Default + 'static;
+
+    /// What a connection holds besides its session's state ([`Context::connection_mut`]): it ends with the
+    /// connection. `()` costs nothing, and so does one that is not used.
+    type Connection: Default + 'static;
 
     /// The reactor begins, before its first connection. What it does of its own accord starts here,
     /// with a timer.
@@ -85,6 +93,7 @@ pub trait Application: Sized + 'static {
     ///
     /// impl Application for Members {
     ///     type Session = Option<String>;
+    ///     type Connection = ();
     ///
     ///     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
     ///         let name = match upgrade.cookie("member") {
@@ -141,6 +150,7 @@ pub trait Application: Sized + 'static {
     /// struct Polite;
     /// impl Application for Polite {
     ///     type Session = ();
+    ///     type Connection = ();
     ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
     ///         if let Message::Text("shut down, please") = message {
     ///             cx.shut_down();
@@ -239,6 +249,8 @@ pub(crate) struct Commands<A: Application> {
     pub(crate) timers: ApplicationTimers,
     /// The jobs off-loaded.
     pub(crate) jobs: Jobs<A>,
+    /// What is kept for open connections.
+    pub(crate) kept: Kept<A>,
     /// Bytes that have left past the cork in this turn, and are not counted yet.
     pub(crate) past_cork: u64,
     /// Set with `close`, if that is for want of memory.
@@ -262,6 +274,7 @@ impl<A: Application> Commands<A> {
             directs: Vec::new(),
             timers: ApplicationTimers::new(now, limits),
             jobs: Jobs::new(limits),
+            kept: Kept::default(),
             past_cork: 0,
             is_out_of_memory: false,
             shut_down: false,
@@ -447,6 +460,7 @@ impl<A: Application> Context<'_, A> {
     /// struct Fibonacci;
     /// impl Application for Fibonacci {
     ///     type Session = ();
+    ///     type Connection = ();
     ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
     ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
     ///         let Ok(n) = text.parse() else { return cx.send_text("a number, please") };

@@ -5,7 +5,8 @@
 //! and logged, exactly once. (A watcher has none of these, and is only forgotten.) Called by every
 //! other step.
 //!
-//! Invariant: a connection that is no longer open has neither session nor timers nor jobs.
+//! Invariant: a connection that is no longer open has neither session nor timers nor jobs, and nothing is
+//! kept for it.
 //!
 //! Next: `awaiting`: a request that waits for its answer.
 
@@ -83,6 +84,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.call_on_close(id, &live, reason, turn);
         self.runtime.commands.timers.forget(id);
         self.runtime.commands.jobs.forget(id);
+        self.runtime.commands.kept.forget(id);
         if !is_displaced {
             self.runtime.sessions.detach(live.slot, id, turn.now);
             self.note_evictions(turn);

@@ -10,7 +10,7 @@
 use super::parts::Parts;
 use super::runtime::{Asked, CloseCause};
 use super::turn::Turn;
-use crate::application::{Answer, Application, Due, Owner, Refusal, Terms};
+use crate::application::{Answer, Application, Due, KeepRequest, Owner, Refusal, Terms};
 use crate::connection::{Attachment, LiveSession};
 use crate::contained::{Contained, Panicked};
 use crate::environment::Environment;
@@ -263,6 +263,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
     ) {
         let opening = accepted.terms.opening.take();
+        let request = std::mem::replace(&mut accepted.terms.request, KeepRequest::No);
+        if let KeepRequest::Kept(request) = request {
+            self.runtime.commands.kept.keep_request(id, request);
+        }
         self.answer_upgrade(id, accepted, attached, turn);
         turn.setup.metrics.websockets.add(1);
         turn.setup.metrics.resumes.add(u64::from(attached.resumed));

@@ -14,6 +14,7 @@
 //!
 //! impl Application for Tally {
 //!     type Session = ();
+//!     type Connection = ();
 //!     fn on_message(&mut self, cx: &mut Context<'_, Self>, _message: Message<'_>) {
 //!         let count = cx.count_message();
 //!         cx.send_text(&count.to_string());

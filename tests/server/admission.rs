@@ -20,6 +20,7 @@ struct Seat {
 
 impl Application for Rooms {
     type Session = Seat;
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         let room = match upgrade.path().strip_prefix("/rooms/").map(str::parse) {
@@ -235,6 +236,7 @@ struct Slow;
 
 impl Application for Slow {
     type Session = Option<String>;
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         let word = upgrade.parameter("word").unwrap_or_default().into_owned();

@@ -242,6 +242,7 @@ struct Polite;
 
 impl Application for Polite {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, _: Message<'_>) {
         cx.send_text("as you wish");

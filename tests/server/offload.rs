@@ -25,6 +25,7 @@ fn here() -> String {
 
 impl Application for Desk {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         let Message::Text(text) = message else { return cx.close(1003, "text only") };

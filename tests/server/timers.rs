@@ -15,6 +15,7 @@ const BEAT: u64 = u64::MAX;
 
 impl Application for Slowly {
     type Session = Vec<String>;
+    type Connection = ();
 
     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
         cx.set_timer(Duration::from_millis(20), BEAT).unwrap();
@@ -70,6 +71,7 @@ struct Rude;
 
 impl Application for Rude {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         let Message::Text(text) = message else { return };
@@ -134,6 +136,7 @@ const CARELESS: u64 = 7002;
 
 impl Application for Stumbling {
     type Session = ();
+    type Connection = ();
 
     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
         for key in [CAREFUL, CARELESS] {

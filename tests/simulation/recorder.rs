@@ -116,6 +116,8 @@ pub struct Recorder {
 
 impl Application for Recorder {
     type Session = ();
+    /// Whose connection it is.
+    type Connection = Option<SocketAddr>;
 
     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
         cx.set_timer(HEARTBEAT, 7).expect("the only one");
@@ -164,6 +166,8 @@ impl Application for Recorder {
             assert_eq!(taken, (id, count, true), "a takeover hands the session over as it is");
         }
         assert_eq!(cx.reactor(), self.reactor);
+        let peer = address(cx.peer());
+        assert_eq!(cx.connection_mut().replace(peer), None, "it has another one's state");
         log.names.insert(address(cx.peer()), cx.connection_id());
         let before = log.broadcasts.clone();
         log.broadcasts_before.insert(address(cx.peer()), before);
@@ -181,6 +185,8 @@ impl Application for Recorder {
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         let mut log = self.log.borrow_mut();
         assert_eq!(log.handing, None, "a session was taken over by nobody");
+        let peer = address(cx.peer());
+        assert_eq!(*cx.connection_mut(), Some(peer), "it has another one's state");
         let id = cx.session_id();
         assert_eq!(
             log.live.get(&id),
