@@ -23,7 +23,7 @@ use crate::config::{Address, Config, ConfigError, Limits};
 use crate::contained::{Contained, Panicked, guard};
 use crate::http::Rejection;
 use crate::mailbox::{MailSender, Mailbox, mailbox};
-use crate::offload::Pool;
+use crate::offload::pool::{Pool, PoolLimits};
 use crate::reactor::{LISTENER, MAILBOX, OsEnvironment, Reactor, Task};
 use crate::server_status::ServerStatus;
 use crate::shard::{DrainOutcome, Shard};
@@ -139,8 +139,15 @@ impl Builder {
         let senders: Vec<_> = sockets.iter().map(|sockets| sockets.sender.clone()).collect();
         let trigger = ShutdownTrigger { senders: senders.into(), status: status.clone() };
         // Each reactor bounds what it has under way, so this much room is always enough.
-        let room = workers * config.limits.offloads_per_reactor;
-        let pool = Arc::new(Pool::new(config.offload_threads, room, Task::run));
+        let tasks = workers * config.limits.offloads_per_reactor;
+        let pool_limits = PoolLimits {
+            threads: config.offload_threads,
+            extra: config.limits.offload_threads_extra,
+            tasks,
+            stall: config.limits.offload_stall,
+            idle: config.limits.offload_idle,
+        };
+        let pool = Arc::new(Pool::new(pool_limits, status.pool().clone(), Task::run));
         let make = Arc::new(Contained::new(make));
         let mut starts = Vec::with_capacity(workers);
         let (report, reports) = mpsc::channel();

@@ -64,6 +64,11 @@ impl CloseCause {
         CloseCause::Ours(CloseCode::Away, "server is going away".into())
     }
 
+    /// The same in the moment in which its socket is closed: no answer is waited for.
+    pub(super) fn last_goodbye() -> CloseCause {
+        CloseCause::Failed(CloseCode::Away, "server is going away")
+    }
+
     /// What a client is told when a callback for its connection panicked.
     pub(super) fn panicked() -> CloseCause {
         CloseCause::Failed(CloseCode::Error, "internal error")

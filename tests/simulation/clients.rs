@@ -60,6 +60,8 @@ pub struct Client {
     pub asked: usize,
     /// Jobs that it had off-loaded.
     pub jobs: usize,
+    /// The same of those that are answered in no order.
+    pub loose: usize,
     ended: bool,
 }
 
@@ -150,6 +152,7 @@ impl Client {
             heard: Vec::new(),
             asked: 0,
             jobs: 0,
+            loose: 0,
             ended: false,
         };
         client.plan(chance);
@@ -208,6 +211,9 @@ impl Client {
                     } else if chance.percent(15) {
                         self.jobs += 1;
                         self.pending.extend(frame(0x81, b"job", chance));
+                    } else if chance.percent(8) {
+                        self.loose += 1;
+                        self.pending.extend(frame(0x81, b"loose job", chance));
                     } else if chance.percent(15) {
                         let (key, after) = (chance.within(0, 3), chance.pick(&[0, 1, 400, 7000]));
                         let text = format!("timer {key} {after}");
