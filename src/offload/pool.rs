@@ -407,7 +407,9 @@ mod tests {
         let (done, is_done) = unbounded();
         for _ in 0..4 {
             let wait = wait.clone();
-            assert!(take(&pool, move || drop(wait.recv())));
+            assert!(take(&pool, move || {
+                let _ = wait.recv();
+            }));
         }
         let signal = done.clone();
         assert!(take(&pool, move || signal.send(()).unwrap()));

@@ -244,6 +244,8 @@ fn a_client_that_awaits_the_answer_to_its_upgrade_is_let_go_of_when_it_resets() 
     stage.reset(0);
     assert!(stage.is_closed(0));
     assert!(stage.machine.net.borrow().jobs[0].1.is_cancelled());
+    stage.job(0);
+    assert_eq!(stage.log.borrow().cancelled.load(Ordering::Relaxed), 1);
     stage.end();
 }
 
@@ -349,7 +351,9 @@ fn at_the_end_of_a_drain_whoever_is_still_open_is_told() {
     stage.machine.shut_down();
     stage.turns();
     assert!(stage.said_goodbye(idle) && !stage.said_goodbye(parked));
+    let jobs = stage.jobs();
     stage.pass(101 * SECOND);
+    assert_eq!(stage.jobs(), jobs + 2, "that of a heartbeat, and that of its `on_close`");
     assert!(stage.machine.has_ended());
     stage.turns();
     assert!(stage.said_goodbye(parked), "{:?}", stage.clients[parked].1);

@@ -121,15 +121,17 @@ impl Application for Recorder {
         self.log.borrow_mut().heartbeats += 1;
         cx.set_timer(HEARTBEAT, 7).expect("the only one");
         let number = self.log.borrow().heartbeats;
+        let done = |recorder: &mut Self, _: &mut ReactorContext<'_, Self>, number: u64| {
+            let mut log = recorder.log.borrow_mut();
+            log.refreshes += 1;
+            assert!(number <= log.heartbeats);
+        };
         // Full is an answer too.
-        let _ = cx.offload(
-            move || number,
-            |recorder, _cx, number| {
-                let mut log = recorder.log.borrow_mut();
-                log.refreshes += 1;
-                assert!(number <= log.heartbeats);
-            },
-        );
+        let _ = match number % 3 {
+            0 => cx.offload(move || number, done),
+            1 => cx.offload_cancellable(move |_| number, done),
+            _ => cx.offload_unordered(move |_| number, done),
+        };
     }
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
@@ -292,13 +294,15 @@ impl Recorder {
     ) -> Result<Acceptance<Self>, Refusal> {
         let (peer, query) = (address(upgrade.peer()), upgrade.query().to_owned());
         let count = upgrade.session_count();
-        let job = move || {
+        let cancelled = self.log.borrow().cancelled.clone();
+        let job = move |cancellation: &Cancellation| {
+            note_cancellation(cancellation, &cancelled);
             if how == "fails" {
                 std::panic::panic_any(PLANNED);
             }
             how
         };
-        upgrade.defer(job, move |recorder: &mut Self, upgrade, how| {
+        upgrade.defer_cancellable(job, move |recorder: &mut Self, upgrade, how| {
             assert_eq!((address(upgrade.peer()), upgrade.query()), (peer, &*query), "one request");
             // It may have counted on meanwhile, but it is there.
             assert!(count.is_none() || upgrade.session_count() >= count, "a session did not wait");
