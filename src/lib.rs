@@ -160,7 +160,8 @@
 //!   that peer (**backpressure**) until it falls below the **low-water mark**: it is **throttled**.
 //! - **off-loading**: having work done on another thread; its **answer** comes back to the reactor. A
 //!   connection that waits for as many answers as it may is **parked**: not read. A job whose connection
-//!   has gone is an **orphan**; one that runs for too long is **given up**: its slot is free, its thread is not.
+//!   has gone is an **orphan**. An orphan that runs for too long is **given up**: its slot is free, its
+//!   thread is not.
 //! - **waiting**: a connection that is to be handed over, while the owner's mailbox is full; or that has
 //!   broadcast something, while too much is under way: not read. **congested**: so much waits that no
 //!   connection of the reactor is read.
