@@ -162,7 +162,9 @@
 //! - **backlog**: what the socket did not take; above the **high-water mark** we stop reading from
 //!   that peer (**backpressure**) until it falls below the **low-water mark**: it is **throttled**.
 //! - **off-loading**: having work done on another thread; its **answer** comes back to the reactor. A
-//!   connection that waits for as many answers as it may is **parked**: not read.
+//!   connection that waits for as many answers as it may is **parked**: not read. A job whose connection
+//!   has gone is an **orphan**. An orphan that runs for too long is **given up**: its slot is free, its
+//!   thread is not.
 //! - **waiting**: a connection that is to be handed over, while the owner's mailbox is full; or that has
 //!   sent something to others, while too much is under way: not read. **congested**: so much waits that no
 //!   connection of the reactor is read.
@@ -270,7 +272,7 @@ mod transport;
 #[cfg(feature = "internals")]
 pub mod transport;
 
-pub use application::timers::TooManyTimers;
+pub use application::timers::{SetTimerError, TooManyTimers};
 pub use application::{
     Acceptance, Application, CloseReason, Context, InvalidField, Message, OpenedRequest, PostError,
     ReactorContext, ReactorStart, Recipient, Refusal, Remote, Side, Subprotocol, Upgrade,
@@ -281,7 +283,7 @@ pub use config::{
     Address, AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds, SessionRate,
     Subprotocols,
 };
-pub use offload::PoolFull;
+pub use offload::{Cancellation, PoolFull};
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
 pub use session::owner_of;
 pub use token::{ConnectionId, IpPeer, Peer};

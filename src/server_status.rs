@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::observe::metrics::{ReactorMetrics, ServerMetrics};
+use crate::offload::pool::PoolFigures;
 use crate::session::rate::SessionRates;
 use crate::transport::connection_limiter::ConnectionLimiter;
 
@@ -64,6 +65,12 @@ impl ServerStatus {
     pub fn metrics_page(&self, now: Instant) -> String {
         let since = self.draining_since();
         self.metrics.render(since.map_or(Duration::ZERO, |since| now - since))
+    }
+
+    /// What the pool for off-loaded jobs tells of itself.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<PoolFigures> {
+        self.metrics.pool()
     }
 
     /// What bounds the sockets, of all addresses and of each, and the open WebSockets.

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use revolve::testing::{Received, Refused, TestServer};
 use revolve::{
-    Acceptance, Application, CloseReason, Config, Context, Counter, Echo, Message, ReactorContext,
-    Refusal, SessionIds, SessionRate, Side, Subprotocol, Subprotocols, Upgrade,
+    Acceptance, Application, Cancellation, CloseReason, Config, Context, Counter, Echo, Limits,
+    Message, ReactorContext, Refusal, SessionIds, SessionRate, SetTimerError, Side, Subprotocol,
+    Subprotocols, TooManyTimers, Upgrade,
 };
 
 #[path = "../examples/chat.rs"]
@@ -561,8 +562,113 @@ fn a_job_that_never_returns_does_not_hold_the_drain_for_ever() {
     server.shut_down();
     server.advance(Config::default().timeout_graceful_shutdown);
     assert!(server.has_ended());
-    assert_eq!(client.receive(), closed(1006, ""));
-    assert_eq!(diary.borrow().len(), 1, "`on_close` is called all the same");
+    assert_eq!(client.receive(), closed(1001, "server is going away"));
+    let told = CloseReason { code: 1001, side: Side::Server };
+    assert_eq!(*diary.borrow(), [format!("{told:?}")], "`on_close` is called all the same");
+}
+
+/// Off-loads in each way, and gives commands where they can do nothing any more.
+struct Errands {
+    seen: Rc<RefCell<Vec<String>>>,
+}
+
+impl Application for Errands {
+    type Session = ();
+    type Connection = ();
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+        let Message::Text(text) = message else { return };
+        let word = text.to_owned();
+        let job = move |cancellation: &Cancellation| (word, cancellation.is_requested());
+        let done =
+            |_: &mut Self, cx: &mut Context<'_, Self>, (word, is_cancelled): (String, bool)| {
+                assert!(!is_cancelled, "there is somebody");
+                cx.send_text(&word);
+            };
+        let taken = match text {
+            "close" => {
+                cx.close(1000, "");
+                let set = cx.set_timer(SECOND, 1);
+                return self.seen.borrow_mut().push(format!("{set:?}"));
+            }
+            loose if loose.starts_with("loose") => cx.offload_unordered(job, done),
+            _ => cx.offload_cancellable(job, done),
+        };
+        if let Err(error) = taken {
+            cx.send_text(&error.to_string());
+        }
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Self>, _: CloseReason) {
+        cx.close(1000, "nobody hears it");
+        cx.send_text("nor this");
+        let set = cx.set_timer(SECOND, 1);
+        self.seen.borrow_mut().push(format!("{set:?}"));
+    }
+
+    fn on_timer(&mut self, _: &mut Context<'_, Self>, _: u64) {
+        panic!("it was an error");
+    }
+}
+
+fn errands(config: Config) -> (TestServer<Errands>, Rc<RefCell<Vec<String>>>) {
+    let seen = Rc::<RefCell<Vec<String>>>::default();
+    let config = Config { workers: NonZeroUsize::MIN, ..config };
+    let server = TestServer::with_config(config, |_| Errands { seen: seen.clone() });
+    (server, seen)
+}
+
+#[test]
+fn a_timer_that_cannot_fire_is_an_error() {
+    let (server, seen) = errands(Config::default());
+    let client = server.connect("");
+    client.send_text("close");
+    assert_eq!(client.receive(), closed(1000, ""));
+    server.connect("").disconnect();
+    server.advance(60 * SECOND);
+    assert_eq!(*seen.borrow(), ["Err(Closed)"; 3]);
+    let text = SetTimerError::Closed.to_string();
+    assert_eq!(text, "the WebSocket is closed: no timer of its can fire");
+    let many = SetTimerError::TooMany(TooManyTimers { most: 3 }).to_string();
+    assert!(many.starts_with("3 timers are set already"), "{many}");
+}
+
+#[test]
+fn held_jobs_are_run_in_any_order_and_answered_as_they_were_asked_for() {
+    let (server, _) = errands(Config::default());
+    server.hold_jobs();
+    let client = server.connect("");
+    for word in ["a", "loose b", "c", "loose d"] {
+        client.send_text(word);
+    }
+    for index in [3, 2, 1] {
+        server.run_job(index);
+    }
+    let loose = [client.text(), client.text()];
+    assert_eq!((loose, client.receive()), (["loose d".to_owned(), "loose b".to_owned()], None));
+    server.run_job(0);
+    assert_eq!([client.text(), client.text()], ["a", "c"]);
+}
+
+#[test]
+fn a_held_job_of_one_that_has_left_is_given_up_in_time() {
+    let limits = Limits { offloads_per_reactor: 1, ..Limits::default() };
+    let (server, _) = errands(Config { limits, ..Config::default() });
+    server.hold_jobs();
+    let (leaver, other) = (server.connect(""), server.connect(""));
+    leaver.send_text("a");
+    leaver.disconnect();
+    other.send_text("b");
+    assert_eq!(other.text(), "1 off-loaded jobs are under way already: try again later");
+    server.advance(5 * Limits::default().offload_orphan_timeout / 4);
+    assert!(server.metrics().contains("\nrevolve_offloads_stuck 1\n"));
+    other.send_text("b");
+    assert_eq!(server.held_jobs(), 2, "the one that was given up has not returned");
+    for _ in 0..2 {
+        server.run_job(0);
+    }
+    assert_eq!(other.text(), "b");
+    assert!(server.metrics().contains("\nrevolve_offloads_stuck 0\n"));
 }
 
 /// Closes with whatever code it is told, and speaks a subprotocol that nobody has offered.

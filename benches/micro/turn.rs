@@ -62,6 +62,10 @@ impl io::Write for Wire {
 }
 
 impl Stream for Wire {
+    fn peek(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        unreachable!("nobody hangs up")
+    }
+
     fn half_close(&mut self) -> io::Result<()> {
         Ok(())
     }

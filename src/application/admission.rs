@@ -18,7 +18,7 @@ use std::time::Instant;
 use super::{Application, Context, OpenedRequest, tell_misuse};
 use crate::config::{Subprotocols, is_token};
 use crate::contained::Contained;
-use crate::offload::{Value, Work, in_a_box};
+use crate::offload::{Cancellation, Value, Work, in_a_box};
 use crate::protocol::head::Request;
 use crate::protocol::target;
 use crate::session::{Session, SessionId};
@@ -186,6 +186,21 @@ impl<'a, A: Application> Upgrade<'a, A> {
         job: impl FnOnce() -> T + Send + 'static,
         done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
     ) -> Result<Acceptance<A>, Refusal> {
+        self.defer_cancellable(move |_| job(), done)
+    }
+
+    /// [`Self::defer`] for a job that can end early: it is told whether anybody still waits for it
+    /// ([`Context::offload_cancellable`] says more). Nobody does when the client has gone, when another
+    /// answer was given in between, or when the server has ended.
+    ///
+    /// # Errors
+    ///
+    /// None, as [`Self::defer`].
+    pub fn defer_cancellable<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
+    ) -> Result<Acceptance<A>, Refusal> {
         Ok(Acceptance(Answer::Later(Deferred::new(job, done))))
     }
 
@@ -240,7 +255,7 @@ pub(crate) struct Deferred<A: Application> {
 
 impl<A: Application> Deferred<A> {
     pub(crate) fn new<T: Send + 'static>(
-        job: impl FnOnce() -> T + Send + 'static,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
         done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
     ) -> Self {
         let done = move |application: &mut A, upgrade: &Upgrade<'_, A>, value: Value| {

@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
-use crate::application::timers::{ApplicationTimers, TooManyTimers};
+use crate::application::timers::{ApplicationTimers, SetTimerError, TooManyTimers};
 use crate::config::Limits;
-use crate::offload::PoolFull;
+use crate::offload::{Cancellation, PoolFull};
 use crate::protocol::deflate::{DeflateWriter, Deflation};
 use crate::protocol::frame;
 pub use crate::protocol::message::Message;
@@ -38,7 +38,7 @@ pub use admission::{Acceptance, InvalidField, Refusal, Subprotocol, Upgrade};
 pub(crate) use admission::{Answer, Deferred, ForUpgrade, KeepRequest, Terms};
 pub use direct::{Direct, Recipient};
 pub(crate) use direct::{Directed, To};
-pub(crate) use jobs::{Due, Jobs, Owner};
+pub(crate) use jobs::{Delivery, Due, Jobs, Look, Owner};
 pub(crate) use kept::Kept;
 pub use kept::OpenedRequest;
 pub(crate) use remote::Post;
@@ -130,7 +130,15 @@ pub trait Application: Sized + 'static {
     /// A message has arrived.
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>);
 
-    /// The WebSocket is over: exactly once for each `on_open`. What is sent from here goes nowhere.
+    /// The WebSocket is over: exactly once for each `on_open`. The session is still there, and changes
+    /// to it are kept. Of the commands of the context:
+    ///
+    /// - what is sent goes nowhere, and [`Context::close`] does nothing;
+    /// - broadcasts are sent, to all others;
+    /// - [`Context::set_timer`] is an error, and [`Context::cancel_timer`] finds the timers that were set;
+    /// - off-loaded jobs are run, to save the session, say, and a drain waits for them; what was to
+    ///   follow them is dropped. So [`Context::offload_cancellable`] is of no use here: to its job, nobody
+    ///   waits. If this is called because the time of a drain is up, the process may end before a job.
     fn on_close(&mut self, cx: &mut Context<'_, Self>, reason: CloseReason) {
         let _ = (cx, reason);
     }
@@ -394,7 +402,8 @@ impl<A: Application> Context<'_, A> {
         (self.commands.pause, self.commands.is_out_of_memory) = (true, true);
     }
 
-    /// Closes once what was sent before has left. Messages still to come are not delivered.
+    /// Closes once what was sent before has left. Messages still to come are not delivered. In
+    /// [`Application::on_close`] it does nothing.
     ///
     /// `code` is one that RFC 6455 7.4 lets an endpoint send, 4000 to 4999 for your own; another
     /// becomes 1011, and the log tells of the first. Of `reason` the first 123 bytes are sent. What this
@@ -434,9 +443,19 @@ impl<A: Application> Context<'_, A> {
     ///
     /// # Errors
     ///
-    /// When the connection has [`Limits::timers_per_connection`] of them.
-    pub fn set_timer(&mut self, after: Duration, key: u64) -> Result<(), TooManyTimers> {
-        self.commands.timers.set(self.connection, key, after, self.commands.now)
+    /// [`SetTimerError::TooMany`] when the connection has [`Limits::timers_per_connection`] of them;
+    /// [`SetTimerError::Closed`] in [`Application::on_close`], and behind [`Self::close`]: then the timer
+    /// could never fire.
+    pub fn set_timer(&mut self, after: Duration, key: u64) -> Result<(), SetTimerError> {
+        if self.is_over() {
+            return Err(SetTimerError::Closed);
+        }
+        Ok(self.commands.timers.set(self.connection, key, after, self.commands.now)?)
+    }
+
+    /// Whether this is the last callback of the connection but for its `on_close`, or that itself.
+    fn is_over(&self) -> bool {
+        self.outlet.is_none() || self.commands.close.is_some()
     }
 
     /// Forgets a timer; whether it was set.
@@ -453,6 +472,11 @@ impl<A: Application> Context<'_, A> {
     /// [`Limits::offloads_per_connection`] of them, no more is read from it: with 1 there, each
     /// message is answered before the next one is heard. One that panics ends its connection with
     /// 1011. A server that drains waits for the jobs under way, within the time of its drain.
+    ///
+    /// A job should return: its thread is held for as long as it runs. While all threads are, and other
+    /// jobs wait, threads are added ([`Limits::offload_threads_extra`]). A job that runs on for
+    /// [`Limits::offload_orphan_timeout`] after its connection has gone is given up: it counts for no
+    /// limit any more, and no drain waits for it.
     ///
     /// ```
     /// use revolve::{Application, Context, Message};
@@ -488,7 +512,96 @@ impl<A: Application> Context<'_, A> {
         job: impl FnOnce() -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
     ) -> Result<(), PoolFull> {
-        self.commands.jobs.add(self.connection, job, done)?;
+        self.off_load(Delivery::InOrder, move |_| job(), done)
+    }
+
+    /// [`Self::offload`] for a job that can end early: it is told whether anybody still waits for it.
+    /// Nobody does when the WebSocket has closed, or the server has ended. What it returns then is
+    /// dropped.
+    ///
+    /// ```
+    /// use revolve::{Application, Context, Message};
+    ///
+    /// struct Primes;
+    /// impl Application for Primes {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
+    ///         let Ok(most) = text.parse::<u64>() else { return cx.send_text("a number, please") };
+    ///         let taken = cx.offload_cancellable(
+    ///             move |cancellation| {
+    ///                 let is_prime = |n: &u64| (2..*n).all(|divisor| n % divisor != 0);
+    ///                 // A client that has left costs no more than the number under way.
+    ///                 let goes_on = |_: &u64| !cancellation.is_requested();
+    ///                 (2..most).take_while(goes_on).filter(is_prime).count()
+    ///             },
+    ///             |_, cx, count| cx.send_text(&count.to_string()),
+    ///         );
+    ///         if taken.is_err() {
+    ///             cx.send_text("too busy, try again");
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::offload`].
+    pub fn offload_cancellable<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.off_load(Delivery::InOrder, job, done)
+    }
+
+    /// [`Self::offload`] without the order: `done` is called as soon as `job` has returned, whatever
+    /// else this connection waits for, and no other answer waits for it. It counts for the same limits.
+    /// The job is told whether anybody still waits for it, as with [`Self::offload_cancellable`].
+    ///
+    /// ```
+    /// use revolve::{Application, Context, Message};
+    /// # fn look_up(_: &str) -> String { String::new() }
+    ///
+    /// /// Answers each question when it can; the answer says to which it is.
+    /// struct Library;
+    /// impl Application for Library {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
+    ///         let Some((number, question)) = text.split_once(' ') else { return };
+    ///         let (number, question) = (number.to_owned(), question.to_owned());
+    ///         let taken = cx.offload_unordered(
+    ///             move |_| look_up(&question),
+    ///             move |_, cx, answer| cx.send_text(&format!("{number} {answer}")),
+    ///         );
+    ///         if taken.is_err() {
+    ///             cx.send_text("too busy, try again");
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::offload`].
+    pub fn offload_unordered<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.off_load(Delivery::AtOnce, job, done)
+    }
+
+    fn off_load<T: Send + 'static>(
+        &mut self,
+        delivery: Delivery,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.commands.jobs.add(self.connection, delivery, job, done)?;
         self.commands.has_outgoing = true;
         self.commands.pause |= self.commands.jobs.is_busy(self.connection);
         Ok(())
@@ -618,7 +731,43 @@ impl<A: Application> ReactorContext<'_, A> {
         job: impl FnOnce() -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
     ) -> Result<(), PoolFull> {
-        self.commands.jobs.add_for_reactor(job, done)?;
+        self.off_load(Delivery::InOrder, move |_| job(), done)
+    }
+
+    /// [`Self::offload`] for a job that can end early: it is told when the server has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::offload`].
+    pub fn offload_cancellable<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.off_load(Delivery::InOrder, job, done)
+    }
+
+    /// [`Self::offload`] without the order, as [`Context::offload_unordered`]: no answer waits for
+    /// another one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::offload`].
+    pub fn offload_unordered<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.off_load(Delivery::AtOnce, job, done)
+    }
+
+    fn off_load<T: Send + 'static>(
+        &mut self,
+        delivery: Delivery,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.commands.jobs.add_for_reactor(delivery, job, done)?;
         self.commands.has_outgoing = true;
         Ok(())
     }

@@ -15,7 +15,6 @@ use super::parts::Parts;
 use super::pending::PendingRequest;
 use super::turn::Turn;
 use crate::application::{Application, Deferred};
-use crate::connection::Rest;
 use crate::environment::Environment;
 use crate::observe::turn_trace::Why;
 use crate::offload::PoolFull;
@@ -49,8 +48,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.tell(|trace| trace.deferred(id));
         if let Some(connection) = self.connections.get_mut(id) {
             connection.endpoint.await_answer(turn.now, &turn.setup.protocol_limits);
-            connection.rest = Rest::Parked;
         }
+        self.connections.park(id);
         Ok(())
     }
 
@@ -86,7 +85,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[cold]
     fn forget_one_pending(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         let Some(request) = self.pending.take(id) else { return };
-        self.runtime.commands.jobs.forget(id);
+        self.forget_jobs(id, turn);
         if let Some(session) = request.session.filter(|_| request.holds) {
             self.runtime.sessions.release(&session);
             self.note_evictions(turn);

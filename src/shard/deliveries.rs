@@ -168,8 +168,7 @@ impl<S: Stream> Deliveries<S> {
         owner: usize,
         connections: &mut ConnectionSet<S>,
     ) {
-        let Some(connection) = connections.get_mut(id) else { return };
-        connection.rest = Rest::Waiting;
+        connections.stop_reading(id, Rest::Waiting);
         let asked = &mut self.hand_overs[owner];
         asked.push_back(id);
         self.waiting += 1;
@@ -207,12 +206,11 @@ impl<S: Stream> Deliveries<S> {
         if self.are_broadcasts_delivered(limits) {
             return;
         }
-        if let Some(connection) = connections.get_mut(id)
+        if let Some(connection) = connections.get(id)
             && !matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended)
             && connection.is_open()
         {
-            connection.rest = Rest::Waiting;
-            connection.endpoint.stopped_listening();
+            connections.stop_reading(id, Rest::Waiting);
             self.senders.push(id);
             self.waiting += 1;
         }

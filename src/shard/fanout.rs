@@ -59,8 +59,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.tell(|trace| trace.off_loaded(jobs.len()));
         for job in jobs {
             turn.setup.metrics.offloads.add(1);
-            if let Err(job) = env.offload(job) {
-                self.take_finished(job.fail(), turn);
+            if let Err(job) = env.offload(job)
+                && let Some(finished) = job.fail()
+            {
+                self.take_finished(finished, turn);
             }
         }
     }

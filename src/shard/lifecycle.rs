@@ -153,6 +153,11 @@ impl Lifecycle {
         CloseCause::Ours(CloseCode::Away, self.goodbye.clone())
     }
 
+    /// The same in the moment in which its socket is closed: no answer is waited for.
+    pub(super) fn last_goodbye(&self) -> CloseCause {
+        CloseCause::Failed(CloseCode::Away, self.goodbye.clone())
+    }
+
     /// From now on they are told this.
     pub(super) fn set_goodbye(&mut self, reason: String) {
         self.goodbye = reason.into();

@@ -250,6 +250,13 @@ impl<A: Application, E: Environment> Shard<A, E> {
         self.parts.invariants(&self.setup);
     }
 
+    /// Jobs that a drain waits for: for tests.
+    #[cfg(feature = "internals")]
+    #[must_use]
+    pub fn awaited_jobs(&self) -> usize {
+        self.parts.runtime.commands.jobs.awaited()
+    }
+
     /// Bytes of storage that its connections hold beside their slots: for tests.
     #[cfg(feature = "internals")]
     #[must_use]

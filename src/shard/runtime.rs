@@ -55,18 +55,18 @@ pub(super) enum CloseCause {
     /// A newer connection takes over what it holds: its session, and its place under the limit.
     Displaced,
     /// We say Close, and ignore what the peer still sends.
-    Failed(CloseCode, &'static str),
+    Failed(CloseCode, Cow<'static, str>),
 }
 
 impl CloseCause {
     /// What a client is told when a callback for its connection panicked.
     pub(super) fn panicked() -> CloseCause {
-        CloseCause::Failed(CloseCode::Error, "internal error")
+        CloseCause::Failed(CloseCode::Error, "internal error".into())
     }
 
     /// What a client is told that does not read what it is sent.
     pub(super) fn slow_consumer() -> CloseCause {
-        CloseCause::Failed(CloseCode::Policy, "slow consumer")
+        CloseCause::Failed(CloseCode::Policy, "slow consumer".into())
     }
 }
 

@@ -43,7 +43,7 @@
 //! ```
 //!
 //! Off-loaded jobs are run at once, on the test's own thread; [`TestServer::hold_jobs`] keeps them
-//! until they are asked for, in any order.
+//! until they are asked for, in any order. One that is never run is a job that never returns.
 //!
 //! [`faults`] can be planned on a [`wire`]; of wires and shards the [`machine`] is built, and on that the
 //! test kit, whose other end is in `client`. revolve's own simulation, torture and fuzz target are built
@@ -174,18 +174,21 @@ impl<A: Application> TestServer<A> {
         self.0.borrow().machine.now
     }
 
-    /// From now on off-loaded jobs wait for [`Self::run_job`].
+    /// From now on off-loaded jobs wait for [`Self::run_job`]. To the server each has begun and has not
+    /// returned yet: so when its client has gone, it is given up after
+    /// [`crate::Limits::offload_orphan_timeout`].
     pub fn hold_jobs(&self) {
         self.0.borrow_mut().holds_jobs = true;
     }
 
-    /// How many jobs wait.
+    /// How many jobs wait, those included that were given up.
     #[must_use]
     pub fn held_jobs(&self) -> usize {
         self.0.borrow().machine.net.borrow().jobs.len()
     }
 
-    /// Runs the job at this place in the order of off-loading, 0 being the first of those that wait.
+    /// Runs the job at this place in the order of off-loading, 0 being the first of those that wait. What
+    /// one returns that was given up is dropped.
     ///
     /// # Panics
     ///
@@ -212,7 +215,7 @@ impl<A: Application> TestServer<A> {
     }
 
     /// Begins the drain, as SIGTERM does: clients are told goodbye (1001). It lasts until they have
-    /// answered, which these do, and until jobs that wait have been run; or until time is up.
+    /// answered, which these do, and until jobs that wait have been run or given up; or until time is up.
     pub fn shut_down(&self) {
         self.0.borrow_mut().machine.shut_down();
         self.settle();

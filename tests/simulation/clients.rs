@@ -62,6 +62,8 @@ pub struct Client {
     pub jobs: usize,
     /// Messages that it has sent to itself by way of its name.
     pub to_itself: usize,
+    /// The same of those that are answered in no order.
+    pub loose: usize,
     ended: bool,
 }
 
@@ -153,6 +155,7 @@ impl Client {
             asked: 0,
             jobs: 0,
             to_itself: 0,
+            loose: 0,
             ended: false,
         };
         client.plan(number, chance);
@@ -223,6 +226,9 @@ impl Client {
                             _ => format!("tell {}", chance.within(1, usize::from(number) + 3)),
                         };
                         self.pending.extend(frame(0x81, text.as_bytes(), chance));
+                    } else if chance.percent(8) {
+                        self.loose += 1;
+                        self.pending.extend(frame(0x81, b"loose job", chance));
                     } else if chance.percent(15) {
                         let (key, after) = (chance.within(0, 3), chance.pick(&[0, 1, 400, 7000]));
                         let text = format!("timer {key} {after}");

@@ -4,17 +4,17 @@
 //! timers are set, and which jobs are under way.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use revolve::session::owner_of;
 use revolve::{
-    Acceptance, Application, CloseReason, ConnectionId, Context, Message, Peer, ReactorContext,
-    Recipient, Refusal, Side, Upgrade,
+    Acceptance, Application, Cancellation, CloseReason, ConnectionId, Context, Message, Peer,
+    ReactorContext, Recipient, Refusal, SetTimerError, Side, Upgrade,
 };
 
 use super::machine::Machine;
@@ -88,6 +88,12 @@ pub struct Log {
     pub fired: HashMap<SocketAddr, Vec<u64>>,
     /// Jobs off-loaded for a client, and how many of them were answered.
     pub jobs: HashMap<SocketAddr, (u64, u64)>,
+    /// Jobs off-loaded for a client whose answers come in no order, and which of them were answered.
+    pub loose: HashMap<SocketAddr, (u64, BTreeSet<u64>)>,
+    /// Answers to those that came before the answer to an ordered job that was asked for earlier.
+    pub overtakes: u64,
+    /// Jobs that have seen that nobody waits for them.
+    pub cancelled: Arc<AtomicU64>,
     /// Jobs for which there was no room.
     pub turned_away: u64,
     /// Heartbeats of all reactors, and jobs of their own that were answered.
@@ -128,15 +134,17 @@ impl Application for Recorder {
         self.log.borrow_mut().heartbeats += 1;
         cx.set_timer(HEARTBEAT, 7).expect("the only one");
         let number = self.log.borrow().heartbeats;
+        let done = |recorder: &mut Self, _: &mut ReactorContext<'_, Self>, number: u64| {
+            let mut log = recorder.log.borrow_mut();
+            log.refreshes += 1;
+            assert!(number <= log.heartbeats);
+        };
         // Full is an answer too.
-        let _ = cx.offload(
-            move || number,
-            |recorder, _cx, number| {
-                let mut log = recorder.log.borrow_mut();
-                log.refreshes += 1;
-                assert!(number <= log.heartbeats);
-            },
-        );
+        let _ = match number % 3 {
+            0 => cx.offload(move || number, done),
+            1 => cx.offload_cancellable(move |_| number, done),
+            _ => cx.offload_unordered(move |_| number, done),
+        };
     }
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
@@ -197,8 +205,10 @@ impl Application for Recorder {
             Message::Text("quit") => {
                 cx.send_text("bye");
                 cx.close(1000, "quit");
+                assert_eq!(cx.set_timer(HEARTBEAT, 99), Err(SetTimerError::Closed));
             }
             Message::Text("job") => self.off_load(&mut log, cx),
+            Message::Text("loose job") => self.off_load_loose(&mut log, cx),
             Message::Text("failing job") => {
                 let job = || -> () { std::panic::panic_any(PLANNED) };
                 if cx.offload(job, |_, _, ()| panic!("it returned nothing")).is_err() {
@@ -268,6 +278,7 @@ impl Application for Recorder {
         let gone = log.live.remove(&cx.session_id());
         assert_eq!(gone, Some(address(cx.peer())), "a close for a connection that was not live");
         log.timers.retain(|(peer, _), _| *peer != address(cx.peer()));
+        assert_eq!(cx.set_timer(HEARTBEAT, 99), Err(SetTimerError::Closed), "it cannot fire");
         // Last words for nobody: the drain waits for them all the same, and never calls back.
         let _ = cx.offload(|| (), |_, _, ()| panic!("an answer to one that has left"));
     }
@@ -326,13 +337,15 @@ impl Recorder {
     ) -> Result<Acceptance<Self>, Refusal> {
         let (peer, query) = (address(upgrade.peer()), upgrade.query().to_owned());
         let count = upgrade.session_count();
-        let job = move || {
+        let cancelled = self.log.borrow().cancelled.clone();
+        let job = move |cancellation: &Cancellation| {
+            note_cancellation(cancellation, &cancelled);
             if how == "fails" {
                 std::panic::panic_any(PLANNED);
             }
             how
         };
-        upgrade.defer(job, move |recorder: &mut Self, upgrade, how| {
+        upgrade.defer_cancellable(job, move |recorder: &mut Self, upgrade, how| {
             assert_eq!((address(upgrade.peer()), upgrade.query()), (peer, &*query), "one request");
             // It may have counted on meanwhile, but it is there.
             assert!(count.is_none() || upgrade.session_count() >= count, "a session did not wait");
@@ -356,6 +369,32 @@ impl Recorder {
         })
     }
 
+    /// The answer comes when it is there.
+    fn off_load_loose(&self, log: &mut Log, cx: &mut Context<'_, Self>) {
+        let peer = address(cx.peer());
+        let number = log.loose.get(&peer).map_or(0, |(asked, _)| *asked);
+        let ordered_before = log.jobs.get(&peer).map_or(0, |(asked, _)| *asked);
+        let cancelled = log.cancelled.clone();
+        let answer = move |recorder: &mut Self, cx: &mut Context<'_, Self>, was_cancelled: bool| {
+            let mut log = recorder.log.borrow_mut();
+            assert_eq!(log.live.get(&cx.session_id()), Some(&peer), "for one that has left");
+            assert!(!was_cancelled, "nobody waited for it");
+            let answered = log.jobs.get(&peer).map_or(0, |(_, answered)| *answered);
+            log.overtakes += u64::from(answered < ordered_before);
+            let is_first = log.loose.entry(peer).or_default().1.insert(number);
+            assert!(is_first, "one answer to each");
+            cx.send_text(&format!("loose {number}"));
+        };
+        let job = move |cancellation: &Cancellation| note_cancellation(cancellation, &cancelled);
+        if cx.offload_unordered(job, answer).is_ok() {
+            log.loose.entry(peer).or_default().0 += 1;
+        } else {
+            log.turned_away += 1;
+            cx.send_text("loose refused");
+        }
+    }
+
+    /// The answers come in the order of asking. Every other one of the jobs can see that nobody waits.
     fn off_load(&self, log: &mut Log, cx: &mut Context<'_, Self>) {
         let number = log.jobs.get(&address(cx.peer())).map_or(0, |(asked, _)| *asked);
         let answer = |recorder: &mut Self, cx: &mut Context<'_, Self>, number: u64| {
@@ -371,13 +410,31 @@ impl Recorder {
             assert!(*answered <= *asked);
             cx.send_text(&format!("job {number}"));
         };
-        if cx.offload(move || number, answer).is_ok() {
+        let cancelled = log.cancelled.clone();
+        let taken = match number % 2 {
+            0 => cx.offload(move || number, answer),
+            _ => cx.offload_cancellable(
+                move |cancellation| (number, note_cancellation(cancellation, &cancelled)),
+                move |recorder, cx, (number, was_cancelled)| {
+                    assert!(!was_cancelled, "nobody waited for it");
+                    answer(recorder, cx, number);
+                },
+            ),
+        };
+        if taken.is_ok() {
             log.jobs.entry(address(cx.peer())).or_default().0 += 1;
         } else {
             log.turned_away += 1;
             cx.send_text("job refused");
         }
     }
+}
+
+/// What a job does that can see whether anybody waits for it: whether nobody does.
+fn note_cancellation(cancellation: &Cancellation, cancelled: &AtomicU64) -> bool {
+    let is_requested = cancellation.is_requested();
+    cancelled.fetch_add(u64::from(is_requested), Ordering::Relaxed);
+    is_requested
 }
 
 impl Log {
