@@ -267,8 +267,9 @@ pub mod transport;
 
 pub use application::timers::TooManyTimers;
 pub use application::{
-    Acceptance, Application, CloseReason, Context, InvalidField, Message, ReactorContext, Refusal,
-    Side, Subprotocol, Upgrade,
+    Acceptance, Application, CloseReason, Context, CounterMetric, GaugeMetric, HttpRequest,
+    HttpResponse, InvalidField, InvalidMetric, Message, NoResponse, ReactorContext, Refusal, Side,
+    Subprotocol, Upgrade,
 };
 pub use apps::counter::Counter;
 pub use apps::echo::Echo;

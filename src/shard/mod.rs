@@ -23,7 +23,7 @@
 //! - `closing`, `awaiting`, `refusing`: how a WebSocket ends, and how a request waits for its answer or is
 //!   refused;
 //! - `callbacks`: timers and off-loaded jobs; `fanout`: broadcasts;
-//! - `upgrade`, `watching`, `requests`: what a request leads to;
+//! - `upgrade`, `watching`, `plain_requests`, `requests`: what a request leads to;
 //! - `visit`: one connection's share of a turn;
 //! - `accepting`, `mail`: where connections come from; `deadlines`, `drain`: how they end;
 //! - `invariants`: what must hold between turns, in one place.
@@ -50,6 +50,7 @@ mod observer;
 mod observing;
 mod parts;
 mod pending;
+mod plain_requests;
 mod refusals;
 mod refusing;
 mod requests;
