@@ -31,6 +31,7 @@ mod server {
     mod metrics;
     mod offload;
     mod pressure;
+    mod requests;
     mod resume;
     mod sessions;
     mod takeover;
