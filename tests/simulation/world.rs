@@ -60,6 +60,9 @@ pub struct Totals {
     undecided: u64,
     /// Those among them whose time was over, or for which there was no room.
     busy: u64,
+    /// Plain requests that the application answered, and those whose content came too late.
+    requests: u64,
+    late_bodies: u64,
     /// Those among them whose session was opened by a newer request.
     overtaken: u64,
 }
@@ -90,6 +93,8 @@ impl Totals {
         self.deferred += other.deferred;
         self.undecided += other.undecided;
         self.busy += other.busy;
+        self.requests += other.requests;
+        self.late_bodies += other.late_bodies;
         self.overtaken += other.overtaken;
     }
 
@@ -120,6 +125,8 @@ impl Totals {
             self.deferred,
             self.undecided,
             self.busy,
+            self.requests,
+            self.late_bodies,
             self.overtaken,
         ];
         assert!(
@@ -160,6 +167,7 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
         limits: Limits {
             receive_buffer_bytes: chance.pick(&[256, 1024, 8192]),
             head_bytes: 300,
+            request_body_bytes: 60,
             target_bytes: 100,
             frames_per_turn: chance.within(1, 9),
             requests_per_turn: chance.within(1, 3),
@@ -230,8 +238,8 @@ pub fn run(seed: u64) -> Totals {
     let mut chance = Chance(seed);
     let workers = chance.within(1, 4);
     let mut config = config(&mut chance, workers);
-    // A head must fit where it is collected.
-    config.limits.receive_buffer_bytes = config.limits.receive_buffer_bytes.max(300);
+    // A request must fit where it is collected.
+    config.limits.receive_buffer_bytes = config.limits.receive_buffer_bytes.max(360);
     let log = Rc::new(RefCell::new(Log::default()));
     log.borrow_mut().forgets = config.max_sessions < 100 || config.session_ttl.as_secs() < 100;
     let config = Arc::new(config);
@@ -399,6 +407,7 @@ impl World {
         if client.manner == Manner::Talks {
             assert!(client.is_welcome(), "{}: a good request was refused", client.address);
         }
+        assert!(client.was_told_its_sums(), "{}: another sum", client.address);
         let told = client.counts();
         let given = log.given.get(&client.address).cloned().unwrap_or_default();
         assert!(given.starts_with(&told), "{}: {told:?} of {given:?}", client.address);
@@ -506,6 +515,8 @@ impl World {
             deferred: log.deferred,
             undecided: log.undecided,
             busy: machine.sum(|r| r.rejections(Rejection::AdmissionBusy.index())),
+            requests: log.requests,
+            late_bodies: machine.sum(|r| r.rejections(Rejection::BodyTimeout.index())),
             overtaken: machine.sum(|r| r.rejections(Rejection::Overtaken.index())),
             limited: {
                 let was_limited = |client: &&Client| {
