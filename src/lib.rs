@@ -114,7 +114,7 @@
 //! | [`observe`] | the map of a slab, the metrics, the live page |
 //! | [`server_status`] | what the reactors do share: what they count, limits over all of them, the drain |
 //! | [`mailbox`] | the only way into a reactor from outside |
-//! | [`http`] | health, readiness, metrics, the page, refusals |
+//! | [`http`] | health, readiness, metrics, the page, responses of the application, refusals |
 //! | [`environment`] | what a shard asks of its surroundings |
 //!
 //! The turn, and the loop around it:

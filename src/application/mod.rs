@@ -133,6 +133,9 @@ pub trait Application: Sized + 'static {
     /// 411, and 408 if it takes longer than [`crate::Config::timeout_handshake`]. A client that sent
     /// `Expect: 100-continue` is told to go on.
     ///
+    /// [`crate::Config::allowed_origins`] is about WebSockets. A page of another origin may send requests
+    /// that come here: where that matters, look at [`HttpRequest::header`] `Origin`.
+    ///
     /// A panic is a 500: the connection closes, and nothing else ends. During the shutdown requests are
     /// answered as long as their connection is served.
     ///

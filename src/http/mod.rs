@@ -304,13 +304,14 @@ pub fn respond(
     let content = if request.method == "HEAD" { Body::Omitted } else { Body::Sent };
     let response = Response { line: &line, kind, caching, fields: &fields, body };
     // The server's own pages have bounds; this has none but the application's.
-    out.try_reserve(RESPONSE_HEAD_BYTES + fields.len() + body.map_or(0, <[u8]>::len))?;
+    let lengths = [kind.map_or(0, str::len), fields.len(), body.map_or(0, <[u8]>::len)];
+    out.try_reserve(RESPONSE_HEAD_BYTES + lengths.iter().sum::<usize>())?;
     response.write(content, out);
     Ok(persistence)
 }
 
-/// The first lines of a response's head, without the fields that depend on it, at most: 59 bytes of Date
-/// and Cache-Control, a status line, a length of 20 digits, and a content type.
+/// What else stands in a response's head, at most: a status line, Date, Cache-Control, the name of its
+/// content type, and a length of 20 digits.
 const RESPONSE_HEAD_BYTES: usize = 256;
 
 /// A response, but for the fields that all of them have.
