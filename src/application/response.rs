@@ -55,9 +55,9 @@ pub struct HttpResponse {
 /// The content of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ResponseContent {
-    /// None, and no length either: the status has none (RFC 9110 6.4.1, 8.6).
+    /// None, and no length either (RFC 9110 8.6).
     Impossible,
-    /// There could be some.
+    /// None, and that is told: a length of 0.
     Empty,
     /// These bytes, of this type.
     Bytes { kind: Cow<'static, str>, bytes: Cow<'static, [u8]> },
@@ -76,9 +76,10 @@ impl HttpResponse {
     /// With `STATUS`, from 200 to 599, and no content.
     pub fn empty<const STATUS: u16>() -> Self {
         const { assert!(STATUS >= 200 && STATUS <= 599, "a response has a status from 200 to 599") };
-        let content = match may_have_content(STATUS) {
-            true => ResponseContent::Empty,
-            false => ResponseContent::Impossible,
+        let content = match STATUS {
+            // RFC 9112 6.3: these two end with their head. A 205 does not, so it says that it has nothing.
+            204 | 304 => ResponseContent::Impossible,
+            _ => ResponseContent::Empty,
         };
         let caching = Caching::Forbidden;
         HttpResponse { status: STATUS, content, fields: String::new(), caching }
@@ -362,6 +363,7 @@ mod tests {
     fn a_status_without_content_says_no_length() {
         assert_eq!(HttpResponse::empty::<204>().content, ResponseContent::Impossible);
         assert_eq!(HttpResponse::empty::<304>().content, ResponseContent::Impossible);
+        assert_eq!(HttpResponse::empty::<205>().content, ResponseContent::Empty);
         assert_eq!(HttpResponse::empty::<200>().content, ResponseContent::Empty);
         assert_eq!(HttpResponse::empty::<599>().status(), 599);
     }

@@ -550,4 +550,95 @@ mod tests {
         assert!(text.contains("\r\nConnection: keep-alive\r\n"));
         assert_eq!(persistence, Some(Persistence::KeepAlive));
     }
+
+    #[test]
+    fn what_is_nobodys_is_the_applications() {
+        for (ws_path, path, expected) in [
+            ("/ws/chat/", "/notes", true),
+            ("/ws/chat/", "/ws/chat//", true),
+            ("/ws/chat/", "//", true),
+            ("/ws/chat/", "/ws/chat", false),
+            ("/ws/chat/", "*", false),
+            ("/rooms/*", "/rooms", true),
+            ("/rooms/*", "/rooms/7", false),
+            ("/*", "/notes", false),
+        ] {
+            let config = with_path(ws_path);
+            assert_eq!(leads_to_application(path, &config), expected, "{path} at {ws_path}");
+        }
+        let off = Config { metrics: false, page: false, ..Config::default() };
+        for path in RESERVED_PATHS.into_iter().chain(["/"]) {
+            assert!(!leads_to_application(path, &off), "{path} stays the server's");
+        }
+    }
+
+    #[test]
+    fn an_applications_response_is_framed_by_the_server() {
+        use crate::application::RequestHead;
+        let respond_to = |head: &str, body: RequestBody<'_>, response: &HttpResponse| {
+            let mut slots = header_slots();
+            let limits = ProtocolLimits::from(&Config::default());
+            let request = Request::parse(head.as_bytes(), &mut slots, &limits).unwrap();
+            let asked = HttpRequest { head: RequestHead(&request), body, peer: Peer::Unix };
+            let mut out = Vec::new();
+            let persistence = respond(&asked, response, &mut out).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            let lines = text.split("\r\n").filter(|line| !line.starts_with("Date: "));
+            (lines.collect::<Vec<_>>().join("|"), persistence)
+        };
+        let (get, head) =
+            ("GET /a HTTP/1.1\r\nHost: a\r\n\r\n", "HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n");
+        let whole = RequestBody::Whole(b"");
+        let text = HttpResponse::text::<200>("hello").header("X-A", "b").unwrap();
+        let fields =
+            "Content-Type: text/plain; charset=utf-8|Content-Length: 5|Cache-Control: no-store";
+        for (request, body, response, expected, persistence) in [
+            (
+                get,
+                whole,
+                &text,
+                format!("HTTP/1.1 200 OK|{fields}|X-A: b||hello"),
+                Persistence::KeepAlive,
+            ),
+            (
+                head,
+                whole,
+                &text,
+                format!("HTTP/1.1 200 OK|{fields}|X-A: b||"),
+                Persistence::KeepAlive,
+            ),
+            (
+                get,
+                RequestBody::Unread,
+                &text,
+                format!("HTTP/1.1 200 OK|{fields}|Connection: close|X-A: b||hello"),
+                Persistence::Close,
+            ),
+            (
+                get,
+                whole,
+                &HttpResponse::empty::<204>(),
+                "HTTP/1.1 204 No Content|Cache-Control: no-store||".to_owned(),
+                Persistence::KeepAlive,
+            ),
+            (
+                get,
+                whole,
+                &HttpResponse::empty::<205>(),
+                // RFC 9110 15.3.6: without content, and told so.
+                "HTTP/1.1 205 Reset Content|Content-Length: 0|Cache-Control: no-store||".to_owned(),
+                Persistence::KeepAlive,
+            ),
+            (
+                get,
+                whole,
+                &HttpResponse::empty::<299>().header("Cache-Control", "private").unwrap(),
+                // RFC 9112 4: the space stands there without a phrase too.
+                "HTTP/1.1 299 |Content-Length: 0|Cache-Control: private||".to_owned(),
+                Persistence::KeepAlive,
+            ),
+        ] {
+            assert_eq!(respond_to(request, body, response), (expected, persistence));
+        }
+    }
 }

@@ -710,4 +710,27 @@ mod tests {
         let lingers = after_our_close(&close);
         assert!(matches!(lingers, Endpoint::Closing(Closing::Lingering { .. })), "{lingers:?}");
     }
+
+    #[test]
+    fn content_is_waited_for_until_the_deadline_of_its_request() {
+        let limits = &ProtocolLimits::FOR_TESTS;
+        let begin = Instant::now();
+        let mut endpoint = Endpoint::new(begin + limits.handshake_timeout);
+        let mut request = b"POST / HTTP/1.1\r\nHost: a\r\n\r\nabcGET".to_vec();
+        let head = request.len() - 6;
+        let Endpoint::Handshaking(handshaking) = &mut endpoint else { panic!("{endpoint:?}") };
+        let end = handshaking.head_end(&mut request[..head + 1], begin, limits);
+        assert_eq!(end, Ok(Some(head)));
+        handshaking.await_content(head, 3);
+        for (arrived, expected) in [(1, None), (2, None), (3, Some(head)), (6, Some(head))] {
+            let end = handshaking.head_end(&mut request[..head + arrived], begin, limits);
+            assert_eq!(end, Ok(expected), "{arrived} bytes of content");
+        }
+        let late = begin + limits.handshake_timeout;
+        let mut out = Vec::new();
+        assert_eq!(endpoint.on_deadline(late, limits, &mut out), TimeoutEvent::BodyLate);
+        endpoint.await_request(late, limits);
+        let silent = late + limits.keep_alive_timeout;
+        assert_eq!(endpoint.on_deadline(silent, limits, &mut out), TimeoutEvent::Over);
+    }
 }
