@@ -117,7 +117,7 @@
 //! | [`observe`] | the map of a slab, the metrics, the live page |
 //! | [`server_status`] | what the reactors do share: what they count, limits over all of them, the drain |
 //! | [`mailbox`] | the only way into a reactor from outside |
-//! | [`http`] | health, readiness, metrics, the page, refusals |
+//! | [`http`] | health, readiness, metrics, the page, responses of the application, refusals |
 //! | [`environment`] | what a shard asks of its surroundings |
 //!
 //! The turn, and the loop around it:
@@ -274,7 +274,8 @@ pub mod transport;
 
 pub use application::timers::{SetTimerError, TooManyTimers};
 pub use application::{
-    Acceptance, Application, CloseReason, Context, InvalidField, Message, OpenedRequest, PostError,
+    Acceptance, Application, CloseReason, Context, CounterMetric, GaugeMetric, HttpRequest,
+    HttpResponse, InvalidField, InvalidMetric, Message, NoResponse, OpenedRequest, PostError,
     ReactorContext, ReactorStart, Recipient, Refusal, Remote, Side, Subprotocol, Upgrade,
 };
 pub use apps::counter::Counter;

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use revolve::testing::{Received, Refused, TestServer};
 use revolve::{
-    Acceptance, Application, Cancellation, CloseReason, Config, Context, Counter, Echo, Limits,
-    Message, ReactorContext, Refusal, SessionIds, SessionRate, SetTimerError, Side, Subprotocol,
+    Acceptance, Application, Cancellation, CloseReason, Config, Context, Counter, CounterMetric,
+    Echo, GaugeMetric, HttpRequest, HttpResponse, InvalidMetric, Limits, Message, NoResponse,
+    ReactorContext, Refusal, SessionIds, SessionRate, SetTimerError, Side, Subprotocol,
     Subprotocols, TooManyTimers, Upgrade,
 };
 
@@ -413,6 +414,126 @@ fn hello_is_a_parameter_like_others() {
         assert_eq!(client.header("X-Hello").as_deref(), Some(expected));
         assert_eq!((client.header("X-Session-Count"), client.receive()), (None, None));
     }
+}
+
+// --- plain requests, and metrics of the application's ----------------------------------------
+
+/// Takes orders, and tells everyone who listens.
+#[derive(Default)]
+struct Shop {
+    metrics: Option<(CounterMetric, GaugeMetric)>,
+    faults: Rc<RefCell<Vec<InvalidMetric>>>,
+}
+
+impl Application for Shop {
+    type Session = ();
+    type Connection = ();
+    const READS_BODIES: bool = true;
+
+    fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
+        let taken = cx.counter("shop_orders_total", "Orders taken.").unwrap();
+        self.metrics = Some((taken, cx.gauge("shop_last_bytes", "Length of the last.").unwrap()));
+        let faults = [
+            cx.gauge("shop_orders_total", "Orders taken.").err(),
+            cx.counter("shop_orders", "Orders taken.").err(),
+            cx.gauge("revolve_orders", "Orders taken.").err(),
+            cx.gauge("shop orders", "Orders taken.").err(),
+        ];
+        self.faults.borrow_mut().extend(faults.into_iter().flatten());
+    }
+
+    fn on_request(
+        &mut self,
+        cx: &mut ReactorContext<'_, Self>,
+        request: &HttpRequest<'_>,
+    ) -> Result<HttpResponse, NoResponse> {
+        match (request.method(), request.path()) {
+            ("POST", "/orders") => {
+                let Some(order) = request.body_text() else {
+                    return Ok(HttpResponse::json_error::<400>("an order is a \"text\""));
+                };
+                let (taken, last) = self.metrics.as_ref().unwrap();
+                taken.add(1);
+                last.set(order.len() as i64);
+                let note = request.parameter("note").unwrap_or_default();
+                cx.broadcast_text(&format!("{order} ({note})"));
+                let by = request.peer().to_string();
+                Ok(HttpResponse::json::<201>(r#"{"taken": true}"#).header("X-By", &by)?)
+            }
+            ("GET" | "HEAD", "/orders") => Ok(HttpResponse::text::<200>("none left")),
+            ("GET", "/image") => Ok(HttpResponse::bytes::<200>("image/png", &b"\x89PNG\xff"[..])?),
+            _ => Err(NoResponse::NotFound),
+        }
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+}
+
+#[test]
+fn plain_requests_are_answered_without_sockets() {
+    let server = TestServer::new(|_| Shop::default());
+    let clients = [server.connect("session_id=a"), server.connect("session_id=b")];
+    let order = |body: &[u8]| {
+        let request = server.http_request("POST", "/orders?note=no%20ice").body(body);
+        request.header("Expect", "100-continue").peer("192.0.2.7:80".parse().unwrap()).send()
+    };
+    let taken = order(b"two teas");
+    assert_eq!((taken.status, taken.text()), (201, r#"{"taken": true}"#));
+    assert_eq!(taken.header("x-by"), Some("192.0.2.7:80"));
+    for client in &clients {
+        assert_eq!(client.text(), "two teas (no ice)", "whichever reactor it is on");
+    }
+    let wrong = order(b"\xff");
+    assert_eq!((wrong.status, wrong.text()), (400, r#"{"error": "an order is a \"text\""}"#));
+    assert_eq!(wrong.header("Content-Type"), Some("application/json"));
+    assert_eq!(order(&[b'x'; 32 << 10]).status, 201);
+    assert_eq!(order(&[b'x'; (32 << 10) + 1]).status, 413);
+    let image = server.http_request("GET", "/image").send();
+    assert_eq!(
+        (image.body.as_slice(), image.header("date").is_some()),
+        (&b"\x89PNG\xff"[..], true)
+    );
+    let head = server.http_request("HEAD", "/orders").send();
+    assert_eq!((head.header("content-length"), head.body.len()), (Some("9"), 0));
+    let nothing = server.http_request("GET", "/nothing").send();
+    assert_eq!((nothing.status, nothing.text()), (404, "no such path\n"));
+    // A connection of its own for each, and none is left.
+    assert!(server.metrics().contains("\nrevolve_connections{reactor=\"0\"} 1\n"));
+}
+
+#[test]
+fn metrics_of_the_application_stand_behind_the_servers() {
+    let faults = Rc::<RefCell<Vec<InvalidMetric>>>::default();
+    let copy = faults.clone();
+    let server = TestServer::new(move |_| Shop { metrics: None, faults: copy.clone() });
+    for _ in 0..5 {
+        server.http_request("POST", "/orders").body("tea").send();
+    }
+    let page = server.metrics();
+    let (_, own) = page.split_once("# HELP shop_last_bytes ").unwrap();
+    let expected = "Length of the last.\n# TYPE shop_last_bytes gauge\n\
+                    shop_last_bytes{reactor=\"0\"} 3\nshop_last_bytes{reactor=\"1\"} 3\n\
+                    # HELP shop_orders_total Orders taken.\n# TYPE shop_orders_total counter\n\
+                    shop_orders_total{reactor=\"0\"} 3\nshop_orders_total{reactor=\"1\"} 2\n";
+    assert_eq!(own, expected);
+    let scraped = server.http_request("GET", "/metrics").send();
+    assert!(scraped.text().ends_with(expected), "{}", scraped.text());
+    let expected = [
+        InvalidMetric::Conflict("shop_orders_total"),
+        InvalidMetric::Suffix("shop_orders"),
+        InvalidMetric::Reserved("revolve_orders"),
+        InvalidMetric::Name("shop orders"),
+    ];
+    assert_eq!(*faults.borrow(), [expected, expected].concat(), "on each reactor");
+}
+
+#[test]
+fn a_request_must_fit_into_the_receive_buffer() {
+    let limits = Limits { request_body_bytes: (48 << 10) + 65, ..Limits::default() };
+    let error = Config { limits, ..Config::default() }.validate().unwrap_err();
+    assert_eq!(error.option, "limits.request_body_bytes");
+    let limits = Limits { request_body_bytes: (48 << 10) + 64, ..Limits::default() };
+    assert_eq!(Config { limits, ..Config::default() }.validate(), Ok(()));
 }
 
 // --- an application that uses everything -----------------------------------------------------

@@ -4,17 +4,20 @@
 //! (close, broadcast, timer); the shard applies them when the callback has returned, or when their
 //! time has come. No callback ever gets hold of a connection or of the loop, so nothing re-enters
 //! it. Called by the shard; implemented by `apps/` and by programs that embed the server. The parts
-//! are `admission`, `jobs`, `kept`, `direct`, `remote` and `timers`.
+//! are `request`, `response`, `metrics`, `admission`, `jobs`, `kept`, `direct`, `remote` and `timers`.
 //!
 //! Invariant: the cork only ever holds whole frames of ours.
 //!
-//! Next: `admission`: which upgrades are accepted. Then `jobs`, `kept`, `direct`, `remote`, and `timers`.
+//! Next: `request`: what an application sees of a request.
 
 mod admission;
 mod direct;
 mod jobs;
 mod kept;
+mod metrics;
 mod remote;
+mod request;
+mod response;
 pub mod timers;
 
 use std::collections::TryReserveError;
@@ -34,15 +37,21 @@ use crate::session::Session;
 use crate::token::{ConnectionId, LocalId, Peer};
 use crate::transport::Outlet;
 
-pub use admission::{Acceptance, InvalidField, Refusal, Subprotocol, Upgrade};
+pub use admission::{Acceptance, Refusal, Subprotocol, Upgrade};
 pub(crate) use admission::{Answer, Deferred, ForUpgrade, KeepRequest, Terms};
 pub use direct::{Direct, Recipient};
 pub(crate) use direct::{Directed, To};
 pub(crate) use jobs::{Delivery, Due, Jobs, Look, Owner};
 pub(crate) use kept::Kept;
 pub use kept::OpenedRequest;
+pub(crate) use metrics::ApplicationMetrics;
+pub use metrics::{CounterMetric, GaugeMetric, InvalidMetric};
 pub(crate) use remote::Post;
 pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Wake};
+pub use request::HttpRequest;
+pub(crate) use request::{RequestBody, RequestHead};
+pub(crate) use response::{Caching, ResponseContent, TEXT, reason_phrase};
+pub use response::{HttpResponse, InvalidField, NoResponse};
 
 /// The behaviour of a server. Each reactor makes a value of its own, on its own thread: state in
 /// it needs no lock, is shared with nothing, and need not be `Send`.
@@ -120,6 +129,82 @@ pub trait Application: Sized + 'static {
     #[inline]
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         Ok(upgrade.accept())
+    }
+
+    /// Whether [`Self::on_request`] reads the content of requests. Without it, a request with content is
+    /// passed to `on_request` when its head has come, with an empty [`HttpRequest::body`], and its
+    /// connection closes behind the response. With it, the server waits for the content first.
+    ///
+    /// It is a constant, so that a server whose application reads none never waits for any, nor keeps it.
+    const READS_BODIES: bool = false;
+
+    /// A plain request has come, for a path that is none of the server's own (`/`, `/healthz`, `/readyz`,
+    /// `/metrics`, `/ws/stats`) and does not lead to the WebSocket. Answered on the reactor that has the
+    /// connection. Any method comes here: HEAD, which gets what GET gets, without the content; and
+    /// OPTIONS, so that a preflight of other origins' pages can be answered.
+    ///
+    /// Under [`Self::READS_BODIES`] a request comes here when its content is whole, of at most
+    /// [`crate::Limits::request_body_bytes`] bytes; beyond that it gets 413, without a `Content-Length`
+    /// 411, and 408 if it takes longer than [`crate::Config::timeout_handshake`]. A client that sent
+    /// `Expect: 100-continue` is told to go on.
+    ///
+    /// [`crate::Config::allowed_origins`] is about WebSockets. A page of another origin may send requests
+    /// that come here: where that matters, look at [`HttpRequest::header`] `Origin`.
+    ///
+    /// A panic is a 500: the connection closes, and nothing else ends. During the shutdown requests are
+    /// answered as long as their connection is served.
+    ///
+    /// ```
+    /// # use revolve::{Application, Context, Message};
+    /// use revolve::{HttpRequest, HttpResponse, NoResponse, ReactorContext};
+    ///
+    /// struct Shop {
+    ///     orders: Vec<String>,
+    /// }
+    ///
+    /// impl Application for Shop {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///     const READS_BODIES: bool = true;
+    ///
+    ///     fn on_request(
+    ///         &mut self,
+    ///         cx: &mut ReactorContext<'_, Self>,
+    ///         request: &HttpRequest<'_>,
+    ///     ) -> Result<HttpResponse, NoResponse> {
+    ///         match (request.method(), request.path()) {
+    ///             ("GET" | "HEAD", "/orders") => {
+    ///                 Ok(HttpResponse::json::<200>(format!("{{\"count\": {}}}", self.orders.len())))
+    ///             }
+    ///             ("POST", "/orders") => match request.body_text() {
+    ///                 None | Some("") => Ok(HttpResponse::json_error::<400>("an order is a text")),
+    ///                 Some(order) => {
+    ///                     self.orders.push(order.to_owned());
+    ///                     cx.broadcast_text(&format!("a new order: {order}"));
+    ///                     Ok(HttpResponse::empty::<201>())
+    ///                 }
+    ///             },
+    ///             // RFC 9110 15.5.6: a 405 names the methods that there are.
+    ///             (_, "/orders") => {
+    ///                 Ok(HttpResponse::text::<405>("GET or POST").header("Allow", "GET, HEAD, POST")?)
+    ///             }
+    ///             _ => Err(NoResponse::NotFound),
+    ///         }
+    ///     }
+    /// #   fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Why there is no response. By default there is nothing at any such path, which is a 404.
+    fn on_request(
+        &mut self,
+        cx: &mut ReactorContext<'_, Self>,
+        request: &HttpRequest<'_>,
+    ) -> Result<HttpResponse, NoResponse> {
+        let _ = (cx, request);
+        Err(NoResponse::NotFound)
     }
 
     /// A WebSocket has opened, or a session has come back ([`Context::is_resumed`]).
@@ -676,6 +761,8 @@ impl<A: Application> Context<'_, A> {
 /// A reactor, as its application sees it when no connection is concerned.
 pub struct ReactorContext<'a, A: Application> {
     pub(crate) commands: &'a mut Commands<A>,
+    /// Those of the whole server.
+    pub(crate) metrics: &'a ApplicationMetrics,
 }
 
 impl<A: Application> ReactorContext<'_, A> {
@@ -691,10 +778,92 @@ impl<A: Application> ReactorContext<'_, A> {
     }
 
     fn send_to_all(&mut self, kind: Data, payload: &[u8]) {
-        match encoded(kind, payload) {
-            Ok(frame) => self.commands.to_reactor.push(frame),
-            Err(_) => self.note_out_of_memory(payload.len()),
+        if let Some(frame) = self.encoded(kind, payload) {
+            self.commands.to_reactor.push(frame);
         }
+    }
+
+    /// Sends a text message to every open connection of the server, as [`Context::broadcast_text`]
+    /// does. If there is no memory for that, it is not sent, and the log tells so.
+    pub fn broadcast_text(&mut self, text: &str) {
+        self.broadcast(Data::Text, text.as_bytes());
+    }
+
+    /// Sends a binary message to every open connection of the server.
+    pub fn broadcast_binary(&mut self, bytes: &[u8]) {
+        self.broadcast(Data::Binary, bytes);
+    }
+
+    fn broadcast(&mut self, kind: Data, payload: &[u8]) {
+        if let Some(frame) = self.encoded(kind, payload) {
+            self.commands.to_all.push(frame);
+            self.commands.has_outgoing = true;
+        }
+    }
+
+    fn encoded(&self, kind: Data, payload: &[u8]) -> Option<Broadcast> {
+        let frame = encoded(kind, payload);
+        if frame.is_err() {
+            self.note_out_of_memory(payload.len());
+        }
+        frame.ok()
+    }
+
+    /// Registers a counter of the application's, which `/metrics` shows behind the server's own: a sample
+    /// for each reactor that has registered it, with the label `reactor`. A second call with the same name
+    /// on this reactor returns the same cell. Keep the handle: to register takes a lock, to count takes
+    /// none.
+    ///
+    /// ```
+    /// # use revolve::{Application, Context, Message};
+    /// use revolve::{CounterMetric, ReactorContext};
+    ///
+    /// #[derive(Default)]
+    /// struct Shop {
+    ///     orders: Option<CounterMetric>,
+    /// }
+    ///
+    /// impl Application for Shop {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///
+    ///     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
+    ///         match cx.counter("shop_orders_total", "Orders taken.") {
+    ///             Ok(orders) => self.orders = Some(orders),
+    ///             Err(error) => eprintln!("{error}"),
+    ///         }
+    ///     }
+    ///
+    ///     fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {
+    ///         if let Some(orders) = &self.orders {
+    ///             orders.add(1);
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The name is none, or the server's, or taken by another kind or help; or there are 256 names already.
+    pub fn counter(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+    ) -> Result<CounterMetric, InvalidMetric> {
+        self.metrics.counter(self.commands.reactor, name, help)
+    }
+
+    /// Registers a gauge of the application's, as [`Self::counter`] does a counter.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Self::counter`]; but the name may end in anything.
+    pub fn gauge(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+    ) -> Result<GaugeMetric, InvalidMetric> {
+        self.metrics.gauge(self.commands.reactor, name, help)
     }
 
     /// A message for others cannot be encoded, and no connection of theirs is to blame.

@@ -40,6 +40,10 @@ const STORAGE: Bounds<usize> =
 pub struct Limits {
     /// Bytes of a request head. 16 KiB: twice what browsers send with full cookies. Beyond: 431.
     pub head_bytes: usize,
+    /// Bytes of a request's content that an application is given. 32 KiB: a form or a JSON document; it
+    /// fits into the receive buffer behind the longest head, and must. Beyond: 413. What is larger is for
+    /// a WebSocket.
+    pub request_body_bytes: usize,
     /// Bytes of a request target. 4 KiB: a 128-character session id, percent-encoded, ten times
     /// over. Beyond: 414.
     pub target_bytes: usize,
@@ -229,6 +233,12 @@ impl Limits {
             let allowed = "a size from 1 to that of limits.receive_buffer_bytes";
             return refuse("limits.head_bytes", &self.head_bytes, allowed);
         }
+        // A request is whole when it stands in the receive buffer, and is kept there alone.
+        if self.request_body_bytes > self.receive_buffer_bytes - self.head_bytes {
+            let allowed =
+                "a size from 0 to what limits.head_bytes leaves of limits.receive_buffer_bytes";
+            return refuse("limits.request_body_bytes", &self.request_body_bytes, allowed);
+        }
         // At 0 the reactor would spin: each look is at once due again, and so is each pause. So would
         // the thread that watches the pool.
         for (option, value) in [
@@ -248,6 +258,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             head_bytes: 16 << 10,
+            request_body_bytes: 32 << 10,
             target_bytes: 4 << 10,
             receive_buffer_bytes: (64 << 10) + 64,
             frames_per_turn: 4096,
@@ -325,7 +336,8 @@ mod tests {
             ("timers_per_turn", |l, n| l.timers_per_turn = n),
             ("offloads_per_connection", |l, n| l.offloads_per_connection = n),
         ];
-        let too_much: [(&str, Setter<usize>); 7] = [
+        let too_much: [(&str, Setter<usize>); 8] = [
+            ("request_body_bytes", |l, n| l.request_body_bytes = n),
             ("socket_margin", |l, n| l.socket_margin = n),
             ("watchers", |l, n| l.watchers = n),
             ("timers_per_connection", |l, n| l.timers_per_connection = n),

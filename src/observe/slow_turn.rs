@@ -26,6 +26,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Callback {
     Upgrade,
+    Request,
     Open,
     Message,
     Close,
@@ -37,8 +38,9 @@ pub(crate) enum Callback {
 }
 
 impl Callback {
-    const ALL: [(Callback, &'static str); 9] = [
+    const ALL: [(Callback, &'static str); 10] = [
         (Callback::Upgrade, "on_upgrade"),
+        (Callback::Request, "on_request"),
         (Callback::Open, "on_open"),
         (Callback::Message, "on_message"),
         (Callback::Close, "on_close"),

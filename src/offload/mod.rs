@@ -117,18 +117,21 @@ impl Job {
     }
 
     /// Whether a thread has taken it.
+    #[cfg(feature = "internals")]
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.progress.is(BEGUN)
     }
 
     /// Whether nobody waits for its value any more.
+    #[cfg(feature = "internals")]
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.progress.is(CANCELLED)
     }
 
     /// Whether its reactor has taken its slot back.
+    #[cfg(feature = "internals")]
     #[must_use]
     pub fn is_given_up(&self) -> bool {
         self.progress.is(GIVEN_UP)

@@ -1,8 +1,9 @@
-//! Callbacks that no message causes: the start, opening, timers, and answers of off-loaded jobs.
+//! Callbacks that no message causes: the start, opening, timers, plain requests, and answers of
+//! off-loaded jobs.
 //!
 //! [`Parts::call`] is to them what a visit is to messages: what they say collects in the cork and
 //! leaves in one write, and the commands they give are applied when they have returned. Called by the
-//! turn (timers), by `mail` (answers) and by `upgrade` (`on_open`).
+//! turn (timers), by `mail` (answers), by `upgrade` (`on_open`) and by `plain_requests`.
 //!
 //! Invariant: when a callback has returned, its commands for its connection have been applied.
 //!
@@ -12,7 +13,9 @@ use super::connection_set::Share;
 use super::parts::Parts;
 use super::runtime::{Callee, CloseCause, Next, note_reactor_panic};
 use super::turn::{Setup, Turn};
-use crate::application::{Application, Context, Due, Owner, ReactorContext};
+use crate::application::{
+    Application, Context, Due, HttpRequest, HttpResponse, NoResponse, Owner, ReactorContext,
+};
 use crate::connection::{Attachment, Rest};
 use crate::contained::Panicked;
 use crate::environment::Environment;
@@ -257,6 +260,18 @@ impl<A: Application, E: Environment> Parts<A, E> {
         setup: &Setup,
         callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>),
     ) -> Result<(), Panicked> {
+        let outcome = self.invoke_for_reactor(setup, callback);
+        if outcome.is_err() {
+            note_reactor_panic(setup);
+        }
+        outcome
+    }
+
+    fn invoke_for_reactor<R>(
+        &mut self,
+        setup: &Setup,
+        callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) -> R,
+    ) -> Result<R, Panicked> {
         let outcome = self.runtime.invoke_for_reactor(setup, callback);
         let commands = &mut self.runtime.commands;
         self.deliveries.broadcasts.extend(commands.to_reactor.drain(..));
@@ -264,5 +279,29 @@ impl<A: Application, E: Environment> Parts<A, E> {
             self.lifecycle.set_goodbye(goodbye);
         }
         outcome
+    }
+
+    /// Asks the application for the response to a plain request.
+    ///
+    /// # Errors
+    ///
+    /// It panicked. That is counted and told; the request is the caller's to refuse.
+    pub(super) fn call_for_request(
+        &mut self,
+        id: LocalId,
+        request: &HttpRequest<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Result<HttpResponse, NoResponse>, Panicked> {
+        let called = self
+            .invoke_for_reactor(turn.setup, |application, cx| application.on_request(cx, request));
+        turn.observer.slow_turns.called(Callback::Request, 1, Some(id));
+        if called.is_err() {
+            turn.setup.metrics.panics.add(1);
+            log::error!(
+                connection:% = id, reactor = turn.setup.reactor;
+                "the application panicked over a request, which gets 500"
+            );
+        }
+        called
     }
 }

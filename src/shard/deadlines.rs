@@ -142,6 +142,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 self.refuse_waiting(id, Rejection::OwnerBusy, turn);
             }
             TimeoutEvent::HeadLate => self.refuse_aside(id, Rejection::HeadTimeout, turn),
+            TimeoutEvent::BodyLate => self.refuse_aside(id, Rejection::BodyTimeout, turn),
             TimeoutEvent::AnswerLate => self.refuse_waiting(id, Rejection::AdmissionBusy, turn),
             TimeoutEvent::Silent => {
                 turn.setup.metrics.silent.add(1);

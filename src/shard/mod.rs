@@ -24,7 +24,7 @@
 //!   refused;
 //! - `callbacks`: timers and off-loaded jobs; `direct`: what is for one connection;
 //!   `fanout`: broadcasts; `posts`: what other threads want done;
-//! - `upgrade`, `watching`, `requests`: what a request leads to;
+//! - `upgrade`, `watching`, `plain_requests`, `requests`: what a request leads to;
 //! - `visit`: one connection's share of a turn;
 //! - `accepting`, `mail`: where connections come from; `deadlines`, `drain`: how they end;
 //! - `invariants`: what must hold between turns, in one place.
@@ -52,6 +52,7 @@ mod observer;
 mod observing;
 mod parts;
 mod pending;
+mod plain_requests;
 mod posts;
 mod refusals;
 mod refusing;

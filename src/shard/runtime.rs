@@ -159,20 +159,16 @@ impl<A: Application> Runtime<A> {
         Some(guard(|| callback(application, &mut cx, scratch)))
     }
 
-    /// Calls the application for no connection in particular.
-    pub(super) fn invoke_for_reactor(
+    /// Calls the application for no WebSocket in particular.
+    pub(super) fn invoke_for_reactor<R>(
         &mut self,
         setup: &Setup,
-        callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>),
-    ) -> Result<(), Panicked> {
+        callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) -> R,
+    ) -> Result<R, Panicked> {
         let Runtime { application, commands, .. } = self;
         let application = application.get_mut();
-        let mut cx = ReactorContext { commands };
-        let outcome = guard(|| callback(application, &mut cx));
-        if outcome.is_err() {
-            note_reactor_panic(setup);
-        }
-        outcome
+        let mut cx = ReactorContext { commands, metrics: setup.status.application_metrics() };
+        guard(|| callback(application, &mut cx))
     }
 
     /// Asks the application whether an upgrade is to be accepted, or, if the job is `done` that it had

@@ -80,7 +80,7 @@ use crate::application::{Application, ReactorStart, Remote};
 use crate::config::Config;
 
 use client::Line;
-pub use client::{Received, Refused, TestClient, TestRequest};
+pub use client::{Received, Refused, TestClient, TestHttpRequest, TestRequest, TestResponse};
 use faults::Faults;
 use machine::Machine;
 
@@ -153,6 +153,22 @@ impl<A: Application> TestServer<A> {
         TestRequest::new(self.clone())
     }
 
+    /// A plain request to be: its target is a path, with a query or without one.
+    ///
+    /// ```
+    /// use revolve::testing::TestServer;
+    /// use revolve::Echo;
+    ///
+    /// let server = TestServer::new(|_| Echo);
+    /// let response = server.http_request("GET", "/healthz").send();
+    /// assert_eq!((response.status, response.text()), (200, r#"{"status": "ok"}"#));
+    /// assert_eq!(response.header("content-type"), Some("application/json"));
+    /// assert_eq!(server.http_request("POST", "/orders").body("two teas").send().status, 404);
+    /// ```
+    pub fn http_request(&self, method: &str, target: &str) -> TestHttpRequest<A> {
+        TestHttpRequest::new(self.clone(), method, target)
+    }
+
     /// Lets so much time pass. What it brings about happens when it is due, one after the other.
     pub fn advance(&self, time: Duration) {
         let end = self.now() + time;
@@ -208,7 +224,7 @@ impl<A: Application> TestServer<A> {
         self.0.borrow().machine.remote.clone()
     }
 
-    /// The page that `/metrics` would show.
+    /// The page that `/metrics` would show: the server's own metrics, and the application's.
     #[must_use]
     pub fn metrics(&self) -> String {
         self.0.borrow().machine.status.metrics_page(self.now())

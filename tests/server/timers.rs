@@ -5,8 +5,10 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use super::client::{Running, config, eventually};
-use revolve::{Application, Config, Context, Message, ReactorContext};
+use super::client::{Running, config, eventually, get};
+use revolve::{
+    Application, Config, Context, HttpRequest, HttpResponse, Message, NoResponse, ReactorContext,
+};
 
 /// Answers each message a moment later, and tells all of the time of day.
 struct Slowly;
@@ -73,6 +75,15 @@ impl Application for Rude {
     type Session = ();
     type Connection = ();
 
+    fn on_request(
+        &mut self,
+        _: &mut ReactorContext<'_, Self>,
+        _: &HttpRequest<'_>,
+    ) -> Result<HttpResponse, NoResponse> {
+        thread::sleep(Duration::from_millis(80));
+        Ok(HttpResponse::empty::<204>())
+    }
+
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         let Message::Text(text) = message else { return };
         thread::sleep(Duration::from_millis(text.parse().unwrap()));
@@ -124,6 +135,20 @@ fn a_callback_that_blocks_is_counted_and_named() {
     let longest = longest.lines().find(|line| line.starts_with("revolve_longest_turn_seconds{"));
     let seconds: f64 = longest.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
     assert!(seconds >= 0.08, "{seconds}");
+}
+
+#[test]
+fn a_plain_request_that_blocks_is_named_too() {
+    listen();
+    let config = Config { slow_turn: Some(Duration::from_millis(40)), ..config(1) };
+    let server = Running::new(config, |_| Rude);
+    let mut raw = server.connect();
+    raw.send(get("/slow"));
+    assert_eq!(raw.head().status, 204);
+    eventually("a name in the log", || {
+        let is_it = |line: &String| line.contains("on_request of connection ");
+        WARNINGS.lock().unwrap().iter().any(is_it)
+    });
 }
 
 // --- timers that panic -----------------------------------------------------------------------

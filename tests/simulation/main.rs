@@ -90,8 +90,8 @@ const WORDS: &str = "\
     nobody not nothing of off on one our over parked pauses peer ping pong post queued reactor \
     reactors read readable ready refused request resumed room s say session sessions shrinks \
     slept slots socket sockets spent spurious stream takes text that the throttled thrown timer to told too \
-    turn until upgrade us wait waiting waits watches what who with woken writable write written B Bad Conflict \
-    Error Found Internal Many Not Request Requests Required Service Timeout Too Unavailable Upgrade";
+    turn until upgrade us wait waiting waits watches what who with woken writable write written B Bad Conflict Content \
+    Error Found Internal Large Length Many Not Request Requests Required Server Service Timeout Too Unavailable Upgrade";
 
 /// What a few seeds suffice to hear.
 const PHRASES: [&str; 39] = [

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use revolve::session::owner_of;
 use revolve::{
-    Acceptance, Application, Cancellation, CloseReason, ConnectionId, Context, Message, Peer,
-    ReactorContext, Recipient, Refusal, SetTimerError, Side, Upgrade,
+    Acceptance, Application, Cancellation, CloseReason, ConnectionId, Context, HttpRequest,
+    HttpResponse, Message, NoResponse, Peer, ReactorContext, Recipient, Refusal, SetTimerError,
+    Side, Upgrade,
 };
 
 use super::machine::Machine;
@@ -67,6 +68,8 @@ pub struct Log {
     pub broadcasts: HashMap<usize, u64>,
     /// How many of them there were when a client's connection opened.
     pub broadcasts_before: HashMap<SocketAddr, HashMap<usize, u64>>,
+    /// Plain requests that were answered.
+    pub requests: u64,
     pub opens: u64,
     /// Who was let in and is about to open.
     entering: Option<SocketAddr>,
@@ -124,6 +127,7 @@ impl Application for Recorder {
     type Session = ();
     /// Whose connection it is.
     type Connection = Option<SocketAddr>;
+    const READS_BODIES: bool = true;
 
     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
         cx.set_timer(HEARTBEAT, 7).expect("the only one");
@@ -163,6 +167,28 @@ impl Application for Recorder {
         log.undecided += 1;
         drop(log);
         self.decide_later(upgrade, asked, later)
+    }
+
+    fn on_request(
+        &mut self,
+        cx: &mut ReactorContext<'_, Self>,
+        request: &HttpRequest<'_>,
+    ) -> Result<HttpResponse, NoResponse> {
+        match (request.method(), request.path()) {
+            ("POST" | "HEAD", "/sum") => {
+                self.log.borrow_mut().requests += 1;
+                let sum: u64 = request.body().iter().copied().map(u64::from).sum();
+                let answer = HttpResponse::text::<201>("it has content");
+                Ok(answer.header("X-Session-Count", &sum.to_string())?)
+            }
+            ("POST", "/all") => {
+                let text = self.next_broadcast(&mut self.log.borrow_mut());
+                cx.broadcast_text(&text);
+                Ok(HttpResponse::empty::<202>())
+            }
+            (_, "/panic") => std::panic::panic_any(PLANNED),
+            _ => Err(NoResponse::NotFound),
+        }
     }
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
@@ -254,9 +280,8 @@ impl Application for Recorder {
             }
             Message::Text("panic") => std::panic::panic_any(PLANNED),
             Message::Text("all") => {
-                let number = log.broadcasts.entry(self.reactor).or_default();
-                *number += 1;
-                cx.broadcast_text(&format!("all {} {number}", self.reactor));
+                let text = self.next_broadcast(&mut log);
+                cx.broadcast_text(&text);
             }
             _ => {
                 let count = cx.count_message();
@@ -304,6 +329,13 @@ impl Application for Recorder {
 }
 
 impl Recorder {
+    /// What is told to all next.
+    fn next_broadcast(&self, log: &mut Log) -> String {
+        let number = log.broadcasts.entry(self.reactor).or_default();
+        *number += 1;
+        format!("all {} {number}", self.reactor)
+    }
+
     /// Says yes to the upgrade that was asked about as number `asked`.
     fn admit(
         &mut self,

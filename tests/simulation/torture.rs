@@ -163,6 +163,7 @@ fn config() -> Config {
         limits: Limits {
             receive_buffer_bytes: 400,
             head_bytes: 300,
+            request_body_bytes: 100,
             target_bytes: 100,
             frames_per_turn: 7,
             requests_per_turn: 2,

@@ -74,6 +74,9 @@ pub struct Totals {
     undecided: u64,
     /// Those among them whose time was over, or for which there was no room.
     busy: u64,
+    /// Plain requests that the application answered, and those whose content came too late.
+    requests: u64,
+    late_bodies: u64,
     /// Those among them whose session was opened by a newer request.
     overtaken: u64,
     /// Messages from one client that reached another, and what was for one connection and found nobody.
@@ -119,6 +122,8 @@ impl Totals {
         self.deferred += other.deferred;
         self.undecided += other.undecided;
         self.busy += other.busy;
+        self.requests += other.requests;
+        self.late_bodies += other.late_bodies;
         self.overtaken += other.overtaken;
         self.directs += other.directs;
         self.undelivered += other.undelivered;
@@ -161,6 +166,8 @@ impl Totals {
             self.deferred,
             self.undecided,
             self.busy,
+            self.requests,
+            self.late_bodies,
             self.overtaken,
             self.directs,
             self.undelivered,
@@ -217,6 +224,7 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
         limits: Limits {
             receive_buffer_bytes: chance.pick(&[256, 1024, 8192]),
             head_bytes: 300,
+            request_body_bytes: 60,
             target_bytes: 100,
             frames_per_turn: chance.within(1, 9),
             requests_per_turn: chance.within(1, 3),
@@ -298,8 +306,8 @@ pub fn run(seed: u64) -> Totals {
     let mut chance = Chance(seed);
     let workers = chance.within(1, 4);
     let mut config = config(&mut chance, workers);
-    // A head must fit where it is collected.
-    config.limits.receive_buffer_bytes = config.limits.receive_buffer_bytes.max(300);
+    // A request must fit where it is collected.
+    config.limits.receive_buffer_bytes = config.limits.receive_buffer_bytes.max(360);
     let log = Rc::new(RefCell::new(Log::default()));
     log.borrow_mut().forgets = config.max_sessions < 100 || config.session_ttl.as_secs() < 100;
     let config = Arc::new(config);
@@ -540,6 +548,7 @@ impl World {
         if client.manner == Manner::Talks {
             assert!(client.is_welcome(), "{}: a good request was refused", client.address);
         }
+        assert!(client.was_told_its_sums(), "{}: another sum", client.address);
         let told = client.counts();
         let given = log.given.get(&client.address).cloned().unwrap_or_default();
         assert!(given.starts_with(&told), "{}: {told:?} of {given:?}", client.address);
@@ -687,6 +696,8 @@ impl World {
             deferred: log.deferred,
             undecided: log.undecided,
             busy: machine.sum(|r| r.rejections(Rejection::AdmissionBusy.index())),
+            requests: log.requests,
+            late_bodies: machine.sum(|r| r.rejections(Rejection::BodyTimeout.index())),
             overtaken: machine.sum(|r| r.rejections(Rejection::Overtaken.index())),
             directs: self.clients.iter().map(|client| client.directs().len() as u64).sum(),
             undelivered: machine.sum(|r| r.undelivered.get()),
