@@ -256,6 +256,114 @@ fn an_upgrade_that_finds_no_place_has_made_no_session() {
     assert_eq!(server.request().connect().err().unwrap().status, 429);
 }
 
+// --- upgrades that are accepted and do not open -----------------------------------------------
+
+/// Counts what becomes of the upgrades that it accepts. Asked for `later`, it lets a job decide; asked for
+/// `panics`, it panics when the WebSocket does not open.
+#[derive(Default)]
+struct Doorkeeper {
+    accepted: u32,
+    opened: u32,
+    not_opened: u32,
+}
+
+impl Doorkeeper {
+    fn admit(&mut self, upgrade: &Upgrade<'_, Self>) -> Acceptance<Self> {
+        self.accepted += 1;
+        let panics = upgrade.parameter("panics").is_some();
+        upgrade.accept().otherwise(move |doorkeeper, cx| {
+            doorkeeper.not_opened += 1;
+            assert!(!panics, "as it was asked to");
+            cx.broadcast_text("somebody found no place");
+            cx.set_timer(SECOND, 7).unwrap();
+        })
+    }
+}
+
+impl Application for Doorkeeper {
+    type Session = ();
+    type Connection = ();
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        match upgrade.parameter("later") {
+            Some(_) => {
+                upgrade.defer(|| (), |keeper: &mut Self, upgrade, ()| Ok(keeper.admit(upgrade)))
+            }
+            None => Ok(self.admit(upgrade)),
+        }
+    }
+
+    fn on_open(&mut self, _: &mut Context<'_, Self>) {
+        self.opened += 1;
+    }
+
+    fn on_reactor_timer(&mut self, cx: &mut ReactorContext<'_, Self>, key: u64) {
+        cx.send_text_to_all(&format!("timer {key}"));
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+        match message {
+            Message::Text("cancel") => assert!(cx.cancel_reactor_timer(9)),
+            // The timer is the reactor's, so it outlives this connection.
+            _ => cx.set_reactor_timer(SECOND, 9).unwrap(),
+        }
+    }
+}
+
+fn one_place() -> TestServer<Doorkeeper> {
+    let workers = NonZeroUsize::MIN;
+    let config = Config { workers, limit_concurrency: NonZeroUsize::new(1), ..Config::default() };
+    TestServer::with_config(config, |_| Doorkeeper::default())
+}
+
+#[test]
+fn an_accepted_upgrade_that_does_not_open_is_followed_by_what_undoes_it() {
+    for query in ["", "later=1"] {
+        let server = one_place();
+        let first = server.connect(query);
+        let fates = |keeper: &mut Doorkeeper| (keeper.accepted, keeper.opened, keeper.not_opened);
+        assert_eq!(server.application(0, fates), (1, 1, 0));
+        assert_eq!(server.request().query(query).connect().err().unwrap().status, 503);
+        assert_eq!(server.application(0, fates), (2, 1, 1));
+        assert_eq!(first.text(), "somebody found no place");
+        server.advance(SECOND);
+        assert_eq!(first.text(), "timer 7");
+    }
+}
+
+#[test]
+fn what_undoes_an_upgrade_may_panic() {
+    let server = one_place();
+    let first = server.connect("");
+    assert_eq!(server.request().query("panics=1").connect().err().unwrap().status, 503);
+    assert!(server.metrics().contains("revolve_panics_total{reactor=\"0\"} 1\n"));
+    assert_eq!(first.receive(), None);
+    first.disconnect();
+    assert!(server.request().connect().is_ok());
+}
+
+#[test]
+fn a_connection_sets_timers_of_its_reactor_and_they_outlive_it() {
+    let workers = NonZeroUsize::MIN;
+    let config = Config { workers, ..Config::default() };
+    let server = TestServer::with_config(config, |_| Doorkeeper::default());
+    let (ann, bob) = (server.connect(""), server.connect(""));
+    ann.send_text("set it");
+    ann.disconnect();
+    server.advance(SECOND);
+    assert_eq!(bob.text(), "timer 9");
+    bob.send_text("set it");
+    bob.send_text("cancel");
+    server.advance(SECOND);
+    assert_eq!(bob.receive(), None);
+}
+
+#[test]
+#[should_panic(expected = "reactor 2 of 2")]
+fn a_look_at_the_application_of_a_reactor_that_is_not_there() {
+    TestServer::new(|_| Echo).application(2, |_| ());
+}
+
 // --- the applications of the daemon, and of examples/ ----------------------------------------
 
 #[test]

@@ -20,7 +20,7 @@ use super::request::{RequestHead, text};
 use super::response::{
     InvalidField, TEXT, check_content_type, error_in_json, push_field, reason_phrase,
 };
-use super::{Application, Context, OpenedRequest, tell_misuse};
+use super::{Application, Context, OpenedRequest, ReactorContext, tell_misuse};
 use crate::config::Subprotocols;
 use crate::contained::Contained;
 use crate::offload::{Cancellation, Value, Work, in_a_box};
@@ -235,6 +235,9 @@ impl Subprotocol {
 
 type Opening<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>)>>;
 
+/// What follows an upgrade that was accepted and does not open.
+pub(crate) type NotOpening<A> = Contained<Box<dyn FnOnce(&mut A, &mut ReactorContext<'_, A>)>>;
+
 /// What follows a job that decides an upgrade.
 pub(crate) type ForUpgrade<A> = Contained<Box<DecideUpgrade<A>>>;
 
@@ -280,6 +283,7 @@ pub(crate) struct Terms<A: Application> {
     /// Whole lines.
     pub(crate) fields: String,
     pub(crate) opening: Option<Opening<A>>,
+    pub(crate) not_opening: Option<NotOpening<A>>,
     pub(crate) request: KeepRequest,
 }
 
@@ -294,7 +298,13 @@ pub(crate) enum KeepRequest {
 
 impl<A: Application> Default for Terms<A> {
     fn default() -> Self {
-        Terms { subprotocol: None, fields: String::new(), opening: None, request: KeepRequest::No }
+        Terms {
+            subprotocol: None,
+            fields: String::new(),
+            opening: None,
+            not_opening: None,
+            request: KeepRequest::No,
+        }
     }
 }
 
@@ -353,6 +363,58 @@ impl<A: Application> Acceptance<A> {
     pub fn then(mut self, opening: impl FnOnce(&mut A, &mut Context<'_, A>) + 'static) -> Self {
         if let Some(terms) = self.terms("then") {
             terms.opening = Some(Contained::new(Box::new(opening)));
+        }
+        self
+    }
+
+    /// Undoes what was done here, if the WebSocket does not open after all: the server is full, say, and
+    /// answers 503 (`docs/protocol.md` has the list), or the client has connected again meanwhile, and
+    /// this request gets 409. Exactly one of the two is called: `not_opening`, or [`Application::on_open`] (with
+    /// what stands in [`Self::then`] before it).
+    ///
+    /// ```
+    /// use revolve::testing::TestServer;
+    /// use revolve::{
+    ///     Acceptance, Application, CloseReason, Config, Context, Message, Refusal, Upgrade,
+    /// };
+    ///
+    /// /// Has so many seats.
+    /// struct Theatre {
+    ///     seats: u32,
+    /// }
+    ///
+    /// impl Application for Theatre {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///
+    ///     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+    ///         let Some(left) = self.seats.checked_sub(1) else {
+    ///             return Err(Refusal::new::<409>("sold out"));
+    ///         };
+    ///         self.seats = left;
+    ///         Ok(upgrade.accept().otherwise(|theatre, _| theatre.seats += 1))
+    ///     }
+    ///
+    ///     fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+    ///
+    ///     fn on_close(&mut self, _: &mut Context<'_, Self>, _: CloseReason) {
+    ///         self.seats += 1;
+    ///     }
+    /// }
+    ///
+    /// let workers = std::num::NonZeroUsize::MIN;
+    /// let config = Config { workers, limit_concurrency: Some(workers), ..Config::default() };
+    /// let server = TestServer::with_config(config, |_| Theatre { seats: 2 });
+    /// let ann = server.connect("");
+    /// assert_eq!(server.request().connect().unwrap_err().status, 503);
+    /// assert_eq!(server.application(0, |theatre| theatre.seats), 1);
+    /// ```
+    pub fn otherwise(
+        mut self,
+        not_opening: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) + 'static,
+    ) -> Self {
+        if let Some(terms) = self.terms("otherwise") {
+            terms.not_opening = Some(Contained::new(Box::new(not_opening)));
         }
         self
     }

@@ -38,7 +38,7 @@ use crate::token::{ConnectionId, LocalId, Peer};
 use crate::transport::Outlet;
 
 pub use admission::{Acceptance, Refusal, Subprotocol, Upgrade};
-pub(crate) use admission::{Answer, Deferred, ForUpgrade, KeepRequest, Terms};
+pub(crate) use admission::{Answer, Deferred, ForUpgrade, KeepRequest, NotOpening, Terms};
 pub use direct::{Direct, Recipient};
 pub(crate) use direct::{Directed, To};
 pub(crate) use jobs::{Delivery, Due, Jobs, Look, Owner};
@@ -546,6 +546,21 @@ impl<A: Application> Context<'_, A> {
     /// Forgets a timer; whether it was set.
     pub fn cancel_timer(&mut self, key: u64) -> bool {
         self.commands.timers.cancel(self.connection, key)
+    }
+
+    /// Sets a timer of this reactor, as [`ReactorContext::set_timer`] does: it does not end with the
+    /// connection. For what is to happen when this client has been away for a while, for instance.
+    ///
+    /// # Errors
+    ///
+    /// When the reactor has [`Limits::timers_per_reactor`] of them.
+    pub fn set_reactor_timer(&mut self, after: Duration, key: u64) -> Result<(), TooManyTimers> {
+        self.commands.timers.set_for_reactor(key, after, self.commands.now)
+    }
+
+    /// Forgets a timer of this reactor; whether it was set.
+    pub fn cancel_reactor_timer(&mut self, key: u64) -> bool {
+        self.commands.timers.cancel_for_reactor(key)
     }
 
     /// Runs `job` on a thread of its own kind, so that it may wait for as long as it likes, and

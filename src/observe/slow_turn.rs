@@ -26,6 +26,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Callback {
     Upgrade,
+    NotOpening,
     Request,
     Open,
     Message,
@@ -38,8 +39,9 @@ pub(crate) enum Callback {
 }
 
 impl Callback {
-    const ALL: [(Callback, &'static str); 10] = [
+    const ALL: [(Callback, &'static str); 11] = [
         (Callback::Upgrade, "on_upgrade"),
+        (Callback::NotOpening, "what follows an upgrade that was not to be"),
         (Callback::Request, "on_request"),
         (Callback::Open, "on_open"),
         (Callback::Message, "on_message"),

@@ -258,6 +258,11 @@ impl<A: Application, E: Environment> Shard<A, E> {
         self.parts.runtime.commands.jobs.awaited()
     }
 
+    /// Its application: for tests of that.
+    pub fn application_mut(&mut self) -> &mut A {
+        self.parts.runtime.application_mut()
+    }
+
     /// Bytes of storage that its connections hold beside their slots: for tests.
     #[cfg(feature = "internals")]
     #[must_use]

@@ -114,6 +114,11 @@ impl<A: Application> Runtime<A> {
         }
     }
 
+    /// The application, for a test to look at. No callback runs here.
+    pub(super) fn application_mut(&mut self) -> &mut A {
+        self.application.get_mut()
+    }
+
     /// A turn begins. Says whether the time of a session is over, and if so tells the table the time.
     #[inline]
     pub(super) fn note_time(&mut self, now: Instant) -> bool {

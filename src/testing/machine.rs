@@ -319,6 +319,11 @@ impl<A: Application> Machine<A> {
         self.stations.len()
     }
 
+    /// The application of a shard.
+    pub fn application_mut(&mut self, at: usize) -> &mut A {
+        self.stations[at].shard.application_mut()
+    }
+
     /// A client connects to a shard's listener.
     pub fn connect(&mut self, at: usize, wire: &Rc<RefCell<Wire>>, peer: impl Into<Peer>) {
         let mut net = self.net.borrow_mut();

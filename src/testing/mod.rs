@@ -70,6 +70,7 @@ mod wire;
 pub mod wire;
 
 use std::cell::RefCell;
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -93,6 +94,12 @@ pub struct TestServer<A: Application>(Rc<RefCell<World<A>>>);
 impl<A: Application> Clone for TestServer<A> {
     fn clone(&self) -> Self {
         TestServer(self.0.clone())
+    }
+}
+
+impl<A: Application> fmt::Debug for TestServer<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestServer").finish_non_exhaustive()
     }
 }
 
@@ -222,6 +229,19 @@ impl<A: Application> TestServer<A> {
     #[must_use]
     pub fn remote(&self) -> Remote<A> {
         self.0.borrow().machine.remote.clone()
+    }
+
+    /// Calls `look` with the application of this reactor.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such reactor, and if `look` calls this server.
+    #[track_caller]
+    pub fn application<R>(&self, reactor: usize, look: impl FnOnce(&mut A) -> R) -> R {
+        let mut world = self.0.borrow_mut();
+        let reactors = world.machine.len();
+        assert!(reactor < reactors, "reactor {reactor} of {reactors}");
+        look(world.machine.application_mut(reactor))
     }
 
     /// The page that `/metrics` would show: the server's own metrics, and the application's.

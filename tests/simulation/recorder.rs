@@ -75,6 +75,9 @@ pub struct Log {
     entering: Option<SocketAddr>,
     /// The session that is being taken over, and its count.
     handing: Option<(String, u64)>,
+    /// Upgrades that were accepted, and those of them that were refused after all.
+    pub admitted: u64,
+    pub not_opened: u64,
     /// Upgrades that were refused.
     pub refused: u64,
     /// Upgrades that were decided by a job, and those that the job's end has not decided.
@@ -161,11 +164,11 @@ impl Application for Recorder {
         log.asked += 1;
         let asked = log.asked;
         let later = upgrade.parameter("later").unwrap_or_default().into_owned();
+        log.undecided += u64::from(!later.is_empty());
+        drop(log);
         if later.is_empty() {
             return self.admit(upgrade, asked);
         }
-        log.undecided += 1;
-        drop(log);
         self.decide_later(upgrade, asked, later)
     }
 
@@ -342,11 +345,15 @@ impl Recorder {
         upgrade: &Upgrade<'_, Self>,
         asked: u64,
     ) -> Result<Acceptance<Self>, Refusal> {
+        self.log.borrow_mut().admitted += 1;
         let peer = address(upgrade.peer());
         let count = upgrade.session_count();
         let says_hello = upgrade.parameter("hello").as_deref() == Some("1");
         let told = count.unwrap_or(0).to_string();
-        Ok(upgrade.accept().header("X-Session-Count", &told)?.then(move |recorder, cx| {
+        let acceptance = upgrade.accept().header("X-Session-Count", &told)?;
+        let acceptance =
+            acceptance.otherwise(|recorder, _| recorder.log.borrow_mut().not_opened += 1);
+        Ok(acceptance.then(move |recorder, cx| {
             let mut log = recorder.log.borrow_mut();
             let before = log.entering.replace(peer);
             assert_eq!(before, None, "somebody was let in, and did not open");

@@ -633,6 +633,7 @@ impl World {
         assert_eq!(given_up, late + held as u64, "those that were given up return late, or never");
         let log = self.log.borrow();
         assert_eq!(log.opens, log.closes, "each open has its close");
+        assert_eq!(log.admitted, log.opens + log.not_opened, "accepted: it opens, or it does not");
         assert_eq!(log.drains, self.machine.len(), "each reactor says that it drains, once");
         for client in &self.clients {
             self.check_client(client, &log);
