@@ -142,6 +142,7 @@ impl Builder {
         let mut threads = Vec::with_capacity(workers);
         for ((number, sockets), posts) in sockets.into_iter().enumerate().zip(posts) {
             let birth = ReactorStart { reactor: number, remote: remote.clone() };
+            let remote = remote.clone();
             let args = ReactorArgs {
                 number,
                 config: config.clone(),
@@ -155,7 +156,7 @@ impl Builder {
             let make = make.clone();
             let thread =
                 thread::Builder::new().name(format!("reactor-{number}")).spawn(move || {
-                    let make = || Hosted { application: make.get()(birth), posts };
+                    let make = || Hosted { application: make.get()(birth), posts, remote };
                     args.run(sockets, make, gate)
                 });
             match thread {

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
 use crate::application::timers::{ApplicationTimers, SetTimerError, TooManyTimers};
-use crate::config::Limits;
+use crate::config::{Config, Limits};
 use crate::offload::{Cancellation, PoolFull};
 use crate::protocol::deflate::{DeflateWriter, Deflation};
 use crate::protocol::frame;
@@ -46,8 +46,8 @@ pub(crate) use kept::Kept;
 pub use kept::OpenedRequest;
 pub(crate) use metrics::ApplicationMetrics;
 pub use metrics::{CounterMetric, GaugeMetric, InvalidMetric};
-pub(crate) use remote::Post;
 pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Wake};
+pub(crate) use remote::{Post, PostOutbox};
 pub use request::HttpRequest;
 pub(crate) use request::{RequestBody, RequestHead};
 pub(crate) use response::{Caching, ResponseContent, TEXT, reason_phrase};
@@ -323,12 +323,14 @@ pub(crate) type Broadcast = Arc<Vec<u8>>;
 pub(crate) struct Commands<A: Application> {
     /// Which reactor this is.
     reactor: usize,
+    /// How many there are.
+    reactors: usize,
     /// When this turn began.
     pub(crate) now: Instant,
     /// Set with `close`, and when the connection waits for as many jobs as it may: either way no
     /// more is read from it in this visit.
     pub(crate) pause: bool,
-    /// Set with `to_all`, `directs` and `shut_down`, and when jobs wait to leave for the pool.
+    /// Set with `to_all`, `directs`, `posts` and `shut_down`, and when jobs wait to leave for the pool.
     pub(crate) has_outgoing: bool,
     /// The close asked for, if any.
     pub(crate) close: Option<(CloseCode, String)>,
@@ -338,6 +340,8 @@ pub(crate) struct Commands<A: Application> {
     pub(crate) to_reactor: Vec<Broadcast>,
     /// To one connection each.
     pub(crate) directs: Vec<Direct>,
+    /// To one reactor each.
+    pub(crate) posts: Vec<(usize, Post<A>)>,
     /// The timers set.
     pub(crate) timers: ApplicationTimers,
     /// The jobs off-loaded.
@@ -355,9 +359,11 @@ pub(crate) struct Commands<A: Application> {
 }
 
 impl<A: Application> Commands<A> {
-    pub(crate) fn new(reactor: usize, now: Instant, limits: &Limits) -> Self {
+    pub(crate) fn new(reactor: usize, now: Instant, config: &Config) -> Self {
+        let limits: &Limits = &config.limits;
         Commands {
             reactor,
+            reactors: config.workers.get(),
             now,
             pause: false,
             has_outgoing: false,
@@ -365,6 +371,7 @@ impl<A: Application> Commands<A> {
             to_all: Vec::new(),
             to_reactor: Vec::new(),
             directs: Vec::new(),
+            posts: Vec::new(),
             timers: ApplicationTimers::new(now, limits),
             jobs: Jobs::new(limits),
             kept: Kept::default(),
@@ -771,6 +778,12 @@ impl<A: Application> Context<'_, A> {
     pub fn reactor(&self) -> usize {
         self.commands.reactor
     }
+
+    /// How many reactors the server has.
+    #[must_use]
+    pub fn reactors(&self) -> usize {
+        self.commands.reactors
+    }
 }
 
 /// A reactor, as its application sees it when no connection is concerned.
@@ -978,6 +991,12 @@ impl<A: Application> ReactorContext<'_, A> {
     #[must_use]
     pub fn reactor(&self) -> usize {
         self.commands.reactor
+    }
+
+    /// How many reactors the server has.
+    #[must_use]
+    pub fn reactors(&self) -> usize {
+        self.commands.reactors
     }
 }
 

@@ -1,21 +1,24 @@
-//! The way to an application from threads that are not its reactors'.
+//! The way to an application from other threads, and from the other reactors.
 //!
 //! A post is a closure that runs on a reactor, in one of its turns, with the application and a context. It
 //! need not be about a message, and what it touches needs no lock. Each reactor has a box of posts beside
 //! its mailbox: posts are let wait while the reactor cannot deliver what they may send, and mail never is.
-//! Runs no post: the shard does. Made by `server.rs`, and by the test kit.
+//! A thread is told that a box is full; a callback is not: what it posts waits in the [`PostOutbox`] of its
+//! reactor. Runs no post: the shard does. Made by `server.rs`, and by the test kit.
 //!
-//! Invariant: a post that was taken runs once, unless its recipient or its reactor is gone.
+//! Invariant: a post that was taken runs once, unless its recipient or its reactor is gone. The posts of one
+//! reactor to another run in its order.
 //!
 //! Next: [`crate::application::timers`]: callbacks at a later time.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::direct::Recipient;
-use super::{Application, Context, ReactorContext, To};
+use super::{Application, Commands, Context, ReactorContext, To};
 use crate::contained::Contained;
 use crate::session::owner_of;
 
@@ -26,6 +29,15 @@ type ForRecipient<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>) + S
 pub(crate) enum Post<A: Application> {
     ToReactor(ForReactor<A>),
     To(Recipient, ForRecipient<A>),
+}
+
+impl<A: Application> fmt::Debug for Post<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Post::ToReactor(_) => f.write_str("ToReactor"),
+            Post::To(recipient, _) => f.debug_tuple("To").field(recipient).finish(),
+        }
+    }
 }
 
 /// The posts that have come for a reactor: the receiving end.
@@ -40,22 +52,76 @@ impl<A: Application> Posts<A> {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// No more is taken: who posts from now on is told that the reactor has ended.
+    pub(crate) fn close(&mut self) {
+        self.0 = crossbeam_channel::never();
+    }
+}
+
+/// What callbacks of a reactor have posted, and what found a full box: it is sent when there is room.
+pub(crate) struct PostOutbox<A: Application> {
+    remote: Remote<A>,
+    /// By destination.
+    waiting: Box<[VecDeque<Post<A>>]>,
+}
+
+impl<A: Application> PostOutbox<A> {
+    pub(crate) fn new(remote: Remote<A>) -> Self {
+        let waiting = (0..remote.reactors()).map(|_| VecDeque::new()).collect();
+        PostOutbox { remote, waiting }
+    }
+
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.iter().map(VecDeque::len).sum()
+    }
+
+    /// Sends a post, behind what is still waiting to be sent to that reactor.
+    pub(crate) fn send(&mut self, reactor: usize, post: Post<A>) {
+        self.waiting[reactor].push_back(post);
+        if self.waiting[reactor].len() == 1 {
+            self.send_waiting_to(reactor);
+        }
+    }
+
+    /// Sends what waits, as far as there is room.
+    pub(crate) fn send_waiting(&mut self) {
+        (0..self.waiting.len()).for_each(|reactor| self.send_waiting_to(reactor));
+    }
+
+    fn send_waiting_to(&mut self, reactor: usize) {
+        while let Some(post) = self.waiting[reactor].pop_front() {
+            if let Err((PostError::Full { .. }, post)) = self.remote.offer(reactor, post) {
+                return self.waiting[reactor].push_front(post);
+            }
+            // It was taken; or that reactor has ended, and the post with it.
+        }
+    }
+
+    /// Drops all that waits.
+    pub(crate) fn clear(&mut self) {
+        self.waiting.iter_mut().for_each(VecDeque::clear);
+    }
 }
 
 impl<A: Application> Hosted<A> {
     /// An application to which nothing is posted: for tests.
     #[cfg(feature = "internals")]
     pub fn alone(application: A) -> Self {
-        Hosted { application, posts: Posts(crossbeam_channel::never()) }
+        let remote = Remote(Arc::new([]));
+        Hosted { application, posts: Posts(crossbeam_channel::never()), remote }
     }
 }
 
-/// An application, and the posts for it: what a shard is made of.
+/// An application, and the ways to it and from it: what a shard is made of.
 pub struct Hosted<A: Application> {
     /// The application.
     pub application: A,
-    /// What other threads want done with it.
+    /// What other threads and reactors want done with it.
     pub posts: Posts<A>,
+    /// The way to the reactors of its server.
+    pub remote: Remote<A>,
 }
 
 /// Ends a reactor's sleep.
@@ -190,15 +256,101 @@ impl<A: Application> Remote<A> {
     }
 
     fn put(&self, reactor: usize, post: Post<A>) -> Result<(), PostError> {
+        self.offer(reactor, post).map_err(|(error, _)| error)
+    }
+
+    /// Puts a post into a reactor's box, or gives it back.
+    fn offer(&self, reactor: usize, post: Post<A>) -> Result<(), (PostError, Post<A>)> {
         let to = &self.0[reactor];
         match to.posts.try_send(post) {
             Ok(()) => {
                 (to.wake)();
                 Ok(())
             }
-            Err(TrySendError::Full(_)) => Err(PostError::Full { reactor }),
-            Err(TrySendError::Disconnected(_)) => Err(PostError::Ended),
+            Err(TrySendError::Full(post)) => Err((PostError::Full { reactor }, post)),
+            Err(TrySendError::Disconnected(post)) => Err((PostError::Ended, post)),
         }
+    }
+}
+
+impl<A: Application> Commands<A> {
+    fn post(&mut self, reactor: usize, post: Post<A>) {
+        let reactors = self.reactors;
+        assert!(reactor < reactors, "reactor {reactor} of {reactors}");
+        self.posts.push((reactor, post));
+        self.has_outgoing = true;
+    }
+}
+
+impl<A: Application> Context<'_, A> {
+    /// Has `post` run on a reactor of this server, this one or another, with the application there. So what is
+    /// about a room, a game, an account lives on one reactor, of which every other one knows the number
+    /// ([`crate::owner_of`] of its name, and [`Self::reactors`]), and needs no lock.
+    ///
+    /// It runs in a later turn, once, unless that reactor has ended. What one reactor posts to another runs in
+    /// its order, but it may overtake what was sent before with [`Self::send_text_to`] or a broadcast, and be
+    /// overtaken by it. It is not refused when the other reactor has much to do: it waits here, and meanwhile
+    /// this connection is not read, and when [`crate::Limits::mails_waiting_most`] wait, no other one here
+    /// is. ([`Remote::post`] is for other threads: it has no connection that could wait, so it answers.)
+    ///
+    /// A post may post in its turn. One that posts more than one for each that runs has nobody who could wait
+    /// for it: what it posts can grow without bound.
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use revolve::{Application, Context, Message, owner_of};
+    ///
+    /// /// A board of scores: each name's score is kept on one reactor.
+    /// #[derive(Default)]
+    /// struct Scores(HashMap<String, u64>);
+    ///
+    /// impl Application for Scores {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         let Message::Text(name) = message else { return cx.close(1003, "text only") };
+    ///         let (name, me) = (name.to_owned(), cx.connection_id());
+    ///         cx.post(owner_of(&name, cx.reactors()), move |scores, cx| {
+    ///             let score = scores.0.entry(name).or_default();
+    ///             *score += 1;
+    ///             cx.send_text_to(me, &score.to_string());
+    ///         });
+    ///     }
+    /// }
+    ///
+    /// let server = revolve::testing::TestServer::new(|_| Scores::default());
+    /// let (ann, bob) = (server.connect(""), server.connect(""));
+    /// ann.send_text("chess");
+    /// assert_eq!(ann.text(), "1");
+    /// bob.send_text("chess");
+    /// assert_eq!(bob.text(), "2");
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there is no reactor with this number.
+    pub fn post(
+        &mut self,
+        reactor: usize,
+        post: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send + 'static,
+    ) {
+        self.commands.post(reactor, Post::ToReactor(Contained::new(Box::new(post))));
+    }
+}
+
+impl<A: Application> ReactorContext<'_, A> {
+    /// Has `post` run on a reactor of this server, as [`Context::post`] does. While it waits, no connection is
+    /// held.
+    ///
+    /// # Panics
+    ///
+    /// If there is no reactor with this number.
+    pub fn post(
+        &mut self,
+        reactor: usize,
+        post: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send + 'static,
+    ) {
+        self.commands.post(reactor, Post::ToReactor(Contained::new(Box::new(post))));
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is on its way to others: mail that waits for room in another reactor's mailbox, connections
-//! that wait for it, and broadcasts that are being written to the connections here.
+//! that wait for it, and broadcasts that are being written to the connections here. Of posts it knows only how
+//! many wait.
 //!
 //! A reactor's mailbox is full when a callback holds that reactor up, or when it gets more hand-overs
 //! than it can take. Then a connection that is to be handed over rests where it is. A connection that
@@ -37,7 +38,10 @@ pub(super) struct Deliveries<S> {
     mails: Box<[VecDeque<Mail<S>>]>,
     /// How many mails these are.
     count: usize,
-    /// These mails and the connections that wait: one number says whether there is anything to do.
+    /// How many posts of callbacks here wait for room: they are in the outbox of posts.
+    posts: usize,
+    /// These mails and posts, and the connections that wait: one number says whether there is anything to
+    /// do.
     waiting: usize,
     /// By destination, connections that are to be handed over, in the order in which they asked.
     hand_overs: Box<[VecDeque<LocalId>]>,
@@ -60,6 +64,7 @@ impl<S: Stream> Deliveries<S> {
             has_posts: false,
             mails: (0..reactors).map(|_| VecDeque::new()).collect(),
             count: 0,
+            posts: 0,
             waiting: 0,
             hand_overs: (0..reactors).map(|_| VecDeque::new()).collect(),
             spread_to: here,
@@ -91,17 +96,30 @@ impl<S: Stream> Deliveries<S> {
         self.waits_for_room().then(|| now + RETRY)
     }
 
-    /// Whether so much mail waits that no connection is read until some has left.
+    /// Whether so much mail, or so many posts, wait that no connection is read until some have left.
     pub(super) fn is_full(&self, limits: &Limits) -> bool {
-        self.count >= limits.mails_waiting_most
+        self.count.max(self.posts) >= limits.mails_waiting_most
     }
 
-    /// Whether no connection is read, because what was read before has not been delivered: as much mail
-    /// to full boxes, or as many broadcasts, as may be under way. Long before that, the connections that
-    /// broadcast are not read ([`Self::hold_sender`]).
+    /// Takes note of how many posts of callbacks here wait for room.
+    pub(super) fn note_posts(&mut self, posts: usize) {
+        self.waiting = self.waiting - self.posts + posts;
+        self.posts = posts;
+    }
+
+    /// Whether no connection is read, because what was read before has not been delivered: as much mail or
+    /// as many posts to full boxes, or as many broadcasts, as may be under way. Long before that, the
+    /// connections that broadcast are not read ([`Self::hold_sender`]).
     pub(super) fn is_congested(&self, limits: &Limits) -> bool {
+        self.is_congested_by_mail(limits) || self.is_full(limits)
+    }
+
+    /// The same without the posts. Others take this reactor's mail whatever else they wait for, so this
+    /// ends.
+    pub(super) fn is_congested_by_mail(&self, limits: &Limits) -> bool {
         let broadcasts = self.broadcasts.len();
-        (broadcasts > 0 && broadcasts >= limits.broadcasts_queued) || self.is_full(limits)
+        (broadcasts > 0 && broadcasts >= limits.broadcasts_queued)
+            || self.count >= limits.mails_waiting_most
     }
 
     /// How many broadcasts there have been so far, those under way included.
@@ -228,7 +246,7 @@ impl<S: Stream> Deliveries<S> {
     }
 
     fn are_broadcasts_delivered(&self, limits: &Limits) -> bool {
-        self.count == 0 && self.broadcasts.len() <= limits.broadcasts_queued / 2
+        self.count + self.posts == 0 && self.broadcasts.len() <= limits.broadcasts_queued / 2
     }
 
     /// Drops all mail: a socket in it closes.
@@ -238,15 +256,16 @@ impl<S: Stream> Deliveries<S> {
         self.count = 0;
     }
 
-    /// Checks that what is counted is there.
+    /// Checks that what is counted is there, and `posts` in the outbox of posts.
     ///
     /// # Panics
     ///
     /// If it is not.
-    pub(super) fn invariants(&self) {
+    pub(super) fn invariants(&self, posts: usize) {
+        assert_eq!(self.posts, posts, "the posts in the outbox");
         assert_eq!(self.count, self.mails.iter().map(VecDeque::len).sum::<usize>());
         let hand_overs = self.hand_overs.iter().map(VecDeque::len).sum::<usize>();
-        assert_eq!(self.waiting, self.count + hand_overs + self.senders.len());
+        assert_eq!(self.waiting, self.count + self.posts + hand_overs + self.senders.len());
     }
 
     /// Whether a connection waits here.

@@ -35,11 +35,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // A job that the pool does not take ends its connection, and `on_close` may give commands too.
         while std::mem::take(&mut self.runtime.commands.has_outgoing) {
             let commands = &self.runtime.commands;
-            let has_sent = !commands.to_all.is_empty() || !commands.directs.is_empty();
+            let has_sent = !commands.to_all.is_empty()
+                || !commands.directs.is_empty()
+                || !commands.posts.is_empty();
             self.forward_broadcasts(turn, env);
             for direct in std::mem::take(&mut self.runtime.commands.directs) {
                 self.direct(direct, turn, env);
             }
+            self.forward_posts();
             if let Some(id) = visited.filter(|_| has_sent) {
                 let Parts { deliveries, connections, .. } = self;
                 deliveries.hold_sender(id, connections, &turn.setup.config.limits);

@@ -31,12 +31,13 @@ impl<A: Application, E: Environment> Parts<A, E> {
         assert_eq!(sessions.attached(), attached, "a connection for each attached session");
         assert_eq!(setup.metrics.websockets.get(), attached as u64);
         self.watchers.invariants(watchers);
-        self.deliveries.invariants();
+        self.deliveries.invariants(self.post_outbox.len());
         let is_said = self.runtime.cork.is_empty() && self.connections.aside.is_empty();
         assert!(is_said, "what was said was sent");
         let commands = &self.runtime.commands;
         let are_applied = commands.close.is_none() && !commands.pause && !commands.has_outgoing;
-        let have_left = commands.to_all.is_empty() && commands.directs.is_empty();
+        let have_left =
+            commands.to_all.is_empty() && commands.directs.is_empty() && commands.posts.is_empty();
         assert!(are_applied && have_left, "commands were applied");
         commands.jobs.invariants();
         commands.timers.invariants();

@@ -258,6 +258,13 @@ impl<A: Application, E: Environment> Shard<A, E> {
         self.parts.runtime.commands.jobs.awaited()
     }
 
+    /// Posts of its callbacks that wait for room: for tests.
+    #[cfg(feature = "internals")]
+    #[must_use]
+    pub fn waiting_posts(&self) -> usize {
+        self.parts.post_outbox.len()
+    }
+
     /// Its application: for tests of that.
     pub fn application_mut(&mut self) -> &mut A {
         self.parts.runtime.application_mut()
@@ -300,7 +307,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             || can_call
             || runtime.commands.has_outgoing
             || deliveries.has_mail
-            || (deliveries.has_posts && !is_congested)
+            || (deliveries.has_posts && !deliveries.is_congested_by_mail(limits))
             || connections.has_due()
             || !deliveries.broadcasts.is_empty()
             || lifecycle.may_accept(now)

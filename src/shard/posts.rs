@@ -1,8 +1,11 @@
-//! What other threads want done: posts, for this reactor or for one of its connections.
+//! What other threads and reactors want done: posts, for this reactor or for one of its connections.
 //!
-//! Runs them with the application. Called by the turn, behind the mail.
+//! Runs them with the application, and sends on its way what callbacks here have posted. Called by the turn,
+//! behind the mail; by `fanout`, and by `mail` for what waited for room.
 //!
-//! Invariant: while the reactor is congested no post runs, because what it sent could not be delivered.
+//! Invariant: while mail or broadcasts of this reactor wait for others no post runs, because what it sent could
+//! not be delivered. Posts that wait for others keep none from running: two reactors that wait for each
+//! other's boxes would wait for ever.
 //!
 //! Next: `upgrade`: how connections become WebSockets.
 
@@ -26,7 +29,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn run_posts(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         let limits = &turn.setup.config.limits;
         for _ in 0..limits.mails_per_turn {
-            if self.deliveries.is_congested(limits) {
+            if self.deliveries.is_congested_by_mail(limits) {
                 return;
             }
             let Some(post) = self.posts.next() else {
@@ -38,6 +41,20 @@ impl<A: Application, E: Environment> Parts<A, E> {
             turn.end_step(env);
             self.forward_commands(None, turn, env);
         }
+    }
+
+    /// Sends what callbacks here have posted, and keeps what finds a full box.
+    pub(super) fn forward_posts(&mut self) {
+        for (reactor, post) in std::mem::take(&mut self.runtime.commands.posts) {
+            self.post_outbox.send(reactor, post);
+        }
+        self.deliveries.note_posts(self.post_outbox.len());
+    }
+
+    /// Tries again what found a full box.
+    pub(super) fn send_posts(&mut self) {
+        self.post_outbox.send_waiting();
+        self.deliveries.note_posts(self.post_outbox.len());
     }
 
     fn run_post(&mut self, post: Post<A>, turn: &mut Turn<'_>) {

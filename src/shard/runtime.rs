@@ -107,7 +107,7 @@ impl<A: Application> Runtime<A> {
             application: Contained::new(application),
             sessions: SessionTable::new(capacity, ttl, policy, *beginning),
             ids: IdSource::new(*reactor, config.workers.get()),
-            commands: Commands::new(*reactor, *beginning, &config.limits),
+            commands: Commands::new(*reactor, *beginning, config),
             cork: Vec::with_capacity(config.limits.cork_bytes),
             scratch: Scratch::default(),
             deflater: Deflater::new(&setup.protocol_limits),

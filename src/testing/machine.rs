@@ -278,7 +278,8 @@ impl<A: Application> Machine<A> {
         let station = |(number, posts)| {
             let (config, status) = (config.clone(), status.clone());
             let application = make(ReactorStart { reactor: number, remote: remote.clone() });
-            let shard = Shard::start(number, config, status, Hosted { application, posts }, now);
+            let hosted = Hosted { application, posts, remote: remote.clone() };
+            let shard = Shard::start(number, config, status, hosted, now);
             let shard = shard.unwrap_or_else(|_| panic!("`on_start` of reactor {number} panicked"));
             let wakes_at = shard.timeout(now).map(|sleep| now + sleep);
             let environment = MachineEnvironment { shard: number, net: net.clone(), now };

@@ -12,7 +12,7 @@ use revolve::{
     ReactorContext, ReactorStart, Recipient, Server, ServerHandle, owner_of,
 };
 
-/// `who` tells the connection's name on the reactor; `NAME:words` says words to a session; `!NAME` closes it;
+/// `who` tells the connection's name on the reactor; `@REACTOR words` leaves a note there; `NAME:words` says words to a session; `!NAME` closes it;
 /// `#words` says them to the connection that spoke before.
 struct Whisper {
     last: Option<ConnectionId>,
@@ -44,6 +44,11 @@ impl Application for Whisper {
             if let Some(last) = self.last {
                 cx.send_text_to(last, words);
             }
+        } else if let Some(words) = text.strip_prefix('@') {
+            // `@REACTOR words`: a note on a reactor.
+            let (reactor, words) = words.split_once(' ').unwrap();
+            let words = words.to_owned();
+            cx.post(reactor.parse().unwrap(), move |whisper, _| whisper.notes.push(words));
         } else if let Some(name) = text.strip_prefix('!') {
             cx.close_other(Recipient::session(name), 4007, "enough");
         } else if let Some((name, words)) = text.split_once(':') {
@@ -234,6 +239,48 @@ fn a_full_box_and_an_ended_server_are_answers() {
     end(server);
     assert_eq!(remote.post(1, |_, _| ()), Err(PostError::Ended));
     assert_eq!(remote.post_to(Recipient::session("ann"), |_, _| ()), Err(PostError::Ended));
+}
+
+#[test]
+fn what_a_callback_posts_waits_for_a_reactor_that_is_held_up_and_is_not_lost() {
+    let limits = Limits { mailbox_capacity: 1, ..Limits::default() };
+    let server = Whisper::serve(Config { limits, ..config(2) });
+    let remote = server.remote();
+    let name = name_on(0, 2, "poster-");
+    let mut raw = open(&server, &name);
+    let mut bystander = open(&server, &name_on(0, 2, "bystander-"));
+    let (let_go, wait) = channel::<()>();
+    let (entered, has_entered) = channel();
+    let hold = move |_: &mut Whisper, _: &mut ReactorContext<'_, Whisper>| {
+        entered.send(()).unwrap();
+        let _ = wait.recv();
+    };
+    remote.post(1, hold).unwrap();
+    has_entered.recv_timeout(PATIENCE).unwrap();
+    for n in 0..100 {
+        raw.say(&format!("@1 {n}"));
+    }
+    raw.say("who");
+    // Others of its reactor go on, while it waits for the other reactor.
+    bystander.say("who");
+    assert!(bystander.text().starts_with("0/"));
+    let_go.send(()).unwrap();
+    assert!(raw.text().starts_with("0/"));
+    let expected: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+    let (tell, told) = channel();
+    eventually("all have run, in their order", || {
+        let (tell, expected) = (tell.clone(), expected.clone());
+        let look = move |whisper: &mut Whisper, _: &mut ReactorContext<'_, Whisper>| {
+            tell.send(whisper.notes == expected).unwrap();
+        };
+        remote.post(1, look).is_ok() && told.recv_timeout(PATIENCE).unwrap()
+    });
+    // There is no such reactor: a defect, which costs the connection that has it.
+    quiet_reactors();
+    raw.say("@2 words");
+    assert_eq!(raw.close(), (1011, "internal error".to_owned()));
+    server.shutdown();
+    assert_eq!(server.join().panicked, 0);
 }
 
 #[test]

@@ -245,6 +245,9 @@ impl Client {
                             _ => format!("tell {}", chance.within(1, usize::from(number) + 3)),
                         };
                         self.pending.extend(frame(0x81, text.as_bytes(), chance));
+                    } else if chance.percent(6) {
+                        let text = format!("pass {}", chance.pick(&[1, 1, 2, 9]));
+                        self.pending.extend(frame(0x81, text.as_bytes(), chance));
                     } else if chance.percent(8) {
                         self.loose += 1;
                         self.pending.extend(frame(0x81, b"loose job", chance));

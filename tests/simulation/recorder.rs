@@ -114,10 +114,23 @@ pub struct Log {
     /// Posts that ran on reactors, and for connections.
     pub posts: u64,
     pub posts_for_one: u64,
+    /// What callbacks have posted, from which reactor to which, and what of it has run; and what waits for
+    /// room.
+    pub passed: HashMap<(usize, usize), u64>,
+    pub run: HashMap<(usize, usize), u64>,
     /// Reactors that have begun to drain.
     pub drains: usize,
     /// Whether sessions may be forgotten in this run (expiry, a small table).
     pub forgets: bool,
+}
+
+impl Log {
+    /// Something is posted: its number on this way.
+    fn pass(&mut self, from: usize, to: usize) -> u64 {
+        let number = self.passed.entry((from, to)).or_default();
+        *number += 1;
+        *number
+    }
 }
 
 /// One shard's application.
@@ -277,6 +290,14 @@ impl Application for Recorder {
                     None => cx.send_text_to(Recipient::session(&text[5..]), &words),
                 }
             }
+            Message::Text(text) if text.starts_with("pass ") => {
+                for _ in 0..text[5..].parse().expect("a number") {
+                    let to = log.passed.values().sum::<u64>() as usize % cx.reactors();
+                    let number = log.pass(self.reactor, to);
+                    let from = self.reactor;
+                    cx.post(to, move |recorder, cx| recorder.note_pass(cx, from, number));
+                }
+            }
             Message::Text(text) if text.starts_with("kick ") => {
                 log.kicks += 1;
                 cx.close_other(Recipient::session(&text[5..]), 4010, "as somebody wished");
@@ -332,6 +353,20 @@ impl Application for Recorder {
 }
 
 impl Recorder {
+    /// A post from that reactor runs: it is the next one of its. Each second one goes on to the next reactor.
+    fn note_pass(&mut self, cx: &mut ReactorContext<'_, Self>, from: usize, number: u64) {
+        assert_eq!(cx.reactor(), self.reactor, "a post went astray");
+        let mut log = self.log.borrow_mut();
+        let run = log.run.entry((from, self.reactor)).or_default();
+        *run += 1;
+        assert_eq!(*run, number, "a post overtook another, or was lost");
+        if number.is_multiple_of(2) {
+            let (here, to) = (self.reactor, (self.reactor + 1) % cx.reactors());
+            let number = log.pass(here, to);
+            cx.post(to, move |recorder, cx| recorder.note_pass(cx, here, number));
+        }
+    }
+
     /// What is told to all next.
     fn next_broadcast(&self, log: &mut Log) -> String {
         let number = log.broadcasts.entry(self.reactor).or_default();

@@ -88,6 +88,9 @@ pub struct Totals {
     posts: u64,
     posts_for_one: u64,
     full_post_boxes: u64,
+    /// Posts of callbacks that ran, and turns after which some waited for room.
+    passed: u64,
+    passes_waited: u64,
 }
 
 impl Totals {
@@ -131,6 +134,8 @@ impl Totals {
         self.posts += other.posts;
         self.posts_for_one += other.posts_for_one;
         self.full_post_boxes += other.full_post_boxes;
+        self.passed += other.passed;
+        self.passes_waited += other.passes_waited;
     }
 
     pub fn assert_rich(&self) {
@@ -175,6 +180,8 @@ impl Totals {
             self.posts,
             self.posts_for_one,
             self.full_post_boxes,
+            self.passed,
+            self.passes_waited,
         ];
         assert!(
             all.iter().all(|&seen| seen >= 20),
@@ -193,6 +200,7 @@ struct World {
     /// Posts that boxes took for reactors, and those that found a full one.
     posted: u64,
     full_post_boxes: u64,
+    passes_waited: u64,
     gone_before_their_jobs: u64,
     kept_for_what_they_said: u64,
 }
@@ -330,6 +338,7 @@ pub fn run(seed: u64) -> Totals {
         late,
         posted: 0,
         full_post_boxes: 0,
+        passes_waited: 0,
         gone_before_their_jobs,
         kept_for_what_they_said,
     };
@@ -429,6 +438,8 @@ impl World {
     fn some_shard_turns(&mut self) {
         let at = self.chance.within(0, self.machine.len() - 1);
         self.machine.turn_if_woken(at);
+        let waiting: usize = self.machine.shards().map(|shard| shard.waiting_posts()).sum();
+        self.passes_waited += u64::from(waiting > 0);
     }
 
     /// Everyone acts until nobody has anything to do without time passing.
@@ -539,6 +550,7 @@ impl World {
             }
         }
         assert_eq!(log.posts, self.posted, "posts that were taken and have not run");
+        assert_eq!(log.passed, log.run, "posts of callbacks that have not run");
         log.check_sessions(&self.machine);
         assert_eq!(log.timers.len(), 0, "a timer did not fire");
     }
@@ -709,6 +721,8 @@ impl World {
             posts: log.posts,
             posts_for_one: log.posts_for_one,
             full_post_boxes: self.full_post_boxes,
+            passed: log.run.values().sum(),
+            passes_waited: self.passes_waited,
             limited: {
                 let was_limited = |client: &&Client| {
                     client.heard.iter().any(|heard| matches!(heard, Heard::Response(429, _)))
