@@ -199,6 +199,88 @@ fn offload() {
 }
 
 #[test]
+fn rooms() {
+    let example = Example::start("rooms");
+    assert!(example.url.ends_with("/rooms/kitchen"), "{}", example.url);
+    let refused = tungstenite::client(&example.url, example.dial());
+    let Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(response))) = refused
+    else {
+        panic!("nobody is let in without a name");
+    };
+    assert_eq!(response.status(), 400);
+    // As many connections as find a way to each reactor: whoever serves whom, all are in one room.
+    let names: Vec<String> = (0..8).map(|n| format!("guest{n}")).collect();
+    let mut guests: Vec<_> =
+        names.iter().map(|name| example.connect(&format!("?name={name}"))).collect();
+    let all = format!("here: {}", names.join(", "));
+    guests.iter_mut().for_each(|guest| hear(guest, &all));
+    let pantry = example.url.replace("kitchen", "pantry");
+    let mut elsewhere =
+        tungstenite::client(format!("{pantry}?name=Zoe"), example.dial()).unwrap().0;
+    hear(&mut elsewhere, "here: Zoe");
+    for (guest, name) in guests.iter_mut().zip(&names) {
+        guest.send(format!("I am {name}").into()).unwrap();
+    }
+    // All hear the same, in one order.
+    let mut said = guests.iter_mut().map(|guest| {
+        let texts = (0..8).map(|_| guest.read().unwrap().into_text().unwrap().to_string());
+        texts.collect::<Vec<_>>()
+    });
+    let first = said.next().unwrap();
+    assert!(said.all(|texts| texts == first), "they heard different things");
+    let mut sorted = first.clone();
+    sorted.sort();
+    let expected: Vec<String> = names.iter().map(|name| format!("{name}: I am {name}")).collect();
+    assert_eq!(sorted, expected);
+    close(guests.pop().unwrap());
+    let left = format!("here: {}", names[..7].join(", "));
+    guests.iter_mut().for_each(|guest| hear(guest, &left));
+    elsewhere.send("nobody but me".into()).unwrap();
+    assert_eq!(elsewhere.read().unwrap(), Message::text("Zoe: nobody but me"));
+    guests.into_iter().for_each(close);
+    close(elsewhere);
+    assert!(example.end().success());
+}
+
+/// What an upgrade is refused with: the status, and the text.
+fn refusal(example: &Example, query: &str) -> (u16, String) {
+    match tungstenite::client(format!("{}{query}", example.url), example.dial()) {
+        Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(response))) => {
+            let body = response.body().clone().unwrap_or_default();
+            (response.status().as_u16(), String::from_utf8(body).unwrap())
+        }
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("{query} was let in"),
+    }
+}
+
+#[test]
+fn admission() {
+    let example = Example::start("admission");
+    let mut ann = example.connect("?token=ann-s3cret&session_id=hers");
+    ann.send("hello".into()).unwrap();
+    assert_eq!(ann.read().unwrap(), Message::text("ann, your message 1: hello"));
+    for (query, status, error) in [
+        ("", 401, "send a token"),
+        ("?token=ann-guessed", 401, "this token is not valid"),
+        ("?token=bob-s3cret&session_id=hers", 403, "not your session"),
+        ("?token=nobody-s3cret", 503, "the tokens cannot be checked now"),
+    ] {
+        let (told, text) = refusal(&example, query);
+        assert_eq!(told, status, "{query}");
+        assert!(text.contains(error), "{query}: {text}");
+    }
+    // None of these has disturbed her, and she may come back.
+    ann.send("still here".into()).unwrap();
+    assert_eq!(ann.read().unwrap(), Message::text("ann, your message 2: still here"));
+    let mut again = example.connect("?token=ann-s3cret&session_id=hers");
+    again.send("back".into()).unwrap();
+    assert_eq!(again.read().unwrap(), Message::text("ann, your message 3: back"));
+    close(again);
+    assert!(example.end().success());
+}
+
+#[test]
 fn one_that_is_told_to_end_says_goodbye() {
     let example = Example::start("chat");
     let mut client = example.connect("");
@@ -219,10 +301,11 @@ fn one_that_is_told_to_end_says_goodbye() {
 
 #[test]
 fn each_is_short_enough_to_be_read_at_once() {
-    for name in ["echo", "chat", "offload"] {
+    let most = [("echo", 60), ("chat", 60), ("offload", 60), ("rooms", 100), ("admission", 100)];
+    for (name, most) in most {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
         let text = fs::read_to_string(path.with_extension("rs")).unwrap();
         assert!(text.starts_with("//! "), "{name} says what it is");
-        assert!(text.lines().count() < 60, "{name} has {} lines", text.lines().count());
+        assert!(text.lines().count() < most, "{name} has {} lines", text.lines().count());
     }
 }
