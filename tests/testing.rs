@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use revolve::testing::{Received, Refused, TestServer};
 use revolve::{
-    Acceptance, Application, CloseReason, Config, Context, Counter, Echo, Message, ReactorContext,
-    Refusal, SessionIds, SessionRate, Side, Subprotocol, Upgrade,
+    Acceptance, Application, CloseReason, Config, Context, Counter, Echo, EndedSession, Message,
+    ReactorContext, Refusal, SessionIds, SessionRate, Side, Subprotocol, Upgrade,
 };
 
 #[path = "../examples/chat.rs"]
@@ -96,6 +96,104 @@ fn sessions_that_leave_early_are_told_once_a_minute() {
     assert!(
         server.metrics().contains("revolve_evictions_total{reactor=\"0\",reason=\"table_full\"} 7")
     );
+}
+
+/// Notes what happens to its connections and sessions, in order.
+#[derive(Clone, Default)]
+struct Register(Rc<RefCell<Vec<String>>>);
+
+impl Register {
+    fn note(&self, line: String) {
+        self.0.borrow_mut().push(line);
+    }
+
+    fn take(&self) -> Vec<String> {
+        self.0.take()
+    }
+}
+
+impl Application for Register {
+    type Session = String;
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        let answer = |upgrade: &Upgrade<'_, Self>| match upgrade.parameter("as").as_deref() {
+            Some("nobody") => Err(Refusal::new::<403>("nobody")),
+            _ => Ok(upgrade.accept()),
+        };
+        match upgrade.parameter("later") {
+            Some(_) => upgrade.defer(|| (), move |_, upgrade, ()| answer(upgrade)),
+            None => answer(upgrade),
+        }
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+        let Message::Text(text) = message else { return };
+        cx.count_message();
+        cx.session_mut().push_str(text);
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Self>, reason: CloseReason) {
+        self.note(format!("{} closes: {}", cx.session_id(), reason.code));
+    }
+
+    fn on_session_end(&mut self, _: &mut ReactorContext<'_, Self>, session: EndedSession<String>) {
+        let (id, count, reason) = (session.session_id(), session.count(), session.reason());
+        self.note(format!("{id} ends: {reason:?}, {count}, {:?}", session.into_state()));
+    }
+}
+
+fn register(config: Config) -> (Register, TestServer<Register>) {
+    let register = Register::default();
+    let config = Config { workers: NonZeroUsize::MIN, ..config };
+    (register.clone(), TestServer::with_config(config, move |_| register.clone()))
+}
+
+#[test]
+fn each_session_ends_once_behind_the_close_that_ends_it() {
+    let ttl = 100 * SECOND;
+    let (register, server) =
+        register(Config { session_ttl: ttl, max_sessions: 1, ..Config::default() });
+    let visit = |name: &str, words: &[&str]| {
+        let client = server.connect(&format!("session_id={name}"));
+        words.iter().for_each(|word| client.send_text(word));
+        client.disconnect();
+    };
+    // Nothing in it is worth keeping.
+    visit("a", &[]);
+    assert_eq!(register.take(), ["a closes: 1006", "a ends: NotKept, 0, \"\""]);
+    visit("b", &["x", "y"]);
+    assert_eq!(register.take(), ["b closes: 1006"]);
+    // The table has room for one.
+    visit("c", &["z"]);
+    assert_eq!(register.take(), ["c closes: 1006", "b ends: Evicted, 2, \"xy\""]);
+    server.advance(ttl - SECOND);
+    assert_eq!(register.take(), [""; 0]);
+    server.advance(5 * SECOND);
+    assert_eq!(register.take(), ["c ends: Expired, 1, \"z\""]);
+    // A takeover ends none, and neither does the end of the server.
+    let _older = server.connect("session_id=d");
+    let newer = server.connect("session_id=d");
+    newer.send_text("w");
+    assert_eq!(register.take(), ["d closes: 4001"]);
+    server.shut_down();
+    server.advance(30 * SECOND);
+    assert_eq!(register.take(), ["d closes: 1001"]);
+}
+
+#[test]
+fn a_session_that_a_request_waits_for_ends_when_it_waits_no_more() {
+    let (register, server) = register(Config { session_ttl: Duration::ZERO, ..Config::default() });
+    let client = server.connect("session_id=a");
+    client.send_text("x");
+    client.disconnect();
+    assert_eq!(register.take(), ["a closes: 1006", "a ends: NotKept, 1, \"x\""]);
+    let client = server.connect("session_id=b");
+    client.send_text("y");
+    let refused = server.request().query("session_id=b&later=1&as=nobody").connect();
+    assert_eq!(refused.err().map(|refused| refused.status), Some(403));
+    assert_eq!(register.take(), [""; 0]);
+    client.disconnect();
+    assert_eq!(register.take(), ["b closes: 1006", "b ends: NotKept, 1, \"y\""]);
 }
 
 fn retry_after(refused: &Refused) -> Option<&str> {

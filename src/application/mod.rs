@@ -29,7 +29,7 @@ use crate::offload::PoolFull;
 use crate::protocol::deflate::{DeflateWriter, Deflation};
 use crate::protocol::frame;
 pub use crate::protocol::message::Message;
-use crate::session::Session;
+use crate::session::{EndedSession, Session};
 use crate::token::{ConnectionId, LocalId, Peer};
 use crate::transport::Outlet;
 
@@ -135,6 +135,63 @@ pub trait Application: Sized + 'static {
     /// heartbeat sets it anew.
     fn on_reactor_timer(&mut self, cx: &mut ReactorContext<'_, Self>, key: u64) {
         let _ = (cx, key);
+    }
+
+    /// A session is no more: exactly once for each that ceases to be while the server runs, when nobody
+    /// speaks for it any more and its id names it no longer. What was put elsewhere on its behalf (a place in
+    /// a room, a row in a data base) can be let go of here. [`crate::SessionEnd`] has the reasons.
+    ///
+    /// Where a connection's close ends it, [`Self::on_close`] comes first. A takeover ends no session. One that
+    /// a deferred upgrade waits for ([`Upgrade::defer`]) ends when that waits no more. Sessions that are there
+    /// when the server ends, with or without a connection, are dropped without this call; a shutdown closes
+    /// connections, so the call comes for those sessions that are not kept without one.
+    ///
+    /// Sessions whose time is over at one moment end a share in each turn ([`Limits::expiries_per_turn`]), and
+    /// later if the reactor is congested. A panic in here is counted and logged, and ends nothing.
+    ///
+    /// ```
+    /// use revolve::{Application, Context, EndedSession, Message, ReactorContext, SessionEnd};
+    ///
+    /// /// Says who is gone for good.
+    /// struct Lobby;
+    ///
+    /// impl Application for Lobby {
+    ///     type Session = String;
+    ///
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         if let Message::Text(name) = message {
+    ///             *cx.session_mut() = name.to_owned();
+    ///         }
+    ///     }
+    ///
+    ///     fn on_session_end(
+    ///         &mut self,
+    ///         cx: &mut ReactorContext<'_, Self>,
+    ///         session: EndedSession<String>,
+    ///     ) {
+    ///         if session.reason() == SessionEnd::Expired {
+    ///             cx.send_text_to_all(&format!("{} will not come back", session.state()));
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # use revolve::Config;
+    /// let config = Config { workers: std::num::NonZeroUsize::MIN, ..Config::default() };
+    /// let ttl = config.session_ttl;
+    /// let server = revolve::testing::TestServer::with_config(config, |_| Lobby);
+    /// let (ann, bob) = (server.connect("session_id=ann"), server.connect("session_id=bob"));
+    /// ann.send_text("Ann");
+    /// ann.disconnect();
+    /// server.advance(ttl + std::time::Duration::from_secs(2));
+    /// assert_eq!(bob.text(), "Ann will not come back");
+    /// ```
+    #[inline]
+    fn on_session_end(
+        &mut self,
+        cx: &mut ReactorContext<'_, Self>,
+        session: EndedSession<Self::Session>,
+    ) {
+        let _ = (cx, session);
     }
 }
 

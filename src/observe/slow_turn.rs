@@ -33,10 +33,11 @@ pub(crate) enum Callback {
     ReactorTimer,
     Answer,
     Post,
+    SessionEnd,
 }
 
 impl Callback {
-    const ALL: [(Callback, &'static str); 8] = [
+    const ALL: [(Callback, &'static str); 9] = [
         (Callback::Upgrade, "on_upgrade"),
         (Callback::Open, "on_open"),
         (Callback::Message, "on_message"),
@@ -45,6 +46,7 @@ impl Callback {
         (Callback::ReactorTimer, "on_reactor_timer"),
         (Callback::Answer, "what follows an off-loaded job"),
         (Callback::Post, "a post"),
+        (Callback::SessionEnd, "on_session_end"),
     ];
 
     /// What the log calls it.
@@ -52,7 +54,7 @@ impl Callback {
         Callback::ALL[self as usize].1
     }
 
-    fn bit(self) -> u8 {
+    fn bit(self) -> u16 {
         1 << self as u8
     }
 }
@@ -61,7 +63,7 @@ impl Callback {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Calls {
     /// Which ones: bits of [`Callback`].
-    kinds: u8,
+    kinds: u16,
     /// How many; the messages of one visit count once.
     count: u32,
     /// Whom the last one was for.

@@ -83,13 +83,31 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
+    /// Requests wait no more of which the connection has ended in this turn. Before the commands of the turn
+    /// are forwarded, because a session may end by it.
+    #[inline]
+    pub(super) fn forget_ended(&mut self, turn: &mut Turn<'_>) {
+        if !self.pending.is_empty() {
+            self.forget_all_ended(turn);
+        }
+    }
+
+    #[cold]
+    fn forget_all_ended(&mut self, turn: &mut Turn<'_>) {
+        let has_ended = |id: &LocalId| {
+            self.connections.get(*id).is_none_or(|connection| connection.rest == Rest::Ended)
+        };
+        for id in self.pending.connections().filter(has_ended).collect::<Vec<_>>() {
+            self.forget_one_pending(id, turn);
+        }
+    }
+
     #[cold]
     fn forget_one_pending(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         let Some(request) = self.pending.take(id) else { return };
         self.runtime.commands.jobs.forget(id);
         if let Some(session) = request.session.filter(|_| request.holds) {
-            self.runtime.sessions.release(&session);
-            self.note_evictions(turn);
+            self.release_session(&session, turn);
         }
     }
 }

@@ -15,7 +15,6 @@ use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::connection_set::{ConnectionSet, Share, uncork};
-use super::evictions::REPORT_SLOT;
 use super::parts::Parts;
 use super::runtime::{Callee, CloseCause};
 use super::turn::Turn;
@@ -84,8 +83,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.runtime.commands.timers.forget(id);
         self.runtime.commands.jobs.forget(id);
         if !is_displaced {
-            self.runtime.sessions.detach(live.slot, id, turn.now);
-            self.note_evictions(turn);
+            self.detach_session(live.slot, id, turn);
             if let Some(connection) = self.connections.get_mut(id) {
                 connection.return_place();
             }
@@ -158,14 +156,6 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.runtime.commands.forget_close();
         if outcome.is_err() {
             turn.note_panic(id);
-        }
-    }
-
-    /// Sees to it that the log tells of it if a session left early just now.
-    pub(super) fn note_evictions(&mut self, turn: &mut Turn<'_>) {
-        let evicted = self.runtime.sessions.totals().evicted;
-        if let Some(at) = turn.observer.evictions.note(evicted, turn.now) {
-            self.connections.schedule_vacant(REPORT_SLOT, at);
         }
     }
 

@@ -72,19 +72,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Takes out the connections that have ended, and counts those that a drain has let go.
     pub(super) fn reap(&mut self, turn: &mut Turn<'_>) {
         let Parts { connections, lifecycle, .. } = self;
-        let mut gone = Vec::new();
-        let has_pending = !self.pending.is_empty();
         connections.reap(turn, |connection| {
             if connection.has_had_session() {
                 lifecycle.note_released();
             }
-            if has_pending {
-                gone.push(connection.id);
-            }
         });
-        for id in gone {
-            self.forget_pending(id, turn);
-        }
     }
 
     /// Ends the drain, if it is time. It is checked last, behind the reaper and the mail.
@@ -160,6 +152,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         for id in left {
             self.lose(id, turn);
         }
+        self.forget_ended(turn);
         self.reap(turn);
         // A connection on its way to a reactor whose box stayed full: its socket closes here.
         self.deliveries.clear();

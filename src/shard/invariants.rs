@@ -34,8 +34,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let is_said = self.runtime.cork.is_empty() && self.connections.aside.is_empty();
         assert!(is_said, "what was said was sent");
         let commands = &self.runtime.commands;
-        let are_applied = commands.close.is_none() && !commands.pause && commands.to_all.is_empty();
-        assert!(are_applied, "commands were applied");
+        assert!(commands.close.is_none() && !commands.pause, "commands were applied");
+        let is_forwarded = commands.to_all.is_empty() && commands.to_reactor.is_empty();
+        assert!(
+            is_forwarded && commands.directs.is_empty(),
+            "messages for others are on their way"
+        );
         commands.jobs.invariants();
         commands.timers.invariants();
         for id in commands.timers.connections() {

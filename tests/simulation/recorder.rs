@@ -1,7 +1,7 @@
 //! The application under simulation: it counts like the default one, and checks as it goes.
 //!
-//! Its log is the model: which client speaks for a session, how far each session has counted, which
-//! timers are set, and which jobs are under way.
+//! Its log is the model: which client speaks for a session, which timers are set, and which jobs are under
+//! way. Sessions are in the ledger.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,12 +11,12 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use revolve::session::owner_of;
 use revolve::{
-    Acceptance, Application, CloseReason, ConnectionId, Context, Message, Peer, ReactorContext,
-    Recipient, Refusal, Side, Upgrade,
+    Acceptance, Application, CloseReason, ConnectionId, Context, EndedSession, Message, Peer,
+    ReactorContext, Recipient, Refusal, Side, Upgrade,
 };
 
+use super::ledger::{Ledger, Number};
 use super::machine::Machine;
 
 /// Every simulated client has an address, and no two have the same.
@@ -59,8 +59,12 @@ const HEARTBEAT: Duration = Duration::from_millis(1300);
 pub struct Log {
     /// The client that speaks for a session now.
     pub live: HashMap<String, SocketAddr>,
-    /// The last count of a session.
-    pub counts: HashMap<String, u64>,
+    /// Which sessions there are.
+    pub ledger: Ledger,
+    /// What a client was told of sessions that had ended.
+    pub obituaries: HashMap<SocketAddr, u64>,
+    /// Jobs off-loaded for such sessions, and how many of them were answered.
+    pub rites: (u64, u64),
     /// The counts that were given to a client, in order.
     pub given: HashMap<SocketAddr, Vec<u64>>,
     /// Broadcasts sent, by reactor.
@@ -104,6 +108,8 @@ pub struct Log {
     pub posts_for_one: u64,
     /// Whether sessions may be forgotten in this run (expiry, a small table).
     pub forgets: bool,
+    /// Whether clients are told of sessions that have ended.
+    pub has_obituaries: bool,
 }
 
 /// One shard's application.
@@ -113,7 +119,7 @@ pub struct Recorder {
 }
 
 impl Application for Recorder {
-    type Session = ();
+    type Session = Number;
 
     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
         cx.set_timer(HEARTBEAT, 7).expect("the only one");
@@ -168,12 +174,7 @@ impl Application for Recorder {
         let id = cx.session_id();
         let older = log.live.insert(id.clone(), address(cx.peer()));
         assert_eq!(older, None, "two connections of one session");
-        let known = log.counts.get(&id).copied().unwrap_or(0);
-        if log.forgets && cx.count() == 0 {
-            log.counts.remove(&id);
-        } else {
-            assert_eq!(cx.count(), known, "a session came back with another count");
-        }
+        log.ledger.open(*cx.session(), &id, cx.count(), cx.is_resumed());
     }
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
@@ -242,8 +243,7 @@ impl Application for Recorder {
             }
             _ => {
                 let count = cx.count_message();
-                let last = log.counts.insert(id, count).unwrap_or(0);
-                assert_eq!(count, last + 1, "a count was skipped or repeated");
+                log.ledger.count(*cx.session(), count);
                 log.given.entry(address(cx.peer())).or_default().push(count);
                 cx.send_text(&format!("{count}"));
             }
@@ -276,6 +276,31 @@ impl Application for Recorder {
         );
         log.fired.entry(address(cx.peer())).or_default().push(key);
         cx.send_text(&format!("timer {key}"));
+    }
+
+    fn on_session_end(
+        &mut self,
+        cx: &mut ReactorContext<'_, Self>,
+        session: EndedSession<Self::Session>,
+    ) {
+        let mut log = self.log.borrow_mut();
+        assert_eq!(log.handing, None, "a session was taken over by nobody");
+        let forgets = log.forgets;
+        log.ledger.end(&session, forgets);
+        if log.has_obituaries
+            && let Some(name) = log.somebody().and_then(|client| log.name_of(client.port()))
+        {
+            let client = log.somebody().expect("the same");
+            let number = log.obituaries.entry(client).or_default();
+            *number += 1;
+            cx.send_text_to(name, &format!("obituary {number}"));
+        }
+        let rite = cx.offload(|| (), |recorder, _, ()| recorder.log.borrow_mut().rites.1 += 1);
+        log.rites.0 += u64::from(rite.is_ok());
+        // Now and then it panics, when all is done.
+        if log.ledger.ended().is_multiple_of(7) {
+            std::panic::panic_any(PLANNED);
+        }
     }
 }
 
@@ -380,19 +405,13 @@ impl Log {
         ids
     }
 
-    /// Every session is in its owner's table, with the count that was given last; and none is lost,
-    /// unless this run forgets some.
+    /// Every session is in its owner's table or has ended.
     pub fn check_sessions(&self, machine: &Machine<Recorder>) {
-        let mut kept = HashMap::new();
-        for (at, shard) in machine.shards().enumerate() {
-            for (id, count) in shard.session_counts() {
-                assert_eq!(owner_of(&id, machine.len()), at, "a session in the wrong table");
-                assert_eq!(self.counts.get(&id).copied().unwrap_or(0), count);
-                kept.insert(id, count);
-            }
-        }
-        for (id, count) in self.counts.iter().filter(|_| !self.forgets) {
-            assert_eq!(kept.get(id), Some(count), "session {id} was lost");
-        }
+        self.ledger.check(machine);
+    }
+
+    /// A client that has a connection, whichever: the same for the same seed.
+    fn somebody(&self) -> Option<SocketAddr> {
+        self.live.values().min().copied()
     }
 }

@@ -72,6 +72,12 @@ pub struct Totals {
     posts: u64,
     posts_for_one: u64,
     full_post_boxes: u64,
+    /// Sessions that ended: their time over, early, or not kept.
+    expired: u64,
+    evicted: u64,
+    not_kept: u64,
+    /// What clients were told of them.
+    obituaries: u64,
 }
 
 impl Totals {
@@ -107,6 +113,10 @@ impl Totals {
         self.posts += other.posts;
         self.posts_for_one += other.posts_for_one;
         self.full_post_boxes += other.full_post_boxes;
+        self.expired += other.expired;
+        self.evicted += other.evicted;
+        self.not_kept += other.not_kept;
+        self.obituaries += other.obituaries;
     }
 
     pub fn assert_rich(&self) {
@@ -143,6 +153,10 @@ impl Totals {
             self.posts,
             self.posts_for_one,
             self.full_post_boxes,
+            self.expired,
+            self.evicted,
+            self.not_kept,
+            self.obituaries,
         ];
         assert!(
             all.iter().all(|&seen| seen >= 20),
@@ -259,6 +273,7 @@ pub fn run(seed: u64) -> Totals {
     config.limits.receive_buffer_bytes = config.limits.receive_buffer_bytes.max(300);
     let log = Rc::new(RefCell::new(Log::default()));
     log.borrow_mut().forgets = config.max_sessions < 100 || config.session_ttl.as_secs() < 100;
+    log.borrow_mut().has_obituaries = true;
     let config = Arc::new(config);
     let box_capacity = chance.within(1, 3);
     let mut machine = Machine::new(&config, box_capacity, seed, Faults::default(), |start| {
@@ -438,6 +453,13 @@ impl World {
                 "{}: to itself",
                 client.address
             );
+            let obituaries = log.obituaries.get(&client.address).copied().unwrap_or(0) as usize;
+            assert_eq!(
+                client.told("obituary ").len(),
+                obituaries,
+                "{}: obituaries",
+                client.address
+            );
             let fired = log.fired.get(&client.address).map_or(0, Vec::len);
             assert_eq!(client.told("timer ").len(), fired, "{}: timers", client.address);
             for (&reactor, &sent) in &log.broadcasts {
@@ -453,6 +475,7 @@ impl World {
         }
         assert_eq!(log.posts, self.posted, "posts that were taken and have not run");
         log.check_sessions(&self.machine);
+        assert_eq!(log.rites.0, log.rites.1, "what sessions had off-loaded at their end");
         assert_eq!(log.timers.len(), 0, "a timer did not fire");
     }
 
@@ -525,6 +548,7 @@ impl World {
         self.machine.check_released();
         let log = self.log.borrow();
         assert_eq!(log.opens, log.closes, "each open has its close");
+        log.check_sessions(&self.machine);
         for client in &self.clients {
             self.check_client(client, &log);
             let wire: &Wire = &client.wire.borrow();
@@ -590,6 +614,13 @@ impl World {
             posts: log.posts,
             posts_for_one: log.posts_for_one,
             full_post_boxes: self.full_post_boxes,
+            expired: log.ledger.expired,
+            evicted: log.ledger.evicted,
+            not_kept: log.ledger.not_kept,
+            obituaries: {
+                let told = |client: &Client| client.told("obituary ").len() as u64;
+                self.clients.iter().map(told).sum()
+            },
             limited: {
                 let was_limited = |client: &&Client| {
                     client.heard.iter().any(|heard| matches!(heard, Heard::Response(429, _)))
