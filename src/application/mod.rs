@@ -246,13 +246,16 @@ pub(crate) struct Commands<A: Application> {
     reactor: usize,
     /// When this turn began.
     pub(crate) now: Instant,
-    /// Set with `close`, and when the connection waits for as many jobs as it may: either way no
-    /// more is read from it in this visit.
+    /// Set with `close` and with `forgets_session`, and when the connection waits for as many jobs as it may:
+    /// then what was commanded is done before more is read from it.
     pub(crate) pause: bool,
     /// Set with `to_all` and `directs`, and when jobs wait to leave for the pool.
     pub(crate) has_outgoing: bool,
     /// The close asked for, if any.
     pub(crate) close: Option<(CloseCode, String)>,
+    /// Whether the session of the connection is to be forgotten. It is, even if the callback panicked behind
+    /// that.
+    pub(crate) forgets_session: bool,
     /// To every open connection of the server.
     pub(crate) to_all: Vec<Broadcast>,
     /// To every open connection of this reactor.
@@ -277,6 +280,7 @@ impl<A: Application> Commands<A> {
             pause: false,
             has_outgoing: false,
             close: None,
+            forgets_session: false,
             to_all: Vec::new(),
             to_reactor: Vec::new(),
             directs: Vec::new(),
@@ -527,6 +531,51 @@ impl<A: Application> Context<'_, A> {
     #[must_use]
     pub fn session_id(&self) -> String {
         self.session.id().text().as_str().to_owned()
+    }
+
+    /// Forgets the session, as at a logout: when this callback has returned, the id names it no more. Who asks
+    /// for that id gets a new session (under the same id, with [`crate::SessionIds::Any`]), and takes
+    /// nothing over.
+    ///
+    /// This connection goes on with the state and the count until it closes; then the session ends
+    /// ([`crate::SessionEnd::Forgotten`]) and is not kept. To end both, call [`Self::close`] besides.
+    /// To call it twice is as to call it once. In [`Application::on_close`] it works too, also where a newer
+    /// connection takes the session over: that one then opens with a new session, whatever count its 101 tells.
+    ///
+    /// A deferred upgrade that waits for the session ([`Upgrade::defer`]) waits on, but not for that
+    /// session: its `done` finds none, and if it accepts, the connection opens with a new one.
+    /// [`Recipient::session`] does not find the session any more; by its [`ConnectionId`] the connection is
+    /// still reached.
+    ///
+    /// ```
+    /// use revolve::{Application, Context, Message};
+    ///
+    /// /// Remembers what each session has said, until it says `logout`.
+    /// struct Notes;
+    ///
+    /// impl Application for Notes {
+    ///     type Session = String;
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         match message {
+    ///             Message::Text("logout") => {
+    ///                 cx.forget_session();
+    ///                 cx.close(1000, "logged out");
+    ///             }
+    ///             Message::Text(note) => cx.session_mut().push_str(note),
+    ///             Message::Binary(_) => {}
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let server = revolve::testing::TestServer::new(|_| Notes);
+    /// let ann = server.connect("session_id=ann");
+    /// ann.send_text("a secret");
+    /// ann.send_text("logout");
+    /// let next = server.connect("session_id=ann");
+    /// assert_eq!(next.header("X-Session-Resumed"), Some("false".to_owned()));
+    /// ```
+    pub fn forget_session(&mut self) {
+        (self.commands.forgets_session, self.commands.pause) = (true, true);
     }
 
     /// Whether the session was there before this connection.

@@ -23,6 +23,8 @@ pub enum SessionEnd {
     /// Its connection has left, and it was not to be kept: it had counted nothing and its state was not
     /// touched, or the time to live is 0.
     NotKept,
+    /// The application had it forgotten ([`crate::Context::forget_session`]), and its connection has left.
+    Forgotten,
 }
 
 /// A session that is no more, for [`crate::Application::on_session_end`].

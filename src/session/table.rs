@@ -5,7 +5,7 @@
 //!
 //! Invariant: a session is attached to one connection at most, and only that one can reach it; one that
 //! nobody speaks for and that no request holds stands in the list of the detached, in the order of
-//! leaving, exactly once.
+//! leaving, exactly once. One that was forgotten is attached, and no id names it.
 //!
 //! Next: [`crate::connection`]: a transport, an endpoint, and why they rest.
 
@@ -30,6 +30,8 @@ pub struct Session<T> {
     id: SessionId,
     count: u64,
     is_touched: bool,
+    /// Its id names it no more: it is not in the index, and ends with its connection.
+    is_forgotten: bool,
     /// Requests for it that wait for an answer: until they have it, the session stays. Here and not in
     /// [`Entry`], because here it takes no room: the fields before it do not fill their words.
     holds: u32,
@@ -74,6 +76,7 @@ impl<T> Session<T> {
         self.count > 0 || self.is_touched
     }
 
+    #[inline(always)]
     fn into_ended(self, reason: SessionEnd) -> EndedSession<T> {
         let Session { id, count, state, .. } = self;
         EndedSession { id, count, state, reason }
@@ -279,7 +282,8 @@ impl<T: Default> SessionTable<T> {
         };
         let hash = self.hash(&id);
         let state = Contained::new(guard(T::default).map_err(|_| NotAttached::Panicked)?);
-        let session = Session { id, count: 0, is_touched: false, holds: 0, state };
+        let session =
+            Session { id, count: 0, is_touched: false, is_forgotten: false, holds: 0, state };
         let presence = Presence::InUse(Use::Attached(connection));
         let slot = self.entries.insert(Entry { session, presence });
         // `Config::validate` bounds the table at 2^31.
@@ -364,6 +368,34 @@ impl<T: Default> SessionTable<T> {
         }
     }
 
+    /// The session of `connection` is named by its id no more: who asks for that id gets another session. It
+    /// goes on until its connection leaves. What has held it holds nothing from now on. Returns its id, unless
+    /// it was forgotten before.
+    pub fn forget(&mut self, slot: SessionSlot, connection: LocalId) -> Option<&SessionId> {
+        let session = self.of_connection(slot, connection)?;
+        if session.is_forgotten {
+            return None;
+        }
+        (session.is_forgotten, session.holds) = (true, 0);
+        self.unname(slot.0);
+        self.in_slot(slot, connection).map(Session::id)
+    }
+
+    /// A newer connection takes the session of `connection` over: it stays with that until
+    /// [`Self::attach`] gives it to the newer one, so at no moment is it without a connection. One that was
+    /// forgotten cannot be taken over: it ends.
+    pub fn displace(
+        &mut self,
+        slot: SessionSlot,
+        connection: LocalId,
+        now: Instant,
+        ended: impl FnMut(EndedSession<T>),
+    ) {
+        if self.in_slot(slot, connection).is_some_and(|session| session.is_forgotten) {
+            self.detach(slot, connection, now, ended);
+        }
+    }
+
     /// A session goes, unless a request holds it.
     fn end(&mut self, slot: u32, reason: SessionEnd, mut ended: impl FnMut(EndedSession<T>)) {
         if self.entries[slot as usize].session.holds > 0 {
@@ -375,7 +407,7 @@ impl<T: Default> SessionTable<T> {
         match reason {
             SessionEnd::Expired => self.totals.expired += 1,
             SessionEnd::Evicted => self.totals.evicted += 1,
-            SessionEnd::NotKept => {}
+            SessionEnd::NotKept | SessionEnd::Forgotten => {}
         }
         let session = self.remove(slot);
         ended(session.into_ended(reason));
@@ -384,6 +416,9 @@ impl<T: Default> SessionTable<T> {
     /// Nobody speaks for a session any more: its time to live begins, if it is to be kept.
     fn leave(&mut self, slot: u32, now: Instant, ended: impl FnMut(EndedSession<T>)) {
         let session = &self.entries[slot as usize].session;
+        if session.is_forgotten {
+            return self.end(slot, SessionEnd::Forgotten, ended);
+        }
         if !session.is_worth_keeping() || self.ttl.is_zero() {
             return self.end(slot, SessionEnd::NotKept, ended);
         }
@@ -493,10 +528,11 @@ impl<T: Default> SessionTable<T> {
         self.totals
     }
 
-    /// Every session's id and count, in no order.
+    /// The id and the count of every session that an id names, in no order.
     #[cfg(feature = "internals")]
     pub fn counts(&self) -> impl Iterator<Item = (&SessionId, u64)> {
-        self.entries.iter().map(|(_, entry)| (&entry.session.id, entry.session.count))
+        let named = self.entries.iter().filter(|(_, entry)| !entry.session.is_forgotten);
+        named.map(|(_, entry)| (&entry.session.id, entry.session.count))
     }
 
     /// Checks the invariant that the head of this file states, and that the index agrees.
@@ -505,7 +541,6 @@ impl<T: Default> SessionTable<T> {
     ///
     /// If it does not hold.
     pub fn invariants(&self) {
-        assert_eq!(self.index.len(), self.entries.len());
         assert!(self.detached <= self.capacity);
         let mut listed = 0;
         let (mut at, mut older) = (self.oldest, None);
@@ -521,9 +556,14 @@ impl<T: Default> SessionTable<T> {
         }
         assert_eq!(self.newest, older);
         assert_eq!(listed, self.detached);
-        let mut held = 0;
+        let (mut held, mut named) = (0, 0);
         for (slot, entry) in &self.entries {
-            assert_eq!(self.find(&entry.session.id), Some(slot as u32));
+            let is_named = self.find(&entry.session.id) == Some(slot as u32);
+            assert_eq!(is_named, !entry.session.is_forgotten);
+            named += usize::from(is_named);
+            let is_attached = matches!(entry.presence, Presence::InUse(Use::Attached(_)));
+            let is_over = entry.session.is_forgotten;
+            assert!(!is_over || is_attached && entry.session.holds == 0, "a forgotten one is kept");
             match entry.presence {
                 Presence::InUse(Use::Attached(_)) => {}
                 Presence::InUse(Use::Held(_)) => {
@@ -534,6 +574,7 @@ impl<T: Default> SessionTable<T> {
             }
         }
         assert_eq!(held, self.held);
+        assert_eq!(self.index.len(), named);
     }
 
     fn hash(&self, id: &SessionId) -> u64 {
@@ -584,13 +625,25 @@ impl<T: Default> SessionTable<T> {
         self.detached -= 1;
     }
 
+    /// Takes the session out of the table.
+    // Inlined into the end of a session, as the next one is: called, they cost each session that expires 50
+    // instructions, because it is moved once more.
+    #[inline(always)]
     fn remove(&mut self, slot: u32) -> Session<T> {
         self.unlink(slot);
+        if !self.entries[slot as usize].session.is_forgotten {
+            self.unname(slot);
+        }
+        self.entries.remove(slot as usize).session
+    }
+
+    /// Takes the session out of the index.
+    #[inline(always)]
+    fn unname(&mut self, slot: u32) {
         let hash = self.hash(&self.entries[slot as usize].session.id);
         if let Ok(entry) = self.index.find_entry(hash, |&at| at == slot) {
             entry.remove();
         }
-        self.entries.remove(slot as usize).session
     }
 }
 
@@ -876,6 +929,34 @@ mod tests {
         assert_eq!((table.detached(), table.totals().expired), (1, 1), "d is gone");
         table.release(&id("c"), drop);
         assert_eq!((table.detached(), table.totals().expired), (0, 2));
+        table.invariants();
+    }
+
+    #[test]
+    fn one_that_is_forgotten_has_no_name_and_ends_with_its_connection() {
+        let mut table = table(10, SessionIds::Any);
+        let now = Instant::now();
+        let older = table.attach(Some(&id("a")), connection(1), now, fresh, drop).unwrap();
+        table.of_connection(older.slot, connection(1)).unwrap().count_message();
+        assert!(table.hold(&id("a"), now));
+        assert_eq!(table.forget(older.slot, connection(2)), None, "a stranger");
+        assert_eq!(table.forget(older.slot, connection(1)), Some(&id("a")));
+        assert_eq!(table.forget(older.slot, connection(1)), None);
+        table.invariants();
+        assert!(!table.contains(&id("a")) && !table.hold(&id("a"), now));
+        assert_eq!((table.connection_of(&id("a")), table.attached()), (None, 1));
+        // It goes on beside the new one of that name.
+        let newer = table.attach(Some(&id("a")), connection(2), now, fresh, drop).unwrap();
+        assert!(!newer.resumed);
+        assert_eq!(table.of_connection(older.slot, connection(1)).unwrap().count_message(), 2);
+        assert_eq!(table.of_connection(newer.slot, connection(2)).unwrap().count_message(), 1);
+        table.invariants();
+        let mut ended = Vec::new();
+        table.detach(older.slot, connection(1), now, |session| {
+            ended.push((session.session_id(), session.count(), session.reason()));
+        });
+        assert_eq!(ended, [("a".to_owned(), 2, SessionEnd::Forgotten)]);
+        assert_eq!(table.connection_of(&id("a")), Some(connection(2)));
         table.invariants();
     }
 }

@@ -230,6 +230,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Applies what the callbacks of a visit have commanded for its connection.
     pub(super) fn apply_commands(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Reading {
+        if self.runtime.commands.forgets_session
+            && let Some(connection) = self.connections.get(id)
+            && let Attachment::Live(live) = connection.attachment
+        {
+            self.forget_session_if_asked(live.slot, id);
+        }
         match self.runtime.next(id, turn) {
             Next::Continue => Reading::GoesOn,
             Next::Park => {

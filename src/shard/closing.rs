@@ -82,7 +82,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.call_on_close(id, &live, reason, turn);
         self.runtime.commands.timers.forget(id);
         self.runtime.commands.jobs.forget(id);
-        if !is_displaced {
+        self.forget_session_if_asked(live.slot, id);
+        if is_displaced {
+            self.displace_session(live.slot, id, turn);
+        } else {
             self.detach_session(live.slot, id, turn);
             if let Some(connection) = self.connections.get_mut(id) {
                 connection.return_place();

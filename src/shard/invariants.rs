@@ -34,7 +34,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let is_said = self.runtime.cork.is_empty() && self.connections.aside.is_empty();
         assert!(is_said, "what was said was sent");
         let commands = &self.runtime.commands;
-        assert!(commands.close.is_none() && !commands.pause, "commands were applied");
+        let are_applied = commands.close.is_none() && !commands.pause && !commands.forgets_session;
+        assert!(are_applied, "commands were applied");
         let is_forwarded = commands.to_all.is_empty() && commands.to_reactor.is_empty();
         assert!(
             is_forwarded && commands.directs.is_empty(),

@@ -225,7 +225,9 @@ impl<A: Application> Runtime<A> {
         }
         match self.commands.close.take() {
             Some((code, reason)) => Next::Close(CloseCause::Ours(code, reason.into())),
-            None => Next::Park,
+            None if self.commands.jobs.is_busy(id) => Next::Park,
+            // The session was forgotten, and that has been done.
+            None => Next::Continue,
         }
     }
 
@@ -253,6 +255,14 @@ impl<A: Application> Runtime<A> {
     pub(super) fn detach(&mut self, slot: SessionSlot, connection: LocalId, turn: &mut Turn<'_>) {
         let Runtime { application, sessions, commands, .. } = self;
         sessions.detach(slot, connection, turn.now, |ended| {
+            tell_end(application, commands, ended, turn);
+        });
+    }
+
+    /// A newer connection takes the session of this one over.
+    pub(super) fn displace(&mut self, slot: SessionSlot, connection: LocalId, turn: &mut Turn<'_>) {
+        let Runtime { application, sessions, commands, .. } = self;
+        sessions.displace(slot, connection, turn.now, |ended| {
             tell_end(application, commands, ended, turn);
         });
     }

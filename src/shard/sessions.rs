@@ -41,6 +41,24 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.note_session_ends(turn);
     }
 
+    /// A newer connection takes the session of this one over.
+    pub(super) fn displace_session(&mut self, slot: SessionSlot, id: LocalId, turn: &mut Turn<'_>) {
+        self.runtime.displace(slot, id, turn);
+        self.note_session_ends(turn);
+    }
+
+    /// If the callback that has just returned has asked for it, the session of this connection is forgotten.
+    /// The requests that wait for it hold nothing from now on.
+    #[inline]
+    pub(super) fn forget_session_if_asked(&mut self, slot: SessionSlot, id: LocalId) {
+        let Parts { runtime, pending, .. } = self;
+        if std::mem::take(&mut runtime.commands.forgets_session)
+            && let Some(session) = runtime.sessions.forget(slot, id)
+        {
+            pending.let_go(session);
+        }
+    }
+
     /// A request that held a session waits no more.
     pub(super) fn release_session(&mut self, session: &SessionId, turn: &mut Turn<'_>) {
         self.runtime.release(session, turn);

@@ -514,7 +514,7 @@ impl Scene {
         self.machine.check_released();
         let log = self.log.borrow();
         assert_eq!(log.opens, log.closes, "each open has its close");
-        assert!(log.live.is_empty(), "somebody still speaks for a session");
+        assert_eq!(log.ledger.speakers().count(), 0, "somebody still speaks for a session");
         let lines = self.guests.iter().map(|guest| &guest.line);
         for line in lines.chain(self.others.iter().map(|(_, line, _)| line)) {
             let given = log.given.get(&line.address).cloned().unwrap_or_default();
