@@ -16,6 +16,7 @@ pub(crate) struct Chat;
 
 impl Application for Chat {
     type Session = Option<String>; // the nick
+    type Connection = ();
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
         let verb = if cx.is_resumed() { "is back" } else { "joined" };

@@ -19,6 +19,7 @@ struct Echo;
 
 impl Application for Echo {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         match message {

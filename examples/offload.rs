@@ -16,6 +16,7 @@ pub(crate) struct Factor;
 
 impl Application for Factor {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         let Message::Text(text) = message else { return cx.close(1003, "text only, please") };

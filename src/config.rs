@@ -142,7 +142,8 @@ pub struct Config {
     pub max_send_buffer: usize,
     /// Threads for what applications off-load ([`crate::Context::offload`]), over all reactors;
     /// none is started before the first job. Default 4: enough to wait for a database, few enough
-    /// not to take the cores from the reactors.
+    /// not to take the cores from the reactors. While each of them is held by a job and others wait, more are
+    /// added ([`Limits::offload_threads_extra`]).
     pub offload_threads: NonZeroUsize,
     /// A turn that takes at least this long is counted, and the callback that held it is named in the log.
     /// Default 250 ms, which is longer than a busy machine makes a thread wait, and more than a

@@ -13,6 +13,7 @@
 //!
 //! impl Application for Tally {
 //!     type Session = ();
+//!     type Connection = ();
 //!     fn on_message(&mut self, cx: &mut Context<'_, Self>, _message: Message<'_>) {
 //!         let count = cx.count_message();
 //!         cx.send_text(&format!("number {count}"));
@@ -116,7 +117,7 @@
 //! | [`observe`] | the map of a slab, the metrics, the live page |
 //! | [`server_status`] | what the reactors do share: what they count, limits over all of them, the drain |
 //! | [`mailbox`] | the only way into a reactor from outside |
-//! | [`http`] | health, readiness, metrics, the page, refusals |
+//! | [`http`] | health, readiness, metrics, the page, responses of the application, refusals |
 //! | [`environment`] | what a shard asks of its surroundings |
 //!
 //! The turn, and the loop around it:
@@ -161,7 +162,9 @@
 //! - **backlog**: what the socket did not take; above the **high-water mark** we stop reading from
 //!   that peer (**backpressure**) until it falls below the **low-water mark**: it is **throttled**.
 //! - **off-loading**: having work done on another thread; its **answer** comes back to the reactor. A
-//!   connection that waits for as many answers as it may is **parked**: not read.
+//!   connection that waits for as many answers as it may is **parked**: not read. A job whose connection
+//!   has gone is an **orphan**. An orphan that runs for too long is **given up**: its slot is free, its
+//!   thread is not.
 //! - **waiting**: a connection that is to be handed over, while the owner's mailbox is full; or that has
 //!   sent something to others, while too much is under way: not read. **congested**: so much waits that no
 //!   connection of the reactor is read.
@@ -269,9 +272,10 @@ mod transport;
 #[cfg(feature = "internals")]
 pub mod transport;
 
-pub use application::timers::TooManyTimers;
+pub use application::timers::{SetTimerError, TooManyTimers};
 pub use application::{
-    Acceptance, Application, CloseReason, Context, InvalidField, Message, PostError,
+    Acceptance, Application, CloseReason, Context, CounterMetric, GaugeMetric, HttpRequest,
+    HttpResponse, InvalidField, InvalidMetric, Message, NoResponse, OpenedRequest, PostError,
     ReactorContext, ReactorStart, Recipient, Refusal, Remote, Side, Subprotocol, Upgrade,
 };
 pub use apps::counter::Counter;
@@ -280,7 +284,7 @@ pub use config::{
     Address, AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds, SessionRate,
     Subprotocols,
 };
-pub use offload::PoolFull;
+pub use offload::{Cancellation, PoolFull};
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
 pub use session::{EndedSession, SessionEnd, owner_of};
 pub use token::{ConnectionId, IpPeer, Peer};

@@ -137,7 +137,7 @@ impl<S> MailSender<S> {
     }
 
     /// Sends the answer of an off-loaded job, for which there is always room: the reactor has no
-    /// more jobs under way than its box of answers holds.
+    /// more jobs under way than its box of answers holds, and one that it has given up sends none.
     pub fn send_answer(&self, finished: Finished) {
         let sent = self.answers.try_send(finished);
         debug_assert!(!matches!(sent, Err(TrySendError::Full(_))), "more answers than jobs");
@@ -253,7 +253,8 @@ mod tests {
         let poll = Poll::new().unwrap();
         let (sender, mailbox) = mailbox::<()>(1, 1, poll.registry(), Token(0)).unwrap();
         sender.send(mail()).unwrap();
-        sender.send_answer(Job { id: JobId(0), work: in_a_box(|| ()) }.run());
+        let job = Job { id: JobId(0), work: in_a_box(|_| ()), progress: Arc::default() };
+        sender.send_answer(job.run().unwrap());
         assert!(matches!(mailbox.receive(), Some(Mail::Finished(_))));
         assert!(matches!(mailbox.receive(), Some(Mail::Look { .. })));
     }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here limits anything: each term is the sum of limits that other files keep, and says
 //! which. Not counted: the program itself, the log's queue, what an application holds beyond its
-//! session's own size (its timers and off-loaded jobs among it), and the kernel's socket buffers. The
+//! session's own size (its timers, off-loaded jobs, metrics and responses to plain requests), and the kernel's socket buffers. The
 //! daemon prints the sum at its start; a test fills everything to its limit and compares.
 //!
 //! Invariant: a term is an upper bound of what its limits allow, never an estimate of what is usual.
@@ -92,7 +92,7 @@ impl MemoryBound {
             config.max_send_buffer + limits.cork_bytes,
             // Storage of the backlog in which nothing stands.
             out_buffer::SLACK,
-            // What a used-up share leaves of one read (shard/visit.rs).
+            // What a used-up share leaves of one read, or a request that is not whole (shard/visit.rs).
             limits.receive_buffer_bytes,
             // The address in the connection limiter's table, which grows by doubling.
             if config.limit_per_ip.is_some() { 128 } else { 0 },

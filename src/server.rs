@@ -22,7 +22,7 @@ use crate::config::{Address, Config, ConfigError, Limits};
 use crate::contained::{Contained, Panicked, guard};
 use crate::http::Rejection;
 use crate::mailbox::{MailSender, Mailbox, mailbox};
-use crate::offload::Pool;
+use crate::offload::pool::{Pool, PoolLimits};
 use crate::reactor::{LISTENER, MAILBOX, OsEnvironment, Reactor, Task};
 use crate::server_status::ServerStatus;
 use crate::shard::{DrainOutcome, Shard};
@@ -126,20 +126,10 @@ impl Builder {
             .map_err(|(address, error)| ServeError::Listen { address, error })?;
         let status =
             Arc::new(ServerStatus::new(workers, Rejection::LABELS, self.log_lines_dropped));
-        let sockets = listeners
-            .into_iter()
-            .map(|listeners| Sockets::open(listeners, &config.limits))
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(ServeError::Start)?;
-        // One descriptor more than the reactors have, or not a single client could be let in.
-        if let Some(sockets) = sockets.first() {
-            drop(sockets.registry.try_clone().map_err(ServeError::Start)?);
-        }
+        let sockets = Sockets::open_all(listeners, &config.limits).map_err(ServeError::Start)?;
         let senders: Vec<_> = sockets.iter().map(|sockets| sockets.sender.clone()).collect();
         let trigger = ShutdownTrigger { senders: senders.into(), status: status.clone() };
-        // Each reactor bounds what it has under way, so this much room is always enough.
-        let room = workers * config.limits.offloads_per_reactor;
-        let pool = Arc::new(Pool::new(config.offload_threads, room, Task::run));
+        let pool = Arc::new(Pool::new(pool_limits(&config), status.pool().clone(), Task::run));
         let make = Arc::new(Contained::new(make));
         let wakes = trigger
             .senders
@@ -199,7 +189,29 @@ struct Sockets {
     mailbox: Mailbox<Socket>,
 }
 
+/// What bounds the pool. Each reactor bounds the jobs that it has under way, so there is always room enough.
+fn pool_limits(config: &Config) -> PoolLimits {
+    PoolLimits {
+        threads: config.offload_threads,
+        extra: config.limits.offload_threads_extra,
+        tasks: config.workers.get() * config.limits.offloads_per_reactor,
+        stall: config.limits.offload_stall,
+        idle: config.limits.offload_idle,
+    }
+}
+
 impl Sockets {
+    /// Those of all reactors.
+    fn open_all(listeners: Vec<Listeners>, limits: &Limits) -> io::Result<Vec<Sockets>> {
+        let open = |listeners| Sockets::open(listeners, limits);
+        let sockets = listeners.into_iter().map(open).collect::<io::Result<Vec<_>>>()?;
+        // One descriptor more than the reactors have, or not a single client could be let in.
+        if let Some(sockets) = sockets.first() {
+            drop(sockets.registry.try_clone()?);
+        }
+        Ok(sockets)
+    }
+
     fn open(mut listeners: Listeners, limits: &Limits) -> io::Result<Sockets> {
         let poll = Poll::new()?;
         listeners.register(poll.registry(), LISTENER)?;

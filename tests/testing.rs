@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use revolve::testing::{Received, Refused, TestServer};
 use revolve::{
-    Acceptance, Application, CloseReason, Config, Context, Counter, Echo, EndedSession, Message,
-    ReactorContext, Refusal, SessionIds, SessionRate, Side, Subprotocol, Upgrade,
+    Acceptance, Application, Cancellation, CloseReason, Config, Context, Counter, CounterMetric,
+    Echo, EndedSession, GaugeMetric, HttpRequest, HttpResponse, InvalidMetric, Limits, Message,
+    NoResponse, ReactorContext, Refusal, SessionIds, SessionRate, SetTimerError, Side, Subprotocol,
+    Subprotocols, TooManyTimers, Upgrade,
 };
 
 #[path = "../examples/chat.rs"]
@@ -55,6 +57,91 @@ fn logged() -> Vec<String> {
 
 fn closed(code: u16, reason: &str) -> Option<Received> {
     Some(Received::Closed { code, reason: reason.to_owned() })
+}
+
+// --- what a connection keeps ---------------------------------------------------------------------
+
+/// Tells what it was opened with, and how many messages this connection and this session have sent.
+struct Journal;
+
+thread_local! {
+    static DROPPED: Cell<u32> = const { Cell::new(0) };
+}
+
+#[derive(Default)]
+struct Page(u64);
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        DROPPED.set(DROPPED.get() + 1);
+    }
+}
+
+impl Application for Journal {
+    type Session = u64;
+    type Connection = Page;
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        let accepted = upgrade.accept();
+        Ok(if upgrade.parameter("keep").is_some() { accepted.keep_request() } else { accepted })
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+        if message == Message::Text("request") {
+            let told = cx.request().map(|request| {
+                format!("{} {} {:?}", request.path(), request.query(), request.subprotocol())
+            });
+            return cx.send_text(&told.unwrap_or_default());
+        }
+        *cx.session_mut() += 1;
+        cx.connection_mut().0 += 1;
+        let (page, session) = (cx.connection_mut().0, *cx.session());
+        cx.send_text(&format!("{page} {session}"));
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Self>, _: CloseReason) {
+        // It is still there.
+        assert!(cx.connection_mut().0 > 0 || cx.request().is_none());
+    }
+}
+
+#[test]
+fn a_connection_has_a_state_of_its_own_which_ends_with_it() {
+    let server = TestServer::new(|_| Journal);
+    let ann = server.connect("session_id=ann");
+    for count in 1..=3 {
+        ann.send_text("dear diary");
+        assert_eq!(ann.text(), format!("{count} {count}"));
+    }
+    let bob = server.connect("session_id=bob");
+    bob.send_text("dear diary");
+    assert_eq!((bob.text(), DROPPED.get()), ("1 1".to_owned(), 0));
+    // Taken over: the session goes on, the connection's state does not.
+    let newer = server.connect("session_id=ann");
+    assert_eq!(DROPPED.get(), 1);
+    newer.send_text("dear diary");
+    assert_eq!(newer.text(), "1 4");
+    newer.disconnect();
+    bob.close(1000, "");
+    assert_eq!(DROPPED.get(), 3);
+    // One that was never asked for is never made.
+    let quiet = server.connect("session_id=quiet&nothing");
+    quiet.send_text("request");
+    assert_eq!(quiet.text(), "");
+}
+
+#[test]
+fn a_connection_keeps_its_request_if_it_is_to() {
+    let ws_subprotocols = Subprotocols::parse("diary.v2, diary.v1").unwrap();
+    let config = Config { ws_path: "/rooms/*".to_owned(), ws_subprotocols, ..Config::default() };
+    let server = TestServer::with_config(config, |_| Journal);
+    let request = server.request().path("/rooms/7").query("keep=1&session_id=ann");
+    let ann = request.subprotocols(&["diary.v1"]).connect().unwrap();
+    ann.send_text("request");
+    assert_eq!(ann.text(), r#"/rooms/7 keep=1&session_id=ann Some("diary.v1")"#);
+    let bob = server.request().path("/rooms/7").connect().unwrap();
+    bob.send_text("request");
+    assert_eq!(bob.text(), "");
 }
 
 // --- sessions: how many, from whom --------------------------------------------------------------
@@ -114,6 +201,7 @@ impl Register {
 
 impl Application for Register {
     type Session = String;
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         let answer = |upgrade: &Upgrade<'_, Self>| match upgrade.parameter("as").as_deref() {
@@ -353,6 +441,114 @@ fn an_upgrade_that_finds_no_place_has_made_no_session() {
     assert_eq!(server.request().connect().err().unwrap().status, 429);
 }
 
+// --- upgrades that are accepted and do not open -----------------------------------------------
+
+/// Counts what becomes of the upgrades that it accepts. Asked for `later`, it lets a job decide; asked for
+/// `panics`, it panics when the WebSocket does not open.
+#[derive(Default)]
+struct Doorkeeper {
+    accepted: u32,
+    opened: u32,
+    not_opened: u32,
+}
+
+impl Doorkeeper {
+    fn admit(&mut self, upgrade: &Upgrade<'_, Self>) -> Acceptance<Self> {
+        self.accepted += 1;
+        let panics = upgrade.parameter("panics").is_some();
+        upgrade.accept().otherwise(move |doorkeeper, cx| {
+            doorkeeper.not_opened += 1;
+            assert!(!panics, "as it was asked to");
+            cx.broadcast_text("somebody found no place");
+            cx.set_timer(SECOND, 7).unwrap();
+        })
+    }
+}
+
+impl Application for Doorkeeper {
+    type Session = ();
+    type Connection = ();
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        match upgrade.parameter("later") {
+            Some(_) => {
+                upgrade.defer(|| (), |keeper: &mut Self, upgrade, ()| Ok(keeper.admit(upgrade)))
+            }
+            None => Ok(self.admit(upgrade)),
+        }
+    }
+
+    fn on_open(&mut self, _: &mut Context<'_, Self>) {
+        self.opened += 1;
+    }
+
+    fn on_reactor_timer(&mut self, cx: &mut ReactorContext<'_, Self>, key: u64) {
+        cx.send_text_to_all(&format!("timer {key}"));
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+        match message {
+            Message::Text("cancel") => assert!(cx.cancel_reactor_timer(9)),
+            // The timer is the reactor's, so it outlives this connection.
+            _ => cx.set_reactor_timer(SECOND, 9).unwrap(),
+        }
+    }
+}
+
+fn one_place() -> TestServer<Doorkeeper> {
+    let workers = NonZeroUsize::MIN;
+    let config = Config { workers, limit_concurrency: NonZeroUsize::new(1), ..Config::default() };
+    TestServer::with_config(config, |_| Doorkeeper::default())
+}
+
+#[test]
+fn an_accepted_upgrade_that_does_not_open_is_followed_by_what_undoes_it() {
+    for query in ["", "later=1"] {
+        let server = one_place();
+        let first = server.connect(query);
+        let fates = |keeper: &mut Doorkeeper| (keeper.accepted, keeper.opened, keeper.not_opened);
+        assert_eq!(server.application(0, fates), (1, 1, 0));
+        assert_eq!(server.request().query(query).connect().err().unwrap().status, 503);
+        assert_eq!(server.application(0, fates), (2, 1, 1));
+        assert_eq!(first.text(), "somebody found no place");
+        server.advance(SECOND);
+        assert_eq!(first.text(), "timer 7");
+    }
+}
+
+#[test]
+fn what_undoes_an_upgrade_may_panic() {
+    let server = one_place();
+    let first = server.connect("");
+    assert_eq!(server.request().query("panics=1").connect().err().unwrap().status, 503);
+    assert!(server.metrics().contains("revolve_panics_total{reactor=\"0\"} 1\n"));
+    assert_eq!(first.receive(), None);
+    first.disconnect();
+    assert!(server.request().connect().is_ok());
+}
+
+#[test]
+fn a_connection_sets_timers_of_its_reactor_and_they_outlive_it() {
+    let workers = NonZeroUsize::MIN;
+    let config = Config { workers, ..Config::default() };
+    let server = TestServer::with_config(config, |_| Doorkeeper::default());
+    let (ann, bob) = (server.connect(""), server.connect(""));
+    ann.send_text("set it");
+    ann.disconnect();
+    server.advance(SECOND);
+    assert_eq!(bob.text(), "timer 9");
+    bob.send_text("set it");
+    bob.send_text("cancel");
+    server.advance(SECOND);
+    assert_eq!(bob.receive(), None);
+}
+
+#[test]
+#[should_panic(expected = "reactor 2 of 2")]
+fn a_look_at_the_application_of_a_reactor_that_is_not_there() {
+    TestServer::new(|_| Echo).application(2, |_| ());
+}
+
 // --- the applications of the daemon, and of examples/ ----------------------------------------
 
 #[test]
@@ -444,6 +640,7 @@ struct Teller;
 
 impl Application for Teller {
     type Session = ();
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         let count = upgrade.session_count();
@@ -512,6 +709,126 @@ fn hello_is_a_parameter_like_others() {
     }
 }
 
+// --- plain requests, and metrics of the application's ----------------------------------------
+
+/// Takes orders, and tells everyone who listens.
+#[derive(Default)]
+struct Shop {
+    metrics: Option<(CounterMetric, GaugeMetric)>,
+    faults: Rc<RefCell<Vec<InvalidMetric>>>,
+}
+
+impl Application for Shop {
+    type Session = ();
+    type Connection = ();
+    const READS_BODIES: bool = true;
+
+    fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
+        let taken = cx.counter("shop_orders_total", "Orders taken.").unwrap();
+        self.metrics = Some((taken, cx.gauge("shop_last_bytes", "Length of the last.").unwrap()));
+        let faults = [
+            cx.gauge("shop_orders_total", "Orders taken.").err(),
+            cx.counter("shop_orders", "Orders taken.").err(),
+            cx.gauge("revolve_orders", "Orders taken.").err(),
+            cx.gauge("shop orders", "Orders taken.").err(),
+        ];
+        self.faults.borrow_mut().extend(faults.into_iter().flatten());
+    }
+
+    fn on_request(
+        &mut self,
+        cx: &mut ReactorContext<'_, Self>,
+        request: &HttpRequest<'_>,
+    ) -> Result<HttpResponse, NoResponse> {
+        match (request.method(), request.path()) {
+            ("POST", "/orders") => {
+                let Some(order) = request.body_text() else {
+                    return Ok(HttpResponse::json_error::<400>("an order is a \"text\""));
+                };
+                let (taken, last) = self.metrics.as_ref().unwrap();
+                taken.add(1);
+                last.set(order.len() as i64);
+                let note = request.parameter("note").unwrap_or_default();
+                cx.broadcast_text(&format!("{order} ({note})"));
+                let by = request.peer().to_string();
+                Ok(HttpResponse::json::<201>(r#"{"taken": true}"#).header("X-By", &by)?)
+            }
+            ("GET" | "HEAD", "/orders") => Ok(HttpResponse::text::<200>("none left")),
+            ("GET", "/image") => Ok(HttpResponse::bytes::<200>("image/png", &b"\x89PNG\xff"[..])?),
+            _ => Err(NoResponse::NotFound),
+        }
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+}
+
+#[test]
+fn plain_requests_are_answered_without_sockets() {
+    let server = TestServer::new(|_| Shop::default());
+    let clients = [server.connect("session_id=a"), server.connect("session_id=b")];
+    let order = |body: &[u8]| {
+        let request = server.http_request("POST", "/orders?note=no%20ice").body(body);
+        request.header("Expect", "100-continue").peer("192.0.2.7:80".parse().unwrap()).send()
+    };
+    let taken = order(b"two teas");
+    assert_eq!((taken.status, taken.text()), (201, r#"{"taken": true}"#));
+    assert_eq!(taken.header("x-by"), Some("192.0.2.7:80"));
+    for client in &clients {
+        assert_eq!(client.text(), "two teas (no ice)", "whichever reactor it is on");
+    }
+    let wrong = order(b"\xff");
+    assert_eq!((wrong.status, wrong.text()), (400, r#"{"error": "an order is a \"text\""}"#));
+    assert_eq!(wrong.header("Content-Type"), Some("application/json"));
+    assert_eq!(order(&[b'x'; 32 << 10]).status, 201);
+    assert_eq!(order(&[b'x'; (32 << 10) + 1]).status, 413);
+    let image = server.http_request("GET", "/image").send();
+    assert_eq!(
+        (image.body.as_slice(), image.header("date").is_some()),
+        (&b"\x89PNG\xff"[..], true)
+    );
+    let head = server.http_request("HEAD", "/orders").send();
+    assert_eq!((head.header("content-length"), head.body.len()), (Some("9"), 0));
+    let nothing = server.http_request("GET", "/nothing").send();
+    assert_eq!((nothing.status, nothing.text()), (404, "no such path\n"));
+    // A connection of its own for each, and none is left.
+    assert!(server.metrics().contains("\nrevolve_connections{reactor=\"0\"} 1\n"));
+}
+
+#[test]
+fn metrics_of_the_application_stand_behind_the_servers() {
+    let faults = Rc::<RefCell<Vec<InvalidMetric>>>::default();
+    let copy = faults.clone();
+    let server = TestServer::new(move |_| Shop { metrics: None, faults: copy.clone() });
+    for _ in 0..5 {
+        server.http_request("POST", "/orders").body("tea").send();
+    }
+    let page = server.metrics();
+    let (_, own) = page.split_once("# HELP shop_last_bytes ").unwrap();
+    let expected = "Length of the last.\n# TYPE shop_last_bytes gauge\n\
+                    shop_last_bytes{reactor=\"0\"} 3\nshop_last_bytes{reactor=\"1\"} 3\n\
+                    # HELP shop_orders_total Orders taken.\n# TYPE shop_orders_total counter\n\
+                    shop_orders_total{reactor=\"0\"} 3\nshop_orders_total{reactor=\"1\"} 2\n";
+    assert_eq!(own, expected);
+    let scraped = server.http_request("GET", "/metrics").send();
+    assert!(scraped.text().ends_with(expected), "{}", scraped.text());
+    let expected = [
+        InvalidMetric::Conflict("shop_orders_total"),
+        InvalidMetric::Suffix("shop_orders"),
+        InvalidMetric::Reserved("revolve_orders"),
+        InvalidMetric::Name("shop orders"),
+    ];
+    assert_eq!(*faults.borrow(), [expected, expected].concat(), "on each reactor");
+}
+
+#[test]
+fn a_request_must_fit_into_the_receive_buffer() {
+    let limits = Limits { request_body_bytes: (48 << 10) + 65, ..Limits::default() };
+    let error = Config { limits, ..Config::default() }.validate().unwrap_err();
+    assert_eq!(error.option, "limits.request_body_bytes");
+    let limits = Limits { request_body_bytes: (48 << 10) + 64, ..Limits::default() };
+    assert_eq!(Config { limits, ..Config::default() }.validate(), Ok(()));
+}
+
 // --- an application that uses everything -----------------------------------------------------
 
 /// What it has been called with.
@@ -524,6 +841,7 @@ struct Lookup {
 
 impl Application for Lookup {
     type Session = ();
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         if upgrade.header("Authorization").is_none() {
@@ -658,8 +976,113 @@ fn a_job_that_never_returns_does_not_hold_the_drain_for_ever() {
     server.shut_down();
     server.advance(Config::default().timeout_graceful_shutdown);
     assert!(server.has_ended());
-    assert_eq!(client.receive(), closed(1006, ""));
-    assert_eq!(diary.borrow().len(), 1, "`on_close` is called all the same");
+    assert_eq!(client.receive(), closed(1001, "server is going away"));
+    let told = CloseReason { code: 1001, side: Side::Server };
+    assert_eq!(*diary.borrow(), [format!("{told:?}")], "`on_close` is called all the same");
+}
+
+/// Off-loads in each way, and gives commands where they can do nothing any more.
+struct Errands {
+    seen: Rc<RefCell<Vec<String>>>,
+}
+
+impl Application for Errands {
+    type Session = ();
+    type Connection = ();
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+        let Message::Text(text) = message else { return };
+        let word = text.to_owned();
+        let job = move |cancellation: &Cancellation| (word, cancellation.is_requested());
+        let done =
+            |_: &mut Self, cx: &mut Context<'_, Self>, (word, is_cancelled): (String, bool)| {
+                assert!(!is_cancelled, "there is somebody");
+                cx.send_text(&word);
+            };
+        let taken = match text {
+            "close" => {
+                cx.close(1000, "");
+                let set = cx.set_timer(SECOND, 1);
+                return self.seen.borrow_mut().push(format!("{set:?}"));
+            }
+            loose if loose.starts_with("loose") => cx.offload_unordered(job, done),
+            _ => cx.offload_cancellable(job, done),
+        };
+        if let Err(error) = taken {
+            cx.send_text(&error.to_string());
+        }
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Self>, _: CloseReason) {
+        cx.close(1000, "nobody hears it");
+        cx.send_text("nor this");
+        let set = cx.set_timer(SECOND, 1);
+        self.seen.borrow_mut().push(format!("{set:?}"));
+    }
+
+    fn on_timer(&mut self, _: &mut Context<'_, Self>, _: u64) {
+        panic!("it was an error");
+    }
+}
+
+fn errands(config: Config) -> (TestServer<Errands>, Rc<RefCell<Vec<String>>>) {
+    let seen = Rc::<RefCell<Vec<String>>>::default();
+    let config = Config { workers: NonZeroUsize::MIN, ..config };
+    let server = TestServer::with_config(config, |_| Errands { seen: seen.clone() });
+    (server, seen)
+}
+
+#[test]
+fn a_timer_that_cannot_fire_is_an_error() {
+    let (server, seen) = errands(Config::default());
+    let client = server.connect("");
+    client.send_text("close");
+    assert_eq!(client.receive(), closed(1000, ""));
+    server.connect("").disconnect();
+    server.advance(60 * SECOND);
+    assert_eq!(*seen.borrow(), ["Err(Closed)"; 3]);
+    let text = SetTimerError::Closed.to_string();
+    assert_eq!(text, "the WebSocket is closed: no timer of its can fire");
+    let many = SetTimerError::TooMany(TooManyTimers { most: 3 }).to_string();
+    assert!(many.starts_with("3 timers are set already"), "{many}");
+}
+
+#[test]
+fn held_jobs_are_run_in_any_order_and_answered_as_they_were_asked_for() {
+    let (server, _) = errands(Config::default());
+    server.hold_jobs();
+    let client = server.connect("");
+    for word in ["a", "loose b", "c", "loose d"] {
+        client.send_text(word);
+    }
+    for index in [3, 2, 1] {
+        server.run_job(index);
+    }
+    let loose = [client.text(), client.text()];
+    assert_eq!((loose, client.receive()), (["loose d".to_owned(), "loose b".to_owned()], None));
+    server.run_job(0);
+    assert_eq!([client.text(), client.text()], ["a", "c"]);
+}
+
+#[test]
+fn a_held_job_of_one_that_has_left_is_given_up_in_time() {
+    let limits = Limits { offloads_per_reactor: 1, ..Limits::default() };
+    let (server, _) = errands(Config { limits, ..Config::default() });
+    server.hold_jobs();
+    let (leaver, other) = (server.connect(""), server.connect(""));
+    leaver.send_text("a");
+    leaver.disconnect();
+    other.send_text("b");
+    assert_eq!(other.text(), "1 off-loaded jobs are under way already: try again later");
+    server.advance(5 * Limits::default().offload_orphan_timeout / 4);
+    assert!(server.metrics().contains("\nrevolve_offloads_stuck 1\n"));
+    other.send_text("b");
+    assert_eq!(server.held_jobs(), 2, "the one that was given up has not returned");
+    for _ in 0..2 {
+        server.run_job(0);
+    }
+    assert_eq!(other.text(), "b");
+    assert!(server.metrics().contains("\nrevolve_offloads_stuck 0\n"));
 }
 
 /// Closes with whatever code it is told, and speaks a subprotocol that nobody has offered.
@@ -667,6 +1090,7 @@ struct Careless;
 
 impl Application for Careless {
     type Session = ();
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         // It keeps what one client has offered for all the others.
@@ -723,6 +1147,7 @@ struct Hasty(Rc<Cell<u64>>);
 
 impl Application for Hasty {
     type Session = ();
+    type Connection = ();
 
     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
         cx.set_timer(Duration::ZERO, 0).unwrap();

@@ -203,6 +203,7 @@ struct Talkative;
 
 impl Application for Talkative {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, _message: Message<'_>) {
         for _ in 0..TIMES {

@@ -62,6 +62,10 @@ impl io::Write for Wire {
 }
 
 impl Stream for Wire {
+    fn peek(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        unreachable!("nobody hangs up")
+    }
+
     fn half_close(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -102,6 +106,8 @@ impl Environment for Quiet {
     fn send(&mut self, _: usize, _: Mail<Wire>) -> Result<(), Mail<Wire>> {
         unreachable!("there is one reactor")
     }
+
+    fn wake(&mut self, _reactor: usize) {}
 
     fn has_room(&self, _reactor: usize) -> bool {
         true

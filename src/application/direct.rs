@@ -27,6 +27,7 @@ use crate::token::ConnectionId;
 ///
 /// impl Application for Whisper {
 ///     type Session = ();
+///     type Connection = ();
 ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
 ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
 ///         match text.split_once(':') {

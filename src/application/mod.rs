@@ -4,16 +4,20 @@
 //! (close, broadcast, timer); the shard applies them when the callback has returned, or when their
 //! time has come. No callback ever gets hold of a connection or of the loop, so nothing re-enters
 //! it. Called by the shard; implemented by `apps/` and by programs that embed the server. The parts
-//! are `admission`, `jobs`, `direct`, `remote` and `timers`.
+//! are `request`, `response`, `metrics`, `admission`, `jobs`, `kept`, `direct`, `remote` and `timers`.
 //!
 //! Invariant: the cork only ever holds whole frames of ours.
 //!
-//! Next: `admission`: which upgrades are accepted. Then `jobs`, `direct`, `remote`, and `timers`.
+//! Next: `request`: what an application sees of a request.
 
 mod admission;
 mod direct;
 mod jobs;
+mod kept;
+mod metrics;
 mod remote;
+mod request;
+mod response;
 pub mod timers;
 
 use std::collections::TryReserveError;
@@ -23,9 +27,9 @@ use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
-use crate::application::timers::{ApplicationTimers, TooManyTimers};
+use crate::application::timers::{ApplicationTimers, SetTimerError, TooManyTimers};
 use crate::config::Limits;
-use crate::offload::PoolFull;
+use crate::offload::{Cancellation, PoolFull};
 use crate::protocol::deflate::{DeflateWriter, Deflation};
 use crate::protocol::frame;
 pub use crate::protocol::message::Message;
@@ -33,13 +37,21 @@ use crate::session::{EndedSession, Session};
 use crate::token::{ConnectionId, LocalId, Peer};
 use crate::transport::Outlet;
 
-pub use admission::{Acceptance, InvalidField, Refusal, Subprotocol, Upgrade};
-pub(crate) use admission::{Answer, Deferred, ForUpgrade, Terms};
+pub use admission::{Acceptance, Refusal, Subprotocol, Upgrade};
+pub(crate) use admission::{Answer, Deferred, ForUpgrade, KeepRequest, NotOpening, Terms};
 pub use direct::{Direct, Recipient};
 pub(crate) use direct::{Directed, To};
-pub(crate) use jobs::{Due, Jobs, Owner};
+pub(crate) use jobs::{Delivery, Due, Jobs, Look, Owner};
+pub(crate) use kept::Kept;
+pub use kept::OpenedRequest;
+pub(crate) use metrics::ApplicationMetrics;
+pub use metrics::{CounterMetric, GaugeMetric, InvalidMetric};
 pub(crate) use remote::Post;
 pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Wake};
+pub use request::HttpRequest;
+pub(crate) use request::{RequestBody, RequestHead};
+pub(crate) use response::{Caching, ResponseContent, TEXT, reason_phrase};
+pub use response::{HttpResponse, InvalidField, NoResponse};
 
 /// The behaviour of a server. Each reactor makes a value of its own, on its own thread: state in
 /// it needs no lock, is shared with nothing, and need not be `Send`.
@@ -54,6 +66,7 @@ pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Wake};
 /// struct Shout;
 /// impl Application for Shout {
 ///     type Session = ();
+///     type Connection = ();
 ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
 ///         match message {
 ///             Message::Text(text) => cx.send_text(&text.to_uppercase()),
@@ -67,6 +80,10 @@ pub trait Application: Sized + 'static {
     /// live, and stays on its reactor. A type of more than 16 KiB does not compile: put what is large into
     /// a `Box` or a `Vec`.
     type Session: Default + 'static;
+
+    /// What a connection holds besides its session's state ([`Context::connection_mut`]): it ends with the
+    /// connection. `()` costs nothing, and so does one that is not used.
+    type Connection: Default + 'static;
 
     /// The reactor begins, before its first connection. What it does of its own accord starts here,
     /// with a timer.
@@ -85,6 +102,7 @@ pub trait Application: Sized + 'static {
     ///
     /// impl Application for Members {
     ///     type Session = Option<String>;
+    ///     type Connection = ();
     ///
     ///     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
     ///         let name = match upgrade.cookie("member") {
@@ -113,6 +131,82 @@ pub trait Application: Sized + 'static {
         Ok(upgrade.accept())
     }
 
+    /// Whether [`Self::on_request`] reads the content of requests. Without it, a request with content is
+    /// passed to `on_request` when its head has come, with an empty [`HttpRequest::body`], and its
+    /// connection closes behind the response. With it, the server waits for the content first.
+    ///
+    /// It is a constant, so that a server whose application reads none never waits for any, nor keeps it.
+    const READS_BODIES: bool = false;
+
+    /// A plain request has come, for a path that is none of the server's own (`/`, `/healthz`, `/readyz`,
+    /// `/metrics`, `/ws/stats`) and does not lead to the WebSocket. Answered on the reactor that has the
+    /// connection. Any method comes here: HEAD, which gets what GET gets, without the content; and
+    /// OPTIONS, so that a preflight of other origins' pages can be answered.
+    ///
+    /// Under [`Self::READS_BODIES`] a request comes here when its content is whole, of at most
+    /// [`crate::Limits::request_body_bytes`] bytes; beyond that it gets 413, without a `Content-Length`
+    /// 411, and 408 if it takes longer than [`crate::Config::timeout_handshake`]. A client that sent
+    /// `Expect: 100-continue` is told to go on.
+    ///
+    /// [`crate::Config::allowed_origins`] is about WebSockets. A page of another origin may send requests
+    /// that come here: where that matters, look at [`HttpRequest::header`] `Origin`.
+    ///
+    /// A panic is a 500: the connection closes, and nothing else ends. During the shutdown requests are
+    /// answered as long as their connection is served.
+    ///
+    /// ```
+    /// # use revolve::{Application, Context, Message};
+    /// use revolve::{HttpRequest, HttpResponse, NoResponse, ReactorContext};
+    ///
+    /// struct Shop {
+    ///     orders: Vec<String>,
+    /// }
+    ///
+    /// impl Application for Shop {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///     const READS_BODIES: bool = true;
+    ///
+    ///     fn on_request(
+    ///         &mut self,
+    ///         cx: &mut ReactorContext<'_, Self>,
+    ///         request: &HttpRequest<'_>,
+    ///     ) -> Result<HttpResponse, NoResponse> {
+    ///         match (request.method(), request.path()) {
+    ///             ("GET" | "HEAD", "/orders") => {
+    ///                 Ok(HttpResponse::json::<200>(format!("{{\"count\": {}}}", self.orders.len())))
+    ///             }
+    ///             ("POST", "/orders") => match request.body_text() {
+    ///                 None | Some("") => Ok(HttpResponse::json_error::<400>("an order is a text")),
+    ///                 Some(order) => {
+    ///                     self.orders.push(order.to_owned());
+    ///                     cx.broadcast_text(&format!("a new order: {order}"));
+    ///                     Ok(HttpResponse::empty::<201>())
+    ///                 }
+    ///             },
+    ///             // RFC 9110 15.5.6: a 405 names the methods that there are.
+    ///             (_, "/orders") => {
+    ///                 Ok(HttpResponse::text::<405>("GET or POST").header("Allow", "GET, HEAD, POST")?)
+    ///             }
+    ///             _ => Err(NoResponse::NotFound),
+    ///         }
+    ///     }
+    /// #   fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Why there is no response. By default there is nothing at any such path, which is a 404.
+    fn on_request(
+        &mut self,
+        cx: &mut ReactorContext<'_, Self>,
+        request: &HttpRequest<'_>,
+    ) -> Result<HttpResponse, NoResponse> {
+        let _ = (cx, request);
+        Err(NoResponse::NotFound)
+    }
+
     /// A WebSocket has opened, or a session has come back ([`Context::is_resumed`]).
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
         let _ = cx;
@@ -121,7 +215,15 @@ pub trait Application: Sized + 'static {
     /// A message has arrived.
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>);
 
-    /// The WebSocket is over: exactly once for each `on_open`. What is sent from here goes nowhere.
+    /// The WebSocket is over: exactly once for each `on_open`. The session is still there, and changes
+    /// to it are kept. Of the commands of the context:
+    ///
+    /// - what is sent goes nowhere, and [`Context::close`] does nothing;
+    /// - broadcasts are sent, to all others;
+    /// - [`Context::set_timer`] is an error, and [`Context::cancel_timer`] finds the timers that were set;
+    /// - off-loaded jobs are run, to save the session, say, and a drain waits for them; what was to
+    ///   follow them is dropped. So [`Context::offload_cancellable`] is of no use here: to its job, nobody
+    ///   waits. If this is called because the time of a drain is up, the process may end before a job.
     fn on_close(&mut self, cx: &mut Context<'_, Self>, reason: CloseReason) {
         let _ = (cx, reason);
     }
@@ -129,6 +231,40 @@ pub trait Application: Sized + 'static {
     /// A timer of this connection is due ([`Context::set_timer`]).
     fn on_timer(&mut self, cx: &mut Context<'_, Self>, key: u64) {
         let _ = (cx, key);
+    }
+
+    /// The shutdown begins on this reactor: before the first client is told goodbye (1001). What is sent to
+    /// connections of this reactor from here reaches them before that, and [`ReactorContext::set_goodbye`]
+    /// says what the goodbye says.
+    ///
+    /// ```
+    /// use revolve::{Application, Context, Message, ReactorContext};
+    ///
+    /// struct Polite;
+    /// impl Application for Polite {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         if let Message::Text("shut down, please") = message {
+    ///             cx.shut_down();
+    ///         }
+    ///     }
+    ///     fn on_drain(&mut self, cx: &mut ReactorContext<'_, Self>) {
+    ///         cx.send_text_to_all("please finish your sentence");
+    ///         cx.set_goodbye("back in five minutes");
+    ///     }
+    /// }
+    ///
+    /// use revolve::testing::{Received, TestServer};
+    /// let server = TestServer::new(|_| Polite);
+    /// let ann = server.connect("");
+    /// ann.send_text("shut down, please");
+    /// assert_eq!(ann.text(), "please finish your sentence");
+    /// let goodbye = Received::Closed { code: 1001, reason: "back in five minutes".into() };
+    /// assert_eq!(ann.receive(), Some(goodbye));
+    /// ```
+    fn on_drain(&mut self, cx: &mut ReactorContext<'_, Self>) {
+        let _ = cx;
     }
 
     /// A timer of this reactor is due ([`ReactorContext::set_timer`]). It is not set any more: a
@@ -157,6 +293,7 @@ pub trait Application: Sized + 'static {
     ///
     /// impl Application for Lobby {
     ///     type Session = String;
+    ///     type Connection = ();
     ///
     ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
     ///         if let Message::Text(name) = message {
@@ -249,7 +386,7 @@ pub(crate) struct Commands<A: Application> {
     /// Set with `close` and with `forgets_session`, and when the connection waits for as many jobs as it may:
     /// then what was commanded is done before more is read from it.
     pub(crate) pause: bool,
-    /// Set with `to_all` and `directs`, and when jobs wait to leave for the pool.
+    /// Set with `to_all`, `directs` and `shut_down`, and when jobs wait to leave for the pool.
     pub(crate) has_outgoing: bool,
     /// The close asked for, if any.
     pub(crate) close: Option<(CloseCode, String)>,
@@ -266,10 +403,16 @@ pub(crate) struct Commands<A: Application> {
     pub(crate) timers: ApplicationTimers,
     /// The jobs off-loaded.
     pub(crate) jobs: Jobs<A>,
+    /// What is kept for open connections.
+    pub(crate) kept: Kept<A>,
     /// Bytes that have left past the cork in this turn, and are not counted yet.
     pub(crate) past_cork: u64,
     /// Set with `close`, if that is for want of memory.
     pub(crate) is_out_of_memory: bool,
+    /// The shutdown, if it was asked for.
+    pub(crate) shut_down: bool,
+    /// What clients are to be told in the goodbye, if that was said.
+    pub(crate) goodbye: Option<String>,
 }
 
 impl<A: Application> Commands<A> {
@@ -286,9 +429,17 @@ impl<A: Application> Commands<A> {
             directs: Vec::new(),
             timers: ApplicationTimers::new(now, limits),
             jobs: Jobs::new(limits),
+            kept: Kept::default(),
             past_cork: 0,
             is_out_of_memory: false,
+            shut_down: false,
+            goodbye: None,
         }
+    }
+
+    fn shut_down(&mut self) {
+        self.shut_down = true;
+        self.has_outgoing = true;
     }
 
     /// Forgets that a close was asked for: something else has ended the connection.
@@ -398,7 +549,8 @@ impl<A: Application> Context<'_, A> {
         (self.commands.pause, self.commands.is_out_of_memory) = (true, true);
     }
 
-    /// Closes once what was sent before has left. Messages still to come are not delivered.
+    /// Closes once what was sent before has left. Messages still to come are not delivered. In
+    /// [`Application::on_close`] it does nothing.
     ///
     /// `code` is one that RFC 6455 7.4 lets an endpoint send, 4000 to 4999 for your own; another
     /// becomes 1011, and the log tells of the first. Of `reason` the first 123 bytes are sent. What this
@@ -438,14 +590,39 @@ impl<A: Application> Context<'_, A> {
     ///
     /// # Errors
     ///
-    /// When the connection has [`Limits::timers_per_connection`] of them.
-    pub fn set_timer(&mut self, after: Duration, key: u64) -> Result<(), TooManyTimers> {
-        self.commands.timers.set(self.connection, key, after, self.commands.now)
+    /// [`SetTimerError::TooMany`] when the connection has [`Limits::timers_per_connection`] of them;
+    /// [`SetTimerError::Closed`] in [`Application::on_close`], and behind [`Self::close`]: then the timer
+    /// could never fire.
+    pub fn set_timer(&mut self, after: Duration, key: u64) -> Result<(), SetTimerError> {
+        if self.is_over() {
+            return Err(SetTimerError::Closed);
+        }
+        Ok(self.commands.timers.set(self.connection, key, after, self.commands.now)?)
+    }
+
+    /// Whether this is the last callback of the connection but for its `on_close`, or that itself.
+    fn is_over(&self) -> bool {
+        self.outlet.is_none() || self.commands.close.is_some()
     }
 
     /// Forgets a timer; whether it was set.
     pub fn cancel_timer(&mut self, key: u64) -> bool {
         self.commands.timers.cancel(self.connection, key)
+    }
+
+    /// Sets a timer of this reactor, as [`ReactorContext::set_timer`] does: it does not end with the
+    /// connection. For what is to happen when this client has been away for a while, for instance.
+    ///
+    /// # Errors
+    ///
+    /// When the reactor has [`Limits::timers_per_reactor`] of them.
+    pub fn set_reactor_timer(&mut self, after: Duration, key: u64) -> Result<(), TooManyTimers> {
+        self.commands.timers.set_for_reactor(key, after, self.commands.now)
+    }
+
+    /// Forgets a timer of this reactor; whether it was set.
+    pub fn cancel_reactor_timer(&mut self, key: u64) -> bool {
+        self.commands.timers.cancel_for_reactor(key)
     }
 
     /// Runs `job` on a thread of its own kind, so that it may wait for as long as it likes, and
@@ -458,12 +635,18 @@ impl<A: Application> Context<'_, A> {
     /// message is answered before the next one is heard. One that panics ends its connection with
     /// 1011. A server that drains waits for the jobs under way, within the time of its drain.
     ///
+    /// A job should return: its thread is held for as long as it runs. While all threads are, and other
+    /// jobs wait, threads are added ([`Limits::offload_threads_extra`]). A job that runs on for
+    /// [`Limits::offload_orphan_timeout`] after its connection has gone is given up: it counts for no
+    /// limit any more, and no drain waits for it.
+    ///
     /// ```
     /// use revolve::{Application, Context, Message};
     ///
     /// struct Fibonacci;
     /// impl Application for Fibonacci {
     ///     type Session = ();
+    ///     type Connection = ();
     ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
     ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
     ///         let Ok(n) = text.parse() else { return cx.send_text("a number, please") };
@@ -491,10 +674,104 @@ impl<A: Application> Context<'_, A> {
         job: impl FnOnce() -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
     ) -> Result<(), PoolFull> {
-        self.commands.jobs.add(self.connection, job, done)?;
+        self.off_load(Delivery::InOrder, move |_| job(), done)
+    }
+
+    /// [`Self::offload`] for a job that can end early: it is told whether anybody still waits for it.
+    /// Nobody does when the WebSocket has closed, or the server has ended. What it returns then is
+    /// dropped.
+    ///
+    /// ```
+    /// use revolve::{Application, Context, Message};
+    ///
+    /// struct Primes;
+    /// impl Application for Primes {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
+    ///         let Ok(most) = text.parse::<u64>() else { return cx.send_text("a number, please") };
+    ///         let taken = cx.offload_cancellable(
+    ///             move |cancellation| {
+    ///                 let is_prime = |n: &u64| (2..*n).all(|divisor| n % divisor != 0);
+    ///                 // A client that has left costs no more than the number under way.
+    ///                 let goes_on = |_: &u64| !cancellation.is_requested();
+    ///                 (2..most).take_while(goes_on).filter(is_prime).count()
+    ///             },
+    ///             |_, cx, count| cx.send_text(&count.to_string()),
+    ///         );
+    ///         if taken.is_err() {
+    ///             cx.send_text("too busy, try again");
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::offload`].
+    pub fn offload_cancellable<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.off_load(Delivery::InOrder, job, done)
+    }
+
+    /// [`Self::offload`] without the order: `done` is called as soon as `job` has returned, whatever
+    /// else this connection waits for, and no other answer waits for it. It counts for the same limits.
+    /// The job is told whether anybody still waits for it, as with [`Self::offload_cancellable`].
+    ///
+    /// ```
+    /// use revolve::{Application, Context, Message};
+    /// # fn look_up(_: &str) -> String { String::new() }
+    ///
+    /// /// Answers each question when it can; the answer says to which it is.
+    /// struct Library;
+    /// impl Application for Library {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
+    ///         let Some((number, question)) = text.split_once(' ') else { return };
+    ///         let (number, question) = (number.to_owned(), question.to_owned());
+    ///         let taken = cx.offload_unordered(
+    ///             move |_| look_up(&question),
+    ///             move |_, cx, answer| cx.send_text(&format!("{number} {answer}")),
+    ///         );
+    ///         if taken.is_err() {
+    ///             cx.send_text("too busy, try again");
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::offload`].
+    pub fn offload_unordered<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.off_load(Delivery::AtOnce, job, done)
+    }
+
+    fn off_load<T: Send + 'static>(
+        &mut self,
+        delivery: Delivery,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.commands.jobs.add(self.connection, delivery, job, done)?;
         self.commands.has_outgoing = true;
         self.commands.pause |= self.commands.jobs.is_busy(self.connection);
         Ok(())
+    }
+
+    /// Begins the shutdown of the server, as [`crate::ServerHandle::shutdown`] does, and returns at once.
+    pub fn shut_down(&mut self) {
+        self.commands.shut_down();
     }
 
     /// When this turn began. Costs nothing, and is virtual in a test.
@@ -555,6 +832,7 @@ impl<A: Application> Context<'_, A> {
     ///
     /// impl Application for Notes {
     ///     type Session = String;
+    ///     type Connection = ();
     ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
     ///         match message {
     ///             Message::Text("logout") => {
@@ -606,6 +884,8 @@ impl<A: Application> Context<'_, A> {
 /// A reactor, as its application sees it when no connection is concerned.
 pub struct ReactorContext<'a, A: Application> {
     pub(crate) commands: &'a mut Commands<A>,
+    /// Those of the whole server.
+    pub(crate) metrics: &'a ApplicationMetrics,
 }
 
 impl<A: Application> ReactorContext<'_, A> {
@@ -621,10 +901,92 @@ impl<A: Application> ReactorContext<'_, A> {
     }
 
     fn send_to_all(&mut self, kind: Data, payload: &[u8]) {
-        match encoded(kind, payload) {
-            Ok(frame) => self.commands.to_reactor.push(frame),
-            Err(_) => self.note_out_of_memory(payload.len()),
+        if let Some(frame) = self.encoded(kind, payload) {
+            self.commands.to_reactor.push(frame);
         }
+    }
+
+    /// Sends a text message to every open connection of the server, as [`Context::broadcast_text`]
+    /// does. If there is no memory for that, it is not sent, and the log tells so.
+    pub fn broadcast_text(&mut self, text: &str) {
+        self.broadcast(Data::Text, text.as_bytes());
+    }
+
+    /// Sends a binary message to every open connection of the server.
+    pub fn broadcast_binary(&mut self, bytes: &[u8]) {
+        self.broadcast(Data::Binary, bytes);
+    }
+
+    fn broadcast(&mut self, kind: Data, payload: &[u8]) {
+        if let Some(frame) = self.encoded(kind, payload) {
+            self.commands.to_all.push(frame);
+            self.commands.has_outgoing = true;
+        }
+    }
+
+    fn encoded(&self, kind: Data, payload: &[u8]) -> Option<Broadcast> {
+        let frame = encoded(kind, payload);
+        if frame.is_err() {
+            self.note_out_of_memory(payload.len());
+        }
+        frame.ok()
+    }
+
+    /// Registers a counter of the application's, which `/metrics` shows behind the server's own: a sample
+    /// for each reactor that has registered it, with the label `reactor`. A second call with the same name
+    /// on this reactor returns the same cell. Keep the handle: to register takes a lock, to count takes
+    /// none.
+    ///
+    /// ```
+    /// # use revolve::{Application, Context, Message};
+    /// use revolve::{CounterMetric, ReactorContext};
+    ///
+    /// #[derive(Default)]
+    /// struct Shop {
+    ///     orders: Option<CounterMetric>,
+    /// }
+    ///
+    /// impl Application for Shop {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///
+    ///     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
+    ///         match cx.counter("shop_orders_total", "Orders taken.") {
+    ///             Ok(orders) => self.orders = Some(orders),
+    ///             Err(error) => eprintln!("{error}"),
+    ///         }
+    ///     }
+    ///
+    ///     fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {
+    ///         if let Some(orders) = &self.orders {
+    ///             orders.add(1);
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The name is none, or the server's, or taken by another kind or help; or there are 256 names already.
+    pub fn counter(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+    ) -> Result<CounterMetric, InvalidMetric> {
+        self.metrics.counter(self.commands.reactor, name, help)
+    }
+
+    /// Registers a gauge of the application's, as [`Self::counter`] does a counter.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Self::counter`]; but the name may end in anything.
+    pub fn gauge(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+    ) -> Result<GaugeMetric, InvalidMetric> {
+        self.metrics.gauge(self.commands.reactor, name, help)
     }
 
     /// A message for others cannot be encoded, and no connection of theirs is to blame.
@@ -661,9 +1023,57 @@ impl<A: Application> ReactorContext<'_, A> {
         job: impl FnOnce() -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
     ) -> Result<(), PoolFull> {
-        self.commands.jobs.add_for_reactor(job, done)?;
+        self.off_load(Delivery::InOrder, move |_| job(), done)
+    }
+
+    /// [`Self::offload`] for a job that can end early: it is told when the server has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::offload`].
+    pub fn offload_cancellable<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.off_load(Delivery::InOrder, job, done)
+    }
+
+    /// [`Self::offload`] without the order, as [`Context::offload_unordered`]: no answer waits for
+    /// another one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::offload`].
+    pub fn offload_unordered<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.off_load(Delivery::AtOnce, job, done)
+    }
+
+    fn off_load<T: Send + 'static>(
+        &mut self,
+        delivery: Delivery,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.commands.jobs.add_for_reactor(delivery, job, done)?;
         self.commands.has_outgoing = true;
         Ok(())
+    }
+
+    /// Begins the shutdown of the server, as [`crate::ServerHandle::shutdown`] does, and returns at once.
+    pub fn shut_down(&mut self) {
+        self.commands.shut_down();
+    }
+
+    /// What the clients of this reactor are told in the Close of the shutdown (1001), instead of "server is
+    /// going away". Of `reason` the first 123 bytes are sent. Those who have been told goodbye already are
+    /// not told again.
+    pub fn set_goodbye(&mut self, reason: &str) {
+        self.commands.goodbye = Some(reason.to_owned());
     }
 
     /// When this turn began.

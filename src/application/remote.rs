@@ -79,6 +79,7 @@ struct PostBox<A: Application> {
 /// struct News;
 /// impl Application for News {
 ///     type Session = ();
+///     type Connection = ();
 ///     fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
 /// }
 ///

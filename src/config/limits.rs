@@ -28,6 +28,9 @@ const QUEUE: Bounds<usize> = Bounds { range: 1..=1 << 20, allowed: "a number fro
 const BUFFER: Bounds<usize> =
     Bounds { range: 256..=1 << 24, allowed: "a size from 256 to 16777216 bytes" };
 
+/// Threads beside the usual ones.
+const THREADS: Bounds<usize> = Bounds { range: 0..=1024, allowed: "a number from 0 to 1024" };
+
 /// Other storage that each reactor has.
 const STORAGE: Bounds<usize> =
     Bounds { range: 1..=1 << 24, allowed: "a size from 1 to 16777216 bytes" };
@@ -37,6 +40,10 @@ const STORAGE: Bounds<usize> =
 pub struct Limits {
     /// Bytes of a request head. 16 KiB: twice what browsers send with full cookies. Beyond: 431.
     pub head_bytes: usize,
+    /// Bytes of a request's content that an application is given. 32 KiB: a form or a JSON document; it
+    /// fits into the receive buffer behind the longest head, and must. Beyond: 413. What is larger is for
+    /// a WebSocket.
+    pub request_body_bytes: usize,
     /// Bytes of a request target. 4 KiB: a 128-character session id, percent-encoded, ten times
     /// over. Beyond: 414.
     pub target_bytes: usize,
@@ -123,6 +130,20 @@ pub struct Limits {
     /// Off-loaded jobs that one reactor may have under way, those included whose values wait for
     /// an earlier one; beyond it the application is told so.
     pub offloads_per_reactor: usize,
+    /// Threads that may be added to [`super::Config::offload_threads`] while each of them is held by a job
+    /// and others wait. 60, so with the default 64 in all: each takes some 50 KiB of memory and two MiB of
+    /// address space. More would hide jobs that never return, and fill up just the same.
+    pub offload_threads_extra: usize,
+    /// Time that off-loaded jobs may wait while no thread takes one; then a thread is added. 1 s: longer
+    /// than a job should hold its thread, and short beside the time for which a client waits.
+    pub offload_stall: Duration,
+    /// Time that an added thread waits for another job before it ends. 30 s: what held the others may come
+    /// again soon, and an idle thread costs little.
+    pub offload_idle: Duration,
+    /// Time that a job may run after its connection has gone; then its reactor gives it up, and what it
+    /// returns is dropped. 30 s: what `on_close` saves into a slow data base is done by then, and what is
+    /// not may never be.
+    pub offload_orphan_timeout: Duration,
     /// Time a peer has to answer our Close. 5 s; then the socket is closed without.
     pub close_timeout: Duration,
     /// Time we go on reading after our half-close, so that unread bytes do not turn into a reset
@@ -189,6 +210,9 @@ impl Limits {
         }
         for (option, value) in [
             ("limits.look_interval", self.look_interval),
+            ("limits.offload_stall", self.offload_stall),
+            ("limits.offload_idle", self.offload_idle),
+            ("limits.offload_orphan_timeout", self.offload_orphan_timeout),
             ("limits.close_timeout", self.close_timeout),
             ("limits.linger", self.linger),
             ("limits.send_stall", self.send_stall),
@@ -204,13 +228,22 @@ impl Limits {
         BUFFER.check("limits.receive_buffer_bytes", self.receive_buffer_bytes)?;
         STORAGE.check("limits.cork_bytes", self.cork_bytes)?;
         STORAGE.check("limits.target_bytes", self.target_bytes)?;
+        THREADS.check("limits.offload_threads_extra", self.offload_threads_extra)?;
         if !(1..=self.receive_buffer_bytes).contains(&self.head_bytes) {
             let allowed = "a size from 1 to that of limits.receive_buffer_bytes";
             return refuse("limits.head_bytes", &self.head_bytes, allowed);
         }
-        // At 0 the reactor would spin: each look is at once due again, and so is each pause.
+        // A request is whole when it stands in the receive buffer, and is kept there alone.
+        if self.request_body_bytes > self.receive_buffer_bytes - self.head_bytes {
+            let allowed =
+                "a size from 0 to what limits.head_bytes leaves of limits.receive_buffer_bytes";
+            return refuse("limits.request_body_bytes", &self.request_body_bytes, allowed);
+        }
+        // At 0 the reactor would spin: each look is at once due again, and so is each pause. So would
+        // the thread that watches the pool.
         for (option, value) in [
             ("limits.look_interval", self.look_interval),
+            ("limits.offload_stall", self.offload_stall),
             ("limits.accept_pause", self.accept_pause),
         ] {
             if value.is_zero() {
@@ -225,6 +258,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             head_bytes: 16 << 10,
+            request_body_bytes: 32 << 10,
             target_bytes: 4 << 10,
             receive_buffer_bytes: (64 << 10) + 64,
             frames_per_turn: 4096,
@@ -254,6 +288,10 @@ impl Default for Limits {
             timers_per_turn: 1024,
             offloads_per_connection: 8,
             offloads_per_reactor: 256,
+            offload_threads_extra: 60,
+            offload_stall: Duration::from_secs(1),
+            offload_idle: Duration::from_secs(30),
+            offload_orphan_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(5),
             linger_bytes: 64 << 20,
@@ -298,12 +336,14 @@ mod tests {
             ("timers_per_turn", |l, n| l.timers_per_turn = n),
             ("offloads_per_connection", |l, n| l.offloads_per_connection = n),
         ];
-        let too_much: [(&str, Setter<usize>); 6] = [
+        let too_much: [(&str, Setter<usize>); 8] = [
+            ("request_body_bytes", |l, n| l.request_body_bytes = n),
             ("socket_margin", |l, n| l.socket_margin = n),
             ("watchers", |l, n| l.watchers = n),
             ("timers_per_connection", |l, n| l.timers_per_connection = n),
             ("timers_per_reactor", |l, n| l.timers_per_reactor = n),
             ("offloads_per_reactor", |l, n| l.offloads_per_reactor = n),
+            ("offload_threads_extra", |l, n| l.offload_threads_extra = n),
             ("linger_bytes", |l, n| l.linger_bytes = n),
         ];
         let wrong = zero_or_too_much.iter().map(|case| (case, 0));
@@ -321,9 +361,12 @@ mod tests {
 
     #[test]
     fn times_are_added_to_the_clock_and_some_are_waited_for() {
-        let times: [(&str, Setter<Duration>); 6] = [
+        let times: [(&str, Setter<Duration>); 9] = [
             ("look_interval", |l, t| l.look_interval = t),
             ("accept_pause", |l, t| l.accept_pause = t),
+            ("offload_stall", |l, t| l.offload_stall = t),
+            ("offload_idle", |l, t| l.offload_idle = t),
+            ("offload_orphan_timeout", |l, t| l.offload_orphan_timeout = t),
             ("close_timeout", |l, t| l.close_timeout = t),
             ("linger", |l, t| l.linger = t),
             ("send_stall", |l, t| l.send_stall = t),
@@ -337,7 +380,7 @@ mod tests {
             };
             let refused = Err(&*format!("limits.{name}"));
             assert_eq!(verdict(Duration::MAX), refused);
-            assert_eq!(verdict(Duration::ZERO), if number < 2 { refused } else { Ok(()) });
+            assert_eq!(verdict(Duration::ZERO), if number < 3 { refused } else { Ok(()) });
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::protocol::message::SPARE_BYTES;
 use crate::session::SessionSlot;
 use crate::token::{LocalId, Peer};
 use crate::transport::connection_limiter::{LimitReached, Permit};
-use crate::transport::{Inbound, Stream, Transport};
+use crate::transport::{HangUp, Inbound, Stream, Transport};
 
 /// Why a connection stopped, and so what brings it back. Edge-triggered readiness is lost if one
 /// stops early and forgets it; therefore every stop yields one of these, and each has exactly one
@@ -40,7 +40,8 @@ pub enum Rest {
     /// socket takes bytes again and the backlog falls below the low-water mark.
     Throttled,
     /// It waits for as many off-loaded jobs as it may, or for the answer to its request, and we do not
-    /// read: an answer, in the mailbox.
+    /// read: an answer, in the mailbox. An edge that tells that the peer has hung up ends it before
+    /// ([`Connection::look_for_hang_up`]), and so it does one that is waiting.
     Parked,
     /// It is to be handed over, and the owner's mailbox is full; or it has sent something to others,
     /// and too much is under way. We do not read: what waits (`shard/deliveries.rs`) is tried again each turn,
@@ -331,6 +332,22 @@ impl<S: Stream> Connection<S> {
             && matches!(self.endpoint, Endpoint::Open(_))
     }
 
+    /// Whether the peer of a connection that is not read has hung up. Where only the peer's half has
+    /// ended, that is so behind all that the peer said before; and of an open WebSocket alone, because a
+    /// client that has ended its half may still get the answer to its request.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection.
+    pub fn look_for_hang_up(&mut self) -> io::Result<HangUp> {
+        let is_inflating = matches!(&self.endpoint, Endpoint::Open(open) if open.is_inflating());
+        match self.transport.inbound() {
+            Inbound::Broken => Ok(HangUp::Broken),
+            _ if !self.is_open() || self.tail.is_some() || is_inflating => Ok(HangUp::NotYet),
+            _ => self.transport.look_for_hang_up(),
+        }
+    }
+
     /// All input has been read: what is due from now on may be put off anew.
     #[inline]
     pub fn note_all_heard(&mut self) {
@@ -455,6 +472,10 @@ mod tests {
     impl Stream for Asked {
         fn half_close(&mut self) -> io::Result<()> {
             Ok(())
+        }
+
+        fn peek(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            unreachable!("it is read")
         }
     }
 

@@ -26,6 +26,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Callback {
     Upgrade,
+    NotOpening,
+    Request,
     Open,
     Message,
     Close,
@@ -34,11 +36,14 @@ pub(crate) enum Callback {
     Answer,
     Post,
     SessionEnd,
+    Drain,
 }
 
 impl Callback {
-    const ALL: [(Callback, &'static str); 9] = [
+    const ALL: [(Callback, &'static str); 12] = [
         (Callback::Upgrade, "on_upgrade"),
+        (Callback::NotOpening, "what follows an upgrade that was not to be"),
+        (Callback::Request, "on_request"),
         (Callback::Open, "on_open"),
         (Callback::Message, "on_message"),
         (Callback::Close, "on_close"),
@@ -47,6 +52,7 @@ impl Callback {
         (Callback::Answer, "what follows an off-loaded job"),
         (Callback::Post, "a post"),
         (Callback::SessionEnd, "on_session_end"),
+        (Callback::Drain, "on_drain"),
     ];
 
     /// What the log calls it.
@@ -237,6 +243,13 @@ mod tests {
 
     fn id(index: u32) -> LocalId {
         LocalId { index, generation: NonZeroU32::MIN }
+    }
+
+    #[test]
+    fn each_callback_has_its_own_name() {
+        for (number, (callback, name)) in Callback::ALL.into_iter().enumerate() {
+            assert_eq!((callback as usize, callback.name()), (number, name));
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! How the answer to a request is awaited, and what happens when it has come.
 //!
-//! A connection that waits so is [`Endpoint::Pending`] and parked: its request is kept as it came, and nothing more of it is read. When its job is done, the
-//! request is read again from its first byte, as after a hand-over, and this time what followed the job
-//! decides it (`requests`). Calls no application. Called by `requests` and `mail`, and by the steps in
-//! which such a request ends.
+//! A connection that waits so is [`Endpoint::Pending`] and parked: its request is kept as it came, and
+//! nothing more of it is read. When its job is done, the request is read again from its first byte, as
+//! after a hand-over, and this time what followed the job decides it (`requests`). Calls no application,
+//! except that a session may end when it is held no more. Called by `requests` and `mail`, and by the
+//! steps in which such a request ends.
 //!
 //! Invariant: a request stands here from the time when its answer is awaited until it is answered or its
 //! connection is gone; meanwhile the session that it names is held.
@@ -49,8 +50,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.tell(|trace| trace.deferred(id));
         if let Some(connection) = self.connections.get_mut(id) {
             connection.endpoint.await_answer(turn.now, &turn.setup.protocol_limits);
-            connection.rest = Rest::Parked;
         }
+        self.connections.park(id);
         Ok(())
     }
 
@@ -105,7 +106,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[cold]
     fn forget_one_pending(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         let Some(request) = self.pending.take(id) else { return };
-        self.runtime.commands.jobs.forget(id);
+        self.forget_jobs(id, turn);
         if let Some(session) = request.session.filter(|_| request.holds) {
             self.release_session(&session, turn);
         }

@@ -1,8 +1,9 @@
-//! Callbacks that no message causes: the start, opening, timers, and answers of off-loaded jobs.
+//! Callbacks that no message causes: the start, opening, timers, plain requests, and answers of
+//! off-loaded jobs.
 //!
 //! [`Parts::call`] is to them what a visit is to messages: what they say collects in the cork and
 //! leaves in one write, and the commands they give are applied when they have returned. Called by the
-//! turn (timers), by `mail` (answers) and by `upgrade` (`on_open`).
+//! turn (timers), by `mail` (answers), by `upgrade` (`on_open`) and by `plain_requests`.
 //!
 //! Invariant: when a callback has returned, its commands for its connection have been applied.
 //!
@@ -12,7 +13,9 @@ use super::connection_set::Share;
 use super::parts::Parts;
 use super::runtime::{Callee, CloseCause, Next, note_reactor_panic};
 use super::turn::{Setup, Turn};
-use crate::application::{Application, Context, Due, Owner, ReactorContext};
+use crate::application::{
+    Application, Context, Due, HttpRequest, HttpResponse, NoResponse, Owner, ReactorContext,
+};
 use crate::connection::{Attachment, Rest};
 use crate::contained::Panicked;
 use crate::environment::Environment;
@@ -164,12 +167,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
         }
         let waits = self.runtime.commands.jobs.of(id) > 0;
-        let is_draining = self.lifecycle.is_draining();
-        if is_draining && !waits {
+        let is_due_to_leave = self.lifecycle.has_passed(id.index);
+        if is_due_to_leave && !waits {
             // Its goodbye was put off until it had its answers.
-            self.leave_in_visit(id, CloseCause::goodbye(), turn);
+            self.leave_in_visit(id, self.lifecycle.goodbye(), turn);
         }
-        let is_silenced = self.runtime.commands.jobs.is_busy(id) || (is_draining && waits);
+        let is_silenced = self.runtime.commands.jobs.is_busy(id) || (is_due_to_leave && waits);
         let Some(connection) = self.connections.get(id) else { return };
         let mut share = Share::Left;
         if connection.rest == Rest::Parked && !is_silenced {
@@ -263,8 +266,44 @@ impl<A: Application, E: Environment> Parts<A, E> {
         setup: &Setup,
         callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>),
     ) -> Result<(), Panicked> {
-        let outcome = self.runtime.invoke_for_reactor(setup, callback);
-        self.deliveries.broadcasts.extend(self.runtime.commands.to_reactor.drain(..));
+        let outcome = self.invoke_for_reactor(setup, callback);
+        if outcome.is_err() {
+            note_reactor_panic(setup);
+        }
         outcome
+    }
+
+    fn invoke_for_reactor<R>(
+        &mut self,
+        setup: &Setup,
+        callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) -> R,
+    ) -> Result<R, Panicked> {
+        let outcome = self.runtime.invoke_for_reactor(setup, callback);
+        self.take_commands_for_all();
+        outcome
+    }
+
+    /// Asks the application for the response to a plain request.
+    ///
+    /// # Errors
+    ///
+    /// It panicked. That is counted and told; the request is the caller's to refuse.
+    pub(super) fn call_for_request(
+        &mut self,
+        id: LocalId,
+        request: &HttpRequest<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Result<HttpResponse, NoResponse>, Panicked> {
+        let called = self
+            .invoke_for_reactor(turn.setup, |application, cx| application.on_request(cx, request));
+        turn.observer.slow_turns.called(Callback::Request, 1, Some(id));
+        if called.is_err() {
+            turn.setup.metrics.panics.add(1);
+            log::error!(
+                connection:% = id, reactor = turn.setup.reactor;
+                "the application panicked over a request, which gets 500"
+            );
+        }
+        called
     }
 }

@@ -23,7 +23,7 @@ use crate::observe::snapshot::Outgoing;
 use crate::protocol::endpoint::{Endpoint, QueueLeft, Unread};
 use crate::token::LocalId;
 use crate::transport::out_buffer::BufferPool;
-use crate::transport::{Edge, Inbound, Stream};
+use crate::transport::{Edge, HangUp, Inbound, Stream};
 
 /// What a visit has left of the connection's share of the turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,21 +256,42 @@ impl<S: Stream> ConnectionSet<S> {
         set_alarm(connection, &mut self.wheel, turn.setup);
     }
 
-    /// The visit of a connection that is not read: it only writes. One that has ended does nothing.
+    /// The visit of a connection that is not read: it only writes, and says whether the peer has hung
+    /// up. One that has ended does nothing.
     ///
     /// # Errors
     ///
     /// When the socket failed.
     #[cold]
-    pub(super) fn visit_unread(&mut self, id: LocalId, turn: &Turn<'_>) -> io::Result<()> {
-        let Some(connection) = self.slab.get_mut(id) else { return Ok(()) };
+    pub(super) fn visit_unread(&mut self, id: LocalId, turn: &Turn<'_>) -> io::Result<HangUp> {
+        let Some(connection) = self.slab.get_mut(id) else { return Ok(HangUp::NotYet) };
         if connection.rest == Rest::Ended {
-            return Ok(());
+            return Ok(HangUp::NotYet);
         }
         let share = turn.setup.config.limits.flush_bytes_per_turn;
         connection.transport.flush(share, turn.now, &mut self.pool)?;
+        let hang_up = match connection.look_for_hang_up() {
+            // A signal: the next visit looks.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.ready.push(id, &mut connection.mark);
+                HangUp::NotYet
+            }
+            hang_up => hang_up?,
+        };
         self.settle_unread(id, turn);
-        Ok(())
+        Ok(hang_up)
+    }
+
+    /// A connection is not read any more. If its peer has hung up already, no edge will come for that: a
+    /// visit looks.
+    pub(super) fn stop_reading(&mut self, id: LocalId, rest: Rest) {
+        if let Some(connection) = self.slab.get_mut(id) {
+            connection.rest = rest;
+            connection.endpoint.stopped_listening();
+            if connection.transport.has_ended() {
+                self.ready.push(id, &mut connection.mark);
+            }
+        }
     }
 
     /// Flushes the backlog of a connection, and says whether the connection is to be read then.
@@ -314,10 +335,7 @@ impl<S: Stream> ConnectionSet<S> {
 
     /// Stops reading from a connection until one of its jobs is done.
     pub(super) fn park(&mut self, id: LocalId) {
-        if let Some(connection) = self.slab.get_mut(id) {
-            connection.rest = Rest::Parked;
-            connection.endpoint.stopped_listening();
-        }
+        self.stop_reading(id, Rest::Parked);
     }
 
     /// Reads again from a connection that was not read.
@@ -330,7 +348,9 @@ impl<S: Stream> ConnectionSet<S> {
 
     /// Lets go of a connection without further words.
     pub(super) fn cut(&mut self, id: LocalId, turn: &mut Turn<'_>) {
-        if let Some(connection) = self.slab.get_mut(id) {
+        if let Some(connection) = self.slab.get_mut(id)
+            && connection.rest != Rest::Ended
+        {
             connection.endpoint = Endpoint::Closed;
             // It waits for nothing any more.
             connection.rest = Rest::Spent;
@@ -400,10 +420,16 @@ impl<S: Stream> ConnectionSet<S> {
                 assert!(is_above, "{id}: throttled below the low-water mark");
                 assert!(!transport.is_writable(), "{id}: throttled, with room to write");
             }
-            Rest::Parked | Rest::Waiting => assert!(
-                !can_write || self.ready.contains(id),
-                "{id}: not read, with something to write and room for it"
-            ),
+            Rest::Parked | Rest::Waiting => {
+                let is_queued = self.ready.contains(id);
+                assert!(!can_write || is_queued, "{id}: not read, with something to write");
+                let is_over = match transport.inbound() {
+                    Inbound::Broken => true,
+                    Inbound::Ended => connection.is_open() && connection.tail_bytes() == 0,
+                    _ => false,
+                };
+                assert!(!is_over || is_queued, "{id}: not read, and its peer has hung up");
+            }
             Rest::Ended => panic!("{id}: ended and not reaped"),
         }
         assert!(

@@ -47,6 +47,8 @@ pub(super) struct Deliveries<S> {
     senders: Vec<LocalId>,
     /// Frames on their way to all connections of this reactor.
     pub(super) broadcasts: VecDeque<Broadcast>,
+    /// How many broadcasts have been written to all that were to get them.
+    pub(super) fanned_out: u64,
     /// The next slot that gets the first of them.
     pub(super) fanout_at: usize,
 }
@@ -63,6 +65,7 @@ impl<S: Stream> Deliveries<S> {
             spread_to: here,
             senders: Vec::new(),
             broadcasts: VecDeque::new(),
+            fanned_out: 0,
             fanout_at: 0,
         }
     }
@@ -99,6 +102,11 @@ impl<S: Stream> Deliveries<S> {
     pub(super) fn is_congested(&self, limits: &Limits) -> bool {
         let broadcasts = self.broadcasts.len();
         (broadcasts > 0 && broadcasts >= limits.broadcasts_queued) || self.is_full(limits)
+    }
+
+    /// How many broadcasts there have been so far, those under way included.
+    pub(super) fn broadcasts_taken(&self) -> u64 {
+        self.fanned_out + self.broadcasts.len() as u64
     }
 
     /// Sends mail, behind what is still waiting to be sent to that reactor.
@@ -160,8 +168,7 @@ impl<S: Stream> Deliveries<S> {
         owner: usize,
         connections: &mut ConnectionSet<S>,
     ) {
-        let Some(connection) = connections.get_mut(id) else { return };
-        connection.rest = Rest::Waiting;
+        connections.stop_reading(id, Rest::Waiting);
         let asked = &mut self.hand_overs[owner];
         asked.push_back(id);
         self.waiting += 1;
@@ -199,12 +206,11 @@ impl<S: Stream> Deliveries<S> {
         if self.are_broadcasts_delivered(limits) {
             return;
         }
-        if let Some(connection) = connections.get_mut(id)
+        if let Some(connection) = connections.get(id)
             && !matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended)
             && connection.is_open()
         {
-            connection.rest = Rest::Waiting;
-            connection.endpoint.stopped_listening();
+            connections.stop_reading(id, Rest::Waiting);
             self.senders.push(id);
             self.waiting += 1;
         }

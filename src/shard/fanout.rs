@@ -45,6 +45,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 deliveries.hold_sender(id, connections, &turn.setup.config.limits);
             }
             self.forward_jobs(turn, env);
+            if std::mem::take(&mut self.runtime.commands.shut_down) {
+                shut_down(turn, env);
+            }
         }
     }
 
@@ -56,8 +59,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.tell(|trace| trace.off_loaded(jobs.len()));
         for job in jobs {
             turn.setup.metrics.offloads.add(1);
-            if let Err(job) = env.offload(job) {
-                self.take_finished(job.fail(), turn);
+            if let Err(job) = env.offload(job)
+                && let Some(finished) = job.fail()
+            {
+                self.take_finished(finished, turn);
             }
         }
     }
@@ -89,8 +94,15 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.tell_fanned_out(left_before, frame.len(), (from, stop), turn);
         if self.connections.slab.next_from(stop).is_none() {
             self.deliveries.broadcasts.pop_front();
+            self.deliveries.fanned_out += 1;
             self.runtime.deflater.forget_broadcast();
             self.deliveries.fanout_at = 0;
         }
     }
+}
+
+/// Begins the drain of the server: a shared value, and a wake for each reactor, this one included.
+fn shut_down(turn: &Turn<'_>, env: &mut impl Environment) {
+    turn.setup.status.begin_drain(turn.now);
+    (0..turn.setup.config.workers.get()).for_each(|reactor| env.wake(reactor));
 }

@@ -10,6 +10,7 @@ use crate::application::Application;
 use crate::connection::{Attachment, Connection, Rest};
 use crate::environment::Environment;
 use crate::protocol::endpoint::Endpoint;
+use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Checks every invariant of the shard, connection by connection. Costs as much as there are
@@ -34,20 +35,24 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let is_said = self.runtime.cork.is_empty() && self.connections.aside.is_empty();
         assert!(is_said, "what was said was sent");
         let commands = &self.runtime.commands;
-        let are_applied = commands.close.is_none() && !commands.pause && !commands.forgets_session;
-        assert!(are_applied, "commands were applied");
-        let is_forwarded = commands.to_all.is_empty() && commands.to_reactor.is_empty();
-        assert!(
-            is_forwarded && commands.directs.is_empty(),
-            "messages for others are on their way"
-        );
+        let are_applied = commands.close.is_none()
+            && !commands.pause
+            && !commands.forgets_session
+            && !commands.has_outgoing;
+        let have_left = commands.to_all.is_empty()
+            && commands.to_reactor.is_empty()
+            && commands.directs.is_empty()
+            && commands.goodbye.is_none();
+        assert!(are_applied && have_left, "commands were applied");
         commands.jobs.invariants();
         commands.timers.invariants();
-        for id in commands.timers.connections() {
+        let is_live = |id: LocalId| {
             let connection = self.connections.get(id);
-            let is_live = connection.is_some_and(|c| matches!(c.attachment, Attachment::Live(_)));
-            assert!(is_live, "{id}: a timer outlived its connection");
-        }
+            connection.is_some_and(|c| matches!(c.attachment, Attachment::Live(_)))
+        };
+        let have_ended = "a timer, or what was kept, outlived its connection";
+        assert!(commands.timers.connections().all(is_live), "{have_ended}");
+        assert!(commands.kept.connections().all(is_live), "{have_ended}");
         let is_there = |id| self.connections.get(id).is_some();
         assert!(self.pending.connections().all(is_there), "a request outlived its connection");
         sessions.invariants();

@@ -8,12 +8,14 @@
 
 use super::accepting::Arrival;
 use super::connection_set::Share;
+use super::lifecycle::Drain;
 use super::parts::Parts;
 use super::turn::Turn;
 use crate::application::Application;
 use crate::connection::Rest;
 use crate::environment::Environment;
 use crate::mailbox::Mail;
+use crate::observe::slow_turn::Callback;
 use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
@@ -24,7 +26,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         // A wake without mail says that there is something new in what all reactors share.
         if turn.setup.status.draining_since().is_some() {
-            self.lifecycle.begin_drain(turn);
+            self.begin_drain(turn);
         }
         let limits = &turn.setup.config.limits;
         let mut share = limits.mails_per_turn;
@@ -59,6 +61,17 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 Some(Mail::Seen(slab_map)) => self.watchers.note(slab_map),
             }
         }
+    }
+
+    /// Starts to go away, if it has not begun yet. What the application says about it reaches the clients
+    /// before their goodbye does.
+    fn begin_drain(&mut self, turn: &mut Turn<'_>) {
+        if self.lifecycle.begin_drain(turn) == Drain::UnderWay {
+            return;
+        }
+        let _ = self.call_for_reactor(turn.setup, |application, cx| application.on_drain(cx));
+        turn.observer.slow_turns.called(Callback::Drain, 1, None);
+        self.lifecycle.say_goodbye_behind(self.deliveries.broadcasts_taken());
     }
 
     /// Tries again what found a full box, each reactor's in order.

@@ -25,7 +25,7 @@
 //!   refused;
 //! - `callbacks`: timers and off-loaded jobs; `direct`: what is for one connection;
 //!   `fanout`: broadcasts; `posts`: what other threads want done;
-//! - `upgrade`, `watching`, `requests`: what a request leads to;
+//! - `upgrade`, `watching`, `plain_requests`, `requests`: what a request leads to;
 //! - `visit`: one connection's share of a turn;
 //! - `accepting`, `mail`: where connections come from; `deadlines`, `drain`: how they end;
 //! - `invariants`: what must hold between turns, in one place.
@@ -53,6 +53,7 @@ mod observer;
 mod observing;
 mod parts;
 mod pending;
+mod plain_requests;
 mod posts;
 mod refusals;
 mod refusing;
@@ -251,6 +252,18 @@ impl<A: Application, E: Environment> Shard<A, E> {
     /// If one does not hold.
     pub fn invariants(&self) {
         self.parts.invariants(&self.setup);
+    }
+
+    /// Jobs that a drain waits for: for tests.
+    #[cfg(feature = "internals")]
+    #[must_use]
+    pub fn awaited_jobs(&self) -> usize {
+        self.parts.runtime.commands.jobs.awaited()
+    }
+
+    /// Its application: for tests of that.
+    pub fn application_mut(&mut self) -> &mut A {
+        self.parts.runtime.application_mut()
     }
 
     /// Bytes of storage that its connections hold beside their slots: for tests.

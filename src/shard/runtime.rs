@@ -58,23 +58,18 @@ pub(super) enum CloseCause {
     /// A newer connection takes over what it holds: its session, and its place under the limit.
     Displaced,
     /// We say Close, and ignore what the peer still sends.
-    Failed(CloseCode, &'static str),
+    Failed(CloseCode, Cow<'static, str>),
 }
 
 impl CloseCause {
-    /// What every client is told when the server goes away.
-    pub(super) fn goodbye() -> CloseCause {
-        CloseCause::Ours(CloseCode::Away, "server is going away".into())
-    }
-
     /// What a client is told when a callback for its connection panicked.
     pub(super) fn panicked() -> CloseCause {
-        CloseCause::Failed(CloseCode::Error, "internal error")
+        CloseCause::Failed(CloseCode::Error, "internal error".into())
     }
 
     /// What a client is told that does not read what it is sent.
     pub(super) fn slow_consumer() -> CloseCause {
-        CloseCause::Failed(CloseCode::Policy, "slow consumer")
+        CloseCause::Failed(CloseCode::Policy, "slow consumer".into())
     }
 }
 
@@ -122,6 +117,11 @@ impl<A: Application> Runtime<A> {
         }
     }
 
+    /// The application, for a test to look at. No callback runs here.
+    pub(super) fn application_mut(&mut self) -> &mut A {
+        self.application.get_mut()
+    }
+
     /// A turn begins. Says whether the time of a session is over, and if so tells the table the time.
     #[inline]
     pub(super) fn note_time(&mut self, now: Instant) -> bool {
@@ -167,20 +167,16 @@ impl<A: Application> Runtime<A> {
         Some(guard(|| callback(application, &mut cx, scratch)))
     }
 
-    /// Calls the application for no connection in particular.
-    pub(super) fn invoke_for_reactor(
+    /// Calls the application for no WebSocket in particular.
+    pub(super) fn invoke_for_reactor<R>(
         &mut self,
         setup: &Setup,
-        callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>),
-    ) -> Result<(), Panicked> {
+        callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) -> R,
+    ) -> Result<R, Panicked> {
         let Runtime { application, commands, .. } = self;
         let application = application.get_mut();
-        let mut cx = ReactorContext { commands };
-        let outcome = guard(|| callback(application, &mut cx));
-        if outcome.is_err() {
-            note_reactor_panic(setup);
-        }
-        outcome
+        let mut cx = ReactorContext { commands, metrics: setup.status.application_metrics() };
+        guard(|| callback(application, &mut cx))
     }
 
     /// Asks the application whether an upgrade is to be accepted, or, if the job is `done` that it had
@@ -299,7 +295,7 @@ fn tell_end<A: Application>(
     turn: &mut Turn<'_>,
 ) {
     let application = application.get_mut();
-    let mut cx = ReactorContext { commands };
+    let mut cx = ReactorContext { commands, metrics: turn.setup.status.application_metrics() };
     let outcome = guard(|| application.on_session_end(&mut cx, ended));
     turn.observer.slow_turns.called(Callback::SessionEnd, 1, None);
     if outcome.is_err() {

@@ -82,7 +82,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Takes what the application has for all connections here, and sees to it that the log tells of it if a
     /// session left early just now.
     fn note_session_ends(&mut self, turn: &mut Turn<'_>) {
-        self.deliveries.broadcasts.extend(self.runtime.commands.to_reactor.drain(..));
+        self.take_commands_for_all();
         let evicted = self.runtime.sessions.totals().evicted;
         if let Some(at) = turn.observer.evictions.note(evicted, turn.now) {
             self.connections.schedule_vacant(REPORT_SLOT, at);

@@ -10,7 +10,9 @@
 use super::parts::Parts;
 use super::runtime::{Asked, CloseCause};
 use super::turn::Turn;
-use crate::application::{Answer, Application, Due, Owner, Refusal, Terms};
+use crate::application::{
+    Answer, Application, Due, KeepRequest, NotOpening, Owner, Refusal, Terms,
+};
 use crate::connection::{Attachment, LiveSession};
 use crate::contained::{Contained, Panicked};
 use crate::environment::Environment;
@@ -123,14 +125,30 @@ impl<A: Application, E: Environment> Parts<A, E> {
     pub(super) fn upgrade(
         &mut self,
         id: LocalId,
-        accepted: AcceptedUpgrade<A>,
+        mut accepted: AcceptedUpgrade<A>,
         turn: &mut Turn<'_>,
         env: &mut E,
     ) {
         match self.claim(id, accepted.session_id.as_ref(), turn, env) {
             Ok(attached) => self.open(id, accepted, attached, turn),
-            Err(rejection) => self.refuse(id, rejection, Body::Sent, turn),
+            Err(rejection) => {
+                self.refuse(id, rejection, Body::Sent, turn);
+                if let Some(not_opening) = accepted.terms.not_opening.take() {
+                    self.call_not_opening(id, not_opening, turn);
+                }
+            }
         }
+    }
+
+    /// An upgrade that the application has accepted is refused.
+    fn call_not_opening(&mut self, id: LocalId, not_opening: NotOpening<A>, turn: &mut Turn<'_>) {
+        // A panic is counted and told there, and ends nothing more than this connection.
+        let _ = self.call_for_reactor(turn.setup, |application, cx| {
+            if let Some(not_opening) = not_opening.into_inner() {
+                not_opening(application, cx);
+            }
+        });
+        turn.observer.slow_turns.called(Callback::NotOpening, 1, Some(id));
     }
 
     /// Takes hold of the session that a request asks for, and of a place under the limits.
@@ -262,6 +280,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
     ) {
         let opening = accepted.terms.opening.take();
+        let request = std::mem::replace(&mut accepted.terms.request, KeepRequest::No);
+        if let KeepRequest::Kept(request) = request {
+            self.runtime.commands.kept.keep_request(id, request);
+        }
         self.answer_upgrade(id, accepted, attached, turn);
         turn.setup.metrics.websockets.add(1);
         turn.setup.metrics.resumes.add(u64::from(attached.resumed));

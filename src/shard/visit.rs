@@ -25,7 +25,7 @@ use crate::protocol::endpoint::{Discarded, Endpoint, Event, Open};
 use crate::protocol::frame::Violation;
 use crate::protocol::message::{Message, Scratch};
 use crate::token::LocalId;
-use crate::transport::Inbound;
+use crate::transport::{HangUp, Inbound};
 
 /// What a visit has read, and how far it is taken.
 struct Input<'a> {
@@ -156,10 +156,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
+    /// The visit of a connection that is not read. It only writes, and looks whether the peer has hung
+    /// up: for a client that has gone, nobody need wait until a job returns.
     #[cold]
     fn visit_unread(&mut self, id: LocalId, turn: &mut Turn<'_>) {
-        if self.connections.visit_unread(id, turn).is_err() {
-            self.lose(id, turn);
+        match self.connections.visit_unread(id, turn) {
+            Ok(HangUp::NotYet) => {}
+            Ok(HangUp::Ended) => self.end_of_stream(id, turn),
+            Ok(HangUp::Broken) | Err(_) => self.lose(id, turn),
         }
     }
 

@@ -25,6 +25,7 @@ use crate::http::Rejection;
 use crate::mailbox::Mail;
 use crate::observe::metrics::ReactorMetrics;
 use crate::offload::Job;
+use crate::offload::pool::PoolFigures;
 use crate::server_status::ServerStatus;
 use crate::shard::Shard;
 use crate::token::{LocalId, Peer};
@@ -46,9 +47,12 @@ pub struct Net {
     ended: Vec<bool>,
     /// Accepts that fail before the next one succeeds.
     pub accept_errors: VecDeque<i32>,
-    /// Jobs that were off-loaded and are not done, each with its shard, in the order in which
-    /// they came.
+    /// Jobs that were off-loaded and have not returned, each with its shard, in the order in which
+    /// they came. Those that were given up are among them.
     pub jobs: Vec<(usize, Job)>,
+    /// Whether a job waits for [`Job::begin`]; if not, a thread takes each at once.
+    pub jobs_wait: bool,
+    figures: Arc<PoolFigures>,
     random: u64,
     /// Mails that found a full box.
     pub full_boxes: u64,
@@ -59,7 +63,7 @@ impl Net {
     /// Runs the job at this place in [`Self::jobs`], and sends its value home.
     pub fn run_job(&mut self, index: usize) {
         let (shard, job) = self.jobs.remove(index);
-        let finished = job.run();
+        let Some(finished) = job.run() else { return self.figures.note_late() };
         if !self.ended[shard] {
             self.answers[shard].push_back(Mail::Finished(finished));
             self.wakes[shard] = true;
@@ -154,6 +158,10 @@ impl Environment for MachineEnvironment {
         Ok(())
     }
 
+    fn wake(&mut self, reactor: usize) {
+        self.net.borrow_mut().wakes[reactor] = true;
+    }
+
     fn has_room(&self, reactor: usize) -> bool {
         let net = self.net.borrow();
         net.ended[reactor] || net.boxes[reactor].len() < net.box_capacity
@@ -174,6 +182,9 @@ impl Environment for MachineEnvironment {
         let mut net = self.net.borrow_mut();
         if net.faults.strike(Call::Offload).is_some() {
             return Err(job);
+        }
+        if !net.jobs_wait {
+            job.begin();
         }
         net.jobs.push((self.shard, job));
         Ok(())
@@ -252,6 +263,7 @@ impl<A: Application> Machine<A> {
             answers: (0..workers).map(|_| VecDeque::new()).collect(),
             wakes: vec![false; workers],
             ended: vec![false; workers],
+            figures: status.pool().clone(),
             box_capacity,
             random,
             faults,
@@ -305,6 +317,11 @@ impl<A: Application> Machine<A> {
     #[allow(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(&self) -> usize {
         self.stations.len()
+    }
+
+    /// The application of a shard.
+    pub fn application_mut(&mut self, at: usize) -> &mut A {
+        self.stations[at].shard.application_mut()
     }
 
     /// A client connects to a shard's listener.

@@ -90,6 +90,7 @@ fn config(shards: usize, sizes: u8, shares: u8, times: u8) -> Config {
         limits: Limits {
             receive_buffer_bytes: of(sizes, 4, [1024, 256]),
             head_bytes: 250,
+            request_body_bytes: 6,
             target_bytes: 100,
             cork_bytes: of(sizes, 5, [5000, 16]),
             flush_bytes_per_turn: of(sizes, 6, [100_000, 10]),

@@ -20,10 +20,15 @@ struct Seat {
 
 impl Application for Rooms {
     type Session = Seat;
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         let room = match upgrade.path().strip_prefix("/rooms/").map(str::parse) {
             Some(Ok(room @ 1..=9)) => room,
+            Some(Ok(room @ 200..)) => {
+                let reason = format!("there is no room {room}");
+                return Err(Refusal::json_error::<404>(&reason).header("X-Rooms", "9")?);
+            }
             _ => return Err(Refusal::new::<404>("no such room")),
         };
         if upgrade.parameter("word").as_deref() != Some("open sesame") {
@@ -90,6 +95,20 @@ fn a_request_is_seen_whole_and_what_it_told_is_there_at_the_opening() {
         assert_eq!(head.field("x-room"), number.to_string());
         assert_eq!(raw.text(), format!("ann in room {number}, {number} let in"));
     }
+}
+
+#[test]
+fn a_refusal_may_be_made_for_programs() {
+    let server = rooms(1);
+    let mut raw = server.connect();
+    raw.send(request("/rooms/200", ""));
+    let response = raw.response();
+    assert_eq!(response.head.status, 404);
+    assert_eq!(response.body, r#"{"error": "there is no room 200"}"#);
+    assert_eq!(response.head.field("content-type"), "application/json");
+    assert_eq!(response.head.field("x-rooms"), "9");
+    assert_eq!(response.head.field("connection"), "close");
+    raw.at_end();
 }
 
 #[test]
@@ -235,6 +254,7 @@ struct Slow;
 
 impl Application for Slow {
     type Session = Option<String>;
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         let word = upgrade.parameter("word").unwrap_or_default().into_owned();

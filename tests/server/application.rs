@@ -12,6 +12,7 @@ struct Fragile(Arc<Mutex<Vec<CloseReason>>>);
 
 impl Application for Fragile {
     type Session = ();
+    type Connection = ();
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
         cx.send_text("welcome");
@@ -138,6 +139,7 @@ struct Plain;
 
 impl Application for Plain {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, _: Message<'_>) {
         let count = cx.count_message();
@@ -173,6 +175,7 @@ struct Notes(Vec<String>);
 
 impl Application for Inquisitive {
     type Session = Notes;
+    type Connection = ();
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
         let line = format!("{} {} {}", cx.peer(), cx.is_resumed(), cx.session().0.join("+"));

@@ -12,6 +12,7 @@ struct Town;
 
 impl Application for Town {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         match message {

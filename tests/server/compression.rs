@@ -13,6 +13,7 @@ struct Town;
 
 impl Application for Town {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         match message {
@@ -27,6 +28,7 @@ struct Talker;
 
 impl Application for Talker {
     type Session = ();
+    type Connection = ();
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
         cx.send_text_parts(["welcome, ", &rows(3000), "; "]);

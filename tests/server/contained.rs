@@ -47,6 +47,7 @@ struct Wild;
 
 impl Application for Wild {
     type Session = State;
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         let fragile = Fragile(upgrade.parameter("opening").is_some());
@@ -166,6 +167,7 @@ struct Unborn;
 
 impl Application for Unborn {
     type Session = ();
+    type Connection = ();
 
     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
         assert_ne!(cx.reactor(), 1, "as planned: on_start");

@@ -32,6 +32,7 @@ impl Whisper {
 
 impl Application for Whisper {
     type Session = String;
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         let Message::Text(text) = message else {

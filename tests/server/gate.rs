@@ -46,6 +46,7 @@ impl Key {
 
 impl Application for Gate {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         match message {

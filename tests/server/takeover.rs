@@ -211,6 +211,7 @@ impl Chronicler {
 
 impl Application for Chronicler {
     type Session = u32;
+    type Connection = ();
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
         *cx.session_mut() += 1;

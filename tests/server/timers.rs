@@ -5,8 +5,10 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use super::client::{Running, config, eventually};
-use revolve::{Application, Config, Context, Message, ReactorContext};
+use super::client::{Running, config, eventually, get};
+use revolve::{
+    Application, Config, Context, HttpRequest, HttpResponse, Message, NoResponse, ReactorContext,
+};
 
 /// Answers each message a moment later, and tells all of the time of day.
 struct Slowly;
@@ -15,6 +17,7 @@ const BEAT: u64 = u64::MAX;
 
 impl Application for Slowly {
     type Session = Vec<String>;
+    type Connection = ();
 
     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
         cx.set_timer(Duration::from_millis(20), BEAT).unwrap();
@@ -70,6 +73,16 @@ struct Rude;
 
 impl Application for Rude {
     type Session = ();
+    type Connection = ();
+
+    fn on_request(
+        &mut self,
+        _: &mut ReactorContext<'_, Self>,
+        _: &HttpRequest<'_>,
+    ) -> Result<HttpResponse, NoResponse> {
+        thread::sleep(Duration::from_millis(80));
+        Ok(HttpResponse::empty::<204>())
+    }
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         let Message::Text(text) = message else { return };
@@ -124,6 +137,20 @@ fn a_callback_that_blocks_is_counted_and_named() {
     assert!(seconds >= 0.08, "{seconds}");
 }
 
+#[test]
+fn a_plain_request_that_blocks_is_named_too() {
+    listen();
+    let config = Config { slow_turn: Some(Duration::from_millis(40)), ..config(1) };
+    let server = Running::new(config, |_| Rude);
+    let mut raw = server.connect();
+    raw.send(get("/slow"));
+    assert_eq!(raw.head().status, 204);
+    eventually("a name in the log", || {
+        let is_it = |line: &String| line.contains("on_request of connection ");
+        WARNINGS.lock().unwrap().iter().any(is_it)
+    });
+}
+
 // --- timers that panic -----------------------------------------------------------------------
 
 /// Has two timers that panic at every beat: one is set anew before, the other would be after.
@@ -134,6 +161,7 @@ const CARELESS: u64 = 7002;
 
 impl Application for Stumbling {
     type Session = ();
+    type Connection = ();
 
     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
         for key in [CAREFUL, CARELESS] {

@@ -136,6 +136,7 @@ struct Mirror;
 
 impl Application for Mirror {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, _: Message<'_>) {
         assert_eq!((cx.peer(), cx.peer().address()), (Peer::Unix, None));

@@ -39,6 +39,17 @@ fn upgrade_at(target: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// A plain request that the application answers with the sum of its content's bytes; and that sum. Now
+/// and then its client waits to be told to go on, but not for ever.
+pub fn sum_request(chance: &mut Chance) -> (Vec<u8>, u64) {
+    let length = chance.pick(&[0, 1, 5, 59, 60]);
+    let content: Vec<u8> = (0..length).map(|_| chance.next() as u8).collect();
+    let expect = if chance.percent(20) { "Expect: 100-continue\r\n" } else { "" };
+    let head = format!("POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n{expect}\r\n");
+    let sum = content.iter().copied().map(u64::from).sum();
+    ([head.as_bytes(), &content].concat(), sum)
+}
+
 fn mask_of(chance: &mut Chance) -> [u8; 4] {
     (chance.next() as u32).to_ne_bytes()
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::pieces::chance::Chance;
-use super::pieces::client_bytes::{Heard, Hearing, frame, upgrade, watch};
+use super::pieces::client_bytes::{Heard, Hearing, frame, sum_request, upgrade, watch};
 use super::pieces::streams::Wire;
 
 /// How a client behaves.
@@ -58,10 +58,14 @@ pub struct Client {
     pub heard: Vec<Heard>,
     /// Counted messages sent, and all that get a reply.
     pub asked: usize,
+    /// The sums that it has asked for in plain requests, in order.
+    sums: Vec<u64>,
     /// Jobs that it had off-loaded.
     pub jobs: usize,
     /// Messages that it has sent to itself by way of its name.
     pub to_itself: usize,
+    /// The same of those that are answered in no order.
+    pub loose: usize,
     ended: bool,
 }
 
@@ -151,8 +155,10 @@ impl Client {
             hearing: Hearing::default(),
             heard: Vec::new(),
             asked: 0,
+            sums: Vec::new(),
             jobs: 0,
             to_itself: 0,
+            loose: 0,
             ended: false,
         };
         client.plan(number, chance);
@@ -173,6 +179,14 @@ impl Client {
                     let line = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
                     self.pending.extend_from_slice(line.as_bytes());
                 }
+                // What comes behind it is not read any more.
+                let last = chance.pick(&[
+                    "POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: 61\r\n\r\nx",
+                    "POST /sum HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                    "GET /panic HTTP/1.1\r\nHost: a\r\n\r\n",
+                    "POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: 60\r\n\r\nunfinished",
+                ]);
+                self.pending.extend_from_slice(last.as_bytes());
             }
             Manner::Watches => {
                 self.pending.extend(watch());
@@ -189,6 +203,14 @@ impl Client {
             Manner::Talks | Manner::NeverReads => {
                 if chance.percent(10) {
                     self.pending.extend_from_slice(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+                }
+                while chance.percent(15) {
+                    let (request, sum) = sum_request(chance);
+                    self.pending.extend(request);
+                    self.sums.push(sum);
+                }
+                if chance.percent(5) {
+                    self.pending.extend_from_slice(b"POST /all HTTP/1.1\r\nHost: a\r\n\r\n");
                 }
                 let query = match &self.session {
                     Some(session) => format!("?session_id={session}"),
@@ -225,6 +247,9 @@ impl Client {
                             _ => format!("tell {}", chance.within(1, usize::from(number) + 3)),
                         };
                         self.pending.extend(frame(0x81, text.as_bytes(), chance));
+                    } else if chance.percent(8) {
+                        self.loose += 1;
+                        self.pending.extend(frame(0x81, b"loose job", chance));
                     } else if chance.percent(15) {
                         let (key, after) = (chance.within(0, 3), chance.pick(&[0, 1, 400, 7000]));
                         let text = format!("timer {key} {after}");
@@ -373,6 +398,17 @@ impl Client {
                 _ => None,
             })
             .collect()
+    }
+
+    /// Whether the sums that it was told are those that it asked for: all of them, or the first.
+    pub fn was_told_its_sums(&self) -> bool {
+        let told = self.heard.iter().filter_map(|heard| match heard {
+            Heard::Response(201, sum) => Some(*sum),
+            _ => None,
+        });
+        let told: Vec<Option<u64>> = told.collect();
+        let asked: Vec<Option<u64>> = self.sums.iter().copied().map(Some).collect();
+        asked.starts_with(&told) && (told.len() == asked.len() || !self.is_open())
     }
 
     /// What follows this word in the texts it got, in order.

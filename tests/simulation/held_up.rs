@@ -225,6 +225,25 @@ fn jobs_of_the_others_are_answered() {
     assert_as_planned();
 }
 
+/// Nobody reads them, so only their edges can tell.
+#[test]
+fn who_waits_and_resets_is_let_go_of_at_once() {
+    let mut stage = Stage::new(Limits { frames_per_turn: 1, ..Limits::default() });
+    let broadcaster = stage.connect(BUSY);
+    stage.turns();
+    for _ in 0..6 {
+        stage.say(broadcaster, b"all");
+    }
+    let handed_over = stage.connect(HELD_UP);
+    stage.turns();
+    for at in [broadcaster, handed_over] {
+        stage.clients[at].0.wire.borrow_mut().reset();
+        stage.turns();
+        assert!(stage.clients[at].0.wire.borrow().closed);
+    }
+    assert_as_planned();
+}
+
 /// Review: a connection that ends while it waits for the owner is handed over all the same, if the
 /// owner has room in the turn in which it ended: its backlog is gone, its socket is not, and the 101
 /// stands behind a hole.

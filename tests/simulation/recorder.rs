@@ -4,16 +4,17 @@
 //! way. Sessions are in the ledger.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use revolve::{
-    Acceptance, Application, CloseReason, ConnectionId, Context, EndedSession, Message, Peer,
-    ReactorContext, Recipient, Refusal, Side, Upgrade,
+    Acceptance, Application, Cancellation, CloseReason, ConnectionId, Context, EndedSession,
+    HttpRequest, HttpResponse, Message, NoResponse, Peer, ReactorContext, Recipient, Refusal,
+    SetTimerError, Side, Upgrade,
 };
 
 use super::ledger::{Ledger, Number};
@@ -81,10 +82,15 @@ pub struct Log {
     pub broadcasts: HashMap<usize, u64>,
     /// How many of them there were when a client's connection opened.
     pub broadcasts_before: HashMap<SocketAddr, HashMap<usize, u64>>,
+    /// Plain requests that were answered.
+    pub requests: u64,
     pub opens: u64,
     /// Who was let in and is about to open.
     entering: Option<SocketAddr>,
     handing: Handing,
+    /// Upgrades that were accepted, and those of them that were refused after all.
+    pub admitted: u64,
+    pub not_opened: u64,
     /// Upgrades that were refused.
     pub refused: u64,
     /// Upgrades that were decided by a job, and those that the job's end has not decided.
@@ -101,6 +107,12 @@ pub struct Log {
     pub fired: HashMap<SocketAddr, Vec<u64>>,
     /// Jobs off-loaded for a client, and how many of them were answered.
     pub jobs: HashMap<SocketAddr, (u64, u64)>,
+    /// Jobs off-loaded for a client whose answers come in no order, and which of them were answered.
+    pub loose: HashMap<SocketAddr, (u64, BTreeSet<u64>)>,
+    /// Answers to those that came before the answer to an ordered job that was asked for earlier.
+    pub overtakes: u64,
+    /// Jobs that have seen that nobody waits for them.
+    pub cancelled: Arc<AtomicU64>,
     /// Jobs for which there was no room.
     pub turned_away: u64,
     /// Heartbeats of all reactors, and jobs of their own that were answered.
@@ -115,6 +127,8 @@ pub struct Log {
     /// Posts that ran on reactors, and for connections.
     pub posts: u64,
     pub posts_for_one: u64,
+    /// Reactors that have begun to drain.
+    pub drains: usize,
     /// Whether sessions that have counted may end in this run (expiry, a small table).
     pub forgets: bool,
     /// Whether clients are told of sessions that have ended, and some connections have their session forgotten
@@ -132,6 +146,9 @@ pub struct Recorder {
 
 impl Application for Recorder {
     type Session = Number;
+    /// Whose connection it is.
+    type Connection = Option<SocketAddr>;
+    const READS_BODIES: bool = true;
 
     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
         cx.set_timer(HEARTBEAT, 7).expect("the only one");
@@ -142,15 +159,17 @@ impl Application for Recorder {
         self.log.borrow_mut().heartbeats += 1;
         cx.set_timer(HEARTBEAT, 7).expect("the only one");
         let number = self.log.borrow().heartbeats;
+        let done = |recorder: &mut Self, _: &mut ReactorContext<'_, Self>, number: u64| {
+            let mut log = recorder.log.borrow_mut();
+            log.refreshes += 1;
+            assert!(number <= log.heartbeats);
+        };
         // Full is an answer too.
-        let _ = cx.offload(
-            move || number,
-            |recorder, _cx, number| {
-                let mut log = recorder.log.borrow_mut();
-                log.refreshes += 1;
-                assert!(number <= log.heartbeats);
-            },
-        );
+        let _ = match number % 3 {
+            0 => cx.offload(move || number, done),
+            1 => cx.offload_cancellable(move |_| number, done),
+            _ => cx.offload_unordered(move |_| number, done),
+        };
     }
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
@@ -163,12 +182,34 @@ impl Application for Recorder {
         log.asked += 1;
         let asked = log.asked;
         let later = upgrade.parameter("later").unwrap_or_default().into_owned();
+        log.undecided += u64::from(!later.is_empty());
+        drop(log);
         if later.is_empty() {
             return self.admit(upgrade, asked);
         }
-        log.undecided += 1;
-        drop(log);
         self.decide_later(upgrade, asked, later)
+    }
+
+    fn on_request(
+        &mut self,
+        cx: &mut ReactorContext<'_, Self>,
+        request: &HttpRequest<'_>,
+    ) -> Result<HttpResponse, NoResponse> {
+        match (request.method(), request.path()) {
+            ("POST" | "HEAD", "/sum") => {
+                self.log.borrow_mut().requests += 1;
+                let sum: u64 = request.body().iter().copied().map(u64::from).sum();
+                let answer = HttpResponse::text::<201>("it has content");
+                Ok(answer.header("X-Session-Count", &sum.to_string())?)
+            }
+            ("POST", "/all") => {
+                let text = self.next_broadcast(&mut self.log.borrow_mut());
+                cx.broadcast_text(&text);
+                Ok(HttpResponse::empty::<202>())
+            }
+            (_, "/panic") => std::panic::panic_any(PLANNED),
+            _ => Err(NoResponse::NotFound),
+        }
     }
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
@@ -187,6 +228,8 @@ impl Application for Recorder {
             }
         }
         assert_eq!(cx.reactor(), self.reactor);
+        let peer = address(cx.peer());
+        assert_eq!(cx.connection_mut().replace(peer), None, "it has another one's state");
         log.names.insert(address(cx.peer()), cx.connection_id());
         let before = log.broadcasts.clone();
         log.broadcasts_before.insert(address(cx.peer()), before);
@@ -197,6 +240,8 @@ impl Application for Recorder {
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         let mut log = self.log.borrow_mut();
         assert_eq!(log.handing, Handing::Nothing, "a session was taken over by nobody");
+        let peer = address(cx.peer());
+        assert_eq!(*cx.connection_mut(), Some(peer), "it has another one's state");
         assert!(log.is_speaker(cx), "a displaced connection was heard");
         match message {
             Message::Text("forget") => {
@@ -206,8 +251,10 @@ impl Application for Recorder {
             Message::Text("quit") => {
                 cx.send_text("bye");
                 cx.close(1000, "quit");
+                assert_eq!(cx.set_timer(HEARTBEAT, 99), Err(SetTimerError::Closed));
             }
             Message::Text("job") => self.off_load(&mut log, cx),
+            Message::Text("loose job") => self.off_load_loose(&mut log, cx),
             Message::Text("failing job") => {
                 let job = || -> () { std::panic::panic_any(PLANNED) };
                 if cx.offload(job, |_, _, ()| panic!("it returned nothing")).is_err() {
@@ -253,9 +300,8 @@ impl Application for Recorder {
             }
             Message::Text("panic") => std::panic::panic_any(PLANNED),
             Message::Text("all") => {
-                let number = log.broadcasts.entry(self.reactor).or_default();
-                *number += 1;
-                cx.broadcast_text(&format!("all {} {number}", self.reactor));
+                let text = self.next_broadcast(&mut log);
+                cx.broadcast_text(&text);
             }
             _ => {
                 let count = cx.count_message();
@@ -282,8 +328,14 @@ impl Application for Recorder {
         }
         log.ledger.close(*cx.session(), address(cx.peer()));
         log.timers.retain(|(peer, _), _| *peer != address(cx.peer()));
+        assert_eq!(cx.set_timer(HEARTBEAT, 99), Err(SetTimerError::Closed), "it cannot fire");
         // Last words for nobody: the drain waits for them all the same, and never calls back.
         let _ = cx.offload(|| (), |_, _, ()| panic!("an answer to one that has left"));
+    }
+
+    fn on_drain(&mut self, cx: &mut ReactorContext<'_, Self>) {
+        self.log.borrow_mut().drains += 1;
+        cx.send_text_to_all("last words");
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_, Self>, key: u64) {
@@ -324,17 +376,28 @@ impl Application for Recorder {
 }
 
 impl Recorder {
+    /// What is told to all next.
+    fn next_broadcast(&self, log: &mut Log) -> String {
+        let number = log.broadcasts.entry(self.reactor).or_default();
+        *number += 1;
+        format!("all {} {number}", self.reactor)
+    }
+
     /// Says yes to the upgrade that was asked about as number `asked`.
     fn admit(
         &mut self,
         upgrade: &Upgrade<'_, Self>,
         asked: u64,
     ) -> Result<Acceptance<Self>, Refusal> {
+        self.log.borrow_mut().admitted += 1;
         let peer = address(upgrade.peer());
         let count = upgrade.session_count();
         let says_hello = upgrade.parameter("hello").as_deref() == Some("1");
         let told = count.unwrap_or(0).to_string();
-        Ok(upgrade.accept().header("X-Session-Count", &told)?.then(move |recorder, cx| {
+        let acceptance = upgrade.accept().header("X-Session-Count", &told)?;
+        let acceptance =
+            acceptance.otherwise(|recorder, _| recorder.log.borrow_mut().not_opened += 1);
+        Ok(acceptance.then(move |recorder, cx| {
             let mut log = recorder.log.borrow_mut();
             let before = log.entering.replace(peer);
             assert_eq!(before, None, "somebody was let in, and did not open");
@@ -358,13 +421,15 @@ impl Recorder {
     ) -> Result<Acceptance<Self>, Refusal> {
         let (peer, query) = (address(upgrade.peer()), upgrade.query().to_owned());
         let (session, count) = (upgrade.session().copied(), upgrade.session_count());
-        let job = move || {
+        let cancelled = self.log.borrow().cancelled.clone();
+        let job = move |cancellation: &Cancellation| {
+            note_cancellation(cancellation, &cancelled);
             if how == "fails" {
                 std::panic::panic_any(PLANNED);
             }
             how
         };
-        upgrade.defer(job, move |recorder: &mut Self, upgrade, how| {
+        upgrade.defer_cancellable(job, move |recorder: &mut Self, upgrade, how| {
             assert_eq!((address(upgrade.peer()), upgrade.query()), (peer, &*query), "one request");
             let log = recorder.log.clone();
             let mut log = log.borrow_mut();
@@ -391,6 +456,32 @@ impl Recorder {
         })
     }
 
+    /// The answer comes when it is there.
+    fn off_load_loose(&self, log: &mut Log, cx: &mut Context<'_, Self>) {
+        let peer = address(cx.peer());
+        let number = log.loose.get(&peer).map_or(0, |(asked, _)| *asked);
+        let ordered_before = log.jobs.get(&peer).map_or(0, |(asked, _)| *asked);
+        let cancelled = log.cancelled.clone();
+        let answer = move |recorder: &mut Self, cx: &mut Context<'_, Self>, was_cancelled: bool| {
+            let mut log = recorder.log.borrow_mut();
+            assert!(log.is_speaker(cx), "for one that has left");
+            assert!(!was_cancelled, "nobody waited for it");
+            let answered = log.jobs.get(&peer).map_or(0, |(_, answered)| *answered);
+            log.overtakes += u64::from(answered < ordered_before);
+            let is_first = log.loose.entry(peer).or_default().1.insert(number);
+            assert!(is_first, "one answer to each");
+            cx.send_text(&format!("loose {number}"));
+        };
+        let job = move |cancellation: &Cancellation| note_cancellation(cancellation, &cancelled);
+        if cx.offload_unordered(job, answer).is_ok() {
+            log.loose.entry(peer).or_default().0 += 1;
+        } else {
+            log.turned_away += 1;
+            cx.send_text("loose refused");
+        }
+    }
+
+    /// The answers come in the order of asking. Every other one of the jobs can see that nobody waits.
     fn off_load(&self, log: &mut Log, cx: &mut Context<'_, Self>) {
         let number = log.jobs.get(&address(cx.peer())).map_or(0, |(asked, _)| *asked);
         let answer = |recorder: &mut Self, cx: &mut Context<'_, Self>, number: u64| {
@@ -402,13 +493,31 @@ impl Recorder {
             assert!(*answered <= *asked);
             cx.send_text(&format!("job {number}"));
         };
-        if cx.offload(move || number, answer).is_ok() {
+        let cancelled = log.cancelled.clone();
+        let taken = match number % 2 {
+            0 => cx.offload(move || number, answer),
+            _ => cx.offload_cancellable(
+                move |cancellation| (number, note_cancellation(cancellation, &cancelled)),
+                move |recorder, cx, (number, was_cancelled)| {
+                    assert!(!was_cancelled, "nobody waited for it");
+                    answer(recorder, cx, number);
+                },
+            ),
+        };
+        if taken.is_ok() {
             log.jobs.entry(address(cx.peer())).or_default().0 += 1;
         } else {
             log.turned_away += 1;
             cx.send_text("job refused");
         }
     }
+}
+
+/// What a job does that can see whether anybody waits for it: whether nobody does.
+fn note_cancellation(cancellation: &Cancellation, cancelled: &AtomicU64) -> bool {
+    let is_requested = cancellation.is_requested();
+    cancelled.fetch_add(u64::from(is_requested), Ordering::Relaxed);
+    is_requested
 }
 
 impl Log {

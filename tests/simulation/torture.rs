@@ -163,6 +163,7 @@ fn config() -> Config {
         limits: Limits {
             receive_buffer_bytes: 400,
             head_bytes: 300,
+            request_body_bytes: 100,
             target_bytes: 100,
             frames_per_turn: 7,
             requests_per_turn: 2,
@@ -514,6 +515,7 @@ impl Scene {
         self.machine.check_released();
         let log = self.log.borrow();
         assert_eq!(log.opens, log.closes, "each open has its close");
+        assert_eq!(log.admitted, log.opens + log.not_opened, "accepted: it opens, or it does not");
         assert_eq!(log.ledger.speakers().count(), 0, "somebody still speaks for a session");
         let lines = self.guests.iter().map(|guest| &guest.line);
         for line in lines.chain(self.others.iter().map(|(_, line, _)| line)) {
