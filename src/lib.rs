@@ -286,7 +286,7 @@ pub use config::{
 };
 pub use offload::{Cancellation, PoolFull};
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
-pub use session::owner_of;
+pub use session::{EndedSession, SessionEnd, owner_of};
 pub use token::{ConnectionId, IpPeer, Peer};
 
 /// The examples in the documents compile.

@@ -12,8 +12,8 @@ use std::time::Duration;
 use revolve::testing::{Received, Refused, TestServer};
 use revolve::{
     Acceptance, Application, Cancellation, CloseReason, Config, Context, Counter, CounterMetric,
-    Echo, GaugeMetric, HttpRequest, HttpResponse, InvalidMetric, Limits, Message, NoResponse,
-    ReactorContext, Refusal, SessionIds, SessionRate, SetTimerError, Side, Subprotocol,
+    Echo, EndedSession, GaugeMetric, HttpRequest, HttpResponse, InvalidMetric, Limits, Message,
+    NoResponse, ReactorContext, Refusal, SessionIds, SessionRate, SetTimerError, Side, Subprotocol,
     Subprotocols, TooManyTimers, Upgrade,
 };
 
@@ -183,6 +183,191 @@ fn sessions_that_leave_early_are_told_once_a_minute() {
     assert!(
         server.metrics().contains("revolve_evictions_total{reactor=\"0\",reason=\"table_full\"} 7")
     );
+}
+
+/// Notes what happens to its connections and sessions, in order.
+#[derive(Clone, Default)]
+struct Register(Rc<RefCell<Vec<String>>>);
+
+impl Register {
+    fn note(&self, line: String) {
+        self.0.borrow_mut().push(line);
+    }
+
+    fn take(&self) -> Vec<String> {
+        self.0.take()
+    }
+}
+
+impl Application for Register {
+    type Session = String;
+    type Connection = ();
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        let answer = |upgrade: &Upgrade<'_, Self>| match upgrade.parameter("as").as_deref() {
+            Some("nobody") => Err(Refusal::new::<403>("nobody")),
+            _ => Ok(upgrade.accept()),
+        };
+        match upgrade.parameter("later") {
+            Some(_) => upgrade.defer(|| (), move |_, upgrade, ()| answer(upgrade)),
+            None => answer(upgrade),
+        }
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+        let Message::Text(text) = message else { return };
+        match text {
+            "forget" => cx.forget_session(),
+            "forget twice and close" => {
+                cx.forget_session();
+                cx.forget_session();
+                cx.close(4000, "logged out");
+            }
+            "forget and panic" => {
+                cx.forget_session();
+                panic!("as planned");
+            }
+            "look up and forget" => {
+                let taken = cx.offload(|| (), |_, cx, ()| cx.send_text("found"));
+                assert!(taken.is_ok());
+                cx.forget_session();
+            }
+            "forget at the end" => cx.session_mut().push('!'),
+            _ => {
+                let count = cx.count_message();
+                cx.session_mut().push_str(text);
+                cx.send_text(&format!("{count} {}", cx.session()));
+            }
+        }
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Self>, reason: CloseReason) {
+        self.note(format!("{} closes: {}", cx.session_id(), reason.code));
+        if cx.session().contains('!') {
+            cx.forget_session();
+        }
+    }
+
+    fn on_session_end(&mut self, _: &mut ReactorContext<'_, Self>, session: EndedSession<String>) {
+        let (id, count, reason) = (session.session_id(), session.count(), session.reason());
+        self.note(format!("{id} ends: {reason:?}, {count}, {:?}", session.into_state()));
+    }
+}
+
+fn register(config: Config) -> (Register, TestServer<Register>) {
+    let register = Register::default();
+    let config = Config { workers: NonZeroUsize::MIN, ..config };
+    (register.clone(), TestServer::with_config(config, move |_| register.clone()))
+}
+
+#[test]
+fn each_session_ends_once_behind_the_close_that_ends_it() {
+    let ttl = 100 * SECOND;
+    let (register, server) =
+        register(Config { session_ttl: ttl, max_sessions: 1, ..Config::default() });
+    let visit = |name: &str, words: &[&str]| {
+        let client = server.connect(&format!("session_id={name}"));
+        words.iter().for_each(|word| client.send_text(word));
+        client.disconnect();
+    };
+    // Nothing in it is worth keeping.
+    visit("a", &[]);
+    assert_eq!(register.take(), ["a closes: 1006", "a ends: NotKept, 0, \"\""]);
+    visit("b", &["x", "y"]);
+    assert_eq!(register.take(), ["b closes: 1006"]);
+    // The table has room for one.
+    visit("c", &["z"]);
+    assert_eq!(register.take(), ["c closes: 1006", "b ends: Evicted, 2, \"xy\""]);
+    server.advance(ttl - SECOND);
+    assert_eq!(register.take(), [""; 0]);
+    server.advance(5 * SECOND);
+    assert_eq!(register.take(), ["c ends: Expired, 1, \"z\""]);
+    // A takeover ends none, and neither does the end of the server.
+    let _older = server.connect("session_id=d");
+    let newer = server.connect("session_id=d");
+    newer.send_text("w");
+    assert_eq!(register.take(), ["d closes: 4001"]);
+    server.shut_down();
+    server.advance(30 * SECOND);
+    assert_eq!(register.take(), ["d closes: 1001"]);
+}
+
+#[test]
+fn a_session_that_a_request_waits_for_ends_when_it_waits_no_more() {
+    let (register, server) = register(Config { session_ttl: Duration::ZERO, ..Config::default() });
+    let client = server.connect("session_id=a");
+    client.send_text("x");
+    client.disconnect();
+    assert_eq!(register.take(), ["a closes: 1006", "a ends: NotKept, 1, \"x\""]);
+    let client = server.connect("session_id=b");
+    client.send_text("y");
+    let refused = server.request().query("session_id=b&later=1&as=nobody").connect();
+    assert_eq!(refused.err().map(|refused| refused.status), Some(403));
+    assert_eq!(register.take(), [""; 0]);
+    client.disconnect();
+    assert_eq!(register.take(), ["b closes: 1006", "b ends: NotKept, 1, \"y\""]);
+}
+
+#[test]
+fn a_session_that_is_forgotten_is_found_by_nobody_and_ends_with_its_connection() {
+    let (register, server) = register(Config::default());
+    let resumed = |client: &revolve::testing::TestClient<Register>| {
+        client.header("X-Session-Resumed") == Some("true".to_owned())
+    };
+    let older = server.connect("session_id=a");
+    for (word, answer) in [("x", "1 x"), ("forget", ""), ("forget", ""), ("y", "2 xy")] {
+        older.send_text(word);
+        if !answer.is_empty() {
+            assert_eq!(older.text(), answer, "it goes on");
+        }
+    }
+    // It takes nothing over, and nothing is left of it.
+    let newer = server.connect("session_id=a");
+    assert!(!resumed(&newer));
+    newer.send_text("z");
+    older.send_text("w");
+    assert_eq!((newer.text(), older.text()), ("1 z".to_owned(), "3 xyw".to_owned()));
+    assert_eq!(register.take(), [""; 0]);
+    older.disconnect();
+    assert_eq!(register.take(), ["a closes: 1006", "a ends: Forgotten, 3, \"xyw\""]);
+    assert!(resumed(&server.connect("session_id=a")), "the other one");
+    assert_eq!(register.take(), ["a closes: 4001"]);
+    // However its connection ends.
+    for (word, code) in [("forget twice and close", 4000), ("forget and panic", 1011)] {
+        let query = format!("session_id=b{code}");
+        let client = server.connect(&query);
+        client.send_text("x");
+        client.send_text(word);
+        assert!(!resumed(&server.connect(&query)), "{word}");
+        let expected =
+            [format!("b{code} closes: {code}"), format!("b{code} ends: Forgotten, 1, \"x\"")];
+        assert_eq!(register.take()[..2], expected);
+    }
+    // In `on_close`, even where another one takes over: that one gets a new session.
+    let older = server.connect("session_id=c");
+    older.send_text("forget at the end");
+    let newer = server.connect("session_id=c");
+    assert_eq!(register.take()[..2], ["c closes: 4001", "c ends: Forgotten, 0, \"!\""]);
+    assert!(!resumed(&newer));
+    newer.send_text("x");
+    assert_eq!(newer.text(), "1 x");
+}
+
+#[test]
+fn who_has_its_session_forgotten_is_read_on_unless_it_waits_for_a_job() {
+    let limits = revolve::Limits { offloads_per_connection: 1, ..revolve::Limits::default() };
+    let (register, server) = register(Config { limits, ..Config::default() });
+    server.hold_jobs();
+    let client = server.connect("session_id=a");
+    client.send_text("forget");
+    client.send_text("x");
+    assert_eq!(client.text(), "1 x");
+    client.send_text("look up and forget");
+    client.send_text("y");
+    assert_eq!(client.receive(), None);
+    server.run_job(0);
+    assert_eq!((client.text(), client.text()), ("found".to_owned(), "2 xy".to_owned()));
+    assert_eq!(register.take(), [""; 0]);
 }
 
 fn retry_after(refused: &Refused) -> Option<&str> {

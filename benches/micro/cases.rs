@@ -273,9 +273,9 @@ fn nobody() -> io::Result<SessionId> {
 /// A session is opened, counts a message and is left.
 fn park(table: &mut SessionTable<()>, number: usize, now: Instant) {
     let who = connection(number);
-    let attached = table.attach(Some(&id(number)), who, now, nobody).expect("a place");
+    let attached = table.attach(Some(&id(number)), who, now, nobody, drop).expect("a place");
     table.of_connection(attached.slot, who).expect("it is ours").count_message();
-    table.detach(attached.slot, who, now);
+    table.detach(attached.slot, who, now, drop);
 }
 
 /// A table with a million parked sessions.
@@ -312,9 +312,10 @@ fn look_up() -> Work {
     let ids: Vec<SessionId> = (0..LOOKUPS as usize).map(|n| id(n * 97 % SESSIONS)).collect();
     Box::new(move || {
         for id in &ids {
-            let attached = table.attach(Some(id), connection(7), now, nobody).expect("a place");
+            let attached =
+                table.attach(Some(id), connection(7), now, nobody, drop).expect("a place");
             assert!(attached.resumed);
-            table.detach(attached.slot, connection(7), now);
+            table.detach(attached.slot, connection(7), now, drop);
         }
     })
 }
@@ -326,9 +327,10 @@ fn insert() -> Work {
     let ids: Vec<SessionId> = (0..LOOKUPS as usize).map(|n| id(SESSIONS + n)).collect();
     Box::new(move || {
         for id in &ids {
-            let attached = table.attach(Some(id), connection(7), now, nobody).expect("a place");
+            let attached =
+                table.attach(Some(id), connection(7), now, nobody, drop).expect("a place");
             table.of_connection(attached.slot, connection(7)).expect("ours").count_message();
-            table.detach(attached.slot, connection(7), now);
+            table.detach(attached.slot, connection(7), now, drop);
         }
     })
 }
@@ -338,7 +340,7 @@ fn expire() -> Work {
     let now = Instant::now();
     let mut table = full_table(now);
     Box::new(move || {
-        table.expire(now + TTL, usize::MAX);
+        table.expire(now + TTL, usize::MAX, drop);
         assert_eq!(table.detached(), 0);
     })
 }

@@ -33,7 +33,7 @@ use crate::offload::{Cancellation, PoolFull};
 use crate::protocol::deflate::{DeflateWriter, Deflation};
 use crate::protocol::frame;
 pub use crate::protocol::message::Message;
-use crate::session::Session;
+use crate::session::{EndedSession, Session};
 use crate::token::{ConnectionId, LocalId, Peer};
 use crate::transport::Outlet;
 
@@ -272,6 +272,64 @@ pub trait Application: Sized + 'static {
     fn on_reactor_timer(&mut self, cx: &mut ReactorContext<'_, Self>, key: u64) {
         let _ = (cx, key);
     }
+
+    /// A session is no more: exactly once for each that ceases to be while the server runs, when nobody
+    /// speaks for it any more and its id names it no longer. What was put elsewhere on its behalf (a place in
+    /// a room, a row in a data base) can be let go of here. [`crate::SessionEnd`] has the reasons.
+    ///
+    /// Where a connection's close ends it, [`Self::on_close`] comes first. A takeover ends no session. One that
+    /// a deferred upgrade waits for ([`Upgrade::defer`]) ends when that waits no more. Sessions that are there
+    /// when the server ends, with or without a connection, are dropped without this call; a shutdown closes
+    /// connections, so the call comes for those sessions that are not kept without one.
+    ///
+    /// Sessions whose time is over at one moment end a share in each turn ([`Limits::expiries_per_turn`]), and
+    /// later if the reactor is congested. A panic in here is counted and logged, and ends nothing.
+    ///
+    /// ```
+    /// use revolve::{Application, Context, EndedSession, Message, ReactorContext, SessionEnd};
+    ///
+    /// /// Says who is gone for good.
+    /// struct Lobby;
+    ///
+    /// impl Application for Lobby {
+    ///     type Session = String;
+    ///     type Connection = ();
+    ///
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         if let Message::Text(name) = message {
+    ///             *cx.session_mut() = name.to_owned();
+    ///         }
+    ///     }
+    ///
+    ///     fn on_session_end(
+    ///         &mut self,
+    ///         cx: &mut ReactorContext<'_, Self>,
+    ///         session: EndedSession<String>,
+    ///     ) {
+    ///         if session.reason() == SessionEnd::Expired {
+    ///             cx.send_text_to_all(&format!("{} will not come back", session.state()));
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # use revolve::Config;
+    /// let config = Config { workers: std::num::NonZeroUsize::MIN, ..Config::default() };
+    /// let ttl = config.session_ttl;
+    /// let server = revolve::testing::TestServer::with_config(config, |_| Lobby);
+    /// let (ann, bob) = (server.connect("session_id=ann"), server.connect("session_id=bob"));
+    /// ann.send_text("Ann");
+    /// ann.disconnect();
+    /// server.advance(ttl + std::time::Duration::from_secs(2));
+    /// assert_eq!(bob.text(), "Ann will not come back");
+    /// ```
+    #[inline]
+    fn on_session_end(
+        &mut self,
+        cx: &mut ReactorContext<'_, Self>,
+        session: EndedSession<Self::Session>,
+    ) {
+        let _ = (cx, session);
+    }
 }
 
 /// Tells of wrong use by the application, once each: it has a documented outcome, the same in all builds.
@@ -327,13 +385,16 @@ pub(crate) struct Commands<A: Application> {
     reactors: usize,
     /// When this turn began.
     pub(crate) now: Instant,
-    /// Set with `close`, and when the connection waits for as many jobs as it may: either way no
-    /// more is read from it in this visit.
+    /// Set with `close` and with `forgets_session`, and when the connection waits for as many jobs as it may:
+    /// then what was commanded is done before more is read from it.
     pub(crate) pause: bool,
     /// Set with `to_all`, `directs`, `posts` and `shut_down`, and when jobs wait to leave for the pool.
     pub(crate) has_outgoing: bool,
     /// The close asked for, if any.
     pub(crate) close: Option<(CloseCode, String)>,
+    /// Whether the session of the connection is to be forgotten. It is, even if the callback panicked behind
+    /// that.
+    pub(crate) forgets_session: bool,
     /// To every open connection of the server.
     pub(crate) to_all: Vec<Broadcast>,
     /// To every open connection of this reactor.
@@ -368,6 +429,7 @@ impl<A: Application> Commands<A> {
             pause: false,
             has_outgoing: false,
             close: None,
+            forgets_session: false,
             to_all: Vec::new(),
             to_reactor: Vec::new(),
             directs: Vec::new(),
@@ -753,6 +815,52 @@ impl<A: Application> Context<'_, A> {
     #[must_use]
     pub fn session_id(&self) -> String {
         self.session.id().text().as_str().to_owned()
+    }
+
+    /// Forgets the session, as at a logout: when this callback has returned, the id names it no more. Who asks
+    /// for that id gets a new session (under the same id, with [`crate::SessionIds::Any`]), and takes
+    /// nothing over.
+    ///
+    /// This connection goes on with the state and the count until it closes; then the session ends
+    /// ([`crate::SessionEnd::Forgotten`]) and is not kept. To end both, call [`Self::close`] besides.
+    /// To call it twice is as to call it once. In [`Application::on_close`] it works too, also where a newer
+    /// connection takes the session over: that one then opens with a new session, whatever count its 101 tells.
+    ///
+    /// A deferred upgrade that waits for the session ([`Upgrade::defer`]) waits on, but not for that
+    /// session: its `done` finds none, and if it accepts, the connection opens with a new one.
+    /// [`Recipient::session`] does not find the session any more; by its [`ConnectionId`] the connection is
+    /// still reached.
+    ///
+    /// ```
+    /// use revolve::{Application, Context, Message};
+    ///
+    /// /// Remembers what each session has said, until it says `logout`.
+    /// struct Notes;
+    ///
+    /// impl Application for Notes {
+    ///     type Session = String;
+    ///     type Connection = ();
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         match message {
+    ///             Message::Text("logout") => {
+    ///                 cx.forget_session();
+    ///                 cx.close(1000, "logged out");
+    ///             }
+    ///             Message::Text(note) => cx.session_mut().push_str(note),
+    ///             Message::Binary(_) => {}
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let server = revolve::testing::TestServer::new(|_| Notes);
+    /// let ann = server.connect("session_id=ann");
+    /// ann.send_text("a secret");
+    /// ann.send_text("logout");
+    /// let next = server.connect("session_id=ann");
+    /// assert_eq!(next.header("X-Session-Resumed"), Some("false".to_owned()));
+    /// ```
+    pub fn forget_session(&mut self) {
+        (self.commands.forgets_session, self.commands.pause) = (true, true);
     }
 
     /// Whether the session was there before this connection.

@@ -35,11 +35,12 @@ pub(crate) enum Callback {
     ReactorTimer,
     Answer,
     Post,
+    SessionEnd,
     Drain,
 }
 
 impl Callback {
-    const ALL: [(Callback, &'static str); 11] = [
+    const ALL: [(Callback, &'static str); 12] = [
         (Callback::Upgrade, "on_upgrade"),
         (Callback::NotOpening, "what follows an upgrade that was not to be"),
         (Callback::Request, "on_request"),
@@ -50,6 +51,7 @@ impl Callback {
         (Callback::ReactorTimer, "on_reactor_timer"),
         (Callback::Answer, "what follows an off-loaded job"),
         (Callback::Post, "a post"),
+        (Callback::SessionEnd, "on_session_end"),
         (Callback::Drain, "on_drain"),
     ];
 

@@ -1,10 +1,11 @@
 //! One reactor's share of all sessions: resume, takeover's fence, expiry, and the bound.
 //!
-//! Knows no sockets, and of connections only their ids. Called by the shard at open, message and close.
+//! Knows no sockets, and of connections only their ids. What can end sessions is given a closure that is
+//! called with each of them, once it is out of the table. Called by the shard at open, message and close.
 //!
 //! Invariant: a session is attached to one connection at most, and only that one can reach it; one that
 //! nobody speaks for and that no request holds stands in the list of the detached, in the order of
-//! leaving, exactly once.
+//! leaving, exactly once. One that was forgotten is attached, and no id names it.
 //!
 //! Next: [`crate::connection`]: a transport, an endpoint, and why they rest.
 
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashTable;
 use slab::Slab;
 
+use super::ended::{EndedSession, SessionEnd};
 use super::id::{ID_MOST, SessionId};
 use crate::config::SessionIds;
 use crate::contained::{Contained, guard};
@@ -28,6 +30,8 @@ pub struct Session<T> {
     id: SessionId,
     count: u64,
     is_touched: bool,
+    /// Its id names it no more: it is not in the index, and ends with its connection.
+    is_forgotten: bool,
     /// Requests for it that wait for an answer: until they have it, the session stays. Here and not in
     /// [`Entry`], because here it takes no room: the fields before it do not fill their words.
     holds: u32,
@@ -70,6 +74,12 @@ impl<T> Session<T> {
     /// connecting alone cannot push other people's sessions out of the table.
     fn is_worth_keeping(&self) -> bool {
         self.count > 0 || self.is_touched
+    }
+
+    #[inline(always)]
+    fn into_ended(self, reason: SessionEnd) -> EndedSession<T> {
+        let Session { id, count, state, .. } = self;
+        EndedSession { id, count, state, reason }
     }
 }
 
@@ -142,18 +152,7 @@ const _: () = assert!(size_of::<Presence>() == 16, "the niches serve as tags");
 enum Use {
     Attached(LocalId),
     /// It would be gone, but for a request that waits for its answer.
-    Held(Over),
-}
-
-/// Why a session would be gone.
-#[derive(Debug, Clone, Copy)]
-enum Over {
-    /// Its time to live has passed.
-    Expired,
-    /// The table was full.
-    Evicted,
-    /// It was not to be kept without a connection.
-    Unkept,
+    Held(SessionEnd),
 }
 
 /// Nanoseconds from the table's beginning, plus one: a time in half the room of an `Instant`, and
@@ -260,12 +259,12 @@ impl<T: Default> SessionTable<T> {
         connection: LocalId,
         now: Instant,
         fresh: impl FnOnce() -> io::Result<SessionId>,
+        ended: impl FnMut(EndedSession<T>),
     ) -> Result<Attached, NotAttached> {
         if let Some(found) = id.and_then(|id| self.find(id)) {
             // Its time may be over although its turn to be forgotten has not come.
             if self.is_due(found, now) && !self.waits(now) {
-                self.remove(found);
-                self.totals.expired += 1;
+                self.end(found, SessionEnd::Expired, ended);
             } else {
                 self.unlink(found);
                 let presence = &mut self.entries[found as usize].presence;
@@ -283,7 +282,8 @@ impl<T: Default> SessionTable<T> {
         };
         let hash = self.hash(&id);
         let state = Contained::new(guard(T::default).map_err(|_| NotAttached::Panicked)?);
-        let session = Session { id, count: 0, is_touched: false, holds: 0, state };
+        let session =
+            Session { id, count: 0, is_touched: false, is_forgotten: false, holds: 0, state };
         let presence = Presence::InUse(Use::Attached(connection));
         let slot = self.entries.insert(Entry { session, presence });
         // `Config::validate` bounds the table at 2^31.
@@ -326,12 +326,18 @@ impl<T: Default> SessionTable<T> {
 
     /// `connection` leaves; its session's time to live begins, if it is worth keeping. Only here
     /// can it push another one out: a client that only connects, or stays, displaces no session.
-    pub fn detach(&mut self, slot: SessionSlot, connection: LocalId, now: Instant) {
+    pub fn detach(
+        &mut self,
+        slot: SessionSlot,
+        connection: LocalId,
+        now: Instant,
+        ended: impl FnMut(EndedSession<T>),
+    ) {
         if self.in_slot(slot, connection).is_none() {
             debug_assert!(false, "only the attached connection detaches");
             return;
         }
-        self.leave(slot.0, now);
+        self.leave(slot.0, now, ended);
     }
 
     /// A request for the session called `id` waits for its answer: until [`Self::release`] the session
@@ -349,40 +355,72 @@ impl<T: Default> SessionTable<T> {
 
     /// A request that held the session called `id` waits no more. If nothing but that has kept it, it
     /// goes.
-    pub fn release(&mut self, id: &SessionId) {
+    pub fn release(&mut self, id: &SessionId, ended: impl FnMut(EndedSession<T>)) {
         let Some(found) = self.find(id) else {
             debug_assert!(false, "a session that is held stays");
             return;
         };
         let entry = &mut self.entries[found as usize];
         entry.session.holds = entry.session.holds.saturating_sub(1);
-        if let (Presence::InUse(Use::Held(over)), 0) = (entry.presence, entry.session.holds) {
+        if let (Presence::InUse(Use::Held(reason)), 0) = (entry.presence, entry.session.holds) {
             self.held -= 1;
-            self.end(found, over);
+            self.end(found, reason, ended);
+        }
+    }
+
+    /// The session of `connection` is named by its id no more: who asks for that id gets another session. It
+    /// goes on until its connection leaves. What has held it holds nothing from now on. Returns its id, unless
+    /// it was forgotten before.
+    pub fn forget(&mut self, slot: SessionSlot, connection: LocalId) -> Option<&SessionId> {
+        let session = self.of_connection(slot, connection)?;
+        if session.is_forgotten {
+            return None;
+        }
+        (session.is_forgotten, session.holds) = (true, 0);
+        self.unname(slot.0);
+        self.in_slot(slot, connection).map(Session::id)
+    }
+
+    /// A newer connection takes the session of `connection` over: it stays with that until
+    /// [`Self::attach`] gives it to the newer one, so at no moment is it without a connection. One that was
+    /// forgotten cannot be taken over: it ends.
+    pub fn displace(
+        &mut self,
+        slot: SessionSlot,
+        connection: LocalId,
+        now: Instant,
+        ended: impl FnMut(EndedSession<T>),
+    ) {
+        if self.in_slot(slot, connection).is_some_and(|session| session.is_forgotten) {
+            self.detach(slot, connection, now, ended);
         }
     }
 
     /// A session goes, unless a request holds it.
-    fn end(&mut self, slot: u32, over: Over) {
+    fn end(&mut self, slot: u32, reason: SessionEnd, mut ended: impl FnMut(EndedSession<T>)) {
         if self.entries[slot as usize].session.holds > 0 {
             self.unlink(slot);
-            self.entries[slot as usize].presence = Presence::InUse(Use::Held(over));
+            self.entries[slot as usize].presence = Presence::InUse(Use::Held(reason));
             self.held += 1;
             return;
         }
-        self.remove(slot);
-        match over {
-            Over::Expired => self.totals.expired += 1,
-            Over::Evicted => self.totals.evicted += 1,
-            Over::Unkept => {}
+        match reason {
+            SessionEnd::Expired => self.totals.expired += 1,
+            SessionEnd::Evicted => self.totals.evicted += 1,
+            SessionEnd::NotKept | SessionEnd::Forgotten => {}
         }
+        let session = self.remove(slot);
+        ended(session.into_ended(reason));
     }
 
     /// Nobody speaks for a session any more: its time to live begins, if it is to be kept.
-    fn leave(&mut self, slot: u32, now: Instant) {
+    fn leave(&mut self, slot: u32, now: Instant, ended: impl FnMut(EndedSession<T>)) {
         let session = &self.entries[slot as usize].session;
+        if session.is_forgotten {
+            return self.end(slot, SessionEnd::Forgotten, ended);
+        }
         if !session.is_worth_keeping() || self.ttl.is_zero() {
-            return self.end(slot, Over::Unkept);
+            return self.end(slot, SessionEnd::NotKept, ended);
         }
         let older = self.newest;
         self.entries[slot as usize].presence =
@@ -397,7 +435,7 @@ impl<T: Default> SessionTable<T> {
         if self.detached > self.capacity
             && let Some(oldest) = self.oldest
         {
-            self.end(oldest.get() - 1, Over::Evicted);
+            self.end(oldest.get() - 1, SessionEnd::Evicted, ended);
         }
     }
 
@@ -418,14 +456,14 @@ impl<T: Default> SessionTable<T> {
 
     /// Forgets sessions whose time is over, `most` of them at the most: they may be a million that
     /// left at the same moment. What is left is due at once.
-    pub fn expire(&mut self, now: Instant, most: usize) {
+    pub fn expire(&mut self, now: Instant, most: usize, mut ended: impl FnMut(EndedSession<T>)) {
         if self.waits(now) {
             return;
         }
         for _ in 0..most {
             match self.oldest.map(|link| link.get() - 1) {
                 Some(oldest) if self.expiry(oldest).is_some_and(|due| due <= now) => {
-                    self.end(oldest, Over::Expired);
+                    self.end(oldest, SessionEnd::Expired, &mut ended);
                 }
                 _ => {
                     self.grace = None;
@@ -490,10 +528,11 @@ impl<T: Default> SessionTable<T> {
         self.totals
     }
 
-    /// Every session's id and count, in no order.
+    /// The id and the count of every session that an id names, in no order.
     #[cfg(feature = "internals")]
     pub fn counts(&self) -> impl Iterator<Item = (&SessionId, u64)> {
-        self.entries.iter().map(|(_, entry)| (&entry.session.id, entry.session.count))
+        let named = self.entries.iter().filter(|(_, entry)| !entry.session.is_forgotten);
+        named.map(|(_, entry)| (&entry.session.id, entry.session.count))
     }
 
     /// Checks the invariant that the head of this file states, and that the index agrees.
@@ -502,7 +541,6 @@ impl<T: Default> SessionTable<T> {
     ///
     /// If it does not hold.
     pub fn invariants(&self) {
-        assert_eq!(self.index.len(), self.entries.len());
         assert!(self.detached <= self.capacity);
         let mut listed = 0;
         let (mut at, mut older) = (self.oldest, None);
@@ -518,9 +556,14 @@ impl<T: Default> SessionTable<T> {
         }
         assert_eq!(self.newest, older);
         assert_eq!(listed, self.detached);
-        let mut held = 0;
+        let (mut held, mut named) = (0, 0);
         for (slot, entry) in &self.entries {
-            assert_eq!(self.find(&entry.session.id), Some(slot as u32));
+            let is_named = self.find(&entry.session.id) == Some(slot as u32);
+            assert_eq!(is_named, !entry.session.is_forgotten);
+            named += usize::from(is_named);
+            let is_attached = matches!(entry.presence, Presence::InUse(Use::Attached(_)));
+            let is_over = entry.session.is_forgotten;
+            assert!(!is_over || is_attached && entry.session.holds == 0, "a forgotten one is kept");
             match entry.presence {
                 Presence::InUse(Use::Attached(_)) => {}
                 Presence::InUse(Use::Held(_)) => {
@@ -531,6 +574,7 @@ impl<T: Default> SessionTable<T> {
             }
         }
         assert_eq!(held, self.held);
+        assert_eq!(self.index.len(), named);
     }
 
     fn hash(&self, id: &SessionId) -> u64 {
@@ -581,13 +625,25 @@ impl<T: Default> SessionTable<T> {
         self.detached -= 1;
     }
 
-    fn remove(&mut self, slot: u32) {
+    /// Takes the session out of the table.
+    // Inlined into the end of a session, as the next one is: called, they cost each session that expires 50
+    // instructions, because it is moved once more.
+    #[inline(always)]
+    fn remove(&mut self, slot: u32) -> Session<T> {
         self.unlink(slot);
+        if !self.entries[slot as usize].session.is_forgotten {
+            self.unname(slot);
+        }
+        self.entries.remove(slot as usize).session
+    }
+
+    /// Takes the session out of the index.
+    #[inline(always)]
+    fn unname(&mut self, slot: u32) {
         let hash = self.hash(&self.entries[slot as usize].session.id);
         if let Ok(entry) = self.index.find_entry(hash, |&at| at == slot) {
             entry.remove();
         }
-        self.entries.remove(slot as usize);
     }
 }
 
@@ -625,12 +681,12 @@ mod tests {
 
     /// Opens, counts `messages`, and leaves.
     fn visit(table: &mut SessionTable<()>, name: &str, who: u32, messages: u64, now: Instant) {
-        let attached = table.attach(Some(&id(name)), connection(who), now, fresh).unwrap();
+        let attached = table.attach(Some(&id(name)), connection(who), now, fresh, drop).unwrap();
         let session = table.of_connection(attached.slot, connection(who)).unwrap();
         for _ in 0..messages {
             session.count_message();
         }
-        table.detach(attached.slot, connection(who), now);
+        table.detach(attached.slot, connection(who), now, drop);
         table.invariants();
     }
 
@@ -639,15 +695,15 @@ mod tests {
         let mut table = table(10, SessionIds::Any);
         let now = Instant::now();
         visit(&mut table, "a", 1, 3, now);
-        let resumed = table.attach(Some(&id("a")), connection(2), now, fresh).unwrap();
+        let resumed = table.attach(Some(&id("a")), connection(2), now, fresh, drop).unwrap();
         assert!(resumed.resumed);
         assert_eq!(table.of_connection(resumed.slot, connection(2)).unwrap().count(), 3);
-        table.detach(resumed.slot, connection(2), now);
+        table.detach(resumed.slot, connection(2), now, drop);
         let later = now + Duration::from_secs(10);
         assert_eq!(table.next_expiry(), Some(later));
-        table.expire(later, 1);
+        table.expire(later, 1, drop);
         assert_eq!((table.detached(), table.totals().expired), (0, 1));
-        assert!(!table.attach(Some(&id("a")), connection(3), later, fresh).unwrap().resumed);
+        assert!(!table.attach(Some(&id("a")), connection(3), later, fresh, drop).unwrap().resumed);
         table.invariants();
     }
 
@@ -659,11 +715,11 @@ mod tests {
             visit(&mut table, name, who as u32 + 1, 1, now);
         }
         let later = now + Duration::from_secs(10);
-        table.expire(later, 2);
+        table.expire(later, 2, drop);
         assert_eq!((table.detached(), table.totals().expired), (2, 2));
         assert_eq!(table.next_expiry(), Some(later), "the rest is due at once");
-        assert!(!table.attach(Some(&id("d")), connection(9), later, fresh).unwrap().resumed);
-        table.expire(later, 10);
+        assert!(!table.attach(Some(&id("d")), connection(9), later, fresh, drop).unwrap().resumed);
+        table.expire(later, 10, drop);
         assert_eq!((table.attached(), table.detached(), table.totals().expired), (1, 0, 4));
         table.invariants();
     }
@@ -681,14 +737,14 @@ mod tests {
         assert_eq!(table.next_expiry(), Some(due));
         let woken = due + LATE;
         table.note_time(woken);
-        table.expire(woken, 10);
+        table.expire(woken, 10, drop);
         assert!(table.peek(&id("a"), woken).is_some());
-        assert!(table.attach(Some(&id("a")), connection(3), woken, fresh).unwrap().resumed);
+        assert!(table.attach(Some(&id("a")), connection(3), woken, fresh, drop).unwrap().resumed);
         assert_eq!(table.next_expiry(), Some(woken + GRACE));
         // That is given once.
         let over = woken + GRACE;
         table.note_time(over);
-        table.expire(over, 10);
+        table.expire(over, 10, drop);
         assert_eq!((table.detached(), table.totals().expired, table.next_expiry()), (0, 1, None));
         table.invariants();
     }
@@ -700,7 +756,7 @@ mod tests {
         let now = Instant::now();
         for n in 0..MANY {
             let named = id(&format!("a-name-that-somebody-chose-{n:010}"));
-            table.attach(Some(&named), connection(n as u32 + 1), now, fresh).unwrap();
+            table.attach(Some(&named), connection(n as u32 + 1), now, fresh, drop).unwrap();
         }
         let work = |form: &dyn Fn(u64) -> String, found: bool| {
             let before = table.compared.get();
@@ -725,11 +781,11 @@ mod tests {
     fn the_displaced_connection_cannot_reach_the_session() {
         let mut table = table(10, SessionIds::Any);
         let now = Instant::now();
-        let first = table.attach(Some(&id("a")), connection(1), now, fresh).unwrap();
+        let first = table.attach(Some(&id("a")), connection(1), now, fresh, drop).unwrap();
         table.of_connection(first.slot, connection(1)).unwrap().count_message();
         assert_eq!(table.connection_of(&id("a")), Some(connection(1)));
-        table.detach(first.slot, connection(1), now);
-        let second = table.attach(Some(&id("a")), connection(2), now, fresh).unwrap();
+        table.detach(first.slot, connection(1), now, drop);
+        let second = table.attach(Some(&id("a")), connection(2), now, fresh, drop).unwrap();
         assert!(table.of_connection(first.slot, connection(1)).is_none());
         assert_eq!(table.of_connection(second.slot, connection(2)).unwrap().count_message(), 2);
     }
@@ -742,9 +798,9 @@ mod tests {
         let now = Instant::now();
         let mut stateful =
             SessionTable::<u8>::new(10, Duration::from_secs(1), SessionIds::Any, now);
-        let attached = stateful.attach(Some(&id("b")), connection(1), now, fresh).unwrap();
+        let attached = stateful.attach(Some(&id("b")), connection(1), now, fresh, drop).unwrap();
         *stateful.of_connection(attached.slot, connection(1)).unwrap().state_mut() = 7;
-        stateful.detach(attached.slot, connection(1), now);
+        stateful.detach(attached.slot, connection(1), now, drop);
         assert_eq!(stateful.detached(), 1, "its state was touched");
     }
 
@@ -766,7 +822,7 @@ mod tests {
         // Who comes and says nothing, however often and however many at once, displaces nobody.
         for who in 20..40 {
             visit(&mut table, "e", who, 0, now);
-            table.attach(Some(&id(&format!("f{who}"))), connection(who), now, fresh).unwrap();
+            table.attach(Some(&id(&format!("f{who}"))), connection(who), now, fresh, drop).unwrap();
         }
         assert_eq!((table.attached(), table.detached()), (20, 3));
         assert_eq!(table.totals().evicted, 1);
@@ -777,13 +833,13 @@ mod tests {
     fn strict_mode_takes_up_only_what_it_issued() {
         let mut table = table(10, SessionIds::Issued);
         let now = Instant::now();
-        let attached = table.attach(Some(&id("chosen")), connection(1), now, fresh).unwrap();
+        let attached = table.attach(Some(&id("chosen")), connection(1), now, fresh, drop).unwrap();
         assert!(!attached.resumed);
         let session = table.of_connection(attached.slot, connection(1)).unwrap();
         assert_eq!(session.id().text().as_str(), "fresh");
         session.count_message();
-        table.detach(attached.slot, connection(1), now);
-        assert!(table.attach(Some(&id("fresh")), connection(2), now, fresh).unwrap().resumed);
+        table.detach(attached.slot, connection(1), now, drop);
+        assert!(table.attach(Some(&id("fresh")), connection(2), now, fresh, drop).unwrap().resumed);
     }
 
     #[test]
@@ -805,7 +861,7 @@ mod tests {
             // The process is stopped for a minute; the time to live is 10 s.
             now += 60 * second;
             table.note_time(now);
-            table.expire(now, 100);
+            table.expire(now, 100, drop);
             assert_eq!(table.totals().expired, 0, "pause {}", who - 1);
             // Its client was in the accept queue.
             visit(&mut table, "a", who, 1, now + second / 10);
@@ -820,28 +876,28 @@ mod tests {
             let mut table = SessionTable::<()>::new(1, ttl, SessionIds::Any, now);
             assert!(!table.hold(&id("a"), now), "there is none");
             // Held while it has a connection, and by two.
-            let attached = table.attach(Some(&id("a")), connection(1), now, fresh).unwrap();
+            let attached = table.attach(Some(&id("a")), connection(1), now, fresh, drop).unwrap();
             table.of_connection(attached.slot, connection(1)).unwrap().count_message();
             assert!(table.hold(&id("a"), now) && table.hold(&id("a"), now));
-            table.detach(attached.slot, connection(1), now);
+            table.detach(attached.slot, connection(1), now, drop);
             table.invariants();
             assert_eq!((table.attached(), table.detached()), (0, 1));
             // It would have made room for this one.
             visit(&mut table, "b", 2, 1, now);
             let later = now + Duration::from_secs(60);
-            table.expire(later, 10);
+            table.expire(later, 10, drop);
             table.invariants();
             assert_eq!(table.peek(&id("a"), later).map(Session::count), Some(1));
             assert!(!table.contains(&id("b")) || ttl.is_zero());
             // It is as good as any other for the next connection.
-            let attached = table.attach(Some(&id("a")), connection(4), later, fresh).unwrap();
+            let attached = table.attach(Some(&id("a")), connection(4), later, fresh, drop).unwrap();
             assert!(attached.resumed);
-            table.release(&id("a"));
-            table.detach(attached.slot, connection(4), later);
+            table.release(&id("a"), drop);
+            table.detach(attached.slot, connection(4), later, drop);
             table.invariants();
             assert!(table.contains(&id("a")));
             // Nobody holds it any more: it lives as long as any other does.
-            table.release(&id("a"));
+            table.release(&id("a"), drop);
             table.invariants();
             assert_eq!(table.contains(&id("a")), !ttl.is_zero());
             assert_eq!(table.next_expiry().is_some(), !ttl.is_zero());
@@ -856,7 +912,7 @@ mod tests {
         visit(&mut table, "b", 2, 1, now);
         // Neither its time nor its place in the queue is another one.
         assert!(table.hold(&id("a"), now + Duration::from_secs(9)));
-        table.release(&id("a"));
+        table.release(&id("a"), drop);
         assert_eq!(table.next_expiry(), Some(now + Duration::from_secs(10)));
         visit(&mut table, "c", 3, 1, now);
         assert!(!table.contains(&id("a")) && table.contains(&id("b")));
@@ -864,15 +920,43 @@ mod tests {
         assert!(table.hold(&id("b"), now));
         visit(&mut table, "d", 4, 1, now);
         assert!(table.contains(&id("b")));
-        table.release(&id("b"));
+        table.release(&id("b"), drop);
         assert!(!table.contains(&id("b")));
         assert_eq!(table.totals().evicted, 2);
         assert!(table.hold(&id("c"), now));
         let later = now + Duration::from_secs(10);
-        table.expire(later, 10);
+        table.expire(later, 10, drop);
         assert_eq!((table.detached(), table.totals().expired), (1, 1), "d is gone");
-        table.release(&id("c"));
+        table.release(&id("c"), drop);
         assert_eq!((table.detached(), table.totals().expired), (0, 2));
+        table.invariants();
+    }
+
+    #[test]
+    fn one_that_is_forgotten_has_no_name_and_ends_with_its_connection() {
+        let mut table = table(10, SessionIds::Any);
+        let now = Instant::now();
+        let older = table.attach(Some(&id("a")), connection(1), now, fresh, drop).unwrap();
+        table.of_connection(older.slot, connection(1)).unwrap().count_message();
+        assert!(table.hold(&id("a"), now));
+        assert_eq!(table.forget(older.slot, connection(2)), None, "a stranger");
+        assert_eq!(table.forget(older.slot, connection(1)), Some(&id("a")));
+        assert_eq!(table.forget(older.slot, connection(1)), None);
+        table.invariants();
+        assert!(!table.contains(&id("a")) && !table.hold(&id("a"), now));
+        assert_eq!((table.connection_of(&id("a")), table.attached()), (None, 1));
+        // It goes on beside the new one of that name.
+        let newer = table.attach(Some(&id("a")), connection(2), now, fresh, drop).unwrap();
+        assert!(!newer.resumed);
+        assert_eq!(table.of_connection(older.slot, connection(1)).unwrap().count_message(), 2);
+        assert_eq!(table.of_connection(newer.slot, connection(2)).unwrap().count_message(), 1);
+        table.invariants();
+        let mut ended = Vec::new();
+        table.detach(older.slot, connection(1), now, |session| {
+            ended.push((session.session_id(), session.count(), session.reason()));
+        });
+        assert_eq!(ended, [("a".to_owned(), 2, SessionEnd::Forgotten)]);
+        assert_eq!(table.connection_of(&id("a")), Some(connection(2)));
         table.invariants();
     }
 }

@@ -233,6 +233,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Applies what the callbacks of a visit have commanded for its connection.
     pub(super) fn apply_commands(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Reading {
+        if self.runtime.commands.forgets_session
+            && let Some(connection) = self.connections.get(id)
+            && let Attachment::Live(live) = connection.attachment
+        {
+            self.forget_session_if_asked(live.slot, id);
+        }
         match self.runtime.next(id, turn) {
             Next::Continue => Reading::GoesOn,
             Next::Park => {
@@ -273,11 +279,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) -> R,
     ) -> Result<R, Panicked> {
         let outcome = self.runtime.invoke_for_reactor(setup, callback);
-        let commands = &mut self.runtime.commands;
-        self.deliveries.broadcasts.extend(commands.to_reactor.drain(..));
-        if let Some(goodbye) = commands.goodbye.take() {
-            self.lifecycle.set_goodbye(goodbye);
-        }
+        self.take_commands_for_all();
         outcome
     }
 

@@ -90,9 +90,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.runtime.commands.timers.forget(id);
         self.runtime.commands.kept.forget(id);
         self.forget_jobs(id, turn);
-        if !is_displaced {
-            self.runtime.sessions.detach(live.slot, id, turn.now);
-            self.note_evictions(turn);
+        self.forget_session_if_asked(live.slot, id);
+        if is_displaced {
+            self.displace_session(live.slot, id, turn);
+        } else {
+            self.detach_session(live.slot, id, turn);
             if let Some(connection) = self.connections.get_mut(id) {
                 connection.return_place();
             }
@@ -172,14 +174,6 @@ impl<A: Application, E: Environment> Parts<A, E> {
     pub(super) fn forget_jobs(&mut self, id: LocalId, turn: &Turn<'_>) {
         if let Some(at) = self.runtime.commands.jobs.forget(id, turn.now) {
             self.connections.schedule_vacant(ORPHANS_SLOT, at);
-        }
-    }
-
-    /// Sees to it that the log tells of it if a session left early just now.
-    pub(super) fn note_evictions(&mut self, turn: &mut Turn<'_>) {
-        let evicted = self.runtime.sessions.totals().evicted;
-        if let Some(at) = turn.observer.evictions.note(evicted, turn.now) {
-            self.connections.schedule_vacant(REPORT_SLOT, at);
         }
     }
 

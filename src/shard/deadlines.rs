@@ -1,8 +1,8 @@
-//! Deadlines: sessions that expire, connections whose alarm went off, and jobs that are given up.
+//! Deadlines: connections whose alarm went off, and jobs that are given up.
 //!
 //! An alarm is a hint to look; whether something is due, the endpoint says. The application's timers
-//! are not in here: `callbacks` has them. Called by the turn, after the visits: input that has come is
-//! read before a connection is judged late.
+//! are not in here, nor are sessions that expire: `callbacks` and `sessions` have them. Called by the
+//! turn, after the visits: input that has come is read before a connection is judged late.
 //!
 //! Invariant: while a connection may have input that has not been read, it is not judged late. This
 //! lasts a bounded time.
@@ -27,18 +27,6 @@ use crate::transport::Stream;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 impl<A: Application, E: Environment> Parts<A, E> {
-    /// Lets a share of the sessions expire whose time is over.
-    pub(super) fn expire_sessions(&mut self, turn: &mut Turn<'_>) {
-        if self.connections.has_untold_edges() {
-            return;
-        }
-        let sessions = &mut self.runtime.sessions;
-        let before = sessions.totals().expired;
-        sessions.expire(turn.now, turn.setup.config.limits.expiries_per_turn);
-        let expired = sessions.totals().expired - before;
-        turn.tell(|trace| trace.expired(expired));
-    }
-
     /// Looks at a share of the connections whose alarm went off.
     pub(super) fn fire_alarms(&mut self, turn: &mut Turn<'_>) {
         if self.connections.has_untold_edges() {

@@ -73,19 +73,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Takes out the connections that have ended, and counts those that a drain has let go.
     pub(super) fn reap(&mut self, turn: &mut Turn<'_>) {
         let Parts { connections, lifecycle, .. } = self;
-        let mut gone = Vec::new();
-        let has_pending = !self.pending.is_empty();
         connections.reap(turn, |connection| {
             if connection.has_had_session() {
                 lifecycle.note_released();
             }
-            if has_pending {
-                gone.push(connection.id);
-            }
         });
-        for id in gone {
-            self.forget_pending(id, turn);
-        }
     }
 
     /// Ends the drain, if it is time. It is checked last, behind the reaper and the mail.
@@ -168,6 +160,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 self.lose(id, turn);
             }
         }
+        self.forget_ended(turn);
         self.reap(turn);
         // What `on_close` off-loaded just now is begun if a thread is free. Nobody waits for it.
         self.forward_commands(None, turn, env);

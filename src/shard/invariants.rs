@@ -35,9 +35,15 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let is_said = self.runtime.cork.is_empty() && self.connections.aside.is_empty();
         assert!(is_said, "what was said was sent");
         let commands = &self.runtime.commands;
-        let are_applied = commands.close.is_none() && !commands.pause && !commands.has_outgoing;
-        let have_left =
-            commands.to_all.is_empty() && commands.directs.is_empty() && commands.posts.is_empty();
+        let are_applied = commands.close.is_none()
+            && !commands.pause
+            && !commands.forgets_session
+            && !commands.has_outgoing;
+        let have_left = commands.to_all.is_empty()
+            && commands.to_reactor.is_empty()
+            && commands.directs.is_empty()
+            && commands.posts.is_empty()
+            && commands.goodbye.is_none();
         assert!(are_applied && have_left, "commands were applied");
         commands.jobs.invariants();
         commands.timers.invariants();

@@ -20,6 +20,7 @@
 //!
 //! The steps, and what several steps need:
 //!
+//! - `sessions`: what connections do to the sessions, and who is told when one ends;
 //! - `closing`, `awaiting`, `refusing`: how a WebSocket ends, and how a request waits for its answer or is
 //!   refused;
 //! - `callbacks`: timers and off-loaded jobs; `direct`: what is for one connection;
@@ -58,6 +59,7 @@ mod refusals;
 mod refusing;
 mod requests;
 mod runtime;
+mod sessions;
 mod turn;
 mod upgrade;
 mod visit;
@@ -203,6 +205,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         turn.begin_step(env);
         parts.sweep(turn);
         turn.end_step(env);
+        parts.forget_ended(turn);
         // What was commanded by then: at a timer or a deadline, in a broadcast or the drain.
         parts.forward_commands(None, turn, env);
         parts.send_mail(turn, env);
@@ -323,12 +326,13 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 (next, at) => next.or(at),
             };
         };
-        // While the reactor is congested no timer's callback is called, so no timer need wake it.
+        // While the reactor is congested no timer's callback is called and no session expires, so neither
+        // need wake it.
         if !is_congested {
             consider(timers.next_at());
+            consider(runtime.sessions.next_expiry());
         }
         consider(watchers.next_look());
-        consider(runtime.sessions.next_expiry());
         consider(lifecycle.resumes_at());
         consider(lifecycle.drain_deadline(now, setup.config.timeout_graceful_shutdown));
         consider(deliveries.retries_at(now));

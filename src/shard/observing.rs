@@ -3,7 +3,7 @@
 //! A visit is looked at before and after, and told by the difference. Changes nothing but the observer.
 //! Called by the turn, around visits, alarms and callbacks that no message causes.
 //!
-//! Next: `closing`: the first of the steps, because all others may lead to it.
+//! Next: `sessions`: what connections do to them, and who is told when one ends.
 
 use std::time::{Duration, Instant};
 

@@ -46,4 +46,13 @@ impl<A: Application, E: Environment> Parts<A, E> {
             pending: PendingRequests::default(),
         }
     }
+
+    /// Takes what a callback has commanded for all connections of this reactor.
+    pub(super) fn take_commands_for_all(&mut self) {
+        let Parts { runtime, deliveries, lifecycle, .. } = self;
+        deliveries.broadcasts.extend(runtime.commands.to_reactor.drain(..));
+        if let Some(goodbye) = runtime.commands.goodbye.take() {
+            lifecycle.set_goodbye(goodbye);
+        }
+    }
 }

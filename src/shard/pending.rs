@@ -54,6 +54,12 @@ impl PendingRequests {
         }
     }
 
+    /// This session is forgotten: they hold it no more.
+    pub(super) fn let_go(&mut self, session: &SessionId) {
+        let same = self.0.iter_mut().filter(|request| request.session.as_ref() == Some(session));
+        same.for_each(|request| request.holds = false);
+    }
+
     pub(super) fn push(&mut self, request: PendingRequest) {
         self.0.push(request);
     }

@@ -23,11 +23,14 @@ use crate::application::{
 };
 use crate::config::Subprotocols;
 use crate::contained::{Contained, Panicked, guard};
+use crate::observe::slow_turn::Callback;
 use crate::offload::Value;
 use crate::protocol::deflate::{DeflateParams, DeflateWriter, Deflater};
 use crate::protocol::head::Request;
 use crate::protocol::message::Scratch;
-use crate::session::{Attached, IdSource, NotAttached, SessionId, SessionSlot, SessionTable};
+use crate::session::{
+    Attached, EndedSession, IdSource, NotAttached, SessionId, SessionSlot, SessionTable,
+};
 use crate::token::{LocalId, Peer};
 use crate::transport::Outlet;
 
@@ -218,7 +221,9 @@ impl<A: Application> Runtime<A> {
         }
         match self.commands.close.take() {
             Some((code, reason)) => Next::Close(CloseCause::Ours(code, reason.into())),
-            None => Next::Park,
+            None if self.commands.jobs.is_busy(id) => Next::Park,
+            // The session was forgotten, and that has been done.
+            None => Next::Continue,
         }
     }
 
@@ -232,11 +237,42 @@ impl<A: Application> Runtime<A> {
         &mut self,
         requested: Option<&SessionId>,
         connection: LocalId,
-        now: Instant,
+        turn: &mut Turn<'_>,
         mut random: impl FnMut(&mut [u8]) -> io::Result<()>,
     ) -> Result<Attached, NotAttached> {
-        let Runtime { sessions, ids, .. } = self;
-        sessions.attach(requested, connection, now, || ids.next(&mut random))
+        let Runtime { application, sessions, ids, commands, .. } = self;
+        let fresh = || ids.next(&mut random);
+        sessions.attach(requested, connection, turn.now, fresh, |ended| {
+            tell_end(application, commands, ended, turn);
+        })
+    }
+
+    /// A connection lets go of its session.
+    pub(super) fn detach(&mut self, slot: SessionSlot, connection: LocalId, turn: &mut Turn<'_>) {
+        let Runtime { application, sessions, commands, .. } = self;
+        sessions.detach(slot, connection, turn.now, |ended| {
+            tell_end(application, commands, ended, turn);
+        });
+    }
+
+    /// A newer connection takes the session of this one over.
+    pub(super) fn displace(&mut self, slot: SessionSlot, connection: LocalId, turn: &mut Turn<'_>) {
+        let Runtime { application, sessions, commands, .. } = self;
+        sessions.displace(slot, connection, turn.now, |ended| {
+            tell_end(application, commands, ended, turn);
+        });
+    }
+
+    /// A request that held a session waits no more.
+    pub(super) fn release(&mut self, session: &SessionId, turn: &mut Turn<'_>) {
+        let Runtime { application, sessions, commands, .. } = self;
+        sessions.release(session, |ended| tell_end(application, commands, ended, turn));
+    }
+
+    /// Lets `most` sessions expire whose time is over.
+    pub(super) fn expire(&mut self, most: usize, turn: &mut Turn<'_>) {
+        let Runtime { application, sessions, commands, .. } = self;
+        sessions.expire(turn.now, most, |ended| tell_end(application, commands, ended, turn));
     }
 
     /// Gives storage back that one large message left behind.
@@ -246,6 +282,24 @@ impl<A: Application> Runtime<A> {
         }
         self.scratch.trim(kept_bytes);
         self.deflater.trim(kept_bytes);
+    }
+}
+
+/// Tells the application of a session that has ended. With the default callback nothing is left of this but
+/// the drop of the state.
+#[inline]
+fn tell_end<A: Application>(
+    application: &mut Contained<A>,
+    commands: &mut Commands<A>,
+    ended: EndedSession<A::Session>,
+    turn: &mut Turn<'_>,
+) {
+    let application = application.get_mut();
+    let mut cx = ReactorContext { commands, metrics: turn.setup.status.application_metrics() };
+    let outcome = guard(|| application.on_session_end(&mut cx, ended));
+    turn.observer.slow_turns.called(Callback::SessionEnd, 1, None);
+    if outcome.is_err() {
+        note_reactor_panic(turn.setup);
     }
 }
 

@@ -175,8 +175,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         let newcomer = self.count_newcomer(id, session_id, turn)?;
         let claimed = self.claim_place(id, session_id, turn).and_then(|()| {
-            let attached = self.runtime.attach(session_id, id, turn.now, |room| env.random(room));
-            attached.map_err(|error| {
+            self.attach_session(session_id, id, turn, env).map_err(|error| {
                 if let NotAttached::Panicked = error {
                     turn.note_panic(id);
                 }

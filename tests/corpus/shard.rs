@@ -264,7 +264,7 @@ impl Stage {
         self.machine.check_released();
         let log = self.log.borrow();
         assert_eq!(log.opens, log.closes, "each open has its close");
-        assert!(log.live.is_empty(), "somebody still speaks for a session");
+        assert_eq!(log.ledger.speakers().count(), 0, "somebody still speaks for a session");
         for client in self.clients.iter().filter(|client| !client.is_wild) {
             let told = &client.line.counts;
             let given = log.given.get(&client.line.address).cloned().unwrap_or_default();

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::client::{Running, config, eventually, upgrade};
 use revolve::{
-    Acceptance, Application, Config, Context, Message, ReactorContext, ReactorStart, Refusal,
-    ServeError, Server, SessionIds, Upgrade,
+    Acceptance, Application, Config, Context, EndedSession, Message, ReactorContext, ReactorStart,
+    Refusal, ServeError, Server, SessionIds, Upgrade,
 };
 
 /// Panics when it is dropped.
@@ -32,13 +32,14 @@ impl Drop for Payload {
 /// Sessions made so far.
 static MADE: AtomicU64 = AtomicU64::new(0);
 
-struct State(Fragile);
+/// Whether it panics when it is dropped, and when it is told to have ended.
+struct State(Fragile, bool);
 
 impl Default for State {
     fn default() -> Self {
         // The first one of all.
         assert_ne!(MADE.fetch_add(1, Ordering::Relaxed), 0, "as planned: a session's state");
-        State(Fragile(false))
+        State(Fragile(false), false)
     }
 }
 
@@ -57,6 +58,7 @@ impl Application for Wild {
         let Message::Text(text) = message else { return };
         match text {
             "fragile session" => cx.session_mut().0.0 = true,
+            "fragile end" => cx.session_mut().1 = true,
             "payload" => std::panic::panic_any(Payload),
             "value" | "continuation" | "job" => {
                 let (value, done) = (Fragile(text == "value"), Fragile(text == "continuation"));
@@ -79,6 +81,10 @@ impl Application for Wild {
             }
         }
         cx.send_text(text);
+    }
+
+    fn on_session_end(&mut self, _: &mut ReactorContext<'_, Self>, session: EndedSession<State>) {
+        assert!(!session.state().1, "as planned: on_session_end");
     }
 }
 
@@ -146,6 +152,13 @@ fn whatever_panics_ends_one_connection_at_most() {
     assert_eq!(raw.text(), "fragile session");
     drop(raw);
     panics(7);
+    hears();
+    // Another one, over which the callback panics that is told of it.
+    let mut raw = server.open("session_id=fragile-end");
+    raw.say("fragile end");
+    assert_eq!(raw.text(), "fragile end");
+    drop(raw);
+    panics(8);
     hears();
 }
 

@@ -233,6 +233,8 @@ impl Client {
                     } else if chance.percent(15) {
                         self.jobs += 1;
                         self.pending.extend(frame(0x81, b"job", chance));
+                    } else if chance.percent(3) {
+                        self.pending.extend(frame(0x81, b"forget", chance));
                     } else if chance.percent(5) {
                         self.to_itself += 1;
                         self.pending.extend(frame(0x81, b"myself", chance));

@@ -353,7 +353,8 @@ fn at_the_end_of_a_drain_whoever_is_still_open_is_told() {
     assert!(stage.said_goodbye(idle) && !stage.said_goodbye(parked));
     let jobs = stage.jobs();
     stage.pass(101 * SECOND);
-    assert_eq!(stage.jobs(), jobs + 2, "that of a heartbeat, and that of its `on_close`");
+    let why = "those of a heartbeat, of its `on_close`, and of the end of its session";
+    assert_eq!(stage.jobs(), jobs + 3, "{why}");
     assert!(stage.machine.has_ended());
     stage.turns();
     assert!(stage.said_goodbye(parked), "{:?}", stage.clients[parked].1);

@@ -98,6 +98,7 @@ impl Stage {
             ..Config::default()
         });
         let log = Rc::new(RefCell::new(Log::default()));
+        log.borrow_mut().forgets = true;
         let machine = Machine::new(&config, 3, seed, Faults::default(), |start| Recorder {
             reactor: start.reactor(),
             log: log.clone(),

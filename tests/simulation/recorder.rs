@@ -1,23 +1,23 @@
 //! The application under simulation: it counts like the default one, and checks as it goes.
 //!
-//! Its log is the model: which client speaks for a session, how far each session has counted, which
-//! timers are set, and which jobs are under way.
+//! Its log is the model: which client speaks for a session, which timers are set, and which jobs are under
+//! way. Sessions are in the ledger.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
-use revolve::session::owner_of;
 use revolve::{
-    Acceptance, Application, Cancellation, CloseReason, ConnectionId, Context, HttpRequest,
-    HttpResponse, Message, NoResponse, Peer, ReactorContext, Recipient, Refusal, SetTimerError,
-    Side, Upgrade,
+    Acceptance, Application, Cancellation, CloseReason, ConnectionId, Context, EndedSession,
+    HttpRequest, HttpResponse, Message, NoResponse, Peer, ReactorContext, Recipient, Refusal,
+    SetTimerError, Side, Upgrade,
 };
 
+use super::ledger::{Ledger, Number};
 use super::machine::Machine;
 
 /// Every simulated client has an address, and no two have the same.
@@ -55,13 +55,27 @@ pub fn assert_as_planned() {
 /// Time between a reactor's heartbeats.
 const HEARTBEAT: Duration = Duration::from_millis(1300);
 
+/// What becomes of a session that a newer connection asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Handing {
+    /// None is being taken over.
+    #[default]
+    Nothing,
+    /// The session with this id and count.
+    Over(String, u64),
+    /// The older connection has had it forgotten: the newer one opens with a new one.
+    Away,
+}
+
 /// What all shards of one run have seen.
 #[derive(Debug, Default)]
 pub struct Log {
-    /// The client that speaks for a session now.
-    pub live: HashMap<String, SocketAddr>,
-    /// The last count of a session.
-    pub counts: HashMap<String, u64>,
+    /// Which sessions there are.
+    pub ledger: Ledger,
+    /// What a client was told of sessions that had ended.
+    pub obituaries: HashMap<SocketAddr, u64>,
+    /// Jobs off-loaded for such sessions, and how many of them were answered.
+    pub rites: (u64, u64),
     /// The counts that were given to a client, in order.
     pub given: HashMap<SocketAddr, Vec<u64>>,
     /// Broadcasts sent, by reactor.
@@ -73,8 +87,7 @@ pub struct Log {
     pub opens: u64,
     /// Who was let in and is about to open.
     entering: Option<SocketAddr>,
-    /// The session that is being taken over, and its count.
-    handing: Option<(String, u64)>,
+    handing: Handing,
     /// Upgrades that were accepted, and those of them that were refused after all.
     pub admitted: u64,
     pub not_opened: u64,
@@ -120,8 +133,13 @@ pub struct Log {
     pub run: HashMap<(usize, usize), u64>,
     /// Reactors that have begun to drain.
     pub drains: usize,
-    /// Whether sessions may be forgotten in this run (expiry, a small table).
+    /// Whether sessions that have counted may end in this run (expiry, a small table).
     pub forgets: bool,
+    /// Whether clients are told of sessions that have ended, and some connections have their session forgotten
+    /// when they close.
+    pub has_last_words: bool,
+    /// Clients that were told the count of a session which was forgotten before they opened.
+    pub disappointed: HashSet<SocketAddr>,
 }
 
 impl Log {
@@ -140,7 +158,7 @@ pub struct Recorder {
 }
 
 impl Application for Recorder {
-    type Session = ();
+    type Session = Number;
     /// Whose connection it is.
     type Connection = Option<SocketAddr>;
     const READS_BODIES: bool = true;
@@ -211,9 +229,16 @@ impl Application for Recorder {
         let mut log = self.log.borrow_mut();
         log.opens += 1;
         assert_eq!(log.entering.take(), Some(address(cx.peer())), "who opens was let in");
-        if let Some((id, count)) = log.handing.take() {
-            let taken = (cx.session_id(), cx.count(), cx.is_resumed());
-            assert_eq!(taken, (id, count, true), "a takeover hands the session over as it is");
+        match std::mem::take(&mut log.handing) {
+            Handing::Nothing => {}
+            Handing::Over(id, count) => {
+                let taken = (cx.session_id(), cx.count(), cx.is_resumed());
+                assert_eq!(taken, (id, count, true), "a takeover hands the session over as it is");
+            }
+            Handing::Away => {
+                assert!(!cx.is_resumed(), "what was forgotten is handed over");
+                log.disappointed.insert(address(cx.peer()));
+            }
         }
         assert_eq!(cx.reactor(), self.reactor);
         let peer = address(cx.peer());
@@ -221,29 +246,21 @@ impl Application for Recorder {
         log.names.insert(address(cx.peer()), cx.connection_id());
         let before = log.broadcasts.clone();
         log.broadcasts_before.insert(address(cx.peer()), before);
-        let id = cx.session_id();
-        let older = log.live.insert(id.clone(), address(cx.peer()));
-        assert_eq!(older, None, "two connections of one session");
-        let known = log.counts.get(&id).copied().unwrap_or(0);
-        if log.forgets && cx.count() == 0 {
-            log.counts.remove(&id);
-        } else {
-            assert_eq!(cx.count(), known, "a session came back with another count");
-        }
+        let told = (&*cx.session_id(), cx.count(), cx.is_resumed());
+        log.ledger.open(*cx.session(), address(cx.peer()), told);
     }
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         let mut log = self.log.borrow_mut();
-        assert_eq!(log.handing, None, "a session was taken over by nobody");
+        assert_eq!(log.handing, Handing::Nothing, "a session was taken over by nobody");
         let peer = address(cx.peer());
         assert_eq!(*cx.connection_mut(), Some(peer), "it has another one's state");
-        let id = cx.session_id();
-        assert_eq!(
-            log.live.get(&id),
-            Some(&address(cx.peer())),
-            "a displaced connection was heard"
-        );
+        assert!(log.is_speaker(cx), "a displaced connection was heard");
         match message {
+            Message::Text("forget") => {
+                log.ledger.forget(*cx.session());
+                cx.forget_session();
+            }
             Message::Text("quit") => {
                 cx.send_text("bye");
                 cx.close(1000, "quit");
@@ -309,8 +326,7 @@ impl Application for Recorder {
             }
             _ => {
                 let count = cx.count_message();
-                let last = log.counts.insert(id, count).unwrap_or(0);
-                assert_eq!(count, last + 1, "a count was skipped or repeated");
+                log.ledger.count(*cx.session(), count);
                 log.given.entry(address(cx.peer())).or_default().push(count);
                 cx.send_text(&format!("{count}"));
             }
@@ -319,13 +335,19 @@ impl Application for Recorder {
 
     fn on_close(&mut self, cx: &mut Context<'_, Self>, reason: CloseReason) {
         let mut log = self.log.borrow_mut();
-        assert_eq!(log.handing, None, "a session was taken over by nobody");
-        if (reason.code, reason.side) == (4001, Side::Server) {
-            log.handing = Some((cx.session_id(), cx.count()));
-        }
+        assert_eq!(log.handing, Handing::Nothing, "a session was taken over by nobody");
         log.closes += 1;
-        let gone = log.live.remove(&cx.session_id());
-        assert_eq!(gone, Some(address(cx.peer())), "a close for a connection that was not live");
+        // Now and then its last wish is that all be forgotten.
+        if log.has_last_words && log.closes.is_multiple_of(11) {
+            log.ledger.forget(*cx.session());
+            cx.forget_session();
+        }
+        if (reason.code, reason.side) == (4001, Side::Server) {
+            let is_kept = log.ledger.is_named(*cx.session());
+            log.handing =
+                if is_kept { Handing::Over(cx.session_id(), cx.count()) } else { Handing::Away };
+        }
+        log.ledger.close(*cx.session(), address(cx.peer()));
         log.timers.retain(|(peer, _), _| *peer != address(cx.peer()));
         assert_eq!(cx.set_timer(HEARTBEAT, 99), Err(SetTimerError::Closed), "it cannot fire");
         // Last words for nobody: the drain waits for them all the same, and never calls back.
@@ -342,13 +364,35 @@ impl Application for Recorder {
         let due =
             log.timers.remove(&(address(cx.peer()), key)).expect("a timer that is set, fires once");
         assert!(cx.now() >= due, "a timer fired early");
-        assert_eq!(
-            log.live.get(&cx.session_id()),
-            Some(&address(cx.peer())),
-            "for one that has left"
-        );
+        assert!(log.is_speaker(cx), "for one that has left");
         log.fired.entry(address(cx.peer())).or_default().push(key);
         cx.send_text(&format!("timer {key}"));
+    }
+
+    fn on_session_end(
+        &mut self,
+        cx: &mut ReactorContext<'_, Self>,
+        session: EndedSession<Self::Session>,
+    ) {
+        let mut log = self.log.borrow_mut();
+        let is_handed = matches!(log.handing, Handing::Over(..));
+        assert!(!is_handed, "a session ended while it was taken over");
+        let forgets = log.forgets;
+        log.ledger.end(&session, forgets);
+        if log.has_last_words
+            && let Some(name) = log.somebody().and_then(|client| log.name_of(client.port()))
+        {
+            let client = log.somebody().expect("the same");
+            let number = log.obituaries.entry(client).or_default();
+            *number += 1;
+            cx.send_text_to(name, &format!("obituary {number}"));
+        }
+        let rite = cx.offload(|| (), |recorder, _, ()| recorder.log.borrow_mut().rites.1 += 1);
+        log.rites.0 += u64::from(rite.is_ok());
+        // Now and then it panics, when all is done.
+        if log.ledger.ended().is_multiple_of(7) {
+            std::panic::panic_any(PLANNED);
+        }
     }
 }
 
@@ -393,7 +437,8 @@ impl Recorder {
             let before = log.entering.replace(peer);
             assert_eq!(before, None, "somebody was let in, and did not open");
             let opens_with = cx.is_resumed().then(|| cx.count());
-            assert_eq!(opens_with, count, "the head tells another count");
+            let is_as_told = opens_with == count || log.handing == Handing::Away;
+            assert!(is_as_told, "the head tells another count");
             let older = log.latest.insert(cx.session_id(), asked);
             assert!(older < Some(asked), "a request displaced one that came later");
             if says_hello {
@@ -410,7 +455,7 @@ impl Recorder {
         how: String,
     ) -> Result<Acceptance<Self>, Refusal> {
         let (peer, query) = (address(upgrade.peer()), upgrade.query().to_owned());
-        let count = upgrade.session_count();
+        let (session, count) = (upgrade.session().copied(), upgrade.session_count());
         let cancelled = self.log.borrow().cancelled.clone();
         let job = move |cancellation: &Cancellation| {
             note_cancellation(cancellation, &cancelled);
@@ -421,10 +466,13 @@ impl Recorder {
         };
         upgrade.defer_cancellable(job, move |recorder: &mut Self, upgrade, how| {
             assert_eq!((address(upgrade.peer()), upgrade.query()), (peer, &*query), "one request");
-            // It may have counted on meanwhile, but it is there.
-            assert!(count.is_none() || upgrade.session_count() >= count, "a session did not wait");
             let log = recorder.log.clone();
             let mut log = log.borrow_mut();
+            // It may have counted on meanwhile, but it is there, unless it was forgotten.
+            if session.is_some_and(|session| log.ledger.is_named(session)) {
+                assert_eq!(upgrade.session().copied(), session, "a session did not wait");
+                assert!(upgrade.session_count() >= count, "it has lost some of its count");
+            }
             match how.as_str() {
                 "panics" => std::panic::panic_any(PLANNED),
                 "again" => {
@@ -451,7 +499,7 @@ impl Recorder {
         let cancelled = log.cancelled.clone();
         let answer = move |recorder: &mut Self, cx: &mut Context<'_, Self>, was_cancelled: bool| {
             let mut log = recorder.log.borrow_mut();
-            assert_eq!(log.live.get(&cx.session_id()), Some(&peer), "for one that has left");
+            assert!(log.is_speaker(cx), "for one that has left");
             assert!(!was_cancelled, "nobody waited for it");
             let answered = log.jobs.get(&peer).map_or(0, |(_, answered)| *answered);
             log.overtakes += u64::from(answered < ordered_before);
@@ -473,11 +521,7 @@ impl Recorder {
         let number = log.jobs.get(&address(cx.peer())).map_or(0, |(asked, _)| *asked);
         let answer = |recorder: &mut Self, cx: &mut Context<'_, Self>, number: u64| {
             let mut log = recorder.log.borrow_mut();
-            assert_eq!(
-                log.live.get(&cx.session_id()),
-                Some(&address(cx.peer())),
-                "for one that has left"
-            );
+            assert!(log.is_speaker(cx), "for one that has left");
             let (asked, answered) = log.jobs.get_mut(&address(cx.peer())).expect("it has asked");
             assert_eq!(number, *answered, "answers come in the order of asking");
             *answered += 1;
@@ -517,26 +561,18 @@ impl Log {
         self.names.get(&SocketAddr::from(([127, 0, 0, 1], port))).copied()
     }
 
-    /// The ids of the sessions that have a connection, in an order that a seed decides.
-    pub fn live_ids(&self) -> Vec<String> {
-        let mut ids: Vec<String> = self.live.keys().cloned().collect();
-        ids.sort();
-        ids
+    /// Whether this connection speaks for its session.
+    fn is_speaker(&self, cx: &Context<'_, Recorder>) -> bool {
+        self.ledger.is_speaker(*cx.session(), address(cx.peer()))
     }
 
-    /// Every session is in its owner's table, with the count that was given last; and none is lost,
-    /// unless this run forgets some.
+    /// Every session is in its owner's table or has ended.
     pub fn check_sessions(&self, machine: &Machine<Recorder>) {
-        let mut kept = HashMap::new();
-        for (at, shard) in machine.shards().enumerate() {
-            for (id, count) in shard.session_counts() {
-                assert_eq!(owner_of(&id, machine.len()), at, "a session in the wrong table");
-                assert_eq!(self.counts.get(&id).copied().unwrap_or(0), count);
-                kept.insert(id, count);
-            }
-        }
-        for (id, count) in self.counts.iter().filter(|_| !self.forgets) {
-            assert_eq!(kept.get(id), Some(count), "session {id} was lost");
-        }
+        self.ledger.check(machine);
+    }
+
+    /// A client that has a connection, whichever: the same for the same seed.
+    fn somebody(&self) -> Option<SocketAddr> {
+        self.ledger.speakers().min()
     }
 }

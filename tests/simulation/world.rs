@@ -91,6 +91,13 @@ pub struct Totals {
     /// Posts of callbacks that ran, and turns after which some waited for room.
     passed: u64,
     passes_waited: u64,
+    /// Sessions that ended: their time over, early, or not kept.
+    expired: u64,
+    evicted: u64,
+    not_kept: u64,
+    forgotten: u64,
+    /// What clients were told of them.
+    obituaries: u64,
 }
 
 impl Totals {
@@ -136,6 +143,11 @@ impl Totals {
         self.full_post_boxes += other.full_post_boxes;
         self.passed += other.passed;
         self.passes_waited += other.passes_waited;
+        self.expired += other.expired;
+        self.evicted += other.evicted;
+        self.not_kept += other.not_kept;
+        self.forgotten += other.forgotten;
+        self.obituaries += other.obituaries;
     }
 
     pub fn assert_rich(&self) {
@@ -182,6 +194,11 @@ impl Totals {
             self.full_post_boxes,
             self.passed,
             self.passes_waited,
+            self.expired,
+            self.evicted,
+            self.not_kept,
+            self.forgotten,
+            self.obituaries,
         ];
         assert!(
             all.iter().all(|&seen| seen >= 20),
@@ -318,6 +335,7 @@ pub fn run(seed: u64) -> Totals {
     config.limits.receive_buffer_bytes = config.limits.receive_buffer_bytes.max(360);
     let log = Rc::new(RefCell::new(Log::default()));
     log.borrow_mut().forgets = config.max_sessions < 100 || config.session_ttl.as_secs() < 100;
+    log.borrow_mut().has_last_words = true;
     let config = Arc::new(config);
     let box_capacity = chance.within(1, 3);
     let mut machine = Machine::new(&config, box_capacity, seed, Faults::default(), |start| {
@@ -386,7 +404,7 @@ impl World {
             94..=96 => Manner::Watches,
             _ => Manner::Browses,
         };
-        let live = self.log.borrow().live_ids();
+        let live = self.log.borrow().ledger.live_ids();
         let session = self.chance.percent(75).then(|| match live.len() {
             // Where only issued ids are taken up, these are all there are to take over.
             most @ 1.. if self.chance.percent(20) => live[self.chance.within(0, most - 1)].clone(),
@@ -535,6 +553,13 @@ impl World {
                 "{}: to itself",
                 client.address
             );
+            let obituaries = log.obituaries.get(&client.address).copied().unwrap_or(0) as usize;
+            assert_eq!(
+                client.told("obituary ").len(),
+                obituaries,
+                "{}: obituaries",
+                client.address
+            );
             assert_eq!(client.told("loose ").len(), client.loose, "{}: jobs", client.address);
             let fired = log.fired.get(&client.address).map_or(0, Vec::len);
             assert_eq!(client.told("timer ").len(), fired, "{}: timers", client.address);
@@ -552,6 +577,7 @@ impl World {
         assert_eq!(log.posts, self.posted, "posts that were taken and have not run");
         assert_eq!(log.passed, log.run, "posts of callbacks that have not run");
         log.check_sessions(&self.machine);
+        assert_eq!(log.rites.0, log.rites.1, "what sessions had off-loaded at their end");
         assert_eq!(log.timers.len(), 0, "a timer did not fire");
     }
 
@@ -613,6 +639,7 @@ impl World {
         if let Some(Heard::Response(101, Some(start))) =
             client.heard.iter().find(|heard| matches!(heard, Heard::Response(101, _)))
             && let Some(first) = told.first()
+            && !log.disappointed.contains(&client.address)
         {
             assert_eq!(*first, start + 1, "{}: the head told another count", client.address);
         }
@@ -645,6 +672,7 @@ impl World {
         assert_eq!(given_up, late + held as u64, "those that were given up return late, or never");
         let log = self.log.borrow();
         assert_eq!(log.opens, log.closes, "each open has its close");
+        log.check_sessions(&self.machine);
         assert_eq!(log.admitted, log.opens + log.not_opened, "accepted: it opens, or it does not");
         assert_eq!(log.drains, self.machine.len(), "each reactor says that it drains, once");
         for client in &self.clients {
@@ -723,6 +751,14 @@ impl World {
             full_post_boxes: self.full_post_boxes,
             passed: log.run.values().sum(),
             passes_waited: self.passes_waited,
+            expired: log.ledger.expired,
+            evicted: log.ledger.evicted,
+            not_kept: log.ledger.not_kept,
+            forgotten: log.ledger.forgotten,
+            obituaries: {
+                let told = |client: &Client| client.told("obituary ").len() as u64;
+                self.clients.iter().map(told).sum()
+            },
             limited: {
                 let was_limited = |client: &&Client| {
                     client.heard.iter().any(|heard| matches!(heard, Heard::Response(429, _)))
