@@ -13,8 +13,8 @@ use revolve::testing::{Received, Refused, TestServer};
 use revolve::{
     Acceptance, Application, Cancellation, CloseReason, Config, Context, Counter, CounterMetric,
     Echo, EndedSession, GaugeMetric, HttpRequest, HttpResponse, InvalidMetric, Limits, Message,
-    NoResponse, ReactorContext, Refusal, SessionIds, SessionRate, SetTimerError, Side, Subprotocol,
-    Subprotocols, TooManyTimers, Upgrade,
+    NoResponse, ReactorContext, Recipient, Refusal, SessionIds, SessionRate, SetTimerError, Side,
+    Subprotocol, Subprotocols, TooManyTimers, Upgrade,
 };
 
 #[path = "../examples/chat.rs"]
@@ -439,6 +439,153 @@ fn an_upgrade_that_finds_no_place_has_made_no_session() {
     first.disconnect();
     server.connect("").disconnect();
     assert_eq!(server.request().connect().err().unwrap().status, 429);
+}
+
+// --- sessions that several connections share ----------------------------------------------------
+
+/// Says to all tabs of a session what one says, with the count and how many they are. `?alone` takes the session
+/// over; `?later` is decided by a job.
+struct Tabs;
+
+impl Tabs {
+    fn admit(upgrade: &Upgrade<'_, Self>) -> Acceptance<Self> {
+        let acceptance = upgrade.accept();
+        if upgrade.parameter("alone").is_some() { acceptance } else { acceptance.share() }
+    }
+}
+
+impl Application for Tabs {
+    type Session = ();
+    type Connection = ();
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        match upgrade.parameter("later") {
+            Some(_) => upgrade.defer(|| (), |_, upgrade, ()| Ok(Tabs::admit(upgrade))),
+            None => Ok(Tabs::admit(upgrade)),
+        }
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+        let all = Recipient::session(&cx.session_id());
+        match message {
+            Message::Text("out") => cx.close_other(all, 4005, "out, all of you"),
+            Message::Text("forget") => cx.forget_session(),
+            Message::Text(text) => {
+                let (count, tabs) = (cx.count_message(), cx.session_connections());
+                cx.send_text_to(all, &format!("{text} {count} {tabs}"));
+            }
+            Message::Binary(_) => {}
+        }
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Self>, reason: CloseReason) {
+        let words = format!("closed {} {}", reason.code, cx.session_connections());
+        cx.send_text_to(Recipient::session("keeper"), &words);
+    }
+}
+
+fn tabs(limits: Limits) -> TestServer<Tabs> {
+    TestServer::with_config(Config { limits, ..Config::default() }, |_| Tabs)
+}
+
+#[test]
+fn tabs_of_one_session_count_together_and_hear_the_same() {
+    let server = tabs(Limits::default());
+    let keeper = server.connect("session_id=keeper");
+    let all: Vec<_> = (0..3).map(|_| server.connect("session_id=ann")).collect();
+    assert_eq!(all[0].header("X-Session-Resumed").as_deref(), Some("false"));
+    assert_eq!(all[2].header("X-Session-Resumed").as_deref(), Some("true"));
+    for (n, tab) in (1..).zip(&all) {
+        tab.send_text("hello");
+        all.iter().for_each(|tab| assert_eq!(tab.text(), format!("hello {n} 3")));
+    }
+    all[0].disconnect();
+    assert_eq!(keeper.text(), "closed 1006 3");
+    all[1].send_text("left");
+    all[1..].iter().for_each(|tab| assert_eq!(tab.text(), "left 4 2"));
+    // One that does not share takes it over from all.
+    let alone = server.connect("session_id=ann&alone=1");
+    for (tab, left) in all[1..].iter().zip([2, 1]) {
+        assert!(matches!(tab.receive(), Some(Received::Closed { code: 4001, .. })));
+        assert_eq!(keeper.text(), format!("closed 4001 {left}"));
+    }
+    alone.send_text("mine");
+    assert_eq!(alone.text(), "mine 5 1");
+    // The one that comes decides: it joins one that had it alone.
+    let joined = server.connect("session_id=ann");
+    alone.send_text("ours");
+    [&alone, &joined].iter().for_each(|tab| assert_eq!(tab.text(), "ours 6 2"));
+    alone.send_text("out");
+    for tab in [alone, joined] {
+        assert!(matches!(tab.receive(), Some(Received::Closed { code: 4005, .. })));
+    }
+    // It is resumed as any other.
+    let again = server.connect("session_id=ann");
+    again.send_text("back");
+    assert_eq!(again.text(), "back 7 1");
+    assert!(server.metrics().contains("revolve_takeovers_total{reactor="));
+}
+
+#[test]
+fn a_session_has_so_many_tabs_and_no_more() {
+    let server = tabs(Limits { connections_per_session: 2, ..Limits::default() });
+    let all: Vec<_> = (0..2).map(|_| server.connect("session_id=ann")).collect();
+    let refused = server.request().query("session_id=ann").connect().unwrap_err();
+    assert_eq!((refused.status, refused.body.contains("close some")), (429, true));
+    // The others are not concerned, and a takeover is no further one.
+    all[0].send_text("here");
+    all.iter().for_each(|tab| assert_eq!(tab.text(), "here 1 2"));
+    server.connect("session_id=bob");
+    let alone = server.connect("session_id=ann&alone=1");
+    alone.send_text("mine");
+    assert_eq!(alone.text(), "mine 2 1");
+}
+
+#[test]
+fn tabs_take_places_and_a_takeover_gives_all_but_one_back() {
+    let config = Config { limit_concurrency: NonZeroUsize::new(3), ..Config::default() };
+    let server = TestServer::with_config(config, |_| Tabs);
+    let _all: Vec<_> = (0..3).map(|_| server.connect("session_id=ann")).collect();
+    let is_full = |query: &str| server.request().query(query).connect().is_err();
+    assert!(is_full("session_id=ann") && is_full("session_id=bob"));
+    let _alone = server.connect("session_id=ann&alone=1");
+    let _others = [server.connect("session_id=bob"), server.connect("session_id=cat")];
+    assert!(is_full("session_id=dan"));
+}
+
+#[test]
+fn a_request_that_waits_may_join_those_who_came_later_and_not_displace_them() {
+    let server = tabs(Limits::default());
+    server.hold_jobs();
+    let decided = |query| {
+        let waiting = server.request().query(query).begin();
+        let tab = server.connect("session_id=ann");
+        server.run_job(0);
+        (waiting.answer().map_err(|refused| refused.status), tab)
+    };
+    let (joined, tab) = decided("session_id=ann&later=1");
+    let joined = joined.unwrap();
+    tab.send_text("both");
+    [&tab, &joined].iter().for_each(|tab| assert_eq!(tab.text(), "both 1 2"));
+    let (refused, tab) = decided("session_id=ann&later=1&alone=1");
+    assert_eq!(refused.unwrap_err(), 409);
+    tab.send_text("all three");
+    [&joined, &tab].iter().for_each(|tab| assert_eq!(tab.text(), "all three 2 3"));
+}
+
+#[test]
+fn a_tab_that_logs_out_takes_its_session_along() {
+    let server = tabs(Limits::default());
+    let (ann, other) = (server.connect("session_id=ann"), server.connect("session_id=ann"));
+    ann.send_text("hello");
+    ann.send_text("forget");
+    let next = server.connect("session_id=ann");
+    assert_eq!(next.header("X-Session-Resumed").as_deref(), Some("false"));
+    next.send_text("new");
+    assert_eq!(next.text(), "new 1 1");
+    // What is for the session's id is for the new one.
+    other.send_text("old");
+    assert_eq!(next.text(), "old 2 2");
 }
 
 // --- upgrades that are accepted and do not open -----------------------------------------------

@@ -17,7 +17,7 @@ use revolve::protocol::frame::{self, FrameHead, Rsv1};
 use revolve::protocol::handshake;
 use revolve::protocol::head::{self, Part, Request};
 use revolve::protocol::message::{Received, Receiver, Scratch};
-use revolve::session::{SessionId, SessionTable};
+use revolve::session::{Joining, SessionId, SessionTable};
 use revolve::token::LocalId;
 use revolve::transport::socket::Socket;
 use revolve::{Counter, Echo};
@@ -273,7 +273,9 @@ fn nobody() -> io::Result<SessionId> {
 /// A session is opened, counts a message and is left.
 fn park(table: &mut SessionTable<()>, number: usize, now: Instant) {
     let who = connection(number);
-    let attached = table.attach(Some(&id(number)), who, now, nobody, drop).expect("a place");
+    let attached = table
+        .attach(Some(&id(number)), (who, Joining::TakesOver), now, nobody, drop)
+        .expect("a place");
     table.of_connection(attached.slot, who).expect("it is ours").count_message();
     table.detach(attached.slot, who, now, drop);
 }
@@ -312,8 +314,9 @@ fn look_up() -> Work {
     let ids: Vec<SessionId> = (0..LOOKUPS as usize).map(|n| id(n * 97 % SESSIONS)).collect();
     Box::new(move || {
         for id in &ids {
-            let attached =
-                table.attach(Some(id), connection(7), now, nobody, drop).expect("a place");
+            let attached = table
+                .attach(Some(id), (connection(7), Joining::TakesOver), now, nobody, drop)
+                .expect("a place");
             assert!(attached.resumed);
             table.detach(attached.slot, connection(7), now, drop);
         }
@@ -327,8 +330,9 @@ fn insert() -> Work {
     let ids: Vec<SessionId> = (0..LOOKUPS as usize).map(|n| id(SESSIONS + n)).collect();
     Box::new(move || {
         for id in &ids {
-            let attached =
-                table.attach(Some(id), connection(7), now, nobody, drop).expect("a place");
+            let attached = table
+                .attach(Some(id), (connection(7), Joining::TakesOver), now, nobody, drop)
+                .expect("a place");
             table.of_connection(attached.slot, connection(7)).expect("ours").count_message();
             table.detach(attached.slot, connection(7), now, drop);
         }

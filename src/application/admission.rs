@@ -25,7 +25,7 @@ use crate::config::Subprotocols;
 use crate::contained::Contained;
 use crate::offload::{Cancellation, Value, Work, in_a_box};
 use crate::protocol::head::Request;
-use crate::session::{Session, SessionId};
+use crate::session::{Joining, Session, SessionId};
 use crate::token::Peer;
 
 /// A request for a WebSocket that is in order, as [`Application::on_upgrade`] sees it.
@@ -285,6 +285,7 @@ pub(crate) struct Terms<A: Application> {
     pub(crate) opening: Option<Opening<A>>,
     pub(crate) not_opening: Option<NotOpening<A>>,
     pub(crate) request: KeepRequest,
+    pub(crate) joining: Joining,
 }
 
 /// Whether a connection is to keep the request that opened it.
@@ -304,6 +305,7 @@ impl<A: Application> Default for Terms<A> {
             opening: None,
             not_opening: None,
             request: KeepRequest::No,
+            joining: Joining::TakesOver,
         }
     }
 }
@@ -347,6 +349,55 @@ impl<A: Application> Acceptance<A> {
             push_field(name, value, &mut terms.fields)?;
         }
         Ok(self)
+    }
+
+    /// Has the connection share the session that it asks for with those who have it, instead of taking it over
+    /// from them: three tabs of one user, say, which count together and see the same state. Without this, they
+    /// are closed (4001) before it opens.
+    ///
+    /// Who comes last decides: a connection that shares joins also one that did not say so, and one that does
+    /// not say so displaces all. They are on one reactor, so their callbacks never run at the same time. What
+    /// is sent to [`crate::Recipient::session`] reaches all of them. The session lives on with its last
+    /// connection; [`Context::session_connections`] tells how many there are. One session has
+    /// [`crate::Limits::connections_per_session`] of them at most; one more is refused with 429. Each takes a
+    /// place of its own under `limit_concurrency`.
+    ///
+    /// ```
+    /// use revolve::testing::TestServer;
+    /// use revolve::{Acceptance, Application, Context, Message, Recipient, Refusal, Upgrade};
+    ///
+    /// /// What is written in one tab stands in all.
+    /// struct Notes;
+    ///
+    /// impl Application for Notes {
+    ///     type Session = String;
+    ///     type Connection = ();
+    ///
+    ///     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+    ///         Ok(upgrade.accept().share())
+    ///     }
+    ///
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
+    ///         cx.session_mut().push_str(text);
+    ///         let (all_tabs, note) = (Recipient::session(&cx.session_id()), cx.session().clone());
+    ///         cx.send_text_to(all_tabs, &note);
+    ///     }
+    /// }
+    ///
+    /// let server = TestServer::new(|_| Notes);
+    /// let (first, second) = (server.connect("session_id=ann"), server.connect("session_id=ann"));
+    /// first.send_text("milk");
+    /// second.send_text(", bread");
+    /// for tab in [first, second] {
+    ///     assert_eq!((tab.text(), tab.text()), ("milk".to_owned(), "milk, bread".to_owned()));
+    /// }
+    /// ```
+    pub fn share(mut self) -> Self {
+        if let Some(terms) = self.terms("share") {
+            terms.joining = Joining::Shares;
+        }
+        self
     }
 
     /// Has the connection keep its request, for [`Context::request`]: some hundred bytes and the text of

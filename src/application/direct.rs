@@ -54,8 +54,8 @@ pub(crate) enum To {
 }
 
 impl Recipient {
-    /// Whoever speaks for the session with this id ([`Context::session_id`]) when it gets there. A text
-    /// that is no session's id is nobody's.
+    /// Whoever speaks for the session with this id ([`Context::session_id`]) when it gets there: all of those
+    /// who share it ([`crate::Acceptance::share`]). A text that is no session's id is nobody's.
     #[must_use]
     pub fn session(id: &str) -> Recipient {
         Recipient(SessionId::parse(id).map_or(To::Nobody, To::Session))

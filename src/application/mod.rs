@@ -46,8 +46,8 @@ pub(crate) use kept::Kept;
 pub use kept::OpenedRequest;
 pub(crate) use metrics::ApplicationMetrics;
 pub use metrics::{CounterMetric, GaugeMetric, InvalidMetric};
+pub(crate) use remote::{ForRecipient, Post, PostOutbox};
 pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Wake};
-pub(crate) use remote::{Post, PostOutbox};
 pub use request::HttpRequest;
 pub(crate) use request::{RequestBody, RequestHead};
 pub(crate) use response::{Caching, ResponseContent, TEXT, reason_phrase};
@@ -861,6 +861,13 @@ impl<A: Application> Context<'_, A> {
     /// ```
     pub fn forget_session(&mut self) {
         (self.commands.forgets_session, self.commands.pause) = (true, true);
+    }
+
+    /// How many connections speak for the session, this one included: more than one only if they share it
+    /// ([`Acceptance::share`]). In [`Application::on_close`] this one still counts.
+    #[must_use]
+    pub fn session_connections(&self) -> usize {
+        self.session.connections()
     }
 
     /// Whether the session was there before this connection.

@@ -23,7 +23,8 @@ use crate::contained::Contained;
 use crate::session::owner_of;
 
 type ForReactor<A> = Contained<Box<dyn FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send>>;
-type ForRecipient<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>) + Send>>;
+/// What is to be done for one connection.
+pub(crate) type ForRecipient<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>) + Send>>;
 
 /// What another thread wants done on a reactor.
 pub(crate) enum Post<A: Application> {
@@ -232,6 +233,8 @@ impl<A: Application> Remote<A> {
     /// Has `post` run for one connection, on whichever reactor it is: with its context, as a callback of
     /// its own. What it sends counts as a broadcast does: a peer that has not taken what it was sent
     /// before gets 1008 instead.
+    ///
+    /// Of several connections that share a session, it runs for the one that came last.
     ///
     /// If there is nobody (any more), the post is dropped there, and counted in
     /// `revolve_undelivered_total`.

@@ -28,6 +28,10 @@ const QUEUE: Bounds<usize> = Bounds { range: 1..=1 << 20, allowed: "a number fro
 const BUFFER: Bounds<usize> =
     Bounds { range: 256..=1 << 24, allowed: "a size from 256 to 16777216 bytes" };
 
+/// Connections of one session: how many there are stands in two bytes.
+const SHARERS: Bounds<usize> =
+    Bounds { range: 1..=u16::MAX as usize, allowed: "a number from 1 to 65535" };
+
 /// Threads beside the usual ones.
 const THREADS: Bounds<usize> = Bounds { range: 0..=1024, allowed: "a number from 0 to 1024" };
 
@@ -116,6 +120,9 @@ pub struct Limits {
     /// Windows (32 KiB, if the client does not ask for less) beyond which a message goes plain. 32, so
     /// a MiB: 3 ms of text, 15 ms at worst, and the whole reactor waits for it.
     pub deflate_windows_most: usize,
+    /// Connections that may share one session ([`crate::Acceptance::share`]). 64: what is sent to a session is
+    /// written to each of them, so by so much can a client multiply its messages.
+    pub connections_per_session: usize,
     /// Timers that an application may have set for one connection, so that a peer whose messages
     /// set them cannot make it hold more than a kilobyte.
     pub timers_per_connection: usize,
@@ -201,6 +208,7 @@ impl Limits {
         ] {
             COUNT.check(option, value)?;
         }
+        SHARERS.check("limits.connections_per_session", self.connections_per_session)?;
         for (option, value) in [
             ("limits.events_per_poll", self.events_per_poll),
             ("limits.mailbox_capacity", self.mailbox_capacity),
@@ -283,6 +291,7 @@ impl Default for Limits {
             inflate_per_turn: 512 << 10,
             deflate_bytes_least: 1024,
             deflate_windows_most: 32,
+            connections_per_session: 64,
             timers_per_connection: 32,
             timers_per_reactor: 64,
             timers_per_turn: 1024,
@@ -313,7 +322,7 @@ mod tests {
     #[test]
     fn nothing_that_stalls_spins_or_overflows_is_valid() {
         assert_eq!(Limits::default().validate(), Ok(()));
-        let zero_or_too_much: [(&str, Setter<usize>); 21] = [
+        let zero_or_too_much: [(&str, Setter<usize>); 22] = [
             ("receive_buffer_bytes", |l, n| l.receive_buffer_bytes = n),
             ("head_bytes", |l, n| l.head_bytes = n),
             ("target_bytes", |l, n| l.target_bytes = n),
@@ -335,6 +344,7 @@ mod tests {
             ("inflate_per_turn", |l, n| l.inflate_per_turn = n),
             ("timers_per_turn", |l, n| l.timers_per_turn = n),
             ("offloads_per_connection", |l, n| l.offloads_per_connection = n),
+            ("connections_per_session", |l, n| l.connections_per_session = n),
         ];
         let too_much: [(&str, Setter<usize>); 8] = [
             ("request_body_bytes", |l, n| l.request_body_bytes = n),

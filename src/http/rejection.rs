@@ -245,6 +245,11 @@ rejections! {
     Overtaken => Row::new(
         "overtaken", "409 Conflict", "a newer connection has this session");
 
+    /// As many connections share the session as may.
+    LimitPerSession => Row::new(
+        "limit_per_session", TOO_MANY_REQUESTS, "too many connections of this session: close some")
+        .retried();
+
     /// The content of a request for the application is larger than the limit (RFC 9110 15.5.14).
     BodyTooLarge => Row::new(
         "body_too_large", "413 Content Too Large", "the request body is too large");

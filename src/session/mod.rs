@@ -12,4 +12,4 @@ pub mod table;
 
 pub use ended::{EndedSession, SessionEnd};
 pub use id::{BadSessionId, IdSource, SessionId, owner_of};
-pub use table::{Attached, NotAttached, Session, SessionSlot, SessionTable};
+pub use table::{Attached, Joining, NotAttached, Session, SessionSlot, SessionTable};

@@ -3,16 +3,18 @@
 //! Knows no sockets, and of connections only their ids. What can end sessions is given a closure that is
 //! called with each of them, once it is out of the table. Called by the shard at open, message and close.
 //!
-//! Invariant: a session is attached to one connection at most, and only that one can reach it; one that
-//! nobody speaks for and that no request holds stands in the list of the detached, in the order of
-//! leaving, exactly once. One that was forgotten is attached, and no id names it.
+//! Invariant: a session is reached by the connections alone that are attached to it: one, or several that
+//! share it. One that nobody speaks for and that no request holds stands in the list of the detached, in the
+//! order of leaving, exactly once. One that was forgotten is attached, and no id names it.
 //!
 //! Next: [`crate::connection`]: a transport, an endpoint, and why they rest.
 
+use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::io;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashTable;
@@ -32,8 +34,10 @@ pub struct Session<T> {
     is_touched: bool,
     /// Its id names it no more: it is not in the index, and ends with its connection.
     is_forgotten: bool,
-    /// Requests for it that wait for an answer: until they have it, the session stays. Here and not in
-    /// [`Entry`], because here it takes no room: the fields before it do not fill their words.
+    /// The connections that speak for it beside the first. Here and not in [`Entry`], as the next one is,
+    /// because here it takes no room: the fields before it do not fill their words.
+    others: u16,
+    /// Requests for it that wait for an answer: until they have it, the session stays.
     holds: u32,
     state: Contained<T>,
 }
@@ -68,6 +72,12 @@ impl<T> Session<T> {
     pub fn state_mut(&mut self) -> &mut T {
         self.is_touched = true;
         self.state.get_mut()
+    }
+
+    /// How many connections speak for it, if one does.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        1 + usize::from(self.others)
     }
 
     /// Whether anything would be lost with it. One that was only opened is not kept, so that
@@ -106,6 +116,15 @@ pub struct Attached {
     pub slot: SessionSlot,
     /// Whether it was there before.
     pub resumed: bool,
+}
+
+/// How a connection gets a session that others speak for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joining {
+    /// Alone: the others have left it to this one.
+    TakesOver,
+    /// Beside them.
+    Shares,
 }
 
 /// Why a connection got no session.
@@ -151,8 +170,20 @@ const _: () = assert!(size_of::<Presence>() == 16, "the niches serve as tags");
 #[derive(Debug, Clone, Copy)]
 enum Use {
     Attached(LocalId),
+    Other(OtherUse),
+}
+
+/// The same, where no one connection speaks for it. In two steps for the same reason.
+#[derive(Debug, Clone, Copy)]
+enum OtherUse {
+    /// Two connections or more speak for it: [`SessionTable::shared`] has them.
+    Shared,
     /// It would be gone, but for a request that waits for its answer.
     Held(SessionEnd),
+}
+
+impl Presence {
+    const SHARED: Presence = Presence::InUse(Use::Other(OtherUse::Shared));
 }
 
 /// Nanoseconds from the table's beginning, plus one: a time in half the room of an `Instant`, and
@@ -169,6 +200,10 @@ pub struct SessionTable<T> {
     index: HashTable<u32>,
     /// Keyed, because clients may choose ids.
     hasher: RandomState,
+    /// By slot, the connections of the sessions that several share, in the order of coming.
+    shared: HashMap<u32, Vec<LocalId>>,
+    /// The connections of all sessions beside the first of each.
+    others: usize,
     oldest: Option<Link>,
     newest: Option<Link>,
     /// Those in the list.
@@ -208,6 +243,8 @@ impl<T: Default> SessionTable<T> {
             entries: Slab::new(),
             index: HashTable::new(),
             hasher: RandomState::new(),
+            shared: HashMap::new(),
+            others: 0,
             oldest: None,
             newest: None,
             detached: 0,
@@ -229,14 +266,27 @@ impl<T: Default> SessionTable<T> {
         self.find(id).is_some()
     }
 
-    /// The connection that speaks for `id` now. It must be closed before another attaches, and not
-    /// detached: the session goes from one to the other.
+    /// The connections that speak for `id` now, in the order of coming. They must be closed before another
+    /// takes over ([`Self::displace`]), and the last of them not detached: the session goes from one to the
+    /// other.
     #[must_use]
-    pub fn connection_of(&self, id: &SessionId) -> Option<LocalId> {
-        match self.entries[self.find(id)? as usize].presence {
-            Presence::InUse(Use::Attached(connection)) => Some(connection),
-            Presence::InUse(Use::Held(_)) | Presence::Detached { .. } => None,
+    pub fn connections_of(&self, id: &SessionId) -> &[LocalId] {
+        let Some(slot) = self.find(id) else { return &[] };
+        match &self.entries[slot as usize].presence {
+            Presence::InUse(Use::Attached(connection)) => slice::from_ref(connection),
+            Presence::InUse(Use::Other(OtherUse::Shared)) => self.sharers(slot),
+            Presence::InUse(Use::Other(OtherUse::Held(_))) | Presence::Detached { .. } => &[],
         }
+    }
+
+    fn sharers(&self, slot: u32) -> &[LocalId] {
+        self.shared.get(&slot).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether `connection` is one of several that speak for the session in `slot`.
+    #[cold]
+    fn shares(shared: &HashMap<u32, Vec<LocalId>>, slot: u32, connection: LocalId) -> bool {
+        shared.get(&slot).is_some_and(|sharers| sharers.contains(&connection))
     }
 
     /// The session called `id`, if it is there: what [`Self::attach`] would find.
@@ -246,8 +296,8 @@ impl<T: Default> SessionTable<T> {
         Some(&self.entries[found as usize].session)
     }
 
-    /// Gives `connection` the session it wants: the one called `id`, if there is one; else a new
-    /// one, under that id or under one from `fresh`, as the policy says.
+    /// Gives `connection` the session it wants: the one called `id`, if there is one, alone or beside those
+    /// who have it; else a new one, under that id or under one from `fresh`, as the policy says.
     ///
     /// # Errors
     ///
@@ -256,7 +306,7 @@ impl<T: Default> SessionTable<T> {
     pub fn attach(
         &mut self,
         id: Option<&SessionId>,
-        connection: LocalId,
+        (connection, joining): (LocalId, Joining),
         now: Instant,
         fresh: impl FnOnce() -> io::Result<SessionId>,
         ended: impl FnMut(EndedSession<T>),
@@ -267,12 +317,7 @@ impl<T: Default> SessionTable<T> {
                 self.end(found, SessionEnd::Expired, ended);
             } else {
                 self.unlink(found);
-                let presence = &mut self.entries[found as usize].presence;
-                if let Presence::InUse(Use::Held(_)) =
-                    std::mem::replace(presence, Presence::InUse(Use::Attached(connection)))
-                {
-                    self.held -= 1;
-                }
+                self.join(found, connection, joining);
                 return Ok(Attached { slot: SessionSlot(found), resumed: true });
             }
         }
@@ -282,8 +327,15 @@ impl<T: Default> SessionTable<T> {
         };
         let hash = self.hash(&id);
         let state = Contained::new(guard(T::default).map_err(|_| NotAttached::Panicked)?);
-        let session =
-            Session { id, count: 0, is_touched: false, is_forgotten: false, holds: 0, state };
+        let session = Session {
+            id,
+            count: 0,
+            is_touched: false,
+            is_forgotten: false,
+            others: 0,
+            holds: 0,
+            state,
+        };
         let presence = Presence::InUse(Use::Attached(connection));
         let slot = self.entries.insert(Entry { session, presence });
         // `Config::validate` bounds the table at 2^31.
@@ -294,38 +346,83 @@ impl<T: Default> SessionTable<T> {
         Ok(Attached { slot: SessionSlot(slot), resumed: false })
     }
 
-    /// The session in `slot`, for `connection` alone: a displaced connection gets `None`.
+    /// A connection speaks for the session in `slot` from now on.
+    fn join(&mut self, slot: u32, connection: LocalId, joining: Joining) {
+        let SessionTable { entries, shared, others, held, .. } = self;
+        let Entry { session, presence } = &mut entries[slot as usize];
+        match (*presence, joining) {
+            (Presence::InUse(Use::Attached(first)), Joining::Shares) => {
+                shared.insert(slot, vec![first, connection]);
+                *presence = Presence::SHARED;
+            }
+            (Presence::InUse(Use::Other(OtherUse::Shared)), Joining::Shares) => {
+                shared.entry(slot).or_default().push(connection);
+            }
+            (before, _) => {
+                debug_assert!(
+                    !matches!(before, Presence::InUse(Use::Other(OtherUse::Shared))),
+                    "others have it"
+                );
+                *held -=
+                    usize::from(matches!(before, Presence::InUse(Use::Other(OtherUse::Held(_)))));
+                *presence = Presence::InUse(Use::Attached(connection));
+                return;
+            }
+        }
+        // `Limits::connections_per_session` fits.
+        session.others = session.others.saturating_add(1);
+        *others += 1;
+    }
+
+    /// One of those who share a session leaves it to the others. Whether it did: nobody leaves it to nobody.
+    fn unshare(&mut self, slot: u32, connection: LocalId) -> bool {
+        let SessionTable { entries, shared, others, .. } = self;
+        let Some(sharers) = shared.get_mut(&slot) else { return false };
+        sharers.retain(|&sharer| sharer != connection);
+        let Entry { session, presence } = &mut entries[slot as usize];
+        session.others = session.others.saturating_sub(1);
+        *others -= 1;
+        if let &[last] = &**sharers {
+            *presence = Presence::InUse(Use::Attached(last));
+            shared.remove(&slot);
+        }
+        true
+    }
+
+    /// The session in `slot`, for its connections alone: a displaced connection gets `None`.
     #[inline]
     pub fn of_connection(
         &mut self,
         slot: SessionSlot,
         connection: LocalId,
     ) -> Option<&mut Session<T>> {
-        match self.entries.get_mut(slot.0 as usize) {
-            Some(Entry { session, presence: Presence::InUse(Use::Attached(owner)), .. })
-                if *owner == connection =>
-            {
-                Some(session)
+        let Entry { session, presence } = self.entries.get_mut(slot.0 as usize)?;
+        let is_its = match presence {
+            Presence::InUse(Use::Attached(owner)) => *owner == connection,
+            Presence::InUse(Use::Other(OtherUse::Shared)) => {
+                Self::shares(&self.shared, slot.0, connection)
             }
-            _ => None,
-        }
+            _ => false,
+        };
+        is_its.then_some(session)
     }
 
     /// The same, to look at.
     #[must_use]
     pub fn in_slot(&self, slot: SessionSlot, connection: LocalId) -> Option<&Session<T>> {
-        match self.entries.get(slot.0 as usize) {
-            Some(Entry { session, presence: Presence::InUse(Use::Attached(owner)), .. })
-                if *owner == connection =>
-            {
-                Some(session)
+        let Entry { session, presence } = self.entries.get(slot.0 as usize)?;
+        let is_its = match presence {
+            Presence::InUse(Use::Attached(owner)) => *owner == connection,
+            Presence::InUse(Use::Other(OtherUse::Shared)) => {
+                Self::shares(&self.shared, slot.0, connection)
             }
-            _ => None,
-        }
+            _ => false,
+        };
+        is_its.then_some(session)
     }
 
-    /// `connection` leaves; its session's time to live begins, if it is worth keeping. Only here
-    /// can it push another one out: a client that only connects, or stays, displaces no session.
+    /// `connection` leaves. If it was the last one, its session's time to live begins, if it is worth keeping.
+    /// Only here can it push another one out: a client that only connects, or stays, displaces no session.
     pub fn detach(
         &mut self,
         slot: SessionSlot,
@@ -337,7 +434,9 @@ impl<T: Default> SessionTable<T> {
             debug_assert!(false, "only the attached connection detaches");
             return;
         }
-        self.leave(slot.0, now, ended);
+        if !self.unshare(slot.0, connection) {
+            self.leave(slot.0, now, ended);
+        }
     }
 
     /// A request for the session called `id` waits for its answer: until [`Self::release`] the session
@@ -362,7 +461,9 @@ impl<T: Default> SessionTable<T> {
         };
         let entry = &mut self.entries[found as usize];
         entry.session.holds = entry.session.holds.saturating_sub(1);
-        if let (Presence::InUse(Use::Held(reason)), 0) = (entry.presence, entry.session.holds) {
+        if let (Presence::InUse(Use::Other(OtherUse::Held(reason))), 0) =
+            (entry.presence, entry.session.holds)
+        {
             self.held -= 1;
             self.end(found, reason, ended);
         }
@@ -381,9 +482,9 @@ impl<T: Default> SessionTable<T> {
         self.in_slot(slot, connection).map(Session::id)
     }
 
-    /// A newer connection takes the session of `connection` over: it stays with that until
-    /// [`Self::attach`] gives it to the newer one, so at no moment is it without a connection. One that was
-    /// forgotten cannot be taken over: it ends.
+    /// A newer connection takes the session of `connection` over: it stays with the last of those who have it
+    /// until [`Self::attach`] gives it to the newer one, so at no moment is it without a connection. One that
+    /// was forgotten cannot be taken over: it ends with its last connection.
     pub fn displace(
         &mut self,
         slot: SessionSlot,
@@ -391,7 +492,8 @@ impl<T: Default> SessionTable<T> {
         now: Instant,
         ended: impl FnMut(EndedSession<T>),
     ) {
-        if self.in_slot(slot, connection).is_some_and(|session| session.is_forgotten) {
+        let leaves = |session: &Session<T>| session.is_forgotten || session.others > 0;
+        if self.in_slot(slot, connection).is_some_and(leaves) {
             self.detach(slot, connection, now, ended);
         }
     }
@@ -400,7 +502,8 @@ impl<T: Default> SessionTable<T> {
     fn end(&mut self, slot: u32, reason: SessionEnd, mut ended: impl FnMut(EndedSession<T>)) {
         if self.entries[slot as usize].session.holds > 0 {
             self.unlink(slot);
-            self.entries[slot as usize].presence = Presence::InUse(Use::Held(reason));
+            self.entries[slot as usize].presence =
+                Presence::InUse(Use::Other(OtherUse::Held(reason)));
             self.held += 1;
             return;
         }
@@ -516,6 +619,12 @@ impl<T: Default> SessionTable<T> {
         self.entries.len() - self.detached()
     }
 
+    /// Connections that speak for a session.
+    #[must_use]
+    pub fn speakers(&self) -> usize {
+        self.attached() + self.others
+    }
+
     /// Sessions without one.
     #[must_use]
     pub fn detached(&self) -> usize {
@@ -556,24 +665,35 @@ impl<T: Default> SessionTable<T> {
         }
         assert_eq!(self.newest, older);
         assert_eq!(listed, self.detached);
-        let (mut held, mut named) = (0, 0);
+        let (mut held, mut named, mut shared, mut others) = (0, 0, 0, 0);
         for (slot, entry) in &self.entries {
             let is_named = self.find(&entry.session.id) == Some(slot as u32);
             assert_eq!(is_named, !entry.session.is_forgotten);
             named += usize::from(is_named);
-            let is_attached = matches!(entry.presence, Presence::InUse(Use::Attached(_)));
+            let is_attached = matches!(
+                entry.presence,
+                Presence::InUse(Use::Attached(_) | Use::Other(OtherUse::Shared))
+            );
             let is_over = entry.session.is_forgotten;
             assert!(!is_over || is_attached && entry.session.holds == 0, "a forgotten one is kept");
             match entry.presence {
                 Presence::InUse(Use::Attached(_)) => {}
-                Presence::InUse(Use::Held(_)) => {
+                Presence::InUse(Use::Other(OtherUse::Shared)) => {
+                    let sharers = self.sharers(slot as u32);
+                    assert!(sharers.len() > 1, "one alone shares nothing");
+                    assert_eq!(sharers.len(), entry.session.connections());
+                    others += sharers.len() - 1;
+                    shared += 1;
+                }
+                Presence::InUse(Use::Other(OtherUse::Held(_))) => {
                     assert!(entry.session.holds > 0, "held by nobody");
                     held += 1;
                 }
                 Presence::Detached { .. } => {}
             }
         }
-        assert_eq!(held, self.held);
+        assert_eq!((held, others), (self.held, self.others));
+        assert_eq!(shared, self.shared.len());
         assert_eq!(self.index.len(), named);
     }
 
@@ -667,6 +787,14 @@ mod tests {
         LocalId { index: 0, generation: NonZeroU32::new(generation).unwrap() }
     }
 
+    fn alone(connection: LocalId) -> (LocalId, Joining) {
+        (connection, Joining::TakesOver)
+    }
+
+    fn beside(connection: LocalId) -> (LocalId, Joining) {
+        (connection, Joining::Shares)
+    }
+
     fn table(capacity: usize, policy: SessionIds) -> SessionTable<()> {
         SessionTable::new(capacity, Duration::from_secs(10), policy, Instant::now())
     }
@@ -681,7 +809,8 @@ mod tests {
 
     /// Opens, counts `messages`, and leaves.
     fn visit(table: &mut SessionTable<()>, name: &str, who: u32, messages: u64, now: Instant) {
-        let attached = table.attach(Some(&id(name)), connection(who), now, fresh, drop).unwrap();
+        let attached =
+            table.attach(Some(&id(name)), alone(connection(who)), now, fresh, drop).unwrap();
         let session = table.of_connection(attached.slot, connection(who)).unwrap();
         for _ in 0..messages {
             session.count_message();
@@ -691,11 +820,73 @@ mod tests {
     }
 
     #[test]
+    fn several_share_a_session_and_it_lives_on_with_the_last_of_them() {
+        let mut table = table(8, SessionIds::Any);
+        let now = Instant::now();
+        let first = table.attach(Some(&id("a")), alone(connection(1)), now, fresh, drop).unwrap();
+        let slot = first.slot;
+        for n in 2..=4 {
+            let joined =
+                table.attach(Some(&id("a")), beside(connection(n)), now, fresh, drop).unwrap();
+            assert_eq!(joined, Attached { slot, resumed: true });
+            table.invariants();
+        }
+        assert_eq!(table.connections_of(&id("a")), [1, 2, 3, 4].map(connection));
+        assert_eq!((table.attached(), table.speakers()), (1, 4));
+        for n in 1..=4 {
+            let session = table.of_connection(slot, connection(n)).unwrap();
+            assert_eq!((session.count_message(), session.connections()), (u64::from(n), 4));
+        }
+        assert!(table.of_connection(slot, connection(5)).is_none());
+        table.detach(slot, connection(1), now, drop);
+        assert!(table.in_slot(slot, connection(1)).is_none(), "it has left");
+        assert_eq!(table.connections_of(&id("a")), [2, 3, 4].map(connection));
+        // One takes it over: of the others the last keeps it until then.
+        for n in 2..=4 {
+            table.displace(slot, connection(n), now, drop);
+            table.invariants();
+            assert_eq!((table.attached(), table.detached()), (1, 0));
+        }
+        assert_eq!(table.connections_of(&id("a")), [connection(4)]);
+        let taken = table.attach(Some(&id("a")), alone(connection(5)), now, fresh, drop).unwrap();
+        assert_eq!(taken, first_again(slot));
+        assert_eq!(table.of_connection(slot, connection(5)).unwrap().count(), 4);
+        assert!(table.in_slot(slot, connection(4)).is_none(), "it was displaced");
+        table.detach(slot, connection(5), now, drop);
+        assert_eq!((table.speakers(), table.detached()), (0, 1));
+        table.invariants();
+    }
+
+    fn first_again(slot: SessionSlot) -> Attached {
+        Attached { slot, resumed: true }
+    }
+
+    #[test]
+    fn a_shared_session_that_is_forgotten_ends_with_the_last_of_those_who_have_it() {
+        let mut table = table(8, SessionIds::Any);
+        let now = Instant::now();
+        let slot =
+            table.attach(Some(&id("a")), alone(connection(1)), now, fresh, drop).unwrap().slot;
+        table.attach(Some(&id("a")), beside(connection(2)), now, fresh, drop).unwrap();
+        assert!(table.forget(slot, connection(2)).is_some());
+        table.invariants();
+        // Who asks for the name now shares nothing.
+        let other = table.attach(Some(&id("a")), beside(connection(3)), now, fresh, drop).unwrap();
+        assert!(!other.resumed);
+        let mut reasons = Vec::new();
+        table.detach(slot, connection(1), now, |ended| reasons.push(ended.reason()));
+        assert_eq!(reasons, []);
+        table.displace(slot, connection(2), now, |ended| reasons.push(ended.reason()));
+        assert_eq!(reasons, [SessionEnd::Forgotten]);
+        table.invariants();
+    }
+
+    #[test]
     fn a_session_outlives_its_connection_and_not_its_time() {
         let mut table = table(10, SessionIds::Any);
         let now = Instant::now();
         visit(&mut table, "a", 1, 3, now);
-        let resumed = table.attach(Some(&id("a")), connection(2), now, fresh, drop).unwrap();
+        let resumed = table.attach(Some(&id("a")), alone(connection(2)), now, fresh, drop).unwrap();
         assert!(resumed.resumed);
         assert_eq!(table.of_connection(resumed.slot, connection(2)).unwrap().count(), 3);
         table.detach(resumed.slot, connection(2), now, drop);
@@ -703,7 +894,12 @@ mod tests {
         assert_eq!(table.next_expiry(), Some(later));
         table.expire(later, 1, drop);
         assert_eq!((table.detached(), table.totals().expired), (0, 1));
-        assert!(!table.attach(Some(&id("a")), connection(3), later, fresh, drop).unwrap().resumed);
+        assert!(
+            !table
+                .attach(Some(&id("a")), alone(connection(3)), later, fresh, drop)
+                .unwrap()
+                .resumed
+        );
         table.invariants();
     }
 
@@ -718,7 +914,12 @@ mod tests {
         table.expire(later, 2, drop);
         assert_eq!((table.detached(), table.totals().expired), (2, 2));
         assert_eq!(table.next_expiry(), Some(later), "the rest is due at once");
-        assert!(!table.attach(Some(&id("d")), connection(9), later, fresh, drop).unwrap().resumed);
+        assert!(
+            !table
+                .attach(Some(&id("d")), alone(connection(9)), later, fresh, drop)
+                .unwrap()
+                .resumed
+        );
         table.expire(later, 10, drop);
         assert_eq!((table.attached(), table.detached(), table.totals().expired), (1, 0, 4));
         table.invariants();
@@ -739,7 +940,9 @@ mod tests {
         table.note_time(woken);
         table.expire(woken, 10, drop);
         assert!(table.peek(&id("a"), woken).is_some());
-        assert!(table.attach(Some(&id("a")), connection(3), woken, fresh, drop).unwrap().resumed);
+        assert!(
+            table.attach(Some(&id("a")), alone(connection(3)), woken, fresh, drop).unwrap().resumed
+        );
         assert_eq!(table.next_expiry(), Some(woken + GRACE));
         // That is given once.
         let over = woken + GRACE;
@@ -756,12 +959,12 @@ mod tests {
         let now = Instant::now();
         for n in 0..MANY {
             let named = id(&format!("a-name-that-somebody-chose-{n:010}"));
-            table.attach(Some(&named), connection(n as u32 + 1), now, fresh, drop).unwrap();
+            table.attach(Some(&named), alone(connection(n as u32 + 1)), now, fresh, drop).unwrap();
         }
         let work = |form: &dyn Fn(u64) -> String, found: bool| {
             let before = table.compared.get();
             for n in 0..MANY {
-                assert_eq!(table.connection_of(&id(&form(n))).is_some(), found);
+                assert_eq!(!table.connections_of(&id(&form(n))).is_empty(), found);
             }
             table.compared.get() - before
         };
@@ -781,11 +984,11 @@ mod tests {
     fn the_displaced_connection_cannot_reach_the_session() {
         let mut table = table(10, SessionIds::Any);
         let now = Instant::now();
-        let first = table.attach(Some(&id("a")), connection(1), now, fresh, drop).unwrap();
+        let first = table.attach(Some(&id("a")), alone(connection(1)), now, fresh, drop).unwrap();
         table.of_connection(first.slot, connection(1)).unwrap().count_message();
-        assert_eq!(table.connection_of(&id("a")), Some(connection(1)));
+        assert_eq!(table.connections_of(&id("a")), [connection(1)]);
         table.detach(first.slot, connection(1), now, drop);
-        let second = table.attach(Some(&id("a")), connection(2), now, fresh, drop).unwrap();
+        let second = table.attach(Some(&id("a")), alone(connection(2)), now, fresh, drop).unwrap();
         assert!(table.of_connection(first.slot, connection(1)).is_none());
         assert_eq!(table.of_connection(second.slot, connection(2)).unwrap().count_message(), 2);
     }
@@ -798,7 +1001,8 @@ mod tests {
         let now = Instant::now();
         let mut stateful =
             SessionTable::<u8>::new(10, Duration::from_secs(1), SessionIds::Any, now);
-        let attached = stateful.attach(Some(&id("b")), connection(1), now, fresh, drop).unwrap();
+        let attached =
+            stateful.attach(Some(&id("b")), alone(connection(1)), now, fresh, drop).unwrap();
         *stateful.of_connection(attached.slot, connection(1)).unwrap().state_mut() = 7;
         stateful.detach(attached.slot, connection(1), now, drop);
         assert_eq!(stateful.detached(), 1, "its state was touched");
@@ -822,7 +1026,9 @@ mod tests {
         // Who comes and says nothing, however often and however many at once, displaces nobody.
         for who in 20..40 {
             visit(&mut table, "e", who, 0, now);
-            table.attach(Some(&id(&format!("f{who}"))), connection(who), now, fresh, drop).unwrap();
+            table
+                .attach(Some(&id(&format!("f{who}"))), alone(connection(who)), now, fresh, drop)
+                .unwrap();
         }
         assert_eq!((table.attached(), table.detached()), (20, 3));
         assert_eq!(table.totals().evicted, 1);
@@ -833,13 +1039,19 @@ mod tests {
     fn strict_mode_takes_up_only_what_it_issued() {
         let mut table = table(10, SessionIds::Issued);
         let now = Instant::now();
-        let attached = table.attach(Some(&id("chosen")), connection(1), now, fresh, drop).unwrap();
+        let attached =
+            table.attach(Some(&id("chosen")), alone(connection(1)), now, fresh, drop).unwrap();
         assert!(!attached.resumed);
         let session = table.of_connection(attached.slot, connection(1)).unwrap();
         assert_eq!(session.id().text().as_str(), "fresh");
         session.count_message();
         table.detach(attached.slot, connection(1), now, drop);
-        assert!(table.attach(Some(&id("fresh")), connection(2), now, fresh, drop).unwrap().resumed);
+        assert!(
+            table
+                .attach(Some(&id("fresh")), alone(connection(2)), now, fresh, drop)
+                .unwrap()
+                .resumed
+        );
     }
 
     #[test]
@@ -876,7 +1088,8 @@ mod tests {
             let mut table = SessionTable::<()>::new(1, ttl, SessionIds::Any, now);
             assert!(!table.hold(&id("a"), now), "there is none");
             // Held while it has a connection, and by two.
-            let attached = table.attach(Some(&id("a")), connection(1), now, fresh, drop).unwrap();
+            let attached =
+                table.attach(Some(&id("a")), alone(connection(1)), now, fresh, drop).unwrap();
             table.of_connection(attached.slot, connection(1)).unwrap().count_message();
             assert!(table.hold(&id("a"), now) && table.hold(&id("a"), now));
             table.detach(attached.slot, connection(1), now, drop);
@@ -890,7 +1103,8 @@ mod tests {
             assert_eq!(table.peek(&id("a"), later).map(Session::count), Some(1));
             assert!(!table.contains(&id("b")) || ttl.is_zero());
             // It is as good as any other for the next connection.
-            let attached = table.attach(Some(&id("a")), connection(4), later, fresh, drop).unwrap();
+            let attached =
+                table.attach(Some(&id("a")), alone(connection(4)), later, fresh, drop).unwrap();
             assert!(attached.resumed);
             table.release(&id("a"), drop);
             table.detach(attached.slot, connection(4), later, drop);
@@ -936,7 +1150,7 @@ mod tests {
     fn one_that_is_forgotten_has_no_name_and_ends_with_its_connection() {
         let mut table = table(10, SessionIds::Any);
         let now = Instant::now();
-        let older = table.attach(Some(&id("a")), connection(1), now, fresh, drop).unwrap();
+        let older = table.attach(Some(&id("a")), alone(connection(1)), now, fresh, drop).unwrap();
         table.of_connection(older.slot, connection(1)).unwrap().count_message();
         assert!(table.hold(&id("a"), now));
         assert_eq!(table.forget(older.slot, connection(2)), None, "a stranger");
@@ -944,9 +1158,9 @@ mod tests {
         assert_eq!(table.forget(older.slot, connection(1)), None);
         table.invariants();
         assert!(!table.contains(&id("a")) && !table.hold(&id("a"), now));
-        assert_eq!((table.connection_of(&id("a")), table.attached()), (None, 1));
+        assert_eq!((table.connections_of(&id("a")).len(), table.attached()), (0, 1));
         // It goes on beside the new one of that name.
-        let newer = table.attach(Some(&id("a")), connection(2), now, fresh, drop).unwrap();
+        let newer = table.attach(Some(&id("a")), alone(connection(2)), now, fresh, drop).unwrap();
         assert!(!newer.resumed);
         assert_eq!(table.of_connection(older.slot, connection(1)).unwrap().count_message(), 2);
         assert_eq!(table.of_connection(newer.slot, connection(2)).unwrap().count_message(), 1);
@@ -956,7 +1170,7 @@ mod tests {
             ended.push((session.session_id(), session.count(), session.reason()));
         });
         assert_eq!(ended, [("a".to_owned(), 2, SessionEnd::Forgotten)]);
-        assert_eq!(table.connection_of(&id("a")), Some(connection(2)));
+        assert_eq!(table.connections_of(&id("a")), [connection(2)]);
         table.invariants();
     }
 }

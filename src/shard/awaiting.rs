@@ -42,7 +42,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // If the answer was to ask once more, it keeps its place: it came no later for that.
         if !self.pending.contains(id) {
             let session = session.clone();
-            self.pending.push(PendingRequest { connection: id, session, holds: false });
+            self.pending.push(PendingRequest {
+                connection: id,
+                session,
+                holds: false,
+                is_outrun: false,
+            });
         }
         if let Some(session) = session {
             self.hold_for_pending(&session, turn);

@@ -95,9 +95,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
             self.displace_session(live.slot, id, turn);
         } else {
             self.detach_session(live.slot, id, turn);
-            if let Some(connection) = self.connections.get_mut(id) {
-                connection.return_place();
-            }
+        }
+        // A displaced one has passed it on, unless others of its session did.
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.return_place();
         }
         let metrics = &turn.setup.metrics;
         metrics.closed(reason);

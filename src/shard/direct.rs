@@ -7,6 +7,8 @@
 //!
 //! Next: `fanout`: what is for all.
 
+use std::slice;
+
 use super::connection_set::Share;
 use super::parts::Parts;
 use super::runtime::CloseCause;
@@ -23,6 +25,8 @@ use crate::token::LocalId;
 pub(super) enum Whereabouts {
     /// Here, under this name.
     Here(LocalId),
+    /// Here: several that share a session, in the order of coming.
+    AllOf(Vec<LocalId>),
     /// If anywhere, on that reactor.
     Elsewhere(usize),
     Nowhere,
@@ -32,7 +36,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Delivers what a callback here has sent to one connection, or sends it on its way.
     pub(super) fn direct(&mut self, direct: Direct, turn: &mut Turn<'_>, env: &mut E) {
         match self.find(&direct.to, turn) {
-            Whereabouts::Here(id) => self.deliver(id, direct.what, turn),
+            Whereabouts::Here(id) => self.deliver(id, &direct.what, turn),
+            Whereabouts::AllOf(ids) => self.deliver_to_all(&ids, &direct.what, turn),
             Whereabouts::Elsewhere(reactor) => {
                 self.deliveries.post(reactor, Mail::Direct(direct), env);
             }
@@ -43,7 +48,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Delivers what has come from another reactor.
     pub(super) fn take_direct(&mut self, direct: Direct, turn: &mut Turn<'_>) {
         match self.find(&direct.to, turn) {
-            Whereabouts::Here(id) => self.deliver(id, direct.what, turn),
+            Whereabouts::Here(id) => self.deliver(id, &direct.what, turn),
+            Whereabouts::AllOf(ids) => self.deliver_to_all(&ids, &direct.what, turn),
             Whereabouts::Elsewhere(_) | Whereabouts::Nowhere => note_undelivered(turn),
         }
     }
@@ -51,11 +57,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Where a recipient is.
     pub(super) fn find(&self, recipient: &Recipient, turn: &Turn<'_>) -> Whereabouts {
         let (reactors, here) = (turn.setup.config.workers.get(), turn.setup.reactor);
-        let (reactor, id) = match &recipient.0 {
-            To::Connection(id) => (id.reactor(), Some(id.local)),
+        let (reactor, ids) = match &recipient.0 {
+            To::Connection(id) => (id.reactor(), slice::from_ref(&id.local)),
             To::Session(session) => {
                 let owner = owner_of(session.text().as_str(), reactors);
-                (owner, self.runtime.sessions.connection_of(session))
+                (owner, self.runtime.sessions.connections_of(session))
             }
             To::Nobody => return Whereabouts::Nowhere,
         };
@@ -66,9 +72,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 false => Whereabouts::Nowhere,
             };
         }
-        match id.filter(|&id| self.is_listening(id)) {
-            Some(id) => Whereabouts::Here(id),
-            None => Whereabouts::Nowhere,
+        match ids {
+            &[id] if self.is_listening(id) => Whereabouts::Here(id),
+            // Those who speak for a session are open.
+            [_, _, ..] => Whereabouts::AllOf(ids.to_vec()),
+            _ => Whereabouts::Nowhere,
         }
     }
 
@@ -79,16 +87,20 @@ impl<A: Application, E: Environment> Parts<A, E> {
         })
     }
 
-    fn deliver(&mut self, id: LocalId, what: Directed, turn: &mut Turn<'_>) {
+    fn deliver_to_all(&mut self, ids: &[LocalId], what: &Directed, turn: &mut Turn<'_>) {
+        ids.iter().for_each(|&id| self.deliver(id, what, turn));
+    }
+
+    fn deliver(&mut self, id: LocalId, what: &Directed, turn: &mut Turn<'_>) {
         match what {
             Directed::Frame(frame) => {
                 let before = self.outgoing_if_traced(id, turn);
-                self.send_frame(id, &frame, turn);
+                self.send_frame(id, frame, turn);
                 self.runtime.deflater.forget_broadcast();
                 self.tell_said(id, before, turn);
             }
             Directed::Close(code, reason) => {
-                self.leave_aside(id, CloseCause::Ours(code, reason.into()), turn);
+                self.leave_aside(id, CloseCause::Ours(*code, reason.clone().into()), turn);
             }
         }
     }

@@ -28,7 +28,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             watchers += usize::from(matches!(connection.attachment, Attachment::Watching));
         }
         let sessions = &self.runtime.sessions;
-        assert_eq!(sessions.attached(), attached, "a connection for each attached session");
+        assert_eq!(sessions.speakers(), attached, "each has a session, alone or with others");
         assert_eq!(setup.metrics.websockets.get(), attached as u64);
         self.watchers.invariants(watchers);
         self.deliveries.invariants(self.post_outbox.len());

@@ -12,9 +12,10 @@
 use super::direct::{Whereabouts, note_undelivered};
 use super::parts::Parts;
 use super::turn::Turn;
-use crate::application::{Application, Post};
+use crate::application::{Application, ForRecipient, Post};
 use crate::environment::Environment;
 use crate::observe::slow_turn::Callback;
+use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Runs a share of the posts.
@@ -68,15 +69,23 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 turn.observer.slow_turns.called(Callback::Post, 1, None);
             }
             Post::To(recipient, post) => match self.find(&recipient, turn) {
-                Whereabouts::Here(id) => {
-                    self.call_aside(id, Callback::Post, turn, |application, cx| {
-                        if let Some(post) = post.into_inner() {
-                            post(application, cx);
-                        }
-                    });
+                Whereabouts::Here(id) => self.run_post_for(id, post, turn),
+                // It runs once: for the one that came last.
+                Whereabouts::AllOf(ids) => {
+                    if let Some(&last) = ids.last() {
+                        self.run_post_for(last, post, turn);
+                    }
                 }
                 Whereabouts::Elsewhere(_) | Whereabouts::Nowhere => note_undelivered(turn),
             },
         }
+    }
+
+    fn run_post_for(&mut self, id: LocalId, post: ForRecipient<A>, turn: &mut Turn<'_>) {
+        self.call_aside(id, Callback::Post, turn, |application, cx| {
+            if let Some(post) = post.into_inner() {
+                post(application, cx);
+            }
+        });
     }
 }

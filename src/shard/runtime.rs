@@ -29,7 +29,7 @@ use crate::protocol::deflate::{DeflateParams, DeflateWriter, Deflater};
 use crate::protocol::head::Request;
 use crate::protocol::message::Scratch;
 use crate::session::{
-    Attached, EndedSession, IdSource, NotAttached, SessionId, SessionSlot, SessionTable,
+    Attached, EndedSession, IdSource, Joining, NotAttached, SessionId, SessionSlot, SessionTable,
 };
 use crate::token::{LocalId, Peer};
 use crate::transport::Outlet;
@@ -236,7 +236,7 @@ impl<A: Application> Runtime<A> {
     pub(super) fn attach(
         &mut self,
         requested: Option<&SessionId>,
-        connection: LocalId,
+        connection: (LocalId, Joining),
         turn: &mut Turn<'_>,
         mut random: impl FnMut(&mut [u8]) -> io::Result<()>,
     ) -> Result<Attached, NotAttached> {

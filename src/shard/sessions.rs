@@ -14,7 +14,7 @@ use super::parts::Parts;
 use super::turn::Turn;
 use crate::application::Application;
 use crate::environment::Environment;
-use crate::session::{Attached, NotAttached, SessionId, SessionSlot};
+use crate::session::{Attached, Joining, NotAttached, SessionId, SessionSlot};
 use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
@@ -26,11 +26,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
     pub(super) fn attach_session(
         &mut self,
         requested: Option<&SessionId>,
-        id: LocalId,
+        connection: (LocalId, Joining),
         turn: &mut Turn<'_>,
         env: &mut E,
     ) -> Result<Attached, NotAttached> {
-        let attached = self.runtime.attach(requested, id, turn, |room| env.random(room));
+        let attached = self.runtime.attach(requested, connection, turn, |room| env.random(room));
         self.note_session_ends(turn);
         attached
     }

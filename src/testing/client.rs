@@ -225,9 +225,44 @@ impl<A: Application> TestRequest<A> {
     ///
     /// # Panics
     ///
-    /// If nothing was answered: the server has ended.
+    /// If nothing was answered: the server has ended, or the answer waits for a job. [`Self::begin`] is for
+    /// those who expect that.
     #[track_caller]
     pub fn connect(self) -> Result<TestClient<A>, Refused> {
+        self.begin().answer()
+    }
+
+    /// Sends it, and waits for no answer: it may have to wait for a job ([`crate::Upgrade::defer`],
+    /// [`TestServer::hold_jobs`]).
+    ///
+    /// ```
+    /// use revolve::testing::TestServer;
+    /// use revolve::{Acceptance, Application, Context, Message, Refusal, Upgrade};
+    ///
+    /// struct Slow;
+    ///
+    /// impl Application for Slow {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+    ///         upgrade.defer(|| (), |_, upgrade, ()| Ok(upgrade.accept()))
+    ///     }
+    ///     fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+    /// }
+    ///
+    /// let server = TestServer::new(|_| Slow);
+    /// server.hold_jobs();
+    /// let upgrade = server.request().begin();
+    /// assert!(!upgrade.is_answered());
+    /// server.run_job(0);
+    /// assert!(upgrade.answer().is_ok());
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the server has ended.
+    #[track_caller]
+    pub fn begin(self) -> TestUpgrade<A> {
         let TestRequest { server, path, query, fields, peer } = self;
         let query = if query.is_empty() { query } else { format!("?{query}") };
         let head = format!(
@@ -239,6 +274,49 @@ impl<A: Application> TestRequest<A> {
         let wire = server.0.borrow().lines[line].wire.clone();
         assert!(!wire.borrow().closed, "the server has ended");
         wire.borrow_mut().send(head.as_bytes());
+        server.settle();
+        TestUpgrade { server, line }
+    }
+}
+
+/// An upgrade that was sent ([`TestRequest::begin`]). Dropped, its client waits on.
+#[must_use = "whether it was accepted is in its answer"]
+pub struct TestUpgrade<A: Application> {
+    server: TestServer<A>,
+    line: usize,
+}
+
+impl<A: Application> TestUpgrade<A> {
+    /// Whether there is an answer.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.server.settle();
+        self.wire().borrow().has_output()
+    }
+
+    /// The client resets its connection.
+    pub fn disconnect(self) {
+        self.wire().borrow_mut().reset();
+        self.server.settle();
+    }
+
+    fn wire(&self) -> Rc<RefCell<Wire>> {
+        self.server.0.borrow().lines[self.line].wire.clone()
+    }
+
+    /// The answer.
+    ///
+    /// # Errors
+    ///
+    /// What was answered if not 101.
+    ///
+    /// # Panics
+    ///
+    /// If there is none yet.
+    #[track_caller]
+    pub fn answer(self) -> Result<TestClient<A>, Refused> {
+        let wire = self.wire();
+        let TestUpgrade { server, line } = self;
         server.settle();
         let answer = wire.borrow_mut().receive(usize::MAX);
         let Some((length, status, headers)) = response(&answer) else {

@@ -81,7 +81,9 @@ use crate::application::{Application, ReactorStart, Remote};
 use crate::config::Config;
 
 use client::Line;
-pub use client::{Received, Refused, TestClient, TestHttpRequest, TestRequest, TestResponse};
+pub use client::{
+    Received, Refused, TestClient, TestHttpRequest, TestRequest, TestResponse, TestUpgrade,
+};
 use faults::Faults;
 use machine::Machine;
 

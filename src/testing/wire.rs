@@ -125,6 +125,12 @@ impl Wire {
             Edge { readable: true, writable: true, read_closed: true, urgent: false, reset: true };
     }
 
+    /// Whether there is something for the client to read.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        !self.down.is_empty()
+    }
+
     /// The client reads up to `most` bytes.
     pub fn receive(&mut self, most: usize) -> Vec<u8> {
         let taken: Vec<u8> = self.down.drain(..most.min(self.down.len())).collect();

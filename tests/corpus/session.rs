@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use revolve::config::SessionIds;
 use revolve::session::{
-    EndedSession, IdSource, SessionEnd, SessionId, SessionSlot, SessionTable, owner_of,
+    EndedSession, IdSource, Joining, SessionEnd, SessionId, SessionSlot, SessionTable, owner_of,
 };
 use revolve::token::LocalId;
 
@@ -78,16 +78,26 @@ fn read_plainly(query: &str) -> Option<Option<String>> {
 }
 
 /// What a plain map would know of a session.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Known {
     count: u64,
     is_touched: bool,
     presence: Presence,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+impl Known {
+    fn speakers(&self) -> &[LocalId] {
+        match &self.presence {
+            Presence::Attached(speakers, _) => speakers,
+            Presence::Detached(..) => &[],
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
 enum Presence {
-    Attached(LocalId, SessionSlot),
+    /// Those who speak for it, in the order of coming.
+    Attached(Vec<LocalId>, SessionSlot),
     /// Since when, and as the how-manieth.
     Detached(Instant, u64),
 }
@@ -186,21 +196,29 @@ fn check_table(steps: &[u8]) {
             0 | 1 => {
                 let id = SessionId::parse(&name).expect("such names are ids");
                 let id = (what % 6 == 0 || which % 4 != 3).then_some(id);
-                // A takeover: the older connection leaves first.
-                if let Some(older) = id.as_ref().and_then(|id| table.connection_of(id)) {
-                    let Presence::Attached(held, slot) = model.known[&name].presence else {
-                        panic!("{name} should be detached");
-                    };
-                    assert_eq!(held, older);
-                    table.detach(slot, older, now, note);
-                    model.detach(&name, now);
+                let shares = number % 3 == 0;
+                let joining = if shares { Joining::Shares } else { Joining::TakesOver };
+                let older = id.as_ref().map_or(Vec::new(), |id| table.connections_of(id).to_vec());
+                let known = model.known.get(&name).filter(|_| id.is_some());
+                let held = known.map_or(&[][..], |known| known.speakers());
+                assert_eq!(held, older, "who speaks for {name}");
+                // A takeover: the older connections leave it to the newer one.
+                if !shares {
+                    for older in older {
+                        if let Some(known) = model.known.get_mut(&name)
+                            && let Presence::Attached(speakers, slot) = &mut known.presence
+                        {
+                            table.displace(*slot, older, now, note);
+                            speakers.retain(|&speaker| speaker != older);
+                        }
+                    }
                 }
                 let connection = LocalId::new(number as u32, generation);
                 generation = generation.saturating_add(1);
                 let attached = table
                     .attach(
                         id.as_ref(),
-                        connection,
+                        (connection, joining),
                         now,
                         || ids.next(|room| draw(&mut drawn, room)),
                         note,
@@ -213,10 +231,10 @@ fn check_table(steps: &[u8]) {
                 let got = session.id().text().as_str().to_owned();
                 let known = if id.is_some() { model.known.get(&name) } else { None };
                 assert_eq!(attached.resumed, known.is_some());
-                let mut known = known.copied().unwrap_or(Known {
+                let mut known = known.cloned().unwrap_or(Known {
                     count: 0,
                     is_touched: false,
-                    presence: Presence::Attached(connection, attached.slot),
+                    presence: Presence::Detached(now, 0),
                 });
                 assert_eq!(session.count(), known.count, "{got} came back with another count");
                 if attached.resumed || (id.is_some() && !issues) {
@@ -229,14 +247,18 @@ fn check_table(steps: &[u8]) {
                     }
                     issued_names.push(got.clone());
                 }
-                known.presence = Presence::Attached(connection, attached.slot);
+                let speakers = [known.speakers(), &[connection]].concat();
+                assert_eq!(session.connections(), speakers.len());
+                known.presence = Presence::Attached(speakers, attached.slot);
                 model.known.insert(got, known);
             }
             2 | 3 => {
                 if let Some(known) = model.known.get_mut(&name)
-                    && let Presence::Attached(connection, slot) = known.presence
+                    && let Presence::Attached(speakers, slot) = &known.presence
                 {
-                    let session = table.of_connection(slot, connection).expect("its own");
+                    let speaker = speakers[number % speakers.len()];
+                    let slot = *slot;
+                    let session = table.of_connection(slot, speaker).expect("its own");
                     if what % 6 == 2 {
                         known.count += 1;
                         assert_eq!(session.count_message(), known.count);
@@ -249,11 +271,15 @@ fn check_table(steps: &[u8]) {
                 }
             }
             4 => {
-                if let Some(known) = model.known.get(&name)
-                    && let Presence::Attached(connection, slot) = known.presence
+                if let Some(known) = model.known.get_mut(&name)
+                    && let Presence::Attached(speakers, slot) = &mut known.presence
                 {
-                    table.detach(slot, connection, now, note);
-                    model.detach(&name, now);
+                    let leaver = speakers.remove(number % speakers.len());
+                    table.detach(*slot, leaver, now, note);
+                    assert!(table.in_slot(*slot, leaver).is_none(), "it has left");
+                    if speakers.is_empty() {
+                        model.detach(&name, now);
+                    }
                 }
             }
             _ => {

@@ -222,9 +222,11 @@ impl Client {
                     4..=23 => format!("&later={later}"),
                     _ => String::new(),
                 };
+                let share =
+                    if self.session.is_some() && chance.percent(30) { "&share=1" } else { "" };
                 let mark = if !entry.is_empty() && query.is_empty() { "?" } else { "" };
                 let deflates = cfg!(feature = "deflate") && chance.percent(50);
-                let request = upgrade(&format!("{query}{mark}{entry}"));
+                let request = upgrade(&format!("{query}{mark}{entry}{share}"));
                 self.pending.extend(if deflates { offering(&request) } else { request });
                 let most = if self.manner == Manner::NeverReads { 300 } else { 12 };
                 for _ in 0..chance.within(0, most) {

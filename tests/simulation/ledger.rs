@@ -49,15 +49,22 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A client has opened with this session.
-    pub fn open(&mut self, number: Number, who: SocketAddr, told: (&str, u64, bool)) {
+    /// A client has opened with this session; only one that shares it may find others there. Returns how
+    /// many have it now.
+    pub fn open(
+        &mut self,
+        number: Number,
+        (who, is_sharing): (SocketAddr, bool),
+        told: (&str, u64, bool),
+    ) -> usize {
         let (id, count, is_resumed) = told;
         if is_resumed {
             let known = self.sessions.get_mut(&number).expect("a session came back that had ended");
             assert!(!known.is_forgotten, "a session came back that was forgotten");
             assert_eq!((&*known.id, known.count), (id, count), "it came back as another one");
-            assert_eq!(known.speakers, [], "two connections of one session");
+            assert!(is_sharing || known.speakers.is_empty(), "two connections of one session");
             known.speakers.push(who);
+            known.speakers.len()
         } else {
             assert_eq!(count, 0, "a new session has counted");
             assert_eq!(self.named(id), None, "two sessions have one id");
@@ -65,6 +72,7 @@ impl Ledger {
             let session = Session { id: id.to_owned(), count, speakers, is_forgotten: false };
             let before = self.sessions.insert(number, session);
             assert!(before.is_none(), "a session began twice");
+            1
         }
     }
 
@@ -80,11 +88,13 @@ impl Ledger {
         self.sessions.get(&number).is_some_and(|session| session.speakers.contains(&who))
     }
 
-    /// A client speaks for this session no more.
-    pub fn close(&mut self, number: Number, who: SocketAddr) {
+    /// A client speaks for this session no more. Returns how many did, this one among them.
+    pub fn close(&mut self, number: Number, who: SocketAddr) -> usize {
         assert!(self.is_speaker(number, who), "a close for a connection that was not live");
         let session = self.sessions.get_mut(&number).expect("it has a speaker");
+        let before = session.speakers.len();
         session.speakers.retain(|&speaker| speaker != who);
+        before
     }
 
     /// The application has it forgotten.
@@ -97,6 +107,11 @@ impl Ledger {
     /// Whether it is there, and its id names it.
     pub fn is_named(&self, number: Number) -> bool {
         self.sessions.get(&number).is_some_and(|session| !session.is_forgotten)
+    }
+
+    /// The clients that speak for this session.
+    pub fn speakers_of(&self, number: Number) -> impl Iterator<Item = SocketAddr> {
+        self.sessions.get(&number).into_iter().flat_map(|session| session.speakers.iter().copied())
     }
 
     /// The clients that have a connection.

@@ -87,6 +87,12 @@ pub struct Log {
     pub opens: u64,
     /// Who was let in and is about to open.
     entering: Option<SocketAddr>,
+    /// Whether that one shares its session.
+    is_sharing: bool,
+    /// Connections that opened beside others of their session; and the clients that ever shared one: others
+    /// counted in it too.
+    pub shared: u64,
+    pub mates: HashSet<SocketAddr>,
     handing: Handing,
     /// Upgrades that were accepted, and those of them that were refused after all.
     pub admitted: u64,
@@ -247,7 +253,14 @@ impl Application for Recorder {
         let before = log.broadcasts.clone();
         log.broadcasts_before.insert(address(cx.peer()), before);
         let told = (&*cx.session_id(), cx.count(), cx.is_resumed());
-        log.ledger.open(*cx.session(), address(cx.peer()), told);
+        let is_sharing = log.is_sharing;
+        let speakers = log.ledger.open(*cx.session(), (peer, is_sharing), told);
+        assert_eq!(cx.session_connections(), speakers, "who speaks for it");
+        if speakers > 1 {
+            log.shared += 1;
+            let mates: Vec<_> = log.ledger.speakers_of(*cx.session()).collect();
+            log.mates.extend(mates);
+        }
     }
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
@@ -335,19 +348,23 @@ impl Application for Recorder {
 
     fn on_close(&mut self, cx: &mut Context<'_, Self>, reason: CloseReason) {
         let mut log = self.log.borrow_mut();
-        assert_eq!(log.handing, Handing::Nothing, "a session was taken over by nobody");
+        let is_taken_over = (reason.code, reason.side) == (4001, Side::Server);
+        // Of several that share a session each is displaced in turn.
+        let is_free = is_taken_over || log.handing == Handing::Nothing;
+        assert!(is_free, "a session was taken over by nobody");
         log.closes += 1;
         // Now and then its last wish is that all be forgotten.
         if log.has_last_words && log.closes.is_multiple_of(11) {
             log.ledger.forget(*cx.session());
             cx.forget_session();
         }
-        if (reason.code, reason.side) == (4001, Side::Server) {
+        if is_taken_over {
             let is_kept = log.ledger.is_named(*cx.session());
             log.handing =
                 if is_kept { Handing::Over(cx.session_id(), cx.count()) } else { Handing::Away };
         }
-        log.ledger.close(*cx.session(), address(cx.peer()));
+        let speakers = log.ledger.close(*cx.session(), address(cx.peer()));
+        assert_eq!(cx.session_connections(), speakers, "who spoke for it");
         log.timers.retain(|(peer, _), _| *peer != address(cx.peer()));
         assert_eq!(cx.set_timer(HEARTBEAT, 99), Err(SetTimerError::Closed), "it cannot fire");
         // Last words for nobody: the drain waits for them all the same, and never calls back.
@@ -429,7 +446,9 @@ impl Recorder {
         let count = upgrade.session_count();
         let says_hello = upgrade.parameter("hello").as_deref() == Some("1");
         let told = count.unwrap_or(0).to_string();
+        let is_sharing = upgrade.parameter("share").is_some();
         let acceptance = upgrade.accept().header("X-Session-Count", &told)?;
+        let acceptance = if is_sharing { acceptance.share() } else { acceptance };
         let acceptance =
             acceptance.otherwise(|recorder, _| recorder.log.borrow_mut().not_opened += 1);
         Ok(acceptance.then(move |recorder, cx| {
@@ -439,8 +458,10 @@ impl Recorder {
             let opens_with = cx.is_resumed().then(|| cx.count());
             let is_as_told = opens_with == count || log.handing == Handing::Away;
             assert!(is_as_told, "the head tells another count");
-            let older = log.latest.insert(cx.session_id(), asked);
-            assert!(older < Some(asked), "a request displaced one that came later");
+            log.is_sharing = is_sharing;
+            let latest = log.latest.entry(cx.session_id()).or_default();
+            assert!(is_sharing || *latest < asked, "a request displaced one that came later");
+            *latest = asked.max(*latest);
             if says_hello {
                 cx.send_text("hello");
             }
