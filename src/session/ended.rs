@@ -4,7 +4,7 @@
 //!
 //! Invariant: it is not in a table any more, so nothing can count in it.
 //!
-//! Next: [`crate::session::table`]: one reactor's share of all sessions.
+//! Next: `sharers`: the connections of a session that several share.
 
 use std::fmt;
 

@@ -9,7 +9,6 @@
 //!
 //! Next: [`crate::connection`]: a transport, an endpoint, and why they rest.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
@@ -22,6 +21,7 @@ use slab::Slab;
 
 use super::ended::{EndedSession, SessionEnd};
 use super::id::{ID_MOST, SessionId};
+use super::sharers::{Joining, Sharers};
 use crate::config::SessionIds;
 use crate::contained::{Contained, guard};
 use crate::token::LocalId;
@@ -118,15 +118,6 @@ pub struct Attached {
     pub resumed: bool,
 }
 
-/// How a connection gets a session that others speak for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Joining {
-    /// Alone: the others have left it to this one.
-    TakesOver,
-    /// Beside them.
-    Shares,
-}
-
 /// Why a connection got no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotAttached {
@@ -176,14 +167,10 @@ enum Use {
 /// The same, where no one connection speaks for it. In two steps for the same reason.
 #[derive(Debug, Clone, Copy)]
 enum OtherUse {
-    /// Two connections or more speak for it: [`SessionTable::shared`] has them.
+    /// Two connections or more speak for it: [`SessionTable::sharers`] has them.
     Shared,
     /// It would be gone, but for a request that waits for its answer.
     Held(SessionEnd),
-}
-
-impl Presence {
-    const SHARED: Presence = Presence::InUse(Use::Other(OtherUse::Shared));
 }
 
 /// Nanoseconds from the table's beginning, plus one: a time in half the room of an `Instant`, and
@@ -200,10 +187,7 @@ pub struct SessionTable<T> {
     index: HashTable<u32>,
     /// Keyed, because clients may choose ids.
     hasher: RandomState,
-    /// By slot, the connections of the sessions that several share, in the order of coming.
-    shared: HashMap<u32, Vec<LocalId>>,
-    /// The connections of all sessions beside the first of each.
-    others: usize,
+    sharers: Sharers,
     oldest: Option<Link>,
     newest: Option<Link>,
     /// Those in the list.
@@ -243,8 +227,7 @@ impl<T: Default> SessionTable<T> {
             entries: Slab::new(),
             index: HashTable::new(),
             hasher: RandomState::new(),
-            shared: HashMap::new(),
-            others: 0,
+            sharers: Sharers::default(),
             oldest: None,
             newest: None,
             detached: 0,
@@ -274,19 +257,9 @@ impl<T: Default> SessionTable<T> {
         let Some(slot) = self.find(id) else { return &[] };
         match &self.entries[slot as usize].presence {
             Presence::InUse(Use::Attached(connection)) => slice::from_ref(connection),
-            Presence::InUse(Use::Other(OtherUse::Shared)) => self.sharers(slot),
+            Presence::InUse(Use::Other(OtherUse::Shared)) => self.sharers.of(slot),
             Presence::InUse(Use::Other(OtherUse::Held(_))) | Presence::Detached { .. } => &[],
         }
-    }
-
-    fn sharers(&self, slot: u32) -> &[LocalId] {
-        self.shared.get(&slot).map_or(&[], Vec::as_slice)
-    }
-
-    /// Whether `connection` is one of several that speak for the session in `slot`.
-    #[cold]
-    fn shares(shared: &HashMap<u32, Vec<LocalId>>, slot: u32, connection: LocalId) -> bool {
-        shared.get(&slot).is_some_and(|sharers| sharers.contains(&connection))
     }
 
     /// The session called `id`, if it is there: what [`Self::attach`] would find.
@@ -348,45 +321,22 @@ impl<T: Default> SessionTable<T> {
 
     /// A connection speaks for the session in `slot` from now on.
     fn join(&mut self, slot: u32, connection: LocalId, joining: Joining) {
-        let SessionTable { entries, shared, others, held, .. } = self;
-        let Entry { session, presence } = &mut entries[slot as usize];
-        match (*presence, joining) {
-            (Presence::InUse(Use::Attached(first)), Joining::Shares) => {
-                shared.insert(slot, vec![first, connection]);
-                *presence = Presence::SHARED;
-            }
-            (Presence::InUse(Use::Other(OtherUse::Shared)), Joining::Shares) => {
-                shared.entry(slot).or_default().push(connection);
-            }
+        let Entry { session, presence } = &mut self.entries[slot as usize];
+        let alone = match (*presence, joining) {
+            (Presence::InUse(Use::Attached(first)), Joining::Shares) => Some(first),
+            (Presence::InUse(Use::Other(OtherUse::Shared)), Joining::Shares) => None,
             (before, _) => {
-                debug_assert!(
-                    !matches!(before, Presence::InUse(Use::Other(OtherUse::Shared))),
-                    "others have it"
-                );
-                *held -=
-                    usize::from(matches!(before, Presence::InUse(Use::Other(OtherUse::Held(_)))));
+                debug_assert!(session.others == 0, "others have it");
+                let was_held = matches!(before, Presence::InUse(Use::Other(OtherUse::Held(_))));
+                self.held -= usize::from(was_held);
                 *presence = Presence::InUse(Use::Attached(connection));
                 return;
             }
-        }
+        };
+        self.sharers.join(slot, alone, connection);
+        *presence = Presence::InUse(Use::Other(OtherUse::Shared));
         // `Limits::connections_per_session` fits.
         session.others = session.others.saturating_add(1);
-        *others += 1;
-    }
-
-    /// One of those who share a session leaves it to the others. Whether it did: nobody leaves it to nobody.
-    fn unshare(&mut self, slot: u32, connection: LocalId) -> bool {
-        let SessionTable { entries, shared, others, .. } = self;
-        let Some(sharers) = shared.get_mut(&slot) else { return false };
-        sharers.retain(|&sharer| sharer != connection);
-        let Entry { session, presence } = &mut entries[slot as usize];
-        session.others = session.others.saturating_sub(1);
-        *others -= 1;
-        if let &[last] = &**sharers {
-            *presence = Presence::InUse(Use::Attached(last));
-            shared.remove(&slot);
-        }
-        true
     }
 
     /// The session in `slot`, for its connections alone: a displaced connection gets `None`.
@@ -399,9 +349,7 @@ impl<T: Default> SessionTable<T> {
         let Entry { session, presence } = self.entries.get_mut(slot.0 as usize)?;
         let is_its = match presence {
             Presence::InUse(Use::Attached(owner)) => *owner == connection,
-            Presence::InUse(Use::Other(OtherUse::Shared)) => {
-                Self::shares(&self.shared, slot.0, connection)
-            }
+            Presence::InUse(Use::Other(OtherUse::Shared)) => self.sharers.has(slot.0, connection),
             _ => false,
         };
         is_its.then_some(session)
@@ -413,9 +361,7 @@ impl<T: Default> SessionTable<T> {
         let Entry { session, presence } = self.entries.get(slot.0 as usize)?;
         let is_its = match presence {
             Presence::InUse(Use::Attached(owner)) => *owner == connection,
-            Presence::InUse(Use::Other(OtherUse::Shared)) => {
-                Self::shares(&self.shared, slot.0, connection)
-            }
+            Presence::InUse(Use::Other(OtherUse::Shared)) => self.sharers.has(slot.0, connection),
             _ => false,
         };
         is_its.then_some(session)
@@ -434,8 +380,13 @@ impl<T: Default> SessionTable<T> {
             debug_assert!(false, "only the attached connection detaches");
             return;
         }
-        if !self.unshare(slot.0, connection) {
-            self.leave(slot.0, now, ended);
+        let Entry { session, presence } = &mut self.entries[slot.0 as usize];
+        if session.others == 0 {
+            return self.leave(slot.0, now, ended);
+        }
+        session.others -= 1;
+        if let Some(last) = self.sharers.leave(slot.0, connection) {
+            *presence = Presence::InUse(Use::Attached(last));
         }
     }
 
@@ -622,7 +573,7 @@ impl<T: Default> SessionTable<T> {
     /// Connections that speak for a session.
     #[must_use]
     pub fn speakers(&self) -> usize {
-        self.attached() + self.others
+        self.attached() + self.sharers.others()
     }
 
     /// Sessions without one.
@@ -665,7 +616,7 @@ impl<T: Default> SessionTable<T> {
         }
         assert_eq!(self.newest, older);
         assert_eq!(listed, self.detached);
-        let (mut held, mut named, mut shared, mut others) = (0, 0, 0, 0);
+        let (mut held, mut named, mut shared) = (0, 0, 0);
         for (slot, entry) in &self.entries {
             let is_named = self.find(&entry.session.id) == Some(slot as u32);
             assert_eq!(is_named, !entry.session.is_forgotten);
@@ -679,10 +630,8 @@ impl<T: Default> SessionTable<T> {
             match entry.presence {
                 Presence::InUse(Use::Attached(_)) => {}
                 Presence::InUse(Use::Other(OtherUse::Shared)) => {
-                    let sharers = self.sharers(slot as u32);
-                    assert!(sharers.len() > 1, "one alone shares nothing");
-                    assert_eq!(sharers.len(), entry.session.connections());
-                    others += sharers.len() - 1;
+                    let sharers = self.sharers.of(slot as u32).len();
+                    assert_eq!(sharers, entry.session.connections());
                     shared += 1;
                 }
                 Presence::InUse(Use::Other(OtherUse::Held(_))) => {
@@ -692,8 +641,8 @@ impl<T: Default> SessionTable<T> {
                 Presence::Detached { .. } => {}
             }
         }
-        assert_eq!((held, others), (self.held, self.others));
-        assert_eq!(shared, self.shared.len());
+        assert_eq!(held, self.held);
+        self.sharers.invariants(shared);
         assert_eq!(self.index.len(), named);
     }
 

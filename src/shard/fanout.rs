@@ -1,12 +1,12 @@
-//! What callbacks send elsewhere: jobs for the pool, what is for one connection, and broadcasts. A
-//! broadcast is encoded once and written to every open connection, a slice of them in each turn.
+//! What callbacks send elsewhere: jobs for the pool, what is for one connection or one reactor, and broadcasts.
+//! A broadcast is encoded once and written to every open connection, a slice of them in each turn.
 //!
 //! Frames are taken one after the other, so each connection gets them in the order in which this
 //! reactor did. Decides nothing about who may broadcast. Called by the turn.
 //!
 //! Invariant: a connection gets every broadcast that was made while it was open, or it is closed.
 //!
-//! Next: `posts`: what other threads send.
+//! Next: `posts`: what other threads and reactors want done.
 
 use super::parts::Parts;
 use super::turn::Turn;
@@ -52,6 +52,20 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 shut_down(turn, env);
             }
         }
+    }
+
+    /// Sends what callbacks here have posted, and keeps what finds a full box.
+    pub(super) fn forward_posts(&mut self) {
+        for (reactor, post) in std::mem::take(&mut self.runtime.commands.posts) {
+            self.post_outbox.send(reactor, post);
+        }
+        self.deliveries.note_posts(self.post_outbox.len());
+    }
+
+    /// Tries again what found a full box.
+    pub(super) fn send_posts(&mut self) {
+        self.post_outbox.send_waiting();
+        self.deliveries.note_posts(self.post_outbox.len());
     }
 
     fn forward_jobs(&mut self, turn: &mut Turn<'_>, env: &mut E) {

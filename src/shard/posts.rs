@@ -1,7 +1,6 @@
 //! What other threads and reactors want done: posts, for this reactor or for one of its connections.
 //!
-//! Runs them with the application, and sends on its way what callbacks here have posted. Called by the turn,
-//! behind the mail; by `fanout`, and by `mail` for what waited for room.
+//! Runs them with the application. Called by the turn, behind the mail.
 //!
 //! Invariant: while mail or broadcasts of this reactor wait for others no post runs, because what it sent could
 //! not be delivered. Posts that wait for others keep none from running: two reactors that wait for each
@@ -42,20 +41,6 @@ impl<A: Application, E: Environment> Parts<A, E> {
             turn.end_step(env);
             self.forward_commands(None, turn, env);
         }
-    }
-
-    /// Sends what callbacks here have posted, and keeps what finds a full box.
-    pub(super) fn forward_posts(&mut self) {
-        for (reactor, post) in std::mem::take(&mut self.runtime.commands.posts) {
-            self.post_outbox.send(reactor, post);
-        }
-        self.deliveries.note_posts(self.post_outbox.len());
-    }
-
-    /// Tries again what found a full box.
-    pub(super) fn send_posts(&mut self) {
-        self.post_outbox.send_waiting();
-        self.deliveries.note_posts(self.post_outbox.len());
     }
 
     fn run_post(&mut self, post: Post<A>, turn: &mut Turn<'_>) {
