@@ -4,7 +4,7 @@
 //!
 //! Invariant: it is not in a table any more, so nothing can count in it.
 //!
-//! Next: `sharers`: the connections of a session that several share.
+//! Next: `one`: a session that is there.
 
 use std::fmt;
 

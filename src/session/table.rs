@@ -21,77 +21,11 @@ use slab::Slab;
 
 use super::ended::{EndedSession, SessionEnd};
 use super::id::{ID_MOST, SessionId};
+use super::one::Session;
 use super::sharers::{Joining, Sharers};
 use crate::config::SessionIds;
 use crate::contained::{Contained, guard};
 use crate::token::LocalId;
-
-/// One session: the server's count, and the application's state.
-#[derive(Debug)]
-pub struct Session<T> {
-    id: SessionId,
-    count: u64,
-    is_touched: bool,
-    /// Its id names it no more: it is not in the index, and ends with its connection.
-    is_forgotten: bool,
-    /// The connections that speak for it beside the first. Here and not in [`Entry`], as the next one is,
-    /// because here it takes no room: the fields before it do not fill their words.
-    others: u16,
-    /// Requests for it that wait for an answer: until they have it, the session stays.
-    holds: u32,
-    state: Contained<T>,
-}
-
-impl<T> Session<T> {
-    /// Its id.
-    #[must_use]
-    pub fn id(&self) -> &SessionId {
-        &self.id
-    }
-
-    /// How many messages it has counted.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// Counts one more message and returns the count.
-    #[inline]
-    pub fn count_message(&mut self) -> u64 {
-        self.count += 1;
-        self.count
-    }
-
-    /// The application's state.
-    #[must_use]
-    pub fn state(&self) -> &T {
-        self.state.get()
-    }
-
-    /// The application's state, to change: from here on the session is worth keeping.
-    pub fn state_mut(&mut self) -> &mut T {
-        self.is_touched = true;
-        self.state.get_mut()
-    }
-
-    /// How many connections speak for it, if one does.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        1 + usize::from(self.others)
-    }
-
-    /// Whether anything would be lost with it. One that was only opened is not kept, so that
-    /// connecting alone cannot push other people's sessions out of the table.
-    fn is_worth_keeping(&self) -> bool {
-        self.count > 0 || self.is_touched
-    }
-
-    #[inline(always)]
-    fn into_ended(self, reason: SessionEnd) -> EndedSession<T> {
-        let Session { id, count, state, .. } = self;
-        EndedSession { id, count, state, reason }
-    }
-}
 
 /// If the oldest session is found this long overdue, the process is taken to have been stopped: 250 ms,
 /// as much as a turn may take before it counts as slow.
