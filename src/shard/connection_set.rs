@@ -366,6 +366,7 @@ impl<S: Stream> ConnectionSet<S> {
         }
     }
 
+    #[inline(never)]
     fn reap_ended(&mut self, turn: &mut Turn<'_>, mut note: impl FnMut(&Connection<S>)) {
         for id in std::mem::take(&mut self.ended) {
             if let Some(connection) = self.slab.remove(id) {

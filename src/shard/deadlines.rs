@@ -33,6 +33,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
             return;
         }
         self.connections.advance_wheel(turn.now);
+        if self.connections.has_due() {
+            self.fire_due_alarms(turn);
+        }
+    }
+
+    fn fire_due_alarms(&mut self, turn: &mut Turn<'_>) {
         for _ in 0..turn.setup.config.limits.alarms_per_turn {
             let Some((slot, connection)) = self.connections.next_due() else { break };
             match connection {

@@ -110,8 +110,11 @@ impl<S: Stream> Deliveries<S> {
     /// Whether no connection is read, because what was read before has not been delivered: as much mail or
     /// as many posts to full boxes, or as many broadcasts, as may be under way. Long before that, the
     /// connections that broadcast are not read ([`Self::hold_sender`]).
+    #[inline]
     pub(super) fn is_congested(&self, limits: &Limits) -> bool {
-        self.is_congested_by_mail(limits) || self.is_full(limits)
+        // Asked in each visit: nearly always nothing is under way.
+        (self.waiting > 0 || !self.broadcasts.is_empty())
+            && (self.is_congested_by_mail(limits) || self.is_full(limits))
     }
 
     /// The same without the posts. Others take this reactor's mail whatever else they wait for, so this

@@ -71,6 +71,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Takes out the connections that have ended, and counts those that a drain has let go.
+    #[inline]
     pub(super) fn reap(&mut self, turn: &mut Turn<'_>) {
         let Parts { connections, lifecycle, .. } = self;
         connections.reap(turn, |connection| {

@@ -96,7 +96,15 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Writes a slice of the broadcast under way.
+    #[inline]
     pub(super) fn fan_out(&mut self, turn: &mut Turn<'_>) {
+        if !self.deliveries.broadcasts.is_empty() {
+            self.write_slice(turn);
+        }
+    }
+
+    #[inline(never)]
+    fn write_slice(&mut self, turn: &mut Turn<'_>) {
         let Some(frame) = self.deliveries.broadcasts.front().cloned() else { return };
         let from = self.deliveries.fanout_at;
         let left_before = self.left_if_traced(from, turn);

@@ -20,10 +20,15 @@ use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Reads a share of the mail.
+    #[inline]
     pub(super) fn take_mail(&mut self, turn: &mut Turn<'_>, env: &mut E) {
-        if !self.deliveries.has_mail {
-            return;
+        if self.deliveries.has_mail {
+            self.read_mail(turn, env);
         }
+    }
+
+    #[inline(never)]
+    fn read_mail(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         // A wake without mail says that there is something new in what all reactors share.
         if turn.setup.status.draining_since().is_some() {
             self.begin_drain(turn);
