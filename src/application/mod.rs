@@ -559,7 +559,7 @@ impl<A: Application> Context<'_, A> {
     /// Closes once what was sent before has left. Messages still to come are not delivered. In
     /// [`Application::on_close`] it does nothing.
     ///
-    /// `code` is one that RFC 6455 7.4 lets an endpoint send, 4000 to 4999 for your own; another
+    /// `code` is one that RFC 6455 7.4 lets an endpoint send, 4000 to 4999 for your own (4001 is the server's: a session was taken over); another
     /// becomes 1011, and the log tells of the first. Of `reason` the first 123 bytes are sent. What this
     /// callback sends after it still leaves before the Close; of several calls the first counts.
     pub fn close(&mut self, code: u16, reason: &str) {

@@ -199,7 +199,7 @@ impl<A: Application> Remote<A> {
     }
 
     /// Has `post` run on a reactor, with its application. One sender's posts to a reactor run in its
-    /// order.
+    /// order. One that panics is counted and logged, and ends nothing.
     ///
     /// # Errors
     ///
@@ -230,8 +230,8 @@ impl<A: Application> Remote<A> {
         posted.collect::<Vec<_>>().into_iter().collect()
     }
 
-    /// Has `post` run for one connection, on whichever reactor it is: with its context, as a callback of
-    /// its own. What it sends counts as a broadcast does: a peer that has not taken what it was sent
+    /// Has `post` run for one connection, on whichever reactor it is, if there is one when it gets there: with
+    /// its context, as a callback of its own. So one that panics ends that connection with 1011. What it sends counts as a broadcast does: a peer that has not taken what it was sent
     /// before gets 1008 instead.
     ///
     /// Of several connections that share a session, it runs for the one that came last.
@@ -264,6 +264,8 @@ impl<A: Application> Remote<A> {
 
     /// Puts a post into a reactor's box, or gives it back.
     fn offer(&self, reactor: usize, post: Post<A>) -> Result<(), (PostError, Post<A>)> {
+        let reactors = self.reactors();
+        assert!(reactor < reactors, "reactor {reactor} of {reactors}");
         let to = &self.0[reactor];
         match to.posts.try_send(post) {
             Ok(()) => {
@@ -296,7 +298,8 @@ impl<A: Application> Context<'_, A> {
     /// this connection is not read, and when [`crate::Limits::mails_waiting_most`] wait, no other one here
     /// is. ([`Remote::post`] is for other threads: it has no connection that could wait, so it answers.)
     ///
-    /// A post may post in its turn. One that posts more than one for each that runs has nobody who could wait
+    /// One that panics is counted and logged, and ends nothing: no connection has it. A post may post in its
+    /// turn. One that posts more than one for each that runs has nobody who could wait
     /// for it: what it posts can grow without bound.
     ///
     /// ```

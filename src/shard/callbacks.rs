@@ -12,7 +12,7 @@
 use super::connection_set::Share;
 use super::parts::Parts;
 use super::runtime::{Callee, CloseCause, Next, note_reactor_panic};
-use super::turn::{Setup, Turn};
+use super::turn::{Outcome, Setup, Turn};
 use crate::application::{
     Application, Context, Due, HttpRequest, HttpResponse, NoResponse, Owner, ReactorContext,
 };
@@ -256,7 +256,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[cold]
     pub(super) fn end_panicked(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         self.runtime.commands.forget_close();
-        turn.note_panic(id);
+        turn.note_panic(id, Outcome::Closes);
         self.leave_in_visit(id, CloseCause::panicked(), turn);
     }
 

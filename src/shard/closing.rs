@@ -19,7 +19,7 @@ use super::connection_set::{ConnectionSet, Share, uncork};
 use super::evictions::REPORT_SLOT;
 use super::parts::Parts;
 use super::runtime::{Callee, CloseCause};
-use super::turn::Turn;
+use super::turn::{Outcome, Turn};
 use crate::application::{Application, CloseReason, Side};
 use crate::connection::timer_wheel::Slot;
 use crate::connection::{Attachment, LiveSession, Rest};
@@ -167,7 +167,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // It is closing already.
         self.runtime.commands.forget_close();
         if outcome.is_err() {
-            turn.note_panic(id);
+            turn.note_panic(id, Outcome::Nothing);
         }
     }
 

@@ -10,7 +10,7 @@
 
 use super::parts::Parts;
 use super::runtime::{Asked, CloseCause};
-use super::turn::Turn;
+use super::turn::{Outcome, Turn};
 use crate::application::{
     Answer, Application, Due, KeepRequest, NotOpening, Owner, Refusal, Terms,
 };
@@ -118,7 +118,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// The application panicked over an upgrade.
     fn fail_upgrade(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Refusal {
         self.runtime.commands.forget_close();
-        turn.note_panic(id);
+        turn.note_panic(id, Outcome::Refuses);
         Refusal::new::<500>("internal error")
     }
 
@@ -183,7 +183,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let claimed = self.claim_place((id, joining), session_id, turn).and_then(|()| {
             self.attach_session(session_id, (id, joining), turn, env).map_err(|error| {
                 if let NotAttached::Panicked = error {
-                    turn.note_panic(id);
+                    turn.note_panic(id, Outcome::Refuses);
                 }
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.return_place();

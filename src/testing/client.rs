@@ -51,6 +51,19 @@ pub struct Refused {
     pub body: String,
 }
 
+impl Refused {
+    /// The first header field with this name, in whatever case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        field(&self.headers, name)
+    }
+}
+
+fn field<'a>(headers: &'a [Field], name: &str) -> Option<&'a str> {
+    let found = headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| value.as_str())
+}
+
 /// The response to a plain request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TestResponse {
@@ -66,8 +79,7 @@ impl TestResponse {
     /// The first header field with this name, in whatever case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str())
+        field(&self.headers, name)
     }
 
     /// The content as text.
