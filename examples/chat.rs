@@ -16,6 +16,7 @@ pub(crate) struct Chat;
 
 impl Application for Chat {
     type Session = Option<String>; // the nick
+    type Connection = ();
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
         let verb = if cx.is_resumed() { "is back" } else { "joined" };
@@ -48,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = std::env::args().nth(1).unwrap_or("9002".to_owned()).parse()?;
     // Everyone gets a copy of every message, so none may be large.
     let config = Config { ws_path: "/chat".to_owned(), ws_max_size: 4096, ..Config::default() };
-    let server = Server::builder().config(config).port(port).serve(|| Chat)?;
+    let server = Server::builder().config(config).port(port).serve(|_| Chat)?;
     println!("ws://{}/chat (Enter ends it)", server.addresses()[0]);
     std::io::stdin().read_line(&mut String::new())?;
     server.shutdown();

@@ -19,6 +19,7 @@ struct Echo;
 
 impl Application for Echo {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         match message {
@@ -31,7 +32,7 @@ impl Application for Echo {
 fn main() -> Result<(), Box<dyn Error>> {
     let port = env::args().nth(1).unwrap_or("9001".to_owned()).parse()?;
     // One thread a core, each with an event loop and an `Echo` of its own.
-    let server = Server::builder().port(port).ws_path("/echo").serve(|| Echo)?;
+    let server = Server::builder().port(port).ws_path("/echo").serve(|_| Echo)?;
     println!("ws://{}/echo (Enter ends it)", server.addresses()[0]);
 
     io::stdin().read_line(&mut String::new())?;

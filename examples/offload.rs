@@ -16,6 +16,7 @@ pub(crate) struct Factor;
 
 impl Application for Factor {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         let Message::Text(text) = message else { return cx.close(1003, "text only, please") };
@@ -43,7 +44,7 @@ fn largest_factor(mut number: u64) -> u64 {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = std::env::args().nth(1).unwrap_or("9003".to_owned()).parse()?;
     let config = Config { ws_path: "/factor".to_owned(), ..Config::default() };
-    let server = Server::builder().config(config).port(port).serve(|| Factor)?;
+    let server = Server::builder().config(config).port(port).serve(|_| Factor)?;
     println!("ws://{}/factor (Enter ends it)", server.addresses()[0]);
     std::io::stdin().read_line(&mut String::new())?;
     server.shutdown();

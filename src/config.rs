@@ -138,12 +138,14 @@ pub struct Config {
     /// Time a drain may take before what is left is cut. Default 10 s.
     pub timeout_graceful_shutdown: Duration,
     /// High-water mark in bytes of what waits for one socket. Default 1 MiB. Above it we stop
-    /// reading from that peer, and what a timer, a job or a broadcast sends to it closes it with 1008. One
-    /// callback may queue a cork and one message more ([`crate::Context::send_text`] has the rule).
+    /// reading from that peer, and what a timer, a job, a post, another connection or a broadcast sends to
+    /// it closes it with 1008. One callback may queue a cork and one message more
+    /// ([`crate::Context::send_text`] has the rule).
     pub max_send_buffer: usize,
     /// Threads for what applications off-load ([`crate::Context::offload`]), over all reactors;
     /// none is started before the first job. Default 4: enough to wait for a database, few enough
-    /// not to take the cores from the reactors.
+    /// not to take the cores from the reactors. While each of them is held by a job and others wait, more are
+    /// added ([`Limits::offload_threads_extra`]).
     pub offload_threads: NonZeroUsize,
     /// A turn that takes at least this long is counted, and the callback that held it is named in the log.
     /// Default 250 ms, which is longer than a busy machine makes a thread wait, and more than a

@@ -53,6 +53,9 @@ pub trait Environment {
     /// The mail itself, when that reactor's mailbox is full.
     fn send(&mut self, reactor: usize, mail: Mail<Self::Stream>) -> Result<(), Mail<Self::Stream>>;
 
+    /// Wakes a reactor, this one too, so that it looks at what all share.
+    fn wake(&mut self, reactor: usize);
+
     /// Whether another reactor's mailbox has room now. Another sender may be faster.
     fn has_room(&self, reactor: usize) -> bool;
 

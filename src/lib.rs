@@ -13,13 +13,14 @@
 //!
 //! impl Application for Tally {
 //!     type Session = ();
+//!     type Connection = ();
 //!     fn on_message(&mut self, cx: &mut Context<'_, Self>, _message: Message<'_>) {
 //!         let count = cx.count_message();
 //!         cx.send_text(&format!("number {count}"));
 //!     }
 //! }
 //!
-//! let server = Server::builder().port(0).serve(|| Tally)?;
+//! let server = Server::builder().port(0).serve(|_| Tally)?;
 //! server.shutdown();
 //! server.join();
 //! # Ok::<(), revolve::ServeError>(())
@@ -36,25 +37,27 @@
 //!                    │                   the order of events decides nothing
 //!        shard.turn(now)                 busy, and every step has a bound
 //!          1  take_mail                  hand-overs, broadcasts, answers of off-loaded jobs
-//!          2  accept                     a share of the accept queue
-//!          3  visit each that is ready   once, whatever the number of its reasons:
+//!          │  forward_commands             what the callbacks have for others, and their jobs
+//!          2  take_posts                 what other threads want done
+//!          3  accept                     a share of the accept queue
+//!          4  visit each that is ready   once, whatever the number of its reasons:
 //!          │    flush                      its backlog; tell the application if that is low
 //!          │    read                       once, into the one receive buffer
 //!          │    take                       frame → message → application → cork
 //!          │    write                      the cork, once unless it gets full
 //!          │    settle                     why it stops, and so what wakes it
-//!          │    forward_commands           the jobs and broadcasts that it asked for
-//!          4  expire_sessions            a share of the sessions whose time is over
-//!          5  fire_alarms                pings and deadlines
-//!          6  fire_application_timers    the application's timers
-//!          7  fan_out                    a slice of the broadcast under way
-//!          8  look                       while there are watchers: a slice of a slab map
-//!          9  sweep                      in a drain: a slice of goodbyes
-//!         10  forward_commands           the jobs and broadcasts of steps 4 to 9
-//!         11  send_mail                  what found a full mailbox before
-//!         12  reap                       free the slots of connections that have ended
-//!         13  end_drain                  if nothing is left
-//!         14  trim, publish              free what a large message left; write the figures
+//!          │    forward_commands           the jobs and messages for others that it asked for
+//!          5  expire_sessions            a share of the sessions whose time is over
+//!          6  fire_alarms                pings and deadlines
+//!          7  fire_application_timers    the application's timers
+//!          8  fan_out                    a slice of the broadcast under way
+//!          9  look                       while there are watchers: a slice of a slab map
+//!         10  sweep                      in a drain: a slice of goodbyes
+//!         11  forward_commands           those of steps 5 to 10
+//!         12  send_mail                  what found a full mailbox before
+//!         13  reap                       free the slots of connections that have ended
+//!         14  end_drain                  if nothing is left
+//!         15  trim, publish              free what a large message left; write the figures
 //!                    │
 //!                    └── again; without sleeping, if a share or a slice was used up
 //! ```
@@ -114,7 +117,7 @@
 //! | [`observe`] | the map of a slab, the metrics, the live page |
 //! | [`server_status`] | what the reactors do share: what they count, limits over all of them, the drain |
 //! | [`mailbox`] | the only way into a reactor from outside |
-//! | [`http`] | health, readiness, metrics, the page, refusals |
+//! | [`http`] | health, readiness, metrics, the page, responses of the application, refusals |
 //! | [`environment`] | what a shard asks of its surroundings |
 //!
 //! The turn, and the loop around it:
@@ -162,9 +165,11 @@
 //!   and has fallen to the other is **low** (as in WebRTC's `bufferedamountlow`). **slow consumer**: a
 //!   peer that is sent more than may wait for it, or takes nothing for too long: it is closed.
 //! - **off-loading**: having work done on another thread; its **answer** comes back to the reactor. A
-//!   connection that waits for as many answers as it may is **parked**: not read.
+//!   connection that waits for as many answers as it may is **parked**: not read. A job whose connection
+//!   has gone is an **orphan**. An orphan that runs for too long is **given up**: its slot is free, its
+//!   thread is not.
 //! - **waiting**: a connection that is to be handed over, while the owner's mailbox is full; or that has
-//!   broadcast something, while too much is under way: not read. **congested**: so much waits that no
+//!   sent something to others, while too much is under way: not read. **congested**: so much waits that no
 //!   connection of the reactor is read.
 //! - **owner**: the reactor on which a session lives. **hand-over**: moving a connection there.
 //! - **pending**: an upgrade that the application has accepted and that has no session yet.
@@ -173,7 +178,9 @@
 //!   WebSocket to be open, under `--limit-concurrency`; the permit holds it.
 //! - **watcher**: a connection on `/ws/stats`, told once a second what the reactors do. **look**: one
 //!   reactor asking all for a map of their slabs.
-//! - **mailbox**: how another thread's words get into a turn. **waker**: what ends the sleep for them;
+//! - **direct**: a message or a close for one connection, from another one. **post**: a closure that another
+//!   thread wants run on a reactor.
+//! - **mailbox**: how another reactor's words get into a turn. **waker**: what ends the sleep for them;
 //!   of a connection, what brings it back to be visited.
 //! - **half-close**, **linger**: ending our half of a stream, and reading on for a moment.
 //! - **deadline**: when to look again whatever happens. **alarm**: an entry in the **timer wheel**, a
@@ -268,10 +275,11 @@ mod transport;
 #[cfg(feature = "internals")]
 pub mod transport;
 
-pub use application::timers::TooManyTimers;
+pub use application::timers::{SetTimerError, TooManyTimers};
 pub use application::{
-    Acceptance, Application, CloseReason, Context, InvalidField, Message, ReactorContext, Refusal,
-    Side, Subprotocol, Upgrade,
+    Acceptance, Application, CloseReason, Context, CounterMetric, GaugeMetric, HttpRequest,
+    HttpResponse, InvalidField, InvalidMetric, Message, NoResponse, OpenedRequest, PostError,
+    ReactorContext, ReactorStart, Recipient, Refusal, Remote, Side, Subprotocol, Upgrade,
 };
 pub use apps::counter::Counter;
 pub use apps::echo::Echo;
@@ -279,8 +287,9 @@ pub use config::{
     Address, AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds, SessionRate,
     Subprotocols,
 };
-pub use offload::PoolFull;
+pub use offload::{Cancellation, PoolFull};
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
+pub use session::{EndedSession, SessionEnd, owner_of};
 pub use token::{ConnectionId, IpPeer, Peer};
 
 /// The examples in the documents compile.

@@ -5,7 +5,7 @@
 //! jobs have a box of their own, with room for as many as the reactor may have under way. So no thread
 //! of the pool ever waits for a reactor that is held up. Wakes are coalesced: while one is on its way, a
 //! further mail needs none. A wake without mail says that there is something new in what the reactors
-//! share ([`crate::server_status::ServerStatus`]): the drain.
+//! share ([`crate::server_status::ServerStatus`]), the drain; or in the reactor's box of posts.
 //!
 //! Invariant: if there is mail and the receiver sleeps, a wake is on its way.
 //!
@@ -19,7 +19,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use mio::{Registry, Token, Waker};
 
-use crate::application::Broadcast;
+use crate::application::{Broadcast, Direct};
 use crate::observe::slab_map::SlabMap;
 use crate::offload::Finished;
 use crate::token::Peer;
@@ -51,6 +51,8 @@ pub enum Mail<S> {
     HandOver(Handoff<S>),
     /// A frame for every open connection of yours.
     Broadcast(Broadcast),
+    /// A message for one connection of yours, or its close.
+    Direct(Direct),
     /// A job that you off-loaded is done.
     Finished(Finished),
     /// Reactor `asker` has a watcher, and wants a map of your slab.
@@ -135,7 +137,7 @@ impl<S> MailSender<S> {
     }
 
     /// Sends the answer of an off-loaded job, for which there is always room: the reactor has no
-    /// more jobs under way than its box of answers holds.
+    /// more jobs under way than its box of answers holds, and one that it has given up sends none.
     pub fn send_answer(&self, finished: Finished) {
         let sent = self.answers.try_send(finished);
         debug_assert!(!matches!(sent, Err(TrySendError::Full(_))), "more answers than jobs");
@@ -251,7 +253,8 @@ mod tests {
         let poll = Poll::new().unwrap();
         let (sender, mailbox) = mailbox::<()>(1, 1, poll.registry(), Token(0)).unwrap();
         sender.send(mail()).unwrap();
-        sender.send_answer(Job { id: JobId(0), work: in_a_box(|| ()) }.run());
+        let job = Job { id: JobId(0), work: in_a_box(|_| ()), progress: Arc::default() };
+        sender.send_answer(job.run().unwrap());
         assert!(matches!(mailbox.receive(), Some(Mail::Finished(_))));
         assert!(matches!(mailbox.receive(), Some(Mail::Look { .. })));
     }

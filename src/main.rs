@@ -21,7 +21,9 @@ use std::time::{Duration, Instant};
 
 use revolve::config::{Address, AllowedOrigins, Config, Origin, PageFor, SessionIds};
 use revolve::memory::{Bytes, Fitting, MemoryBound};
-use revolve::{Application, Counter, Echo, ServeError, Server, ServerHandle, ShutdownTrigger};
+use revolve::{
+    Application, Counter, Echo, ReactorStart, ServeError, Server, ServerHandle, ShutdownTrigger,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
@@ -105,8 +107,8 @@ fn serve(settings: Settings, descriptors: Option<usize>, log: &LogQueue) -> u8 {
     };
     let daemon = Daemon { config, app, heartbeat, format, descriptors, log: log.clone() };
     match app {
-        App::Counter => daemon.run(signals, move || Counter::new(heartbeat)),
-        App::Echo => daemon.run(signals, || Echo),
+        App::Counter => daemon.run(signals, move |_| Counter::new(heartbeat)),
+        App::Echo => daemon.run(signals, |_| Echo),
     }
 }
 
@@ -124,7 +126,7 @@ impl Daemon {
     fn run<A: Application>(
         self,
         signals: Signals,
-        make: impl Fn() -> A + Send + Sync + 'static,
+        make: impl Fn(ReactorStart<A>) -> A + Send + Sync + 'static,
     ) -> u8 {
         let Daemon { config, app, heartbeat, format, descriptors, log } = self;
         let builder = Server::builder().config(config.clone()).dropped_log_lines(log.dropped());
@@ -320,7 +322,7 @@ fn watch(
 }
 
 /// Serves until it has been told to stop and has drained.
-fn wait<A>(server: ServerHandle<A>) -> u8 {
+fn wait<A: Application>(server: ServerHandle<A>) -> u8 {
     let summary = server.join();
     log::info!(
         "stopped: {} closed, {} cut, {:.3} s",

@@ -2,7 +2,7 @@
 //!
 //! Nothing here limits anything: each term is the sum of limits that other files keep, and says
 //! which. Not counted: the program itself, the log's queue, what an application holds beyond its
-//! session's own size (its timers and off-loaded jobs among it), and the kernel's socket buffers. The
+//! session's own size (its timers, off-loaded jobs, metrics and responses to plain requests), and the kernel's socket buffers. The
 //! daemon prints the sum at its start; a test fills everything to its limit and compares.
 //!
 //! Invariant: a term is an upper bound of what its limits allow, never an estimate of what is usual.
@@ -13,7 +13,7 @@ use std::fmt;
 use std::fs;
 use std::num::NonZeroUsize;
 
-use crate::application::LONG;
+use crate::application::storage_of_cork;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::connection::timer_wheel::{Slot, Tick};
@@ -89,12 +89,11 @@ impl MemoryBound {
             // a message is unfinished there is no reply to it, and no other can have come.
             reply,
             // The backlog up to the high-water mark, and what one callback can add beside its last
-            // message: a cork (shard/visit.rs), or short messages, which are counted when as much as a
-            // long one stands in the cork (application/mod.rs).
-            config.max_send_buffer + limits.cork_bytes.max(LONG),
+            // message: the storage of a cork (application/long_way.rs).
+            config.max_send_buffer + storage_of_cork(limits),
             // Storage of the backlog in which nothing stands.
             out_buffer::SLACK,
-            // What a used-up share leaves of one read (shard/visit.rs).
+            // What a used-up share leaves of one read, or a request that is not whole (shard/visit.rs).
             limits.receive_buffer_bytes,
             // The address in the connection limiter's table, which grows by doubling.
             if config.limit_per_ip.is_some() { 128 } else { 0 },
@@ -135,9 +134,9 @@ impl MemoryBound {
                 Some(_) => SessionRates::BYTES.div_ceil(reactors),
                 None => 0,
             },
-            // The cork, which doubles when it grows. It is full when it holds `cork_bytes`; but of one
+            // The cork, which is copied when it grows. It is full when it holds `cork_bytes`; but of one
             // callback it holds all that may wait for the peer, and one message more.
-            2 * (config.max_send_buffer + limits.cork_bytes.max(LONG) + reply),
+            2 * (config.max_send_buffer + storage_of_cork(limits) + reply),
             // The message that an application is looking at, and storage being copied as it grows.
             2 * config.ws_max_size,
             // What is kept for the next long ones.

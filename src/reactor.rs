@@ -19,7 +19,8 @@ use crate::connection::timer_wheel::TICK;
 use crate::environment::Environment;
 use crate::mailbox::{Mail, MailSender, Mailbox};
 use crate::observe::metrics::ReactorMetrics;
-use crate::offload::{Job, Pool};
+use crate::offload::Job;
+use crate::offload::pool::{Pool, TaskEnd};
 use crate::shard::{DrainOutcome, Shard};
 use crate::token::{LocalId, Peer};
 use crate::transport::Edge;
@@ -149,12 +150,13 @@ impl<A: Application> Reactor<A> {
             token => {
                 if let Some(id) = LocalId::from_token(token) {
                     // The next read returns the error: a reset shows up as `ECONNRESET`, in order
-                    // behind the bytes that came before it.
+                    // behind the bytes that came before it. One that is not read ends at once.
                     let edge = Edge {
                         readable: event.is_readable() || event.is_error(),
                         writable: event.is_writable(),
                         read_closed: event.is_read_closed() || event.is_error(),
                         urgent: event.is_priority() || URGENT_IS_UNTOLD,
+                        reset: event.is_error(),
                     };
                     self.shard.note_connection(id, edge);
                 }
@@ -192,9 +194,16 @@ pub struct Task {
 }
 
 impl Task {
-    /// Runs the job and sends its value back, for which there is always room.
-    pub fn run(self) {
-        self.back.send_answer(self.job.run());
+    /// Runs the job and sends its value back, for which there is always room, unless the reactor has
+    /// given it up.
+    pub fn run(self) -> TaskEnd {
+        match self.job.run() {
+            Some(finished) => {
+                self.back.send_answer(finished);
+                TaskEnd::Told
+            }
+            None => TaskEnd::Late,
+        }
     }
 }
 
@@ -219,6 +228,10 @@ impl Environment for OsEnvironment {
 
     fn send(&mut self, reactor: usize, mail: Mail<Socket>) -> Result<(), Mail<Socket>> {
         self.senders[reactor].send(mail)
+    }
+
+    fn wake(&mut self, reactor: usize) {
+        self.senders[reactor].wake();
     }
 
     fn has_room(&self, reactor: usize) -> bool {

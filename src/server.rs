@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::io;
-use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -18,12 +17,12 @@ use std::time::{Duration, Instant};
 
 use mio::{Poll, Registry};
 
-use crate::application::Application;
+use crate::application::{Application, Hosted, ReactorStart, Remote, Wake};
 use crate::config::{Address, Config, ConfigError, Limits};
 use crate::contained::{Contained, Panicked, guard};
 use crate::http::Rejection;
 use crate::mailbox::{MailSender, Mailbox, mailbox};
-use crate::offload::Pool;
+use crate::offload::pool::{Pool, PoolLimits};
 use crate::reactor::{LISTENER, MAILBOX, OsEnvironment, Reactor, Task};
 use crate::server_status::ServerStatus;
 use crate::shard::{DrainOutcome, Shard};
@@ -46,7 +45,7 @@ impl Server {
 /// ```
 /// use revolve::{Echo, Server};
 ///
-/// let server = Server::builder().port(0).workers(2).serve(|| Echo)?;
+/// let server = Server::builder().port(0).workers(2).serve(|_| Echo)?;
 /// println!("listening on {}", server.addresses()[0]);
 /// server.shutdown();
 /// assert_eq!(server.join().cut, 0);
@@ -109,7 +108,7 @@ impl Builder {
     }
 
     /// Binds the addresses and starts a thread a reactor, each with an application that `make` makes
-    /// there. Returns once all of them are made, and have had their `on_start`: none serves before.
+    /// there; it is told which reactor that is, and how threads reach it. Returns once all of them are made, and have had their `on_start`: none serves before.
     ///
     /// # Errors
     ///
@@ -118,7 +117,7 @@ impl Builder {
     pub fn serve<A, F>(self, make: F) -> Result<ServerHandle<A>, ServeError>
     where
         A: Application,
-        F: Fn() -> A + Send + Sync + 'static,
+        F: Fn(ReactorStart<A>) -> A + Send + Sync + 'static,
     {
         self.config.validate().map_err(ServeError::Config)?;
         let config = Arc::new(self.config);
@@ -127,25 +126,23 @@ impl Builder {
             .map_err(|(address, error)| ServeError::Listen { address, error })?;
         let status =
             Arc::new(ServerStatus::new(workers, Rejection::LABELS, self.log_lines_dropped));
-        let sockets = listeners
-            .into_iter()
-            .map(|listeners| Sockets::open(listeners, &config.limits))
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(ServeError::Start)?;
-        // One descriptor more than the reactors have, or not a single client could be let in.
-        if let Some(sockets) = sockets.first() {
-            drop(sockets.registry.try_clone().map_err(ServeError::Start)?);
-        }
+        let sockets = Sockets::open_all(listeners, &config.limits).map_err(ServeError::Start)?;
         let senders: Vec<_> = sockets.iter().map(|sockets| sockets.sender.clone()).collect();
         let trigger = ShutdownTrigger { senders: senders.into(), status: status.clone() };
-        // Each reactor bounds what it has under way, so this much room is always enough.
-        let room = workers * config.limits.offloads_per_reactor;
-        let pool = Arc::new(Pool::new(config.offload_threads, room, Task::run));
+        let pool = Arc::new(Pool::new(pool_limits(&config), status.pool().clone(), Task::run));
         let make = Arc::new(Contained::new(make));
+        let wakes = trigger
+            .senders
+            .iter()
+            .cloned()
+            .map(|sender| -> Wake { Box::new(move || sender.wake()) });
+        let (remote, posts) = Remote::new(config.limits.mailbox_capacity, wakes);
         let mut starts = Vec::with_capacity(workers);
         let (report, reports) = mpsc::channel();
         let mut threads = Vec::with_capacity(workers);
-        for (number, sockets) in sockets.into_iter().enumerate() {
+        for ((number, sockets), posts) in sockets.into_iter().enumerate().zip(posts) {
+            let birth = ReactorStart { reactor: number, remote: remote.clone() };
+            let remote = remote.clone();
             let args = ReactorArgs {
                 number,
                 config: config.clone(),
@@ -157,9 +154,11 @@ impl Builder {
             starts.push(start);
             let gate = Gate { report: report.clone(), is_started };
             let make = make.clone();
-            let thread = thread::Builder::new()
-                .name(format!("reactor-{number}"))
-                .spawn(move || args.run(sockets, make.get(), gate));
+            let thread =
+                thread::Builder::new().name(format!("reactor-{number}")).spawn(move || {
+                    let make = || Hosted { application: make.get()(birth), posts, remote };
+                    args.run(sockets, make, gate)
+                });
             match thread {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
@@ -178,7 +177,7 @@ impl Builder {
             // One that has gone says why when it is joined.
             let _ = start.send(());
         }
-        Ok(ServerHandle { addresses, threads, trigger, application: PhantomData })
+        Ok(ServerHandle { addresses, threads, trigger, remote })
     }
 }
 
@@ -191,7 +190,29 @@ struct Sockets {
     mailbox: Mailbox<Socket>,
 }
 
+/// What bounds the pool. Each reactor bounds the jobs that it has under way, so there is always room enough.
+fn pool_limits(config: &Config) -> PoolLimits {
+    PoolLimits {
+        threads: config.offload_threads,
+        extra: config.limits.offload_threads_extra,
+        tasks: config.workers.get() * config.limits.offloads_per_reactor,
+        stall: config.limits.offload_stall,
+        idle: config.limits.offload_idle,
+    }
+}
+
 impl Sockets {
+    /// Those of all reactors.
+    fn open_all(listeners: Vec<Listeners>, limits: &Limits) -> io::Result<Vec<Sockets>> {
+        let open = |listeners| Sockets::open(listeners, limits);
+        let sockets = listeners.into_iter().map(open).collect::<io::Result<Vec<_>>>()?;
+        // One descriptor more than the reactors have, or not a single client could be let in.
+        if let Some(sockets) = sockets.first() {
+            drop(sockets.registry.try_clone()?);
+        }
+        Ok(sockets)
+    }
+
     fn open(mut listeners: Listeners, limits: &Limits) -> io::Result<Sockets> {
         let poll = Poll::new()?;
         listeners.register(poll.registry(), LISTENER)?;
@@ -232,7 +253,7 @@ impl ReactorArgs {
     fn run<A: Application>(
         self,
         sockets: Sockets,
-        make: &dyn Fn() -> A,
+        make: impl FnOnce() -> Hosted<A>,
         gate: Gate,
     ) -> io::Result<DrainOutcome> {
         // A reactor that dies takes its sessions with it. The others must not go on as if nothing
@@ -251,8 +272,8 @@ impl ReactorArgs {
         let now = Instant::now();
         let slow_turn = self.config.slow_turn.unwrap_or(Duration::MAX);
         let events_per_poll = self.config.limits.events_per_poll;
-        let shard = guard(make).and_then(|application| {
-            Shard::start(self.number, self.config, self.status.clone(), application, now)
+        let shard = guard(make).and_then(|hosted| {
+            Shard::start(self.number, self.config, self.status.clone(), hosted, now)
         });
         let _ = gate.report.send(shard.as_ref().map(|_| ()).map_err(|error| *error));
         let Ok(shard) = shard else { return Ok(DrainOutcome::default()) };
@@ -315,21 +336,20 @@ pub struct Summary {
 }
 
 /// A running server of this application. Dropping the handle leaves it running.
-pub struct ServerHandle<A> {
+pub struct ServerHandle<A: Application> {
     addresses: Vec<Address>,
     threads: Vec<JoinHandle<io::Result<DrainOutcome>>>,
     trigger: ShutdownTrigger,
-    /// It has none of them: each reactor does.
-    application: PhantomData<fn(A)>,
+    remote: Remote<A>,
 }
 
-impl<A> fmt::Debug for ServerHandle<A> {
+impl<A: Application> fmt::Debug for ServerHandle<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerHandle").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
 
-impl<A> ServerHandle<A> {
+impl<A: Application> ServerHandle<A> {
     /// Where it listens: [`Config::listen`], with the ports that it got.
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
@@ -346,6 +366,12 @@ impl<A> ServerHandle<A> {
     #[must_use]
     pub fn shutdown_trigger(&self) -> ShutdownTrigger {
         self.trigger.clone()
+    }
+
+    /// The way to its reactors and connections, from any thread.
+    #[must_use]
+    pub fn remote(&self) -> Remote<A> {
+        self.remote.clone()
     }
 
     /// The page that `/metrics` shows.

@@ -15,7 +15,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::application::ApplicationMetrics;
 use crate::observe::metrics::{ReactorMetrics, ServerMetrics};
+use crate::offload::pool::PoolFigures;
 use crate::session::rate::SessionRates;
 use crate::transport::connection_limiter::ConnectionLimiter;
 
@@ -23,6 +25,7 @@ use crate::transport::connection_limiter::ConnectionLimiter;
 #[derive(Debug)]
 pub struct ServerStatus {
     metrics: ServerMetrics,
+    application_metrics: ApplicationMetrics,
     connection_limiter: Arc<ConnectionLimiter>,
     session_rates: SessionRates,
     draining_since: OnceLock<Instant>,
@@ -40,6 +43,7 @@ impl ServerStatus {
     ) -> Self {
         ServerStatus {
             metrics: ServerMetrics::new(reactors, reasons, log_lines_dropped),
+            application_metrics: ApplicationMetrics::default(),
             connection_limiter: Arc::default(),
             session_rates: SessionRates::default(),
             draining_since: OnceLock::new(),
@@ -63,7 +67,20 @@ impl ServerStatus {
     #[must_use]
     pub fn metrics_page(&self, now: Instant) -> String {
         let since = self.draining_since();
-        self.metrics.render(since.map_or(Duration::ZERO, |since| now - since))
+        let mut page = self.metrics.render(since.map_or(Duration::ZERO, |since| now - since));
+        self.application_metrics.render(&mut page);
+        page
+    }
+
+    /// What the applications count themselves.
+    pub(crate) fn application_metrics(&self) -> &ApplicationMetrics {
+        &self.application_metrics
+    }
+
+    /// What the pool for off-loaded jobs tells of itself.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<PoolFigures> {
+        self.metrics.pool()
     }
 
     /// What bounds the sockets, of all addresses and of each, and the open WebSockets.

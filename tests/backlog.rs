@@ -11,7 +11,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use revolve::testing::{ConnectionClosed, Received, TestClient, TestServer};
-use revolve::{Application, CloseReason, Config, Context, Limits, Message, Side};
+use revolve::{
+    Application, CloseReason, Config, Context, Limits, Message, ReactorContext, Recipient, Side,
+};
 
 /// The high-water mark here.
 const MARK: usize = 64 << 10;
@@ -20,8 +22,9 @@ const SOCKET: usize = 8 << 10;
 /// A message that goes past the cork, and one that collects in it.
 const LONG: usize = 40 << 10;
 const SHORT: usize = 1000;
-/// How much more than the mark and one message may wait: the cork, or short messages like a long one.
-const CORK: usize = 32 << 10;
+/// How much more than the mark and one message may wait: the cork, and room for a short message.
+const CORK: usize = CORK_BYTES + 150;
+const CORK_BYTES: usize = 4 << 10;
 
 /// Sends what it is asked for, in the way it is asked for, and notes what happens.
 #[derive(Default)]
@@ -76,6 +79,7 @@ impl Producer {
 
 impl Application for Producer {
     type Session = Next;
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         let Message::Text(text) = message else { return };
@@ -97,6 +101,12 @@ impl Application for Producer {
                 self.send(cx, Order { count: 1, bytes: LONG });
                 cx.close(4000, "as asked");
                 self.send(cx, Order { count: 100, bytes: LONG });
+            }
+            // Messages to another connection, all of them in one callback.
+            "tell" => {
+                let Order { count, bytes } = Order::read(&words[1..]);
+                let words = "b".repeat(bytes);
+                (0..count).for_each(|_| cx.send_text_to(Recipient::session("slow"), &words));
             }
             "all" => cx.broadcast_text(&"b".repeat(words[1].parse().unwrap())),
             _ => cx.send_text(text),
@@ -136,7 +146,7 @@ fn chain(cx: &mut Context<'_, Producer>, order: Order) {
 }
 
 fn config() -> Config {
-    let limits = Limits { cork_bytes: 4 << 10, ..Limits::default() };
+    let limits = Limits { cork_bytes: CORK_BYTES, ..Limits::default() };
     Config { workers: NonZeroUsize::MIN, max_send_buffer: MARK, limits, ..Config::default() }
 }
 
@@ -148,7 +158,7 @@ fn stage() -> (TestServer<Producer>, Rc<RefCell<Notes>>, TestClient<Producer>) {
 fn stage_with(config: Config) -> (TestServer<Producer>, Rc<RefCell<Notes>>, TestClient<Producer>) {
     let notes = Rc::<RefCell<Notes>>::default();
     let copy = notes.clone();
-    let server = TestServer::with_config(config, move || Producer { notes: copy.clone() });
+    let server = TestServer::with_config(config, move |_| Producer { notes: copy.clone() });
     let bystander = server.connect("session_id=bystander");
     (server, notes, bystander)
 }
@@ -182,7 +192,10 @@ fn flood(how: &str, count: usize, bytes: usize) {
     let (server, notes, bystander) = stage();
     let slow = narrow(&server);
     slow.stop_reading();
-    slow.send_text(&format!("{how} {count} {bytes}"));
+    match how {
+        "posted" => post_to_slow(&server, Order { count, bytes }),
+        _ => slow.send_text(&format!("{how} {count} {bytes}")),
+    }
     server.advance(Duration::from_secs(1));
     let most = notes.borrow().most;
     assert!(most > MARK, "{how} {bytes}: {most}: the mark was reached");
@@ -206,6 +219,14 @@ fn flood(how: &str, count: usize, bytes: usize) {
     assert_eq!(notes.borrow().low, Vec::<usize>::new(), "it is not told of a peer that has closed");
 }
 
+/// Has another thread's post send.
+fn post_to_slow(server: &TestServer<Producer>, order: Order) {
+    let post = move |producer: &mut Producer, cx: &mut Context<'_, Producer>| {
+        producer.send(cx, order);
+    };
+    server.remote().post_to(Recipient::session("slow"), post).unwrap();
+}
+
 #[test]
 fn a_loop_of_replies_is_bounded() {
     flood("now", 1000, LONG);
@@ -225,6 +246,13 @@ fn what_follows_a_job_is_bounded() {
     flood("elsewhere", 1000, LONG);
     flood("elsewhere", 10_000, SHORT);
     flood("elsewhere", 100_000, 100);
+}
+
+#[test]
+fn what_a_post_sends_is_bounded() {
+    flood("posted", 1000, LONG);
+    flood("posted", 10_000, SHORT);
+    flood("posted", 100_000, 100);
 }
 
 #[test]
@@ -274,27 +302,64 @@ fn a_peer_that_keeps_up_gets_any_amount() {
     assert!(notes.borrow().low.is_empty() && notes.borrow().most <= CORK + LONG);
 }
 
-#[test]
-fn a_broadcast_obeys_the_same_rule() {
+/// What others send to a peer that reads nothing, until it is closed.
+fn overfeed(mut send: impl FnMut(&TestServer<Producer>, &TestClient<Producer>)) {
     let (server, notes, bystander) = stage();
     let slow = narrow(&server);
     slow.stop_reading();
     for _ in 0..100 {
-        bystander.send_text(&format!("all {LONG}"));
-        assert!(matches!(bystander.receive(), Some(Received::Text(_))));
+        send(&server, &bystander);
     }
+    server.advance(Duration::from_millis(100));
     assert_eq!(notes.borrow().closed, [SLOW]);
+    bystander.send_text("still there");
+    while bystander.text() != "still there" {}
     slow.resume_reading();
-    let mut broadcasts = 0;
+    let mut messages = 0;
     let end = loop {
         match slow.receive() {
-            Some(Received::Text(text)) => broadcasts += text.len() / LONG,
+            Some(Received::Text(text)) => messages += text.len() / LONG,
             other => break other,
         }
     };
     // The one that passes the mark is the last.
-    assert_eq!(broadcasts, 2);
+    assert_eq!(messages, 2);
     assert_eq!(end, Some(Received::Closed { code: 1008, reason: "slow consumer".into() }));
+}
+
+#[test]
+fn a_broadcast_obeys_the_same_rule() {
+    overfeed(|_, bystander| bystander.send_text(&format!("all {LONG}")));
+}
+
+#[test]
+fn a_message_from_another_connection_obeys_the_same_rule() {
+    overfeed(|_, bystander| bystander.send_text(&format!("tell 1 {LONG}")));
+    // Many in one callback: the rest finds nobody.
+    overfeed(|_, bystander| bystander.send_text(&format!("tell 10 {LONG}")));
+}
+
+#[test]
+fn what_a_post_sends_to_others_obeys_the_same_rule() {
+    overfeed(|server, _| {
+        let post = |_: &mut Producer, cx: &mut ReactorContext<'_, Producer>| {
+            cx.send_text_to(Recipient::session("slow"), &"b".repeat(LONG));
+        };
+        server.remote().post(0, post).unwrap();
+        server.advance(Duration::ZERO);
+    });
+    overfeed(|server, _| {
+        let post = |_: &mut Producer, cx: &mut ReactorContext<'_, Producer>| {
+            cx.send_text_to_all(&"b".repeat(LONG));
+        };
+        server.remote().post(0, post).unwrap();
+        server.advance(Duration::ZERO);
+    });
+    overfeed(|server, _| {
+        // One that is posted for it when it has closed finds nobody, too.
+        post_to_slow(server, Order { count: 1, bytes: LONG });
+        server.advance(Duration::ZERO);
+    });
 }
 
 /// One reply to each message is never too much: a peer that is slow is not heard, and that is all.
@@ -346,6 +411,56 @@ fn a_backlog_that_falls_is_told_once() {
     slow.resume_reading();
     assert_eq!((rest(&slow).0.len(), lows()), (2, 7));
     assert!(notes.borrow().closed.is_empty());
+}
+
+/// Sends numbers until more than the mark waits, and goes on when it has left.
+struct Numbers {
+    mark: usize,
+}
+
+impl Numbers {
+    fn go_on(&self, cx: &mut Context<'_, Self>) {
+        while *cx.session() < 50_000 && cx.waiting_bytes() <= self.mark {
+            *cx.session_mut() += 1;
+            let number = cx.session().to_string();
+            cx.send_text(&number);
+        }
+    }
+}
+
+impl Application for Numbers {
+    type Session = u32;
+    type Connection = ();
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, _: Message<'_>) {
+        self.go_on(cx);
+    }
+
+    fn on_backlog_low(&mut self, cx: &mut Context<'_, Self>) {
+        self.go_on(cx);
+    }
+}
+
+/// Whatever fits into the mark, the cork and the socket: who stops above the mark is told to go on.
+#[test]
+fn a_producer_that_stops_above_the_mark_is_told_to_go_on() {
+    for mark in [1 << 10, 4 << 10, 64 << 10] {
+        for cork_bytes in [500, 4 << 10, 64 << 10] {
+            for room in [700, 6000, 64 << 10, 1 << 20] {
+                let limits = Limits { cork_bytes, ..Limits::default() };
+                let config = Config { max_send_buffer: mark, limits, ..config() };
+                let server = TestServer::with_config(config, move |_| Numbers { mark });
+                let client = server.request().receive_buffer(room).connect().unwrap();
+                client.send_text("go");
+                let mut last = 0;
+                while let Some(Received::Text(number)) = client.receive() {
+                    last += 1;
+                    assert_eq!(number, last.to_string());
+                }
+                assert_eq!(last, 50_000, "mark {mark}, cork {cork_bytes}, socket {room}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@
 
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -40,6 +40,15 @@ impl Example {
 
     /// The same, with further arguments behind the port.
     fn start_with(name: &str, arguments: &[&str]) -> Example {
+        Example::launch(name, arguments).0
+    }
+
+    /// The same, with what else it prints.
+    fn start_telling(name: &str) -> (Example, mpsc::Receiver<String>) {
+        Example::launch(name, &[])
+    }
+
+    fn launch(name: &str, arguments: &[&str]) -> (Example, mpsc::Receiver<String>) {
         // This test is target/<profile>/deps/examples-<hash>.
         let executable = env::current_exe().unwrap();
         let profile = executable.ancestors().nth(2).unwrap();
@@ -55,7 +64,7 @@ impl Example {
                 panic!("{}: {error} (cargo build --examples makes it)", program.display())
             });
         let stdout = BufReader::new(process.stdout.take().unwrap());
-        let (told, first_line) = mpsc::channel();
+        let (told, lines) = mpsc::channel();
         thread::spawn(move || {
             // Reads on, so that the example never writes to a closed pipe.
             for line in stdout.lines() {
@@ -63,9 +72,9 @@ impl Example {
             }
         });
         let mut example = Example { process, url: String::new() };
-        let line = first_line.recv_timeout(PATIENCE).expect("it prints where it listens");
+        let line = lines.recv_timeout(PATIENCE).expect("it prints where it listens");
         example.url = line.split(' ').next().unwrap().to_owned();
-        example
+        (example, lines)
     }
 
     /// A connection that says nothing yet.
@@ -199,6 +208,119 @@ fn offload() {
 }
 
 #[test]
+fn rooms() {
+    let example = Example::start("rooms");
+    assert!(example.url.ends_with("/rooms/kitchen"), "{}", example.url);
+    let refused = tungstenite::client(&example.url, example.dial());
+    let Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(response))) = refused
+    else {
+        panic!("nobody is let in without a name");
+    };
+    assert_eq!(response.status(), 400);
+    // As many connections as find a way to each reactor: whoever serves whom, all are in one room.
+    let names: Vec<String> = (0..8).map(|n| format!("guest{n}")).collect();
+    let mut guests: Vec<_> =
+        names.iter().map(|name| example.connect(&format!("?name={name}"))).collect();
+    let all = format!("here: {}", names.join(", "));
+    guests.iter_mut().for_each(|guest| hear(guest, &all));
+    let pantry = example.url.replace("kitchen", "pantry");
+    let mut elsewhere =
+        tungstenite::client(format!("{pantry}?name=Zoe"), example.dial()).unwrap().0;
+    hear(&mut elsewhere, "here: Zoe");
+    for (guest, name) in guests.iter_mut().zip(&names) {
+        guest.send(format!("I am {name}").into()).unwrap();
+    }
+    // All hear the same, in one order.
+    let mut said = guests.iter_mut().map(|guest| {
+        let texts = (0..8).map(|_| guest.read().unwrap().into_text().unwrap().to_string());
+        texts.collect::<Vec<_>>()
+    });
+    let first = said.next().unwrap();
+    assert!(said.all(|texts| texts == first), "they heard different things");
+    let mut sorted = first.clone();
+    sorted.sort();
+    let expected: Vec<String> = names.iter().map(|name| format!("{name}: I am {name}")).collect();
+    assert_eq!(sorted, expected);
+    close(guests.pop().unwrap());
+    let left = format!("here: {}", names[..7].join(", "));
+    guests.iter_mut().for_each(|guest| hear(guest, &left));
+    elsewhere.send("nobody but me".into()).unwrap();
+    assert_eq!(elsewhere.read().unwrap(), Message::text("Zoe: nobody but me"));
+    guests.into_iter().for_each(close);
+    close(elsewhere);
+    assert!(example.end().success());
+}
+
+#[test]
+fn notifications() {
+    let (example, lines) = Example::start_telling("notifications");
+    let web = lines.recv_timeout(PATIENCE).unwrap();
+    let web = web.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let mut tabs: Vec<_> = (0..3).map(|_| example.connect("?session_id=ann-4711")).collect();
+    let mut bob = example.connect("?session_id=bob-4711");
+    for (n, tab) in (1..).zip(&mut tabs) {
+        hear(tab, &format!("tab {n}"));
+    }
+    hear(&mut bob, "tab 1");
+    for (user, text) in [("ann-4711", "your order has left"), ("nobody", "hello?")] {
+        let mut stream = TcpStream::connect(&web).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = text.len();
+        let request =
+            format!("POST /{user} HTTP/1.1\r\nHost: a\r\ncontent-length: {length}\r\n\r\n{text}");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    }
+    tabs.iter_mut().for_each(|tab| hear(tab, "your order has left"));
+    tabs[1].send("read".into()).unwrap();
+    tabs.iter_mut().for_each(|tab| assert_eq!(tab.read().unwrap(), Message::text("read")));
+    bob.send("mine".into()).unwrap();
+    assert_eq!(bob.read().unwrap(), Message::text("mine"));
+    tabs.into_iter().chain([bob]).for_each(close);
+    assert!(example.end().success());
+}
+
+/// What an upgrade is refused with: the status, and the text.
+fn refusal(example: &Example, query: &str) -> (u16, String) {
+    match tungstenite::client(format!("{}{query}", example.url), example.dial()) {
+        Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(response))) => {
+            let body = response.body().clone().unwrap_or_default();
+            (response.status().as_u16(), String::from_utf8(body).unwrap())
+        }
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("{query} was let in"),
+    }
+}
+
+#[test]
+fn admission() {
+    let example = Example::start("admission");
+    let mut ann = example.connect("?token=ann-s3cret&session_id=hers");
+    ann.send("hello".into()).unwrap();
+    assert_eq!(ann.read().unwrap(), Message::text("ann, your message 1: hello"));
+    for (query, status, error) in [
+        ("", 401, "send a token"),
+        ("?token=ann-guessed", 401, "this token is not valid"),
+        ("?token=bob-s3cret&session_id=hers", 403, "not your session"),
+        ("?token=nobody-s3cret", 503, "the tokens cannot be checked now"),
+    ] {
+        let (told, text) = refusal(&example, query);
+        assert_eq!(told, status, "{query}");
+        assert!(text.contains(error), "{query}: {text}");
+    }
+    // None of these has disturbed her, and she may come back.
+    ann.send("still here".into()).unwrap();
+    assert_eq!(ann.read().unwrap(), Message::text("ann, your message 2: still here"));
+    let mut again = example.connect("?token=ann-s3cret&session_id=hers");
+    again.send("back".into()).unwrap();
+    assert_eq!(again.read().unwrap(), Message::text("ann, your message 3: back"));
+    close(again);
+    assert!(example.end().success());
+}
+
+#[test]
 fn one_that_is_told_to_end_says_goodbye() {
     let example = Example::start("chat");
     let mut client = example.connect("");
@@ -219,10 +341,18 @@ fn one_that_is_told_to_end_says_goodbye() {
 
 #[test]
 fn each_is_short_enough_to_be_read_at_once() {
-    for name in ["echo", "chat", "offload"] {
+    let most = [
+        ("echo", 60),
+        ("chat", 60),
+        ("offload", 60),
+        ("rooms", 100),
+        ("admission", 100),
+        ("notifications", 100),
+    ];
+    for (name, most) in most {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
         let text = fs::read_to_string(path.with_extension("rs")).unwrap();
         assert!(text.starts_with("//! "), "{name} says what it is");
-        assert!(text.lines().count() < 60, "{name} has {} lines", text.lines().count());
+        assert!(text.lines().count() < most, "{name} has {} lines", text.lines().count());
     }
 }

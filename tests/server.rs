@@ -19,6 +19,7 @@ mod server {
     mod compression;
     mod contained;
     mod counter;
+    mod directed;
     mod drain;
     mod dropped;
     mod echo;
@@ -31,6 +32,7 @@ mod server {
     mod metrics;
     mod offload;
     mod pressure;
+    mod requests;
     mod resume;
     mod sessions;
     mod takeover;

@@ -17,7 +17,8 @@ use revolve::protocol::frame::{self, FrameHead, Rsv1};
 use revolve::protocol::handshake;
 use revolve::protocol::head::{self, Part, Request};
 use revolve::protocol::message::{Received, Receiver, Scratch};
-use revolve::session::{SessionId, SessionTable};
+use revolve::protocol::utf8;
+use revolve::session::{Joining, SessionId, SessionTable};
 use revolve::token::LocalId;
 use revolve::transport::socket::Socket;
 use revolve::{Counter, Echo};
@@ -55,6 +56,15 @@ pub(crate) fn all() -> Vec<Case> {
     }
     add("message/23B".into(), TIMES, "a frame", Box::new(|| message(23)));
     add("utf8/1KiB-of-umlauts".into(), TIMES, "a text", Box::new(|| utf8_of("ä", 1 << 10)));
+    for (size, label) in SIZES {
+        add(format!("utf8/{label}-of-語"), TIMES, "a text", Box::new(move || utf8_of("語", size)));
+        add(
+            format!("message/{label}-of-語"),
+            TIMES,
+            "a frame",
+            Box::new(move || message_of("語", size)),
+        );
+    }
     add("head/parse".into(), TIMES, "a head", Box::new(|| parse_head(Until::Parsed)));
     add("head/parse-and-accept".into(), TIMES, "a head", Box::new(|| parse_head(Until::Accepted)));
     add("reply/count".into(), TURNS * TIMES, "a reply", Box::new(count_reply));
@@ -103,9 +113,15 @@ pub(crate) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// From the bytes of a frame to the text that an application sees.
 fn message(size: usize) -> Work {
-    let mut input = client_frame(0x81, &vec![b'a'; size]).repeat(TIMES as usize);
+    message_of("a", size)
+}
+
+/// From the bytes of a frame to the text that an application sees.
+fn message_of(pattern: &str, size: usize) -> Work {
+    let text = pattern.repeat(size / pattern.len());
+    let size = text.len();
+    let mut input = client_frame(0x81, text.as_bytes()).repeat(TIMES as usize);
     let (mut receiver, mut scratch, now) =
         (Receiver::default(), Scratch::default(), Instant::now());
     Box::new(move || {
@@ -143,7 +159,7 @@ fn utf8_of(pattern: &str, size: usize) -> Work {
     let text = pattern.repeat(size / pattern.len());
     Box::new(move || {
         for _ in 0..TIMES {
-            assert!(std::str::from_utf8(black_box(text.as_bytes())).is_ok());
+            assert!(utf8::text(black_box(text.as_bytes())).is_ok());
         }
     })
 }
@@ -203,6 +219,7 @@ struct Talkative;
 
 impl Application for Talkative {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, _message: Message<'_>) {
         for _ in 0..TIMES {
@@ -272,9 +289,11 @@ fn nobody() -> io::Result<SessionId> {
 /// A session is opened, counts a message and is left.
 fn park(table: &mut SessionTable<()>, number: usize, now: Instant) {
     let who = connection(number);
-    let attached = table.attach(Some(&id(number)), who, now, nobody).expect("a place");
+    let attached = table
+        .attach(Some(&id(number)), (who, Joining::TakesOver), now, nobody, drop)
+        .expect("a place");
     table.of_connection(attached.slot, who).expect("it is ours").count_message();
-    table.detach(attached.slot, who, now);
+    table.detach(attached.slot, who, now, drop);
 }
 
 /// A table with a million parked sessions.
@@ -311,9 +330,11 @@ fn look_up() -> Work {
     let ids: Vec<SessionId> = (0..LOOKUPS as usize).map(|n| id(n * 97 % SESSIONS)).collect();
     Box::new(move || {
         for id in &ids {
-            let attached = table.attach(Some(id), connection(7), now, nobody).expect("a place");
+            let attached = table
+                .attach(Some(id), (connection(7), Joining::TakesOver), now, nobody, drop)
+                .expect("a place");
             assert!(attached.resumed);
-            table.detach(attached.slot, connection(7), now);
+            table.detach(attached.slot, connection(7), now, drop);
         }
     })
 }
@@ -325,9 +346,11 @@ fn insert() -> Work {
     let ids: Vec<SessionId> = (0..LOOKUPS as usize).map(|n| id(SESSIONS + n)).collect();
     Box::new(move || {
         for id in &ids {
-            let attached = table.attach(Some(id), connection(7), now, nobody).expect("a place");
+            let attached = table
+                .attach(Some(id), (connection(7), Joining::TakesOver), now, nobody, drop)
+                .expect("a place");
             table.of_connection(attached.slot, connection(7)).expect("ours").count_message();
-            table.detach(attached.slot, connection(7), now);
+            table.detach(attached.slot, connection(7), now, drop);
         }
     })
 }
@@ -337,7 +360,7 @@ fn expire() -> Work {
     let now = Instant::now();
     let mut table = full_table(now);
     Box::new(move || {
-        table.expire(now + TTL, usize::MAX);
+        table.expire(now + TTL, usize::MAX, drop);
         assert_eq!(table.detached(), 0);
     })
 }

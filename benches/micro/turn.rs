@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use revolve::application::Application;
+use revolve::application::{Application, Hosted};
 use revolve::config::Config;
 use revolve::environment::Environment;
 use revolve::http::Rejection;
@@ -62,6 +62,10 @@ impl io::Write for Wire {
 }
 
 impl Stream for Wire {
+    fn peek(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        unreachable!("nobody hangs up")
+    }
+
     fn half_close(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -102,6 +106,8 @@ impl Environment for Quiet {
     fn send(&mut self, _: usize, _: Mail<Wire>) -> Result<(), Mail<Wire>> {
         unreachable!("there is one reactor")
     }
+
+    fn wake(&mut self, _reactor: usize) {}
 
     fn has_room(&self, _reactor: usize) -> bool {
         true
@@ -153,7 +159,7 @@ impl<A: Application> Turns<A> {
         let config = Config { workers: NonZeroUsize::MIN, access_log: false, ..Config::default() };
         let status = Arc::new(ServerStatus::new(1, Rejection::LABELS, Arc::new(AtomicU64::new(0))));
         let now = Instant::now();
-        let shard = Shard::start(0, Arc::new(config), status, application, now);
+        let shard = Shard::start(0, Arc::new(config), status, Hosted::alone(application), now);
         let Ok(shard) = shard else { panic!("its application starts") };
         let mut turns = Turns { shard, host, traffic, connections: Vec::new(), now };
         turns.shard.note_listener();

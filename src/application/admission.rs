@@ -5,8 +5,9 @@
 //! was offered, a header field is one line and none of the handshake's own. Writes no response;
 //! `shard/upgrade.rs` and `http` do.
 //!
-//! Invariant: no text of a request gets into a response but a subprotocol that was offered, which is
-//! a token, and through a field that the application adds itself, and then not a byte that ends a line.
+//! Invariant: no text of a request gets into the head of a response but a subprotocol that was offered,
+//! which is a token, and through a field that the application adds itself, and then not a byte that ends
+//! a line.
 //!
 //! Next: `jobs`: what follows the work that is done elsewhere.
 
@@ -15,13 +16,16 @@ use std::fmt;
 use std::sync::Once;
 use std::time::Instant;
 
-use super::{Application, Context, tell_misuse};
-use crate::config::{Subprotocols, is_token};
+use super::request::{RequestHead, text};
+use super::response::{
+    InvalidField, TEXT, check_content_type, error_in_json, push_field, reason_phrase,
+};
+use super::{Application, Context, OpenedRequest, ReactorContext, tell_misuse};
+use crate::config::Subprotocols;
 use crate::contained::Contained;
-use crate::offload::{Value, Work, in_a_box};
+use crate::offload::{Cancellation, Value, Work, in_a_box};
 use crate::protocol::head::Request;
-use crate::protocol::target;
-use crate::session::{Session, SessionId};
+use crate::session::{Joining, Session, SessionId};
 use crate::token::Peer;
 
 /// A request for a WebSocket that is in order, as [`Application::on_upgrade`] sees it.
@@ -34,72 +38,62 @@ pub struct Upgrade<'a, A: Application> {
 }
 
 impl<'a, A: Application> Upgrade<'a, A> {
+    fn head(&self) -> RequestHead<'a> {
+        RequestHead(self.request)
+    }
+
     /// The path of the target, as sent: not decoded, and `..` is two dots.
     #[must_use]
     pub fn path(&self) -> &'a str {
-        self.request.path
+        self.head().path()
     }
 
     /// What stands behind the first `?` of the target, as sent; empty if there is none.
     #[must_use]
     pub fn query(&self) -> &'a str {
-        self.request.query
+        self.head().query()
     }
 
     /// The first parameter of the query with this name, percent-decoded (RFC 3986 2.1). `None` if
     /// there is none, if it is not percent-encoded text, or what it decodes to is no UTF-8.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
-        let value = target::parameter(self.query(), name)?;
-        if !value.contains('%') {
-            return Some(Cow::Borrowed(value));
-        }
-        let decoded = target::percent_decoded(value).collect::<Option<Vec<u8>>>()?;
-        String::from_utf8(decoded).ok().map(Cow::Owned)
+        self.head().parameter(name)
     }
 
     /// The first header field with this name, in whatever case. `None` if there is none, or if it is
     /// no UTF-8; [`Self::raw_headers`] has that one too.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&'a str> {
-        self.values(name).next().and_then(text)
+        self.head().header(name)
     }
 
     /// The header fields of which the values are UTF-8, in the order sent.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.raw_headers().filter_map(|(name, value)| Some((name, text(value)?)))
+        self.head().headers()
     }
 
     /// All header fields, in the order sent. A value may have any bytes above ASCII (RFC 9110 5.5:
     /// they are opaque), so it need not be UTF-8; control characters, tabs aside, it has not.
     pub fn raw_headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.request.headers.iter().map(|field| (field.name, field.value))
+        self.head().raw_headers()
     }
 
     /// The value of a cookie (RFC 6265 5.4), as sent; `None` if that is no UTF-8. What other cookies
     /// are does not matter.
     #[must_use]
     pub fn cookie(&self, name: &str) -> Option<&'a str> {
-        let pairs = self.values("cookie").flat_map(|value| value.split(|&byte| byte == b';'));
-        let mut values = pairs
-            .filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
-        values.next().and_then(text)
+        self.head().cookie(name)
     }
 
     /// The subprotocols that the client offers (RFC 6455 1.9), the one it likes best first.
     pub fn subprotocols(&self) -> impl Iterator<Item = &'a str> {
-        let fields = self.values("sec-websocket-protocol");
+        let fields = self.head().values("sec-websocket-protocol");
         // A name is a token (RFC 6455 4.1), so what is no UTF-8 is none.
         fields
             .flat_map(|value| value.split(|&byte| byte == b','))
             .filter_map(|name| text(name.trim_ascii()))
             .filter(|name| !name.is_empty())
-    }
-
-    /// The values of the fields with this name, in the order sent.
-    fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n, A> {
-        let fields = self.request.headers.iter();
-        fields.filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     }
 
     /// The first of `spoken`, in which the one that the server likes best comes first, that the
@@ -151,7 +145,8 @@ impl<'a, A: Application> Upgrade<'a, A> {
     /// share it, so bound each address with `limit_per_ip`), an answer that takes longer than
     /// [`crate::Config::timeout_handshake`], or the shutdown; and with 409 if a newer
     /// request for the same session was accepted in between. Then `done` is not called. A job that
-    /// panics is a 500.
+    /// panics is a 500. So what an upgrade takes (a seat, say) is taken in `done`, and never before: only what
+    /// `done` accepts is followed by `on_open` or by what stands in [`Acceptance::otherwise`].
     ///
     /// ```
     /// # use revolve::{Acceptance, Application, Context, Message, Refusal, Upgrade};
@@ -160,6 +155,7 @@ impl<'a, A: Application> Upgrade<'a, A> {
     ///
     /// impl Application for Members {
     ///     type Session = Option<String>;
+    ///     type Connection = ();
     ///
     ///     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
     ///         let token = upgrade.parameter("token").unwrap_or_default().into_owned();
@@ -183,6 +179,21 @@ impl<'a, A: Application> Upgrade<'a, A> {
     pub fn defer<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
+    ) -> Result<Acceptance<A>, Refusal> {
+        self.defer_cancellable(move |_| job(), done)
+    }
+
+    /// [`Self::defer`] for a job that can end early: it is told whether anybody still waits for it
+    /// ([`Context::offload_cancellable`] says more). Nobody does when the client has gone, when another
+    /// answer was given in between, or when the server has ended.
+    ///
+    /// # Errors
+    ///
+    /// None, as [`Self::defer`].
+    pub fn defer_cancellable<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
         done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
     ) -> Result<Acceptance<A>, Refusal> {
         Ok(Acceptance(Answer::Later(Deferred::new(job, done))))
@@ -225,6 +236,9 @@ impl Subprotocol {
 
 type Opening<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>)>>;
 
+/// What follows an upgrade that was accepted and does not open.
+pub(crate) type NotOpening<A> = Contained<Box<dyn FnOnce(&mut A, &mut ReactorContext<'_, A>)>>;
+
 /// What follows a job that decides an upgrade.
 pub(crate) type ForUpgrade<A> = Contained<Box<DecideUpgrade<A>>>;
 
@@ -239,7 +253,7 @@ pub(crate) struct Deferred<A: Application> {
 
 impl<A: Application> Deferred<A> {
     pub(crate) fn new<T: Send + 'static>(
-        job: impl FnOnce() -> T + Send + 'static,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
         done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
     ) -> Self {
         let done = move |application: &mut A, upgrade: &Upgrade<'_, A>, value: Value| {
@@ -270,11 +284,30 @@ pub(crate) struct Terms<A: Application> {
     /// Whole lines.
     pub(crate) fields: String,
     pub(crate) opening: Option<Opening<A>>,
+    pub(crate) not_opening: Option<NotOpening<A>>,
+    pub(crate) request: KeepRequest,
+    pub(crate) joining: Joining,
+}
+
+/// Whether a connection is to keep the request that opened it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KeepRequest {
+    No,
+    /// Yes, and this is to be filled with it.
+    Asked,
+    Kept(Box<OpenedRequest>),
 }
 
 impl<A: Application> Default for Terms<A> {
     fn default() -> Self {
-        Terms { subprotocol: None, fields: String::new(), opening: None }
+        Terms {
+            subprotocol: None,
+            fields: String::new(),
+            opening: None,
+            not_opening: None,
+            request: KeepRequest::No,
+            joining: Joining::TakesOver,
+        }
     }
 }
 
@@ -319,11 +352,121 @@ impl<A: Application> Acceptance<A> {
         Ok(self)
     }
 
+    /// Has the connection share the session that it asks for with those who have it, instead of taking it over
+    /// from them: three tabs of one user, say, which count together and see the same state. Without this, they
+    /// are closed (4001) before it opens.
+    ///
+    /// Who comes last decides: a connection that shares joins also one that did not say so, and one that does
+    /// not say so displaces all. They are on one reactor, so their callbacks never run at the same time. What
+    /// is sent to [`crate::Recipient::session`] reaches all of them. The session lives on with its last
+    /// connection; [`Context::session_connections`] tells how many there are. One session has
+    /// [`crate::Limits::connections_per_session`] of them at most; one more is refused with 429. Each takes a
+    /// place of its own under `limit_concurrency`.
+    ///
+    /// ```
+    /// use revolve::testing::TestServer;
+    /// use revolve::{Acceptance, Application, Context, Message, Recipient, Refusal, Upgrade};
+    ///
+    /// /// What is written in one tab stands in all.
+    /// struct Notes;
+    ///
+    /// impl Application for Notes {
+    ///     type Session = String;
+    ///     type Connection = ();
+    ///
+    ///     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+    ///         Ok(upgrade.accept().share())
+    ///     }
+    ///
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
+    ///         cx.session_mut().push_str(text);
+    ///         let (all_tabs, note) = (Recipient::session(&cx.session_id()), cx.session().clone());
+    ///         cx.send_text_to(all_tabs, &note);
+    ///     }
+    /// }
+    ///
+    /// let server = TestServer::new(|_| Notes);
+    /// let (first, second) = (server.connect("session_id=ann"), server.connect("session_id=ann"));
+    /// first.send_text("milk");
+    /// second.send_text(", bread");
+    /// for tab in [first, second] {
+    ///     assert_eq!((tab.text(), tab.text()), ("milk".to_owned(), "milk, bread".to_owned()));
+    /// }
+    /// ```
+    pub fn share(mut self) -> Self {
+        if let Some(terms) = self.terms("share") {
+            terms.joining = Joining::Shares;
+        }
+        self
+    }
+
+    /// Has the connection keep its request, for [`Context::request`]: some hundred bytes and the text of
+    /// path and query, which the limits on targets bound.
+    pub fn keep_request(mut self) -> Self {
+        if let Some(terms) = self.terms("keep_request") {
+            terms.request = KeepRequest::Asked;
+        }
+        self
+    }
+
     /// Takes to the open connection what was found out here: `opening` is called right before
     /// [`Application::on_open`].
     pub fn then(mut self, opening: impl FnOnce(&mut A, &mut Context<'_, A>) + 'static) -> Self {
         if let Some(terms) = self.terms("then") {
             terms.opening = Some(Contained::new(Box::new(opening)));
+        }
+        self
+    }
+
+    /// Undoes what was done here, if the WebSocket does not open after all: the server is full, say, and
+    /// answers 503 (`docs/protocol.md` has the list), or the client has connected again meanwhile, and
+    /// this request gets 409. Exactly one of the two is called: `not_opening`, or [`Application::on_open`] (with
+    /// what stands in [`Self::then`] before it).
+    ///
+    /// ```
+    /// use revolve::testing::TestServer;
+    /// use revolve::{
+    ///     Acceptance, Application, CloseReason, Config, Context, Message, Refusal, Upgrade,
+    /// };
+    ///
+    /// /// Has so many seats.
+    /// struct Theatre {
+    ///     seats: u32,
+    /// }
+    ///
+    /// impl Application for Theatre {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///
+    ///     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+    ///         let Some(left) = self.seats.checked_sub(1) else {
+    ///             return Err(Refusal::new::<409>("sold out"));
+    ///         };
+    ///         self.seats = left;
+    ///         Ok(upgrade.accept().otherwise(|theatre, _| theatre.seats += 1))
+    ///     }
+    ///
+    ///     fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+    ///
+    ///     fn on_close(&mut self, _: &mut Context<'_, Self>, _: CloseReason) {
+    ///         self.seats += 1;
+    ///     }
+    /// }
+    ///
+    /// let workers = std::num::NonZeroUsize::MIN;
+    /// let config = Config { workers, limit_concurrency: Some(workers), ..Config::default() };
+    /// let server = TestServer::with_config(config, |_| Theatre { seats: 2 });
+    /// let ann = server.connect("");
+    /// assert_eq!(server.request().connect().unwrap_err().status, 503);
+    /// assert_eq!(server.application(0, |theatre| theatre.seats), 1);
+    /// ```
+    pub fn otherwise(
+        mut self,
+        not_opening: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) + 'static,
+    ) -> Self {
+        if let Some(terms) = self.terms("otherwise") {
+            terms.not_opening = Some(Contained::new(Box::new(not_opening)));
         }
         self
     }
@@ -345,6 +488,11 @@ impl<A: Application> Terms<A> {
             let chosen = subprotocols.choose(|| upgrade.subprotocols());
             self.subprotocol = chosen.map(|name| name.to_owned().into());
         }
+        if self.request == KeepRequest::Asked {
+            let (path, query) = (upgrade.path().to_owned(), upgrade.query().to_owned());
+            let subprotocol = self.subprotocol.as_deref().map(str::to_owned);
+            self.request = KeepRequest::Kept(Box::new(OpenedRequest { path, query, subprotocol }));
+        }
     }
 }
 
@@ -358,10 +506,15 @@ impl<A: Application> fmt::Debug for Acceptance<A> {
     }
 }
 
-/// No, with a status and one line that says why.
+/// No, with a status and a text that says why.
 ///
 /// ```
-/// let refusal = revolve::Refusal::new::<403>("members only");
+/// use revolve::Refusal;
+///
+/// let fixed = Refusal::new::<403>("members only");
+/// let room = 7;
+/// let made = Refusal::new::<404>(format!("there is no room {room}"));
+/// let for_programs = Refusal::json_error::<409>("the room is full");
 /// ```
 ///
 /// A status that is no error cannot be refused with:
@@ -373,19 +526,78 @@ impl<A: Application> fmt::Debug for Acceptance<A> {
 #[must_use]
 pub struct Refusal {
     pub(crate) status: u16,
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Reason,
     /// Whole lines.
     pub(crate) fields: String,
+}
+
+/// The content of a refusal.
+#[derive(Debug, Clone)]
+pub(crate) enum Reason {
+    /// A line for a person: plain text, and its end is not there yet.
+    Line(Cow<'static, str>),
+    /// Of this type, and sent as it is.
+    Typed { kind: Cow<'static, str>, text: Cow<'static, str> },
+}
+
+impl Reason {
+    /// What it says.
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Reason::Line(text) | Reason::Typed { text, .. } => text,
+        }
+    }
+
+    /// Its type, and the bytes that are sent.
+    pub(crate) fn content(&self) -> (&str, Cow<'_, str>) {
+        match self {
+            Reason::Line(text) => (TEXT, Cow::Owned(format!("{text}\n"))),
+            Reason::Typed { kind, text } => (kind, Cow::Borrowed(text)),
+        }
+    }
 }
 
 impl Refusal {
     /// With `STATUS`, from 400 to 599. The connection closes behind it.
     ///
-    /// `reason` is the content of the response. That it is no text of the request is for its type to
-    /// see to.
-    pub const fn new<const STATUS: u16>(reason: &'static str) -> Self {
+    /// `reason` is the content of the response, plain text, and gets a line end. Text of the request may
+    /// stand in it, if the application puts it there: the content of a response ends where its length says.
+    pub fn new<const STATUS: u16>(reason: impl Into<Cow<'static, str>>) -> Self {
+        Refusal::with_reason::<STATUS>(Reason::Line(reason.into()))
+    }
+
+    /// With `STATUS`, and a text that is JSON already: `application/json`. It is sent as it is, and not
+    /// checked.
+    pub fn json<const STATUS: u16>(json: impl Into<Cow<'static, str>>) -> Self {
+        let kind = "application/json".into();
+        Refusal::with_reason::<STATUS>(Reason::Typed { kind, text: json.into() })
+    }
+
+    /// With `STATUS`, and `{"error": "…"}`, in which `message` is escaped.
+    pub fn json_error<const STATUS: u16>(message: &str) -> Self {
+        Refusal::json::<STATUS>(error_in_json(message))
+    }
+
+    fn with_reason<const STATUS: u16>(reason: Reason) -> Self {
         const { assert!(STATUS >= 400 && STATUS <= 599, "a refusal has a status from 400 to 599") };
         Refusal { status: STATUS, reason, fields: String::new() }
+    }
+
+    /// With content of another type than plain text, `text/html; charset=utf-8` say. The text is sent as
+    /// it is, without a line end.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField::Value`], if the type could not stand in a head.
+    pub fn content_type(
+        mut self,
+        content_type: impl Into<Cow<'static, str>>,
+    ) -> Result<Self, InvalidField> {
+        let kind = content_type.into();
+        check_content_type(&kind)?;
+        let (Reason::Line(text) | Reason::Typed { text, .. }) = self.reason;
+        self.reason = Reason::Typed { kind, text };
+        Ok(self)
     }
 
     /// With a header field: `WWW-Authenticate`, `Retry-After`.
@@ -404,61 +616,11 @@ impl Refusal {
         self.status
     }
 
-    /// The reason phrase of the status (RFC 9110 15.5, 15.6; RFC 6585).
+    /// The reason phrase of the status.
     pub(crate) fn phrase(&self) -> &'static str {
-        match self.status {
-            400 => "Bad Request",
-            401 => "Unauthorized",
-            402 => "Payment Required",
-            403 => "Forbidden",
-            404 => "Not Found",
-            405 => "Method Not Allowed",
-            406 => "Not Acceptable",
-            407 => "Proxy Authentication Required",
-            408 => "Request Timeout",
-            409 => "Conflict",
-            410 => "Gone",
-            412 => "Precondition Failed",
-            421 => "Misdirected Request",
-            422 => "Unprocessable Content",
-            426 => "Upgrade Required",
-            428 => "Precondition Required",
-            429 => "Too Many Requests",
-            431 => "Request Header Fields Too Large",
-            500 => "Internal Server Error",
-            501 => "Not Implemented",
-            502 => "Bad Gateway",
-            503 => "Service Unavailable",
-            504 => "Gateway Timeout",
-            511 => "Network Authentication Required",
-            _ => "Refused",
-        }
+        reason_phrase(self.status).unwrap_or("Refused")
     }
 }
-
-/// A header field that would not be one, or not the application's to set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InvalidField {
-    /// The name is no token (RFC 9110 5.1).
-    Name,
-    /// The value has a byte other than visible ASCII, spaces and tabs: with a line end in it, what
-    /// follows would be fields of somebody else's making (CWE-113).
-    Value,
-    /// The field is the handshake's own, or the session's.
-    Reserved,
-}
-
-impl fmt::Display for InvalidField {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            InvalidField::Name => "the name of a header field is letters, digits and hyphens",
-            InvalidField::Value => "the value of a header field is one line of visible ASCII",
-            InvalidField::Reserved => "this header field is set by the server",
-        })
-    }
-}
-
-impl std::error::Error for InvalidField {}
 
 impl From<InvalidField> for Refusal {
     fn from(error: InvalidField) -> Refusal {
@@ -467,48 +629,9 @@ impl From<InvalidField> for Refusal {
     }
 }
 
-/// Fields that frame the response, or that every 101 has.
-const RESERVED: [&str; 8] = [
-    "connection",
-    "content-length",
-    "content-type",
-    "date",
-    "transfer-encoding",
-    "upgrade",
-    "x-session-id",
-    "x-session-resumed",
-];
-
-/// What the names of the handshake's own fields begin with (RFC 6455 11.3).
-const HANDSHAKES: &str = "sec-websocket-";
-
-fn push_field(name: &str, value: &str, out: &mut String) -> Result<(), InvalidField> {
-    if !is_token(name.as_bytes()) {
-        return Err(InvalidField::Name);
-    }
-    let is_handshakes = name
-        .get(..HANDSHAKES.len())
-        .is_some_and(|beginning| beginning.eq_ignore_ascii_case(HANDSHAKES));
-    if is_handshakes || RESERVED.iter().any(|known| name.eq_ignore_ascii_case(known)) {
-        return Err(InvalidField::Reserved);
-    }
-    if !value.bytes().all(|b| matches!(b, b' '..=b'~' | b'\t')) {
-        return Err(InvalidField::Value);
-    }
-    let parts = [name, ": ", value, "\r\n"];
-    out.reserve(parts.iter().map(|part| part.len()).sum());
-    for part in parts {
-        out.push_str(part);
-    }
-    Ok(())
-}
-
-fn text(value: &[u8]) -> Option<&str> {
-    std::str::from_utf8(value).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::HttpResponse;
     use super::*;
     use crate::apps::echo::Echo;
     use crate::config::Config;
@@ -624,6 +747,31 @@ mod tests {
             assert_eq!(accepted, expected, "{name:?}: {value:?}");
             let refused = Refusal::new::<403>("no").header(name, value).map(drop);
             assert_eq!(refused, expected, "{name:?}: {value:?}");
+            let answered = HttpResponse::empty::<200>().header(name, value).map(drop);
+            assert_eq!(answered, expected, "{name:?}: {value:?}");
         }
+    }
+
+    #[test]
+    fn a_refusal_says_its_text_in_its_type() {
+        let html = Refusal::new::<403>("<p>no</p>").content_type("text/html").unwrap();
+        for (refusal, kind, text) in [
+            (Refusal::new::<403>("no"), TEXT, "no\n"),
+            (Refusal::new::<404>(format!("no room {}", 7)), TEXT, "no room 7\n"),
+            (Refusal::json::<409>(r#"{"full": true}"#), "application/json", r#"{"full": true}"#),
+            (
+                Refusal::json_error::<409>("\"full\""),
+                "application/json",
+                r#"{"error": "\"full\""}"#,
+            ),
+            (html, "text/html", "<p>no</p>"),
+        ] {
+            let (found, content) = refusal.reason.content();
+            assert_eq!((found, &*content), (kind, text));
+        }
+        let split =
+            Refusal::new::<403>("no").content_type("text/html\r\nSet-Cookie: a=b").map(drop);
+        assert_eq!(split, Err(InvalidField::Value));
+        assert_eq!(Refusal::new::<403>("no").content_type("").map(drop), Err(InvalidField::Value));
     }
 }

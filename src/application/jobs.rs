@@ -1,16 +1,20 @@
 //! Off-loaded jobs, from the reactor's side: which connection waits for which, and what follows.
 //!
 //! What is to be done stays here, on the reactor, and so need not be `Send`; only the job itself and
-//! its value travel. Runs nothing and delivers nothing: the shard does, and asks here whose turn
-//! it is.
+//! its value travel. A job whose connection has gone is an orphan: it is cancelled, and when it has run
+//! for [`Limits::offload_orphan_timeout`] since then, it is given up. Runs nothing and delivers nothing:
+//! the shard does, and asks here whose turn it is.
 //!
-//! Invariant: an entry stays until its job's one [`Finished`] has come; what its owner gets, it gets
-//! in the order in which it asked.
+//! Invariant: an entry stays until its job's one [`Finished`] has come, or the job is given up. An owner
+//! gets the answers of its ordered jobs in the order in which it asked, and each other one at once. While
+//! there are orphans, a time is set at which they are looked at.
 //!
-//! Next: [`crate::application::timers`]: callbacks at a later time.
+//! Next: `kept`: what is kept for each connection.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -18,25 +22,58 @@ use super::admission::{Deferred, ForUpgrade};
 use super::{Application, Context, ReactorContext};
 use crate::config::Limits;
 use crate::contained::Contained;
-use crate::offload::{Finished, Job, JobId, PoolFull, Value, Work, in_a_box};
+use crate::offload::{
+    Cancellation, Finished, Job, JobId, PoolFull, Progress, Value, Work, in_a_box,
+};
 use crate::token::LocalId;
 
 type ForConnection<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>, Value)>>;
 type ForReactor<A> = Contained<Box<dyn FnOnce(&mut A, &mut ReactorContext<'_, A>, Value)>>;
+
+/// When the answer to a job is delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// Behind the answers to the ordered jobs that its owner asked for before.
+    InOrder,
+    /// As soon as it is there.
+    AtOnce,
+}
 
 /// What follows a job.
 enum Continuation<A: Application> {
     OfConnection(LocalId, ForConnection<A>),
     OfUpgrade(LocalId, ForUpgrade<A>),
     OfReactor(ForReactor<A>),
-    /// Its connection has closed: the value is dropped.
-    Nobody,
-    /// It was to decide an upgrade that has been refused meanwhile: not even its end is waited for.
-    Unwanted,
+    /// Nothing: its connection has gone, so the value is dropped.
+    Orphan(Orphan),
+}
+
+/// A job that nobody will be called with.
+struct Orphan {
+    former: Former,
+    /// When it was first seen running as an orphan. One that waits for a thread is not given up: it
+    /// holds none, and what `on_close` has saved is to be run.
+    running_since: Option<Instant>,
+}
+
+/// How often orphans are looked at in the time that one has. 8: then a job is given up an eighth later at
+/// the most, and two if a thread took it after its connection had gone; a look costs as much as there are
+/// jobs.
+const LOOKS: u32 = 8;
+
+/// Who asked for an orphan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Former {
+    /// A WebSocket. A drain waits for it: what `on_close` has off-loaded may be what keeps a session.
+    Connection,
+    /// An upgrade that has been refused meanwhile, or whose client has left. Nobody misses it.
+    Upgrade,
 }
 
 struct Entry<A: Application> {
     continuation: Continuation<A>,
+    delivery: Delivery,
+    progress: Arc<Progress>,
     /// The value that waits for its turn, or `Some(None)` for a job that failed.
     outcome: Option<Option<Value>>,
 }
@@ -67,10 +104,22 @@ pub(crate) struct Jobs<A: Application> {
     of_reactor: VecDeque<usize>,
     /// Jobs that have not left for the pool yet.
     outgoing: Vec<Job>,
-    /// How many of the entries are of no interest to anybody.
+    /// How many of the entries are orphans of upgrades.
     unwanted: usize,
+    /// When the orphans are looked at; there is an alarm for it.
+    look_at: Option<Instant>,
     most: usize,
     most_per_connection: usize,
+    orphan_timeout: Duration,
+}
+
+/// What a look at the orphans has found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Jobs that were given up.
+    pub(crate) given_up: usize,
+    /// When to look again, if there are orphans left.
+    pub(crate) again_at: Option<Instant>,
 }
 
 impl<A: Application> Jobs<A> {
@@ -81,8 +130,10 @@ impl<A: Application> Jobs<A> {
             of_reactor: VecDeque::new(),
             outgoing: Vec::new(),
             unwanted: 0,
+            look_at: None,
             most: limits.offloads_per_reactor,
             most_per_connection: limits.offloads_per_connection,
+            orphan_timeout: limits.offload_orphan_timeout,
         }
     }
 
@@ -90,7 +141,8 @@ impl<A: Application> Jobs<A> {
     pub(crate) fn add<T: Send + 'static>(
         &mut self,
         id: LocalId,
-        job: impl FnOnce() -> T + Send + 'static,
+        delivery: Delivery,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
     ) -> Result<(), PoolFull> {
         let done = move |application: &mut A, cx: &mut Context<'_, A>, value: Value| {
@@ -98,9 +150,8 @@ impl<A: Application> Jobs<A> {
                 done(application, cx, *value);
             }
         };
-        let work = in_a_box(job);
-        let key =
-            self.insert(Continuation::OfConnection(id, Contained::new(Box::new(done))), work)?;
+        let continuation = Continuation::OfConnection(id, Contained::new(Box::new(done)));
+        let key = self.insert(continuation, delivery, in_a_box(job))?;
         self.of_connections.entry(id).or_default().push_back(key);
         Ok(())
     }
@@ -111,7 +162,7 @@ impl<A: Application> Jobs<A> {
         id: LocalId,
         Deferred { work, done }: Deferred<A>,
     ) -> Result<(), PoolFull> {
-        let key = self.insert(Continuation::OfUpgrade(id, done), work)?;
+        let key = self.insert(Continuation::OfUpgrade(id, done), Delivery::InOrder, work)?;
         self.of_connections.entry(id).or_default().push_back(key);
         Ok(())
     }
@@ -119,7 +170,8 @@ impl<A: Application> Jobs<A> {
     /// Takes a job of the reactor's own.
     pub(crate) fn add_for_reactor<T: Send + 'static>(
         &mut self,
-        job: impl FnOnce() -> T + Send + 'static,
+        delivery: Delivery,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
     ) -> Result<(), PoolFull> {
         let done = move |application: &mut A, cx: &mut ReactorContext<'_, A>, value: Value| {
@@ -127,20 +179,27 @@ impl<A: Application> Jobs<A> {
                 done(application, cx, *value);
             }
         };
-        let work = in_a_box(job);
-        let key = self.insert(Continuation::OfReactor(Contained::new(Box::new(done))), work)?;
+        let continuation = Continuation::OfReactor(Contained::new(Box::new(done)));
+        let key = self.insert(continuation, delivery, in_a_box(job))?;
         self.of_reactor.push_back(key);
         Ok(())
     }
 
-    fn insert(&mut self, continuation: Continuation<A>, work: Work) -> Result<usize, PoolFull> {
+    fn insert(
+        &mut self,
+        continuation: Continuation<A>,
+        delivery: Delivery,
+        work: Work,
+    ) -> Result<usize, PoolFull> {
         if self.entries.len() >= self.most {
             return Err(PoolFull { most: self.most });
         }
-        let key = self.entries.insert(Entry { continuation, outcome: None });
+        let progress = Arc::<Progress>::default();
+        let entry = Entry { continuation, delivery, progress: progress.clone(), outcome: None };
+        let key = self.entries.insert(entry);
         // There are at most `most` entries, and `Config::validate` bounds that.
         let id = JobId(key as u32);
-        self.outgoing.push(Job { id, work });
+        self.outgoing.push(Job { id, work, progress });
         Ok(key)
     }
 
@@ -161,56 +220,116 @@ impl<A: Application> Jobs<A> {
             Continuation::OfConnection(id, _) => Some(Owner::Connection(id)),
             Continuation::OfUpgrade(id, _) => Some(Owner::Upgrade(id)),
             Continuation::OfReactor(_) => Some(Owner::Reactor),
-            Continuation::Nobody => {
-                self.entries.remove(key);
-                None
-            }
-            Continuation::Unwanted => {
-                self.entries.remove(key);
-                self.unwanted -= 1;
+            Continuation::Orphan(_) => {
+                self.remove_orphan(key);
                 None
             }
         }
     }
 
-    /// What `owner` is to be called with next: nothing while the first job that it waits for is
-    /// under way, whatever has come of later ones.
+    fn remove_orphan(&mut self, key: usize) {
+        let entry = self.entries.try_remove(key);
+        if let Some(Entry { continuation: Continuation::Orphan(orphan), .. }) = entry {
+            self.unwanted -= usize::from(orphan.former == Former::Upgrade);
+        }
+    }
+
+    /// Where in `queue` the next answer stands that can be delivered: of the ordered jobs none while the
+    /// first of them is under way, whatever has come of later ones.
+    fn first_due(entries: &Slab<Entry<A>>, queue: &VecDeque<usize>) -> Option<usize> {
+        let mut waits_for_ordered = false;
+        queue.iter().position(|&key| {
+            let Some(entry) = entries.get(key) else { return false };
+            let may_be_next = entry.delivery == Delivery::AtOnce || !waits_for_ordered;
+            waits_for_ordered |= entry.delivery == Delivery::InOrder;
+            may_be_next && entry.outcome.is_some()
+        })
+    }
+
+    /// What `owner` is to be called with next, if an answer can be delivered.
     pub(crate) fn next_due(&mut self, owner: Owner) -> Option<Due<A>> {
         let queue = match owner {
             Owner::Connection(id) | Owner::Upgrade(id) => self.of_connections.get_mut(&id)?,
             Owner::Reactor => &mut self.of_reactor,
         };
-        let &key = queue.front()?;
-        self.entries.get(key)?.outcome.as_ref()?;
-        queue.pop_front();
+        let key = queue.remove(Self::first_due(&self.entries, queue)?)?;
         if let Owner::Connection(id) | Owner::Upgrade(id) = owner
             && queue.is_empty()
         {
             self.of_connections.remove(&id);
         }
-        let Entry { continuation, outcome } = self.entries.try_remove(key)?;
+        let Entry { continuation, outcome, .. } = self.entries.try_remove(key)?;
         Some(match (continuation, outcome.flatten()) {
             (Continuation::OfConnection(_, done), Some(value)) => Due::OfConnection(done, value),
             (Continuation::OfUpgrade(_, done), Some(value)) => Due::OfUpgrade(done, value),
             (Continuation::OfReactor(done), Some(value)) => Due::OfReactor(done, value),
-            (_, None) | (Continuation::Nobody | Continuation::Unwanted, _) => Due::Failed,
+            (_, None) | (Continuation::Orphan(_), _) => Due::Failed,
         })
     }
 
-    /// A connection has closed: what its jobs return is of no interest any more.
-    pub(crate) fn forget(&mut self, id: LocalId) {
+    /// A connection has closed: what its jobs return is of no interest any more. If it leaves orphans,
+    /// and none were there: when an alarm is to go off for [`Self::look_at_orphans`].
+    #[must_use]
+    pub(crate) fn forget(&mut self, id: LocalId, now: Instant) -> Option<Instant> {
         if self.of_connections.is_empty() {
-            return;
+            return None;
         }
+        let mut has_orphans = false;
         for key in self.of_connections.remove(&id).unwrap_or_default() {
-            if self.entries.get(key).is_some_and(|entry| entry.outcome.is_some()) {
+            let Some(entry) = self.entries.get_mut(key) else { continue };
+            if entry.outcome.is_some() {
                 self.entries.remove(key);
-            } else if let Some(entry) = self.entries.get_mut(key) {
-                let decides = matches!(entry.continuation, Continuation::OfUpgrade(..));
-                self.unwanted += usize::from(decides);
-                entry.continuation =
-                    if decides { Continuation::Unwanted } else { Continuation::Nobody };
+                continue;
             }
+            entry.progress.cancel();
+            let former = match entry.continuation {
+                Continuation::OfUpgrade(..) => Former::Upgrade,
+                _ => Former::Connection,
+            };
+            self.unwanted += usize::from(former == Former::Upgrade);
+            let running_since = entry.progress.is_running().then_some(now);
+            entry.continuation = Continuation::Orphan(Orphan { former, running_since });
+            has_orphans = true;
+        }
+        if !has_orphans || self.look_at.is_some() {
+            return None;
+        }
+        self.look_at = Some(now + self.orphan_timeout / LOOKS);
+        self.look_at
+    }
+
+    /// Gives up the orphans that have run for too long, if it is time to look at them.
+    pub(crate) fn look_at_orphans(&mut self, now: Instant) -> Look {
+        if self.look_at.is_none_or(|at| now < at) {
+            // The alarm was early, because the wheel reaches less far than that.
+            return Look { given_up: 0, again_at: self.look_at };
+        }
+        let mut given_up = Vec::new();
+        self.look_at = None;
+        for (key, entry) in &mut self.entries {
+            let Continuation::Orphan(orphan) = &mut entry.continuation else { continue };
+            if orphan.running_since.is_none() && entry.progress.is_running() {
+                orphan.running_since = Some(now);
+            }
+            let is_late =
+                orphan.running_since.is_some_and(|since| now >= since + self.orphan_timeout);
+            // If it has returned in this very moment, its answer is on the way, and frees the slot.
+            if is_late && entry.progress.give_up() {
+                given_up.push(key);
+            } else {
+                self.look_at = Some(now + self.orphan_timeout / LOOKS);
+            }
+        }
+        for &key in &given_up {
+            self.remove_orphan(key);
+        }
+        Look { given_up: given_up.len(), again_at: self.look_at }
+    }
+
+    /// The reactor ends: nobody waits for any job.
+    pub(crate) fn cancel_all(&self) {
+        for (_, entry) in &self.entries {
+            entry.progress.cancel();
         }
     }
 
@@ -224,8 +343,8 @@ impl<A: Application> Jobs<A> {
         self.of(id) >= self.most_per_connection
     }
 
-    /// How many jobs a drain waits for: what `on_close` has off-loaded may be what keeps a session, but
-    /// what was to decide an upgrade is not missed.
+    /// How many jobs a drain waits for: not for those that were to decide an upgrade, nor for those that
+    /// were given up.
     pub(crate) fn awaited(&self) -> usize {
         self.entries.len() - self.unwanted
     }
@@ -245,21 +364,32 @@ impl<A: Application> Jobs<A> {
         for (id, queue) in &self.of_connections {
             assert!(!queue.is_empty(), "{id}: waits for nothing");
             waited_for += queue.len();
-            let first = queue.front().map(|&key| &self.entries[key]);
             // The answer to an upgrade is taken by the next visit, which the reactor may not make yet.
-            let may_wait = first.is_some_and(|entry| {
-                entry.outcome.is_none() || matches!(entry.continuation, Continuation::OfUpgrade(..))
-            });
-            assert!(may_wait, "{id}: an answer was not delivered");
+            let is_upgrade =
+                |key: usize| matches!(self.entries[key].continuation, Continuation::OfUpgrade(..));
+            let due = Self::first_due(&self.entries, queue).map(|at| queue[at]);
+            assert!(due.is_none_or(is_upgrade), "{id}: an answer was not delivered");
         }
-        let of = |is: fn(&Continuation<A>) -> bool| {
-            self.entries.iter().filter(|(_, entry)| is(&entry.continuation)).count()
+        let due = Self::first_due(&self.entries, &self.of_reactor);
+        assert_eq!(due, None, "an answer was not delivered to the reactor");
+        let orphans = || {
+            self.entries.iter().filter_map(|(_, entry)| match &entry.continuation {
+                Continuation::Orphan(orphan) => Some((orphan, &entry.progress)),
+                _ => None,
+            })
         };
-        let orphans = of(|continuation| matches!(continuation, Continuation::Nobody));
-        let unwanted = of(|continuation| matches!(continuation, Continuation::Unwanted));
+        let unwanted = orphans().filter(|(orphan, _)| orphan.former == Former::Upgrade).count();
         assert_eq!(self.unwanted, unwanted);
-        assert_eq!(self.entries.len(), waited_for + orphans + unwanted, "each is somebody's");
+        assert_eq!(self.entries.len(), waited_for + orphans().count(), "each is somebody's");
+        assert!(orphans().next().is_none() || self.look_at.is_some(), "an orphan is forgotten");
         assert!(self.outgoing.is_empty(), "jobs have left for the pool");
+    }
+}
+
+impl<A: Application> Drop for Jobs<A> {
+    /// However the reactor ended.
+    fn drop(&mut self) {
+        self.cancel_all();
     }
 }
 

@@ -4,18 +4,23 @@
 //! (close, broadcast, timer); the shard applies them when the callback has returned, or when their
 //! time has come. No callback ever gets hold of a connection or of the loop, so nothing re-enters
 //! it. Called by the shard; implemented by `apps/` and by programs that embed the server. The parts
-//! are `admission`, `jobs` and `timers`.
-//!
-//! What a callback sends is bounded: [`Context::may_queue`] has the rule. What is sent outside of a visit
-//! is looked at once more by the shard (`shard/callbacks.rs`), where the backlog is known.
+//! are `long_way`, `request`, `response`, `metrics`, `admission`, `jobs`, `kept`, `direct`, `remote` and
+//! `timers`.
 //!
 //! Invariant: the cork only ever holds whole frames of ours, behind what is left of one that has begun to
 //! leave.
 //!
-//! Next: `admission`: which upgrades are accepted. Then `jobs`, and `timers`.
+//! Next: `long_way`: messages that are not short, and the bound of what is sent.
 
 mod admission;
+mod direct;
 mod jobs;
+mod kept;
+mod long_way;
+mod metrics;
+mod remote;
+mod request;
+mod response;
 pub mod timers;
 
 use std::collections::TryReserveError;
@@ -25,19 +30,33 @@ use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
-use crate::application::timers::{ApplicationTimers, TooManyTimers};
+use crate::application::timers::{ApplicationTimers, SetTimerError, TooManyTimers};
 use crate::config::{Config, Limits};
-use crate::offload::PoolFull;
-use crate::protocol::deflate::{DeflateWriter, Deflation};
+use crate::offload::{Cancellation, PoolFull};
+use crate::protocol::deflate::DeflateWriter;
 use crate::protocol::frame;
 pub use crate::protocol::message::Message;
-use crate::session::Session;
+use crate::session::{EndedSession, Session};
 use crate::token::{ConnectionId, LocalId, Peer};
 use crate::transport::Outlet;
 
-pub use admission::{Acceptance, InvalidField, Refusal, Subprotocol, Upgrade};
-pub(crate) use admission::{Answer, Deferred, ForUpgrade, Terms};
-pub(crate) use jobs::{Due, Jobs, Owner};
+pub use admission::{Acceptance, Refusal, Subprotocol, Upgrade};
+pub(crate) use admission::{Answer, Deferred, ForUpgrade, KeepRequest, NotOpening, Terms};
+pub use direct::{Direct, Recipient};
+pub(crate) use direct::{Directed, To};
+pub(crate) use jobs::{Delivery, Due, Jobs, Look, Owner};
+pub(crate) use kept::Kept;
+pub use kept::OpenedRequest;
+use long_way::{Allowance, LONG, LongWay, has_room};
+pub(crate) use long_way::{Ending, NotQueued, storage_of_cork};
+pub(crate) use metrics::ApplicationMetrics;
+pub use metrics::{CounterMetric, GaugeMetric, InvalidMetric};
+pub(crate) use remote::{ForRecipient, Post, PostOutbox};
+pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Wake};
+pub use request::HttpRequest;
+pub(crate) use request::{RequestBody, RequestHead};
+pub(crate) use response::{Caching, ResponseContent, TEXT, reason_phrase};
+pub use response::{HttpResponse, InvalidField, NoResponse};
 
 /// The behaviour of a server. Each reactor makes a value of its own, on its own thread: state in
 /// it needs no lock, is shared with nothing, and need not be `Send`.
@@ -52,6 +71,7 @@ pub(crate) use jobs::{Due, Jobs, Owner};
 /// struct Shout;
 /// impl Application for Shout {
 ///     type Session = ();
+///     type Connection = ();
 ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
 ///         match message {
 ///             Message::Text(text) => cx.send_text(&text.to_uppercase()),
@@ -65,6 +85,10 @@ pub trait Application: Sized + 'static {
     /// live, and stays on its reactor. A type of more than 16 KiB does not compile: put what is large into
     /// a `Box` or a `Vec`.
     type Session: Default + 'static;
+
+    /// What a connection holds besides its session's state ([`Context::connection_mut`]): it ends with the
+    /// connection. `()` costs nothing, and so does one that is not used.
+    type Connection: Default + 'static;
 
     /// The reactor begins, before its first connection. What it does of its own accord starts here,
     /// with a timer.
@@ -83,6 +107,7 @@ pub trait Application: Sized + 'static {
     ///
     /// impl Application for Members {
     ///     type Session = Option<String>;
+    ///     type Connection = ();
     ///
     ///     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
     ///         let name = match upgrade.cookie("member") {
@@ -111,6 +136,82 @@ pub trait Application: Sized + 'static {
         Ok(upgrade.accept())
     }
 
+    /// Whether [`Self::on_request`] reads the content of requests. Without it, a request with content is
+    /// passed to `on_request` when its head has come, with an empty [`HttpRequest::body`], and its
+    /// connection closes behind the response. With it, the server waits for the content first.
+    ///
+    /// It is a constant, so that a server whose application reads none never waits for any, nor keeps it.
+    const READS_BODIES: bool = false;
+
+    /// A plain request has come, for a path that is none of the server's own (`/`, `/healthz`, `/readyz`,
+    /// `/metrics`, `/ws/stats`) and does not lead to the WebSocket. Answered on the reactor that has the
+    /// connection. Any method comes here: HEAD, which gets what GET gets, without the content; and
+    /// OPTIONS, so that a preflight of other origins' pages can be answered.
+    ///
+    /// Under [`Self::READS_BODIES`] a request comes here when its content is whole, of at most
+    /// [`crate::Limits::request_body_bytes`] bytes; beyond that it gets 413, without a `Content-Length`
+    /// 411, and 408 if it takes longer than [`crate::Config::timeout_handshake`]. A client that sent
+    /// `Expect: 100-continue` is told to go on.
+    ///
+    /// [`crate::Config::allowed_origins`] is about WebSockets. A page of another origin may send requests
+    /// that come here: where that matters, look at [`HttpRequest::header`] `Origin`.
+    ///
+    /// A panic is a 500: the connection closes, and nothing else ends. During the shutdown requests are
+    /// answered as long as their connection is served.
+    ///
+    /// ```
+    /// # use revolve::{Application, Context, Message};
+    /// use revolve::{HttpRequest, HttpResponse, NoResponse, ReactorContext};
+    ///
+    /// struct Shop {
+    ///     orders: Vec<String>,
+    /// }
+    ///
+    /// impl Application for Shop {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///     const READS_BODIES: bool = true;
+    ///
+    ///     fn on_request(
+    ///         &mut self,
+    ///         cx: &mut ReactorContext<'_, Self>,
+    ///         request: &HttpRequest<'_>,
+    ///     ) -> Result<HttpResponse, NoResponse> {
+    ///         match (request.method(), request.path()) {
+    ///             ("GET" | "HEAD", "/orders") => {
+    ///                 Ok(HttpResponse::json::<200>(format!("{{\"count\": {}}}", self.orders.len())))
+    ///             }
+    ///             ("POST", "/orders") => match request.body_text() {
+    ///                 None | Some("") => Ok(HttpResponse::json_error::<400>("an order is a text")),
+    ///                 Some(order) => {
+    ///                     self.orders.push(order.to_owned());
+    ///                     cx.broadcast_text(&format!("a new order: {order}"));
+    ///                     Ok(HttpResponse::empty::<201>())
+    ///                 }
+    ///             },
+    ///             // RFC 9110 15.5.6: a 405 names the methods that there are.
+    ///             (_, "/orders") => {
+    ///                 Ok(HttpResponse::text::<405>("GET or POST").header("Allow", "GET, HEAD, POST")?)
+    ///             }
+    ///             _ => Err(NoResponse::NotFound),
+    ///         }
+    ///     }
+    /// #   fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Why there is no response. By default there is nothing at any such path, which is a 404.
+    fn on_request(
+        &mut self,
+        cx: &mut ReactorContext<'_, Self>,
+        request: &HttpRequest<'_>,
+    ) -> Result<HttpResponse, NoResponse> {
+        let _ = (cx, request);
+        Err(NoResponse::NotFound)
+    }
+
     /// A WebSocket has opened, or a session has come back ([`Context::is_resumed`]).
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
         let _ = cx;
@@ -119,7 +220,15 @@ pub trait Application: Sized + 'static {
     /// A message has arrived.
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>);
 
-    /// The WebSocket is over: exactly once for each `on_open`. What is sent from here goes nowhere.
+    /// The WebSocket is over: exactly once for each `on_open`. The session is still there, and changes
+    /// to it are kept. Of the commands of the context:
+    ///
+    /// - what is sent goes nowhere, and [`Context::close`] does nothing;
+    /// - broadcasts are sent, to all others;
+    /// - [`Context::set_timer`] is an error, and [`Context::cancel_timer`] finds the timers that were set;
+    /// - off-loaded jobs are run, to save the session, say, and a drain waits for them; what was to
+    ///   follow them is dropped. So [`Context::offload_cancellable`] is of no use here: to its job, nobody
+    ///   waits. If this is called because the time of a drain is up, the process may end before a job.
     fn on_close(&mut self, cx: &mut Context<'_, Self>, reason: CloseReason) {
         let _ = (cx, reason);
     }
@@ -157,6 +266,7 @@ pub trait Application: Sized + 'static {
     ///
     /// impl Application for Numbers {
     ///     type Session = u32; // the last number sent
+    ///     type Connection = ();
     ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, _: Message<'_>) {
     ///         go_on(cx);
     ///     }
@@ -166,7 +276,7 @@ pub trait Application: Sized + 'static {
     /// }
     ///
     /// let config = Config { max_send_buffer: MARK, ..Config::default() };
-    /// let server = TestServer::with_config(config, || Numbers);
+    /// let server = TestServer::with_config(config, |_| Numbers);
     /// let client = server.connect("");
     /// client.send_text("go");
     /// for number in 1..=LAST {
@@ -177,10 +287,102 @@ pub trait Application: Sized + 'static {
         let _ = cx;
     }
 
+    /// The shutdown begins on this reactor: before the first client is told goodbye (1001). What is sent to
+    /// connections of this reactor from here reaches them before that, and [`ReactorContext::set_goodbye`]
+    /// says what the goodbye says.
+    ///
+    /// ```
+    /// use revolve::{Application, Context, Message, ReactorContext};
+    ///
+    /// struct Polite;
+    /// impl Application for Polite {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         if let Message::Text("shut down, please") = message {
+    ///             cx.shut_down();
+    ///         }
+    ///     }
+    ///     fn on_drain(&mut self, cx: &mut ReactorContext<'_, Self>) {
+    ///         cx.send_text_to_all("please finish your sentence");
+    ///         cx.set_goodbye("back in five minutes");
+    ///     }
+    /// }
+    ///
+    /// use revolve::testing::{Received, TestServer};
+    /// let server = TestServer::new(|_| Polite);
+    /// let ann = server.connect("");
+    /// ann.send_text("shut down, please");
+    /// assert_eq!(ann.text(), "please finish your sentence");
+    /// let goodbye = Received::Closed { code: 1001, reason: "back in five minutes".into() };
+    /// assert_eq!(ann.receive(), Some(goodbye));
+    /// ```
+    fn on_drain(&mut self, cx: &mut ReactorContext<'_, Self>) {
+        let _ = cx;
+    }
+
     /// A timer of this reactor is due ([`ReactorContext::set_timer`]). It is not set any more: a
     /// heartbeat sets it anew.
     fn on_reactor_timer(&mut self, cx: &mut ReactorContext<'_, Self>, key: u64) {
         let _ = (cx, key);
+    }
+
+    /// A session is no more: exactly once for each that ceases to be while the server runs, when nobody
+    /// speaks for it any more and its id names it no longer. What was put elsewhere on its behalf (a place in
+    /// a room, a row in a data base) can be let go of here. [`crate::SessionEnd`] has the reasons.
+    ///
+    /// Where a connection's close ends it, [`Self::on_close`] comes first. A takeover ends no session. One that
+    /// a deferred upgrade waits for ([`Upgrade::defer`]) ends when that waits no more. Sessions that are there
+    /// when the server ends, with or without a connection, are dropped without this call; a shutdown closes
+    /// connections, so the call comes for those sessions that are not kept without one.
+    ///
+    /// Sessions whose time is over at one moment end a share in each turn ([`Limits::expiries_per_turn`]), and
+    /// later if the reactor is congested. A panic in here is counted and logged, and ends nothing.
+    ///
+    /// ```
+    /// use revolve::{Application, Context, EndedSession, Message, ReactorContext, SessionEnd};
+    ///
+    /// /// Says who is gone for good.
+    /// struct Lobby;
+    ///
+    /// impl Application for Lobby {
+    ///     type Session = String;
+    ///     type Connection = ();
+    ///
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         if let Message::Text(name) = message {
+    ///             *cx.session_mut() = name.to_owned();
+    ///         }
+    ///     }
+    ///
+    ///     fn on_session_end(
+    ///         &mut self,
+    ///         cx: &mut ReactorContext<'_, Self>,
+    ///         session: EndedSession<String>,
+    ///     ) {
+    ///         if session.reason() == SessionEnd::Expired {
+    ///             cx.send_text_to_all(&format!("{} will not come back", session.state()));
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # use revolve::Config;
+    /// let config = Config { workers: std::num::NonZeroUsize::MIN, ..Config::default() };
+    /// let ttl = config.session_ttl;
+    /// let server = revolve::testing::TestServer::with_config(config, |_| Lobby);
+    /// let (ann, bob) = (server.connect("session_id=ann"), server.connect("session_id=bob"));
+    /// ann.send_text("Ann");
+    /// ann.disconnect();
+    /// server.advance(ttl + std::time::Duration::from_secs(2));
+    /// assert_eq!(bob.text(), "Ann will not come back");
+    /// ```
+    #[inline]
+    fn on_session_end(
+        &mut self,
+        cx: &mut ReactorContext<'_, Self>,
+        session: EndedSession<Self::Session>,
+    ) {
+        let _ = (cx, session);
     }
 }
 
@@ -219,10 +421,6 @@ pub struct CloseReason {
     pub side: Side,
 }
 
-/// A message that is written as it is, past the cork, which it would more than half fill: 32 KiB. To
-/// copy that costs as much as the write that is saved.
-pub(crate) const LONG: usize = 32 << 10;
-
 /// A frame for many: encoded once, shared by all reactors. (In a `Vec`, of which the allocation can
 /// be refused; an `Arc` of bytes would copy them, too.)
 pub(crate) type Broadcast = Arc<Vec<u8>>;
@@ -233,64 +431,42 @@ pub(crate) type Broadcast = Arc<Vec<u8>>;
 pub(crate) struct Commands<A: Application> {
     /// Which reactor this is.
     reactor: usize,
+    /// How many there are.
+    reactors: usize,
     /// When this turn began.
     pub(crate) now: Instant,
-    /// Set with `close`, and when the connection waits for as many jobs as it may: either way no
-    /// more is read from it in this visit.
+    /// Set with `close` and with `forgets_session`, and when the connection waits for as many jobs as it may:
+    /// then what was commanded is done before more is read from it.
     pub(crate) pause: bool,
-    /// Set with `to_all`, and when jobs wait to leave for the pool.
+    /// Set with `to_all`, `directs`, `posts` and `shut_down`, and when jobs wait to leave for the pool.
     pub(crate) has_outgoing: bool,
     /// How the connection ends, if it does.
     pub(crate) ending: Option<Ending>,
+    /// Whether the session of the connection is to be forgotten. It is, even if the callback panicked behind
+    /// that.
+    pub(crate) forgets_session: bool,
     /// To every open connection of the server.
     pub(crate) to_all: Vec<Broadcast>,
     /// To every open connection of this reactor.
     pub(crate) to_reactor: Vec<Broadcast>,
+    /// To one connection each.
+    pub(crate) directs: Vec<Direct>,
+    /// To one reactor each.
+    pub(crate) posts: Vec<(usize, Post<A>)>,
     /// The timers set.
     pub(crate) timers: ApplicationTimers,
     /// The jobs off-loaded.
     pub(crate) jobs: Jobs<A>,
+    /// What is kept for open connections.
+    pub(crate) kept: Kept<A>,
     /// Bytes that have left past the cork in this turn, and are not counted yet.
     pub(crate) past_cork: u64,
+    /// The shutdown, if it was asked for.
+    pub(crate) shut_down: bool,
+    /// What clients are to be told in the goodbye, if that was said.
+    pub(crate) goodbye: Option<String>,
     /// How much one callback may queue.
     allowance: Allowance,
-}
-
-/// How a callback has ended its connection.
-#[derive(Debug)]
-pub(crate) enum Ending {
-    /// The application has asked for a close.
-    Asked(CloseCode, String),
-    /// A message could not be queued. What stands in the cork behind its first `kept` bytes was sent after
-    /// that message, and is not to leave: it would hide the hole.
-    NotQueued { why: NotQueued, kept: usize },
-}
-
-/// Why a message could not be queued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NotQueued {
-    /// There is no memory for it.
-    OutOfMemory,
-    /// Too much waits for its peer already.
-    SlowConsumer,
-}
-
-/// How much one callback may queue for its peer.
-#[derive(Debug, Clone, Copy)]
-struct Allowance {
-    /// Bytes in the cork from which on they are offered to the socket, before more is queued.
-    cork_bytes: usize,
-    /// Bytes that may wait, in the backlog and the cork, when one more message is queued: the high-water
-    /// mark, and a cork beyond it. That much may wait when a message of the peer's is heard
-    /// (`shard/visit.rs`), so its first reply is always queued.
-    waiting_most: usize,
-}
-
-impl Allowance {
-    fn of(config: &Config) -> Allowance {
-        let cork_bytes = config.limits.cork_bytes;
-        Allowance { cork_bytes, waiting_most: config.max_send_buffer.saturating_add(cork_bytes) }
-    }
 }
 
 impl<A: Application> Commands<A> {
@@ -298,35 +474,29 @@ impl<A: Application> Commands<A> {
         let limits: &Limits = &config.limits;
         Commands {
             reactor,
+            reactors: config.workers.get(),
             now,
             pause: false,
             has_outgoing: false,
             ending: None,
+            forgets_session: false,
             to_all: Vec::new(),
             to_reactor: Vec::new(),
+            directs: Vec::new(),
+            posts: Vec::new(),
             timers: ApplicationTimers::new(now, limits),
             jobs: Jobs::new(limits),
+            kept: Kept::default(),
             past_cork: 0,
+            shut_down: false,
+            goodbye: None,
             allowance: Allowance::of(config),
         }
     }
 
-    /// A message could not be queued behind the first `kept` bytes of the cork. That outdoes a close that
-    /// was asked for: what was to leave before it will not all leave.
-    #[cold]
-    pub(crate) fn end_unqueued(&mut self, why: NotQueued, kept: usize) {
-        (self.ending, self.pause) = (Some(Ending::NotQueued { why, kept }), true);
-    }
-
-    /// How the connection ends, if a callback has ended it. What was sent behind a message that could not
-    /// be queued is taken out of the cork.
-    pub(crate) fn take_ending(&mut self, cork: &mut Vec<u8>) -> Option<Ending> {
-        self.pause = false;
-        let ending = self.ending.take();
-        if let Some(Ending::NotQueued { kept, .. }) = ending {
-            cork.truncate(kept);
-        }
-        ending
+    fn shut_down(&mut self) {
+        self.shut_down = true;
+        self.has_outgoing = true;
     }
 }
 
@@ -351,11 +521,13 @@ impl<A: Application> Context<'_, A> {
     ///
     /// What a peer has not taken is bounded. A peer for which more than the high-water mark
     /// ([`Config::max_send_buffer`]) waits is not heard. If something is sent to it all the same (by a timer,
-    /// behind an off-loaded job, in a broadcast), it is closed with 1008 "slow consumer", and what that
+    /// a post, behind an off-loaded job, in a broadcast), it is closed with 1008 "slow consumer", and what that
     /// callback sends is not queued. Within one callback, a message is queued if what waits before it is no
-    /// more than the mark and [`Limits::cork_bytes`]; if it is more, the peer is closed in the same way, and
-    /// neither that message nor what the callback sends after it is queued. How long a message is does not
-    /// count until the next one is to be queued behind it. So the first reply to a message is always queued.
+    /// more than the mark and [`Limits::cork_bytes`]; if it is more by 150 bytes, the peer is closed in the same
+    /// way, and neither that message nor what the callback sends after it is queued. How long a message is does
+    /// not count until the next one is to be queued behind it. So the first reply to a message is always queued.
+    ///
+    /// This costs a short message nothing: it is looked at only when the storage for replies is full.
     ///
     /// [`Self::waiting_bytes`] tells how much waits, [`Application::on_backlog_low`] that most of it has left.
     #[inline]
@@ -367,9 +539,13 @@ impl<A: Application> Context<'_, A> {
     #[inline(always)]
     pub fn send_text_parts<const N: usize>(&mut self, parts: [&str; N]) {
         let length = parts.iter().map(|part| part.len()).sum();
-        let is_long = length > frame::MAX_SHORT || self.cork.len() >= LONG;
-        if self.deflate_writer.is_some() || is_long {
-            return self.send_long_parts(&parts.map(str::as_bytes), length);
+        if self.deflate_writer.is_some() || length > frame::MAX_SHORT {
+            return self.long_way().send_parts(Data::Text, &parts.map(str::as_bytes));
+        }
+        // Room for the longest of the short ones: to compare with a constant costs nothing more than the
+        // check that it stands for, of storage for the header.
+        if !has_room(self.cork, frame::MAX_SHORT) && !self.long_way().make_room_for_a_short_one() {
+            return;
         }
         frame::encode_header(OpCode::Data(Data::Text), length, self.cork);
         for part in parts {
@@ -385,120 +561,42 @@ impl<A: Application> Context<'_, A> {
 
     #[inline]
     fn send(&mut self, kind: Data, payload: &[u8]) {
-        match &mut self.deflate_writer {
-            // One sum for both: a long message, and one behind much that stands in the cork.
-            _ if self.cork.len() + payload.len() >= LONG => self.send_checked(kind, payload),
-            None => frame::encode(OpCode::Data(kind), payload, self.cork),
-            Some(deflate_writer) => deflate_writer.encode(kind, &[payload], self.cork),
-        }
-    }
-
-    /// Whether one more message may be queued, wherever in a callback it is sent. If too much waits for
-    /// the peer, the connection ends. How long the message is does not count, for that is not its fault;
-    /// it counts when the next one is to be queued behind it.
-    fn may_queue(&mut self) -> bool {
-        let Allowance { cork_bytes, waiting_most } = self.commands.allowance;
-        let Some(outlet) = &mut self.outlet else { return false };
-        if matches!(self.commands.ending, Some(Ending::NotQueued { .. })) {
-            return false;
-        }
-        if self.cork.len() >= cork_bytes {
-            // What was not offered to the socket cannot be held against the peer.
-            let (Ok(sent) | Err(sent)) = outlet.send_past(self.cork, &[]);
-            self.commands.past_cork += sent as u64;
-        }
-        let may_queue = outlet.waiting_bytes() + self.cork.len() <= waiting_most;
-        if !may_queue {
-            self.commands.end_unqueued(NotQueued::SlowConsumer, self.cork.len());
-        }
-        may_queue
-    }
-
-    /// Sends a long message, or one behind much that stands in the cork, if it may be queued.
-    #[cold]
-    #[inline(never)]
-    fn send_checked(&mut self, kind: Data, payload: &[u8]) {
-        if !self.may_queue() {
-            return;
-        }
+        let is_plain = self.deflate_writer.is_none();
         match payload.len() {
-            LONG.. => self.send_long(kind, payload),
-            _ => self.append(kind, &[payload], payload.len()),
-        }
-    }
-
-    /// Sends past the cork, with all that stands in it; deflated into the cork, if that was agreed on
-    /// and makes it smaller.
-    fn send_long(&mut self, kind: Data, payload: &[u8]) {
-        if let Some(deflate_writer) = &mut self.deflate_writer
-            && deflate_writer.encode_smaller(kind, &[payload], self.cork) == Deflation::Appended
-        {
-            return;
-        }
-        let Some(outlet) = &mut self.outlet else { return };
-        let before = self.cork.len();
-        frame::encode_header(OpCode::Data(kind), payload.len(), self.cork);
-        match outlet.send_past(self.cork, payload) {
-            Ok(sent) => self.commands.past_cork += sent as u64,
-            Err(sent) => {
-                self.commands.past_cork += sent as u64;
-                match before.checked_sub(sent) {
-                    // Nothing of this frame has left, so it is as if it had never been.
-                    Some(of_earlier) => self.cork.truncate(of_earlier),
-                    None => outlet.cut(),
-                }
-                self.run_out_of_memory();
+            LONG.. => self.long_way().send_long(kind, payload),
+            short if is_plain && has_room(self.cork, short) => {
+                frame::encode(OpCode::Data(kind), payload, self.cork);
             }
+            _ => self.long_way().send_parts(kind, &[payload]),
         }
     }
 
-    /// Sends parts that need the longer form of a header, may be worth deflating, or stand behind much.
-    #[cold]
-    #[inline(never)]
-    fn send_long_parts(&mut self, parts: &[&[u8]], length: usize) {
-        if self.cork.len() + length < LONG || self.may_queue() {
-            self.append(Data::Text, parts, length);
+    /// The way of a message that is not simply appended to the cork.
+    #[inline(always)]
+    fn long_way(&mut self) -> LongWay<'_, A> {
+        let outlet = self.outlet.as_mut().map(|outlet| &mut **outlet as &mut dyn Outlet);
+        LongWay {
+            cork: self.cork,
+            outlet,
+            deflate_writer: self.deflate_writer.as_mut().map(DeflateWriter::reborrow),
+            commands: self.commands,
         }
     }
 
-    /// Appends a message to the cork.
-    fn append(&mut self, kind: Data, parts: &[&[u8]], length: usize) {
-        if let Some(deflate_writer) = &mut self.deflate_writer
-            && deflate_writer.encode_smaller(kind, parts, self.cork) == Deflation::Appended
-        {
-            return;
-        }
-        if self.cork.try_reserve(frame::MAX_HEADER + length).is_err() {
-            return self.run_out_of_memory();
-        }
-        frame::encode_header(OpCode::Data(kind), length, self.cork);
-        parts.iter().for_each(|part| self.cork.extend_from_slice(part));
-    }
-
-    /// A reply can be neither sent nor kept, so its connection ends, and no other.
+    /// What was to be sent can be neither sent nor kept, so this connection ends, and no other.
     #[cold]
     fn run_out_of_memory(&mut self) {
-        // Else it has ended already, and the cork is not the one that will leave.
-        if self.outlet.is_some() {
-            self.commands.end_unqueued(NotQueued::OutOfMemory, self.cork.len());
-        }
+        self.long_way().run_out_of_memory();
     }
 
-    /// Closes once what was sent before has left. Messages still to come are not delivered.
+    /// Closes once what was sent before has left. Messages still to come are not delivered. In
+    /// [`Application::on_close`] it does nothing.
     ///
-    /// `code` is one that RFC 6455 7.4 lets an endpoint send, 4000 to 4999 for your own; another
+    /// `code` is one that RFC 6455 7.4 lets an endpoint send, 4000 to 4999 for your own (4001 is the server's: a session was taken over); another
     /// becomes 1011, and the log tells of the first. Of `reason` the first 123 bytes are sent. What this
     /// callback sends after it still leaves before the Close; of several calls the first counts.
     pub fn close(&mut self, code: u16, reason: &str) {
-        let code = CloseCode::from(code);
-        // RFC 6455 7.4.1: a client says 1010 of a server, never the other way round.
-        let may_be_sent = frame::may_be_sent(code) && code != CloseCode::Extension;
-        if !may_be_sent {
-            static TOLD: Once = Once::new();
-            let code = u16::from(code);
-            tell_misuse(&TOLD, format_args!("close({code}, …): a server must not send this code"));
-        }
-        let code = if may_be_sent { code } else { CloseCode::Error };
+        let code = sendable(code);
         self.commands.ending.get_or_insert_with(|| Ending::Asked(code, reason.to_owned()));
         self.commands.pause = true;
     }
@@ -532,14 +630,39 @@ impl<A: Application> Context<'_, A> {
     ///
     /// # Errors
     ///
-    /// When the connection has [`Limits::timers_per_connection`] of them.
-    pub fn set_timer(&mut self, after: Duration, key: u64) -> Result<(), TooManyTimers> {
-        self.commands.timers.set(self.connection, key, after, self.commands.now)
+    /// [`SetTimerError::TooMany`] when the connection has [`Limits::timers_per_connection`] of them;
+    /// [`SetTimerError::Closed`] in [`Application::on_close`], and behind [`Self::close`]: then the timer
+    /// could never fire.
+    pub fn set_timer(&mut self, after: Duration, key: u64) -> Result<(), SetTimerError> {
+        if self.is_over() {
+            return Err(SetTimerError::Closed);
+        }
+        Ok(self.commands.timers.set(self.connection, key, after, self.commands.now)?)
+    }
+
+    /// Whether this is the last callback of the connection but for its `on_close`, or that itself.
+    fn is_over(&self) -> bool {
+        self.outlet.is_none() || self.commands.ending.is_some()
     }
 
     /// Forgets a timer; whether it was set.
     pub fn cancel_timer(&mut self, key: u64) -> bool {
         self.commands.timers.cancel(self.connection, key)
+    }
+
+    /// Sets a timer of this reactor, as [`ReactorContext::set_timer`] does: it does not end with the
+    /// connection. For what is to happen when this client has been away for a while, for instance.
+    ///
+    /// # Errors
+    ///
+    /// When the reactor has [`Limits::timers_per_reactor`] of them.
+    pub fn set_reactor_timer(&mut self, after: Duration, key: u64) -> Result<(), TooManyTimers> {
+        self.commands.timers.set_for_reactor(key, after, self.commands.now)
+    }
+
+    /// Forgets a timer of this reactor; whether it was set.
+    pub fn cancel_reactor_timer(&mut self, key: u64) -> bool {
+        self.commands.timers.cancel_for_reactor(key)
     }
 
     /// Runs `job` on a thread of its own kind, so that it may wait for as long as it likes, and
@@ -552,12 +675,18 @@ impl<A: Application> Context<'_, A> {
     /// message is answered before the next one is heard. One that panics ends its connection with
     /// 1011. A server that drains waits for the jobs under way, within the time of its drain.
     ///
+    /// A job should return: its thread is held for as long as it runs. While all threads are, and other
+    /// jobs wait, threads are added ([`Limits::offload_threads_extra`]). A job that runs on for
+    /// [`Limits::offload_orphan_timeout`] after its connection has gone is given up: it counts for no
+    /// limit any more, and no drain waits for it.
+    ///
     /// ```
     /// use revolve::{Application, Context, Message};
     ///
     /// struct Fibonacci;
     /// impl Application for Fibonacci {
     ///     type Session = ();
+    ///     type Connection = ();
     ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
     ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
     ///         let Ok(n) = text.parse() else { return cx.send_text("a number, please") };
@@ -585,20 +714,120 @@ impl<A: Application> Context<'_, A> {
         job: impl FnOnce() -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
     ) -> Result<(), PoolFull> {
-        self.commands.jobs.add(self.connection, job, done)?;
+        self.off_load(Delivery::InOrder, move |_| job(), done)
+    }
+
+    /// [`Self::offload`] for a job that can end early: it is told whether anybody still waits for it.
+    /// Nobody does when the WebSocket has closed, or the server has ended. What it returns then is
+    /// dropped.
+    ///
+    /// ```
+    /// use revolve::{Application, Context, Message};
+    ///
+    /// struct Primes;
+    /// impl Application for Primes {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
+    ///         let Ok(most) = text.parse::<u64>() else { return cx.send_text("a number, please") };
+    ///         let taken = cx.offload_cancellable(
+    ///             move |cancellation| {
+    ///                 let is_prime = |n: &u64| (2..*n).all(|divisor| n % divisor != 0);
+    ///                 // A client that has left costs no more than the number under way.
+    ///                 let goes_on = |_: &u64| !cancellation.is_requested();
+    ///                 (2..most).take_while(goes_on).filter(is_prime).count()
+    ///             },
+    ///             |_, cx, count| cx.send_text(&count.to_string()),
+    ///         );
+    ///         if taken.is_err() {
+    ///             cx.send_text("too busy, try again");
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::offload`].
+    pub fn offload_cancellable<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.off_load(Delivery::InOrder, job, done)
+    }
+
+    /// [`Self::offload`] without the order: `done` is called as soon as `job` has returned, whatever
+    /// else this connection waits for, and no other answer waits for it. It counts for the same limits.
+    /// The job is told whether anybody still waits for it, as with [`Self::offload_cancellable`].
+    ///
+    /// ```
+    /// use revolve::{Application, Context, Message};
+    /// # fn look_up(_: &str) -> String { String::new() }
+    ///
+    /// /// Answers each question when it can; the answer says to which it is.
+    /// struct Library;
+    /// impl Application for Library {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
+    ///         let Some((number, question)) = text.split_once(' ') else { return };
+    ///         let (number, question) = (number.to_owned(), question.to_owned());
+    ///         let taken = cx.offload_unordered(
+    ///             move |_| look_up(&question),
+    ///             move |_, cx, answer| cx.send_text(&format!("{number} {answer}")),
+    ///         );
+    ///         if taken.is_err() {
+    ///             cx.send_text("too busy, try again");
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::offload`].
+    pub fn offload_unordered<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.off_load(Delivery::AtOnce, job, done)
+    }
+
+    fn off_load<T: Send + 'static>(
+        &mut self,
+        delivery: Delivery,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.commands.jobs.add(self.connection, delivery, job, done)?;
         self.commands.has_outgoing = true;
         self.commands.pause |= self.commands.jobs.is_busy(self.connection);
         Ok(())
     }
 
-    /// How many bytes were sent to this peer that its socket has not taken, those included that this
-    /// callback has sent. 0 where nothing can be said any more, as in [`Application::on_close`].
+    /// Begins the shutdown of the server, as [`crate::ServerHandle::shutdown`] does, and returns at once.
+    pub fn shut_down(&mut self) {
+        self.commands.shut_down();
+    }
+
+    /// How many bytes were sent to this peer that its socket has not taken: 0 while it takes all that it is
+    /// offered. From when it does not, what this callback has sent is among them. 0, too, where nothing can be
+    /// said any more, as in [`Application::on_close`].
     ///
     /// An application that has much to send compares it with [`Config::max_send_buffer`], and stops above
     /// that ([`Application::on_backlog_low`] has an example).
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
-        self.outlet.as_ref().map_or(0, |outlet| outlet.waiting_bytes() + self.cork.len())
+        match &self.outlet {
+            // What stands in the cork meanwhile was not offered yet. To count it would stop who compares, and
+            // nobody would have him go on: it leaves without having waited.
+            Some(outlet) if !outlet.takes_more() => outlet.backlog_bytes() + self.cork.len(),
+            _ => 0,
+        }
     }
 
     /// When this turn began. Costs nothing, and is virtual in a test.
@@ -637,6 +866,59 @@ impl<A: Application> Context<'_, A> {
         self.session.id().text().as_str().to_owned()
     }
 
+    /// Forgets the session, as at a logout: when this callback has returned, the id names it no more. Who asks
+    /// for that id gets a new session (under the same id, with [`crate::SessionIds::Any`]), and takes
+    /// nothing over.
+    ///
+    /// This connection goes on with the state and the count until it closes; then the session ends
+    /// ([`crate::SessionEnd::Forgotten`]) and is not kept. To end both, call [`Self::close`] besides.
+    /// To call it twice is as to call it once. In [`Application::on_close`] it works too, also where a newer
+    /// connection takes the session over: that one then opens with a new session, whatever count its 101 tells.
+    ///
+    /// A deferred upgrade that waits for the session ([`Upgrade::defer`]) waits on, but not for that
+    /// session: its `done` finds none, and if it accepts, the connection opens with a new one.
+    /// [`Recipient::session`] does not find the session any more; by its [`ConnectionId`] the connection is
+    /// still reached.
+    ///
+    /// ```
+    /// use revolve::{Application, Context, Message};
+    ///
+    /// /// Remembers what each session has said, until it says `logout`.
+    /// struct Notes;
+    ///
+    /// impl Application for Notes {
+    ///     type Session = String;
+    ///     type Connection = ();
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         match message {
+    ///             Message::Text("logout") => {
+    ///                 cx.forget_session();
+    ///                 cx.close(1000, "logged out");
+    ///             }
+    ///             Message::Text(note) => cx.session_mut().push_str(note),
+    ///             Message::Binary(_) => {}
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let server = revolve::testing::TestServer::new(|_| Notes);
+    /// let ann = server.connect("session_id=ann");
+    /// ann.send_text("a secret");
+    /// ann.send_text("logout");
+    /// let next = server.connect("session_id=ann");
+    /// assert_eq!(next.header("X-Session-Resumed"), Some("false".to_owned()));
+    /// ```
+    pub fn forget_session(&mut self) {
+        (self.commands.forgets_session, self.commands.pause) = (true, true);
+    }
+
+    /// How many connections speak for the session, this one included: more than one only if they share it
+    /// ([`Acceptance::share`]). In [`Application::on_close`] this one still counts.
+    #[must_use]
+    pub fn session_connections(&self) -> usize {
+        self.session.connections()
+    }
+
     /// Whether the session was there before this connection.
     #[must_use]
     pub fn is_resumed(&self) -> bool {
@@ -660,11 +942,19 @@ impl<A: Application> Context<'_, A> {
     pub fn reactor(&self) -> usize {
         self.commands.reactor
     }
+
+    /// How many reactors the server has.
+    #[must_use]
+    pub fn reactors(&self) -> usize {
+        self.commands.reactors
+    }
 }
 
 /// A reactor, as its application sees it when no connection is concerned.
 pub struct ReactorContext<'a, A: Application> {
     pub(crate) commands: &'a mut Commands<A>,
+    /// Those of the whole server.
+    pub(crate) metrics: &'a ApplicationMetrics,
 }
 
 impl<A: Application> ReactorContext<'_, A> {
@@ -680,13 +970,101 @@ impl<A: Application> ReactorContext<'_, A> {
     }
 
     fn send_to_all(&mut self, kind: Data, payload: &[u8]) {
-        match encoded(kind, payload) {
-            Ok(frame) => self.commands.to_reactor.push(frame),
-            Err(_) => log::error!(
-                reactor = self.commands.reactor;
-                "out of memory: a broadcast of {} bytes was dropped", payload.len()
-            ),
+        if let Some(frame) = self.encoded(kind, payload) {
+            self.commands.to_reactor.push(frame);
         }
+    }
+
+    /// Sends a text message to every open connection of the server, as [`Context::broadcast_text`]
+    /// does. If there is no memory for that, it is not sent, and the log tells so.
+    pub fn broadcast_text(&mut self, text: &str) {
+        self.broadcast(Data::Text, text.as_bytes());
+    }
+
+    /// Sends a binary message to every open connection of the server.
+    pub fn broadcast_binary(&mut self, bytes: &[u8]) {
+        self.broadcast(Data::Binary, bytes);
+    }
+
+    fn broadcast(&mut self, kind: Data, payload: &[u8]) {
+        if let Some(frame) = self.encoded(kind, payload) {
+            self.commands.to_all.push(frame);
+            self.commands.has_outgoing = true;
+        }
+    }
+
+    fn encoded(&self, kind: Data, payload: &[u8]) -> Option<Broadcast> {
+        let frame = encoded(kind, payload);
+        if frame.is_err() {
+            self.note_out_of_memory(payload.len());
+        }
+        frame.ok()
+    }
+
+    /// Registers a counter of the application's, which `/metrics` shows behind the server's own: a sample
+    /// for each reactor that has registered it, with the label `reactor`. A second call with the same name
+    /// on this reactor returns the same cell. Keep the handle: to register takes a lock, to count takes
+    /// none.
+    ///
+    /// ```
+    /// # use revolve::{Application, Context, Message};
+    /// use revolve::{CounterMetric, ReactorContext};
+    ///
+    /// #[derive(Default)]
+    /// struct Shop {
+    ///     orders: Option<CounterMetric>,
+    /// }
+    ///
+    /// impl Application for Shop {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///
+    ///     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
+    ///         match cx.counter("shop_orders_total", "Orders taken.") {
+    ///             Ok(orders) => self.orders = Some(orders),
+    ///             Err(error) => eprintln!("{error}"),
+    ///         }
+    ///     }
+    ///
+    ///     fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {
+    ///         if let Some(orders) = &self.orders {
+    ///             orders.add(1);
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The name is none, or the server's, or taken by another kind or help; or there are 256 names already.
+    pub fn counter(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+    ) -> Result<CounterMetric, InvalidMetric> {
+        self.metrics.counter(self.commands.reactor, name, help)
+    }
+
+    /// Registers a gauge of the application's, as [`Self::counter`] does a counter.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Self::counter`]; but the name may end in anything.
+    pub fn gauge(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+    ) -> Result<GaugeMetric, InvalidMetric> {
+        self.metrics.gauge(self.commands.reactor, name, help)
+    }
+
+    /// A message for others cannot be encoded, and no connection of theirs is to blame.
+    #[cold]
+    fn note_out_of_memory(&self, bytes: usize) {
+        log::error!(
+            reactor = self.commands.reactor;
+            "out of memory: a message of {bytes} bytes was dropped"
+        );
     }
 
     /// Has [`Application::on_reactor_timer`] called with `key`, once, when `after` has passed. A
@@ -714,9 +1092,57 @@ impl<A: Application> ReactorContext<'_, A> {
         job: impl FnOnce() -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
     ) -> Result<(), PoolFull> {
-        self.commands.jobs.add_for_reactor(job, done)?;
+        self.off_load(Delivery::InOrder, move |_| job(), done)
+    }
+
+    /// [`Self::offload`] for a job that can end early: it is told when the server has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::offload`].
+    pub fn offload_cancellable<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.off_load(Delivery::InOrder, job, done)
+    }
+
+    /// [`Self::offload`] without the order, as [`Context::offload_unordered`]: no answer waits for
+    /// another one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::offload`].
+    pub fn offload_unordered<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.off_load(Delivery::AtOnce, job, done)
+    }
+
+    fn off_load<T: Send + 'static>(
+        &mut self,
+        delivery: Delivery,
+        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
+    ) -> Result<(), PoolFull> {
+        self.commands.jobs.add_for_reactor(delivery, job, done)?;
         self.commands.has_outgoing = true;
         Ok(())
+    }
+
+    /// Begins the shutdown of the server, as [`crate::ServerHandle::shutdown`] does, and returns at once.
+    pub fn shut_down(&mut self) {
+        self.commands.shut_down();
+    }
+
+    /// What the clients of this reactor are told in the Close of the shutdown (1001), instead of "server is
+    /// going away". Of `reason` the first 123 bytes are sent. Those who have been told goodbye already are
+    /// not told again.
+    pub fn set_goodbye(&mut self, reason: &str) {
+        self.commands.goodbye = Some(reason.to_owned());
     }
 
     /// When this turn began.
@@ -730,6 +1156,25 @@ impl<A: Application> ReactorContext<'_, A> {
     pub fn reactor(&self) -> usize {
         self.commands.reactor
     }
+
+    /// How many reactors the server has.
+    #[must_use]
+    pub fn reactors(&self) -> usize {
+        self.commands.reactors
+    }
+}
+
+/// The close code that is sent where an application asks for this one.
+fn sendable(code: u16) -> CloseCode {
+    let code = CloseCode::from(code);
+    // RFC 6455 7.4.1: a client says 1010 of a server, never the other way round.
+    if frame::may_be_sent(code) && code != CloseCode::Extension {
+        return code;
+    }
+    static TOLD: Once = Once::new();
+    let code = u16::from(code);
+    tell_misuse(&TOLD, format_args!("close({code}, …): a server must not send this code"));
+    CloseCode::Error
 }
 
 fn encoded(kind: Data, payload: &[u8]) -> Result<Broadcast, TryReserveError> {

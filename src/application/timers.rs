@@ -38,6 +38,36 @@ impl fmt::Display for TooManyTimers {
 
 impl std::error::Error for TooManyTimers {}
 
+/// Why a connection's timer was not set ([`crate::Context::set_timer`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SetTimerError {
+    /// The connection has as many as it may.
+    TooMany(TooManyTimers),
+    /// It could never fire: the WebSocket is over (this is its `on_close`), or is about to be, because
+    /// the application has just closed it.
+    Closed,
+}
+
+impl From<TooManyTimers> for SetTimerError {
+    fn from(error: TooManyTimers) -> Self {
+        SetTimerError::TooMany(error)
+    }
+}
+
+impl fmt::Display for SetTimerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SetTimerError::TooMany(error) => error.fmt(f),
+            SetTimerError::Closed => {
+                f.write_str("the WebSocket is closed: no timer of its can fire")
+            }
+        }
+    }
+}
+
+impl std::error::Error for SetTimerError {}
+
 #[derive(Debug, Clone, Copy)]
 struct Timer {
     key: u64,

@@ -31,6 +31,7 @@ impl Counter {
 
 impl Application for Counter {
     type Session = ();
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         hello::accept(upgrade)

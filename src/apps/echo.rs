@@ -12,6 +12,7 @@ pub struct Echo;
 
 impl Application for Echo {
     type Session = ();
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         hello::accept(upgrade)

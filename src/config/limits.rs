@@ -28,6 +28,13 @@ const QUEUE: Bounds<usize> = Bounds { range: 1..=1 << 20, allowed: "a number fro
 const BUFFER: Bounds<usize> =
     Bounds { range: 256..=1 << 24, allowed: "a size from 256 to 16777216 bytes" };
 
+/// Connections of one session: how many there are stands in two bytes.
+const SHARERS: Bounds<usize> =
+    Bounds { range: 1..=u16::MAX as usize, allowed: "a number from 1 to 65535" };
+
+/// Threads beside the usual ones.
+const THREADS: Bounds<usize> = Bounds { range: 0..=1024, allowed: "a number from 0 to 1024" };
+
 /// Other storage that each reactor has.
 const STORAGE: Bounds<usize> =
     Bounds { range: 1..=1 << 24, allowed: "a size from 1 to 16777216 bytes" };
@@ -37,6 +44,10 @@ const STORAGE: Bounds<usize> =
 pub struct Limits {
     /// Bytes of a request head. 16 KiB: twice what browsers send with full cookies. Beyond: 431.
     pub head_bytes: usize,
+    /// Bytes of a request's content that an application is given. 32 KiB: a form or a JSON document; it
+    /// fits into the receive buffer behind the longest head, and must. Beyond: 413. What is larger is for
+    /// a WebSocket.
+    pub request_body_bytes: usize,
     /// Bytes of a request target. 4 KiB: a 128-character session id, percent-encoded, ten times
     /// over. Beyond: 414.
     pub target_bytes: usize,
@@ -109,6 +120,9 @@ pub struct Limits {
     /// Windows (32 KiB, if the client does not ask for less) beyond which a message goes plain. 32, so
     /// a MiB: 3 ms of text, 15 ms at worst, and the whole reactor waits for it.
     pub deflate_windows_most: usize,
+    /// Connections that may share one session ([`crate::Acceptance::share`]). 64: what is sent to a session is
+    /// written to each of them, so by so much can a client multiply its messages.
+    pub connections_per_session: usize,
     /// Timers that an application may have set for one connection, so that a peer whose messages
     /// set them cannot make it hold more than a kilobyte.
     pub timers_per_connection: usize,
@@ -123,6 +137,20 @@ pub struct Limits {
     /// Off-loaded jobs that one reactor may have under way, those included whose values wait for
     /// an earlier one; beyond it the application is told so.
     pub offloads_per_reactor: usize,
+    /// Threads that may be added to [`super::Config::offload_threads`] while each of them is held by a job
+    /// and others wait. 60, so with the default 64 in all: each takes some 50 KiB of memory and two MiB of
+    /// address space. More would hide jobs that never return, and fill up just the same.
+    pub offload_threads_extra: usize,
+    /// Time that off-loaded jobs may wait while no thread takes one; then a thread is added. 1 s: longer
+    /// than a job should hold its thread, and short beside the time for which a client waits.
+    pub offload_stall: Duration,
+    /// Time that an added thread waits for another job before it ends. 30 s: what held the others may come
+    /// again soon, and an idle thread costs little.
+    pub offload_idle: Duration,
+    /// Time that a job may run after its connection has gone; then its reactor gives it up, and what it
+    /// returns is dropped. 30 s: what `on_close` saves into a slow data base is done by then, and what is
+    /// not may never be.
+    pub offload_orphan_timeout: Duration,
     /// Time a peer has to answer our Close. 5 s; then the socket is closed without.
     pub close_timeout: Duration,
     /// Time we go on reading after our half-close, so that unread bytes do not turn into a reset
@@ -180,6 +208,7 @@ impl Limits {
         ] {
             COUNT.check(option, value)?;
         }
+        SHARERS.check("limits.connections_per_session", self.connections_per_session)?;
         for (option, value) in [
             ("limits.events_per_poll", self.events_per_poll),
             ("limits.mailbox_capacity", self.mailbox_capacity),
@@ -189,6 +218,9 @@ impl Limits {
         }
         for (option, value) in [
             ("limits.look_interval", self.look_interval),
+            ("limits.offload_stall", self.offload_stall),
+            ("limits.offload_idle", self.offload_idle),
+            ("limits.offload_orphan_timeout", self.offload_orphan_timeout),
             ("limits.close_timeout", self.close_timeout),
             ("limits.linger", self.linger),
             ("limits.send_stall", self.send_stall),
@@ -204,13 +236,22 @@ impl Limits {
         BUFFER.check("limits.receive_buffer_bytes", self.receive_buffer_bytes)?;
         STORAGE.check("limits.cork_bytes", self.cork_bytes)?;
         STORAGE.check("limits.target_bytes", self.target_bytes)?;
+        THREADS.check("limits.offload_threads_extra", self.offload_threads_extra)?;
         if !(1..=self.receive_buffer_bytes).contains(&self.head_bytes) {
             let allowed = "a size from 1 to that of limits.receive_buffer_bytes";
             return refuse("limits.head_bytes", &self.head_bytes, allowed);
         }
-        // At 0 the reactor would spin: each look is at once due again, and so is each pause.
+        // A request is whole when it stands in the receive buffer, and is kept there alone.
+        if self.request_body_bytes > self.receive_buffer_bytes - self.head_bytes {
+            let allowed =
+                "a size from 0 to what limits.head_bytes leaves of limits.receive_buffer_bytes";
+            return refuse("limits.request_body_bytes", &self.request_body_bytes, allowed);
+        }
+        // At 0 the reactor would spin: each look is at once due again, and so is each pause. So would
+        // the thread that watches the pool.
         for (option, value) in [
             ("limits.look_interval", self.look_interval),
+            ("limits.offload_stall", self.offload_stall),
             ("limits.accept_pause", self.accept_pause),
         ] {
             if value.is_zero() {
@@ -225,6 +266,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             head_bytes: 16 << 10,
+            request_body_bytes: 32 << 10,
             target_bytes: 4 << 10,
             receive_buffer_bytes: (64 << 10) + 64,
             frames_per_turn: 4096,
@@ -249,11 +291,16 @@ impl Default for Limits {
             inflate_per_turn: 512 << 10,
             deflate_bytes_least: 1024,
             deflate_windows_most: 32,
+            connections_per_session: 64,
             timers_per_connection: 32,
             timers_per_reactor: 64,
             timers_per_turn: 1024,
             offloads_per_connection: 8,
             offloads_per_reactor: 256,
+            offload_threads_extra: 60,
+            offload_stall: Duration::from_secs(1),
+            offload_idle: Duration::from_secs(30),
+            offload_orphan_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(5),
             linger_bytes: 64 << 20,
@@ -275,7 +322,7 @@ mod tests {
     #[test]
     fn nothing_that_stalls_spins_or_overflows_is_valid() {
         assert_eq!(Limits::default().validate(), Ok(()));
-        let zero_or_too_much: [(&str, Setter<usize>); 21] = [
+        let zero_or_too_much: [(&str, Setter<usize>); 22] = [
             ("receive_buffer_bytes", |l, n| l.receive_buffer_bytes = n),
             ("head_bytes", |l, n| l.head_bytes = n),
             ("target_bytes", |l, n| l.target_bytes = n),
@@ -297,13 +344,16 @@ mod tests {
             ("inflate_per_turn", |l, n| l.inflate_per_turn = n),
             ("timers_per_turn", |l, n| l.timers_per_turn = n),
             ("offloads_per_connection", |l, n| l.offloads_per_connection = n),
+            ("connections_per_session", |l, n| l.connections_per_session = n),
         ];
-        let too_much: [(&str, Setter<usize>); 6] = [
+        let too_much: [(&str, Setter<usize>); 8] = [
+            ("request_body_bytes", |l, n| l.request_body_bytes = n),
             ("socket_margin", |l, n| l.socket_margin = n),
             ("watchers", |l, n| l.watchers = n),
             ("timers_per_connection", |l, n| l.timers_per_connection = n),
             ("timers_per_reactor", |l, n| l.timers_per_reactor = n),
             ("offloads_per_reactor", |l, n| l.offloads_per_reactor = n),
+            ("offload_threads_extra", |l, n| l.offload_threads_extra = n),
             ("linger_bytes", |l, n| l.linger_bytes = n),
         ];
         let wrong = zero_or_too_much.iter().map(|case| (case, 0));
@@ -321,9 +371,12 @@ mod tests {
 
     #[test]
     fn times_are_added_to_the_clock_and_some_are_waited_for() {
-        let times: [(&str, Setter<Duration>); 6] = [
+        let times: [(&str, Setter<Duration>); 9] = [
             ("look_interval", |l, t| l.look_interval = t),
             ("accept_pause", |l, t| l.accept_pause = t),
+            ("offload_stall", |l, t| l.offload_stall = t),
+            ("offload_idle", |l, t| l.offload_idle = t),
+            ("offload_orphan_timeout", |l, t| l.offload_orphan_timeout = t),
             ("close_timeout", |l, t| l.close_timeout = t),
             ("linger", |l, t| l.linger = t),
             ("send_stall", |l, t| l.send_stall = t),
@@ -337,7 +390,7 @@ mod tests {
             };
             let refused = Err(&*format!("limits.{name}"));
             assert_eq!(verdict(Duration::MAX), refused);
-            assert_eq!(verdict(Duration::ZERO), if number < 2 { refused } else { Ok(()) });
+            assert_eq!(verdict(Duration::ZERO), if number < 3 { refused } else { Ok(()) });
         }
     }
 }

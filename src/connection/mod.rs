@@ -25,7 +25,7 @@ use crate::protocol::message::SPARE_BYTES;
 use crate::session::SessionSlot;
 use crate::token::{LocalId, Peer};
 use crate::transport::connection_limiter::{LimitReached, Permit};
-use crate::transport::{Inbound, Stream, Transport};
+use crate::transport::{HangUp, Inbound, Stream, Transport};
 
 /// Why a connection stopped, and so what brings it back. Edge-triggered readiness is lost if one
 /// stops early and forgets it; therefore every stop yields one of these, and each has exactly one
@@ -40,10 +40,11 @@ pub enum Rest {
     /// socket takes bytes again and the backlog falls below the low-water mark.
     Throttled,
     /// It waits for as many off-loaded jobs as it may, or for the answer to its request, and we do not
-    /// read: an answer, in the mailbox.
+    /// read: an answer, in the mailbox. An edge that tells that the peer has hung up ends it before
+    /// ([`Connection::look_for_hang_up`]), and so it does one that is waiting.
     Parked,
-    /// It is to be handed over, and the owner's mailbox is full; or it has broadcast something, and too
-    /// much is under way. We do not read: what waits (`shard/deliveries.rs`) is tried again each turn,
+    /// It is to be handed over, and the owner's mailbox is full; or it has sent something to others,
+    /// and too much is under way. We do not read: what waits (`shard/deliveries.rs`) is tried again each turn,
     /// and, while a mailbox is full, each millisecond.
     Waiting,
     /// Closed, failed or timed out: the reaper, at the end of this turn.
@@ -339,6 +340,21 @@ impl<S: Stream> Connection<S> {
             && matches!(self.endpoint, Endpoint::Open(_))
     }
 
+    /// Whether the peer of a connection that is not read has hung up. Where only the peer's half has
+    /// ended, that is so behind all that the peer said before; and of an open WebSocket alone, because a
+    /// client that has ended its half may still get the answer to its request.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection.
+    pub fn look_for_hang_up(&mut self) -> io::Result<HangUp> {
+        match self.transport.inbound() {
+            Inbound::Broken => Ok(HangUp::Broken),
+            _ if !self.is_open() || self.has_kept_input() => Ok(HangUp::NotYet),
+            _ => self.transport.look_for_hang_up(),
+        }
+    }
+
     /// All input has been read: what is due from now on may be put off anew.
     #[inline]
     pub fn note_all_heard(&mut self) {
@@ -348,9 +364,12 @@ impl<S: Stream> Connection<S> {
     /// Whether its next visit finds input: in the socket, or left over by one whose share was used up.
     #[must_use]
     pub fn has_unheard_input(&self) -> bool {
-        let is_inflating = matches!(&self.endpoint, Endpoint::Open(open) if open.is_inflating());
-        self.rest == Rest::Spent
-            && (self.transport.has_readable() || self.tail.is_some() || is_inflating)
+        self.rest == Rest::Spent && (self.transport.has_readable() || self.has_kept_input())
+    }
+
+    /// Whether some of what was read is still to be heard: a tail, or the rest of a message that inflates.
+    pub fn has_kept_input(&self) -> bool {
+        self.tail.is_some() || matches!(&self.endpoint, Endpoint::Open(open) if open.is_inflating())
     }
 
     /// Whether what is due is put off, because the next visit finds input: by a tick each time, and by
@@ -463,6 +482,10 @@ mod tests {
     impl Stream for Asked {
         fn half_close(&mut self) -> io::Result<()> {
             Ok(())
+        }
+
+        fn peek(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            unreachable!("it is read")
         }
     }
 

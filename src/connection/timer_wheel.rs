@@ -7,7 +7,8 @@
 //! predecessor's over, so clients that come and go do not fill the wheel. Fires nothing itself: it
 //! returns which slots to look at. Called by the shard.
 //!
-//! Invariant: an entry fires at the first `advance` at or after its tick, never before.
+//! Invariant: an entry fires at the first `advance` at or after its tick, never before. What a turn asks in which
+//! nothing is due, whether a tick has passed and when the next entry fires, is reckoned beforehand.
 //!
 //! Next: [`crate::connection::slab`], where all connections are.
 
@@ -31,6 +32,10 @@ pub struct TimerWheel {
     beginning: Instant,
     /// The next tick to fire. All entries lie in `next..next + BUCKETS`.
     next: Tick,
+    /// When that is.
+    next_passes: Instant,
+    /// The tick of the earliest entry, and when it fires.
+    first: Option<(Tick, Instant)>,
     buckets: Box<[Vec<Slot>]>,
     /// By bucket, the latest time that is too early for its entries: one tick before they fire. So
     /// whether an entry is early enough is a comparison, which every visit makes; to reckon the
@@ -49,7 +54,15 @@ impl TimerWheel {
         let round = (1..=BUCKETS as Tick).map(|tick| beginning + TICK * (tick - 1));
         let mut too_early: Box<[Instant]> = round.collect();
         too_early.rotate_right(1);
-        TimerWheel { beginning, next: 1, buckets, too_early, occupied: [0; BUCKETS / 64] }
+        TimerWheel {
+            beginning,
+            next: 1,
+            next_passes: beginning + TICK,
+            first: None,
+            buckets,
+            too_early,
+            occupied: [0; BUCKETS / 64],
+        }
     }
 
     /// Enters a hint to look at `tenant`'s slot at `deadline`, and returns the tick at which it fires:
@@ -59,6 +72,9 @@ impl TimerWheel {
         let bucket = tick as usize % BUCKETS;
         self.buckets[bucket].push(tenant);
         self.occupied[bucket / 64] |= 1 << (bucket % 64);
+        if self.first.is_none_or(|(first, _)| tick < first) {
+            self.first = Some((tick, self.at(tick)));
+        }
         tick
     }
 
@@ -71,7 +87,16 @@ impl TimerWheel {
 
     /// Takes every entry whose tick has passed at `now`, with its tick. By the tick a connection that
     /// has been scheduled anew recognises that the entry is stale.
+    #[inline]
     pub fn advance(&mut self, now: Instant, due: &mut impl Extend<(Slot, Tick)>) {
+        // Twenty times a second at most: in most turns no tick has passed.
+        if now >= self.next_passes {
+            self.pass_ticks(now, due);
+        }
+    }
+
+    #[inline(never)]
+    fn pass_ticks(&mut self, now: Instant, due: &mut impl Extend<(Slot, Tick)>) {
         let passed = self.ticks(now).min(Tick::MAX - BUCKETS as Tick);
         while let Some(tick) = self.first_occupied().filter(|&tick| tick <= passed) {
             let bucket = tick as usize % BUCKETS;
@@ -83,6 +108,8 @@ impl TimerWheel {
             self.go_to(tick + 1);
         }
         self.go_to(passed + 1);
+        self.next_passes = self.at(self.next);
+        self.first = self.first_occupied().map(|tick| (tick, self.at(tick)));
     }
 
     /// Lets the ticks before `next` be over: their buckets begin another round.
@@ -138,9 +165,10 @@ impl TimerWheel {
     }
 
     /// When [`Self::advance`] next has something to return.
+    #[inline]
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
-        self.first_occupied().map(|tick| self.at(tick))
+        self.first.map(|(_, at)| at)
     }
 
     fn first_occupied(&self) -> Option<Tick> {

@@ -1,21 +1,26 @@
-//! Plain HTTP on the same port: health, readiness, metrics, the live page, and how a refusal looks.
+//! Plain HTTP on the same port: health, readiness, metrics, the live page, and how the application's
+//! responses and refusals look.
 //!
 //! Writes whole responses to a buffer and decides nothing about the connection but whether it is
 //! kept. `rejection` is the table of the server's own reasons to refuse. Called by the shard with a
 //! parsed request, or with the reason why there is none.
 //!
-//! Invariant: no text of a request ever stands in a response (CVE-2020-7695, CVE-2018-1000164).
+//! Invariant: no text of a request ever stands in a response of the server's own (CVE-2020-7695,
+//! CVE-2018-1000164). In an application's it may stand in the content, and in fields that are one line.
 //!
 //! Next: [`crate::http::rejection`]: why a request is refused.
 
 pub mod rejection;
 
+use std::collections::TryReserveError;
 use std::time::Instant;
 
-use crate::application::Refusal;
+use crate::application::{
+    Caching, HttpRequest, HttpResponse, Refusal, RequestBody, ResponseContent, TEXT, reason_phrase,
+};
 use crate::config::Config;
 use crate::observe::page;
-use crate::protocol::head::Request;
+use crate::protocol::head::{Content, Request};
 use crate::server_status::ServerStatus;
 use crate::token::Peer;
 use crate::wall_clock;
@@ -28,7 +33,11 @@ const PLAIN_METHODS: &str = "GET, HEAD, OPTIONS";
 /// The same of the WebSocket paths.
 const WEBSOCKET_METHODS: &str = "GET, OPTIONS";
 
-const TEXT: &str = "text/plain; charset=utf-8";
+/// RFC 9110 15.2.1: what a client is told that waits before it sends its content.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// No cache may keep the response: it is of this moment.
+const NO_STORE: &str = "Cache-Control: no-store\r\n";
 
 /// Whether a response has content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +131,7 @@ impl Route {
             "HEAD" => Body::Omitted,
             _ => return Err(Rejection::MethodNotAllowed(PLAIN_METHODS)),
         };
-        if request.has_body {
+        if request.has_body() {
             return Err(Rejection::UnexpectedBody);
         }
         let is_ready = status.draining_since().is_none();
@@ -144,7 +153,7 @@ impl Route {
         };
         let guards = if self == Route::Page { page::FIELDS } else { "" };
         let fields = [guards, connection_field(request, persistence)].concat();
-        Response { line, kind: Some(kind), fields: &fields, body }.write(content, out);
+        Response::new(line, kind, &fields, body).write(content, out);
         Ok(persistence)
     }
 
@@ -201,14 +210,15 @@ pub fn tell_methods(
         Some(Route::Metrics) if !config.metrics => return Err(Rejection::NotFound),
         Some(_) => PLAIN_METHODS,
     };
-    if request.has_body {
+    if request.has_body() {
         return Err(Rejection::UnexpectedBody);
     }
     let allow = format!("Allow: {methods}\r\n");
     // 200 and not 204: old clients wait for a length, which a 204 must not have (RFC 9110 8.6).
     let persistence = Persistence::of(request);
     let fields = [&allow, connection_field(request, persistence)].concat();
-    Response { line: "200 OK", kind: None, fields: &fields, body: "" }.write(Body::Sent, out);
+    let response = Response { kind: None, ..Response::new("200 OK", TEXT, &fields, "") };
+    response.write(Body::Sent, out);
     Ok(persistence)
 }
 
@@ -225,17 +235,84 @@ fn connection_field(request: &Request<'_, '_>, persistence: Persistence) -> &'st
 pub fn refuse(rejection: Rejection, content: Body, out: &mut Vec<u8>) {
     let body = format!("{}\n", rejection.advice());
     let (line, fields) = (rejection.status(), rejection.fields());
-    Response { line, kind: Some(TEXT), fields: &fields, body: &body }.write(content, out);
+    Response::new(line, TEXT, &fields, &body).write(content, out);
 }
 
 /// Appends the response for an upgrade that the application refuses. The connection closes after it.
 pub fn refuse_upgrade(refusal: &Refusal, out: &mut Vec<u8>) {
     let line = format!("{} {}", refusal.status, refusal.phrase());
     let fields = format!("Connection: close\r\n{}", refusal.fields);
-    let body = format!("{}\n", refusal.reason);
+    let (kind, body) = refusal.reason.content();
     // An upgrade is a GET, so the response may have content.
-    Response { line: &line, kind: Some(TEXT), fields: &fields, body: &body }.write(Body::Sent, out);
+    Response::new(&line, kind, &fields, &body).write(Body::Sent, out);
 }
+
+/// Whether a request for this path is the application's to answer: it is none of the server's own,
+/// whether or not that is switched off, and does not lead to the WebSocket.
+#[must_use]
+pub fn leads_to_application(path: &str, config: &Config) -> bool {
+    // An OPTIONS for `*` asks about the server (RFC 9110 9.3.7).
+    Route::fixed(path).is_none() && !leads_to_websocket(path, &config.ws_path) && path != "*"
+}
+
+/// How many bytes of content an application is given with this request, if it reads any.
+///
+/// # Errors
+///
+/// They are more than the limit, or a transfer coding hides how many they are. RFC 9112 6.3 lets a server
+/// refuse the latter with 411. The connection closes, so what the content would mean as a request does
+/// not matter.
+pub fn content_length(request: &Request<'_, '_>, config: &Config) -> Result<usize, Rejection> {
+    match request.content {
+        Content::None => Ok(0),
+        Content::Coded => Err(Rejection::LengthRequired),
+        Content::Length(length) => match usize::try_from(length) {
+            Ok(length) if length <= config.limits.request_body_bytes => Ok(length),
+            _ => Err(Rejection::BodyTooLarge),
+        },
+    }
+}
+
+/// Appends the application's response to a request, and tells what becomes of the connection. It closes
+/// behind content that nobody has read (RFC 9112 9.3).
+///
+/// # Errors
+///
+/// There is no memory for it. Then nothing is appended.
+pub fn respond(
+    asked: &HttpRequest<'_>,
+    response: &HttpResponse,
+    out: &mut Vec<u8>,
+) -> Result<Persistence, TryReserveError> {
+    let request = asked.head.0;
+    let persistence = match asked.body {
+        RequestBody::Whole(_) => Persistence::of(request),
+        RequestBody::Unread => Persistence::Close,
+    };
+    let line =
+        format!("{} {}", response.status, reason_phrase(response.status).unwrap_or_default());
+    let fields = [connection_field(request, persistence), &response.fields].concat();
+    let (kind, body) = match &response.content {
+        ResponseContent::Impossible => (None, None),
+        ResponseContent::Empty => (None, Some(&[][..])),
+        ResponseContent::Bytes { kind, bytes } => (Some(&**kind), Some(&**bytes)),
+    };
+    let caching = match response.caching {
+        Caching::Forbidden => NO_STORE,
+        Caching::Chosen => "",
+    };
+    let content = if request.method == "HEAD" { Body::Omitted } else { Body::Sent };
+    let response = Response { line: &line, kind, caching, fields: &fields, body };
+    // The server's own pages have bounds; this has none but the application's.
+    let lengths = [kind.map_or(0, str::len), fields.len(), body.map_or(0, <[u8]>::len)];
+    out.try_reserve(RESPONSE_HEAD_BYTES + lengths.iter().sum::<usize>())?;
+    response.write(content, out);
+    Ok(persistence)
+}
+
+/// What else stands in a response's head, at most: a status line, Date, Cache-Control, the name of its
+/// content type, and a length of 20 digits.
+const RESPONSE_HEAD_BYTES: usize = 256;
 
 /// A response, but for the fields that all of them have.
 struct Response<'a> {
@@ -243,25 +320,33 @@ struct Response<'a> {
     line: &'a str,
     /// The type of the content, if there is any.
     kind: Option<&'a str>,
+    /// A whole line, or nothing.
+    caching: &'static str,
     /// Whole lines.
     fields: &'a str,
-    body: &'a str,
+    /// `None` where there is not even a length (RFC 9110 8.6).
+    body: Option<&'a [u8]>,
 }
 
-impl Response<'_> {
+impl<'a> Response<'a> {
+    /// One of the server's own, or a refusal.
+    fn new(line: &'a str, kind: &'a str, fields: &'a str, body: &'a str) -> Self {
+        let (kind, body) = (Some(kind), Some(body.as_bytes()));
+        Response { line, kind, caching: NO_STORE, fields, body }
+    }
+
     fn write(&self, content: Body, out: &mut Vec<u8>) {
-        let Response { line, fields, body, .. } = self;
+        let Response { line, caching, fields, .. } = self;
         // RFC 9110 6.6.1: a server with a clock sends Date.
         let date = httpdate::fmt_http_date(wall_clock::now());
-        let length = body.len();
         let kind = self.kind.map_or(String::new(), |kind| format!("Content-Type: {kind}\r\n"));
-        let head = format!(
-            "HTTP/1.1 {line}\r\nDate: {date}\r\n{kind}Content-Length: {length}\r\n\
-             Cache-Control: no-store\r\n{fields}\r\n"
-        );
+        let length =
+            self.body.map_or(String::new(), |body| format!("Content-Length: {}\r\n", body.len()));
+        let head =
+            format!("HTTP/1.1 {line}\r\nDate: {date}\r\n{kind}{length}{caching}{fields}\r\n");
         out.extend_from_slice(head.as_bytes());
-        if content == Body::Sent {
-            out.extend_from_slice(body.as_bytes());
+        if let (Body::Sent, Some(body)) = (content, self.body) {
+            out.extend_from_slice(body);
         }
     }
 }
@@ -464,5 +549,96 @@ mod tests {
         let (text, persistence) = answer(old, &status);
         assert!(text.contains("\r\nConnection: keep-alive\r\n"));
         assert_eq!(persistence, Some(Persistence::KeepAlive));
+    }
+
+    #[test]
+    fn what_is_nobodys_is_the_applications() {
+        for (ws_path, path, expected) in [
+            ("/ws/chat/", "/notes", true),
+            ("/ws/chat/", "/ws/chat//", true),
+            ("/ws/chat/", "//", true),
+            ("/ws/chat/", "/ws/chat", false),
+            ("/ws/chat/", "*", false),
+            ("/rooms/*", "/rooms", true),
+            ("/rooms/*", "/rooms/7", false),
+            ("/*", "/notes", false),
+        ] {
+            let config = with_path(ws_path);
+            assert_eq!(leads_to_application(path, &config), expected, "{path} at {ws_path}");
+        }
+        let off = Config { metrics: false, page: false, ..Config::default() };
+        for path in RESERVED_PATHS.into_iter().chain(["/"]) {
+            assert!(!leads_to_application(path, &off), "{path} stays the server's");
+        }
+    }
+
+    #[test]
+    fn an_applications_response_is_framed_by_the_server() {
+        use crate::application::RequestHead;
+        let respond_to = |head: &str, body: RequestBody<'_>, response: &HttpResponse| {
+            let mut slots = header_slots();
+            let limits = ProtocolLimits::from(&Config::default());
+            let request = Request::parse(head.as_bytes(), &mut slots, &limits).unwrap();
+            let asked = HttpRequest { head: RequestHead(&request), body, peer: Peer::Unix };
+            let mut out = Vec::new();
+            let persistence = respond(&asked, response, &mut out).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            let lines = text.split("\r\n").filter(|line| !line.starts_with("Date: "));
+            (lines.collect::<Vec<_>>().join("|"), persistence)
+        };
+        let (get, head) =
+            ("GET /a HTTP/1.1\r\nHost: a\r\n\r\n", "HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n");
+        let whole = RequestBody::Whole(b"");
+        let text = HttpResponse::text::<200>("hello").header("X-A", "b").unwrap();
+        let fields =
+            "Content-Type: text/plain; charset=utf-8|Content-Length: 5|Cache-Control: no-store";
+        for (request, body, response, expected, persistence) in [
+            (
+                get,
+                whole,
+                &text,
+                format!("HTTP/1.1 200 OK|{fields}|X-A: b||hello"),
+                Persistence::KeepAlive,
+            ),
+            (
+                head,
+                whole,
+                &text,
+                format!("HTTP/1.1 200 OK|{fields}|X-A: b||"),
+                Persistence::KeepAlive,
+            ),
+            (
+                get,
+                RequestBody::Unread,
+                &text,
+                format!("HTTP/1.1 200 OK|{fields}|Connection: close|X-A: b||hello"),
+                Persistence::Close,
+            ),
+            (
+                get,
+                whole,
+                &HttpResponse::empty::<204>(),
+                "HTTP/1.1 204 No Content|Cache-Control: no-store||".to_owned(),
+                Persistence::KeepAlive,
+            ),
+            (
+                get,
+                whole,
+                &HttpResponse::empty::<205>(),
+                // RFC 9110 15.3.6: without content, and told so.
+                "HTTP/1.1 205 Reset Content|Content-Length: 0|Cache-Control: no-store||".to_owned(),
+                Persistence::KeepAlive,
+            ),
+            (
+                get,
+                whole,
+                &HttpResponse::empty::<299>().header("Cache-Control", "private").unwrap(),
+                // RFC 9112 4: the space stands there without a phrase too.
+                "HTTP/1.1 299 |Content-Length: 0|Cache-Control: private||".to_owned(),
+                Persistence::KeepAlive,
+            ),
+        ] {
+            assert_eq!(respond_to(request, body, response), (expected, persistence));
+        }
     }
 }

@@ -109,7 +109,7 @@ rejections! {
         "bad_host", BAD_REQUEST, "exactly one valid Host field is needed")
         .told("");
 
-    /// The request has content, which no request to this server has, or framing that does not parse
+    /// The request has content, which no request to this server itself has, or framing that does not parse
     /// (RFC 9112 6.3).
     UnexpectedBody => Row::new(
         "unexpected_body", BAD_REQUEST, "a request to this server has no content");
@@ -236,13 +236,33 @@ rejections! {
         "admission_busy", UNAVAILABLE, "this cannot be decided now: try again later")
         .retried();
 
-    /// The application panicked over the state of a new session.
+    /// The application panicked over the state of a new session or over a request, or had a response that
+    /// could not be made.
     InternalError => Row::new(
         "internal_error", "500 Internal Server Error", "internal error");
 
     /// While its answer was awaited, a newer connection got the session that this one asks for.
     Overtaken => Row::new(
         "overtaken", "409 Conflict", "a newer connection has this session");
+
+    /// As many connections share the session as may.
+    LimitPerSession => Row::new(
+        "limit_per_session", TOO_MANY_REQUESTS, "too many connections of this session: close some")
+        .retried();
+
+    /// The content of a request for the application is larger than the limit (RFC 9110 15.5.14).
+    BodyTooLarge => Row::new(
+        "body_too_large", "413 Content Too Large", "the request body is too large");
+
+    /// The content of a request for the application has a transfer coding, and so no length
+    /// (RFC 9112 6.3).
+    LengthRequired => Row::new(
+        "length_required", "411 Length Required",
+        "a request body needs a Content-Length, and no Transfer-Encoding");
+
+    /// The content of a request for the application did not arrive in time.
+    BodyTimeout => Row::new(
+        "body_timeout", "408 Request Timeout", "the request body took too long");
 }
 
 impl Rejection {

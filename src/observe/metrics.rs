@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::application::{CloseReason, Side};
+use crate::offload::pool::PoolFigures;
 
 /// A number that one thread writes and any may read.
 #[derive(Debug, Default)]
@@ -120,6 +121,10 @@ pub struct ReactorMetrics {
     pub offloads: Cell,
     /// Jobs under way now.
     pub offloads_under_way: Cell,
+    /// Messages, closes and posts for one connection that found nobody.
+    pub undelivered: Cell,
+    /// Jobs given up: they ran on for too long after their connection had gone.
+    pub offloads_given_up: Cell,
     /// Upgrades that the application refused.
     pub refused: Cell,
     /// Readiness events that the poll returned.
@@ -197,6 +202,7 @@ pub struct ServerMetrics {
     /// The labels of the reasons for which requests are refused.
     reasons: &'static [&'static str],
     log_lines_dropped: Arc<AtomicU64>,
+    pool: Arc<PoolFigures>,
 }
 
 impl ServerMetrics {
@@ -213,7 +219,13 @@ impl ServerMetrics {
             Arc::new(ReactorMetrics { hand_overs_to, rejected, ..ReactorMetrics::default() })
         };
         let reactors = (0..reactors).map(metrics).collect();
-        ServerMetrics { reactors, reasons, log_lines_dropped }
+        ServerMetrics { reactors, reasons, log_lines_dropped, pool: Arc::default() }
+    }
+
+    /// What the pool for off-loaded jobs tells of itself.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<PoolFigures> {
+        &self.pool
     }
 
     /// The cells of all reactors, by number.
@@ -262,6 +274,7 @@ impl ServerMetrics {
             "Log lines dropped because nobody read them fast enough.",
             self.log_lines_dropped.load(Ordering::Relaxed),
         );
+        self.render_pool(&mut page);
         for (name, kind, help, cell) in FAMILIES {
             page.family(name, kind, help);
             for (number, reactor) in self.reactors.iter().enumerate() {
@@ -278,6 +291,28 @@ impl ServerMetrics {
         self.render_events(&mut page);
         self.render_outcomes(&mut page);
         page.0
+    }
+
+    fn render_pool(&self, page: &mut Page) {
+        page.one(
+            "revolve_offload_threads",
+            "gauge",
+            "Threads for off-loaded jobs, those included that were added because jobs waited.",
+            self.pool.threads(),
+        );
+        page.one(
+            "revolve_offload_threads_most",
+            "gauge",
+            "Threads for off-loaded jobs that there may be.",
+            self.pool.threads_most(),
+        );
+        let given_up = self.reactors.iter().map(|reactor| reactor.offloads_given_up.get());
+        page.one(
+            "revolve_offloads_stuck",
+            "gauge",
+            "Off-loaded jobs that were given up and still hold a thread.",
+            given_up.sum::<u64>().saturating_sub(self.pool.late()),
+        );
     }
 
     fn render_events(&self, page: &mut Page) {
@@ -330,7 +365,7 @@ impl ServerMetrics {
 type CellOf = fn(&ReactorMetrics) -> &Cell;
 
 /// Families with one sample a reactor: name, type, help, cell.
-const FAMILIES: [(&str, &str, &str, CellOf); 22] = [
+const FAMILIES: [(&str, &str, &str, CellOf); 24] = [
     ("revolve_connections", "gauge", "Sockets held.", |r| &r.connections),
     ("revolve_websockets", "gauge", "WebSockets open.", |r| &r.websockets),
     ("revolve_sessions_live", "gauge", "Sessions with a connection.", |r| &r.sessions_live),
@@ -364,6 +399,12 @@ const FAMILIES: [(&str, &str, &str, CellOf); 22] = [
         |r| &r.accept_pauses,
     ),
     (
+        "revolve_undelivered_total",
+        "counter",
+        "Messages, closes and posts for one connection that found nobody.",
+        |r| &r.undelivered,
+    ),
+    (
         "revolve_silent_total",
         "counter",
         "Connections closed because they sent nothing of a first request in time.",
@@ -380,6 +421,12 @@ const FAMILIES: [(&str, &str, &str, CellOf); 22] = [
     ("revolve_offloads_under_way", "gauge", "Off-loaded jobs that are not yet answered.", |r| {
         &r.offloads_under_way
     }),
+    (
+        "revolve_offloads_given_up_total",
+        "counter",
+        "Off-loaded jobs that ran on for too long after their connection had gone.",
+        |r| &r.offloads_given_up,
+    ),
     ("revolve_events_total", "counter", "Readiness events received from the kernel.", |r| {
         &r.events
     }),

@@ -26,28 +26,43 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Callback {
     Upgrade,
+    NotOpening,
+    Request,
     Open,
     Message,
     Close,
     Timer,
     ReactorTimer,
     Answer,
+    Post,
+    SessionEnd,
+    Drain,
     BacklogLow,
 }
 
 impl Callback {
-    const ALL: [(Callback, &'static str); 8] = [
+    const ALL: [(Callback, &'static str); 13] = [
         (Callback::Upgrade, "on_upgrade"),
+        (Callback::NotOpening, "what follows an upgrade that was not to be"),
+        (Callback::Request, "on_request"),
         (Callback::Open, "on_open"),
         (Callback::Message, "on_message"),
         (Callback::Close, "on_close"),
         (Callback::Timer, "on_timer"),
         (Callback::ReactorTimer, "on_reactor_timer"),
         (Callback::Answer, "what follows an off-loaded job"),
+        (Callback::Post, "a post"),
+        (Callback::SessionEnd, "on_session_end"),
+        (Callback::Drain, "on_drain"),
         (Callback::BacklogLow, "on_backlog_low"),
     ];
 
-    fn bit(self) -> u8 {
+    /// What the log calls it.
+    pub(crate) fn name(self) -> &'static str {
+        Callback::ALL[self as usize].1
+    }
+
+    fn bit(self) -> u16 {
         1 << self as u8
     }
 }
@@ -56,7 +71,7 @@ impl Callback {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Calls {
     /// Which ones: bits of [`Callback`].
-    kinds: u8,
+    kinds: u16,
     /// How many; the messages of one visit count once.
     count: u32,
     /// Whom the last one was for.
@@ -230,6 +245,13 @@ mod tests {
 
     fn id(index: u32) -> LocalId {
         LocalId { index, generation: NonZeroU32::MIN }
+    }
+
+    #[test]
+    fn each_callback_has_its_own_name() {
+        for (number, (callback, name)) in Callback::ALL.into_iter().enumerate() {
+            assert_eq!((callback as usize, callback.name()), (number, name));
+        }
     }
 
     #[test]

@@ -110,6 +110,10 @@ impl TurnTrace {
         self.note(format_args!("off-loaded jobs: {jobs}"));
     }
 
+    pub(crate) fn gave_up(&mut self, jobs: usize) {
+        self.note(format_args!("off-loaded jobs that nobody waits for any more: {jobs}"));
+    }
+
     pub(crate) fn expired(&mut self, sessions: u64) {
         if sessions > 0 {
             self.note(format_args!("sessions expired: {sessions}"));

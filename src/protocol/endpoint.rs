@@ -37,17 +37,30 @@ pub enum Endpoint {
     Closed,
 }
 
-/// Waiting for a request head.
+/// Waiting for a request.
 #[derive(Debug)]
 pub struct Handshaking {
-    /// Bytes of the head already looked at.
-    scanned: usize,
-    /// Where in the head they end.
-    part: Part,
+    /// How much of it is there.
+    progress: Progress,
     /// When waiting ends.
     deadline: Instant,
     /// Which request it is.
     which: Which,
+}
+
+/// How much of a request is there. A request stands in the receive buffer, of at most 16 MiB, so 32 bits
+/// hold its lengths; with 64, each connection would take 8 bytes more.
+#[derive(Debug, Clone, Copy)]
+enum Progress {
+    /// The beginning of its head, or nothing.
+    Head {
+        /// Bytes already looked at.
+        scanned: u32,
+        /// Where in the head they end.
+        part: Part,
+    },
+    /// Its head of so many bytes, behind which so many of content are waited for.
+    Content { head: u32, length: u32 },
 }
 
 /// Which request of its connection is waited for, or read.
@@ -177,6 +190,8 @@ pub enum TimeoutEvent {
     Pinged,
     /// The request head is late.
     HeadLate,
+    /// The content of a request is late.
+    BodyLate,
     /// Nothing of a first request has come.
     Silent,
     /// The answer to a request is late.
@@ -193,8 +208,7 @@ impl Endpoint {
     /// A fresh connection that has until `deadline` to send its first request head.
     #[must_use]
     pub fn new(deadline: Instant) -> Self {
-        let part = Part::default();
-        Endpoint::Handshaking(Handshaking { scanned: 0, part, deadline, which: Which::First })
+        Endpoint::Handshaking(Handshaking::new(deadline, Which::First))
     }
 
     /// After a 101: the next bytes are frames.
@@ -210,13 +224,7 @@ impl Endpoint {
     pub fn await_request(&mut self, now: Instant, limits: &ProtocolLimits) {
         debug_assert!(matches!(self, Endpoint::Handshaking(_)));
         let deadline = now + limits.keep_alive_timeout;
-        let part = Part::default();
-        *self = Endpoint::Handshaking(Handshaking {
-            scanned: 0,
-            part,
-            deadline,
-            which: Which::Further,
-        });
+        *self = Endpoint::Handshaking(Handshaking::new(deadline, Which::Further));
     }
 
     /// The answer to the request is not known yet. It has as long as a request has to arrive.
@@ -228,9 +236,8 @@ impl Endpoint {
     /// The answer is known: the request is read again from its first byte.
     pub fn read_again(&mut self, now: Instant, limits: &ProtocolLimits) {
         debug_assert!(matches!(self, Endpoint::Pending(_)));
-        let (part, deadline) = (Part::default(), now + limits.handshake_timeout);
-        let which = Which::Answered;
-        *self = Endpoint::Handshaking(Handshaking { scanned: 0, part, deadline, which });
+        let deadline = now + limits.handshake_timeout;
+        *self = Endpoint::Handshaking(Handshaking::new(deadline, Which::Answered));
     }
 
     /// Says our Close and goes on reading for the peer's.
@@ -411,7 +418,11 @@ impl Endpoint {
         }
         match self {
             // Silence between requests is how a kept-alive connection ends; a started head is late.
-            Endpoint::Handshaking(Handshaking { which: Which::Further, scanned: 0, .. })
+            Endpoint::Handshaking(Handshaking {
+                which: Which::Further,
+                progress: Progress::Head { scanned: 0, .. },
+                ..
+            })
             | Endpoint::Closing(_)
             | Endpoint::Closed => TimeoutEvent::Over,
             Endpoint::Pending(_)
@@ -420,16 +431,25 @@ impl Endpoint {
             }
             // It asked for nothing, so it is answered nothing: browsers open connections ahead of
             // need, and would take a 408 for the answer to their next request.
-            Endpoint::Handshaking(Handshaking { scanned: 0, .. }) => TimeoutEvent::Silent,
-            Endpoint::Handshaking(_) => TimeoutEvent::HeadLate,
+            Endpoint::Handshaking(handshaking) => match handshaking.progress {
+                Progress::Head { scanned: 0, .. } => TimeoutEvent::Silent,
+                Progress::Head { .. } => TimeoutEvent::HeadLate,
+                Progress::Content { .. } => TimeoutEvent::BodyLate,
+            },
             Endpoint::Open(open) => open.on_deadline(now, limits, out),
         }
     }
 }
 
 impl Handshaking {
-    /// Looks for the end of a head in what has arrived of it, `received` from its first byte on,
-    /// and lowers a later minor version than we know ([`head::find_end`]).
+    fn new(deadline: Instant, which: Which) -> Self {
+        let progress = Progress::Head { scanned: 0, part: Part::default() };
+        Handshaking { progress, deadline, which }
+    }
+
+    /// Looks for the end of a head in what has arrived of its request, `received` from the first byte on,
+    /// and lowers a later minor version than we know ([`head::find_end`]). `None` if the head is not
+    /// whole, nor the content that [`Self::await_content`] has told of.
     ///
     /// # Errors
     ///
@@ -440,13 +460,27 @@ impl Handshaking {
         now: Instant,
         limits: &ProtocolLimits,
     ) -> Result<Option<usize>, HeadError> {
-        if self.which == Which::Further && self.scanned == 0 && !received.is_empty() {
+        let (scanned, part) = match &mut self.progress {
+            Progress::Head { scanned, part } => (scanned, part),
+            Progress::Content { head, length } => {
+                let (head, length) = (*head as usize, *length as usize);
+                return Ok((received.len() >= head + length).then_some(head));
+            }
+        };
+        if self.which == Which::Further && *scanned == 0 && !received.is_empty() {
             // The clock of a further request starts with its first byte, and then does not stop.
             self.deadline = now + limits.handshake_timeout;
         }
-        let end = head::find_end(received, self.scanned, &mut self.part, limits)?;
-        self.scanned = received.len();
+        let end = head::find_end(received, *scanned as usize, part, limits)?;
+        *scanned = received.len() as u32;
         Ok(end)
+    }
+
+    /// The head, of so many bytes, is whole, and behind it `length` bytes of content are waited for. The
+    /// deadline stays: it is that of the whole request.
+    pub fn await_content(&mut self, head: usize, length: usize) {
+        debug_assert!(head + length <= u32::MAX as usize, "it fits into the receive buffer");
+        self.progress = Progress::Content { head: head as u32, length: length as u32 };
     }
 }
 
@@ -675,5 +709,28 @@ mod tests {
         assert!(matches!(after_our_close(&[pong, close].concat()), Endpoint::Closed));
         let lingers = after_our_close(&close);
         assert!(matches!(lingers, Endpoint::Closing(Closing::Lingering { .. })), "{lingers:?}");
+    }
+
+    #[test]
+    fn content_is_waited_for_until_the_deadline_of_its_request() {
+        let limits = &ProtocolLimits::FOR_TESTS;
+        let begin = Instant::now();
+        let mut endpoint = Endpoint::new(begin + limits.handshake_timeout);
+        let mut request = b"POST / HTTP/1.1\r\nHost: a\r\n\r\nabcGET".to_vec();
+        let head = request.len() - 6;
+        let Endpoint::Handshaking(handshaking) = &mut endpoint else { panic!("{endpoint:?}") };
+        let end = handshaking.head_end(&mut request[..head + 1], begin, limits);
+        assert_eq!(end, Ok(Some(head)));
+        handshaking.await_content(head, 3);
+        for (arrived, expected) in [(1, None), (2, None), (3, Some(head)), (6, Some(head))] {
+            let end = handshaking.head_end(&mut request[..head + arrived], begin, limits);
+            assert_eq!(end, Ok(expected), "{arrived} bytes of content");
+        }
+        let late = begin + limits.handshake_timeout;
+        let mut out = Vec::new();
+        assert_eq!(endpoint.on_deadline(late, limits, &mut out), TimeoutEvent::BodyLate);
+        endpoint.await_request(late, limits);
+        let silent = late + limits.keep_alive_timeout;
+        assert_eq!(endpoint.on_deadline(silent, limits, &mut out), TimeoutEvent::Over);
     }
 }

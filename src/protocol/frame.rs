@@ -7,8 +7,7 @@
 //!
 //! Invariant: a [`FrameHead`] that exists has passed every check that the header alone allows.
 //!
-//! Next: [`crate::protocol::deflate`], compression; or, in a first reading,
-//! [`crate::protocol::reassembly`], what a long message collects in.
+//! Next: [`crate::protocol::utf8`], whether it is text.
 
 use std::fmt;
 use std::io::Cursor;
@@ -200,7 +199,7 @@ pub type ShortRoom = [[u8; 16]; 8];
 pub struct ShortFrame<'a> {
     /// Text, or binary.
     pub is_text: bool,
-    /// The payload and zeros, up to a multiple of 16 bytes.
+    /// The payload and zeros: 64 bytes, or 128.
     pub padded: &'a [u8],
     /// Bytes of the payload alone.
     pub length: usize,
@@ -214,8 +213,8 @@ pub struct ShortFrame<'a> {
 /// UTF-8, which are [`super::message`]'s to check as ever.
 ///
 /// It unmasks into `room` and not in place, which costs the same: in the receive buffer a frame
-/// begins anywhere and ends where the next one begins. Here it stands where words begin, and ends
-/// with whole ones, so that what looks at it next can take it by words.
+/// begins anywhere and ends where the next one begins. Here it stands where words begin, with zeros behind
+/// it, so that what looks at it next can take it by vectors.
 #[inline(always)]
 pub fn take_short<'a>(
     input: &[u8],
@@ -232,6 +231,12 @@ pub fn take_short<'a>(
     *at += 6 + length;
     let mask = [*a, *b, *c, *d];
     let key = mask_word(mask);
+    // Up to what vectors take at once: a text of 16 bytes is checked faster with 48 zeros than without.
+    let (first_half, second_half) = room.split_at_mut(4);
+    first_half.copy_from_slice(&[[0; 16]; 4]);
+    if length > 64 {
+        second_half.copy_from_slice(&[[0; 16]; 4]);
+    }
     let (blocks, rest) = payload.as_chunks::<16>();
     let wide_key = u128::from(key) << 64 | u128::from(key);
     for (from, to) in blocks.iter().zip(room.iter_mut()) {
@@ -249,7 +254,7 @@ pub fn take_short<'a>(
         }
         room[blocks.len()] = last;
     }
-    let padded = room[..length.div_ceil(16)].as_flattened();
+    let padded = room[..if length <= 64 { 4 } else { 8 }].as_flattened();
     Some(ShortFrame { is_text: *first == 0x81, padded, length })
 }
 

@@ -76,7 +76,7 @@ pub fn judge(request: &Request<'_, '_>) -> Result<Accept, HandshakeError> {
     if !request.has_token("connection", "upgrade") {
         return Err(HandshakeError::BadConnection);
     }
-    if request.has_body {
+    if request.has_body() {
         return Err(HandshakeError::UnexpectedBody);
     }
     // Item 2: "containing the server's authority", and a ws URI has one (RFC 6455 3).

@@ -6,7 +6,8 @@
 //! Called by the endpoint with whatever has arrived.
 //!
 //! Invariant: a head is parsed once, when it is complete, and every byte of it was checked once
-//! (CVE-2023-43669 was a head parsed anew for each packet).
+//! (CVE-2023-43669 was a head parsed anew for each packet). If content is waited for, it is parsed once
+//! more, when all of that is there.
 //!
 //! Next: [`crate::protocol::handshake`], which judges what was parsed here.
 
@@ -210,8 +211,19 @@ pub struct Request<'h, 'b> {
     pub http_1_0: bool,
     /// The header fields in the order sent.
     pub headers: &'h [httparse::Header<'b>],
-    /// Whether content follows the head: such a request is refused, after its route is known.
-    pub has_body: bool,
+    /// What content follows the head. Whether there may be any is decided after its route is known.
+    pub content: Content,
+}
+
+/// The content of a request, as its head frames it (RFC 9112 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// None.
+    None,
+    /// So many bytes, one at least.
+    Length(u64),
+    /// It has a transfer coding. Where it ends is said in the content itself, which is never read here.
+    Coded,
 }
 
 impl<'h, 'b> Request<'h, 'b> {
@@ -246,8 +258,8 @@ impl<'h, 'b> Request<'h, 'b> {
         let http_1_0 = version == 0;
         let field = single_host(headers, http_1_0)?;
         let Target { host, path, query } = Target::parse(method, target, field)?;
-        let has_body = has_body(headers)?;
-        Ok(Request { method, host, path, query, http_1_0, headers, has_body })
+        let content = content(headers)?;
+        Ok(Request { method, host, path, query, http_1_0, headers, content })
     }
 
     /// Values of all fields called `name`, in order.
@@ -263,6 +275,19 @@ impl<'h, 'b> Request<'h, 'b> {
                 .split(|&b| b == b',')
                 .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
         })
+    }
+
+    /// Whether content follows the head.
+    #[must_use]
+    pub fn has_body(&self) -> bool {
+        self.content != Content::None
+    }
+
+    /// Whether the client waits to be told that it may send the content. RFC 9110 10.1.1: of an HTTP/1.0
+    /// client that is ignored.
+    #[must_use]
+    pub fn expects_continue(&self) -> bool {
+        !self.http_1_0 && self.has_token("expect", "100-continue")
     }
 
     /// Whether the connection may serve another request (RFC 9112 9.3).
@@ -297,10 +322,10 @@ fn single_host<'b>(
     }
 }
 
-/// Whether content follows. Two lengths that differ, or a length that is no number, are refused
+/// What content follows. Two lengths that differ, or a length that is no number, are refused
 /// here: how far the content reaches must never be a matter of opinion (RFC 9112 6.3).
-fn has_body(headers: &[httparse::Header<'_>]) -> Result<bool, HeadError> {
-    let chunked = field_values(headers, "transfer-encoding").next().is_some();
+fn content(headers: &[httparse::Header<'_>]) -> Result<Content, HeadError> {
+    let is_coded = field_values(headers, "transfer-encoding").next().is_some();
     let mut length = None;
     for value in field_values(headers, "content-length") {
         let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
@@ -309,7 +334,14 @@ fn has_body(headers: &[httparse::Header<'_>]) -> Result<bool, HeadError> {
         }
         length = Some(value);
     }
-    Ok(chunked || length.is_some_and(|digits| digits.iter().any(|&b| b != b'0')))
+    // The length does not count beside a coding (RFC 9112 6.3, rule 3).
+    if is_coded {
+        return Ok(Content::Coded);
+    }
+    let digits = length.unwrap_or_default();
+    // 18 digits at most, so that fits.
+    let number = digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+    Ok(if number == 0 { Content::None } else { Content::Length(number) })
 }
 
 #[cfg(test)]
@@ -476,15 +508,20 @@ mod tests {
     #[test]
     fn bodies_are_recognised_and_ambiguous_ones_refused() {
         for (fields, expected) in [
-            ("", Ok(false)),
-            ("Content-Length: 0\r\n", Ok(false)),
-            ("Content-Length: 5\r\n", Ok(true)),
-            ("Transfer-Encoding: chunked\r\n", Ok(true)),
+            ("", Ok(Content::None)),
+            ("Content-Length: 0\r\n", Ok(Content::None)),
+            ("Content-Length: 000\r\n", Ok(Content::None)),
+            ("Content-Length: 5\r\n", Ok(Content::Length(5))),
+            ("Content-Length: 0032\r\nContent-Length: 0032\r\n", Ok(Content::Length(32))),
+            ("Content-Length: 999999999999999999\r\n", Ok(Content::Length(10_u64.pow(18) - 1))),
+            ("Content-Length: 1000000000000000000\r\n", Err(HeadError::BadFraming)),
+            ("Transfer-Encoding: chunked\r\n", Ok(Content::Coded)),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", Ok(Content::Coded)),
             ("Content-Length: 5\r\nContent-Length: 6\r\n", Err(HeadError::BadFraming)),
             ("Content-Length: -1\r\n", Err(HeadError::BadFraming)),
         ] {
             let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
-            assert_eq!(parsed(&head, |r| r.has_body), expected, "{fields:?}");
+            assert_eq!(parsed(&head, |r| r.content), expected, "{fields:?}");
         }
     }
 

@@ -9,6 +9,7 @@
 //! - [`limits`] are the bounds that all parts are given;
 //! - [`target`], [`head`] and [`handshake`] turn a request into an open connection;
 //! - [`frame`] reads and writes one frame;
+//! - [`utf8`] says whether bytes are text;
 //! - [`deflate`] is compression (to be skipped at first);
 //! - [`reassembly`] is what long messages collect in;
 //! - [`message`] turns frames into messages;
@@ -27,5 +28,6 @@ pub mod limits;
 pub mod message;
 pub mod reassembly;
 pub mod target;
+pub mod utf8;
 
 pub use limits::ProtocolLimits;

@@ -124,8 +124,8 @@ impl fmt::Debug for SessionId {
 /// (Source: <http://www.isthe.com/chongo/tech/comp/fnv/>.)
 ///
 /// ```
-/// assert_eq!(revolve::session::owner_of("alice", 4), 3);
-/// assert_eq!(revolve::session::owner_of("anything", 1), 0);
+/// assert_eq!(revolve::owner_of("alice", 4), 3);
+/// assert_eq!(revolve::owner_of("anything", 1), 0);
 /// ```
 #[must_use]
 pub fn owner_of(id: &str, workers: usize) -> usize {

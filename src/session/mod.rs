@@ -1,13 +1,20 @@
 //! Sessions: what outlives a connection, under an id that says who owns it.
 //!
-//! [`id`] is the name of a session, and pure; [`rate`] bounds how many an address may create; [`table`] is
-//! one reactor's share of all sessions.
+//! [`id`] is the name of a session, and pure; [`rate`] bounds how many an address may create; [`ended`] is
+//! what is left of a session that is no more; `one` is a session, and `sharers` are the connections of one that
+//! has several; [`table`] is one reactor's share of all sessions.
 //!
 //! Next: [`crate::session::id`]: what it is called.
 
+pub mod ended;
 pub mod id;
+mod one;
 pub mod rate;
+mod sharers;
 pub mod table;
 
+pub use ended::{EndedSession, SessionEnd};
 pub use id::{BadSessionId, IdSource, SessionId, owner_of};
-pub use table::{Attached, NotAttached, Session, SessionSlot, SessionTable};
+pub use one::Session;
+pub use sharers::Joining;
+pub use table::{Attached, NotAttached, SessionSlot, SessionTable};

@@ -11,7 +11,7 @@
 //! be forgotten. A client with so many addresses that they push each other out has as many limits
 //! anyway.
 //!
-//! Next: [`crate::session::table`]: all sessions of a reactor.
+//! Next: [`crate::session::ended`]: what is left of a session that is no more.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

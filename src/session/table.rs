@@ -1,10 +1,11 @@
 //! One reactor's share of all sessions: resume, takeover's fence, expiry, and the bound.
 //!
-//! Knows no sockets, and of connections only their ids. Called by the shard at open, message and close.
+//! Knows no sockets, and of connections only their ids. What can end sessions is given a closure that is
+//! called with each of them, once it is out of the table. Called by the shard at open, message and close.
 //!
-//! Invariant: a session is attached to one connection at most, and only that one can reach it; one that
-//! nobody speaks for and that no request holds stands in the list of the detached, in the order of
-//! leaving, exactly once.
+//! Invariant: a session is reached by the connections alone that are attached to it: one, or several that
+//! share it. One that nobody speaks for and that no request holds stands in the list of the detached, in the
+//! order of leaving, exactly once. One that was forgotten is attached, and no id names it.
 //!
 //! Next: [`crate::connection`]: a transport, an endpoint, and why they rest.
 
@@ -12,66 +13,19 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::io;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashTable;
 use slab::Slab;
 
+use super::ended::{EndedSession, SessionEnd};
 use super::id::{ID_MOST, SessionId};
+use super::one::Session;
+use super::sharers::{Joining, Sharers};
 use crate::config::SessionIds;
 use crate::contained::{Contained, guard};
 use crate::token::LocalId;
-
-/// One session: the server's count, and the application's state.
-#[derive(Debug)]
-pub struct Session<T> {
-    id: SessionId,
-    count: u64,
-    is_touched: bool,
-    /// Requests for it that wait for an answer: until they have it, the session stays. Here and not in
-    /// [`Entry`], because here it takes no room: the fields before it do not fill their words.
-    holds: u32,
-    state: Contained<T>,
-}
-
-impl<T> Session<T> {
-    /// Its id.
-    #[must_use]
-    pub fn id(&self) -> &SessionId {
-        &self.id
-    }
-
-    /// How many messages it has counted.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// Counts one more message and returns the count.
-    #[inline]
-    pub fn count_message(&mut self) -> u64 {
-        self.count += 1;
-        self.count
-    }
-
-    /// The application's state.
-    #[must_use]
-    pub fn state(&self) -> &T {
-        self.state.get()
-    }
-
-    /// The application's state, to change: from here on the session is worth keeping.
-    pub fn state_mut(&mut self) -> &mut T {
-        self.is_touched = true;
-        self.state.get_mut()
-    }
-
-    /// Whether anything would be lost with it. One that was only opened is not kept, so that
-    /// connecting alone cannot push other people's sessions out of the table.
-    fn is_worth_keeping(&self) -> bool {
-        self.count > 0 || self.is_touched
-    }
-}
 
 /// If the oldest session is found this long overdue, the process is taken to have been stopped: 250 ms,
 /// as much as a turn may take before it counts as slow.
@@ -141,19 +95,16 @@ const _: () = assert!(size_of::<Presence>() == 16, "the niches serve as tags");
 #[derive(Debug, Clone, Copy)]
 enum Use {
     Attached(LocalId),
-    /// It would be gone, but for a request that waits for its answer.
-    Held(Over),
+    Other(OtherUse),
 }
 
-/// Why a session would be gone.
+/// The same, where no one connection speaks for it. In two steps for the same reason.
 #[derive(Debug, Clone, Copy)]
-enum Over {
-    /// Its time to live has passed.
-    Expired,
-    /// The table was full.
-    Evicted,
-    /// It was not to be kept without a connection.
-    Unkept,
+enum OtherUse {
+    /// Two connections or more speak for it: [`SessionTable::sharers`] has them.
+    Shared,
+    /// It would be gone, but for a request that waits for its answer.
+    Held(SessionEnd),
 }
 
 /// Nanoseconds from the table's beginning, plus one: a time in half the room of an `Instant`, and
@@ -170,6 +121,7 @@ pub struct SessionTable<T> {
     index: HashTable<u32>,
     /// Keyed, because clients may choose ids.
     hasher: RandomState,
+    sharers: Sharers,
     oldest: Option<Link>,
     newest: Option<Link>,
     /// Those in the list.
@@ -209,6 +161,7 @@ impl<T: Default> SessionTable<T> {
             entries: Slab::new(),
             index: HashTable::new(),
             hasher: RandomState::new(),
+            sharers: Sharers::default(),
             oldest: None,
             newest: None,
             detached: 0,
@@ -230,13 +183,16 @@ impl<T: Default> SessionTable<T> {
         self.find(id).is_some()
     }
 
-    /// The connection that speaks for `id` now. It must be closed before another attaches, and not
-    /// detached: the session goes from one to the other.
+    /// The connections that speak for `id` now, in the order of coming. They must be closed before another
+    /// takes over ([`Self::displace`]), and the last of them not detached: the session goes from one to the
+    /// other.
     #[must_use]
-    pub fn connection_of(&self, id: &SessionId) -> Option<LocalId> {
-        match self.entries[self.find(id)? as usize].presence {
-            Presence::InUse(Use::Attached(connection)) => Some(connection),
-            Presence::InUse(Use::Held(_)) | Presence::Detached { .. } => None,
+    pub fn connections_of(&self, id: &SessionId) -> &[LocalId] {
+        let Some(slot) = self.find(id) else { return &[] };
+        match &self.entries[slot as usize].presence {
+            Presence::InUse(Use::Attached(connection)) => slice::from_ref(connection),
+            Presence::InUse(Use::Other(OtherUse::Shared)) => self.sharers.of(slot),
+            Presence::InUse(Use::Other(OtherUse::Held(_))) | Presence::Detached { .. } => &[],
         }
     }
 
@@ -247,8 +203,8 @@ impl<T: Default> SessionTable<T> {
         Some(&self.entries[found as usize].session)
     }
 
-    /// Gives `connection` the session it wants: the one called `id`, if there is one; else a new
-    /// one, under that id or under one from `fresh`, as the policy says.
+    /// Gives `connection` the session it wants: the one called `id`, if there is one, alone or beside those
+    /// who have it; else a new one, under that id or under one from `fresh`, as the policy says.
     ///
     /// # Errors
     ///
@@ -257,23 +213,18 @@ impl<T: Default> SessionTable<T> {
     pub fn attach(
         &mut self,
         id: Option<&SessionId>,
-        connection: LocalId,
+        (connection, joining): (LocalId, Joining),
         now: Instant,
         fresh: impl FnOnce() -> io::Result<SessionId>,
+        ended: impl FnMut(EndedSession<T>),
     ) -> Result<Attached, NotAttached> {
         if let Some(found) = id.and_then(|id| self.find(id)) {
             // Its time may be over although its turn to be forgotten has not come.
             if self.is_due(found, now) && !self.waits(now) {
-                self.remove(found);
-                self.totals.expired += 1;
+                self.end(found, SessionEnd::Expired, ended);
             } else {
                 self.unlink(found);
-                let presence = &mut self.entries[found as usize].presence;
-                if let Presence::InUse(Use::Held(_)) =
-                    std::mem::replace(presence, Presence::InUse(Use::Attached(connection)))
-                {
-                    self.held -= 1;
-                }
+                self.join(found, connection, joining);
                 return Ok(Attached { slot: SessionSlot(found), resumed: true });
             }
         }
@@ -283,7 +234,15 @@ impl<T: Default> SessionTable<T> {
         };
         let hash = self.hash(&id);
         let state = Contained::new(guard(T::default).map_err(|_| NotAttached::Panicked)?);
-        let session = Session { id, count: 0, is_touched: false, holds: 0, state };
+        let session = Session {
+            id,
+            count: 0,
+            is_touched: false,
+            is_forgotten: false,
+            others: 0,
+            holds: 0,
+            state,
+        };
         let presence = Presence::InUse(Use::Attached(connection));
         let slot = self.entries.insert(Entry { session, presence });
         // `Config::validate` bounds the table at 2^31.
@@ -294,44 +253,75 @@ impl<T: Default> SessionTable<T> {
         Ok(Attached { slot: SessionSlot(slot), resumed: false })
     }
 
-    /// The session in `slot`, for `connection` alone: a displaced connection gets `None`.
+    /// A connection speaks for the session in `slot` from now on.
+    fn join(&mut self, slot: u32, connection: LocalId, joining: Joining) {
+        let Entry { session, presence } = &mut self.entries[slot as usize];
+        let alone = match (*presence, joining) {
+            (Presence::InUse(Use::Attached(first)), Joining::Shares) => Some(first),
+            (Presence::InUse(Use::Other(OtherUse::Shared)), Joining::Shares) => None,
+            (before, _) => {
+                debug_assert!(session.others == 0, "others have it");
+                let was_held = matches!(before, Presence::InUse(Use::Other(OtherUse::Held(_))));
+                self.held -= usize::from(was_held);
+                *presence = Presence::InUse(Use::Attached(connection));
+                return;
+            }
+        };
+        self.sharers.join(slot, alone, connection);
+        *presence = Presence::InUse(Use::Other(OtherUse::Shared));
+        // `Limits::connections_per_session` fits.
+        session.others = session.others.saturating_add(1);
+    }
+
+    /// The session in `slot`, for its connections alone: a displaced connection gets `None`.
     #[inline]
     pub fn of_connection(
         &mut self,
         slot: SessionSlot,
         connection: LocalId,
     ) -> Option<&mut Session<T>> {
-        match self.entries.get_mut(slot.0 as usize) {
-            Some(Entry { session, presence: Presence::InUse(Use::Attached(owner)), .. })
-                if *owner == connection =>
-            {
-                Some(session)
-            }
-            _ => None,
-        }
+        let Entry { session, presence } = self.entries.get_mut(slot.0 as usize)?;
+        let is_its = match presence {
+            Presence::InUse(Use::Attached(owner)) => *owner == connection,
+            Presence::InUse(Use::Other(OtherUse::Shared)) => self.sharers.has(slot.0, connection),
+            _ => false,
+        };
+        is_its.then_some(session)
     }
 
     /// The same, to look at.
     #[must_use]
     pub fn in_slot(&self, slot: SessionSlot, connection: LocalId) -> Option<&Session<T>> {
-        match self.entries.get(slot.0 as usize) {
-            Some(Entry { session, presence: Presence::InUse(Use::Attached(owner)), .. })
-                if *owner == connection =>
-            {
-                Some(session)
-            }
-            _ => None,
-        }
+        let Entry { session, presence } = self.entries.get(slot.0 as usize)?;
+        let is_its = match presence {
+            Presence::InUse(Use::Attached(owner)) => *owner == connection,
+            Presence::InUse(Use::Other(OtherUse::Shared)) => self.sharers.has(slot.0, connection),
+            _ => false,
+        };
+        is_its.then_some(session)
     }
 
-    /// `connection` leaves; its session's time to live begins, if it is worth keeping. Only here
-    /// can it push another one out: a client that only connects, or stays, displaces no session.
-    pub fn detach(&mut self, slot: SessionSlot, connection: LocalId, now: Instant) {
+    /// `connection` leaves. If it was the last one, its session's time to live begins, if it is worth keeping.
+    /// Only here can it push another one out: a client that only connects, or stays, displaces no session.
+    pub fn detach(
+        &mut self,
+        slot: SessionSlot,
+        connection: LocalId,
+        now: Instant,
+        ended: impl FnMut(EndedSession<T>),
+    ) {
         if self.in_slot(slot, connection).is_none() {
             debug_assert!(false, "only the attached connection detaches");
             return;
         }
-        self.leave(slot.0, now);
+        let Entry { session, presence } = &mut self.entries[slot.0 as usize];
+        if session.others == 0 {
+            return self.leave(slot.0, now, ended);
+        }
+        session.others -= 1;
+        if let Some(last) = self.sharers.leave(slot.0, connection) {
+            *presence = Presence::InUse(Use::Attached(last));
+        }
     }
 
     /// A request for the session called `id` waits for its answer: until [`Self::release`] the session
@@ -349,40 +339,76 @@ impl<T: Default> SessionTable<T> {
 
     /// A request that held the session called `id` waits no more. If nothing but that has kept it, it
     /// goes.
-    pub fn release(&mut self, id: &SessionId) {
+    pub fn release(&mut self, id: &SessionId, ended: impl FnMut(EndedSession<T>)) {
         let Some(found) = self.find(id) else {
             debug_assert!(false, "a session that is held stays");
             return;
         };
         let entry = &mut self.entries[found as usize];
         entry.session.holds = entry.session.holds.saturating_sub(1);
-        if let (Presence::InUse(Use::Held(over)), 0) = (entry.presence, entry.session.holds) {
+        if let (Presence::InUse(Use::Other(OtherUse::Held(reason))), 0) =
+            (entry.presence, entry.session.holds)
+        {
             self.held -= 1;
-            self.end(found, over);
+            self.end(found, reason, ended);
+        }
+    }
+
+    /// The session of `connection` is named by its id no more: who asks for that id gets another session. It
+    /// goes on until its connection leaves. What has held it holds nothing from now on. Returns its id, unless
+    /// it was forgotten before.
+    pub fn forget(&mut self, slot: SessionSlot, connection: LocalId) -> Option<&SessionId> {
+        let session = self.of_connection(slot, connection)?;
+        if session.is_forgotten {
+            return None;
+        }
+        (session.is_forgotten, session.holds) = (true, 0);
+        self.unname(slot.0);
+        self.in_slot(slot, connection).map(Session::id)
+    }
+
+    /// A newer connection takes the session of `connection` over: it stays with the last of those who have it
+    /// until [`Self::attach`] gives it to the newer one, so at no moment is it without a connection. One that
+    /// was forgotten cannot be taken over: it ends with its last connection.
+    pub fn displace(
+        &mut self,
+        slot: SessionSlot,
+        connection: LocalId,
+        now: Instant,
+        ended: impl FnMut(EndedSession<T>),
+    ) {
+        let leaves = |session: &Session<T>| session.is_forgotten || session.others > 0;
+        if self.in_slot(slot, connection).is_some_and(leaves) {
+            self.detach(slot, connection, now, ended);
         }
     }
 
     /// A session goes, unless a request holds it.
-    fn end(&mut self, slot: u32, over: Over) {
+    fn end(&mut self, slot: u32, reason: SessionEnd, mut ended: impl FnMut(EndedSession<T>)) {
         if self.entries[slot as usize].session.holds > 0 {
             self.unlink(slot);
-            self.entries[slot as usize].presence = Presence::InUse(Use::Held(over));
+            self.entries[slot as usize].presence =
+                Presence::InUse(Use::Other(OtherUse::Held(reason)));
             self.held += 1;
             return;
         }
-        self.remove(slot);
-        match over {
-            Over::Expired => self.totals.expired += 1,
-            Over::Evicted => self.totals.evicted += 1,
-            Over::Unkept => {}
+        match reason {
+            SessionEnd::Expired => self.totals.expired += 1,
+            SessionEnd::Evicted => self.totals.evicted += 1,
+            SessionEnd::NotKept | SessionEnd::Forgotten => {}
         }
+        let session = self.remove(slot);
+        ended(session.into_ended(reason));
     }
 
     /// Nobody speaks for a session any more: its time to live begins, if it is to be kept.
-    fn leave(&mut self, slot: u32, now: Instant) {
+    fn leave(&mut self, slot: u32, now: Instant, ended: impl FnMut(EndedSession<T>)) {
         let session = &self.entries[slot as usize].session;
+        if session.is_forgotten {
+            return self.end(slot, SessionEnd::Forgotten, ended);
+        }
         if !session.is_worth_keeping() || self.ttl.is_zero() {
-            return self.end(slot, Over::Unkept);
+            return self.end(slot, SessionEnd::NotKept, ended);
         }
         let older = self.newest;
         self.entries[slot as usize].presence =
@@ -397,7 +423,7 @@ impl<T: Default> SessionTable<T> {
         if self.detached > self.capacity
             && let Some(oldest) = self.oldest
         {
-            self.end(oldest.get() - 1, Over::Evicted);
+            self.end(oldest.get() - 1, SessionEnd::Evicted, ended);
         }
     }
 
@@ -418,14 +444,14 @@ impl<T: Default> SessionTable<T> {
 
     /// Forgets sessions whose time is over, `most` of them at the most: they may be a million that
     /// left at the same moment. What is left is due at once.
-    pub fn expire(&mut self, now: Instant, most: usize) {
+    pub fn expire(&mut self, now: Instant, most: usize, mut ended: impl FnMut(EndedSession<T>)) {
         if self.waits(now) {
             return;
         }
         for _ in 0..most {
             match self.oldest.map(|link| link.get() - 1) {
                 Some(oldest) if self.expiry(oldest).is_some_and(|due| due <= now) => {
-                    self.end(oldest, Over::Expired);
+                    self.end(oldest, SessionEnd::Expired, &mut ended);
                 }
                 _ => {
                     self.grace = None;
@@ -478,6 +504,12 @@ impl<T: Default> SessionTable<T> {
         self.entries.len() - self.detached()
     }
 
+    /// Connections that speak for a session.
+    #[must_use]
+    pub fn speakers(&self) -> usize {
+        self.attached() + self.sharers.others()
+    }
+
     /// Sessions without one.
     #[must_use]
     pub fn detached(&self) -> usize {
@@ -490,10 +522,11 @@ impl<T: Default> SessionTable<T> {
         self.totals
     }
 
-    /// Every session's id and count, in no order.
+    /// The id and the count of every session that an id names, in no order.
     #[cfg(feature = "internals")]
     pub fn counts(&self) -> impl Iterator<Item = (&SessionId, u64)> {
-        self.entries.iter().map(|(_, entry)| (&entry.session.id, entry.session.count))
+        let named = self.entries.iter().filter(|(_, entry)| !entry.session.is_forgotten);
+        named.map(|(_, entry)| (&entry.session.id, entry.session.count))
     }
 
     /// Checks the invariant that the head of this file states, and that the index agrees.
@@ -502,7 +535,6 @@ impl<T: Default> SessionTable<T> {
     ///
     /// If it does not hold.
     pub fn invariants(&self) {
-        assert_eq!(self.index.len(), self.entries.len());
         assert!(self.detached <= self.capacity);
         let mut listed = 0;
         let (mut at, mut older) = (self.oldest, None);
@@ -518,12 +550,25 @@ impl<T: Default> SessionTable<T> {
         }
         assert_eq!(self.newest, older);
         assert_eq!(listed, self.detached);
-        let mut held = 0;
+        let (mut held, mut named, mut shared) = (0, 0, 0);
         for (slot, entry) in &self.entries {
-            assert_eq!(self.find(&entry.session.id), Some(slot as u32));
+            let is_named = self.find(&entry.session.id) == Some(slot as u32);
+            assert_eq!(is_named, !entry.session.is_forgotten);
+            named += usize::from(is_named);
+            let is_attached = matches!(
+                entry.presence,
+                Presence::InUse(Use::Attached(_) | Use::Other(OtherUse::Shared))
+            );
+            let is_over = entry.session.is_forgotten;
+            assert!(!is_over || is_attached && entry.session.holds == 0, "a forgotten one is kept");
             match entry.presence {
                 Presence::InUse(Use::Attached(_)) => {}
-                Presence::InUse(Use::Held(_)) => {
+                Presence::InUse(Use::Other(OtherUse::Shared)) => {
+                    let sharers = self.sharers.of(slot as u32).len();
+                    assert_eq!(sharers, entry.session.connections());
+                    shared += 1;
+                }
+                Presence::InUse(Use::Other(OtherUse::Held(_))) => {
                     assert!(entry.session.holds > 0, "held by nobody");
                     held += 1;
                 }
@@ -531,6 +576,8 @@ impl<T: Default> SessionTable<T> {
             }
         }
         assert_eq!(held, self.held);
+        self.sharers.invariants(shared);
+        assert_eq!(self.index.len(), named);
     }
 
     fn hash(&self, id: &SessionId) -> u64 {
@@ -581,13 +628,25 @@ impl<T: Default> SessionTable<T> {
         self.detached -= 1;
     }
 
-    fn remove(&mut self, slot: u32) {
+    /// Takes the session out of the table.
+    // Inlined into the end of a session, as the next one is: called, they cost each session that expires 50
+    // instructions, because it is moved once more.
+    #[inline(always)]
+    fn remove(&mut self, slot: u32) -> Session<T> {
         self.unlink(slot);
+        if !self.entries[slot as usize].session.is_forgotten {
+            self.unname(slot);
+        }
+        self.entries.remove(slot as usize).session
+    }
+
+    /// Takes the session out of the index.
+    #[inline(always)]
+    fn unname(&mut self, slot: u32) {
         let hash = self.hash(&self.entries[slot as usize].session.id);
         if let Ok(entry) = self.index.find_entry(hash, |&at| at == slot) {
             entry.remove();
         }
-        self.entries.remove(slot as usize);
     }
 }
 
@@ -611,6 +670,14 @@ mod tests {
         LocalId { index: 0, generation: NonZeroU32::new(generation).unwrap() }
     }
 
+    fn alone(connection: LocalId) -> (LocalId, Joining) {
+        (connection, Joining::TakesOver)
+    }
+
+    fn beside(connection: LocalId) -> (LocalId, Joining) {
+        (connection, Joining::Shares)
+    }
+
     fn table(capacity: usize, policy: SessionIds) -> SessionTable<()> {
         SessionTable::new(capacity, Duration::from_secs(10), policy, Instant::now())
     }
@@ -625,12 +692,75 @@ mod tests {
 
     /// Opens, counts `messages`, and leaves.
     fn visit(table: &mut SessionTable<()>, name: &str, who: u32, messages: u64, now: Instant) {
-        let attached = table.attach(Some(&id(name)), connection(who), now, fresh).unwrap();
+        let attached =
+            table.attach(Some(&id(name)), alone(connection(who)), now, fresh, drop).unwrap();
         let session = table.of_connection(attached.slot, connection(who)).unwrap();
         for _ in 0..messages {
             session.count_message();
         }
-        table.detach(attached.slot, connection(who), now);
+        table.detach(attached.slot, connection(who), now, drop);
+        table.invariants();
+    }
+
+    #[test]
+    fn several_share_a_session_and_it_lives_on_with_the_last_of_them() {
+        let mut table = table(8, SessionIds::Any);
+        let now = Instant::now();
+        let first = table.attach(Some(&id("a")), alone(connection(1)), now, fresh, drop).unwrap();
+        let slot = first.slot;
+        for n in 2..=4 {
+            let joined =
+                table.attach(Some(&id("a")), beside(connection(n)), now, fresh, drop).unwrap();
+            assert_eq!(joined, Attached { slot, resumed: true });
+            table.invariants();
+        }
+        assert_eq!(table.connections_of(&id("a")), [1, 2, 3, 4].map(connection));
+        assert_eq!((table.attached(), table.speakers()), (1, 4));
+        for n in 1..=4 {
+            let session = table.of_connection(slot, connection(n)).unwrap();
+            assert_eq!((session.count_message(), session.connections()), (u64::from(n), 4));
+        }
+        assert!(table.of_connection(slot, connection(5)).is_none());
+        table.detach(slot, connection(1), now, drop);
+        assert!(table.in_slot(slot, connection(1)).is_none(), "it has left");
+        assert_eq!(table.connections_of(&id("a")), [2, 3, 4].map(connection));
+        // One takes it over: of the others the last keeps it until then.
+        for n in 2..=4 {
+            table.displace(slot, connection(n), now, drop);
+            table.invariants();
+            assert_eq!((table.attached(), table.detached()), (1, 0));
+        }
+        assert_eq!(table.connections_of(&id("a")), [connection(4)]);
+        let taken = table.attach(Some(&id("a")), alone(connection(5)), now, fresh, drop).unwrap();
+        assert_eq!(taken, first_again(slot));
+        assert_eq!(table.of_connection(slot, connection(5)).unwrap().count(), 4);
+        assert!(table.in_slot(slot, connection(4)).is_none(), "it was displaced");
+        table.detach(slot, connection(5), now, drop);
+        assert_eq!((table.speakers(), table.detached()), (0, 1));
+        table.invariants();
+    }
+
+    fn first_again(slot: SessionSlot) -> Attached {
+        Attached { slot, resumed: true }
+    }
+
+    #[test]
+    fn a_shared_session_that_is_forgotten_ends_with_the_last_of_those_who_have_it() {
+        let mut table = table(8, SessionIds::Any);
+        let now = Instant::now();
+        let slot =
+            table.attach(Some(&id("a")), alone(connection(1)), now, fresh, drop).unwrap().slot;
+        table.attach(Some(&id("a")), beside(connection(2)), now, fresh, drop).unwrap();
+        assert!(table.forget(slot, connection(2)).is_some());
+        table.invariants();
+        // Who asks for the name now shares nothing.
+        let other = table.attach(Some(&id("a")), beside(connection(3)), now, fresh, drop).unwrap();
+        assert!(!other.resumed);
+        let mut reasons = Vec::new();
+        table.detach(slot, connection(1), now, |ended| reasons.push(ended.reason()));
+        assert_eq!(reasons, []);
+        table.displace(slot, connection(2), now, |ended| reasons.push(ended.reason()));
+        assert_eq!(reasons, [SessionEnd::Forgotten]);
         table.invariants();
     }
 
@@ -639,15 +769,20 @@ mod tests {
         let mut table = table(10, SessionIds::Any);
         let now = Instant::now();
         visit(&mut table, "a", 1, 3, now);
-        let resumed = table.attach(Some(&id("a")), connection(2), now, fresh).unwrap();
+        let resumed = table.attach(Some(&id("a")), alone(connection(2)), now, fresh, drop).unwrap();
         assert!(resumed.resumed);
         assert_eq!(table.of_connection(resumed.slot, connection(2)).unwrap().count(), 3);
-        table.detach(resumed.slot, connection(2), now);
+        table.detach(resumed.slot, connection(2), now, drop);
         let later = now + Duration::from_secs(10);
         assert_eq!(table.next_expiry(), Some(later));
-        table.expire(later, 1);
+        table.expire(later, 1, drop);
         assert_eq!((table.detached(), table.totals().expired), (0, 1));
-        assert!(!table.attach(Some(&id("a")), connection(3), later, fresh).unwrap().resumed);
+        assert!(
+            !table
+                .attach(Some(&id("a")), alone(connection(3)), later, fresh, drop)
+                .unwrap()
+                .resumed
+        );
         table.invariants();
     }
 
@@ -659,11 +794,16 @@ mod tests {
             visit(&mut table, name, who as u32 + 1, 1, now);
         }
         let later = now + Duration::from_secs(10);
-        table.expire(later, 2);
+        table.expire(later, 2, drop);
         assert_eq!((table.detached(), table.totals().expired), (2, 2));
         assert_eq!(table.next_expiry(), Some(later), "the rest is due at once");
-        assert!(!table.attach(Some(&id("d")), connection(9), later, fresh).unwrap().resumed);
-        table.expire(later, 10);
+        assert!(
+            !table
+                .attach(Some(&id("d")), alone(connection(9)), later, fresh, drop)
+                .unwrap()
+                .resumed
+        );
+        table.expire(later, 10, drop);
         assert_eq!((table.attached(), table.detached(), table.totals().expired), (1, 0, 4));
         table.invariants();
     }
@@ -681,14 +821,16 @@ mod tests {
         assert_eq!(table.next_expiry(), Some(due));
         let woken = due + LATE;
         table.note_time(woken);
-        table.expire(woken, 10);
+        table.expire(woken, 10, drop);
         assert!(table.peek(&id("a"), woken).is_some());
-        assert!(table.attach(Some(&id("a")), connection(3), woken, fresh).unwrap().resumed);
+        assert!(
+            table.attach(Some(&id("a")), alone(connection(3)), woken, fresh, drop).unwrap().resumed
+        );
         assert_eq!(table.next_expiry(), Some(woken + GRACE));
         // That is given once.
         let over = woken + GRACE;
         table.note_time(over);
-        table.expire(over, 10);
+        table.expire(over, 10, drop);
         assert_eq!((table.detached(), table.totals().expired, table.next_expiry()), (0, 1, None));
         table.invariants();
     }
@@ -700,12 +842,12 @@ mod tests {
         let now = Instant::now();
         for n in 0..MANY {
             let named = id(&format!("a-name-that-somebody-chose-{n:010}"));
-            table.attach(Some(&named), connection(n as u32 + 1), now, fresh).unwrap();
+            table.attach(Some(&named), alone(connection(n as u32 + 1)), now, fresh, drop).unwrap();
         }
         let work = |form: &dyn Fn(u64) -> String, found: bool| {
             let before = table.compared.get();
             for n in 0..MANY {
-                assert_eq!(table.connection_of(&id(&form(n))).is_some(), found);
+                assert_eq!(!table.connections_of(&id(&form(n))).is_empty(), found);
             }
             table.compared.get() - before
         };
@@ -725,11 +867,11 @@ mod tests {
     fn the_displaced_connection_cannot_reach_the_session() {
         let mut table = table(10, SessionIds::Any);
         let now = Instant::now();
-        let first = table.attach(Some(&id("a")), connection(1), now, fresh).unwrap();
+        let first = table.attach(Some(&id("a")), alone(connection(1)), now, fresh, drop).unwrap();
         table.of_connection(first.slot, connection(1)).unwrap().count_message();
-        assert_eq!(table.connection_of(&id("a")), Some(connection(1)));
-        table.detach(first.slot, connection(1), now);
-        let second = table.attach(Some(&id("a")), connection(2), now, fresh).unwrap();
+        assert_eq!(table.connections_of(&id("a")), [connection(1)]);
+        table.detach(first.slot, connection(1), now, drop);
+        let second = table.attach(Some(&id("a")), alone(connection(2)), now, fresh, drop).unwrap();
         assert!(table.of_connection(first.slot, connection(1)).is_none());
         assert_eq!(table.of_connection(second.slot, connection(2)).unwrap().count_message(), 2);
     }
@@ -742,9 +884,10 @@ mod tests {
         let now = Instant::now();
         let mut stateful =
             SessionTable::<u8>::new(10, Duration::from_secs(1), SessionIds::Any, now);
-        let attached = stateful.attach(Some(&id("b")), connection(1), now, fresh).unwrap();
+        let attached =
+            stateful.attach(Some(&id("b")), alone(connection(1)), now, fresh, drop).unwrap();
         *stateful.of_connection(attached.slot, connection(1)).unwrap().state_mut() = 7;
-        stateful.detach(attached.slot, connection(1), now);
+        stateful.detach(attached.slot, connection(1), now, drop);
         assert_eq!(stateful.detached(), 1, "its state was touched");
     }
 
@@ -766,7 +909,9 @@ mod tests {
         // Who comes and says nothing, however often and however many at once, displaces nobody.
         for who in 20..40 {
             visit(&mut table, "e", who, 0, now);
-            table.attach(Some(&id(&format!("f{who}"))), connection(who), now, fresh).unwrap();
+            table
+                .attach(Some(&id(&format!("f{who}"))), alone(connection(who)), now, fresh, drop)
+                .unwrap();
         }
         assert_eq!((table.attached(), table.detached()), (20, 3));
         assert_eq!(table.totals().evicted, 1);
@@ -777,13 +922,19 @@ mod tests {
     fn strict_mode_takes_up_only_what_it_issued() {
         let mut table = table(10, SessionIds::Issued);
         let now = Instant::now();
-        let attached = table.attach(Some(&id("chosen")), connection(1), now, fresh).unwrap();
+        let attached =
+            table.attach(Some(&id("chosen")), alone(connection(1)), now, fresh, drop).unwrap();
         assert!(!attached.resumed);
         let session = table.of_connection(attached.slot, connection(1)).unwrap();
         assert_eq!(session.id().text().as_str(), "fresh");
         session.count_message();
-        table.detach(attached.slot, connection(1), now);
-        assert!(table.attach(Some(&id("fresh")), connection(2), now, fresh).unwrap().resumed);
+        table.detach(attached.slot, connection(1), now, drop);
+        assert!(
+            table
+                .attach(Some(&id("fresh")), alone(connection(2)), now, fresh, drop)
+                .unwrap()
+                .resumed
+        );
     }
 
     #[test]
@@ -805,7 +956,7 @@ mod tests {
             // The process is stopped for a minute; the time to live is 10 s.
             now += 60 * second;
             table.note_time(now);
-            table.expire(now, 100);
+            table.expire(now, 100, drop);
             assert_eq!(table.totals().expired, 0, "pause {}", who - 1);
             // Its client was in the accept queue.
             visit(&mut table, "a", who, 1, now + second / 10);
@@ -820,28 +971,30 @@ mod tests {
             let mut table = SessionTable::<()>::new(1, ttl, SessionIds::Any, now);
             assert!(!table.hold(&id("a"), now), "there is none");
             // Held while it has a connection, and by two.
-            let attached = table.attach(Some(&id("a")), connection(1), now, fresh).unwrap();
+            let attached =
+                table.attach(Some(&id("a")), alone(connection(1)), now, fresh, drop).unwrap();
             table.of_connection(attached.slot, connection(1)).unwrap().count_message();
             assert!(table.hold(&id("a"), now) && table.hold(&id("a"), now));
-            table.detach(attached.slot, connection(1), now);
+            table.detach(attached.slot, connection(1), now, drop);
             table.invariants();
             assert_eq!((table.attached(), table.detached()), (0, 1));
             // It would have made room for this one.
             visit(&mut table, "b", 2, 1, now);
             let later = now + Duration::from_secs(60);
-            table.expire(later, 10);
+            table.expire(later, 10, drop);
             table.invariants();
             assert_eq!(table.peek(&id("a"), later).map(Session::count), Some(1));
             assert!(!table.contains(&id("b")) || ttl.is_zero());
             // It is as good as any other for the next connection.
-            let attached = table.attach(Some(&id("a")), connection(4), later, fresh).unwrap();
+            let attached =
+                table.attach(Some(&id("a")), alone(connection(4)), later, fresh, drop).unwrap();
             assert!(attached.resumed);
-            table.release(&id("a"));
-            table.detach(attached.slot, connection(4), later);
+            table.release(&id("a"), drop);
+            table.detach(attached.slot, connection(4), later, drop);
             table.invariants();
             assert!(table.contains(&id("a")));
             // Nobody holds it any more: it lives as long as any other does.
-            table.release(&id("a"));
+            table.release(&id("a"), drop);
             table.invariants();
             assert_eq!(table.contains(&id("a")), !ttl.is_zero());
             assert_eq!(table.next_expiry().is_some(), !ttl.is_zero());
@@ -856,7 +1009,7 @@ mod tests {
         visit(&mut table, "b", 2, 1, now);
         // Neither its time nor its place in the queue is another one.
         assert!(table.hold(&id("a"), now + Duration::from_secs(9)));
-        table.release(&id("a"));
+        table.release(&id("a"), drop);
         assert_eq!(table.next_expiry(), Some(now + Duration::from_secs(10)));
         visit(&mut table, "c", 3, 1, now);
         assert!(!table.contains(&id("a")) && table.contains(&id("b")));
@@ -864,15 +1017,43 @@ mod tests {
         assert!(table.hold(&id("b"), now));
         visit(&mut table, "d", 4, 1, now);
         assert!(table.contains(&id("b")));
-        table.release(&id("b"));
+        table.release(&id("b"), drop);
         assert!(!table.contains(&id("b")));
         assert_eq!(table.totals().evicted, 2);
         assert!(table.hold(&id("c"), now));
         let later = now + Duration::from_secs(10);
-        table.expire(later, 10);
+        table.expire(later, 10, drop);
         assert_eq!((table.detached(), table.totals().expired), (1, 1), "d is gone");
-        table.release(&id("c"));
+        table.release(&id("c"), drop);
         assert_eq!((table.detached(), table.totals().expired), (0, 2));
+        table.invariants();
+    }
+
+    #[test]
+    fn one_that_is_forgotten_has_no_name_and_ends_with_its_connection() {
+        let mut table = table(10, SessionIds::Any);
+        let now = Instant::now();
+        let older = table.attach(Some(&id("a")), alone(connection(1)), now, fresh, drop).unwrap();
+        table.of_connection(older.slot, connection(1)).unwrap().count_message();
+        assert!(table.hold(&id("a"), now));
+        assert_eq!(table.forget(older.slot, connection(2)), None, "a stranger");
+        assert_eq!(table.forget(older.slot, connection(1)), Some(&id("a")));
+        assert_eq!(table.forget(older.slot, connection(1)), None);
+        table.invariants();
+        assert!(!table.contains(&id("a")) && !table.hold(&id("a"), now));
+        assert_eq!((table.connections_of(&id("a")).len(), table.attached()), (0, 1));
+        // It goes on beside the new one of that name.
+        let newer = table.attach(Some(&id("a")), alone(connection(2)), now, fresh, drop).unwrap();
+        assert!(!newer.resumed);
+        assert_eq!(table.of_connection(older.slot, connection(1)).unwrap().count_message(), 2);
+        assert_eq!(table.of_connection(newer.slot, connection(2)).unwrap().count_message(), 1);
+        table.invariants();
+        let mut ended = Vec::new();
+        table.detach(older.slot, connection(1), now, |session| {
+            ended.push((session.session_id(), session.count(), session.reason()));
+        });
+        assert_eq!(ended, [("a".to_owned(), 2, SessionEnd::Forgotten)]);
+        assert_eq!(table.connections_of(&id("a")), [connection(2)]);
         table.invariants();
     }
 }

@@ -59,10 +59,15 @@ pub(super) enum Arrival {
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Accepts a share of the queue.
+    #[inline]
     pub(super) fn accept(&mut self, turn: &mut Turn<'_>, env: &mut E) {
-        if !self.lifecycle.may_accept(turn.now) {
-            return;
+        if self.lifecycle.may_accept(turn.now) {
+            self.accept_share(turn, env);
         }
+    }
+
+    #[inline(never)]
+    fn accept_share(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         if let Listening::Paused { .. } = self.lifecycle.listening {
             self.lifecycle.listening = Listening::Ready;
         }

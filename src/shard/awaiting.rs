@@ -1,9 +1,10 @@
 //! How the answer to a request is awaited, and what happens when it has come.
 //!
-//! A connection that waits so is [`Endpoint::Pending`] and parked: its request is kept as it came, and nothing more of it is read. When its job is done, the
-//! request is read again from its first byte, as after a hand-over, and this time what followed the job
-//! decides it (`requests`). Calls no application. Called by `requests` and `mail`, and by the steps in
-//! which such a request ends.
+//! A connection that waits so is [`Endpoint::Pending`] and parked: its request is kept as it came, and
+//! nothing more of it is read. When its job is done, the request is read again from its first byte, as
+//! after a hand-over, and this time what followed the job decides it (`requests`). Calls no application,
+//! except that a session may end when it is held no more. Called by `requests` and `mail`, and by the
+//! steps in which such a request ends.
 //!
 //! Invariant: a request stands here from the time when its answer is awaited until it is answered or its
 //! connection is gone; meanwhile the session that it names is held.
@@ -41,7 +42,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // If the answer was to ask once more, it keeps its place: it came no later for that.
         if !self.pending.contains(id) {
             let session = session.clone();
-            self.pending.push(PendingRequest { connection: id, session, holds: false });
+            self.pending.push(PendingRequest {
+                connection: id,
+                session,
+                holds: false,
+                is_outrun: false,
+            });
         }
         if let Some(session) = session {
             self.hold_for_pending(&session, turn);
@@ -49,8 +55,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.tell(|trace| trace.deferred(id));
         if let Some(connection) = self.connections.get_mut(id) {
             connection.endpoint.await_answer(turn.now, &turn.setup.protocol_limits);
-            connection.rest = Rest::Parked;
         }
+        self.connections.park(id);
         Ok(())
     }
 
@@ -83,13 +89,31 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
+    /// Requests wait no more of which the connection has ended in this turn. Before the commands of the turn
+    /// are forwarded, because a session may end by it.
+    #[inline]
+    pub(super) fn forget_ended(&mut self, turn: &mut Turn<'_>) {
+        if !self.pending.is_empty() {
+            self.forget_all_ended(turn);
+        }
+    }
+
+    #[cold]
+    fn forget_all_ended(&mut self, turn: &mut Turn<'_>) {
+        let has_ended = |id: &LocalId| {
+            self.connections.get(*id).is_none_or(|connection| connection.rest == Rest::Ended)
+        };
+        for id in self.pending.connections().filter(has_ended).collect::<Vec<_>>() {
+            self.forget_one_pending(id, turn);
+        }
+    }
+
     #[cold]
     fn forget_one_pending(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         let Some(request) = self.pending.take(id) else { return };
-        self.runtime.commands.jobs.forget(id);
+        self.forget_jobs(id, turn);
         if let Some(session) = request.session.filter(|_| request.holds) {
-            self.runtime.sessions.release(&session);
-            self.note_evictions(turn);
+            self.release_session(&session, turn);
         }
     }
 }

@@ -1,20 +1,24 @@
-//! Callbacks that no message causes: the start, opening, timers, answers of off-loaded jobs, and a backlog
-//! that has fallen.
+//! Callbacks that no message causes: the start, opening, timers, plain requests, answers of off-loaded
+//! jobs, posts, and a backlog that has fallen.
 //!
 //! [`Parts::call`] is to them what a visit is to messages: what they say collects in the cork and
 //! leaves in one write, and the commands they give are applied when they have returned. Called by the
-//! turn (timers), by `mail` (answers), by `upgrade` (`on_open`) and by `visit` (`on_backlog_low`).
+//! turn (timers), by `mail` (answers), by `posts`, by `upgrade` (`on_open`), by `plain_requests`, and by
+//! `visit` (`on_backlog_low`).
 //!
 //! Invariant: when a callback has returned, its commands for its connection have been applied, and
 //! nothing that it has said was added to more than may wait for the peer.
 //!
-//! Next: `fanout`: the commands that are for others.
+//! Next: `direct`: what is for one other connection.
 
 use super::connection_set::Share;
 use super::parts::Parts;
 use super::runtime::{Callee, CloseCause, Next, note_reactor_panic};
-use super::turn::{Setup, Turn};
-use crate::application::{Application, Context, Due, NotQueued, Owner, ReactorContext};
+use super::turn::{Outcome, Setup, Turn};
+use crate::application::{
+    Application, Context, Due, HttpRequest, HttpResponse, NoResponse, NotQueued, Owner,
+    ReactorContext,
+};
 use crate::connection::{Attachment, Rest};
 use crate::contained::Panicked;
 use crate::environment::Environment;
@@ -102,8 +106,19 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     fn fire(&mut self, id: LocalId, key: u64, turn: &mut Turn<'_>) {
-        self.observe(id, Why::Call("timer"), turn);
-        self.call(id, Callback::Timer, turn, |application, cx| application.on_timer(cx, key));
+        self.call_aside(id, Callback::Timer, turn, |application, cx| application.on_timer(cx, key));
+    }
+
+    /// Calls the application for an open connection outside of its own visit, and writes what it says.
+    pub(super) fn call_aside(
+        &mut self,
+        id: LocalId,
+        name: Callback,
+        turn: &mut Turn<'_>,
+        callback: impl FnOnce(&mut A, &mut Context<'_, A>),
+    ) {
+        self.observe(id, Why::Call(name.name()), turn);
+        self.call(id, name, turn, callback);
         self.uncork_and_settle(id, Share::Left, turn);
         self.observed(&[], turn);
     }
@@ -150,12 +165,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
         }
         let waits = self.runtime.commands.jobs.of(id) > 0;
-        let is_draining = self.lifecycle.is_draining();
-        if is_draining && !waits {
+        let is_due_to_leave = self.lifecycle.has_passed(id.index);
+        if is_due_to_leave && !waits {
             // Its goodbye was put off until it had its answers.
-            self.leave_in_visit(id, CloseCause::goodbye(), turn);
+            self.leave_in_visit(id, self.lifecycle.goodbye(), turn);
         }
-        let is_silenced = self.runtime.commands.jobs.is_busy(id) || (is_draining && waits);
+        let is_silenced = self.runtime.commands.jobs.is_busy(id) || (is_due_to_leave && waits);
         let Some(connection) = self.connections.get(id) else { return };
         let mut share = Share::Left;
         if connection.rest == Rest::Parked && !is_silenced {
@@ -222,6 +237,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Applies what the callbacks of a visit have commanded for its connection.
     pub(super) fn apply_commands(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Reading {
+        if self.runtime.commands.forgets_session
+            && let Some(connection) = self.connections.get(id)
+            && let Attachment::Live(live) = connection.attachment
+        {
+            self.forget_session_if_asked(live.slot, id);
+        }
         match self.runtime.next(id, turn) {
             Next::Continue => Reading::GoesOn,
             Next::Park => {
@@ -239,18 +260,54 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[cold]
     pub(super) fn end_panicked(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         let _ = self.runtime.take_ending();
-        turn.note_panic(id);
+        turn.note_panic(id, Outcome::Closes);
         self.leave_in_visit(id, CloseCause::panicked(), turn);
     }
 
     /// Calls the application for no connection in particular.
-    fn call_for_reactor(
+    pub(super) fn call_for_reactor(
         &mut self,
         setup: &Setup,
         callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>),
     ) -> Result<(), Panicked> {
-        let outcome = self.runtime.invoke_for_reactor(setup, callback);
-        self.deliveries.broadcasts.extend(self.runtime.commands.to_reactor.drain(..));
+        let outcome = self.invoke_for_reactor(setup, callback);
+        if outcome.is_err() {
+            note_reactor_panic(setup);
+        }
         outcome
+    }
+
+    fn invoke_for_reactor<R>(
+        &mut self,
+        setup: &Setup,
+        callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) -> R,
+    ) -> Result<R, Panicked> {
+        let outcome = self.runtime.invoke_for_reactor(setup, callback);
+        self.take_commands_for_all();
+        outcome
+    }
+
+    /// Asks the application for the response to a plain request.
+    ///
+    /// # Errors
+    ///
+    /// It panicked. That is counted and told; the request is the caller's to refuse.
+    pub(super) fn call_for_request(
+        &mut self,
+        id: LocalId,
+        request: &HttpRequest<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Result<HttpResponse, NoResponse>, Panicked> {
+        let called = self
+            .invoke_for_reactor(turn.setup, |application, cx| application.on_request(cx, request));
+        turn.observer.slow_turns.called(Callback::Request, 1, Some(id));
+        if called.is_err() {
+            turn.setup.metrics.panics.add(1);
+            log::error!(
+                connection:% = id, reactor = turn.setup.reactor;
+                "the application panicked over a request, which gets 500"
+            );
+        }
+        called
     }
 }

@@ -5,7 +5,8 @@
 //! and logged, exactly once. (A watcher has none of these, and is only forgotten.) Called by every
 //! other step.
 //!
-//! Invariant: a connection that is no longer open has neither session nor timers nor jobs.
+//! Invariant: a connection that is no longer open has neither session nor timers nor jobs, and nothing is
+//! kept for it.
 //!
 //! Next: `awaiting`: a request that waits for its answer.
 
@@ -18,14 +19,19 @@ use super::connection_set::{ConnectionSet, Share, uncork};
 use super::evictions::REPORT_SLOT;
 use super::parts::Parts;
 use super::runtime::{Callee, CloseCause};
-use super::turn::Turn;
+use super::turn::{Outcome, Turn};
 use crate::application::{Application, CloseReason, Side};
+use crate::connection::timer_wheel::Slot;
 use crate::connection::{Attachment, LiveSession, Rest};
 use crate::environment::Environment;
 use crate::observe::slow_turn::Callback;
 use crate::protocol::endpoint::{Closing, Endpoint};
 use crate::protocol::frame::Violation;
 use crate::token::LocalId;
+
+/// The wheel's slot for the look at jobs whose connections have gone: as [`REPORT_SLOT`], it is no
+/// connection's.
+pub(super) const ORPHANS_SLOT: Slot = REPORT_SLOT - 1;
 
 /// Where the last frame of a WebSocket is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,13 +88,17 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.tell(|trace| trace.closed(id, reason, live.bytes_in));
         self.call_on_close(id, &live, reason, turn);
         self.runtime.commands.timers.forget(id);
-        self.runtime.commands.jobs.forget(id);
-        if !is_displaced {
-            self.runtime.sessions.detach(live.slot, id, turn.now);
-            self.note_evictions(turn);
-            if let Some(connection) = self.connections.get_mut(id) {
-                connection.return_place();
-            }
+        self.runtime.commands.kept.forget(id);
+        self.forget_jobs(id, turn);
+        self.forget_session_if_asked(live.slot, id);
+        if is_displaced {
+            self.displace_session(live.slot, id, turn);
+        } else {
+            self.detach_session(live.slot, id, turn);
+        }
+        // A displaced one has passed it on, unless others of its session did.
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.return_place();
         }
         let metrics = &turn.setup.metrics;
         metrics.closed(reason);
@@ -132,7 +142,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 reason = CloseReason { code: code.into(), side: Side::Server };
             }
             CloseCause::Failed(code, text) => {
-                endpoint.fail(code, text, now, limits, out);
+                endpoint.fail(code, &text, now, limits, out);
                 reason = CloseReason { code: code.into(), side: Side::Server };
             }
         }
@@ -157,15 +167,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // It is closing already.
         let _ = self.runtime.take_ending();
         if outcome.is_err() {
-            turn.note_panic(id);
+            turn.note_panic(id, Outcome::Nothing);
         }
     }
 
-    /// Sees to it that the log tells of it if a session left early just now.
-    pub(super) fn note_evictions(&mut self, turn: &mut Turn<'_>) {
-        let evicted = self.runtime.sessions.totals().evicted;
-        if let Some(at) = turn.observer.evictions.note(evicted, turn.now) {
-            self.connections.schedule_vacant(REPORT_SLOT, at);
+    /// Nobody is called any more with what a connection's jobs return.
+    pub(super) fn forget_jobs(&mut self, id: LocalId, turn: &Turn<'_>) {
+        if let Some(at) = self.runtime.commands.jobs.forget(id, turn.now) {
+            self.connections.schedule_vacant(ORPHANS_SLOT, at);
         }
     }
 
@@ -180,7 +189,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let Some(connection) = connections.slab.get_mut(id) else {
             return if runtime.cork.is_empty() { Ok(()) } else { Err(Lost) };
         };
-        uncork(connection, &mut runtime.cork, &mut connections.pool, turn).map_err(|error| {
+        let sent = uncork(connection, &mut runtime.cork, &mut connections.pool, turn);
+        runtime.trim_cork(&turn.setup.config.limits);
+        sent.map_err(|error| {
             self.lose_to(id, &error, turn);
             Lost
         })
@@ -283,5 +294,5 @@ pub(super) fn cause_of(id: LocalId, violation: Violation, turn: &mut Turn<'_>) -
     if violation == Violation::OutOfMemory {
         turn.note_out_of_memory(id);
     }
-    CloseCause::Failed(violation.close_code(), violation.reason())
+    CloseCause::Failed(violation.close_code(), violation.reason().into())
 }

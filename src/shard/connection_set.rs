@@ -24,7 +24,7 @@ use crate::observe::snapshot::Outgoing;
 use crate::protocol::endpoint::{Endpoint, QueueLeft, Unread};
 use crate::token::LocalId;
 use crate::transport::out_buffer::BufferPool;
-use crate::transport::{Edge, Inbound, Stream};
+use crate::transport::{Edge, HangUp, Inbound, Stream};
 
 /// What a visit has left of the connection's share of the turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,20 +262,42 @@ impl<S: Stream> ConnectionSet<S> {
         set_alarm(connection, &mut self.wheel, turn.setup);
     }
 
-    /// The visit of a connection that is not read: it only writes. One that has ended does nothing.
+    /// The visit of a connection that is not read: it only writes, and says whether the peer has hung
+    /// up. One that has ended does nothing.
     ///
     /// # Errors
     ///
     /// When the socket failed.
     #[cold]
-    pub(super) fn visit_unread(&mut self, id: LocalId, turn: &Turn<'_>) -> io::Result<Room> {
-        let Some(connection) = self.slab.get_mut(id) else { return Ok(Room::None) };
+    pub(super) fn visit_unread(&mut self, id: LocalId, turn: &Turn<'_>) -> io::Result<UnreadVisit> {
+        let nothing = UnreadVisit { hang_up: HangUp::NotYet, flushed: Flushed::Otherwise };
+        let Some(connection) = self.slab.get_mut(id) else { return Ok(nothing) };
         if connection.rest == Rest::Ended {
-            return Ok(Room::None);
+            return Ok(nothing);
         }
         let flushed = flush(connection, &mut self.pool, turn)?;
+        let hang_up = match connection.look_for_hang_up() {
+            // A signal: the next visit looks.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.ready.push(id, &mut connection.mark);
+                HangUp::NotYet
+            }
+            hang_up => hang_up?,
+        };
         self.settle_unread(id, turn);
-        Ok(if flushed == Flushed::ToLowWaterMark { Room::Regained } else { Room::None })
+        Ok(UnreadVisit { hang_up, flushed })
+    }
+
+    /// A connection is not read any more. If its peer has hung up already, no edge will come for that: a
+    /// visit looks.
+    pub(super) fn stop_reading(&mut self, id: LocalId, rest: Rest) {
+        if let Some(connection) = self.slab.get_mut(id) {
+            connection.rest = rest;
+            connection.endpoint.stopped_listening();
+            if connection.transport.has_ended() {
+                self.ready.push(id, &mut connection.mark);
+            }
+        }
     }
 
     /// Flushes the backlog of a connection, and says whether the connection is to be read then.
@@ -321,10 +343,7 @@ impl<S: Stream> ConnectionSet<S> {
 
     /// Stops reading from a connection until one of its jobs is done.
     pub(super) fn park(&mut self, id: LocalId) {
-        if let Some(connection) = self.slab.get_mut(id) {
-            connection.rest = Rest::Parked;
-            connection.endpoint.stopped_listening();
-        }
+        self.stop_reading(id, Rest::Parked);
     }
 
     /// Reads again from a connection that was not read.
@@ -337,7 +356,9 @@ impl<S: Stream> ConnectionSet<S> {
 
     /// Lets go of a connection without further words.
     pub(super) fn cut(&mut self, id: LocalId, turn: &mut Turn<'_>) {
-        if let Some(connection) = self.slab.get_mut(id) {
+        if let Some(connection) = self.slab.get_mut(id)
+            && connection.rest != Rest::Ended
+        {
             connection.endpoint = Endpoint::Closed;
             // It waits for nothing any more.
             connection.rest = Rest::Spent;
@@ -353,6 +374,7 @@ impl<S: Stream> ConnectionSet<S> {
         }
     }
 
+    #[inline(never)]
     fn reap_ended(&mut self, turn: &mut Turn<'_>, mut note: impl FnMut(&Connection<S>)) {
         for id in std::mem::take(&mut self.ended) {
             if let Some(connection) = self.slab.remove(id) {
@@ -407,10 +429,16 @@ impl<S: Stream> ConnectionSet<S> {
                 assert!(is_above, "{id}: throttled below the low-water mark");
                 assert!(!transport.is_writable(), "{id}: throttled, with room to write");
             }
-            Rest::Parked | Rest::Waiting => assert!(
-                !can_write || self.ready.contains(id),
-                "{id}: not read, with something to write and room for it"
-            ),
+            Rest::Parked | Rest::Waiting => {
+                let is_queued = self.ready.contains(id);
+                assert!(!can_write || is_queued, "{id}: not read, with something to write");
+                let is_over = match transport.inbound() {
+                    Inbound::Broken => true,
+                    Inbound::Ended => connection.is_open() && !connection.has_kept_input(),
+                    _ => false,
+                };
+                assert!(!is_over || is_queued, "{id}: not read, and its peer has hung up");
+            }
             Rest::Ended => panic!("{id}: ended and not reaped"),
         }
         if matches!(connection.attachment, Attachment::Live(_)) {
@@ -442,9 +470,15 @@ impl<S: Stream> ConnectionSet<S> {
     }
 }
 
+/// What the visit of a connection that is not read has found.
+pub(super) struct UnreadVisit {
+    pub(super) hang_up: HangUp,
+    pub(super) flushed: Flushed,
+}
+
 /// What a flush has done to a backlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flushed {
+pub(super) enum Flushed {
     /// It has been above the high-water mark, and is at the low-water mark or below it from now on.
     ToLowWaterMark,
     /// Nothing of the kind.

@@ -1,21 +1,21 @@
-//! Deadlines: sessions that expire, and connections whose alarm went off.
+//! Deadlines: connections whose alarm went off, and jobs that are given up.
 //!
 //! An alarm is a hint to look; whether something is due, the endpoint says. The application's timers
-//! are not in here: `callbacks` has them. Called by the turn, after the visits: input that has come is
-//! read before a connection is judged late.
+//! are not in here, nor are sessions that expire: `callbacks` and `sessions` have them. Called by the
+//! turn, after the visits: input that has come is read before a connection is judged late.
 //!
 //! Invariant: while a connection may have input that has not been read, it is not judged late. This
 //! lasts a bounded time.
 //!
 //! Next: `drain`: how all connections end.
 
-use super::closing::cause_of;
+use super::closing::{ORPHANS_SLOT, cause_of};
 use super::connection_set::Share;
 use super::evictions::REPORT_SLOT;
 use super::parts::Parts;
 use super::runtime::CloseCause;
 use super::turn::Turn;
-use crate::application::Application;
+use crate::application::{Application, Look};
 use crate::connection::timer_wheel::Slot;
 use crate::connection::{Connection, Rest};
 use crate::environment::Environment;
@@ -27,24 +27,18 @@ use crate::transport::Stream;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 impl<A: Application, E: Environment> Parts<A, E> {
-    /// Lets a share of the sessions expire whose time is over.
-    pub(super) fn expire_sessions(&mut self, turn: &mut Turn<'_>) {
-        if self.connections.has_untold_edges() {
-            return;
-        }
-        let sessions = &mut self.runtime.sessions;
-        let before = sessions.totals().expired;
-        sessions.expire(turn.now, turn.setup.config.limits.expiries_per_turn);
-        let expired = sessions.totals().expired - before;
-        turn.tell(|trace| trace.expired(expired));
-    }
-
     /// Looks at a share of the connections whose alarm went off.
     pub(super) fn fire_alarms(&mut self, turn: &mut Turn<'_>) {
         if self.connections.has_untold_edges() {
             return;
         }
         self.connections.advance_wheel(turn.now);
+        if self.connections.has_due() {
+            self.fire_due_alarms(turn);
+        }
+    }
+
+    fn fire_due_alarms(&mut self, turn: &mut Turn<'_>) {
         for _ in 0..turn.setup.config.limits.alarms_per_turn {
             let Some((slot, connection)) = self.connections.next_due() else { break };
             match connection {
@@ -60,14 +54,40 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// An alarm went off for no connection.
     fn on_vacant_alarm(&mut self, slot: Slot, turn: &mut Turn<'_>) {
-        if slot != REPORT_SLOT {
-            return;
+        match slot {
+            REPORT_SLOT => self.report_evictions(turn),
+            ORPHANS_SLOT => self.give_up_orphans(turn),
+            _ => {}
         }
+    }
+
+    fn report_evictions(&mut self, turn: &mut Turn<'_>) {
         let evicted = self.runtime.sessions.totals().evicted;
         let (evictions, reactor) = (&mut turn.observer.evictions, turn.setup.reactor);
         if let Some(at) = evictions.report(evicted, reactor, turn.now) {
             self.connections.schedule_vacant(REPORT_SLOT, at);
         }
+    }
+
+    /// Gives up jobs that have run for too long since their connections went: they take no slot from others
+    /// any more.
+    fn give_up_orphans(&mut self, turn: &mut Turn<'_>) {
+        let Look { given_up, again_at } = self.runtime.commands.jobs.look_at_orphans(turn.now);
+        if let Some(at) = again_at {
+            self.connections.schedule_vacant(ORPHANS_SLOT, at);
+        }
+        if given_up == 0 {
+            return;
+        }
+        turn.tell(|trace| trace.gave_up(given_up));
+        turn.setup.metrics.offloads_given_up.add(given_up as u64);
+        let seconds = turn.setup.config.limits.offload_orphan_timeout.as_secs_f64();
+        log::warn!(
+            reactor = turn.setup.reactor;
+            "off-loaded jobs that have run for {seconds} s since their clients left were given up: \
+             {given_up}. Each holds its thread until it returns: look for jobs that wait without a \
+             time-out, or that could ask whether they are cancelled"
+        );
     }
 
     /// Looks at a connection whose alarm went off.
@@ -116,6 +136,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 self.refuse_waiting(id, Rejection::OwnerBusy, turn);
             }
             TimeoutEvent::HeadLate => self.refuse_aside(id, Rejection::HeadTimeout, turn),
+            TimeoutEvent::BodyLate => self.refuse_aside(id, Rejection::BodyTimeout, turn),
             TimeoutEvent::AnswerLate => self.refuse_waiting(id, Rejection::AdmissionBusy, turn),
             TimeoutEvent::Silent => {
                 turn.setup.metrics.silent.add(1);
@@ -127,7 +148,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
             // The text is that of Python's websockets, which Uvicorn uses.
             TimeoutEvent::PongLate => {
-                let cause = CloseCause::Failed(CloseCode::Error, "keepalive ping timeout");
+                let cause = CloseCause::Failed(CloseCode::Error, "keepalive ping timeout".into());
                 self.leave_aside(id, cause, turn);
             }
             TimeoutEvent::Over => {

@@ -1,5 +1,6 @@
 //! What is on its way to others: mail that waits for room in another reactor's mailbox, connections
-//! that wait for it, and broadcasts that are being written to the connections here.
+//! that wait for it, and broadcasts that are being written to the connections here. Of posts it knows only how
+//! many wait.
 //!
 //! A reactor's mailbox is full when a callback holds that reactor up, or when it gets more hand-overs
 //! than it can take. Then a connection that is to be handed over rests where it is. A connection that
@@ -31,20 +32,27 @@ const RETRY: Duration = Duration::from_millis(1);
 pub(super) struct Deliveries<S> {
     /// Whether the own mailbox has mail.
     pub(super) has_mail: bool,
+    /// Whether other threads have posted something.
+    pub(super) has_posts: bool,
     /// By destination, mail that found a full box.
     mails: Box<[VecDeque<Mail<S>>]>,
     /// How many mails these are.
     count: usize,
-    /// These mails and the connections that wait: one number says whether there is anything to do.
+    /// How many posts of callbacks here wait for room: they are in the outbox of posts.
+    posts: usize,
+    /// These mails and posts, and the connections that wait: one number says whether there is anything to
+    /// do.
     waiting: usize,
     /// By destination, connections that are to be handed over, in the order in which they asked.
     hand_overs: Box<[VecDeque<LocalId>]>,
     /// Which reactor gets the next connection that is spread.
     spread_to: usize,
-    /// Connections that have broadcast something, and are heard again when nothing waits.
-    broadcasters: Vec<LocalId>,
+    /// Connections that have sent something to others, and are heard again when nothing waits.
+    senders: Vec<LocalId>,
     /// Frames on their way to all connections of this reactor.
     pub(super) broadcasts: VecDeque<Broadcast>,
+    /// How many broadcasts have been written to all that were to get them.
+    pub(super) fanned_out: u64,
     /// The next slot that gets the first of them.
     pub(super) fanout_at: usize,
 }
@@ -53,13 +61,16 @@ impl<S: Stream> Deliveries<S> {
     pub(super) fn new(here: usize, reactors: usize) -> Self {
         Deliveries {
             has_mail: false,
+            has_posts: false,
             mails: (0..reactors).map(|_| VecDeque::new()).collect(),
             count: 0,
+            posts: 0,
             waiting: 0,
             hand_overs: (0..reactors).map(|_| VecDeque::new()).collect(),
             spread_to: here,
-            broadcasters: Vec::new(),
+            senders: Vec::new(),
             broadcasts: VecDeque::new(),
+            fanned_out: 0,
             fanout_at: 0,
         }
     }
@@ -71,7 +82,7 @@ impl<S: Stream> Deliveries<S> {
 
     /// Whether another reactor's room is waited for, by mail or by a connection.
     pub(super) fn waits_for_room(&self) -> bool {
-        self.waiting > self.broadcasters.len()
+        self.waiting > self.senders.len()
     }
 
     /// Whether anything waits.
@@ -85,17 +96,38 @@ impl<S: Stream> Deliveries<S> {
         self.waits_for_room().then(|| now + RETRY)
     }
 
-    /// Whether so much mail waits that no connection is read until some has left.
+    /// Whether so much mail, or so many posts, wait that no connection is read until some have left.
     pub(super) fn is_full(&self, limits: &Limits) -> bool {
-        self.count >= limits.mails_waiting_most
+        self.count.max(self.posts) >= limits.mails_waiting_most
     }
 
-    /// Whether no connection is read, because what was read before has not been delivered: as much mail
-    /// to full boxes, or as many broadcasts, as may be under way. Long before that, the connections that
-    /// broadcast are not read ([`Self::hold_broadcaster`]).
+    /// Takes note of how many posts of callbacks here wait for room.
+    pub(super) fn note_posts(&mut self, posts: usize) {
+        self.waiting = self.waiting - self.posts + posts;
+        self.posts = posts;
+    }
+
+    /// Whether no connection is read, because what was read before has not been delivered: as much mail or
+    /// as many posts to full boxes, or as many broadcasts, as may be under way. Long before that, the
+    /// connections that broadcast are not read ([`Self::hold_sender`]).
+    #[inline]
     pub(super) fn is_congested(&self, limits: &Limits) -> bool {
+        // Asked in each visit: nearly always nothing is under way.
+        (self.waiting > 0 || !self.broadcasts.is_empty())
+            && (self.is_congested_by_mail(limits) || self.is_full(limits))
+    }
+
+    /// The same without the posts. Others take this reactor's mail whatever else they wait for, so this
+    /// ends.
+    pub(super) fn is_congested_by_mail(&self, limits: &Limits) -> bool {
         let broadcasts = self.broadcasts.len();
-        (broadcasts > 0 && broadcasts >= limits.broadcasts_queued) || self.is_full(limits)
+        (broadcasts > 0 && broadcasts >= limits.broadcasts_queued)
+            || self.count >= limits.mails_waiting_most
+    }
+
+    /// How many broadcasts there have been so far, those under way included.
+    pub(super) fn broadcasts_taken(&self) -> u64 {
+        self.fanned_out + self.broadcasts.len() as u64
     }
 
     /// Sends mail, behind what is still waiting to be sent to that reactor.
@@ -157,8 +189,7 @@ impl<S: Stream> Deliveries<S> {
         owner: usize,
         connections: &mut ConnectionSet<S>,
     ) {
-        let Some(connection) = connections.get_mut(id) else { return };
-        connection.rest = Rest::Waiting;
+        connections.stop_reading(id, Rest::Waiting);
         let asked = &mut self.hand_overs[owner];
         asked.push_back(id);
         self.waiting += 1;
@@ -187,7 +218,7 @@ impl<S: Stream> Deliveries<S> {
 
     /// Lets a connection that has just broadcast something wait, if there is more under way than
     /// can be delivered now: each has one visit's broadcasts under way at the most.
-    pub(super) fn hold_broadcaster(
+    pub(super) fn hold_sender(
         &mut self,
         id: LocalId,
         connections: &mut ConnectionSet<S>,
@@ -196,30 +227,29 @@ impl<S: Stream> Deliveries<S> {
         if self.are_broadcasts_delivered(limits) {
             return;
         }
-        if let Some(connection) = connections.get_mut(id)
+        if let Some(connection) = connections.get(id)
             && !matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended)
             && connection.is_open()
         {
-            connection.rest = Rest::Waiting;
-            connection.endpoint.stopped_listening();
-            self.broadcasters.push(id);
+            connections.stop_reading(id, Rest::Waiting);
+            self.senders.push(id);
             self.waiting += 1;
         }
     }
 
     /// The connections that are heard again, because what they have broadcast is delivered. They may
     /// have been closed since.
-    pub(super) fn take_broadcasters(&mut self, limits: &Limits) -> Vec<LocalId> {
+    pub(super) fn take_senders(&mut self, limits: &Limits) -> Vec<LocalId> {
         if !self.are_broadcasts_delivered(limits) {
             return Vec::new();
         }
-        let broadcasters = std::mem::take(&mut self.broadcasters);
-        self.waiting -= broadcasters.len();
-        broadcasters
+        let senders = std::mem::take(&mut self.senders);
+        self.waiting -= senders.len();
+        senders
     }
 
     fn are_broadcasts_delivered(&self, limits: &Limits) -> bool {
-        self.count == 0 && self.broadcasts.len() <= limits.broadcasts_queued / 2
+        self.count + self.posts == 0 && self.broadcasts.len() <= limits.broadcasts_queued / 2
     }
 
     /// Drops all mail: a socket in it closes.
@@ -229,20 +259,20 @@ impl<S: Stream> Deliveries<S> {
         self.count = 0;
     }
 
-    /// Checks that what is counted is there.
+    /// Checks that what is counted is there, and `posts` in the outbox of posts.
     ///
     /// # Panics
     ///
     /// If it is not.
-    pub(super) fn invariants(&self) {
+    pub(super) fn invariants(&self, posts: usize) {
+        assert_eq!(self.posts, posts, "the posts in the outbox");
         assert_eq!(self.count, self.mails.iter().map(VecDeque::len).sum::<usize>());
         let hand_overs = self.hand_overs.iter().map(VecDeque::len).sum::<usize>();
-        assert_eq!(self.waiting, self.count + hand_overs + self.broadcasters.len());
+        assert_eq!(self.waiting, self.count + self.posts + hand_overs + self.senders.len());
     }
 
     /// Whether a connection waits here.
     pub(super) fn holds(&self, id: LocalId) -> bool {
-        self.broadcasters.contains(&id)
-            || self.hand_overs.iter().any(|waiting| waiting.contains(&id))
+        self.senders.contains(&id) || self.hand_overs.iter().any(|waiting| waiting.contains(&id))
     }
 }

@@ -11,7 +11,6 @@ use std::time::Instant;
 use super::connection_set::Share;
 use super::lifecycle::{DrainOutcome, Phase};
 use super::parts::Parts;
-use super::runtime::CloseCause;
 use super::turn::Turn;
 use crate::application::Application;
 use crate::connection::Rest;
@@ -32,7 +31,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Tells a slice of the connections goodbye.
     #[inline]
     pub(super) fn sweep(&mut self, turn: &mut Turn<'_>) {
-        if let Phase::Draining { next, .. } = self.lifecycle.phase {
+        if let Phase::Draining { next, behind, .. } = self.lifecycle.phase
+            && self.deliveries.fanned_out >= behind
+        {
             self.sweep_from(next, turn);
         }
     }
@@ -65,26 +66,19 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 self.connections.park(id);
                 return self.connections.settle(id, Share::Left, turn);
             }
-            self.leave_aside(id, CloseCause::goodbye(), turn);
+            self.leave_aside(id, self.lifecycle.goodbye(), turn);
         }
     }
 
     /// Takes out the connections that have ended, and counts those that a drain has let go.
+    #[inline]
     pub(super) fn reap(&mut self, turn: &mut Turn<'_>) {
         let Parts { connections, lifecycle, .. } = self;
-        let mut gone = Vec::new();
-        let has_pending = !self.pending.is_empty();
         connections.reap(turn, |connection| {
             if connection.has_had_session() {
                 lifecycle.note_released();
             }
-            if has_pending {
-                gone.push(connection.id);
-            }
         });
-        for id in gone {
-            self.forget_pending(id, turn);
-        }
     }
 
     /// Ends the drain, if it is time. It is checked last, behind the reaper and the mail.
@@ -152,17 +146,31 @@ impl<A: Application, E: Environment> Parts<A, E> {
             && self.connections.slab.iter().all(|c| !c.has_had_session() && c.owes_nothing())
     }
 
-    /// Ends all connections that are left; the application gets its `on_close` for each.
+    /// Ends all connections that are left; the application gets its `on_close` for each. One that is
+    /// still open (it waits for a job that has not returned, say) is told goodbye, as far as its socket
+    /// takes that now.
     fn end(&mut self, outcome: DrainOutcome, turn: &mut Turn<'_>, env: &mut E) {
         self.lifecycle.stop_listening(env);
         let left: Vec<LocalId> =
             self.connections.slab.iter().map(|connection| connection.id).collect();
         for id in left {
-            self.lose(id, turn);
+            if self.connections.get(id).is_some_and(|connection| connection.is_open()) {
+                self.leave_aside(id, self.lifecycle.last_goodbye(), turn);
+                self.connections.cut(id, turn);
+            } else {
+                self.lose(id, turn);
+            }
         }
+        self.forget_ended(turn);
         self.reap(turn);
+        // What `on_close` off-loaded just now is begun if a thread is free. Nobody waits for it.
+        self.forward_commands(None, turn, env);
+        self.runtime.commands.jobs.cancel_all();
         // A connection on its way to a reactor whose box stayed full: its socket closes here.
         self.deliveries.clear();
+        self.post_outbox.clear();
+        self.deliveries.note_posts(0);
+        self.posts.close();
         self.lifecycle.phase = Phase::Ended(outcome);
     }
 }

@@ -1,26 +1,22 @@
-//! What callbacks send elsewhere: jobs for the pool, and broadcasts. A broadcast is encoded once and
-//! written to every open connection, a slice of them in each turn.
+//! What callbacks send elsewhere: jobs for the pool, what is for one connection or one reactor, and broadcasts.
+//! A broadcast is encoded once and written to every open connection, a slice of them in each turn.
 //!
 //! Frames are taken one after the other, so each connection gets them in the order in which this
 //! reactor did. Decides nothing about who may broadcast. Called by the turn.
 //!
 //! Invariant: a connection gets every broadcast that was made while it was open, or it is closed.
 //!
-//! Next: `upgrade`: how connections become WebSockets.
+//! Next: `posts`: what other threads and reactors want done.
 
-use super::connection_set::Share;
 use super::parts::Parts;
-use super::runtime::CloseCause;
 use super::turn::Turn;
-use crate::application::{Application, Broadcast};
-use crate::connection::Attachment;
+use crate::application::Application;
 use crate::environment::Environment;
 use crate::mailbox::Mail;
-use crate::protocol::endpoint::Endpoint;
 use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
-    /// Sends the broadcasts and the jobs that callbacks asked for on their way; those of a visit, if
+    /// Sends on its way what callbacks have for others, and the jobs that they asked for; of a visit, if
     /// `visited` is a connection.
     #[inline]
     pub(super) fn forward_commands(
@@ -38,14 +34,38 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn forward(&mut self, visited: Option<LocalId>, turn: &mut Turn<'_>, env: &mut E) {
         // A job that the pool does not take ends its connection, and `on_close` may give commands too.
         while std::mem::take(&mut self.runtime.commands.has_outgoing) {
-            let has_broadcast = !self.runtime.commands.to_all.is_empty();
+            let commands = &self.runtime.commands;
+            let has_sent = !commands.to_all.is_empty()
+                || !commands.directs.is_empty()
+                || !commands.posts.is_empty();
             self.forward_broadcasts(turn, env);
-            if let Some(id) = visited.filter(|_| has_broadcast) {
+            for direct in std::mem::take(&mut self.runtime.commands.directs) {
+                self.direct(direct, turn, env);
+            }
+            self.forward_posts();
+            if let Some(id) = visited.filter(|_| has_sent) {
                 let Parts { deliveries, connections, .. } = self;
-                deliveries.hold_broadcaster(id, connections, &turn.setup.config.limits);
+                deliveries.hold_sender(id, connections, &turn.setup.config.limits);
             }
             self.forward_jobs(turn, env);
+            if std::mem::take(&mut self.runtime.commands.shut_down) {
+                shut_down(turn, env);
+            }
         }
+    }
+
+    /// Sends what callbacks here have posted, and keeps what finds a full box.
+    pub(super) fn forward_posts(&mut self) {
+        for (reactor, post) in std::mem::take(&mut self.runtime.commands.posts) {
+            self.post_outbox.send(reactor, post);
+        }
+        self.deliveries.note_posts(self.post_outbox.len());
+    }
+
+    /// Tries again what found a full box.
+    pub(super) fn send_posts(&mut self) {
+        self.post_outbox.send_waiting();
+        self.deliveries.note_posts(self.post_outbox.len());
     }
 
     fn forward_jobs(&mut self, turn: &mut Turn<'_>, env: &mut E) {
@@ -56,8 +76,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.tell(|trace| trace.off_loaded(jobs.len()));
         for job in jobs {
             turn.setup.metrics.offloads.add(1);
-            if let Err(job) = env.offload(job) {
-                self.take_finished(job.fail(), turn);
+            if let Err(job) = env.offload(job)
+                && let Some(finished) = job.fail()
+            {
+                self.take_finished(finished, turn);
             }
         }
     }
@@ -74,7 +96,15 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Writes a slice of the broadcast under way.
+    #[inline]
     pub(super) fn fan_out(&mut self, turn: &mut Turn<'_>) {
+        if !self.deliveries.broadcasts.is_empty() {
+            self.write_slice(turn);
+        }
+    }
+
+    #[inline(never)]
+    fn write_slice(&mut self, turn: &mut Turn<'_>) {
         let Some(frame) = self.deliveries.broadcasts.front().cloned() else { return };
         let from = self.deliveries.fanout_at;
         let left_before = self.left_if_traced(from, turn);
@@ -83,40 +113,21 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 break;
             };
             self.deliveries.fanout_at = id.index as usize + 1;
-            self.send_broadcast(id, &frame, turn);
+            self.send_frame(id, &frame, turn);
         }
         let stop = self.deliveries.fanout_at;
         self.tell_fanned_out(left_before, frame.len(), (from, stop), turn);
         if self.connections.slab.next_from(stop).is_none() {
             self.deliveries.broadcasts.pop_front();
+            self.deliveries.fanned_out += 1;
             self.runtime.deflater.forget_broadcast();
             self.deliveries.fanout_at = 0;
         }
     }
+}
 
-    /// Writes a broadcast to one connection, if it is open and has a session: the application has
-    /// nothing to do with watchers.
-    fn send_broadcast(&mut self, id: LocalId, frame: &Broadcast, turn: &mut Turn<'_>) {
-        let Some(connection) = self.connections.slab.get_mut(id) else { return };
-        let (Endpoint::Open(open), Attachment::Live(_)) =
-            (&connection.endpoint, connection.attachment)
-        else {
-            return;
-        };
-        let frame = match open.params() {
-            None => &frame[..],
-            Some(params) => self.runtime.deflater.for_all(params, frame),
-        };
-        if connection.is_above_mark(&turn.setup.config) {
-            // Dropping the frame would leave a hole in an ordered stream without a word
-            // (workadventure/workadventure#6125), so the connection ends instead.
-            return self.leave_aside(id, CloseCause::slow_consumer(), turn);
-        }
-        let sent = connection.transport.send(frame, turn.now, &mut self.connections.pool);
-        turn.setup.metrics.bytes_out.add(frame.len() as u64);
-        match sent {
-            Ok(()) => self.connections.settle(id, Share::Left, turn),
-            Err(error) => self.lose_to(id, &error, turn),
-        }
-    }
+/// Begins the drain of the server: a shared value, and a wake for each reactor, this one included.
+fn shut_down(turn: &Turn<'_>, env: &mut impl Environment) {
+    turn.setup.status.begin_drain(turn.now);
+    (0..turn.setup.config.workers.get()).for_each(|reactor| env.wake(reactor));
 }

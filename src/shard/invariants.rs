@@ -6,10 +6,11 @@
 
 use super::parts::Parts;
 use super::turn::Setup;
-use crate::application::Application;
+use crate::application::{Application, storage_of_cork};
 use crate::connection::{Attachment, Connection, Rest};
 use crate::environment::Environment;
 use crate::protocol::endpoint::Endpoint;
+use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Checks every invariant of the shard, connection by connection. Costs as much as there are
@@ -27,23 +28,37 @@ impl<A: Application, E: Environment> Parts<A, E> {
             watchers += usize::from(matches!(connection.attachment, Attachment::Watching));
         }
         let sessions = &self.runtime.sessions;
-        assert_eq!(sessions.attached(), attached, "a connection for each attached session");
+        assert_eq!(sessions.speakers(), attached, "each has a session, alone or with others");
         assert_eq!(setup.metrics.websockets.get(), attached as u64);
         self.watchers.invariants(watchers);
-        self.deliveries.invariants();
+        self.deliveries.invariants(self.post_outbox.len());
         let is_said = self.runtime.cork.is_empty() && self.connections.aside.is_empty();
         assert!(is_said, "what was said was sent");
+        let storage = storage_of_cork(&setup.config.limits);
+        assert!(
+            self.runtime.cork.capacity() <= storage,
+            "what the cork had grown by was given back"
+        );
         let commands = &self.runtime.commands;
-        let are_applied =
-            commands.ending.is_none() && !commands.pause && commands.to_all.is_empty();
-        assert!(are_applied, "commands were applied");
+        let are_applied = commands.ending.is_none()
+            && !commands.pause
+            && !commands.forgets_session
+            && !commands.has_outgoing;
+        let have_left = commands.to_all.is_empty()
+            && commands.to_reactor.is_empty()
+            && commands.directs.is_empty()
+            && commands.posts.is_empty()
+            && commands.goodbye.is_none();
+        assert!(are_applied && have_left, "commands were applied");
         commands.jobs.invariants();
         commands.timers.invariants();
-        for id in commands.timers.connections() {
+        let is_live = |id: LocalId| {
             let connection = self.connections.get(id);
-            let is_live = connection.is_some_and(|c| matches!(c.attachment, Attachment::Live(_)));
-            assert!(is_live, "{id}: a timer outlived its connection");
-        }
+            connection.is_some_and(|c| matches!(c.attachment, Attachment::Live(_)))
+        };
+        let have_ended = "a timer, or what was kept, outlived its connection";
+        assert!(commands.timers.connections().all(is_live), "{have_ended}");
+        assert!(commands.kept.connections().all(is_live), "{have_ended}");
         let is_there = |id| self.connections.get(id).is_some();
         assert!(self.pending.connections().all(is_there), "a request outlived its connection");
         sessions.invariants();

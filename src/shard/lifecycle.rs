@@ -7,8 +7,12 @@
 //!
 //! Next: `pending`: requests that wait for their answer.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::runtime::CloseCause;
 use super::turn::Turn;
 use crate::environment::Environment;
 use crate::observe::turn_trace::TurnTrace;
@@ -50,6 +54,8 @@ pub(super) enum Phase {
     /// Connections in slots below `next` have been told goodbye.
     Draining {
         next: usize,
+        /// The first goodbye comes behind so many broadcasts.
+        behind: u64,
         since: Instant,
         /// WebSockets let go of since then.
         released: u64,
@@ -75,11 +81,22 @@ pub(super) enum Phase {
 pub(super) struct Lifecycle {
     pub(super) listening: Listening,
     pub(super) phase: Phase,
+    /// What every client is told when the server goes away.
+    goodbye: Cow<'static, str>,
+}
+
+/// Whether a shard has begun to drain just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drain {
+    Begun,
+    /// It had, before.
+    UnderWay,
 }
 
 impl Lifecycle {
     pub(super) fn new() -> Self {
-        Lifecycle { listening: Listening::Idle, phase: Phase::Running }
+        let goodbye = "server is going away".into();
+        Lifecycle { listening: Listening::Idle, phase: Phase::Running, goodbye }
     }
 
     /// Takes note of an edge on the listener.
@@ -119,15 +136,37 @@ impl Lifecycle {
     }
 
     /// Starts to go away.
-    pub(super) fn begin_drain(&mut self, turn: &mut Turn<'_>) {
-        if let Phase::Running = self.phase {
-            turn.setup.status.begin_drain(turn.now);
-            turn.tell(TurnTrace::draining);
-            self.phase = Phase::Draining { next: 0, since: turn.now, released: 0, cut: 0 };
-            // A client in the accept queue was told that it is connected: it gets an answer.
-            if !self.has_stopped_listening() {
-                self.listening = Listening::LastCall;
-            }
+    pub(super) fn begin_drain(&mut self, turn: &mut Turn<'_>) -> Drain {
+        let Phase::Running = self.phase else { return Drain::UnderWay };
+        turn.setup.status.begin_drain(turn.now);
+        turn.tell(TurnTrace::draining);
+        self.phase = Phase::Draining { next: 0, behind: 0, since: turn.now, released: 0, cut: 0 };
+        // A client in the accept queue was told that it is connected: it gets an answer.
+        if !self.has_stopped_listening() {
+            self.listening = Listening::LastCall;
+        }
+        Drain::Begun
+    }
+
+    /// What every client is told when the server goes away.
+    pub(super) fn goodbye(&self) -> CloseCause {
+        CloseCause::Ours(CloseCode::Away, self.goodbye.clone())
+    }
+
+    /// The same in the moment in which its socket is closed: no answer is waited for.
+    pub(super) fn last_goodbye(&self) -> CloseCause {
+        CloseCause::Failed(CloseCode::Away, self.goodbye.clone())
+    }
+
+    /// From now on they are told this.
+    pub(super) fn set_goodbye(&mut self, reason: String) {
+        self.goodbye = reason.into();
+    }
+
+    /// The first goodbye comes behind so many broadcasts.
+    pub(super) fn say_goodbye_behind(&mut self, broadcasts: u64) {
+        if let Phase::Draining { behind, .. } = &mut self.phase {
+            *behind = broadcasts;
         }
     }
 
@@ -135,9 +174,9 @@ impl Lifecycle {
         matches!(self.phase, Phase::Running)
     }
 
-    /// Whether the clients are being told goodbye.
-    pub(super) fn is_draining(&self) -> bool {
-        matches!(self.phase, Phase::Draining { .. })
+    /// Whether the connection in this slot has had its turn to be told goodbye.
+    pub(super) fn has_passed(&self, slot: u32) -> bool {
+        matches!(self.phase, Phase::Draining { next, .. } if (slot as usize) < next)
     }
 
     /// How the shard ended, once it has.

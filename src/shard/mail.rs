@@ -8,23 +8,30 @@
 
 use super::accepting::Arrival;
 use super::connection_set::Share;
+use super::lifecycle::Drain;
 use super::parts::Parts;
 use super::turn::Turn;
 use crate::application::Application;
 use crate::connection::Rest;
 use crate::environment::Environment;
 use crate::mailbox::Mail;
+use crate::observe::slow_turn::Callback;
 use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Reads a share of the mail.
+    #[inline]
     pub(super) fn take_mail(&mut self, turn: &mut Turn<'_>, env: &mut E) {
-        if !self.deliveries.has_mail {
-            return;
+        if self.deliveries.has_mail {
+            self.read_mail(turn, env);
         }
+    }
+
+    #[inline(never)]
+    fn read_mail(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         // A wake without mail says that there is something new in what all reactors share.
         if turn.setup.status.draining_since().is_some() {
-            self.lifecycle.begin_drain(turn);
+            self.begin_drain(turn);
         }
         let limits = &turn.setup.config.limits;
         let mut share = limits.mails_per_turn;
@@ -54,10 +61,22 @@ impl<A: Application, E: Environment> Parts<A, E> {
                     turn.tell(|trace| trace.broadcast(frame.len()));
                     self.deliveries.broadcasts.push_back(frame);
                 }
+                Some(Mail::Direct(direct)) => self.take_direct(direct, turn),
                 Some(Mail::Look { asker }) => self.watchers.ask(asker),
                 Some(Mail::Seen(slab_map)) => self.watchers.note(slab_map),
             }
         }
+    }
+
+    /// Starts to go away, if it has not begun yet. What the application says about it reaches the clients
+    /// before their goodbye does.
+    fn begin_drain(&mut self, turn: &mut Turn<'_>) {
+        if self.lifecycle.begin_drain(turn) == Drain::UnderWay {
+            return;
+        }
+        let _ = self.call_for_reactor(turn.setup, |application, cx| application.on_drain(cx));
+        turn.observer.slow_turns.called(Callback::Drain, 1, None);
+        self.lifecycle.say_goodbye_behind(self.deliveries.broadcasts_taken());
     }
 
     /// Tries again what found a full box, each reactor's in order.
@@ -70,6 +89,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     #[cold]
     fn send_waiting(&mut self, turn: &mut Turn<'_>, env: &mut E) {
+        self.send_posts();
         for reactor in 0..turn.setup.config.workers.get() {
             self.deliveries.send_waiting(reactor, env);
             while let Some(id) = self.deliveries.next_hand_over(reactor, env) {
@@ -83,7 +103,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 }
             }
         }
-        for id in self.deliveries.take_broadcasters(&turn.setup.config.limits) {
+        for id in self.deliveries.take_senders(&turn.setup.config.limits) {
             self.hear_again(id, turn);
         }
     }

@@ -20,10 +20,12 @@
 //!
 //! The steps, and what several steps need:
 //!
+//! - `sessions`: what connections do to the sessions, and who is told when one ends;
 //! - `closing`, `awaiting`, `refusing`: how a WebSocket ends, and how a request waits for its answer or is
 //!   refused;
-//! - `callbacks`: timers and off-loaded jobs; `fanout`: broadcasts;
-//! - `upgrade`, `watching`, `requests`: what a request leads to;
+//! - `callbacks`: timers and off-loaded jobs; `direct`: what is for one connection;
+//!   `fanout`: broadcasts; `posts`: what other threads want done;
+//! - `upgrade`, `watching`, `plain_requests`, `requests`: what a request leads to;
 //! - `visit`: one connection's share of a turn;
 //! - `accepting`, `mail`: where connections come from; `deadlines`, `drain`: how they end;
 //! - `invariants`: what must hold between turns, in one place.
@@ -40,6 +42,7 @@ mod closing;
 mod connection_set;
 mod deadlines;
 mod deliveries;
+mod direct;
 mod drain;
 mod evictions;
 mod fanout;
@@ -50,10 +53,13 @@ mod observer;
 mod observing;
 mod parts;
 mod pending;
+mod plain_requests;
+mod posts;
 mod refusals;
 mod refusing;
 mod requests;
 mod runtime;
+mod sessions;
 mod turn;
 mod upgrade;
 mod visit;
@@ -62,7 +68,7 @@ mod watching;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::application::Application;
+use crate::application::{Application, Hosted};
 use crate::config::Config;
 #[cfg(feature = "internals")]
 use crate::connection::{Attachment, Connection};
@@ -105,14 +111,14 @@ impl<A: Application, E: Environment> Shard<A, E> {
         reactor: usize,
         config: Arc<Config>,
         status: Arc<ServerStatus>,
-        application: A,
+        hosted: Hosted<A>,
         now: Instant,
     ) -> Result<Self, Panicked> {
         let receive_buffer = vec![0; config.limits.receive_buffer_bytes].into_boxed_slice();
         let metrics = status.reactor(reactor).clone();
         let protocol_limits = ProtocolLimits::from(&*config);
         let setup = Setup { reactor, beginning: now, config, protocol_limits, status, metrics };
-        let mut parts = Parts::new(application, &setup, now);
+        let mut parts = Parts::new(hosted, &setup, now);
         parts.start(&setup)?;
         let observer = Observer::default();
         Ok(Shard { setup, parts, observer, receive_buffer, turn_queue: Vec::new() })
@@ -148,9 +154,10 @@ impl<A: Application, E: Environment> Shard<A, E> {
         self.observer.woken.by_listener = true;
     }
 
-    /// Takes note that there is mail.
+    /// Takes note that there is mail, or that something was posted.
     pub fn note_mail(&mut self) {
         self.parts.deliveries.has_mail = true;
+        self.parts.deliveries.has_posts = !self.parts.posts.is_empty();
         self.observer.woken.by_mail = true;
     }
 
@@ -168,6 +175,8 @@ impl<A: Application, E: Environment> Shard<A, E> {
         turn.begin_step(env);
         parts.take_mail(turn, env);
         turn.end_step(env);
+        parts.forward_commands(None, turn, env);
+        parts.take_posts(turn, env);
         parts.accept(turn, env);
 
         parts.connections.take_ready(turn_queue);
@@ -200,7 +209,8 @@ impl<A: Application, E: Environment> Shard<A, E> {
         turn.begin_step(env);
         parts.sweep(turn);
         turn.end_step(env);
-        // What was commanded outside a visit: at a timer or a deadline, in a broadcast or the drain.
+        parts.forget_ended(turn);
+        // What was commanded by then: at a timer or a deadline, in a broadcast or the drain.
         parts.forward_commands(None, turn, env);
         parts.send_mail(turn, env);
         parts.reap(turn);
@@ -246,6 +256,25 @@ impl<A: Application, E: Environment> Shard<A, E> {
     /// If one does not hold.
     pub fn invariants(&self) {
         self.parts.invariants(&self.setup);
+    }
+
+    /// Jobs that a drain waits for: for tests.
+    #[cfg(feature = "internals")]
+    #[must_use]
+    pub fn awaited_jobs(&self) -> usize {
+        self.parts.runtime.commands.jobs.awaited()
+    }
+
+    /// Posts of its callbacks that wait for room: for tests.
+    #[cfg(feature = "internals")]
+    #[must_use]
+    pub fn waiting_posts(&self) -> usize {
+        self.parts.post_outbox.len()
+    }
+
+    /// Its application: for tests of that.
+    pub fn application_mut(&mut self) -> &mut A {
+        self.parts.runtime.application_mut()
     }
 
     /// Bytes of storage that its connections hold beside their slots: for tests.
@@ -295,6 +324,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             || can_call
             || runtime.commands.has_outgoing
             || deliveries.has_mail
+            || (deliveries.has_posts && !deliveries.is_congested_by_mail(limits))
             || connections.has_due()
             || !deliveries.broadcasts.is_empty()
             || lifecycle.may_accept(now)
@@ -310,12 +340,13 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 (next, at) => next.or(at),
             };
         };
-        // While the reactor is congested no timer's callback is called, so no timer need wake it.
+        // While the reactor is congested no timer's callback is called and no session expires, so neither
+        // need wake it.
         if !is_congested {
             consider(timers.next_at());
+            consider(runtime.sessions.next_expiry());
         }
         consider(watchers.next_look());
-        consider(runtime.sessions.next_expiry());
         consider(lifecycle.resumes_at());
         consider(lifecycle.drain_deadline(now, setup.config.timeout_graceful_shutdown));
         consider(deliveries.retries_at(now));

@@ -3,7 +3,7 @@
 //! A visit is looked at before and after, and told by the difference. Changes nothing but the observer.
 //! Called by the turn, around visits, alarms and callbacks that no message causes.
 //!
-//! Next: `closing`: the first of the steps, because all others may lead to it.
+//! Next: `sessions`: what connections do to them, and who is told when one ends.
 
 use std::time::{Duration, Instant};
 
@@ -115,6 +115,25 @@ impl<A: Application, E: Environment> Parts<A, E> {
         {
             let after = Outgoing::of(&connection.transport);
             trace.written(id, after, turn.setup.config.limits.cork_bytes);
+        }
+    }
+
+    /// What has been sent to a connection so far, if a trace is kept: before it is sent something outside of
+    /// a visit, for [`Self::tell_said`].
+    #[inline]
+    pub(super) fn outgoing_if_traced(&self, id: LocalId, turn: &Turn<'_>) -> Option<Outgoing> {
+        turn.observer.trace.as_ref()?;
+        self.connections.get(id).map(|connection| Outgoing::of(&connection.transport))
+    }
+
+    /// Tells what was sent since. How a connection closed is told by the step that closed it.
+    #[inline]
+    pub(super) fn tell_said(&self, id: LocalId, before: Option<Outgoing>, turn: &mut Turn<'_>) {
+        if let Some(before) = before
+            && let Some(connection) = self.connections.get(id).filter(|c| c.is_open())
+        {
+            let after = Outgoing::of(&connection.transport);
+            turn.tell(|trace| trace.said_aside(id, before, after));
         }
     }
 

@@ -13,7 +13,7 @@ use super::lifecycle::Lifecycle;
 use super::pending::PendingRequests;
 use super::runtime::Runtime;
 use super::turn::Setup;
-use crate::application::Application;
+use crate::application::{Application, Hosted, PostOutbox, Posts};
 use crate::environment::Environment;
 use crate::observe::watchers::Watchers;
 
@@ -21,6 +21,10 @@ use crate::observe::watchers::Watchers;
 pub(super) struct Parts<A: Application, E: Environment> {
     pub(super) connections: ConnectionSet<E::Stream>,
     pub(super) runtime: Runtime<A>,
+    /// What other threads and reactors want done.
+    pub(super) posts: Posts<A>,
+    /// What callbacks here want done on other reactors.
+    pub(super) post_outbox: PostOutbox<A>,
     pub(super) deliveries: Deliveries<E::Stream>,
     pub(super) lifecycle: Lifecycle,
     pub(super) watchers: Watchers,
@@ -28,15 +32,27 @@ pub(super) struct Parts<A: Application, E: Environment> {
 }
 
 impl<A: Application, E: Environment> Parts<A, E> {
-    pub(super) fn new(application: A, setup: &Setup, now: Instant) -> Self {
+    pub(super) fn new(hosted: Hosted<A>, setup: &Setup, now: Instant) -> Self {
+        let Hosted { application, posts, remote } = hosted;
         let reactors = setup.config.workers.get();
         Parts {
             connections: ConnectionSet::new(now),
             runtime: Runtime::new(application, setup),
+            posts,
+            post_outbox: PostOutbox::new(remote),
             deliveries: Deliveries::new(setup.reactor, reactors),
             lifecycle: Lifecycle::new(),
             watchers: Watchers::new(reactors, now),
             pending: PendingRequests::default(),
+        }
+    }
+
+    /// Takes what a callback has commanded for all connections of this reactor.
+    pub(super) fn take_commands_for_all(&mut self) {
+        let Parts { runtime, deliveries, lifecycle, .. } = self;
+        deliveries.broadcasts.extend(runtime.commands.to_reactor.drain(..));
+        if let Some(goodbye) = runtime.commands.goodbye.take() {
+            lifecycle.set_goodbye(goodbye);
         }
     }
 }

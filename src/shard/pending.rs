@@ -23,6 +23,8 @@ pub(super) struct PendingRequest {
     pub(super) session: Option<SessionId>,
     /// Whether there was such a session when it came, so that it is held.
     pub(super) holds: bool,
+    /// Whether a newer connection shares that session by now: this one may not take it over any more.
+    pub(super) is_outrun: bool,
 }
 
 impl PendingRequests {
@@ -45,6 +47,18 @@ impl PendingRequests {
         same.map(|request| request.connection).collect()
     }
 
+    /// A newer connection has begun to share this session.
+    pub(super) fn outrun(&mut self, session: &SessionId, newer: LocalId) {
+        let earlier = self.0.iter_mut().take_while(|request| request.connection != newer);
+        let same = earlier.filter(|request| request.session.as_ref() == Some(session));
+        same.for_each(|request| request.is_outrun = true);
+    }
+
+    /// Whether a newer connection shares the session that the request of this one waits for.
+    pub(super) fn is_outrun(&self, connection: LocalId) -> bool {
+        self.0.iter().any(|request| request.connection == connection && request.is_outrun)
+    }
+
     /// Holds this session for those that ask for it and do not hold it yet: it may be newer than their
     /// requests.
     pub(super) fn hold(&mut self, session: &SessionId, mut hold: impl FnMut(&SessionId) -> bool) {
@@ -52,6 +66,12 @@ impl PendingRequests {
         for request in same.filter(|request| !request.holds) {
             request.holds = hold(session);
         }
+    }
+
+    /// This session is forgotten: they hold it no more.
+    pub(super) fn let_go(&mut self, session: &SessionId) {
+        let same = self.0.iter_mut().filter(|request| request.session.as_ref() == Some(session));
+        same.for_each(|request| request.holds = false);
     }
 
     pub(super) fn push(&mut self, request: PendingRequest) {

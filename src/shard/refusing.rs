@@ -94,7 +94,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
             log::debug!(
                 connection:% = id, reactor = turn.setup.reactor;
                 "{}: refused by the application: {} {}",
-                connection.peer, refusal.status, refusal.reason
+                // It may be of several lines.
+                connection.peer, refusal.status, refusal.reason.text().escape_debug()
             );
             connection.endpoint.finish(turn.now, &turn.setup.protocol_limits);
         }

@@ -1,4 +1,5 @@
-//! What a request leads to: a page, a WebSocket here or on another reactor, or a refusal.
+//! What a request leads to: a page, the application's response, a WebSocket here or on another reactor,
+//! or a refusal.
 //!
 //! Parses with `protocol/`, routes with `http/`, and calls the step that does what was asked for. Called
 //! by `visit` for a connection that is not yet open.
@@ -8,7 +9,7 @@
 //! Next: `visit`: a connection's share of a turn.
 
 use super::parts::Parts;
-
+use super::plain_requests::Responded;
 use super::turn::Turn;
 use super::upgrade::AcceptedUpgrade;
 use crate::application::{Answer, Application, Deferred, Refusal};
@@ -155,7 +156,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
             return Ok(Answered::NotYet);
         };
         let mut slots = head::header_slots();
-        let request = Request::parse(&received[..length], &mut slots, &setup.protocol_limits)?;
+        let (head, behind) = received.split_at(length);
+        let request = Request::parse(head, &mut slots, &setup.protocol_limits)?;
+        if http::leads_to_application(request.path, config) {
+            let responded = self.respond(id, &request, (length, behind), turn)?;
+            return Ok(responded.map_or(Answered::NotYet, |Responded { content, persistence }| {
+                Answered::Plain { length: length + content, persistence }
+            }));
+        }
         let (peer, cork) = (connection.peer, &mut self.runtime.cork);
         if request.method == "OPTIONS" {
             let persistence = http::tell_methods(&request, peer, config, cork)?;

@@ -19,16 +19,19 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::turn::{Setup, Turn};
 use crate::application::{
     Acceptance, Answer, Application, Commands, Context, Ending, ForUpgrade, NotQueued,
-    ReactorContext, Refusal, Upgrade,
+    ReactorContext, Refusal, Upgrade, storage_of_cork,
 };
-use crate::config::Subprotocols;
+use crate::config::{Limits, Subprotocols};
 use crate::contained::{Contained, Panicked, guard};
+use crate::observe::slow_turn::Callback;
 use crate::offload::Value;
 use crate::protocol::deflate::{DeflateParams, DeflateWriter, Deflater};
 use crate::protocol::frame;
 use crate::protocol::head::Request;
 use crate::protocol::message::Scratch;
-use crate::session::{Attached, IdSource, NotAttached, SessionId, SessionSlot, SessionTable};
+use crate::session::{
+    Attached, EndedSession, IdSource, Joining, NotAttached, SessionId, SessionSlot, SessionTable,
+};
 use crate::token::{LocalId, Peer};
 use crate::transport::Outlet;
 
@@ -56,23 +59,18 @@ pub(super) enum CloseCause {
     /// A newer connection takes over what it holds: its session, and its place under the limit.
     Displaced,
     /// We say Close, and ignore what the peer still sends.
-    Failed(CloseCode, &'static str),
+    Failed(CloseCode, Cow<'static, str>),
 }
 
 impl CloseCause {
-    /// What every client is told when the server goes away.
-    pub(super) fn goodbye() -> CloseCause {
-        CloseCause::Ours(CloseCode::Away, "server is going away".into())
-    }
-
     /// What a client is told when a callback for its connection panicked.
     pub(super) fn panicked() -> CloseCause {
-        CloseCause::Failed(CloseCode::Error, "internal error")
+        CloseCause::Failed(CloseCode::Error, "internal error".into())
     }
 
     /// What a client is told that does not read what it is sent.
     pub(super) fn slow_consumer() -> CloseCause {
-        CloseCause::Failed(CloseCode::Policy, "slow consumer")
+        CloseCause::Failed(CloseCode::Policy, "slow consumer".into())
     }
 }
 
@@ -114,10 +112,15 @@ impl<A: Application> Runtime<A> {
             sessions: SessionTable::new(capacity, ttl, policy, *beginning),
             ids: IdSource::new(*reactor, config.workers.get()),
             commands: Commands::new(*reactor, *beginning, config),
-            cork: Vec::with_capacity(config.limits.cork_bytes),
+            cork: Vec::with_capacity(storage_of_cork(&config.limits)),
             scratch: Scratch::default(),
             deflater: Deflater::new(&setup.protocol_limits),
         }
+    }
+
+    /// The application, for a test to look at. No callback runs here.
+    pub(super) fn application_mut(&mut self) -> &mut A {
+        self.application.get_mut()
     }
 
     /// A turn begins. Says whether the time of a session is over, and if so tells the table the time.
@@ -145,6 +148,7 @@ impl<A: Application> Runtime<A> {
         let mut nowhere = Vec::new();
         let (cork, outlet, deflate_writer) = match outlet {
             Some((outlet, params)) => {
+                debug_assert!(commands.may_fill(cork), "what the cork had grown by was given back");
                 let outlet: &mut dyn Outlet = outlet;
                 (cork, Some(outlet), DeflateWriter::new(params, deflater))
             }
@@ -165,20 +169,16 @@ impl<A: Application> Runtime<A> {
         Some(guard(|| callback(application, &mut cx, scratch)))
     }
 
-    /// Calls the application for no connection in particular.
-    pub(super) fn invoke_for_reactor(
+    /// Calls the application for no WebSocket in particular.
+    pub(super) fn invoke_for_reactor<R>(
         &mut self,
         setup: &Setup,
-        callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>),
-    ) -> Result<(), Panicked> {
+        callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) -> R,
+    ) -> Result<R, Panicked> {
         let Runtime { application, commands, .. } = self;
         let application = application.get_mut();
-        let mut cx = ReactorContext { commands };
-        let outcome = guard(|| callback(application, &mut cx));
-        if outcome.is_err() {
-            note_reactor_panic(setup);
-        }
-        outcome
+        let mut cx = ReactorContext { commands, metrics: setup.status.application_metrics() };
+        guard(|| callback(application, &mut cx))
     }
 
     /// Asks the application whether an upgrade is to be accepted, or, if the job is `done` that it had
@@ -219,7 +219,9 @@ impl<A: Application> Runtime<A> {
             return Next::Continue;
         }
         let cause = match self.take_ending() {
-            None => return Next::Park,
+            None if self.commands.jobs.is_busy(id) => return Next::Park,
+            // The session was forgotten, and that has been done.
+            None => return Next::Continue,
             Some(Ending::Asked(code, reason)) => CloseCause::Ours(code, reason.into()),
             Some(Ending::NotQueued { why: NotQueued::OutOfMemory, .. }) => {
                 turn.note_out_of_memory(id);
@@ -247,21 +249,75 @@ impl<A: Application> Runtime<A> {
     pub(super) fn attach(
         &mut self,
         requested: Option<&SessionId>,
-        connection: LocalId,
-        now: Instant,
+        connection: (LocalId, Joining),
+        turn: &mut Turn<'_>,
         mut random: impl FnMut(&mut [u8]) -> io::Result<()>,
     ) -> Result<Attached, NotAttached> {
-        let Runtime { sessions, ids, .. } = self;
-        sessions.attach(requested, connection, now, || ids.next(&mut random))
+        let Runtime { application, sessions, ids, commands, .. } = self;
+        let fresh = || ids.next(&mut random);
+        sessions.attach(requested, connection, turn.now, fresh, |ended| {
+            tell_end(application, commands, ended, turn);
+        })
+    }
+
+    /// A connection lets go of its session.
+    pub(super) fn detach(&mut self, slot: SessionSlot, connection: LocalId, turn: &mut Turn<'_>) {
+        let Runtime { application, sessions, commands, .. } = self;
+        sessions.detach(slot, connection, turn.now, |ended| {
+            tell_end(application, commands, ended, turn);
+        });
+    }
+
+    /// A newer connection takes the session of this one over.
+    pub(super) fn displace(&mut self, slot: SessionSlot, connection: LocalId, turn: &mut Turn<'_>) {
+        let Runtime { application, sessions, commands, .. } = self;
+        sessions.displace(slot, connection, turn.now, |ended| {
+            tell_end(application, commands, ended, turn);
+        });
+    }
+
+    /// A request that held a session waits no more.
+    pub(super) fn release(&mut self, session: &SessionId, turn: &mut Turn<'_>) {
+        let Runtime { application, sessions, commands, .. } = self;
+        sessions.release(session, |ended| tell_end(application, commands, ended, turn));
+    }
+
+    /// Lets `most` sessions expire whose time is over.
+    pub(super) fn expire(&mut self, most: usize, turn: &mut Turn<'_>) {
+        let Runtime { application, sessions, commands, .. } = self;
+        sessions.expire(turn.now, most, |ended| tell_end(application, commands, ended, turn));
+    }
+
+    /// Gives back what the cork has grown by, once it was written: callbacks fill its storage unasked.
+    #[inline]
+    pub(super) fn trim_cork(&mut self, limits: &Limits) {
+        if self.cork.capacity() > storage_of_cork(limits) {
+            self.cork.shrink_to(storage_of_cork(limits));
+        }
     }
 
     /// Gives storage back that one large message left behind.
     pub(super) fn trim(&mut self, kept_bytes: usize) {
-        if self.cork.capacity() > kept_bytes {
-            self.cork = Vec::new();
-        }
         self.scratch.trim(kept_bytes);
         self.deflater.trim(kept_bytes);
+    }
+}
+
+/// Tells the application of a session that has ended. With the default callback nothing is left of this but
+/// the drop of the state.
+#[inline]
+fn tell_end<A: Application>(
+    application: &mut Contained<A>,
+    commands: &mut Commands<A>,
+    ended: EndedSession<A::Session>,
+    turn: &mut Turn<'_>,
+) {
+    let application = application.get_mut();
+    let mut cx = ReactorContext { commands, metrics: turn.setup.status.application_metrics() };
+    let outcome = guard(|| application.on_session_end(&mut cx, ended));
+    turn.observer.slow_turns.called(Callback::SessionEnd, 1, None);
+    if outcome.is_err() {
+        note_reactor_panic(turn.setup);
     }
 }
 

@@ -34,6 +34,17 @@ pub(super) struct Setup {
     pub(super) metrics: Arc<ReactorMetrics>,
 }
 
+/// What a callback that panicked costs its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It is closed.
+    Closes,
+    /// Its upgrade is refused.
+    Refuses,
+    /// Nothing more: it was `on_close`.
+    Nothing,
+}
+
 /// One turn.
 pub(super) struct Turn<'a> {
     /// When it began.
@@ -67,13 +78,17 @@ impl Turn<'_> {
         }
     }
 
-    /// A callback panicked. The panic hook has logged where.
+    /// A callback of this connection panicked. The panic hook has logged where.
     #[cold]
-    pub(super) fn note_panic(&mut self, id: LocalId) {
+    pub(super) fn note_panic(&mut self, id: LocalId, outcome: Outcome) {
         self.setup.metrics.panics.add(1);
+        let outcome = match outcome {
+            Outcome::Closes => "its connection ends with 1011",
+            Outcome::Refuses => "its upgrade gets 500",
+            Outcome::Nothing => "its connection had ended",
+        };
         log::error!(
-            connection:% = id, reactor = self.setup.reactor;
-            "the application panicked: its connection ends with 1011"
+            connection:% = id, reactor = self.setup.reactor; "the application panicked: {outcome}"
         );
     }
 

@@ -3,14 +3,17 @@
 //! Parses nothing: `requests` has. Called by that, and by `mail` for connections that waited to be
 //! handed over.
 //!
-//! Invariant: a session has one live connection at most; the newer one has it.
+//! Invariant: a session has one live connection at most, and the newer one has it; unless the newer one
+//! shares it.
 //!
 //! Next: `watching`: WebSockets without a session.
 
 use super::parts::Parts;
 use super::runtime::{Asked, CloseCause};
-use super::turn::Turn;
-use crate::application::{Answer, Application, Due, Owner, Refusal, Terms};
+use super::turn::{Outcome, Turn};
+use crate::application::{
+    Answer, Application, Due, KeepRequest, NotOpening, Owner, Refusal, Terms,
+};
 use crate::connection::{Attachment, LiveSession};
 use crate::contained::{Contained, Panicked};
 use crate::environment::Environment;
@@ -20,7 +23,7 @@ use crate::observe::slow_turn::Callback;
 use crate::protocol::deflate::DeflateParams;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::Request;
-use crate::session::{Attached, NotAttached, SessionId, SessionSlot};
+use crate::session::{Attached, Joining, NotAttached, SessionId, SessionSlot};
 use crate::token::LocalId;
 
 /// An upgrade that the application has accepted.
@@ -115,7 +118,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// The application panicked over an upgrade.
     fn fail_upgrade(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Refusal {
         let _ = self.runtime.take_ending();
-        turn.note_panic(id);
+        turn.note_panic(id, Outcome::Refuses);
         Refusal::new::<500>("internal error")
     }
 
@@ -123,14 +126,31 @@ impl<A: Application, E: Environment> Parts<A, E> {
     pub(super) fn upgrade(
         &mut self,
         id: LocalId,
-        accepted: AcceptedUpgrade<A>,
+        mut accepted: AcceptedUpgrade<A>,
         turn: &mut Turn<'_>,
         env: &mut E,
     ) {
-        match self.claim(id, accepted.session_id.as_ref(), turn, env) {
+        let joining = accepted.terms.joining;
+        match self.claim((id, joining), accepted.session_id.as_ref(), turn, env) {
             Ok(attached) => self.open(id, accepted, attached, turn),
-            Err(rejection) => self.refuse(id, rejection, Body::Sent, turn),
+            Err(rejection) => {
+                self.refuse(id, rejection, Body::Sent, turn);
+                if let Some(not_opening) = accepted.terms.not_opening.take() {
+                    self.call_not_opening(id, not_opening, turn);
+                }
+            }
         }
+    }
+
+    /// An upgrade that the application has accepted is refused.
+    fn call_not_opening(&mut self, id: LocalId, not_opening: NotOpening<A>, turn: &mut Turn<'_>) {
+        // A panic is counted and told there, and ends nothing more than this connection.
+        let _ = self.call_for_reactor(turn.setup, |application, cx| {
+            if let Some(not_opening) = not_opening.into_inner() {
+                not_opening(application, cx);
+            }
+        });
+        turn.observer.slow_turns.called(Callback::NotOpening, 1, Some(id));
     }
 
     /// Takes hold of the session that a request asks for, and of a place under the limits.
@@ -140,7 +160,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Why there is none for it; then it holds nothing.
     fn claim(
         &mut self,
-        id: LocalId,
+        (id, joining): (LocalId, Joining),
         session_id: Option<&SessionId>,
         turn: &mut Turn<'_>,
         env: &mut E,
@@ -155,12 +175,15 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if has_ended && session_id.is_some_and(|id| self.runtime.sessions.contains(id)) {
             return Err(Rejection::Superseded);
         }
+        // Nor may one that waited while a newer one has begun to share it.
+        if joining == Joining::TakesOver && self.pending.is_outrun(id) {
+            return Err(Rejection::Overtaken);
+        }
         let newcomer = self.count_newcomer(id, session_id, turn)?;
-        let claimed = self.claim_place(id, session_id, turn).and_then(|()| {
-            let attached = self.runtime.attach(session_id, id, turn.now, |room| env.random(room));
-            attached.map_err(|error| {
+        let claimed = self.claim_place((id, joining), session_id, turn).and_then(|()| {
+            self.attach_session(session_id, (id, joining), turn, env).map_err(|error| {
                 if let NotAttached::Panicked = error {
-                    turn.note_panic(id);
+                    turn.note_panic(id, Outcome::Refuses);
                 }
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.return_place();
@@ -172,7 +195,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             self.uncount_newcomer(id, turn);
         }
         if let Ok(attached) = &claimed {
-            self.overtake(id, attached.slot, turn);
+            self.overtake((id, joining), attached.slot, turn);
         }
         // It has its session as a connection now, or will never have it.
         self.forget_pending(id, turn);
@@ -180,44 +203,63 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Refuses the requests for the same session that came before this one and wait for their answer: were
-    /// they accepted later, they would displace a newer connection. For those that came after it, the
-    /// session stays.
-    fn overtake(&mut self, newer: LocalId, slot: SessionSlot, turn: &mut Turn<'_>) {
+    /// they accepted later, they would displace a newer connection. If this one shares the session, they may
+    /// still do so too, but not take it over. For those that came after it, the session stays.
+    fn overtake(
+        &mut self,
+        (newer, joining): (LocalId, Joining),
+        slot: SessionSlot,
+        turn: &mut Turn<'_>,
+    ) {
         if self.pending.is_empty() {
             return;
         }
         // Its own: the one that it named may not have been taken up.
         let Some(session) = self.runtime.sessions.in_slot(slot, newer) else { return };
         let session_id = session.id().clone();
-        for older in self.pending.before(&session_id, newer) {
-            self.refuse_waiting(older, Rejection::Overtaken, turn);
+        match joining {
+            Joining::Shares => self.pending.outrun(&session_id, newer),
+            Joining::TakesOver => {
+                for older in self.pending.before(&session_id, newer) {
+                    self.refuse_waiting(older, Rejection::Overtaken, turn);
+                }
+            }
         }
         self.hold_for_pending(&session_id, turn);
     }
 
-    /// A session has one live connection, and the newer one wins. The older one's `on_close` comes before
-    /// the newer one's `on_open`. The session and the place under the limit go to the newer connection
-    /// and are never free in between. So no other client can take the place, and the table cannot drop a
-    /// session that has counted nothing yet, or is not kept without a connection, or has no room.
+    /// The place under the limit, and who has to go for it. Unless the newer connection shares the session, it
+    /// takes that over: the older one's `on_close` comes before the newer one's `on_open`. The session and the
+    /// place go to the newer connection and are never free in between. So no other client can take the place,
+    /// and the table cannot drop a session that has counted nothing yet, or is not kept without a connection,
+    /// or has no room.
     fn claim_place(
         &mut self,
-        id: LocalId,
+        (id, joining): (LocalId, Joining),
         session_id: Option<&SessionId>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Rejection> {
-        if let Some(older) = session_id.and_then(|id| self.runtime.sessions.connection_of(id)) {
+        let config = &turn.setup.config;
+        let older = session_id.map_or(&[][..], |id| self.runtime.sessions.connections_of(id));
+        if joining == Joining::Shares && older.len() >= config.limits.connections_per_session {
+            return Err(Rejection::LimitPerSession);
+        }
+        if joining == Joining::Shares || older.is_empty() {
+            return match self.connections.get_mut(id) {
+                Some(connection) => Ok(connection.take_place(config)?),
+                None => Ok(()),
+            };
+        }
+        let older = older.to_vec();
+        if let Some((first, newer)) = self.connections.slab.pair_mut(older[0], id) {
+            first.pass_place(newer);
+        }
+        for older in older {
             turn.setup.metrics.takeovers.add(1);
             turn.tell(|trace| trace.taken_over(id, older));
-            if let Some((older, newer)) = self.connections.slab.pair_mut(older, id) {
-                older.pass_place(newer);
-            }
             self.leave_aside(older, CloseCause::Displaced, turn);
-            return Ok(());
         }
-        match self.connections.get_mut(id) {
-            Some(connection) => Ok(connection.take_place(&turn.setup.config)?),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Counts the session that an upgrade is about to create against its address, if it creates one and
@@ -263,6 +305,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
     ) {
         let opening = accepted.terms.opening.take();
+        let request = std::mem::replace(&mut accepted.terms.request, KeepRequest::No);
+        if let KeepRequest::Kept(request) = request {
+            self.runtime.commands.kept.keep_request(id, request);
+        }
         self.answer_upgrade(id, accepted, attached, turn);
         turn.setup.metrics.websockets.add(1);
         turn.setup.metrics.resumes.add(u64::from(attached.resumed));

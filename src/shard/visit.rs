@@ -13,7 +13,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::callbacks::Reading;
 use super::closing::{Lost, cause_of};
-use super::connection_set::{Room, Share, uncork};
+use super::connection_set::{Flushed, Room, Share, uncork};
 use super::parts::Parts;
 use super::requests::Served;
 use super::runtime::{Callee, CloseCause};
@@ -25,7 +25,7 @@ use crate::protocol::endpoint::{Discarded, Endpoint, Event, Open};
 use crate::protocol::frame::Violation;
 use crate::protocol::message::{Message, Scratch};
 use crate::token::LocalId;
-use crate::transport::Inbound;
+use crate::transport::{HangUp, Inbound};
 
 /// What a visit has read, and how far it is taken.
 struct Input<'a> {
@@ -157,12 +157,20 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
+    /// The visit of a connection that is not read. It only writes, and looks whether the peer has hung
+    /// up: for a client that has gone, nobody need wait until a job returns.
     #[cold]
     fn visit_unread(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         match self.connections.visit_unread(id, turn) {
             Err(_) => self.lose(id, turn),
-            Ok(Room::Regained) => self.tell_backlog_low(id, turn),
-            Ok(Room::Enough | Room::None) => {}
+            Ok(unread) => match unread.hang_up {
+                HangUp::Ended => self.end_of_stream(id, turn),
+                HangUp::Broken => self.lose(id, turn),
+                HangUp::NotYet if unread.flushed == Flushed::ToLowWaterMark => {
+                    self.tell_backlog_low(id, turn);
+                }
+                HangUp::NotYet => {}
+            },
         }
     }
 
@@ -218,6 +226,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let Some(connection) = connections.slab.get_mut(id) else { return };
         let sent = uncork(connection, &mut runtime.cork, &mut connections.pool, turn);
         if let Err(error) = sent {
+            runtime.trim_cork(&turn.setup.config.limits);
             return self.lose_to(id, &error, turn);
         }
         // The usual end. The connection is in the state in which it was before the visit, so its
@@ -233,6 +242,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Keeps what is left of the input, and settles the connection.
     #[inline(always)]
     fn end_visit(&mut self, id: LocalId, input: &Input<'_>, step: Taken, turn: &mut Turn<'_>) {
+        self.runtime.trim_cork(&turn.setup.config.limits);
         let Some(connection) = self.connections.get_mut(id) else { return };
         let left = &input.bytes[input.at..];
         if !matches!(connection.endpoint, Endpoint::Closed) {
@@ -350,6 +360,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
             Pause::Command => {
                 return match self.apply_commands(id, turn) {
                     Reading::Stops => Taken::Wait,
+                    Reading::GoesOn if self.is_full_of_replies(id, turn) => {
+                        self.uncork_in_visit(id, turn)
+                    }
                     Reading::GoesOn => Taken::Again,
                 };
             }
@@ -361,6 +374,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
         };
         self.leave_in_visit(id, cause, turn);
         Taken::Again
+    }
+
+    /// Whether the cork has to be written before a connection that is still open is heard again.
+    fn is_full_of_replies(&self, id: LocalId, turn: &Turn<'_>) -> bool {
+        self.runtime.cork.len() >= turn.setup.config.limits.cork_bytes
+            && self.connections.get(id).is_some_and(|connection| connection.is_open())
     }
 
     /// Writes a full cork in mid-visit; the visit goes on if the socket keeps up.

@@ -8,7 +8,7 @@
 //!
 //! Invariant: a watcher that does not read misses frames; it never has two waiting.
 //!
-//! Next: `requests`: what a request leads to.
+//! Next: `plain_requests`: requests that the application answers.
 
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 

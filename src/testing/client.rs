@@ -1,4 +1,4 @@
-//! The clients of a [`TestServer`]: tungstenite's, at the other end of a wire.
+//! The clients of a [`TestServer`]: tungstenite's, and plain requests, at the other end of a wire.
 //!
 //! Next: `main.rs`, the program around it all.
 
@@ -64,6 +64,52 @@ impl fmt::Display for ConnectionClosed {
 }
 
 impl Error for ConnectionClosed {}
+
+impl Refused {
+    /// The first header field with this name, in whatever case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        field(&self.headers, name)
+    }
+}
+
+fn field<'a>(headers: &'a [Field], name: &str) -> Option<&'a str> {
+    let found = headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| value.as_str())
+}
+
+/// The response to a plain request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestResponse {
+    /// The status code.
+    pub status: u16,
+    /// The fields of its head, in order.
+    pub headers: Vec<(String, String)>,
+    /// Its content.
+    pub body: Vec<u8>,
+}
+
+impl TestResponse {
+    /// The first header field with this name, in whatever case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        field(&self.headers, name)
+    }
+
+    /// The content as text.
+    ///
+    /// # Panics
+    ///
+    /// If it is no UTF-8.
+    #[must_use]
+    #[track_caller]
+    pub fn text(&self) -> &str {
+        match std::str::from_utf8(&self.body) {
+            Ok(text) => text,
+            Err(error) => panic!("the content is no text: {error}"),
+        }
+    }
+}
 
 /// One client's end of a wire.
 #[derive(Debug)]
@@ -225,9 +271,44 @@ impl<A: Application> TestRequest<A> {
     ///
     /// # Panics
     ///
-    /// If nothing was answered: the server has ended.
+    /// If nothing was answered: the server has ended, or the answer waits for a job. [`Self::begin`] is for
+    /// those who expect that.
     #[track_caller]
     pub fn connect(self) -> Result<TestClient<A>, Refused> {
+        self.begin().answer()
+    }
+
+    /// Sends it, and waits for no answer: it may have to wait for a job ([`crate::Upgrade::defer`],
+    /// [`TestServer::hold_jobs`]).
+    ///
+    /// ```
+    /// use revolve::testing::TestServer;
+    /// use revolve::{Acceptance, Application, Context, Message, Refusal, Upgrade};
+    ///
+    /// struct Slow;
+    ///
+    /// impl Application for Slow {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+    ///         upgrade.defer(|| (), |_, upgrade, ()| Ok(upgrade.accept()))
+    ///     }
+    ///     fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+    /// }
+    ///
+    /// let server = TestServer::new(|_| Slow);
+    /// server.hold_jobs();
+    /// let upgrade = server.request().begin();
+    /// assert!(!upgrade.is_answered());
+    /// server.run_job(0);
+    /// assert!(upgrade.answer().is_ok());
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the server has ended.
+    #[track_caller]
+    pub fn begin(self) -> TestUpgrade<A> {
         let TestRequest { server, path, query, fields, peer, receive_buffer } = self;
         let query = if query.is_empty() { query } else { format!("?{query}") };
         let head = format!(
@@ -239,6 +320,49 @@ impl<A: Application> TestRequest<A> {
         let wire = server.0.borrow().lines[line].wire.clone();
         assert!(!wire.borrow().closed, "the server has ended");
         wire.borrow_mut().send(head.as_bytes());
+        server.settle();
+        TestUpgrade { server, line }
+    }
+}
+
+/// An upgrade that was sent ([`TestRequest::begin`]). Dropped, its client waits on.
+#[must_use = "whether it was accepted is in its answer"]
+pub struct TestUpgrade<A: Application> {
+    server: TestServer<A>,
+    line: usize,
+}
+
+impl<A: Application> TestUpgrade<A> {
+    /// Whether there is an answer.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.server.settle();
+        self.wire().borrow().has_output()
+    }
+
+    /// The client resets its connection.
+    pub fn disconnect(self) {
+        self.wire().borrow_mut().reset();
+        self.server.settle();
+    }
+
+    fn wire(&self) -> Rc<RefCell<Wire>> {
+        self.server.0.borrow().lines[self.line].wire.clone()
+    }
+
+    /// The answer.
+    ///
+    /// # Errors
+    ///
+    /// What was answered if not 101.
+    ///
+    /// # Panics
+    ///
+    /// If there is none yet.
+    #[track_caller]
+    pub fn answer(self) -> Result<TestClient<A>, Refused> {
+        let wire = self.wire();
+        let TestUpgrade { server, line } = self;
         server.settle();
         let answer = wire.borrow_mut().receive(usize::MAX);
         let Some((length, status, headers)) = response(&answer) else {
@@ -263,6 +387,88 @@ impl<A: Application> TestRequest<A> {
     }
 }
 
+/// A plain request that was not sent yet.
+#[must_use = "nothing is sent before `send`"]
+pub struct TestHttpRequest<A: Application> {
+    server: TestServer<A>,
+    method: String,
+    target: String,
+    fields: String,
+    body: Vec<u8>,
+    peer: Option<SocketAddr>,
+}
+
+impl<A: Application> TestHttpRequest<A> {
+    pub(super) fn new(server: TestServer<A>, method: &str, target: &str) -> Self {
+        let (method, target) = (method.to_owned(), target.to_owned());
+        TestHttpRequest {
+            server,
+            method,
+            target,
+            fields: String::new(),
+            body: Vec::new(),
+            peer: None,
+        }
+    }
+
+    /// One more header field.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        let _ = write!(self.fields, "{name}: {value}\r\n");
+        self
+    }
+
+    /// With content, of which the length is told in `Content-Length`.
+    pub fn body(self, body: impl Into<Vec<u8>>) -> Self {
+        TestHttpRequest { body: body.into(), ..self }
+    }
+
+    /// Where it comes from.
+    pub fn peer(self, peer: SocketAddr) -> Self {
+        TestHttpRequest { peer: Some(peer), ..self }
+    }
+
+    /// Sends it on a connection of its own, which ends behind the response.
+    ///
+    /// # Panics
+    ///
+    /// If nothing was answered: the request was not whole, or the server has ended.
+    #[track_caller]
+    pub fn send(self) -> TestResponse {
+        let TestHttpRequest { server, method, target, fields, body, peer } = self;
+        let length = match body.is_empty() {
+            true => String::new(),
+            false => format!("Content-Length: {}\r\n", body.len()),
+        };
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{length}{fields}\r\n");
+        let line = server.0.borrow_mut().dial(peer, ROOM);
+        let wire = server.0.borrow().lines[line].wire.clone();
+        assert!(!wire.borrow().closed, "the server has ended");
+        wire.borrow_mut().send(&[head.as_bytes(), &body].concat());
+        let mut answer = Vec::new();
+        loop {
+            server.settle();
+            let more = wire.borrow_mut().receive(usize::MAX);
+            if more.is_empty() {
+                break;
+            }
+            answer.extend(more);
+        }
+        wire.borrow_mut().end_if_open();
+        server.settle();
+        // RFC 9110 15.2: what is only informational comes before the response.
+        let mut rest = &answer[..];
+        loop {
+            let Some((length, status, headers)) = response(rest) else {
+                panic!("no answer to the request: {:?}", String::from_utf8_lossy(&answer));
+            };
+            rest = &rest[length..];
+            if status >= 200 {
+                return TestResponse { status, headers, body: rest.to_vec() };
+            }
+        }
+    }
+}
+
 /// Length, status and fields of the response head that `bytes` begin with.
 fn response(bytes: &[u8]) -> Option<(usize, u16, Vec<Field>)> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
@@ -278,6 +484,13 @@ fn response(bytes: &[u8]) -> Option<(usize, u16, Vec<Field>)> {
 pub struct TestClient<A: Application> {
     server: TestServer<A>,
     line: usize,
+}
+
+// Not derived: that would ask the same of the application. With it, `unwrap_err` works on an upgrade.
+impl<A: Application> fmt::Debug for TestClient<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestClient").field("line", &self.line).finish_non_exhaustive()
+    }
 }
 
 impl<A: Application> TestClient<A> {

@@ -20,6 +20,8 @@ pub enum Call {
     Deregister,
     /// Reading a stream.
     Read,
+    /// Looking at what a read would return.
+    Peek,
     /// Writing to it.
     Write,
     /// Ending our half of it.
@@ -94,7 +96,7 @@ pub struct Faults(Rc<RefCell<Plan>>);
 
 #[derive(Debug, Default)]
 struct Plan {
-    calls: [u64; 9],
+    calls: [u64; 10],
     strikes: Vec<Strike>,
     struck: usize,
 }

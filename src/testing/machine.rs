@@ -13,17 +13,19 @@ use std::io;
 use std::mem::take;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::faults::{Call, ECONNABORTED, Fault, Faults};
 use super::wire::{Scripted, Wire, Written};
-use crate::application::Application;
+use crate::application::{Application, Hosted, ReactorStart, Remote, Wake};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::http::Rejection;
 use crate::mailbox::Mail;
 use crate::observe::metrics::ReactorMetrics;
 use crate::offload::Job;
+use crate::offload::pool::PoolFigures;
 use crate::server_status::ServerStatus;
 use crate::shard::Shard;
 use crate::token::{LocalId, Peer};
@@ -45,9 +47,12 @@ pub struct Net {
     ended: Vec<bool>,
     /// Accepts that fail before the next one succeeds.
     pub accept_errors: VecDeque<i32>,
-    /// Jobs that were off-loaded and are not done, each with its shard, in the order in which
-    /// they came.
+    /// Jobs that were off-loaded and have not returned, each with its shard, in the order in which
+    /// they came. Those that were given up are among them.
     pub jobs: Vec<(usize, Job)>,
+    /// Whether a job waits for [`Job::begin`]; if not, a thread takes each at once.
+    pub jobs_wait: bool,
+    figures: Arc<PoolFigures>,
     random: u64,
     /// Mails that found a full box.
     pub full_boxes: u64,
@@ -58,7 +63,7 @@ impl Net {
     /// Runs the job at this place in [`Self::jobs`], and sends its value home.
     pub fn run_job(&mut self, index: usize) {
         let (shard, job) = self.jobs.remove(index);
-        let finished = job.run();
+        let Some(finished) = job.run() else { return self.figures.note_late() };
         if !self.ended[shard] {
             self.answers[shard].push_back(Mail::Finished(finished));
             self.wakes[shard] = true;
@@ -153,6 +158,10 @@ impl Environment for MachineEnvironment {
         Ok(())
     }
 
+    fn wake(&mut self, reactor: usize) {
+        self.net.borrow_mut().wakes[reactor] = true;
+    }
+
     fn has_room(&self, reactor: usize) -> bool {
         let net = self.net.borrow();
         net.ended[reactor] || net.boxes[reactor].len() < net.box_capacity
@@ -173,6 +182,9 @@ impl Environment for MachineEnvironment {
         let mut net = self.net.borrow_mut();
         if net.faults.strike(Call::Offload).is_some() {
             return Err(job);
+        }
+        if !net.jobs_wait {
+            job.begin();
         }
         net.jobs.push((self.shard, job));
         Ok(())
@@ -219,6 +231,10 @@ pub struct Machine<A: Application> {
     /// What the shards count.
     pub status: Arc<ServerStatus>,
     stations: Vec<Station<A>>,
+    /// The way in for other threads.
+    pub remote: Remote<A>,
+    /// To which shards something was posted since their last turn.
+    posted: Arc<[AtomicBool]>,
     wires: Vec<Rc<RefCell<Wire>>>,
     events_per_poll: usize,
     is_limited: bool,
@@ -236,7 +252,7 @@ impl<A: Application> Machine<A> {
         box_capacity: usize,
         random: u64,
         faults: Faults,
-        application: impl Fn(usize) -> A,
+        make: impl Fn(ReactorStart<A>) -> A,
     ) -> Machine<A> {
         let workers = config.workers.get();
         let status = Arc::new(ServerStatus::new(workers, Rejection::LABELS, Arc::default()));
@@ -249,14 +265,23 @@ impl<A: Application> Machine<A> {
             answers: (0..workers).map(|_| VecDeque::new()).collect(),
             wakes: vec![false; workers],
             ended: vec![false; workers],
+            figures: status.pool().clone(),
             box_capacity,
             random,
             faults,
             ..Net::default()
         }));
-        let station = |number| {
+        let posted: Arc<[AtomicBool]> = (0..workers).map(|_| AtomicBool::new(false)).collect();
+        let wakes = (0..workers).map(|number| -> Wake {
+            let posted = posted.clone();
+            Box::new(move || posted[number].store(true, Ordering::Release))
+        });
+        let (remote, posts) = Remote::new(box_capacity, wakes);
+        let station = |(number, posts)| {
             let (config, status) = (config.clone(), status.clone());
-            let shard = Shard::start(number, config, status, application(number), now);
+            let application = make(ReactorStart { reactor: number, remote: remote.clone() });
+            let hosted = Hosted { application, posts, remote: remote.clone() };
+            let shard = Shard::start(number, config, status, hosted, now);
             let shard = shard.unwrap_or_else(|_| panic!("`on_start` of reactor {number} panicked"));
             let wakes_at = shard.timeout(now).map(|sleep| now + sleep);
             let environment = MachineEnvironment { shard: number, net: net.clone(), now };
@@ -269,12 +294,14 @@ impl<A: Application> Machine<A> {
                 ended: false,
             }
         };
-        let stations = (0..workers).map(station).collect();
+        let stations = posts.into_iter().enumerate().map(station).collect();
         Machine {
             now,
             net,
             status,
             stations,
+            remote,
+            posted,
             wires: Vec::new(),
             events_per_poll: config.limits.events_per_poll,
             is_limited: config.limit_concurrency.is_some(),
@@ -293,6 +320,11 @@ impl<A: Application> Machine<A> {
     #[allow(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(&self) -> usize {
         self.stations.len()
+    }
+
+    /// The application of a shard.
+    pub fn application_mut(&mut self, at: usize) -> &mut A {
+        self.stations[at].shard.application_mut()
     }
 
     /// A client connects to a shard's listener.
@@ -316,7 +348,7 @@ impl<A: Application> Machine<A> {
             station.shard.note_listener();
             woken = true;
         }
-        if std::mem::take(&mut net.wakes[at]) {
+        if std::mem::take(&mut net.wakes[at]) | self.posted[at].swap(false, Ordering::Acquire) {
             station.shard.note_mail();
             woken = true;
         }

@@ -14,6 +14,7 @@
 //!
 //! impl Application for Tally {
 //!     type Session = ();
+//!     type Connection = ();
 //!     fn on_message(&mut self, cx: &mut Context<'_, Self>, _message: Message<'_>) {
 //!         let count = cx.count_message();
 //!         cx.send_text(&count.to_string());
@@ -24,7 +25,7 @@
 //!     }
 //! }
 //!
-//! let server = TestServer::new(|| Tally);
+//! let server = TestServer::new(|_| Tally);
 //! let ann = server.connect("session_id=ann");
 //! ann.send_text("hello");
 //! assert_eq!(ann.text(), "1");
@@ -45,7 +46,7 @@
 //! when more waits than a socket takes.
 //!
 //! Off-loaded jobs are run at once, on the test's own thread; [`TestServer::hold_jobs`] keeps them
-//! until they are asked for, in any order.
+//! until they are asked for, in any order. One that is never run is a job that never returns.
 //!
 //! [`faults`] can be planned on a [`wire`]; of wires and shards the [`machine`] is built, and on that the
 //! test kit, whose other end is in `client`. revolve's own simulation, torture and fuzz target are built
@@ -72,17 +73,21 @@ mod wire;
 pub mod wire;
 
 use std::cell::RefCell;
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::application::Application;
+use crate::application::{Application, ReactorStart, Remote};
 use crate::config::Config;
 
 use client::Line;
-pub use client::{ConnectionClosed, Received, Refused, TestClient, TestRequest};
+pub use client::{
+    ConnectionClosed, Received, Refused, TestClient, TestHttpRequest, TestRequest, TestResponse,
+    TestUpgrade,
+};
 use faults::Faults;
 use machine::Machine;
 
@@ -95,6 +100,12 @@ pub struct TestServer<A: Application>(Rc<RefCell<World<A>>>);
 impl<A: Application> Clone for TestServer<A> {
     fn clone(&self) -> Self {
         TestServer(self.0.clone())
+    }
+}
+
+impl<A: Application> fmt::Debug for TestServer<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestServer").finish_non_exhaustive()
     }
 }
 
@@ -112,7 +123,7 @@ impl<A: Application> TestServer<A> {
     ///
     /// As [`Self::with_config`].
     #[must_use]
-    pub fn new(make: impl Fn() -> A) -> Self {
+    pub fn new(make: impl Fn(ReactorStart<A>) -> A) -> Self {
         let workers = const { NonZeroUsize::new(2).unwrap() };
         TestServer::with_config(Config { workers, ..Config::default() }, make)
     }
@@ -124,13 +135,13 @@ impl<A: Application> TestServer<A> {
     /// If a setting is out of its bounds.
     #[must_use]
     #[track_caller]
-    pub fn with_config(config: Config, make: impl Fn() -> A) -> Self {
+    pub fn with_config(config: Config, make: impl Fn(ReactorStart<A>) -> A) -> Self {
         if let Err(error) = config.validate() {
             panic!("{error}");
         }
         let ws_path = config.ws_path.clone();
         let capacity = config.limits.mailbox_capacity;
-        let machine = Machine::new(&Arc::new(config), capacity, 1, Faults::default(), |_| make());
+        let machine = Machine::new(&Arc::new(config), capacity, 1, Faults::default(), make);
         let world = World { ws_path, machine, lines: Vec::new(), holds_jobs: false };
         let server = TestServer(Rc::new(RefCell::new(world)));
         server.settle();
@@ -155,6 +166,22 @@ impl<A: Application> TestServer<A> {
         TestRequest::new(self.clone())
     }
 
+    /// A plain request to be: its target is a path, with a query or without one.
+    ///
+    /// ```
+    /// use revolve::testing::TestServer;
+    /// use revolve::Echo;
+    ///
+    /// let server = TestServer::new(|_| Echo);
+    /// let response = server.http_request("GET", "/healthz").send();
+    /// assert_eq!((response.status, response.text()), (200, r#"{"status": "ok"}"#));
+    /// assert_eq!(response.header("content-type"), Some("application/json"));
+    /// assert_eq!(server.http_request("POST", "/orders").body("two teas").send().status, 404);
+    /// ```
+    pub fn http_request(&self, method: &str, target: &str) -> TestHttpRequest<A> {
+        TestHttpRequest::new(self.clone(), method, target)
+    }
+
     /// Lets so much time pass. What it brings about happens when it is due, one after the other.
     pub fn advance(&self, time: Duration) {
         let end = self.now() + time;
@@ -176,18 +203,21 @@ impl<A: Application> TestServer<A> {
         self.0.borrow().machine.now
     }
 
-    /// From now on off-loaded jobs wait for [`Self::run_job`].
+    /// From now on off-loaded jobs wait for [`Self::run_job`]. To the server each has begun and has not
+    /// returned yet: so when its client has gone, it is given up after
+    /// [`crate::Limits::offload_orphan_timeout`].
     pub fn hold_jobs(&self) {
         self.0.borrow_mut().holds_jobs = true;
     }
 
-    /// How many jobs wait.
+    /// How many jobs wait, those included that were given up.
     #[must_use]
     pub fn held_jobs(&self) -> usize {
         self.0.borrow().machine.net.borrow().jobs.len()
     }
 
-    /// Runs the job at this place in the order of off-loading, 0 being the first of those that wait.
+    /// Runs the job at this place in the order of off-loading, 0 being the first of those that wait. What
+    /// one returns that was given up is dropped.
     ///
     /// # Panics
     ///
@@ -200,14 +230,34 @@ impl<A: Application> TestServer<A> {
         self.settle();
     }
 
-    /// The page that `/metrics` would show.
+    /// The way in for other threads. What is posted happens in the next call that lets anything happen:
+    /// `advance(Duration::ZERO)` for instance.
+    #[must_use]
+    pub fn remote(&self) -> Remote<A> {
+        self.0.borrow().machine.remote.clone()
+    }
+
+    /// Calls `look` with the application of this reactor.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such reactor, and if `look` calls this server.
+    #[track_caller]
+    pub fn application<R>(&self, reactor: usize, look: impl FnOnce(&mut A) -> R) -> R {
+        let mut world = self.0.borrow_mut();
+        let reactors = world.machine.len();
+        assert!(reactor < reactors, "reactor {reactor} of {reactors}");
+        look(world.machine.application_mut(reactor))
+    }
+
+    /// The page that `/metrics` would show: the server's own metrics, and the application's.
     #[must_use]
     pub fn metrics(&self) -> String {
         self.0.borrow().machine.status.metrics_page(self.now())
     }
 
     /// Begins the drain, as SIGTERM does: clients are told goodbye (1001). It lasts until they have
-    /// answered, which these do, and until jobs that wait have been run; or until time is up.
+    /// answered, which these do, and until jobs that wait have been run or given up; or until time is up.
     pub fn shut_down(&self) {
         self.0.borrow_mut().machine.shut_down();
         self.settle();

@@ -121,7 +121,14 @@ impl Wire {
         self.up.clear();
         self.urgent = None;
         self.down.clear();
-        self.edge = Edge { readable: true, writable: true, read_closed: true, urgent: false };
+        self.edge =
+            Edge { readable: true, writable: true, read_closed: true, urgent: false, reset: true };
+    }
+
+    /// Whether there is something for the client to read.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        !self.down.is_empty()
     }
 
     /// The client reads up to `most` bytes.
@@ -152,6 +159,7 @@ impl Wire {
             writable: self.down.len() < self.room || self.reset,
             read_closed: self.fin || self.reset,
             urgent: self.urgent.is_some(),
+            reset: self.reset,
         };
     }
 }
@@ -263,6 +271,29 @@ impl io::Write for Scripted {
 }
 
 impl Stream for Scripted {
+    fn peek(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let mut wire = self.0.borrow_mut();
+        let wire = &mut *wire;
+        match wire.faults.strike(Call::Peek) {
+            Some(Fault::Errno(errno)) => return Err(Scripted::failed(wire, errno)),
+            Some(Fault::Later) => {
+                wire.edge.readable = true;
+                wire.edge.read_closed |= wire.fin;
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            _ => {}
+        }
+        if wire.reset {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if wire.up.is_empty() && !wire.fin {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let count = room.len().min(wire.up.len());
+        room.iter_mut().zip(&wire.up).for_each(|(slot, byte)| *slot = *byte);
+        Ok(count)
+    }
+
     fn half_close(&mut self) -> io::Result<()> {
         let mut wire = self.0.borrow_mut();
         if let Some(Fault::Errno(errno)) = wire.faults.strike(Call::HalfClose) {

@@ -52,6 +52,13 @@ pub trait Stream: io::Read + io::Write {
     /// When the socket is gone.
     fn half_close(&mut self) -> io::Result<()>;
 
+    /// Reads into `room`, and leaves what it has read in the stream.
+    ///
+    /// # Errors
+    ///
+    /// As those of a read.
+    fn peek(&mut self, room: &mut [u8]) -> io::Result<usize>;
+
     /// Reads into `first`, and behind that into `second`. A stream that has no call for this reads into
     /// one piece of storage and copies.
     ///
@@ -88,6 +95,8 @@ pub struct Edge {
     pub read_closed: bool,
     /// There is urgent data (RFC 9293 3.8.5) in what is to be read.
     pub urgent: bool,
+    /// The connection is broken: then `read_closed` is set too, and nothing can be sent either.
+    pub reset: bool,
 }
 
 impl Edge {
@@ -98,7 +107,8 @@ impl Edge {
     }
 }
 
-/// What is known of the stream's reading side. In order: an edge takes it forward, never back.
+/// What is known of the stream's reading side. In order: an edge takes it forward, never back, but for
+/// one that says that the connection is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Inbound {
     /// The socket is empty; an edge will report the next bytes.
@@ -112,8 +122,22 @@ pub enum Inbound {
     /// The same as `Readable`, and the peer's FIN stands behind it. After a short read the FIN is still
     /// to be read, and no further edge will come for it.
     Final,
+    /// An edge said that the connection is broken. Bytes that came before may still be there; behind
+    /// them a read fails.
+    Broken,
     /// The FIN has been read.
     Ended,
+}
+
+/// What is known, without reading, of the end of a stream that is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HangUp {
+    /// The peer is there; or there is something to read before its end.
+    NotYet,
+    /// The peer has ended its half, and all that it said has been read.
+    Ended,
+    /// The connection is broken.
+    Broken,
 }
 
 /// Where a callback's longest replies leave, without a copy.
@@ -131,7 +155,10 @@ pub(crate) trait Outlet {
     fn cut(&mut self);
 
     /// Bytes that wait for the socket, without those in the cork.
-    fn waiting_bytes(&self) -> usize;
+    fn backlog_bytes(&self) -> usize;
+
+    /// Whether the socket has taken all that it was offered, and is not known to be full.
+    fn takes_more(&self) -> bool;
 }
 
 /// A socket, and what waits for it.
@@ -168,12 +195,21 @@ impl<S: Stream> Transport<S> {
     pub fn note(&mut self, edge: Edge) {
         self.writable |= edge.writable;
         let noted = match edge {
-            Edge { read_closed: true, .. } => Inbound::Final,
+            Edge { read_closed: true, .. } => return self.note_end(edge.reset),
             Edge { urgent: true, .. } => Inbound::Urgent,
             Edge { readable: true, .. } => Inbound::Readable,
             _ => Inbound::Exhausted,
         };
         self.inbound = self.inbound.max(noted);
+    }
+
+    #[cold]
+    fn note_end(&mut self, reset: bool) {
+        self.inbound = match reset {
+            // Even if its FIN has been read: nothing can be sent any more.
+            true => Inbound::Broken,
+            false => self.inbound.max(Inbound::Final),
+        };
     }
 
     /// What is known of the reading side.
@@ -185,14 +221,45 @@ impl<S: Stream> Transport<S> {
     /// Whether the peer's FIN has come: it will send no more than what is here already.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        matches!(self.inbound, Inbound::Final | Inbound::Ended)
+        matches!(self.inbound, Inbound::Final | Inbound::Broken | Inbound::Ended)
+    }
+
+    /// Whether the peer has hung up, for a connection that is not read. Where a FIN has come, this looks
+    /// whether something stands before it; so it is asked when the connection stops being read, and
+    /// at its edges, not all the time.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection.
+    pub fn look_for_hang_up(&mut self) -> io::Result<HangUp> {
+        match self.inbound {
+            Inbound::Exhausted | Inbound::Readable | Inbound::Urgent => return Ok(HangUp::NotYet),
+            Inbound::Broken => return Ok(HangUp::Broken),
+            Inbound::Ended => return Ok(HangUp::Ended),
+            Inbound::Final => {}
+        }
+        match self.stream.peek(&mut [0]) {
+            Ok(0) => {
+                self.inbound = Inbound::Ended;
+                Ok(HangUp::Ended)
+            }
+            Ok(_) => Ok(HangUp::NotYet),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.inbound = Inbound::Exhausted;
+                Ok(HangUp::NotYet)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether there may be something to read.
     #[inline]
     #[must_use]
     pub fn has_readable(&self) -> bool {
-        matches!(self.inbound, Inbound::Readable | Inbound::Urgent | Inbound::Final)
+        matches!(
+            self.inbound,
+            Inbound::Readable | Inbound::Urgent | Inbound::Final | Inbound::Broken
+        )
     }
 
     /// Whether the socket took all that it was last offered.
@@ -391,7 +458,8 @@ impl<S: Stream> Outlet for Transport<S> {
         let of_cork = sent.min(cork.len());
         cork.drain(..of_cork);
         let rest = &payload[sent - of_cork..];
-        if cork.try_reserve(rest.len()).is_err() {
+        // No more than that: storage in which nothing stands may be filled unasked.
+        if cork.try_reserve_exact(rest.len()).is_err() {
             return Err(sent);
         }
         cork.extend_from_slice(rest);
@@ -402,8 +470,12 @@ impl<S: Stream> Outlet for Transport<S> {
         (self.is_cut, self.writable) = (true, false);
     }
 
-    fn waiting_bytes(&self) -> usize {
+    fn backlog_bytes(&self) -> usize {
         self.backlog.len()
+    }
+
+    fn takes_more(&self) -> bool {
+        self.writable && self.backlog.is_empty()
     }
 }
 
@@ -473,6 +545,12 @@ mod tests {
         fn half_close(&mut self) -> io::Result<()> {
             Ok(())
         }
+
+        fn peek(&mut self, room: &mut [u8]) -> io::Result<usize> {
+            let count = self.input.len().min(room.len());
+            room[..count].copy_from_slice(&self.input[..count]);
+            Ok(count)
+        }
     }
 
     fn line(input: &[u8], room: usize) -> Transport<Doled> {
@@ -491,6 +569,28 @@ mod tests {
             let is_short = length < 7;
             assert_eq!(line.inbound() == Inbound::Exhausted, is_short, "{length}");
         }
+    }
+
+    #[test]
+    fn a_hang_up_is_seen_behind_what_was_read_and_nothing_is_lost_for_it() {
+        let fin = Edge { readable: true, read_closed: true, ..Edge::default() };
+        let mut line = line(b"ab", 0);
+        assert_eq!(line.look_for_hang_up().unwrap(), HangUp::NotYet);
+        line.note(fin);
+        for _ in 0..2 {
+            assert_eq!(
+                line.look_for_hang_up().unwrap(),
+                HangUp::NotYet,
+                "two bytes stand before it"
+            );
+        }
+        let mut room = [0; 8];
+        assert_eq!((line.read(&mut room).unwrap(), &room[..2]), (2, &b"ab"[..]));
+        assert_eq!(line.look_for_hang_up().unwrap(), HangUp::Ended);
+        assert_eq!(line.inbound(), Inbound::Ended);
+        line.note(Edge { reset: true, ..fin });
+        assert_eq!(line.look_for_hang_up().unwrap(), HangUp::Broken, "and then it was reset");
+        assert!(line.has_ended() && line.has_readable());
     }
 
     #[test]

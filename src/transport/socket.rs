@@ -61,6 +61,10 @@ impl Stream for Socket {
         self.0.shutdown(Shutdown::Write)
     }
 
+    fn peek(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        self.0.peek(room)
+    }
+
     fn read_both(&mut self, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
         self.0.read_vectored(&mut [IoSliceMut::new(first), IoSliceMut::new(second)])
     }
@@ -121,6 +125,17 @@ mod tests {
                 }
             };
             assert_eq!((count, &first, &second[..2]), (6, b"abcd", &b"ef"[..]));
+            let empty = socket.peek(&mut [0; 8]).unwrap_err();
+            assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+            peer.write_all(b"xy").unwrap();
+            for read in [Socket::peek, Socket::peek, Socket::read] {
+                let mut room = [0; 1];
+                while let Err(error) = read(&mut socket, &mut room) {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                }
+                assert_eq!(room, *b"x", "a look leaves it there");
+            }
+            assert_eq!(socket.read(&mut [0; 8]).unwrap(), 1);
             assert_eq!(socket.write(b"gh").unwrap(), 2);
             assert_eq!(socket.write_both(b"ij", b"kl").unwrap(), 4);
             socket.half_close().unwrap();

@@ -21,7 +21,7 @@ fn serve(case: &Case) -> ServerHandle<Echo> {
         access_log: false,
         ..Config::default()
     };
-    Server::builder().config(config).port(0).workers(2).serve(|| Echo).expect("a server")
+    Server::builder().config(config).port(0).workers(2).serve(|_| Echo).expect("a server")
 }
 
 /// One server for each limit that the cases ask for, with compression and without.

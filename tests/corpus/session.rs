@@ -3,12 +3,15 @@
 //! Input: a byte that says how long the query is, the query, then what happens to a table, two
 //! bytes a step.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use revolve::config::SessionIds;
-use revolve::session::{IdSource, SessionId, SessionSlot, SessionTable, owner_of};
+use revolve::session::{
+    EndedSession, IdSource, Joining, SessionEnd, SessionId, SessionSlot, SessionTable, owner_of,
+};
 use revolve::token::LocalId;
 
 pub(crate) fn run(data: &[u8]) {
@@ -75,16 +78,26 @@ fn read_plainly(query: &str) -> Option<Option<String>> {
 }
 
 /// What a plain map would know of a session.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Known {
     count: u64,
     is_touched: bool,
     presence: Presence,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+impl Known {
+    fn speakers(&self) -> &[LocalId] {
+        match &self.presence {
+            Presence::Attached(speakers, _) => speakers,
+            Presence::Detached(..) => &[],
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
 enum Presence {
-    Attached(LocalId, SessionSlot),
+    /// Those who speak for it, in the order of coming.
+    Attached(Vec<LocalId>, SessionSlot),
     /// Since when, and as the how-manieth.
     Detached(Instant, u64),
 }
@@ -94,9 +107,16 @@ struct Model {
     ttl: Duration,
     capacity: usize,
     detachments: u64,
+    /// Those that have ended in this step: id, count and why.
+    ended: Vec<(String, u64, SessionEnd)>,
 }
 
 impl Model {
+    fn end(&mut self, name: &str, reason: SessionEnd) {
+        let Some(known) = self.known.remove(name) else { panic!("{name} is not known") };
+        self.ended.push((name.to_owned(), known.count, reason));
+    }
+
     fn is_due(&self, name: &str, now: Instant) -> bool {
         let known = self.known.get(name);
         matches!(known, Some(Known { presence: Presence::Detached(since, _), .. })
@@ -116,24 +136,35 @@ impl Model {
     fn detach(&mut self, name: &str, now: Instant) {
         let Some(known) = self.known.get_mut(name) else { panic!("{name} is not known") };
         if (known.count == 0 && !known.is_touched) || self.ttl.is_zero() {
-            self.known.remove(name);
-            return;
+            return self.end(name, SessionEnd::NotKept);
         }
         self.detachments += 1;
         known.presence = Presence::Detached(now, self.detachments);
         let detached = self.detached();
         if detached.len() > self.capacity {
-            self.known.remove(&detached[0].1);
+            self.end(&detached[0].1, SessionEnd::Evicted);
         }
     }
 
     fn expire(&mut self, now: Instant, most: usize) {
         for (_, name) in self.detached().into_iter().take(most) {
             if self.is_due(&name, now) {
-                self.known.remove(&name);
+                self.end(&name, SessionEnd::Expired);
             }
         }
     }
+}
+
+/// Randomness, of a kind.
+fn draw(drawn: &mut u8, room: &mut [u8]) -> std::io::Result<()> {
+    *drawn = drawn.wrapping_add(1);
+    room.fill_with(|| {
+        *drawn = drawn.wrapping_mul(37).wrapping_add(11);
+        *drawn
+    });
+    // Sixteen equal bytes a row would repeat.
+    room.iter_mut().zip(0u32..).for_each(|(byte, at)| *byte ^= at as u8);
+    Ok(())
 }
 
 fn check_table(steps: &[u8]) {
@@ -144,7 +175,13 @@ fn check_table(steps: &[u8]) {
     let policy = if issues { SessionIds::Issued } else { SessionIds::Any };
     let mut now = Instant::now();
     let mut table: SessionTable<u8> = SessionTable::new(capacity, ttl, policy, now);
-    let mut model = Model { known: HashMap::new(), ttl, capacity, detachments: 0 };
+    let mut model =
+        Model { known: HashMap::new(), ttl, capacity, detachments: 0, ended: Vec::new() };
+    let ended = RefCell::new(Vec::new());
+    let note = |session: EndedSession<u8>| {
+        let (id, count, reason) = (session.session_id(), session.count(), session.reason());
+        ended.borrow_mut().push((id, count, reason));
+    };
     let mut ids = IdSource::new(usize::from(issued % 3), 3);
     let mut drawn = 0u8;
     let mut generation = NonZeroU32::MIN;
@@ -159,42 +196,45 @@ fn check_table(steps: &[u8]) {
             0 | 1 => {
                 let id = SessionId::parse(&name).expect("such names are ids");
                 let id = (what % 6 == 0 || which % 4 != 3).then_some(id);
-                // A takeover: the older connection leaves first.
-                if let Some(older) = id.as_ref().and_then(|id| table.connection_of(id)) {
-                    let Presence::Attached(held, slot) = model.known[&name].presence else {
-                        panic!("{name} should be detached");
-                    };
-                    assert_eq!(held, older);
-                    table.detach(slot, older, now);
-                    model.detach(&name, now);
+                let shares = number % 3 == 0;
+                let joining = if shares { Joining::Shares } else { Joining::TakesOver };
+                let older = id.as_ref().map_or(Vec::new(), |id| table.connections_of(id).to_vec());
+                let known = model.known.get(&name).filter(|_| id.is_some());
+                let held = known.map_or(&[][..], |known| known.speakers());
+                assert_eq!(held, older, "who speaks for {name}");
+                // A takeover: the older connections leave it to the newer one.
+                if !shares {
+                    for older in older {
+                        if let Some(known) = model.known.get_mut(&name)
+                            && let Presence::Attached(speakers, slot) = &mut known.presence
+                        {
+                            table.displace(*slot, older, now, note);
+                            speakers.retain(|&speaker| speaker != older);
+                        }
+                    }
                 }
                 let connection = LocalId::new(number as u32, generation);
                 generation = generation.saturating_add(1);
                 let attached = table
-                    .attach(id.as_ref(), connection, now, || {
-                        ids.next(|room| {
-                            drawn = drawn.wrapping_add(1);
-                            room.fill_with(|| {
-                                drawn = drawn.wrapping_mul(37).wrapping_add(11);
-                                drawn
-                            });
-                            // Sixteen equal bytes a row would repeat.
-                            room.iter_mut().zip(0u32..).for_each(|(byte, at)| *byte ^= at as u8);
-                            Ok(())
-                        })
-                    })
+                    .attach(
+                        id.as_ref(),
+                        (connection, joining),
+                        now,
+                        || ids.next(|room| draw(&mut drawn, room)),
+                        note,
+                    )
                     .expect("there is randomness");
                 if model.is_due(&name, now) && id.is_some() {
-                    model.known.remove(&name);
+                    model.end(&name, SessionEnd::Expired);
                 }
                 let session = table.of_connection(attached.slot, connection).expect("its own");
                 let got = session.id().text().as_str().to_owned();
                 let known = if id.is_some() { model.known.get(&name) } else { None };
                 assert_eq!(attached.resumed, known.is_some());
-                let mut known = known.copied().unwrap_or(Known {
+                let mut known = known.cloned().unwrap_or(Known {
                     count: 0,
                     is_touched: false,
-                    presence: Presence::Attached(connection, attached.slot),
+                    presence: Presence::Detached(now, 0),
                 });
                 assert_eq!(session.count(), known.count, "{got} came back with another count");
                 if attached.resumed || (id.is_some() && !issues) {
@@ -207,14 +247,18 @@ fn check_table(steps: &[u8]) {
                     }
                     issued_names.push(got.clone());
                 }
-                known.presence = Presence::Attached(connection, attached.slot);
+                let speakers = [known.speakers(), &[connection]].concat();
+                assert_eq!(session.connections(), speakers.len());
+                known.presence = Presence::Attached(speakers, attached.slot);
                 model.known.insert(got, known);
             }
             2 | 3 => {
                 if let Some(known) = model.known.get_mut(&name)
-                    && let Presence::Attached(connection, slot) = known.presence
+                    && let Presence::Attached(speakers, slot) = &known.presence
                 {
-                    let session = table.of_connection(slot, connection).expect("its own");
+                    let speaker = speakers[number % speakers.len()];
+                    let slot = *slot;
+                    let session = table.of_connection(slot, speaker).expect("its own");
                     if what % 6 == 2 {
                         known.count += 1;
                         assert_eq!(session.count_message(), known.count);
@@ -227,20 +271,25 @@ fn check_table(steps: &[u8]) {
                 }
             }
             4 => {
-                if let Some(known) = model.known.get(&name)
-                    && let Presence::Attached(connection, slot) = known.presence
+                if let Some(known) = model.known.get_mut(&name)
+                    && let Presence::Attached(speakers, slot) = &mut known.presence
                 {
-                    table.detach(slot, connection, now);
-                    model.detach(&name, now);
+                    let leaver = speakers.remove(number % speakers.len());
+                    table.detach(*slot, leaver, now, note);
+                    assert!(table.in_slot(*slot, leaver).is_none(), "it has left");
+                    if speakers.is_empty() {
+                        model.detach(&name, now);
+                    }
                 }
             }
             _ => {
                 now += Duration::from_secs(u64::from(which / 8));
-                table.expire(now, usize::from(which % 8));
+                table.expire(now, usize::from(which % 8), note);
                 model.expire(now, usize::from(which % 8));
             }
         }
         table.invariants();
+        assert_eq!(ended.take(), std::mem::take(&mut model.ended));
         assert_eq!(table.attached() + table.detached(), model.known.len());
         assert_eq!(table.detached(), model.detached().len());
         for (id, count) in table.counts() {

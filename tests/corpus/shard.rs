@@ -90,6 +90,7 @@ fn config(shards: usize, sizes: u8, shares: u8, times: u8) -> Config {
         limits: Limits {
             receive_buffer_bytes: of(sizes, 4, [1024, 256]),
             head_bytes: 250,
+            request_body_bytes: 6,
             target_bytes: 100,
             cork_bytes: of(sizes, 5, [5000, 16]),
             flush_bytes_per_turn: of(sizes, 6, [100_000, 10]),
@@ -136,8 +137,8 @@ impl Stage {
         let faults = Faults::default();
         let capacity = usize::from(times >> 3 & 1) + 1;
         let config = Arc::new(config);
-        let machine = Machine::new(&config, capacity, 3, faults.clone(), |number| Recorder {
-            reactor: number,
+        let machine = Machine::new(&config, capacity, 3, faults.clone(), |start| Recorder {
+            reactor: start.reactor(),
             log: log.clone(),
         });
         let (chance, clients) = (Chance(0), Vec::new());
@@ -263,7 +264,7 @@ impl Stage {
         self.machine.check_released();
         let log = self.log.borrow();
         assert_eq!(log.opens, log.closes, "each open has its close");
-        assert!(log.live.is_empty(), "somebody still speaks for a session");
+        assert_eq!(log.ledger.speakers().count(), 0, "somebody still speaks for a session");
         for client in self.clients.iter().filter(|client| !client.is_wild) {
             let told = &client.line.counts;
             let given = log.given.get(&client.line.address).cloned().unwrap_or_default();

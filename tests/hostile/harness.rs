@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use revolve::application::Hosted;
 use revolve::environment::Environment;
 use revolve::http::Rejection;
 use revolve::mailbox::Mail;
@@ -105,6 +106,8 @@ impl Environment for Gate {
     fn send(&mut self, _reactor: usize, _mail: Mail<Scripted>) -> Result<(), Mail<Scripted>> {
         panic!("one reactor has nobody to write to")
     }
+
+    fn wake(&mut self, _reactor: usize) {}
 
     fn has_room(&self, _reactor: usize) -> bool {
         true
@@ -253,7 +256,8 @@ impl<A: Talks> Harness<A> {
         let config = Arc::new(config);
         let now = Instant::now();
         let status = Arc::new(ServerStatus::new(1, Rejection::LABELS, Arc::default()));
-        let shard = Shard::start(0, config.clone(), status.clone(), A::make(), now).unwrap();
+        let shard =
+            Shard::start(0, config.clone(), status.clone(), Hosted::alone(A::make()), now).unwrap();
         let mut harness = Harness {
             shard,
             status,

@@ -20,10 +20,15 @@ struct Seat {
 
 impl Application for Rooms {
     type Session = Seat;
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         let room = match upgrade.path().strip_prefix("/rooms/").map(str::parse) {
             Some(Ok(room @ 1..=9)) => room,
+            Some(Ok(room @ 200..)) => {
+                let reason = format!("there is no room {room}");
+                return Err(Refusal::json_error::<404>(&reason).header("X-Rooms", "9")?);
+            }
             _ => return Err(Refusal::new::<404>("no such room")),
         };
         if upgrade.parameter("word").as_deref() != Some("open sesame") {
@@ -72,7 +77,7 @@ fn request(target: &str, fields: &str) -> String {
 
 fn rooms(workers: usize) -> Running {
     let config = Config { ws_path: "/rooms/*".to_owned(), ..config(workers) };
-    Running::new(config, Rooms::default)
+    Running::new(config, |_| Rooms::default())
 }
 
 #[test]
@@ -90,6 +95,20 @@ fn a_request_is_seen_whole_and_what_it_told_is_there_at_the_opening() {
         assert_eq!(head.field("x-room"), number.to_string());
         assert_eq!(raw.text(), format!("ann in room {number}, {number} let in"));
     }
+}
+
+#[test]
+fn a_refusal_may_be_made_for_programs() {
+    let server = rooms(1);
+    let mut raw = server.connect();
+    raw.send(request("/rooms/200", ""));
+    let response = raw.response();
+    assert_eq!(response.head.status, 404);
+    assert_eq!(response.body, r#"{"error": "there is no room 200"}"#);
+    assert_eq!(response.head.field("content-type"), "application/json");
+    assert_eq!(response.head.field("x-rooms"), "9");
+    assert_eq!(response.head.field("connection"), "close");
+    raw.at_end();
 }
 
 #[test]
@@ -123,7 +142,7 @@ fn where_the_application_chooses_no_subprotocol_the_settings_do() {
         ),
     ] {
         let config = Config { ws_path: "/rooms/*".to_owned(), ws_subprotocols, ..config(3) };
-        let server = Running::new(config, Rooms::default);
+        let server = Running::new(config, |_| Rooms::default());
         for (number, (offer, chosen)) in cases.into_iter().enumerate() {
             // Under ids of every reactor, so some of them are handed over.
             for id in ["a", "b", "c"] {
@@ -221,7 +240,7 @@ fn a_panic_in_on_upgrade_refuses_and_harms_nobody() {
 #[test]
 fn the_servers_own_pages_stay_where_they_are() {
     let config = Config { ws_path: "/*".to_owned(), ..config(1) };
-    let server = Running::new(config, Rooms::default);
+    let server = Running::new(config, |_| Rooms::default());
     let mut raw = server.connect();
     raw.send(super::client::get("/healthz"));
     assert_eq!(raw.response().body, "{\"status\": \"ok\"}");
@@ -235,6 +254,7 @@ struct Slow;
 
 impl Application for Slow {
     type Session = Option<String>;
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         let word = upgrade.parameter("word").unwrap_or_default().into_owned();
@@ -261,7 +281,7 @@ impl Application for Slow {
 
 #[test]
 fn an_upgrade_is_decided_on_another_thread_and_nobody_waits_for_it() {
-    let server = Running::new(Config { ws_path: "/".to_owned(), ..config(2) }, || Slow);
+    let server = Running::new(Config { ws_path: "/".to_owned(), ..config(2) }, |_| Slow);
     // Under ids of both reactors, with a message right behind the request.
     let mut known: Vec<_> = ["a", "b", "c"]
         .map(|id| {

@@ -12,6 +12,7 @@ struct Fragile(Arc<Mutex<Vec<CloseReason>>>);
 
 impl Application for Fragile {
     type Session = ();
+    type Connection = ();
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
         cx.send_text("welcome");
@@ -37,7 +38,7 @@ fn fragile() -> (Running, Arc<Mutex<Vec<CloseReason>>>) {
     quiet_reactors();
     let reasons = Arc::<Mutex<Vec<CloseReason>>>::default();
     let copy = reasons.clone();
-    (Running::new(config(2), move || Fragile(copy.clone())), reasons)
+    (Running::new(config(2), move |_| Fragile(copy.clone())), reasons)
 }
 
 const PANICKED: CloseReason = CloseReason { code: 1011, side: Side::Server };
@@ -138,6 +139,7 @@ struct Plain;
 
 impl Application for Plain {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, _: Message<'_>) {
         let count = cx.count_message();
@@ -147,7 +149,7 @@ impl Application for Plain {
 
 #[test]
 fn the_count_in_the_101_and_the_hello_are_the_daemons_and_no_other_applications() {
-    let server = Running::new(config(2), || Plain);
+    let server = Running::new(config(2), |_| Plain);
     for query in ["", "hello=1", "session_id=", "session_id=a&hello=1"] {
         let (mut raw, head) = server.open_with_head(query);
         assert_eq!(head.field("x-session-count"), "", "{query}");
@@ -173,6 +175,7 @@ struct Notes(Vec<String>);
 
 impl Application for Inquisitive {
     type Session = Notes;
+    type Connection = ();
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
         let line = format!("{} {} {}", cx.peer(), cx.is_resumed(), cx.session().0.join("+"));
@@ -202,7 +205,7 @@ impl Application for Inquisitive {
 
 #[test]
 fn a_session_holds_any_state_and_keeps_it() {
-    let server = Running::new(config(4), Inquisitive::default);
+    let server = Running::new(config(4), |_| Inquisitive::default());
     let mut raw = server.open("session_id=notes");
     let peer = raw.stream.local_addr().unwrap();
     assert_eq!(raw.text(), format!("{peer} false "));
@@ -222,7 +225,7 @@ fn a_session_holds_any_state_and_keeps_it() {
 
 #[test]
 fn an_application_closes_as_it_likes() {
-    let server = Running::new(config(1), Inquisitive::default);
+    let server = Running::new(config(1), |_| Inquisitive::default());
     let mut raw = server.open("session_id=unwanted");
     raw.text();
     assert_eq!(raw.close(), (4403, "not you".to_owned()));

@@ -12,6 +12,7 @@ struct Town;
 
 impl Application for Town {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         match message {
@@ -46,7 +47,7 @@ fn citizens(server: &Running, on_each: usize) -> Vec<Raw> {
 
 #[test]
 fn all_reactors_hear_one_connection_in_order() {
-    let server = Running::new(config(4), || Town);
+    let server = Running::new(config(4), |_| Town);
     let mut raws = citizens(&server, 5);
     for reactor in 0..4 {
         let label = format!("reactor=\"{reactor}\"");
@@ -68,7 +69,7 @@ fn all_reactors_hear_one_connection_in_order() {
 
 #[test]
 fn each_speaker_is_heard_in_order_by_all() {
-    let server = Running::new(config(4), || Town);
+    let server = Running::new(config(4), |_| Town);
     let mut raws = citizens(&server, 3);
     let speakers = raws.len();
     for (speaker, raw) in raws.iter_mut().enumerate() {
@@ -94,7 +95,7 @@ fn more_broadcasts_than_may_be_under_way_all_arrive() {
     config.limits.mailbox_capacity = 4;
     config.limits.broadcasts_queued = 8;
     config.limits.broadcast_slice = 1;
-    let server = Running::new(config, || Town);
+    let server = Running::new(config, |_| Town);
     let mut raws = citizens(&server, 2);
     for raw in &mut raws {
         raw.send(frame(TEXT, "word").repeat(200));
@@ -124,7 +125,7 @@ fn broadcasts_do_not_pile_up_on_a_slower_reactor() {
     config.limits.broadcast_slice = 1;
     // Nobody reads, and nobody is let go for it.
     config.max_send_buffer = 1 << 30;
-    let server = Running::new(config, || Town);
+    let server = Running::new(config, |_| Town);
     let names = |owner| (0..).map(|n| format!("n-{n}")).filter(move |n| owner_of(n, 2) == owner);
     let talker = server.open(&format!("session_id={}", names(0).next().unwrap()));
     let _listeners: Vec<_> = names(1)
@@ -152,7 +153,7 @@ fn broadcasts_do_not_pile_up_on_a_slower_reactor() {
 
 #[test]
 fn all_hear_who_leaves_however_they_leave() {
-    let server = Running::new(config(4), || Town);
+    let server = Running::new(config(4), |_| Town);
     let mut raws = citizens(&server, 1);
     type Leave = fn(Raw);
     let leavings: [(&str, Leave); 4] = [
@@ -183,7 +184,7 @@ fn all_hear_who_leaves_however_they_leave() {
 
 #[test]
 fn a_large_broadcast_is_no_fault_of_those_who_hear_it() {
-    let server = Running::new(config(4), || Town);
+    let server = Running::new(config(4), |_| Town);
     let mut raws = citizens(&server, 1);
     // Twice what may wait for a socket; but these sockets have nothing waiting.
     let large = vec![b'x'; 2 << 20];
@@ -201,7 +202,7 @@ fn a_large_broadcast_is_no_fault_of_those_who_hear_it() {
 
 #[test]
 fn one_that_does_not_read_is_let_go_and_holds_up_nobody() {
-    let server = Running::new(Config { max_send_buffer: 64 << 10, ..config(4) }, || Town);
+    let server = Running::new(Config { max_send_buffer: 64 << 10, ..config(4) }, |_| Town);
     let mut raws = citizens(&server, 1);
     let mut deaf = server.connect_narrow();
     deaf.send(upgrade("session_id=deaf"));

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use std::{panic, thread};
 
 use revolve::{
-    Address, Application, Config, Counter, Echo, Server, ServerHandle, ShutdownTrigger, Summary,
+    Address, Application, Config, Counter, Echo, ReactorStart, Server, ServerHandle,
+    ShutdownTrigger, Summary,
 };
 use socket2::{Domain, SockRef, Socket, Type};
 use tungstenite::handshake::client::Response as Upgraded;
@@ -100,7 +101,7 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn new<A: Application>(
         config: Config,
-        make: impl Fn() -> A + Send + Sync + 'static,
+        make: impl Fn(ReactorStart<A>) -> A + Send + Sync + 'static,
     ) -> Running {
         let handle = Server::builder().config(config).serve(make).unwrap();
         Running { address: handle.addresses()[0].tcp().unwrap(), handle: Some(Box::new(handle)) }
@@ -108,11 +109,11 @@ impl Running {
 
     /// One that counts, without heartbeats.
     pub(crate) fn counter(config: Config) -> Running {
-        Running::new(config, || Counter::new(None))
+        Running::new(config, |_| Counter::new(None))
     }
 
     pub(crate) fn echo(config: Config) -> Running {
-        Running::new(config, || Echo)
+        Running::new(config, |_| Echo)
     }
 
     /// A connection that has said nothing yet.

@@ -13,6 +13,7 @@ struct Town;
 
 impl Application for Town {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         match message {
@@ -27,6 +28,7 @@ struct Talker;
 
 impl Application for Talker {
     type Session = ();
+    type Connection = ();
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
         cx.send_text_parts(["welcome, ", &rows(3000), "; "]);
@@ -82,7 +84,7 @@ fn hears(raw: &mut Raw, bits: u8) -> (bool, Vec<u8>) {
 
 #[test]
 fn a_broadcast_reaches_everyone_as_they_agreed() {
-    let server = Running::new(deflating(3), || Town);
+    let server = Running::new(deflating(3), |_| Town);
     let mut plain: Vec<_> = (0..6).map(|_| server.open("")).collect();
     let mut deflate: Vec<_> = (0..6).map(|_| open(&server, "", USUAL)).collect();
     let narrow = "permessage-deflate; server_max_window_bits=11";
@@ -108,7 +110,7 @@ fn a_broadcast_reaches_everyone_as_they_agreed() {
 
 #[test]
 fn every_way_to_say_something_is_deflated() {
-    let server = Running::new(deflating(1), || Talker);
+    let server = Running::new(deflating(1), |_| Talker);
     let welcome = format!("welcome, {}; ", rows(3000)).into_bytes();
     for bits in [8, 9, 12, 15] {
         let offer = format!("permessage-deflate; server_max_window_bits={bits}");

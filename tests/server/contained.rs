@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::client::{Running, config, eventually, upgrade};
 use revolve::{
-    Acceptance, Application, Config, Context, Message, ReactorContext, Refusal, ServeError, Server,
-    SessionIds, Upgrade,
+    Acceptance, Application, Config, Context, EndedSession, Message, ReactorContext, ReactorStart,
+    Refusal, ServeError, Server, SessionIds, Upgrade,
 };
 
 /// Panics when it is dropped.
@@ -32,13 +32,14 @@ impl Drop for Payload {
 /// Sessions made so far.
 static MADE: AtomicU64 = AtomicU64::new(0);
 
-struct State(Fragile);
+/// Whether it panics when it is dropped, and when it is told to have ended.
+struct State(Fragile, bool);
 
 impl Default for State {
     fn default() -> Self {
         // The first one of all.
         assert_ne!(MADE.fetch_add(1, Ordering::Relaxed), 0, "as planned: a session's state");
-        State(Fragile(false))
+        State(Fragile(false), false)
     }
 }
 
@@ -46,6 +47,7 @@ struct Wild;
 
 impl Application for Wild {
     type Session = State;
+    type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         let fragile = Fragile(upgrade.parameter("opening").is_some());
@@ -56,6 +58,7 @@ impl Application for Wild {
         let Message::Text(text) = message else { return };
         match text {
             "fragile session" => cx.session_mut().0.0 = true,
+            "fragile end" => cx.session_mut().1 = true,
             "payload" => std::panic::panic_any(Payload),
             "value" | "continuation" | "job" => {
                 let (value, done) = (Fragile(text == "value"), Fragile(text == "continuation"));
@@ -79,6 +82,10 @@ impl Application for Wild {
         }
         cx.send_text(text);
     }
+
+    fn on_session_end(&mut self, _: &mut ReactorContext<'_, Self>, session: EndedSession<State>) {
+        assert!(!session.state().1, "as planned: on_session_end");
+    }
 }
 
 #[test]
@@ -89,7 +96,7 @@ fn whatever_panics_ends_one_connection_at_most() {
         limit_concurrency: std::num::NonZeroUsize::new(2),
         ..config(1)
     };
-    let server = Running::new(config, || Wild);
+    let server = Running::new(config, |_| Wild);
     let panics = |expected: u64| {
         eventually("the panics are counted", || {
             server.metric("revolve_panics_total", "") == expected
@@ -146,6 +153,13 @@ fn whatever_panics_ends_one_connection_at_most() {
     drop(raw);
     panics(7);
     hears();
+    // Another one, over which the callback panics that is told of it.
+    let mut raw = server.open("session_id=fragile-end");
+    raw.say("fragile end");
+    assert_eq!(raw.text(), "fragile end");
+    drop(raw);
+    panics(8);
+    hears();
 }
 
 /// Panics at its start, on one of two reactors.
@@ -153,6 +167,7 @@ struct Unborn;
 
 impl Application for Unborn {
     type Session = ();
+    type Connection = ();
 
     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
         assert_ne!(cx.reactor(), 1, "as planned: on_start");
@@ -163,8 +178,9 @@ impl Application for Unborn {
 
 #[test]
 fn an_application_that_cannot_be_made_serves_nobody_and_leaves_nothing() {
-    let start = |make: fn() -> Unborn| Server::builder().config(config(2)).serve(make);
-    for make in [|| Unborn, || panic!("as planned: make")] {
+    let start =
+        |make: fn(ReactorStart<Unborn>) -> Unborn| Server::builder().config(config(2)).serve(make);
+    for make in [|_| Unborn, |_| panic!("as planned: make")] {
         let error = start(make).expect_err("it panicked");
         assert!(matches!(error, ServeError::Application), "{error:?}");
         assert_eq!(error.to_string(), "cannot start: the application panicked");
@@ -172,13 +188,13 @@ fn an_application_that_cannot_be_made_serves_nobody_and_leaves_nothing() {
     // The port is free again: nothing of the server is left.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let listen = vec![super::client::on_port(port)];
-    let on_port = |make: fn() -> Unborn, workers| {
+    let on_port = |make: fn(ReactorStart<Unborn>) -> Unborn, workers| {
         let config = Config { listen: listen.clone(), ..config(workers) };
         Server::builder().config(config).serve(make)
     };
-    assert!(on_port(|| Unborn, 2).is_err());
+    assert!(on_port(|_| Unborn, 2).is_err());
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "it listens");
-    let server = on_port(|| Unborn, 1).expect("with one reactor it starts");
+    let server = on_port(|_| Unborn, 1).expect("with one reactor it starts");
     assert!(!server.has_ended());
     server.shutdown();
     eventually("it has ended", || server.has_ended());

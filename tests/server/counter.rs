@@ -76,7 +76,7 @@ fn ten_thousand_in_one_go_are_answered_in_order() {
 #[test]
 fn the_heart_beats_on_every_reactor() {
     let beat = Some(Duration::from_millis(20));
-    let server = Running::new(config(4), move || Counter::new(beat));
+    let server = Running::new(config(4), move |_| Counter::new(beat));
     let mut raws: Vec<_> = (0..16).map(|n| server.open(&format!("session_id=heart-{n}"))).collect();
     for raw in &mut raws {
         let (first, second) = (raw.text(), raw.text());

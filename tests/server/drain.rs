@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::client::{Running, TEXT, close, config, frame, get, plain_frame, upgrade};
 use super::gate::Gate;
-use revolve::{Config, Limits};
+use revolve::{Application, Config, Context, Limits, Message, ReactorContext};
 
 fn going_away() -> (u16, String) {
     (1001, "server is going away".to_owned())
@@ -235,4 +235,40 @@ fn two_servers_live_side_by_side() {
     let mut probe = other.connect();
     probe.send(get("/readyz"));
     assert_eq!(probe.response().head.status, 200);
+}
+
+/// A callback ends the server; each reactor's application has the word first.
+struct Polite;
+
+impl Application for Polite {
+    type Session = ();
+    type Connection = ();
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, _: Message<'_>) {
+        cx.send_text("as you wish");
+        cx.shut_down();
+        cx.shut_down();
+    }
+
+    fn on_drain(&mut self, cx: &mut ReactorContext<'_, Self>) {
+        cx.send_text_to_all(&format!("from reactor {}", cx.reactor()));
+        cx.set_goodbye("back in five minutes");
+    }
+}
+
+#[test]
+fn a_callback_may_end_it_and_the_application_has_the_last_word() {
+    let server = Running::new(patient(4), |_| Polite);
+    let mut raws: Vec<_> = (0..40).map(|n| server.open(&format!("session_id=p-{n}"))).collect();
+    raws[7].say("go");
+    assert_eq!(raws[7].text(), "as you wish");
+    for (n, raw) in raws.iter_mut().enumerate() {
+        let owner = revolve::owner_of(&format!("p-{n}"), 4);
+        assert_eq!(raw.text(), format!("from reactor {owner}"));
+        assert_eq!(raw.close(), (1001, "back in five minutes".to_owned()));
+        raw.send(close(1001));
+        raw.at_end();
+    }
+    let summary = server.shut_down();
+    assert_eq!((summary.closed, summary.cut, summary.panicked), (40, 0, 0));
 }

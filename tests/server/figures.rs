@@ -169,7 +169,7 @@ fn watching_is_no_session_and_no_websocket_of_a_users() {
     let limit = NonZeroUsize::new(1);
     let heartbeat = Some(Duration::from_millis(1));
     let config = Config { limit_concurrency: limit, ..hasty(2) };
-    let server = Running::new(config, move || Counter::new(heartbeat));
+    let server = Running::new(config, move |_| Counter::new(heartbeat));
     let mut watchers: Vec<_> = (0..5).map(|_| watch(&server)).collect();
     let mut user = server.open("session_id=");
     for watcher in &mut watchers {

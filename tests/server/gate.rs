@@ -23,7 +23,7 @@ impl Gate {
         let (entered, has_entered) = channel();
         let (let_go, release) = channel();
         let release = Arc::new(Mutex::new(release));
-        let server = Running::new(config, move || Gate {
+        let server = Running::new(config, move |_| Gate {
             entered: entered.clone(),
             release: release.clone(),
         });
@@ -46,6 +46,7 @@ impl Key {
 
 impl Application for Gate {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         match message {

@@ -1,5 +1,6 @@
 //! Off-loaded work on real threads: it holds nobody, comes back in order, and never gets lost.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,16 +8,34 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::client::{PATIENCE, Running, TEXT, close, config, eventually, frame, quiet_reactors};
-use revolve::{Application, CloseReason, Config, Context, Message};
+use revolve::{Application, Cancellation, CloseReason, Config, Context, Message};
 
-/// Does what it is told, elsewhere: `wait N` until the test lets go of N, `panic`, or `now`; all
-/// else it answers here.
+/// Does what it is told, elsewhere: `wait N` until the test lets go of N, `panic`, `now`, or `watch`
+/// until nobody waits for it; all else it answers here.
 #[derive(Clone)]
 struct Desk {
     gates: Arc<Vec<Receiver<()>>>,
     /// Where answers were called: by thread.
     answered_on: Arc<Mutex<Vec<String>>>,
     saved: Sender<()>,
+    /// Jobs that have seen that nobody waits.
+    cancelled: Sender<()>,
+}
+
+impl Desk {
+    fn watch(&self, cx: &mut Context<'_, Self>) {
+        let cancelled = self.cancelled.clone();
+        let job = move |cancellation: &Cancellation| {
+            let begin = Instant::now();
+            while !cancellation.is_requested() {
+                assert!(begin.elapsed() < 2 * PATIENCE, "it was never told");
+                thread::sleep(Duration::from_millis(1));
+            }
+            let _ = cancelled.send(());
+        };
+        let taken = cx.offload_cancellable(job, |_, _, ()| panic!("it has left"));
+        taken.unwrap();
+    }
 }
 
 fn here() -> String {
@@ -25,6 +44,7 @@ fn here() -> String {
 
 impl Application for Desk {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         let Message::Text(text) = message else { return cx.close(1003, "text only") };
@@ -32,6 +52,7 @@ impl Application for Desk {
         let gate = match word {
             "wait" => Some(self.gates[rest.parse::<usize>().unwrap()].clone()),
             "panic" | "now" => None,
+            "watch" => return self.watch(cx),
             _ => return cx.send_text(text),
         };
         let panics = word == "panic";
@@ -65,16 +86,17 @@ struct Office {
     gates: Vec<Sender<()>>,
     answered_on: Arc<Mutex<Vec<String>>>,
     saves: Receiver<()>,
+    cancels: Receiver<()>,
 }
 
 fn office(config: Config) -> Office {
     quiet_reactors();
     let (senders, gates): (Vec<_>, Vec<_>) = (0..8).map(|_| bounded(8)).unzip();
     let answered_on = Arc::<Mutex<Vec<String>>>::default();
-    let (saved, saves) = unbounded();
-    let desk = Desk { gates: Arc::new(gates), answered_on: answered_on.clone(), saved };
-    let server = Running::new(config, move || desk.clone());
-    Office { server, gates: senders, answered_on, saves }
+    let ((saved, saves), (cancelled, cancels)) = (unbounded(), unbounded());
+    let desk = Desk { gates: Arc::new(gates), answered_on: answered_on.clone(), saved, cancelled };
+    let server = Running::new(config, move |_| desk.clone());
+    Office { server, gates: senders, answered_on, saves, cancels }
 }
 
 #[test]
@@ -266,5 +288,96 @@ fn a_job_that_does_not_return_does_not_hold_the_end() {
     let summary = office.server.shut_down();
     assert!(begin.elapsed() < PATIENCE);
     assert_eq!((summary.closed, summary.cut, summary.panicked), (0, 1, 0));
+    assert_eq!(raw.close(), (1001, "server is going away".to_owned()), "told, and then cut");
+    raw.at_end();
     drop(office.gates);
+}
+
+#[test]
+fn stuck_jobs_do_not_stop_those_of_others() {
+    let mut config = config(1);
+    config.offload_threads = NonZeroUsize::MIN;
+    config.limits.offload_stall = Duration::from_millis(10);
+    config.limits.offload_idle = Duration::from_millis(10);
+    config.limits.offload_threads_extra = 4;
+    let office = office(config);
+    let (mut stuck, mut other) = (office.server.open(""), office.server.open(""));
+    stuck.send([frame(TEXT, "wait 0"), frame(TEXT, "wait 1")].concat());
+    office.server.wait_for("revolve_offloads_under_way", "", 2);
+    other.say("now");
+    assert_eq!(other.text(), "done: now");
+    assert_eq!(office.server.metric("revolve_offload_threads_most", ""), 5);
+    assert!(office.server.metric("revolve_offload_threads", "") >= 2);
+    office.gates[0].send(()).unwrap();
+    office.gates[1].send(()).unwrap();
+    for text in ["done: wait 0", "done: wait 1"] {
+        assert_eq!(stuck.text(), text);
+    }
+    office.server.wait_for("revolve_offload_threads", "", 1);
+}
+
+#[test]
+fn a_stuck_job_of_one_that_has_left_holds_no_slot() {
+    let mut config = config(1);
+    config.limits.offloads_per_reactor = 1;
+    config.limits.offload_orphan_timeout = Duration::from_millis(20);
+    let office = office(config);
+    let (mut leaver, mut other) = (office.server.open(""), office.server.open(""));
+    leaver.say("wait 0");
+    office.server.wait_for("revolve_offloads_under_way", "", 1);
+    leaver.reset();
+    office.server.wait_for("revolve_offloads_given_up_total", "", 1);
+    assert_eq!(office.server.metric("revolve_offloads_stuck", ""), 1);
+    other.say("now");
+    assert_eq!(other.text(), "done: now");
+    office.gates[0].send(()).unwrap();
+    office.server.wait_for("revolve_offloads_stuck", "", 0);
+    other.say("now");
+    assert_eq!(other.text(), "done: now");
+}
+
+#[test]
+fn a_client_that_is_not_read_and_hangs_up_is_let_go_of() {
+    let mut config = config(1);
+    config.limits.offloads_per_connection = 1;
+    let office = office(config);
+    for resets in [true, false] {
+        let mut raw = office.server.open("");
+        raw.say("wait 0");
+        office.server.wait_for("revolve_offloads_under_way", "", 1);
+        match resets {
+            true => raw.reset(),
+            false => raw.half_close(),
+        }
+        office.server.wait_for("revolve_websockets", "", 0);
+        office.saves.recv_timeout(PATIENCE).expect("`on_close` was called");
+        office.gates[0].send(()).unwrap();
+        office.server.wait_for("revolve_offloads_under_way", "", 0);
+    }
+    // What is unread before the end is heard first.
+    let mut raw = office.server.open("");
+    raw.say("wait 0");
+    office.server.wait_for("revolve_offloads_under_way", "", 1);
+    raw.say("hello");
+    raw.half_close();
+    office.gates[0].send(()).unwrap();
+    for text in ["done: wait 0", "hello"] {
+        assert_eq!(raw.text(), text);
+    }
+    office.server.wait_for("revolve_websockets", "", 0);
+}
+
+#[test]
+fn a_job_is_told_that_its_client_has_left_or_that_the_server_ends() {
+    let office =
+        office(Config { timeout_graceful_shutdown: Duration::from_millis(100), ..config(1) });
+    let (mut leaver, mut stays) = (office.server.open(""), office.server.open(""));
+    leaver.say("watch");
+    stays.say("watch");
+    office.server.wait_for("revolve_offloads_under_way", "", 2);
+    leaver.reset();
+    office.cancels.recv_timeout(PATIENCE).expect("its client has left");
+    assert!(office.cancels.is_empty(), "the other one's is there");
+    office.server.shut_down();
+    office.cancels.recv_timeout(PATIENCE).expect("the server has ended");
 }

@@ -211,6 +211,7 @@ impl Chronicler {
 
 impl Application for Chronicler {
     type Session = u32;
+    type Connection = ();
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
         *cx.session_mut() += 1;
@@ -235,7 +236,7 @@ impl Application for Chronicler {
 fn the_older_one_closes_before_the_newer_one_opens() {
     let story = Story::default();
     let heard = story.clone();
-    let server = Running::new(config(4), move || Chronicler(story.clone()));
+    let server = Running::new(config(4), move |_| Chronicler(story.clone()));
     let mut older = server.open("session_id=s");
     let first = older.text();
     older.say("x");

@@ -5,8 +5,10 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use super::client::{Running, config, eventually};
-use revolve::{Application, Config, Context, Message, ReactorContext};
+use super::client::{Running, config, eventually, get};
+use revolve::{
+    Application, Config, Context, HttpRequest, HttpResponse, Message, NoResponse, ReactorContext,
+};
 
 /// Answers each message a moment later, and tells all of the time of day.
 struct Slowly;
@@ -15,6 +17,7 @@ const BEAT: u64 = u64::MAX;
 
 impl Application for Slowly {
     type Session = Vec<String>;
+    type Connection = ();
 
     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
         cx.set_timer(Duration::from_millis(20), BEAT).unwrap();
@@ -44,7 +47,7 @@ impl Application for Slowly {
 
 #[test]
 fn timers_fire_on_a_reactor_that_has_nothing_else_to_do() {
-    let server = Running::new(config(2), || Slowly);
+    let server = Running::new(config(2), |_| Slowly);
     let mut raw = server.open("");
     for _ in 0..3 {
         assert_eq!(raw.text(), "beat");
@@ -70,6 +73,16 @@ struct Rude;
 
 impl Application for Rude {
     type Session = ();
+    type Connection = ();
+
+    fn on_request(
+        &mut self,
+        _: &mut ReactorContext<'_, Self>,
+        _: &HttpRequest<'_>,
+    ) -> Result<HttpResponse, NoResponse> {
+        thread::sleep(Duration::from_millis(80));
+        Ok(HttpResponse::empty::<204>())
+    }
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
         let Message::Text(text) = message else { return };
@@ -107,10 +120,12 @@ fn listen() {
 fn a_callback_that_blocks_is_counted_and_named() {
     listen();
     let config = Config { slow_turn: Some(Duration::from_millis(40)), ..config(1) };
-    let server = Running::new(config, || Rude);
+    let server = Running::new(config, |_| Rude);
     let mut raw = server.open("");
     raw.say("80");
-    let id = raw.text();
+    let name = raw.text();
+    // The log has the reactor in a field of its own.
+    let (_, id) = name.split_once('/').unwrap();
     eventually("the slow turn is counted", || server.metric("revolve_slow_turns_total", "") > 0);
     let named = format!("on_message of connection {id} held the reactor for ");
     eventually("a name in the log", || {
@@ -120,6 +135,20 @@ fn a_callback_that_blocks_is_counted_and_named() {
     let longest = longest.lines().find(|line| line.starts_with("revolve_longest_turn_seconds{"));
     let seconds: f64 = longest.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
     assert!(seconds >= 0.08, "{seconds}");
+}
+
+#[test]
+fn a_plain_request_that_blocks_is_named_too() {
+    listen();
+    let config = Config { slow_turn: Some(Duration::from_millis(40)), ..config(1) };
+    let server = Running::new(config, |_| Rude);
+    let mut raw = server.connect();
+    raw.send(get("/slow"));
+    assert_eq!(raw.head().status, 204);
+    eventually("a name in the log", || {
+        let is_it = |line: &String| line.contains("on_request of connection ");
+        WARNINGS.lock().unwrap().iter().any(is_it)
+    });
 }
 
 // --- timers that panic -----------------------------------------------------------------------
@@ -132,6 +161,7 @@ const CARELESS: u64 = 7002;
 
 impl Application for Stumbling {
     type Session = ();
+    type Connection = ();
 
     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {
         for key in [CAREFUL, CARELESS] {
@@ -153,7 +183,7 @@ impl Application for Stumbling {
 #[test]
 fn a_reactor_timer_that_panicked_is_set_again_or_reported_dead() {
     listen();
-    let server = Running::new(config(1), || Stumbling);
+    let server = Running::new(config(1), |_| Stumbling);
     let mut raw = server.open("");
     for _ in 0..5 {
         assert_eq!(raw.text(), "beat", "the careful one goes on");

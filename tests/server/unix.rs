@@ -136,6 +136,7 @@ struct Mirror;
 
 impl Application for Mirror {
     type Session = ();
+    type Connection = ();
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, _: Message<'_>) {
         assert_eq!((cx.peer(), cx.peer().address()), (Peer::Unix, None));
@@ -148,7 +149,7 @@ fn alone_it_needs_no_port_and_its_peer_has_no_address() {
     let path = path();
     let listen = [Address::Unix(path.clone())];
     let server =
-        Server::builder().config(config(2)).listen(listen.clone()).serve(|| Mirror).unwrap();
+        Server::builder().config(config(2)).listen(listen.clone()).serve(|_| Mirror).unwrap();
     assert_eq!(server.addresses(), listen);
     let mut raw = open(&path, "");
     raw.say("who am I?");
@@ -164,7 +165,7 @@ fn a_path_that_cannot_be_had_is_one_clear_line() {
     let said = |path: PathBuf| {
         let listen = vec![on_port(0), Address::Unix(path)];
         let builder = Server::builder().config(Config { listen, ..config.clone() });
-        let error = builder.serve(|| Counter::new(None)).expect_err("must be refused");
+        let error = builder.serve(|_| Counter::new(None)).expect_err("must be refused");
         assert!(matches!(error, ServeError::Listen { .. }));
         error.to_string()
     };

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::chance::Chance;
+#[cfg(feature = "deflate")]
+use super::recorder::LARGEST;
 use super::streams::Wire;
 
 /// What came from the server.
@@ -39,6 +41,17 @@ fn upgrade_at(target: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// A plain request that the application answers with the sum of its content's bytes; and that sum. Now
+/// and then its client waits to be told to go on, but not for ever.
+pub fn sum_request(chance: &mut Chance) -> (Vec<u8>, u64) {
+    let length = chance.pick(&[0, 1, 5, 59, 60]);
+    let content: Vec<u8> = (0..length).map(|_| chance.next() as u8).collect();
+    let expect = if chance.percent(20) { "Expect: 100-continue\r\n" } else { "" };
+    let head = format!("POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n{expect}\r\n");
+    let sum = content.iter().copied().map(u64::from).sum();
+    ([head.as_bytes(), &content].concat(), sum)
+}
+
 fn mask_of(chance: &mut Chance) -> [u8; 4] {
     (chance.next() as u32).to_ne_bytes()
 }
@@ -57,6 +70,17 @@ pub fn frame(first: u8, payload: &[u8], chance: &mut Chance) -> Vec<u8> {
     bytes.extend_from_slice(&mask);
     bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     bytes
+}
+
+/// What a deflated message says (RFC 7692 7.2.2).
+#[cfg(feature = "deflate")]
+fn inflated(mut payload: Vec<u8>) -> Vec<u8> {
+    payload.extend_from_slice(&[0, 0, 0xff, 0xff]);
+    let mut out = Vec::with_capacity(LARGEST + 100);
+    let mut stream = flate2::Decompress::new(false);
+    stream.decompress_vec(&payload, &mut out, flate2::FlushDecompress::Sync).expect("it inflates");
+    assert_eq!(stream.total_in(), payload.len() as u64, "longer than any message");
+    out
 }
 
 /// What has come from the server and has not been understood yet.
@@ -94,6 +118,8 @@ impl Hearing {
         let payload: Vec<u8> = self.unread.drain(..start + length).skip(start).collect();
         Some(match first {
             0x81 => Heard::Text(String::from_utf8(payload).expect("text is UTF-8")),
+            #[cfg(feature = "deflate")]
+            0xc1 => Heard::Text(String::from_utf8(inflated(payload)).expect("text is UTF-8")),
             0x88 => Heard::Close(u16::from_be_bytes([payload[0], payload[1]])),
             0x89 => Heard::Ping,
             0x8a => return self.next_heard(),

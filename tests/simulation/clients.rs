@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::pieces::chance::Chance;
-use super::pieces::client_bytes::{Heard, Hearing, frame, upgrade, watch};
+use super::pieces::client_bytes::{Heard, Hearing, frame, sum_request, upgrade, watch};
 use super::pieces::recorder::LARGEST;
 use super::pieces::streams::Wire;
 
@@ -59,8 +59,14 @@ pub struct Client {
     pub heard: Vec<Heard>,
     /// Counted messages sent, and all that get a reply.
     pub asked: usize,
+    /// The sums that it has asked for in plain requests, in order.
+    sums: Vec<u64>,
     /// Jobs that it had off-loaded.
     pub jobs: usize,
+    /// Messages that it has sent to itself by way of its name.
+    pub to_itself: usize,
+    /// The same of those that are answered in no order.
+    pub loose: usize,
     /// Whether it asks for more than it may take: then it may be closed for that.
     is_greedy: bool,
     ended: bool,
@@ -152,16 +158,19 @@ impl Client {
             hearing: Hearing::default(),
             heard: Vec::new(),
             asked: 0,
+            sums: Vec::new(),
             jobs: 0,
+            to_itself: 0,
+            loose: 0,
             is_greedy: chance.percent(15),
             ended: false,
         };
-        client.plan(chance);
+        client.plan(number, chance);
         client
     }
 
     /// Puts together all that it will say of its own accord.
-    fn plan(&mut self, chance: &mut Chance) {
+    fn plan(&mut self, number: u16, chance: &mut Chance) {
         match self.manner {
             Manner::Silent => {}
             Manner::Garbage => {
@@ -174,6 +183,14 @@ impl Client {
                     let line = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
                     self.pending.extend_from_slice(line.as_bytes());
                 }
+                // What comes behind it is not read any more.
+                let last = chance.pick(&[
+                    "POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: 61\r\n\r\nx",
+                    "POST /sum HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                    "GET /panic HTTP/1.1\r\nHost: a\r\n\r\n",
+                    "POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: 60\r\n\r\nunfinished",
+                ]);
+                self.pending.extend_from_slice(last.as_bytes());
             }
             Manner::Watches => {
                 self.pending.extend(watch());
@@ -191,6 +208,14 @@ impl Client {
                 if chance.percent(10) {
                     self.pending.extend_from_slice(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
                 }
+                while chance.percent(15) {
+                    let (request, sum) = sum_request(chance);
+                    self.pending.extend(request);
+                    self.sums.push(sum);
+                }
+                if chance.percent(5) {
+                    self.pending.extend_from_slice(b"POST /all HTTP/1.1\r\nHost: a\r\n\r\n");
+                }
                 let query = match &self.session {
                     Some(session) => format!("?session_id={session}"),
                     None => chance.pick(&["", "?session_id=", "?hello=1"]).to_owned(),
@@ -201,9 +226,11 @@ impl Client {
                     4..=23 => format!("&later={later}"),
                     _ => String::new(),
                 };
+                let share =
+                    if self.session.is_some() && chance.percent(30) { "&share=1" } else { "" };
                 let mark = if !entry.is_empty() && query.is_empty() { "?" } else { "" };
                 let deflates = cfg!(feature = "deflate") && chance.percent(50);
-                let request = upgrade(&format!("{query}{mark}{entry}"));
+                let request = upgrade(&format!("{query}{mark}{entry}{share}"));
                 self.pending.extend(if deflates { offering(&request) } else { request });
                 let most = if self.manner == Manner::NeverReads { 300 } else { 12 };
                 for _ in 0..chance.within(0, most) {
@@ -212,14 +239,34 @@ impl Client {
                     } else if chance.percent(15) {
                         self.jobs += 1;
                         self.pending.extend(frame(0x81, b"job", chance));
+                    } else if chance.percent(3) {
+                        self.pending.extend(frame(0x81, b"forget", chance));
+                    } else if chance.percent(5) {
+                        self.to_itself += 1;
+                        self.pending.extend(frame(0x81, b"myself", chance));
+                    } else if chance.percent(12) {
+                        let to = chance.within(0, 5);
+                        let text = match chance.within(0, 19) {
+                            0 => format!("kick s{to}"),
+                            1..=9 => format!("tell s{to}"),
+                            // By the name of the connection, and this one may not have come yet.
+                            _ => format!("tell {}", chance.within(1, usize::from(number) + 3)),
+                        };
+                        self.pending.extend(frame(0x81, text.as_bytes(), chance));
+                    } else if chance.percent(6) {
+                        let text = format!("pass {}", chance.pick(&[1, 1, 2, 9]));
+                        self.pending.extend(frame(0x81, text.as_bytes(), chance));
+                    } else if chance.percent(8) {
+                        self.loose += 1;
+                        self.pending.extend(frame(0x81, b"loose job", chance));
                     } else if chance.percent(15) {
                         let (key, after) = (chance.within(0, 3), chance.pick(&[0, 1, 400, 7000]));
                         let text = format!("timer {key} {after}");
                         self.pending.extend(frame(0x81, text.as_bytes(), chance));
                     } else if chance.percent(if self.is_greedy { 30 } else { 0 }) {
                         let how = chance.pick(&["burst", "burst", "chain"]);
-                        let count = chance.pick(&[1, 2, 20, 100]);
-                        let bytes = chance.pick(&[20, 20, 700, 5000, LARGEST]);
+                        let count = chance.pick(&[1, 1, 1, 2, 20, 100]);
+                        let bytes = chance.pick(&[20, 700, 5000, LARGEST]);
                         let text = format!("{how} {count} {bytes}");
                         self.pending.extend(frame(0x81, text.as_bytes(), chance));
                     } else {
@@ -368,6 +415,17 @@ impl Client {
             .collect()
     }
 
+    /// Whether the sums that it was told are those that it asked for: all of them, or the first.
+    pub fn was_told_its_sums(&self) -> bool {
+        let told = self.heard.iter().filter_map(|heard| match heard {
+            Heard::Response(201, sum) => Some(*sum),
+            _ => None,
+        });
+        let told: Vec<Option<u64>> = told.collect();
+        let asked: Vec<Option<u64>> = self.sums.iter().copied().map(Some).collect();
+        asked.starts_with(&told) && (told.len() == asked.len() || !self.is_open())
+    }
+
     /// What follows this word in the texts it got, in order.
     pub fn told(&self, word: &str) -> Vec<String> {
         let behind = |heard: &Heard| match heard {
@@ -375,6 +433,16 @@ impl Client {
             _ => None,
         };
         self.heard.iter().filter_map(behind).collect()
+    }
+
+    /// What each other client has sent to it: the sender, and how many it had sent before to anybody.
+    pub fn directs(&self) -> Vec<(u16, u64)> {
+        let parts = self.told("direct ").into_iter();
+        let parts = parts.filter_map(|text| {
+            let (from, number) = text.split_once(' ')?;
+            Some((from.parse().ok()?, number.parse().ok()?))
+        });
+        parts.collect()
     }
 
     /// The broadcasts it got from one reactor, in order.

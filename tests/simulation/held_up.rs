@@ -46,8 +46,8 @@ impl Stage {
             ..Config::default()
         });
         let log = Rc::new(RefCell::new(Log::default()));
-        let machine = Machine::new(&config, 2, 5, Faults::default(), |number| Recorder {
-            reactor: number,
+        let machine = Machine::new(&config, 2, 5, Faults::default(), |start| Recorder {
+            reactor: start.reactor(),
             log: log.clone(),
         });
         Stage { machine, chance: Chance(5), clients: Vec::new() }
@@ -222,6 +222,25 @@ fn jobs_of_the_others_are_answered() {
     }
     let answers = |heard: &Heard| matches!(heard, Heard::Text(text) if text.starts_with("job "));
     assert_eq!(stage.clients[bystander].1.iter().filter(|heard| answers(heard)).count(), 10);
+    assert_as_planned();
+}
+
+/// Nobody reads them, so only their edges can tell.
+#[test]
+fn who_waits_and_resets_is_let_go_of_at_once() {
+    let mut stage = Stage::new(Limits { frames_per_turn: 1, ..Limits::default() });
+    let broadcaster = stage.connect(BUSY);
+    stage.turns();
+    for _ in 0..6 {
+        stage.say(broadcaster, b"all");
+    }
+    let handed_over = stage.connect(HELD_UP);
+    stage.turns();
+    for at in [broadcaster, handed_over] {
+        stage.clients[at].0.wire.borrow_mut().reset();
+        stage.turns();
+        assert!(stage.clients[at].0.wire.borrow().closed);
+    }
     assert_as_planned();
 }
 

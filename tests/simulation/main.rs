@@ -21,6 +21,7 @@
 
 mod clients;
 mod held_up;
+mod parked;
 mod pause;
 mod pending;
 #[path = "pieces.rs"]
@@ -80,20 +81,20 @@ fn a_seed_replays_to_the_letter() {
 
 /// Every word that traces have here: whatever else stood in one, a peer would have put there.
 const WORDS: &str = "\
-    a accepted accepting again alarm all an and answer answered answers application at away backlog \
+    a accepted accepting again alarm all an and answer any answered answers application at away backlog \
     beginning begins binary blocked box broadcast busy by close closed come compressed count delivered \
     descriptor discarded done drain due end ended event expired for fragment frame from full go goes \
     goodbye half handed has \
-    in is its job jobs kept last later left let listener loaded look lost mail mailbox many map mails more ms new \
+    in is its job jobs kB kept last later left let listener loaded look lost low mail mailbox many map mails more ms new \
     next no \
-    not nothing of off on one our over parked pauses peer ping pong queued reactor \
+    nobody not nothing of off on one our over parked pauses peer ping pong post queued reactor \
     reactors read readable ready refused request resumed room s say session sessions shrinks \
     slept slots socket sockets spent spurious stream takes text that the throttled thrown timer to told too \
-    turn until upgrade us wait waiting waits watches what who with woken writable write written B Bad Conflict \
-    Error Found Internal Many Not Request Requests Required Service Timeout Too Unavailable Upgrade";
+    turn until upgrade us wait waiting waits watches what who with woken writable write written B Bad Conflict Content \
+    Error Found Internal Large Length Many Not Request Requests Required Server Service Timeout Too Unavailable Upgrade";
 
 /// What a few seeds suffice to hear.
-const PHRASES: [&str; 37] = [
+const PHRASES: [&str; 40] = [
     "the application answers later",
     "its answer has come",
     "accepted from",
@@ -110,6 +111,7 @@ const PHRASES: [&str; 37] = [
     "the socket is full",
     "spent",
     "throttled",
+    "told that its backlog is low",
     "spurious event",
     "alarm",
     "a broadcast of",
@@ -120,9 +122,11 @@ const PHRASES: [&str; 37] = [
     "closed by us",
     "the drain begins",
     "a timer of the reactor's",
-    "timer",
+    "on_timer",
+    "a post: ",
     "off-loaded jobs: ",
     "an off-loaded job is done",
+    "off-loaded jobs that nobody waits for any more: ",
     "parked: ",
     "nothing due",
     "discarded",

@@ -86,6 +86,7 @@ impl Stage {
             limits: Limits {
                 receive_buffer_bytes: chance.pick(&[512, 8192]),
                 head_bytes: 300,
+                request_body_bytes: 200,
                 target_bytes: 100,
                 frames_per_turn: chance.pick(&[1, 4, 4096]),
                 events_per_poll: chance.pick(&[1, 2, 5, 1024]),
@@ -97,8 +98,9 @@ impl Stage {
             ..Config::default()
         });
         let log = Rc::new(RefCell::new(Log::default()));
-        let machine = Machine::new(&config, 3, seed, Faults::default(), |number| Recorder {
-            reactor: number,
+        log.borrow_mut().forgets = true;
+        let machine = Machine::new(&config, 3, seed, Faults::default(), |start| Recorder {
+            reactor: start.reactor(),
             log: log.clone(),
         });
         Stage { machine, clients: Vec::new(), chance }

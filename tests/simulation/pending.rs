@@ -34,8 +34,8 @@ impl Stage {
         let config = Arc::new(Config { workers, access_log: false, ..config });
         let log = Rc::new(RefCell::new(Log::default()));
         log.borrow_mut().forgets = true;
-        let machine = Machine::new(&config, 8, 1, Faults::default(), |number| Recorder {
-            reactor: number,
+        let machine = Machine::new(&config, 8, 1, Faults::default(), |start| Recorder {
+            reactor: start.reactor(),
             log: log.clone(),
         });
         Stage { machine, log, clients: Vec::new() }
@@ -55,7 +55,11 @@ impl Stage {
     }
 
     fn say(&mut self, number: usize) {
-        self.clients[number].0.say(&frame(0x81, b"hello", &mut Chance(1)));
+        self.say_word(number, b"hello");
+    }
+
+    fn say_word(&mut self, number: usize, word: &[u8]) {
+        self.clients[number].0.say(&frame(0x81, word, &mut Chance(1)));
         self.turns();
     }
 
@@ -323,6 +327,48 @@ fn a_session_that_began_meanwhile_waits_too() {
     stage.turns();
     stage.job(0);
     assert_eq!((stage.status(second), stage.counts(second)), (Some(101), &[2][..]));
+    stage.end();
+}
+
+#[test]
+fn who_waits_for_a_session_that_is_forgotten_opens_with_a_new_one() {
+    let mut stage = Stage::new(Config { session_ttl: Duration::ZERO, ..Config::default() });
+    let older = stage.connect(&format!("?session_id={}", name(0)));
+    let [refused, newer] = ["no", "again"].map(|how| stage.connect(&later(how, 0)));
+    stage.say_word(older, b"forget");
+    // One that holds it no more ends, and one asks once more.
+    (0..2).for_each(|_| stage.job(0));
+    assert_eq!((stage.status(refused), stage.status(newer)), (Some(403), None));
+    stage.job(0);
+    assert_eq!((stage.status(newer), stage.counts(newer)), (Some(101), &[1][..]));
+    stage.say(older);
+    assert_eq!((stage.counts(older), stage.closed(older)), (&[1, 2][..], None));
+    // The new one of that name is held like any other.
+    let newest = stage.connect(&later("yes", 0));
+    for number in [newer, older] {
+        stage.clients[number].0.wire.borrow_mut().end();
+        stage.turns();
+    }
+    stage.job(0);
+    assert_eq!((stage.status(newest), stage.counts(newest)), (Some(101), &[2][..]));
+    assert_eq!(stage.log.borrow().ledger.forgotten, 1);
+    stage.end();
+}
+
+/// The connection that waits holds the session which began under the name meanwhile.
+#[test]
+fn who_waited_for_a_session_that_is_forgotten_waits_for_its_successor() {
+    let mut stage = Stage::new(Config { session_ttl: Duration::ZERO, ..Config::default() });
+    let older = stage.connect(&format!("?session_id={}", name(0)));
+    let first = stage.connect(&later("yes", 0));
+    let last = stage.connect(&later("yes", 0));
+    stage.say_word(older, b"forget");
+    stage.job(0);
+    stage.clients[first].0.wire.borrow_mut().end();
+    stage.turns();
+    stage.job(0);
+    assert_eq!((stage.status(last), stage.counts(last)), (Some(101), &[2][..]));
+    assert_eq!(stage.counts(older), [1]);
     stage.end();
 }
 

@@ -3,6 +3,7 @@
 
 pub mod chance;
 pub mod client_bytes;
+pub mod ledger;
 pub mod recorder;
 
 pub use revolve::testing::{faults, machine, wire as streams};

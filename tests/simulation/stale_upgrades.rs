@@ -23,8 +23,8 @@ fn what_was_given_up_is_not_counted_later() {
     let workers = NonZeroUsize::new(2).expect("two");
     let config = Arc::new(Config { workers, access_log: false, ..Config::default() });
     let log = Rc::new(RefCell::new(Log::default()));
-    let mut machine = Machine::new(&config, 8, 1, Faults::default(), |number| Recorder {
-        reactor: number,
+    let mut machine = Machine::new(&config, 8, 1, Faults::default(), |start| Recorder {
+        reactor: start.reactor(),
         log: log.clone(),
     });
     let name = (0..).map(|n| format!("s{n}")).find(|name| owner_of(name, 2) == 0);

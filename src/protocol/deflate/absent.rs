@@ -114,6 +114,11 @@ impl<'a> DeflateWriter<'a> {
         params.map(|params| match params {})
     }
 
+    /// The same for less long.
+    pub fn reborrow(&mut self) -> DeflateWriter<'_> {
+        match self.0 {}
+    }
+
     /// Cannot be called.
     pub fn encode(&mut self, _kind: Data, _parts: &[&[u8]], _out: &mut Vec<u8>) {
         match self.0 {}

@@ -60,6 +60,11 @@ impl<'a> DeflateWriter<'a> {
         params.map(|params| DeflateWriter { params, deflater })
     }
 
+    /// The same for less long.
+    pub fn reborrow(&mut self) -> DeflateWriter<'_> {
+        DeflateWriter { params: self.params, deflater: self.deflater }
+    }
+
     /// Appends a message, its parts joined: deflated if that makes it smaller, else as it is.
     pub fn encode(&mut self, kind: Data, parts: &[&[u8]], out: &mut Vec<u8>) {
         if self.encode_smaller(kind, parts, out) == Deflation::Declined {
@@ -88,7 +93,7 @@ impl<'a> DeflateWriter<'a> {
         };
         let deflated = payload.and_then(|payload| deflater.deflate(payload, window));
         let deflation = match deflated {
-            Some(deflated) if out.try_reserve(frame::MAX_HEADER + deflated.len()).is_ok() => {
+            Some(deflated) if out.try_reserve_exact(frame::MAX_HEADER + deflated.len()).is_ok() => {
                 encode_deflated(kind, deflated, out);
                 Deflation::Appended
             }

@@ -1,0 +1,410 @@
+//! The way to an application from other threads, and from the other reactors.
+//!
+//! A post is a closure that runs on a reactor, in one of its turns, with the application and a context. It
+//! need not be about a message, and what it touches needs no lock. Each reactor has a box of posts beside
+//! its mailbox: posts are let wait while the reactor cannot deliver what they may send, and mail never is.
+//! A thread is told that a box is full; a callback is not: what it posts waits in the [`PostOutbox`] of its
+//! reactor. Runs no post: the shard does. Made by `server.rs`, and by the test kit.
+//!
+//! Invariant: a post that was taken runs once, unless its recipient or its reactor is gone. The posts of one
+//! reactor to another run in its order.
+//!
+//! Next: [`crate::application::timers`]: callbacks at a later time.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::direct::Recipient;
+use super::{Application, Commands, Context, ReactorContext, To};
+use crate::contained::Contained;
+use crate::session::owner_of;
+
+type ForReactor<A> = Contained<Box<dyn FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send>>;
+/// What is to be done for one connection.
+pub(crate) type ForRecipient<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>) + Send>>;
+
+/// What another thread wants done on a reactor.
+pub(crate) enum Post<A: Application> {
+    ToReactor(ForReactor<A>),
+    To(Recipient, ForRecipient<A>),
+}
+
+impl<A: Application> fmt::Debug for Post<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Post::ToReactor(_) => f.write_str("ToReactor"),
+            Post::To(recipient, _) => f.debug_tuple("To").field(recipient).finish(),
+        }
+    }
+}
+
+/// The posts that have come for a reactor: the receiving end.
+pub struct Posts<A: Application>(Receiver<Post<A>>);
+
+impl<A: Application> Posts<A> {
+    /// The next one.
+    pub(crate) fn next(&self) -> Option<Post<A>> {
+        self.0.try_recv().ok()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// No more is taken: who posts from now on is told that the reactor has ended.
+    pub(crate) fn close(&mut self) {
+        self.0 = crossbeam_channel::never();
+    }
+}
+
+/// What callbacks of a reactor have posted, and what found a full box: it is sent when there is room.
+pub(crate) struct PostOutbox<A: Application> {
+    remote: Remote<A>,
+    /// By destination.
+    waiting: Box<[VecDeque<Post<A>>]>,
+}
+
+impl<A: Application> PostOutbox<A> {
+    pub(crate) fn new(remote: Remote<A>) -> Self {
+        let waiting = (0..remote.reactors()).map(|_| VecDeque::new()).collect();
+        PostOutbox { remote, waiting }
+    }
+
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.iter().map(VecDeque::len).sum()
+    }
+
+    /// Sends a post, behind what is still waiting to be sent to that reactor.
+    pub(crate) fn send(&mut self, reactor: usize, post: Post<A>) {
+        self.waiting[reactor].push_back(post);
+        if self.waiting[reactor].len() == 1 {
+            self.send_waiting_to(reactor);
+        }
+    }
+
+    /// Sends what waits, as far as there is room.
+    pub(crate) fn send_waiting(&mut self) {
+        (0..self.waiting.len()).for_each(|reactor| self.send_waiting_to(reactor));
+    }
+
+    fn send_waiting_to(&mut self, reactor: usize) {
+        while let Some(post) = self.waiting[reactor].pop_front() {
+            if let Err((PostError::Full { .. }, post)) = self.remote.offer(reactor, post) {
+                return self.waiting[reactor].push_front(post);
+            }
+            // It was taken; or that reactor has ended, and the post with it.
+        }
+    }
+
+    /// Drops all that waits.
+    pub(crate) fn clear(&mut self) {
+        self.waiting.iter_mut().for_each(VecDeque::clear);
+    }
+}
+
+impl<A: Application> Hosted<A> {
+    /// An application to which nothing is posted: for tests.
+    #[cfg(feature = "internals")]
+    pub fn alone(application: A) -> Self {
+        let remote = Remote(Arc::new([]));
+        Hosted { application, posts: Posts(crossbeam_channel::never()), remote }
+    }
+}
+
+/// An application, and the ways to it and from it: what a shard is made of.
+pub struct Hosted<A: Application> {
+    /// The application.
+    pub application: A,
+    /// What other threads and reactors want done with it.
+    pub posts: Posts<A>,
+    /// The way to the reactors of its server.
+    pub remote: Remote<A>,
+}
+
+/// Ends a reactor's sleep.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// A reactor's box of posts: the sending end.
+struct PostBox<A: Application> {
+    posts: Sender<Post<A>>,
+    wake: Wake,
+}
+
+/// The way to the reactors of a running server, from any thread ([`crate::ServerHandle::remote`]). Cheap to
+/// clone.
+///
+/// Nothing here waits. A box that is full is an answer ([`PostError::Full`]), and so is a server that has
+/// ended.
+///
+/// ```
+/// use revolve::{Application, Context, Message, Recipient, Server};
+///
+/// struct News;
+/// impl Application for News {
+///     type Session = ();
+///     type Connection = ();
+///     fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+/// }
+///
+/// let server = Server::builder().port(0).serve(|_| News)?;
+/// let remote = server.remote();
+/// std::thread::spawn(move || {
+///     // To one client, wherever it is; and to all, from one reactor.
+///     remote.post_to(Recipient::session("ann"), |_, cx| cx.send_text("for you"))?;
+///     remote.post_all(|_, cx| cx.send_text_to_all("for everybody"))
+/// })
+/// .join()
+/// .unwrap()
+/// .unwrap();
+/// server.shutdown();
+/// server.join();
+/// # Ok::<(), revolve::ServeError>(())
+/// ```
+pub struct Remote<A: Application>(Arc<[PostBox<A>]>);
+
+impl<A: Application> Clone for Remote<A> {
+    fn clone(&self) -> Self {
+        Remote(self.0.clone())
+    }
+}
+
+impl<A: Application> fmt::Debug for Remote<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("reactors", &self.reactors()).finish_non_exhaustive()
+    }
+}
+
+impl<A: Application> Remote<A> {
+    /// Boxes of `capacity` posts, for the reactors that these wake; and their receiving ends.
+    pub(crate) fn new(
+        capacity: usize,
+        wakes: impl IntoIterator<Item = Wake>,
+    ) -> (Self, Vec<Posts<A>>) {
+        let ends = wakes.into_iter().map(|wake| {
+            let (posts, receiver) = bounded(capacity);
+            (PostBox { posts, wake }, Posts(receiver))
+        });
+        let (boxes, receivers): (Vec<_>, Vec<_>) = ends.unzip();
+        (Remote(boxes.into()), receivers)
+    }
+
+    /// How many reactors there are; their numbers begin at 0.
+    #[must_use]
+    pub fn reactors(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Has `post` run on a reactor, with its application. One sender's posts to a reactor run in its
+    /// order. One that panics is counted and logged, and ends nothing.
+    ///
+    /// # Errors
+    ///
+    /// When that reactor's box is full, or it has ended; then the post is dropped.
+    ///
+    /// # Panics
+    ///
+    /// If there is no reactor with this number.
+    pub fn post(
+        &self,
+        reactor: usize,
+        post: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send + 'static,
+    ) -> Result<(), PostError> {
+        self.put(reactor, Post::ToReactor(Contained::new(Box::new(post))))
+    }
+
+    /// Has `post` run on every reactor.
+    ///
+    /// # Errors
+    ///
+    /// The first reactor's; the post runs on all the others all the same.
+    pub fn post_all(
+        &self,
+        post: impl Fn(&mut A, &mut ReactorContext<'_, A>) + Clone + Send + 'static,
+    ) -> Result<(), PostError> {
+        let posted = (0..self.reactors()).map(|reactor| self.post(reactor, post.clone()));
+        // All of them, and not only those before the first error.
+        posted.collect::<Vec<_>>().into_iter().collect()
+    }
+
+    /// Has `post` run for one connection, on whichever reactor it is, if there is one when it gets there: with
+    /// its context, as a callback of its own. So one that panics ends that connection with 1011. What it sends
+    /// counts as a broadcast does: a peer for which more than
+    /// [`Config::max_send_buffer`](crate::Config::max_send_buffer) waits gets 1008 instead.
+    ///
+    /// Of several connections that share a session, it runs for the one that came last.
+    ///
+    /// If there is nobody (any more), the post is dropped there, and counted in
+    /// `revolve_undelivered_total`.
+    ///
+    /// # Errors
+    ///
+    /// When that reactor's box is full, or it has ended; then the post is dropped.
+    pub fn post_to(
+        &self,
+        to: impl Into<Recipient>,
+        post: impl FnOnce(&mut A, &mut Context<'_, A>) + Send + 'static,
+    ) -> Result<(), PostError> {
+        let to = to.into();
+        let reactor = match &to.0 {
+            To::Connection(id) => id.reactor(),
+            To::Session(id) => owner_of(id.text().as_str(), self.reactors()),
+            To::Nobody => 0,
+        };
+        // An id of another server's may name a reactor that this one has not: any one counts it.
+        let reactor = if reactor < self.reactors() { reactor } else { 0 };
+        self.put(reactor, Post::To(to, Contained::new(Box::new(post))))
+    }
+
+    fn put(&self, reactor: usize, post: Post<A>) -> Result<(), PostError> {
+        self.offer(reactor, post).map_err(|(error, _)| error)
+    }
+
+    /// Puts a post into a reactor's box, or gives it back.
+    fn offer(&self, reactor: usize, post: Post<A>) -> Result<(), (PostError, Post<A>)> {
+        let reactors = self.reactors();
+        assert!(reactor < reactors, "reactor {reactor} of {reactors}");
+        let to = &self.0[reactor];
+        match to.posts.try_send(post) {
+            Ok(()) => {
+                (to.wake)();
+                Ok(())
+            }
+            Err(TrySendError::Full(post)) => Err((PostError::Full { reactor }, post)),
+            Err(TrySendError::Disconnected(post)) => Err((PostError::Ended, post)),
+        }
+    }
+}
+
+impl<A: Application> Commands<A> {
+    fn post(&mut self, reactor: usize, post: Post<A>) {
+        let reactors = self.reactors;
+        assert!(reactor < reactors, "reactor {reactor} of {reactors}");
+        self.posts.push((reactor, post));
+        self.has_outgoing = true;
+    }
+}
+
+impl<A: Application> Context<'_, A> {
+    /// Has `post` run on a reactor of this server, this one or another, with the application there. So what is
+    /// about a room, a game, an account lives on one reactor, of which every other one knows the number
+    /// ([`crate::owner_of`] of its name, and [`Self::reactors`]), and needs no lock.
+    ///
+    /// It runs in a later turn, once, unless that reactor has ended. What one reactor posts to another runs in
+    /// its order, but it may overtake what was sent before with [`Self::send_text_to`] or a broadcast, and be
+    /// overtaken by it. It is not refused when the other reactor has much to do: it waits here, and meanwhile
+    /// this connection is not read, and when [`crate::Limits::mails_waiting_most`] wait, no other one here
+    /// is. ([`Remote::post`] is for other threads: it has no connection that could wait, so it answers.)
+    ///
+    /// One that panics is counted and logged, and ends nothing: no connection has it. A post may post in its
+    /// turn. One that posts more than one for each that runs has nobody who could wait
+    /// for it: what it posts can grow without bound.
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use revolve::{Application, Context, Message, owner_of};
+    ///
+    /// /// A board of scores: each name's score is kept on one reactor.
+    /// #[derive(Default)]
+    /// struct Scores(HashMap<String, u64>);
+    ///
+    /// impl Application for Scores {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         let Message::Text(name) = message else { return cx.close(1003, "text only") };
+    ///         let (name, me) = (name.to_owned(), cx.connection_id());
+    ///         cx.post(owner_of(&name, cx.reactors()), move |scores, cx| {
+    ///             let score = scores.0.entry(name).or_default();
+    ///             *score += 1;
+    ///             cx.send_text_to(me, &score.to_string());
+    ///         });
+    ///     }
+    /// }
+    ///
+    /// let server = revolve::testing::TestServer::new(|_| Scores::default());
+    /// let (ann, bob) = (server.connect(""), server.connect(""));
+    /// ann.send_text("chess");
+    /// assert_eq!(ann.text(), "1");
+    /// bob.send_text("chess");
+    /// assert_eq!(bob.text(), "2");
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there is no reactor with this number.
+    pub fn post(
+        &mut self,
+        reactor: usize,
+        post: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send + 'static,
+    ) {
+        self.commands.post(reactor, Post::ToReactor(Contained::new(Box::new(post))));
+    }
+}
+
+impl<A: Application> ReactorContext<'_, A> {
+    /// Has `post` run on a reactor of this server, as [`Context::post`] does. While it waits, no connection is
+    /// held.
+    ///
+    /// # Panics
+    ///
+    /// If there is no reactor with this number.
+    pub fn post(
+        &mut self,
+        reactor: usize,
+        post: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send + 'static,
+    ) {
+        self.commands.post(reactor, Post::ToReactor(Contained::new(Box::new(post))));
+    }
+}
+
+/// Why a post was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PostError {
+    /// That reactor has not run as many posts yet as its box holds ([`crate::Limits::mailbox_capacity`]).
+    Full {
+        /// Which one.
+        reactor: usize,
+    },
+    /// The reactor has ended.
+    Ended,
+}
+
+impl fmt::Display for PostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PostError::Full { reactor } => {
+                write!(f, "the box of reactor {reactor} is full: try again later")
+            }
+            PostError::Ended => f.write_str("the server has ended"),
+        }
+    }
+}
+
+impl std::error::Error for PostError {}
+
+/// What a reactor's application is made with.
+#[derive(Debug)]
+pub struct ReactorStart<A: Application> {
+    pub(crate) reactor: usize,
+    pub(crate) remote: Remote<A>,
+}
+
+impl<A: Application> ReactorStart<A> {
+    /// The reactor's number, from 0.
+    #[must_use]
+    pub fn reactor(&self) -> usize {
+        self.reactor
+    }
+
+    /// The way to all reactors of this server, for threads of the application's own. What is posted before
+    /// the server serves runs when it does.
+    #[must_use]
+    pub fn remote(&self) -> &Remote<A> {
+        &self.remote
+    }
+}
