@@ -15,15 +15,24 @@ use crate::contained::Contained;
 pub struct Session<T> {
     pub(super) id: SessionId,
     pub(super) count: u64,
-    pub(super) is_touched: bool,
-    /// Its id names it no more: it is not in the index, and ends with its connection.
-    pub(super) is_forgotten: bool,
+    pub(super) standing: Standing,
     /// The connections that speak for it beside the first. Here and not in the table's entry, as the next one is,
-    /// because here it takes no room: the fields before it do not fill their words.
+    /// because here they take no room: the seven bytes of the three fill the last word of the id.
     pub(super) others: u16,
     /// Requests for it that wait for an answer: until they have it, the session stays.
     pub(super) holds: u32,
     pub(super) state: Contained<T>,
+}
+
+/// What is to become of a session without a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It was opened; if it has not counted either, it goes.
+    Opened,
+    /// Its state was lent out to be changed: it stays.
+    Touched,
+    /// It goes. Its id names it no more: it is not in the index, and ends with its last connection.
+    Forgotten,
 }
 
 impl<T> Session<T> {
@@ -54,7 +63,9 @@ impl<T> Session<T> {
 
     /// The application's state, to change: from here on the session is worth keeping.
     pub fn state_mut(&mut self) -> &mut T {
-        self.is_touched = true;
+        if self.standing == Standing::Opened {
+            self.standing = Standing::Touched;
+        }
         self.state.get_mut()
     }
 
@@ -67,7 +78,12 @@ impl<T> Session<T> {
     /// Whether anything would be lost with it. One that was only opened is not kept, so that
     /// connecting alone cannot push other people's sessions out of the table.
     pub(super) fn is_worth_keeping(&self) -> bool {
-        self.count > 0 || self.is_touched
+        self.count > 0 || self.standing == Standing::Touched
+    }
+
+    /// Whether the application had it forgotten.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.standing == Standing::Forgotten
     }
 
     #[inline(always)]

@@ -21,7 +21,7 @@ use slab::Slab;
 
 use super::ended::{EndedSession, SessionEnd};
 use super::id::{ID_MOST, SessionId};
-use super::one::Session;
+use super::one::{Session, Standing};
 use super::sharers::{Joining, Sharers};
 use crate::config::SessionIds;
 use crate::contained::{Contained, guard};
@@ -234,15 +234,8 @@ impl<T: Default> SessionTable<T> {
         };
         let hash = self.hash(&id);
         let state = Contained::new(guard(T::default).map_err(|_| NotAttached::Panicked)?);
-        let session = Session {
-            id,
-            count: 0,
-            is_touched: false,
-            is_forgotten: false,
-            others: 0,
-            holds: 0,
-            state,
-        };
+        let session =
+            Session { id, count: 0, standing: Standing::Opened, others: 0, holds: 0, state };
         let presence = Presence::InUse(Use::Attached(connection));
         let slot = self.entries.insert(Entry { session, presence });
         // `Config::validate` bounds the table at 2^31.
@@ -359,10 +352,10 @@ impl<T: Default> SessionTable<T> {
     /// it was forgotten before.
     pub fn forget(&mut self, slot: SessionSlot, connection: LocalId) -> Option<&SessionId> {
         let session = self.of_connection(slot, connection)?;
-        if session.is_forgotten {
+        if session.is_forgotten() {
             return None;
         }
-        (session.is_forgotten, session.holds) = (true, 0);
+        (session.standing, session.holds) = (Standing::Forgotten, 0);
         self.unname(slot.0);
         self.in_slot(slot, connection).map(Session::id)
     }
@@ -377,7 +370,7 @@ impl<T: Default> SessionTable<T> {
         now: Instant,
         ended: impl FnMut(EndedSession<T>),
     ) {
-        let leaves = |session: &Session<T>| session.is_forgotten || session.others > 0;
+        let leaves = |session: &Session<T>| session.is_forgotten() || session.others > 0;
         if self.in_slot(slot, connection).is_some_and(leaves) {
             self.detach(slot, connection, now, ended);
         }
@@ -404,7 +397,7 @@ impl<T: Default> SessionTable<T> {
     /// Nobody speaks for a session any more: its time to live begins, if it is to be kept.
     fn leave(&mut self, slot: u32, now: Instant, ended: impl FnMut(EndedSession<T>)) {
         let session = &self.entries[slot as usize].session;
-        if session.is_forgotten {
+        if session.is_forgotten() {
             return self.end(slot, SessionEnd::Forgotten, ended);
         }
         if !session.is_worth_keeping() || self.ttl.is_zero() {
@@ -525,7 +518,7 @@ impl<T: Default> SessionTable<T> {
     /// The id and the count of every session that an id names, in no order.
     #[cfg(feature = "internals")]
     pub fn counts(&self) -> impl Iterator<Item = (&SessionId, u64)> {
-        let named = self.entries.iter().filter(|(_, entry)| !entry.session.is_forgotten);
+        let named = self.entries.iter().filter(|(_, entry)| !entry.session.is_forgotten());
         named.map(|(_, entry)| (&entry.session.id, entry.session.count))
     }
 
@@ -553,13 +546,13 @@ impl<T: Default> SessionTable<T> {
         let (mut held, mut named, mut shared) = (0, 0, 0);
         for (slot, entry) in &self.entries {
             let is_named = self.find(&entry.session.id) == Some(slot as u32);
-            assert_eq!(is_named, !entry.session.is_forgotten);
+            assert_eq!(is_named, !entry.session.is_forgotten());
             named += usize::from(is_named);
             let is_attached = matches!(
                 entry.presence,
                 Presence::InUse(Use::Attached(_) | Use::Other(OtherUse::Shared))
             );
-            let is_over = entry.session.is_forgotten;
+            let is_over = entry.session.is_forgotten();
             assert!(!is_over || is_attached && entry.session.holds == 0, "a forgotten one is kept");
             match entry.presence {
                 Presence::InUse(Use::Attached(_)) => {}
@@ -634,7 +627,7 @@ impl<T: Default> SessionTable<T> {
     #[inline(always)]
     fn remove(&mut self, slot: u32) -> Session<T> {
         self.unlink(slot);
-        if !self.entries[slot as usize].session.is_forgotten {
+        if !self.entries[slot as usize].session.is_forgotten() {
             self.unname(slot);
         }
         self.entries.remove(slot as usize).session
