@@ -15,7 +15,8 @@ const TUNABLES: &str = "glibc.cpu.x86_rep_movsb_threshold=0x7fffffffffffffff:\
     glibc.cpu.x86_rep_stosb_threshold=0x7fffffffffffffff:\
     glibc.cpu.x86_non_temporal_threshold=0x7fffffffffffffff";
 
-/// What decides how many instructions a source becomes: compiler and target, C library, valgrind.
+/// What decides how many instructions a source becomes: compiler and target, the vectors with which UTF-8 is
+/// checked, C library, valgrind.
 pub(crate) fn toolchain() -> Result<String> {
     let first_line = |command: &mut Command| -> Option<String> {
         let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
@@ -26,7 +27,21 @@ pub(crate) fn toolchain() -> Result<String> {
         .ok_or("valgrind is needed (Debian: apt-get install valgrind)")?;
     let rustc = first_line(Command::new("rustc").arg("--version")).unwrap_or_default();
     let libc = first_line(Command::new("getconf").arg("GNU_LIBC_VERSION")).unwrap_or_default();
-    Ok(format!("{rustc}, {}, {libc}, {valgrind}", std::env::consts::ARCH))
+    Ok(format!("{rustc}, {} with {}, {libc}, {valgrind}", std::env::consts::ARCH, vectors()))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn vectors() -> &'static str {
+    match (is_x86_feature_detected!("avx2"), is_x86_feature_detected!("sse4.2")) {
+        (true, _) => "avx2",
+        (false, true) => "sse4.2",
+        (false, false) => "none",
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn vectors() -> &'static str {
+    "its own"
 }
 
 /// Where the traces go.
