@@ -32,6 +32,14 @@ pub(crate) enum Post<A: Application> {
     To(Recipient, ForRecipient<A>),
 }
 
+impl<A: Application> Post<A> {
+    fn to_reactor(
+        post: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send + 'static,
+    ) -> Post<A> {
+        Post::ToReactor(Contained::new(Box::new(post)))
+    }
+}
+
 impl<A: Application> fmt::Debug for Post<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -213,7 +221,7 @@ impl<A: Application> Remote<A> {
         reactor: usize,
         post: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send + 'static,
     ) -> Result<(), PostError> {
-        self.put(reactor, Post::ToReactor(Contained::new(Box::new(post))))
+        self.put(reactor, Post::to_reactor(post))
     }
 
     /// Has `post` run on every reactor.
@@ -341,7 +349,7 @@ impl<A: Application> Context<'_, A> {
         reactor: usize,
         post: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send + 'static,
     ) {
-        self.commands.post(reactor, Post::ToReactor(Contained::new(Box::new(post))));
+        self.commands.post(reactor, Post::to_reactor(post));
     }
 }
 
@@ -357,7 +365,7 @@ impl<A: Application> ReactorContext<'_, A> {
         reactor: usize,
         post: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send + 'static,
     ) {
-        self.commands.post(reactor, Post::ToReactor(Contained::new(Box::new(post))));
+        self.commands.post(reactor, Post::to_reactor(post));
     }
 }
 

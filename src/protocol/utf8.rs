@@ -1,19 +1,14 @@
 //! UTF-8: whether a text is, and how far one is that has not all arrived (RFC 6455 8.1, RFC 3629).
 //!
-//! Short texts are checked by the standard library, longer ones with the vector instructions that the
-//! processor turns out to have. Both agree on every input. Called by `message`.
+//! simdutf8 checks texts of 64 bytes or more with the vector instructions that the processor turns out to
+//! have, and leaves shorter ones to the standard library. Called by `message`.
 //!
 //! Invariant: nothing is called text that the standard library would not call so.
 //!
 //! Next: [`crate::protocol::deflate`], compression; or, in a first reading,
 //! [`crate::protocol::reassembly`], what a long message collects in.
 
-use std::str;
-
 use super::frame::Violation;
-
-/// From so many bytes on the vectors pay.
-const LONG: usize = 64;
 
 /// The text that these bytes are.
 ///
@@ -22,9 +17,6 @@ const LONG: usize = 64;
 /// [`Violation::NotUtf8`].
 #[inline]
 pub fn text(bytes: &[u8]) -> Result<&str, Violation> {
-    if bytes.len() < LONG {
-        return str::from_utf8(bytes).map_err(|_| Violation::NotUtf8);
-    }
     simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::NotUtf8)
 }
 
@@ -44,6 +36,8 @@ pub fn whole_characters(bytes: &[u8]) -> Result<usize, Violation> {
 
 #[cfg(test)]
 mod tests {
+    use std::str;
+
     use super::*;
 
     /// What the standard library says.

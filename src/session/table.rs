@@ -303,14 +303,14 @@ impl<T: Default> SessionTable<T> {
         now: Instant,
         ended: impl FnMut(EndedSession<T>),
     ) {
-        if self.in_slot(slot, connection).is_none() {
+        let Some(session) = self.in_slot(slot, connection) else {
             debug_assert!(false, "only the attached connection detaches");
             return;
-        }
-        let Entry { session, presence } = &mut self.entries[slot.0 as usize];
+        };
         if session.others == 0 {
             return self.leave(slot.0, now, ended);
         }
+        let Entry { session, presence } = &mut self.entries[slot.0 as usize];
         session.others -= 1;
         if let Some(last) = self.sharers.leave(slot.0, connection) {
             *presence = Presence::InUse(Use::Attached(last));

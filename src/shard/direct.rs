@@ -36,22 +36,17 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Delivers what a callback here has sent to one connection, or sends it on its way.
     pub(super) fn direct(&mut self, direct: Direct, turn: &mut Turn<'_>, env: &mut E) {
         match self.find(&direct.to, turn) {
-            Whereabouts::Here(id) => self.deliver(id, &direct.what, turn),
-            Whereabouts::AllOf(ids) => self.deliver_to_all(&ids, &direct.what, turn),
             Whereabouts::Elsewhere(reactor) => {
                 self.deliveries.post(reactor, Mail::Direct(direct), env);
             }
-            Whereabouts::Nowhere => note_undelivered(turn),
+            found => self.deliver_there(&found, &direct.what, turn),
         }
     }
 
     /// Delivers what has come from another reactor.
     pub(super) fn take_direct(&mut self, direct: Direct, turn: &mut Turn<'_>) {
-        match self.find(&direct.to, turn) {
-            Whereabouts::Here(id) => self.deliver(id, &direct.what, turn),
-            Whereabouts::AllOf(ids) => self.deliver_to_all(&ids, &direct.what, turn),
-            Whereabouts::Elsewhere(_) | Whereabouts::Nowhere => note_undelivered(turn),
-        }
+        let found = self.find(&direct.to, turn);
+        self.deliver_there(&found, &direct.what, turn);
     }
 
     /// Where a recipient is.
@@ -87,8 +82,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
         })
     }
 
-    fn deliver_to_all(&mut self, ids: &[LocalId], what: &Directed, turn: &mut Turn<'_>) {
-        ids.iter().for_each(|&id| self.deliver(id, what, turn));
+    fn deliver_there(&mut self, found: &Whereabouts, what: &Directed, turn: &mut Turn<'_>) {
+        match found {
+            Whereabouts::Here(id) => self.deliver(*id, what, turn),
+            Whereabouts::AllOf(ids) => ids.iter().for_each(|&id| self.deliver(id, what, turn)),
+            Whereabouts::Elsewhere(_) | Whereabouts::Nowhere => note_undelivered(turn),
+        }
     }
 
     fn deliver(&mut self, id: LocalId, what: &Directed, turn: &mut Turn<'_>) {
