@@ -38,7 +38,7 @@
 //!        shard.turn(now)                 busy, and every step has a bound
 //!          1  take_mail                  hand-overs, broadcasts, answers of off-loaded jobs
 //!          │  forward_commands             what the callbacks have for others, and their jobs
-//!          2  take_posts                 what other threads want done
+//!          2  take_posts                 what other threads and reactors want done
 //!          3  accept                     a share of the accept queue
 //!          4  visit each that is ready   once, whatever the number of its reasons:
 //!          │    flush                      its backlog; tell the application if that is low
@@ -173,13 +173,14 @@
 //!   connection of the reactor is read.
 //! - **owner**: the reactor on which a session lives. **hand-over**: moving a connection there.
 //! - **pending**: an upgrade that the application has accepted and that has no session yet.
-//! - **takeover**: a newer connection displacing the older one of its session.
+//! - **takeover**: a newer connection displacing the older ones of its session. **sharing**: it joins them
+//!   instead.
 //! - **permit**: a socket's right to be held, where sockets are limited. **place**: the right of its
 //!   WebSocket to be open, under `--limit-concurrency`; the permit holds it.
 //! - **watcher**: a connection on `/ws/stats`, told once a second what the reactors do. **look**: one
 //!   reactor asking all for a map of their slabs.
 //! - **direct**: a message or a close for one connection, from another one. **post**: a closure that another
-//!   thread wants run on a reactor.
+//!   thread or reactor wants run on a reactor.
 //! - **mailbox**: how another reactor's words get into a turn. **waker**: what ends the sleep for them;
 //!   of a connection, what brings it back to be visited.
 //! - **half-close**, **linger**: ending our half of a stream, and reading on for a moment.
