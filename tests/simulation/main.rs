@@ -27,6 +27,7 @@ mod pending;
 #[path = "pieces.rs"]
 mod pieces;
 mod spread;
+mod stage;
 mod stale_upgrades;
 mod told;
 mod torture;

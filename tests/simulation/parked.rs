@@ -1,106 +1,42 @@
 //! Jobs that do not return, one thing at a time: what becomes of their clients, of their slots, and of a
 //! drain. (The seeds do the same in all combinations.)
 
-use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use revolve::config::{Config, Limits};
 
-use super::pieces::chance::Chance;
-use super::pieces::client_bytes::{Heard, Line, frame, upgrade};
-use super::pieces::faults::{self, Call, Fault, Faults, Strike};
-use super::pieces::machine::Machine;
-use super::pieces::recorder::{Log, Recorder, assert_as_planned, hide_planned_panics};
-use super::pieces::streams::Wire;
+use super::pieces::client_bytes::Heard;
+use super::pieces::faults::{self, Call, Fault, Strike};
+
+use super::stage::Stage;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-struct Stage {
-    machine: Machine<Recorder>,
-    faults: Faults,
-    log: Rc<RefCell<Log>>,
-    clients: Vec<(Line, Vec<Heard>)>,
+/// A reactor without pings, whose drain takes long.
+fn set_stage(limits: Limits) -> Stage {
+    let (workers, timeout_graceful_shutdown) = (NonZeroUsize::MIN, 100 * SECOND);
+    let config = Config {
+        workers,
+        timeout_graceful_shutdown,
+        ws_ping_interval: None,
+        limits,
+        ..Config::default()
+    };
+    let mut stage = Stage::new(config);
+    // The reactor's own job, which its heartbeat asks for, is not what is looked at.
+    stage.turns();
+    stage
 }
 
 impl Stage {
-    fn new(limits: Limits) -> Stage {
-        hide_planned_panics();
-        let (workers, timeout_graceful_shutdown) = (NonZeroUsize::MIN, 100 * SECOND);
-        let config = Config {
-            workers,
-            timeout_graceful_shutdown,
-            access_log: false,
-            ws_ping_interval: None,
-            limits,
-            ..Config::default()
-        };
-        let (log, faults) = (Rc::new(RefCell::new(Log::default())), Faults::default());
-        let machine = Machine::new(&Arc::new(config), 8, 1, faults.clone(), |start| Recorder {
-            reactor: start.reactor(),
-            log: log.clone(),
-        });
-        let mut stage = Stage { machine, faults, log, clients: Vec::new() };
-        // The reactor's own job, which its heartbeat asks for, is not what is looked at.
-        stage.turns();
-        stage
-    }
-
-    /// A client that has a WebSocket; its number.
-    fn connect(&mut self) -> usize {
-        let number = self.clients.len();
-        let address = SocketAddr::from(([127, 0, 0, 1], number as u16 + 1));
-        let line = Line::new(address, Wire::new(20_000, 0));
-        line.say(&upgrade(""));
-        self.machine.connect(0, &line.wire, line.address);
-        self.clients.push((line, Vec::new()));
-        self.turns();
-        number
-    }
-
-    /// What it says comes in one piece.
-    fn say(&mut self, number: usize, words: &[&str]) {
-        let frames = words.iter().map(|word| frame(0x81, word.as_bytes(), &mut Chance(1)));
-        let bytes: Vec<u8> = frames.flatten().collect();
-        self.clients[number].0.say(&bytes);
-    }
-
     fn fin(&mut self, number: usize) {
         self.clients[number].0.wire.borrow_mut().end();
     }
 
     fn reset(&mut self, number: usize) {
         self.clients[number].0.wire.borrow_mut().reset();
-        self.turns();
-    }
-
-    /// All that happens by itself: no job returns.
-    fn turns(&mut self) {
-        let clients = &mut self.clients;
-        self.machine.quiet(|| {
-            let mut acted = false;
-            for (line, heard) in clients.iter_mut() {
-                acted |= line.act(usize::MAX, &mut Chance(1), heard);
-            }
-            acted
-        });
-    }
-
-    fn job(&mut self, index: usize) {
-        self.machine.net.borrow_mut().run_job(index);
-        self.turns();
-    }
-
-    fn jobs(&self) -> usize {
-        self.machine.net.borrow().jobs.len()
-    }
-
-    fn pass(&mut self, time: Duration) {
-        self.machine.now += time;
         self.turns();
     }
 
@@ -127,18 +63,6 @@ impl Stage {
     fn slots_taken(&self) -> u64 {
         self.machine.sum(|r| r.offloads_under_way.get())
     }
-
-    /// Everyone leaves, every job returns, and nothing is held.
-    fn end(mut self) {
-        self.machine.shut_down();
-        self.turns();
-        self.machine.net.borrow_mut().run_jobs();
-        self.turns();
-        self.pass(200 * SECOND);
-        self.machine.check_released();
-        assert_eq!(self.log.borrow().opens, self.log.borrow().closes);
-        assert_as_planned();
-    }
 }
 
 /// As many jobs as it may have is one.
@@ -149,8 +73,8 @@ fn one_at_a_time() -> Limits {
 #[test]
 fn a_reset_ends_a_parked_connection_at_once() {
     for unread in [false, true] {
-        let mut stage = Stage::new(one_at_a_time());
-        let number = stage.connect();
+        let mut stage = set_stage(one_at_a_time());
+        let number = stage.connect("", &[]);
         stage.say(number, &["job"]);
         stage.turns();
         if unread {
@@ -171,8 +95,8 @@ fn a_reset_ends_a_parked_connection_at_once() {
 fn so_does_a_fin_behind_which_nothing_is_unread() {
     // Behind the job's own message, and in one piece with it.
     for later in [true, false] {
-        let mut stage = Stage::new(one_at_a_time());
-        let number = stage.connect();
+        let mut stage = set_stage(one_at_a_time());
+        let number = stage.connect("", &[]);
         stage.say(number, &["count", "job"]);
         if later {
             stage.turns();
@@ -193,8 +117,8 @@ fn what_stands_before_a_fin_is_heard_in_order_and_then_it_ends() {
         (vec!["job", "a", "b"], vec![]),
         (vec!["job", "a"], vec!["b"]),
     ] {
-        let mut stage = Stage::new(one_at_a_time());
-        let number = stage.connect();
+        let mut stage = set_stage(one_at_a_time());
+        let number = stage.connect("", &[]);
         stage.say(number, &with_the_job);
         stage.turns();
         stage.say(number, &behind);
@@ -218,8 +142,8 @@ fn what_stands_before_a_fin_is_heard_in_order_and_then_it_ends() {
 #[test]
 fn a_look_that_fails_is_made_again_or_ends_the_connection() {
     for fault in [Fault::Errno(faults::EINTR), Fault::Later, Fault::Errno(faults::ECONNRESET)] {
-        let mut stage = Stage::new(one_at_a_time());
-        let number = stage.connect();
+        let mut stage = set_stage(one_at_a_time());
+        let number = stage.connect("", &[]);
         stage.say(number, &["job"]);
         stage.turns();
         stage.faults.plan(Strike { call: Call::Peek, nth: 0, times: 1, fault });
@@ -233,13 +157,8 @@ fn a_look_that_fails_is_made_again_or_ends_the_connection() {
 
 #[test]
 fn a_client_that_awaits_the_answer_to_its_upgrade_is_let_go_of_when_it_resets() {
-    let mut stage = Stage::new(Limits::default());
-    let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    let line = Line::new(address, Wire::new(20_000, 0));
-    line.say(&upgrade("?later=yes"));
-    stage.machine.connect(0, &line.wire, address);
-    stage.clients.push((line, Vec::new()));
-    stage.turns();
+    let mut stage = set_stage(Limits::default());
+    stage.connect("?later=yes", &[]);
     assert_eq!(stage.slots_taken(), 1);
     stage.reset(0);
     assert!(stage.is_closed(0));
@@ -253,8 +172,8 @@ fn a_client_that_awaits_the_answer_to_its_upgrade_is_let_go_of_when_it_resets() 
 fn a_job_of_one_that_has_left_gives_its_slot_back_in_time() {
     let limits = Limits { offloads_per_reactor: 3, ..Limits::default() };
     let timeout = limits.offload_orphan_timeout;
-    let mut stage = Stage::new(limits);
-    let (leaver, other) = (stage.connect(), stage.connect());
+    let mut stage = set_stage(limits);
+    let (leaver, other) = (stage.connect("", &[]), stage.connect("", &[]));
     stage.say(leaver, &["job", "job", "job"]);
     stage.turns();
     // `on_close` finds no room for its own.
@@ -286,9 +205,9 @@ fn a_job_of_one_that_has_left_gives_its_slot_back_in_time() {
 #[test]
 fn one_that_no_thread_has_taken_is_not_given_up_and_then_has_its_time() {
     let timeout = Limits::default().offload_orphan_timeout;
-    let mut stage = Stage::new(Limits::default());
+    let mut stage = set_stage(Limits::default());
     stage.machine.net.borrow_mut().jobs_wait = true;
-    let leaver = stage.connect();
+    let leaver = stage.connect("", &[]);
     stage.reset(leaver);
     // What `on_close` saves waits for a thread.
     for _ in 0..10 {
@@ -308,8 +227,8 @@ fn one_that_no_thread_has_taken_is_not_given_up_and_then_has_its_time() {
 
 #[test]
 fn a_job_of_one_that_has_not_left_is_not_given_up() {
-    let mut stage = Stage::new(one_at_a_time());
-    let number = stage.connect();
+    let mut stage = set_stage(one_at_a_time());
+    let number = stage.connect("", &[]);
     stage.say(number, &["job"]);
     stage.turns();
     for _ in 0..10 {
@@ -323,8 +242,8 @@ fn a_job_of_one_that_has_not_left_is_not_given_up() {
 
 #[test]
 fn a_drain_waits_for_a_job_until_it_is_given_up() {
-    let mut stage = Stage::new(Limits::default());
-    let leaver = stage.connect();
+    let mut stage = set_stage(Limits::default());
+    let leaver = stage.connect("", &[]);
     stage.reset(leaver);
     stage.machine.shut_down();
     stage.turns();
@@ -344,8 +263,8 @@ fn a_drain_waits_for_a_job_until_it_is_given_up() {
 
 #[test]
 fn at_the_end_of_a_drain_whoever_is_still_open_is_told() {
-    let mut stage = Stage::new(one_at_a_time());
-    let (parked, idle) = (stage.connect(), stage.connect());
+    let mut stage = set_stage(one_at_a_time());
+    let (parked, idle) = (stage.connect("", &[]), stage.connect("", &[]));
     stage.say(parked, &["job"]);
     stage.turns();
     stage.machine.shut_down();
@@ -366,8 +285,8 @@ fn at_the_end_of_a_drain_whoever_is_still_open_is_told() {
 
 #[test]
 fn an_answer_in_no_order_waits_for_none_and_none_for_it() {
-    let mut stage = Stage::new(Limits::default());
-    let number = stage.connect();
+    let mut stage = set_stage(Limits::default());
+    let number = stage.connect("", &[]);
     stage.say(number, &["loose job", "job", "loose job", "job"]);
     stage.turns();
     stage.job(3);
@@ -383,8 +302,8 @@ fn an_answer_in_no_order_waits_for_none_and_none_for_it() {
 
 #[test]
 fn jobs_in_no_order_count_for_the_same_limit() {
-    let mut stage = Stage::new(Limits { offloads_per_connection: 2, ..Limits::default() });
-    let number = stage.connect();
+    let mut stage = set_stage(Limits { offloads_per_connection: 2, ..Limits::default() });
+    let number = stage.connect("", &[]);
     stage.say(number, &["loose job", "job", "count"]);
     stage.turns();
     assert!(stage.texts(number).is_empty(), "it waits for as many as it may");
@@ -395,8 +314,8 @@ fn jobs_in_no_order_count_for_the_same_limit() {
 
 #[test]
 fn a_job_sees_that_its_client_has_left() {
-    let mut stage = Stage::new(Limits::default());
-    let number = stage.connect();
+    let mut stage = set_stage(Limits::default());
+    let number = stage.connect("", &[]);
     stage.say(number, &["loose job", "loose job"]);
     stage.turns();
     let seen = |stage: &Stage| stage.log.borrow().cancelled.load(Ordering::Relaxed);

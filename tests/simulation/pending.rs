@@ -1,92 +1,36 @@
 //! Requests that the application decides by a job: what may happen to them while they wait, one thing at
 //! a time. (The seeds do the same in all combinations, but let no job wait for long.)
 
-use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use revolve::config::{Config, Limits};
 use revolve::connection::timer_wheel::TICK;
 use revolve::session::owner_of;
 
-use super::pieces::chance::Chance;
-use super::pieces::client_bytes::{Heard, Line, frame, upgrade};
-use super::pieces::faults::Faults;
-use super::pieces::machine::Machine;
-use super::pieces::recorder::{Log, Recorder, assert_as_planned, hide_planned_panics};
+use super::pieces::client_bytes::{Heard, Line, upgrade};
 use super::pieces::streams::Wire;
+use super::stage::Stage;
 
 const WORKERS: usize = 2;
 
-struct Stage {
-    machine: Machine<Recorder>,
-    log: Rc<RefCell<Log>>,
-    clients: Vec<(Line, Vec<Heard>)>,
+/// Two reactors that may forget sessions.
+fn set_stage(config: Config) -> Stage {
+    let workers = NonZeroUsize::new(WORKERS).expect("two");
+    let stage = Stage::new(Config { workers, ..config });
+    stage.log.borrow_mut().forgets = true;
+    stage
 }
 
 impl Stage {
-    fn new(config: Config) -> Stage {
-        hide_planned_panics();
-        let workers = NonZeroUsize::new(WORKERS).expect("two");
-        let config = Arc::new(Config { workers, access_log: false, ..config });
-        let log = Rc::new(RefCell::new(Log::default()));
-        log.borrow_mut().forgets = true;
-        let machine = Machine::new(&config, 8, 1, Faults::default(), |start| Recorder {
-            reactor: start.reactor(),
-            log: log.clone(),
-        });
-        Stage { machine, log, clients: Vec::new() }
+    /// A client with this query, which says `hello` as soon as it may.
+    fn connect_with(&mut self, query: &str) -> usize {
+        self.connect(query, &["hello"])
     }
 
-    /// A client of reactor 0 with this query, which says `hello` as soon as it may; its number.
-    fn connect(&mut self, query: &str) -> usize {
-        let number = self.clients.len();
-        let address = SocketAddr::from(([127, 0, 0, 1], number as u16 + 1));
-        let line = Line::new(address, Wire::new(20_000, 0));
-        line.say(&upgrade(query));
-        line.say(&frame(0x81, b"hello", &mut Chance(1)));
-        self.machine.connect(0, &line.wire, line.address);
-        self.clients.push((line, Vec::new()));
-        self.turns();
-        number
-    }
-
-    fn say(&mut self, number: usize) {
-        self.say_word(number, b"hello");
-    }
-
-    fn say_word(&mut self, number: usize, word: &[u8]) {
-        self.clients[number].0.say(&frame(0x81, word, &mut Chance(1)));
-        self.turns();
-    }
-
-    /// All that happens by itself: no job is done.
-    fn turns(&mut self) {
-        let clients = &mut self.clients;
-        self.machine.quiet(|| {
-            let mut acted = false;
-            for (line, heard) in clients.iter_mut() {
-                acted |= line.act(usize::MAX, &mut Chance(1), heard);
-            }
-            acted
-        });
-    }
-
-    /// The job that was off-loaded as number `index` of those under way is done.
-    fn job(&mut self, index: usize) {
-        self.machine.net.borrow_mut().run_job(index);
-        self.turns();
-    }
-
-    fn jobs(&self) -> usize {
-        self.machine.net.borrow().jobs.len()
-    }
-
-    fn pass(&mut self, time: Duration) {
-        self.machine.now += time;
+    fn say_word(&mut self, number: usize, word: &str) {
+        self.say(number, &[word]);
         self.turns();
     }
 
@@ -108,18 +52,6 @@ impl Stage {
             _ => None,
         })
     }
-
-    /// Shuts down; what is left is let go of.
-    fn end(mut self) {
-        self.machine.shut_down();
-        self.turns();
-        self.machine.net.borrow_mut().run_jobs();
-        self.turns();
-        self.pass(Duration::from_secs(120));
-        self.machine.check_released();
-        assert_eq!(self.log.borrow().opens, self.log.borrow().closes);
-        assert_as_planned();
-    }
 }
 
 /// A session of that reactor's.
@@ -134,21 +66,21 @@ fn later(how: &str, owner: usize) -> String {
 
 #[test]
 fn the_answer_opens_or_refuses_and_what_was_said_early_counts_then() {
-    let mut stage = Stage::new(Config::default());
+    let mut stage = set_stage(Config::default());
     // Here, and on the reactor to which it is handed over first.
     for owner in [0, 1] {
-        let number = stage.connect(&later("again", owner));
+        let number = stage.connect_with(&later("again", owner));
         assert_eq!((stage.status(number), stage.jobs()), (None, 1));
         stage.job(0);
         assert_eq!((stage.status(number), stage.jobs()), (None, 1), "it asks once more");
         stage.job(0);
         assert_eq!(stage.status(number), Some(101));
         assert_eq!(stage.counts(number), [1]);
-        stage.say(number);
+        stage.say_word(number, "hello");
         assert_eq!(stage.counts(number), [1, 2]);
     }
     for (how, status) in [("no", 403), ("fails", 500), ("panics", 500)] {
-        let number = stage.connect(&format!("?later={how}"));
+        let number = stage.connect_with(&format!("?later={how}"));
         assert_eq!(stage.status(number), None);
         stage.job(0);
         assert_eq!(stage.status(number), Some(status), "{how}");
@@ -159,8 +91,8 @@ fn the_answer_opens_or_refuses_and_what_was_said_early_counts_then() {
 #[test]
 fn an_answer_that_is_late_is_not_waited_for() {
     let config = Config { timeout_handshake: Duration::from_secs(10), ..Config::default() };
-    let mut stage = Stage::new(config);
-    let number = stage.connect(&later("yes", 0));
+    let mut stage = set_stage(config);
+    let number = stage.connect_with(&later("yes", 0));
     stage.pass(Duration::from_secs(10) - TICK);
     assert_eq!(stage.status(number), None);
     stage.pass(3 * TICK);
@@ -174,8 +106,8 @@ fn an_answer_that_is_late_is_not_waited_for() {
 #[test]
 fn one_too_many_is_told_at_once() {
     let limits = Limits { offloads_per_reactor: 2, ..Limits::default() };
-    let mut stage = Stage::new(Config { limits, ..Config::default() });
-    let numbers = [(); 3].map(|()| stage.connect("?later=yes"));
+    let mut stage = set_stage(Config { limits, ..Config::default() });
+    let numbers = [(); 3].map(|()| stage.connect_with("?later=yes"));
     assert_eq!(numbers.map(|number| stage.status(number)), [None, None, Some(503)]);
     stage.job(0);
     stage.job(0);
@@ -185,8 +117,8 @@ fn one_too_many_is_told_at_once() {
 
 #[test]
 fn a_drain_does_not_wait_for_answers() {
-    let mut stage = Stage::new(Config::default());
-    let numbers = [0, 1].map(|owner| stage.connect(&later("yes", owner)));
+    let mut stage = set_stage(Config::default());
+    let numbers = [0, 1].map(|owner| stage.connect_with(&later("yes", owner)));
     stage.machine.shut_down();
     stage.turns();
     assert_eq!(numbers.map(|number| stage.status(number)), [Some(503), Some(503)]);
@@ -200,10 +132,10 @@ fn a_drain_does_not_wait_for_answers() {
 #[test]
 fn a_client_that_has_left_takes_nothing_over() {
     for resets in [false, true] {
-        let mut stage = Stage::new(Config::default());
-        let older = stage.connect(&format!("?session_id={}", name(0)));
+        let mut stage = set_stage(Config::default());
+        let older = stage.connect_with(&format!("?session_id={}", name(0)));
         assert_eq!(stage.counts(older), [1]);
-        let newer = stage.connect(&later("yes", 0));
+        let newer = stage.connect_with(&later("yes", 0));
         match resets {
             true => stage.clients[newer].0.wire.borrow_mut().reset(),
             false => stage.clients[newer].0.wire.borrow_mut().end(),
@@ -211,7 +143,7 @@ fn a_client_that_has_left_takes_nothing_over() {
         stage.turns();
         stage.job(0);
         assert_eq!(stage.status(newer), (!resets).then_some(409));
-        stage.say(older);
+        stage.say_word(older, "hello");
         assert_eq!((stage.counts(older), stage.closed(older)), (&[1, 2][..], None));
         stage.end();
     }
@@ -219,10 +151,10 @@ fn a_client_that_has_left_takes_nothing_over() {
 
 #[test]
 fn an_older_connection_goes_on_until_the_answer() {
-    let mut stage = Stage::new(Config::default());
-    let older = stage.connect(&format!("?session_id={}", name(1)));
-    let newer = stage.connect(&later("yes", 1));
-    stage.say(older);
+    let mut stage = set_stage(Config::default());
+    let older = stage.connect_with(&format!("?session_id={}", name(1)));
+    let newer = stage.connect_with(&later("yes", 1));
+    stage.say_word(older, "hello");
     assert_eq!((stage.counts(older), stage.closed(older)), (&[1, 2][..], None));
     stage.job(0);
     assert_eq!((stage.status(newer), stage.closed(older)), (Some(101), Some(4001)));
@@ -233,15 +165,15 @@ fn an_older_connection_goes_on_until_the_answer() {
 #[test]
 fn of_several_requests_for_one_session_the_one_that_came_last_has_it() {
     // Answered in the order of asking, each displaces the one before it.
-    let mut stage = Stage::new(Config::default());
-    let numbers = [(); 3].map(|()| stage.connect(&later("yes", 0)));
+    let mut stage = set_stage(Config::default());
+    let numbers = [(); 3].map(|()| stage.connect_with(&later("yes", 0)));
     (0..3).for_each(|_| stage.job(0));
     assert_eq!(numbers.map(|number| stage.status(number)), [Some(101); 3]);
     assert_eq!(numbers.map(|number| stage.closed(number)), [Some(4001), Some(4001), None]);
     stage.end();
     // The second is answered first: the first comes too late, and the third displaces it.
-    let mut stage = Stage::new(Config::default());
-    let numbers = [(); 3].map(|()| stage.connect(&later("yes", 0)));
+    let mut stage = set_stage(Config::default());
+    let numbers = [(); 3].map(|()| stage.connect_with(&later("yes", 0)));
     stage.job(1);
     assert_eq!(numbers.map(|number| stage.status(number)), [Some(409), Some(101), None]);
     (0..2).for_each(|_| stage.job(0));
@@ -254,9 +186,9 @@ fn of_several_requests_for_one_session_the_one_that_came_last_has_it() {
 fn a_session_waits_for_the_answer() {
     let ttl = Duration::from_secs(2);
     for session_ttl in [ttl, Duration::ZERO] {
-        let mut stage = Stage::new(Config { session_ttl, ..Config::default() });
-        let older = stage.connect(&format!("?session_id={}", name(0)));
-        let newer = stage.connect(&later("yes", 0));
+        let mut stage = set_stage(Config { session_ttl, ..Config::default() });
+        let older = stage.connect_with(&format!("?session_id={}", name(0)));
+        let newer = stage.connect_with(&later("yes", 0));
         // The older one leaves, and its session's time would be over.
         stage.clients[older].0.wire.borrow_mut().end();
         stage.turns();
@@ -265,9 +197,9 @@ fn a_session_waits_for_the_answer() {
         assert_eq!((stage.status(newer), stage.counts(newer)), (Some(101), &[2][..]));
         stage.end();
         // If the answer is no, its time begins.
-        let mut stage = Stage::new(Config { session_ttl, ..Config::default() });
-        let older = stage.connect(&format!("?session_id={}", name(0)));
-        stage.connect(&later("no", 0));
+        let mut stage = set_stage(Config { session_ttl, ..Config::default() });
+        let older = stage.connect_with(&format!("?session_id={}", name(0)));
+        stage.connect_with(&later("no", 0));
         stage.clients[older].0.wire.borrow_mut().end();
         stage.turns();
         stage.pass(3 * ttl);
@@ -286,14 +218,14 @@ fn a_session_waits_for_the_answer() {
 #[test]
 fn a_request_that_is_refused_does_not_prolong_the_life_of_a_session() {
     let ttl = Duration::from_secs(2);
-    let mut stage = Stage::new(Config { session_ttl: ttl, ..Config::default() });
-    let owner = stage.connect(&format!("?session_id={}", name(0)));
+    let mut stage = set_stage(Config { session_ttl: ttl, ..Config::default() });
+    let owner = stage.connect_with(&format!("?session_id={}", name(0)));
     stage.clients[owner].0.wire.borrow_mut().end();
     stage.turns();
     let sessions =
         |stage: &Stage| stage.machine.shards().map(|s| s.session_counts().len()).sum::<usize>();
     for _ in 0..10 {
-        let stranger = stage.connect(&later("no", 0));
+        let stranger = stage.connect_with(&later("no", 0));
         stage.machine.net.borrow_mut().run_jobs();
         stage.turns();
         assert_eq!(stage.status(stranger), Some(403));
@@ -306,8 +238,8 @@ fn a_request_that_is_refused_does_not_prolong_the_life_of_a_session() {
 #[test]
 fn where_ids_are_issued_a_name_that_is_not_taken_up_overtakes_nobody() {
     let session_ids = revolve::SessionIds::Issued;
-    let mut stage = Stage::new(Config { session_ids, ..Config::default() });
-    let numbers = [(); 2].map(|()| stage.connect(&later("yes", 0)));
+    let mut stage = set_stage(Config { session_ids, ..Config::default() });
+    let numbers = [(); 2].map(|()| stage.connect_with(&later("yes", 0)));
     stage.job(1);
     stage.job(0);
     assert_eq!(numbers.map(|number| stage.status(number)), [Some(101); 2]);
@@ -316,9 +248,9 @@ fn where_ids_are_issued_a_name_that_is_not_taken_up_overtakes_nobody() {
 
 #[test]
 fn a_session_that_began_meanwhile_waits_too() {
-    let mut stage = Stage::new(Config { session_ttl: Duration::ZERO, ..Config::default() });
-    let first = stage.connect(&later("yes", 0));
-    let second = stage.connect(&later("again", 0));
+    let mut stage = set_stage(Config { session_ttl: Duration::ZERO, ..Config::default() });
+    let first = stage.connect_with(&later("yes", 0));
+    let second = stage.connect_with(&later("again", 0));
     stage.job(0);
     assert_eq!(stage.counts(first), [1]);
     // It asks once more, and the first one leaves.
@@ -332,19 +264,19 @@ fn a_session_that_began_meanwhile_waits_too() {
 
 #[test]
 fn who_waits_for_a_session_that_is_forgotten_opens_with_a_new_one() {
-    let mut stage = Stage::new(Config { session_ttl: Duration::ZERO, ..Config::default() });
-    let older = stage.connect(&format!("?session_id={}", name(0)));
-    let [refused, newer] = ["no", "again"].map(|how| stage.connect(&later(how, 0)));
-    stage.say_word(older, b"forget");
+    let mut stage = set_stage(Config { session_ttl: Duration::ZERO, ..Config::default() });
+    let older = stage.connect_with(&format!("?session_id={}", name(0)));
+    let [refused, newer] = ["no", "again"].map(|how| stage.connect_with(&later(how, 0)));
+    stage.say_word(older, "forget");
     // One that holds it no more ends, and one asks once more.
     (0..2).for_each(|_| stage.job(0));
     assert_eq!((stage.status(refused), stage.status(newer)), (Some(403), None));
     stage.job(0);
     assert_eq!((stage.status(newer), stage.counts(newer)), (Some(101), &[1][..]));
-    stage.say(older);
+    stage.say_word(older, "hello");
     assert_eq!((stage.counts(older), stage.closed(older)), (&[1, 2][..], None));
     // The new one of that name is held like any other.
-    let newest = stage.connect(&later("yes", 0));
+    let newest = stage.connect_with(&later("yes", 0));
     for number in [newer, older] {
         stage.clients[number].0.wire.borrow_mut().end();
         stage.turns();
@@ -358,11 +290,11 @@ fn who_waits_for_a_session_that_is_forgotten_opens_with_a_new_one() {
 /// The connection that waits holds the session which began under the name meanwhile.
 #[test]
 fn who_waited_for_a_session_that_is_forgotten_waits_for_its_successor() {
-    let mut stage = Stage::new(Config { session_ttl: Duration::ZERO, ..Config::default() });
-    let older = stage.connect(&format!("?session_id={}", name(0)));
-    let first = stage.connect(&later("yes", 0));
-    let last = stage.connect(&later("yes", 0));
-    stage.say_word(older, b"forget");
+    let mut stage = set_stage(Config { session_ttl: Duration::ZERO, ..Config::default() });
+    let older = stage.connect_with(&format!("?session_id={}", name(0)));
+    let first = stage.connect_with(&later("yes", 0));
+    let last = stage.connect_with(&later("yes", 0));
+    stage.say_word(older, "forget");
     stage.job(0);
     stage.clients[first].0.wire.borrow_mut().end();
     stage.turns();
@@ -376,7 +308,7 @@ fn who_waited_for_a_session_that_is_forgotten_waits_for_its_successor() {
 #[test]
 fn one_that_does_not_read_is_not_cut_without_a_word() {
     let limits = Limits { send_stall: Duration::from_secs(60), ..Limits::default() };
-    let mut stage = Stage::new(Config { max_send_buffer: 1024, limits, ..Config::default() });
+    let mut stage = set_stage(Config { max_send_buffer: 1024, limits, ..Config::default() });
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
     let line = Line::new(address, Wire::new(1000, 0));
     line.say(&b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2));
