@@ -73,22 +73,25 @@ pub(crate) struct PostOutbox<A: Application> {
     remote: Remote<A>,
     /// By destination.
     waiting: Box<[VecDeque<Post<A>>]>,
+    /// How many these are: the shard asks in each turn.
+    len: usize,
 }
 
 impl<A: Application> PostOutbox<A> {
     pub(crate) fn new(remote: Remote<A>) -> Self {
         let waiting = (0..remote.reactors()).map(|_| VecDeque::new()).collect();
-        PostOutbox { remote, waiting }
+        PostOutbox { remote, waiting, len: 0 }
     }
 
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
-        self.waiting.iter().map(VecDeque::len).sum()
+        self.len
     }
 
     /// Sends a post, behind what is still waiting to be sent to that reactor.
     pub(crate) fn send(&mut self, reactor: usize, post: Post<A>) {
         self.waiting[reactor].push_back(post);
+        self.len += 1;
         if self.waiting[reactor].len() == 1 {
             self.send_waiting_to(reactor);
         }
@@ -105,12 +108,23 @@ impl<A: Application> PostOutbox<A> {
                 return self.waiting[reactor].push_front(post);
             }
             // It was taken; or that reactor has ended, and the post with it.
+            self.len -= 1;
         }
     }
 
     /// Drops all that waits.
     pub(crate) fn clear(&mut self) {
         self.waiting.iter_mut().for_each(VecDeque::clear);
+        self.len = 0;
+    }
+
+    /// Checks that what is counted is there.
+    ///
+    /// # Panics
+    ///
+    /// If it is not.
+    pub(crate) fn invariants(&self) {
+        assert_eq!(self.len, self.waiting.iter().map(VecDeque::len).sum::<usize>());
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is on its way to others: mail that waits for room in another reactor's mailbox, connections
-//! that wait for it, and broadcasts that are being written to the connections here. Of posts it knows only how
-//! many wait.
+//! that wait for it, broadcasts that are being written to the connections here, and what callbacks here have
+//! posted to reactors.
 //!
 //! A reactor's mailbox is full when a callback holds that reactor up, or when it gets more hand-overs
 //! than it can take. Then a connection that is to be handed over rests where it is. A connection that
@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::connection_set::ConnectionSet;
-use crate::application::Broadcast;
+use crate::application::{Application, Broadcast, Post, PostOutbox, Remote};
 use crate::config::Limits;
 use crate::connection::Rest;
 use crate::environment::Environment;
@@ -29,7 +29,7 @@ use crate::transport::Stream;
 const RETRY: Duration = Duration::from_millis(1);
 
 /// What a reactor has to deliver: to others, and to all of its own connections.
-pub(super) struct Deliveries<S> {
+pub(super) struct Deliveries<A: Application, S> {
     /// Whether the own mailbox has mail.
     pub(super) has_mail: bool,
     /// Whether other threads have posted something.
@@ -38,8 +38,8 @@ pub(super) struct Deliveries<S> {
     mails: Box<[VecDeque<Mail<S>>]>,
     /// How many mails these are.
     count: usize,
-    /// How many posts of callbacks here wait for room: they are in the outbox of posts.
-    posts: usize,
+    /// What callbacks here want done on reactors, and what of it found a full box.
+    posts: PostOutbox<A>,
     /// These mails and posts, and the connections that wait: one number says whether there is anything to
     /// do.
     waiting: usize,
@@ -57,14 +57,14 @@ pub(super) struct Deliveries<S> {
     pub(super) fanout_at: usize,
 }
 
-impl<S: Stream> Deliveries<S> {
-    pub(super) fn new(here: usize, reactors: usize) -> Self {
+impl<A: Application, S: Stream> Deliveries<A, S> {
+    pub(super) fn new(here: usize, reactors: usize, remote: Remote<A>) -> Self {
         Deliveries {
             has_mail: false,
             has_posts: false,
             mails: (0..reactors).map(|_| VecDeque::new()).collect(),
             count: 0,
-            posts: 0,
+            posts: PostOutbox::new(remote),
             waiting: 0,
             hand_overs: (0..reactors).map(|_| VecDeque::new()).collect(),
             spread_to: here,
@@ -98,13 +98,29 @@ impl<S: Stream> Deliveries<S> {
 
     /// Whether so much mail, or so many posts, wait that no connection is read until some have left.
     pub(super) fn is_full(&self, limits: &Limits) -> bool {
-        self.count.max(self.posts) >= limits.mails_waiting_most
+        self.count.max(self.posts.len()) >= limits.mails_waiting_most
     }
 
-    /// Takes note of how many posts of callbacks here wait for room.
-    pub(super) fn note_posts(&mut self, posts: usize) {
-        self.waiting = self.waiting - self.posts + posts;
-        self.posts = posts;
+    /// Sends what callbacks here have posted, behind what is still waiting to be sent to those reactors.
+    pub(super) fn post_to_reactors(&mut self, posts: Vec<(usize, Post<A>)>) {
+        self.waiting -= self.posts.len();
+        for (reactor, post) in posts {
+            self.posts.send(reactor, post);
+        }
+        self.waiting += self.posts.len();
+    }
+
+    /// Sends the posts that wait, as far as there is room.
+    pub(super) fn send_posts(&mut self) {
+        self.waiting -= self.posts.len();
+        self.posts.send_waiting();
+        self.waiting += self.posts.len();
+    }
+
+    /// Posts that wait for room: for tests.
+    #[cfg(feature = "internals")]
+    pub(super) fn waiting_posts(&self) -> usize {
+        self.posts.len()
     }
 
     /// Whether no connection is read, because what was read before has not been delivered: as much mail or
@@ -249,26 +265,27 @@ impl<S: Stream> Deliveries<S> {
     }
 
     fn are_broadcasts_delivered(&self, limits: &Limits) -> bool {
-        self.count + self.posts == 0 && self.broadcasts.len() <= limits.broadcasts_queued / 2
+        self.count + self.posts.len() == 0 && self.broadcasts.len() <= limits.broadcasts_queued / 2
     }
 
-    /// Drops all mail: a socket in it closes.
+    /// Drops all mail, and all posts: a socket in a mail closes.
     pub(super) fn clear(&mut self) {
         self.mails.iter_mut().for_each(VecDeque::clear);
-        self.waiting -= self.count;
+        self.waiting -= self.count + self.posts.len();
         self.count = 0;
+        self.posts.clear();
     }
 
-    /// Checks that what is counted is there, and `posts` in the outbox of posts.
+    /// Checks that what is counted is there.
     ///
     /// # Panics
     ///
     /// If it is not.
-    pub(super) fn invariants(&self, posts: usize) {
-        assert_eq!(self.posts, posts, "the posts in the outbox");
+    pub(super) fn invariants(&self) {
         assert_eq!(self.count, self.mails.iter().map(VecDeque::len).sum::<usize>());
         let hand_overs = self.hand_overs.iter().map(VecDeque::len).sum::<usize>();
-        assert_eq!(self.waiting, self.count + self.posts + hand_overs + self.senders.len());
+        self.posts.invariants();
+        assert_eq!(self.waiting, self.count + self.posts.len() + hand_overs + self.senders.len());
     }
 
     /// Whether a connection waits here.

@@ -168,8 +168,6 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.runtime.commands.jobs.cancel_all();
         // A connection on its way to a reactor whose box stayed full: its socket closes here.
         self.deliveries.clear();
-        self.post_outbox.clear();
-        self.deliveries.note_posts(0);
         self.posts.close();
         self.lifecycle.phase = Phase::Ended(outcome);
     }

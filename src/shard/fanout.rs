@@ -42,7 +42,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             for direct in std::mem::take(&mut self.runtime.commands.directs) {
                 self.direct(direct, turn, env);
             }
-            self.forward_posts();
+            self.deliveries.post_to_reactors(std::mem::take(&mut self.runtime.commands.posts));
             if let Some(id) = visited.filter(|_| has_sent) {
                 let Parts { deliveries, connections, .. } = self;
                 deliveries.hold_sender(id, connections, &turn.setup.config.limits);
@@ -52,20 +52,6 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 shut_down(turn, env);
             }
         }
-    }
-
-    /// Sends what callbacks here have posted, and keeps what finds a full box.
-    pub(super) fn forward_posts(&mut self) {
-        for (reactor, post) in std::mem::take(&mut self.runtime.commands.posts) {
-            self.post_outbox.send(reactor, post);
-        }
-        self.deliveries.note_posts(self.post_outbox.len());
-    }
-
-    /// Tries again what found a full box.
-    pub(super) fn send_posts(&mut self) {
-        self.post_outbox.send_waiting();
-        self.deliveries.note_posts(self.post_outbox.len());
     }
 
     fn forward_jobs(&mut self, turn: &mut Turn<'_>, env: &mut E) {

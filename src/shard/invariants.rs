@@ -31,7 +31,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         assert_eq!(sessions.speakers(), attached, "each has a session, alone or with others");
         assert_eq!(setup.metrics.websockets.get(), attached as u64);
         self.watchers.invariants(watchers);
-        self.deliveries.invariants(self.post_outbox.len());
+        self.deliveries.invariants();
         let is_said = self.runtime.cork.is_empty() && self.connections.aside.is_empty();
         assert!(is_said, "what was said was sent");
         let storage = storage_of_cork(&setup.config.limits);

@@ -89,7 +89,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     #[cold]
     fn send_waiting(&mut self, turn: &mut Turn<'_>, env: &mut E) {
-        self.send_posts();
+        self.deliveries.send_posts();
         for reactor in 0..turn.setup.config.workers.get() {
             self.deliveries.send_waiting(reactor, env);
             while let Some(id) = self.deliveries.next_hand_over(reactor, env) {

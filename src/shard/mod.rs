@@ -269,7 +269,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
     #[cfg(feature = "internals")]
     #[must_use]
     pub fn waiting_posts(&self) -> usize {
-        self.parts.post_outbox.len()
+        self.parts.deliveries.waiting_posts()
     }
 
     /// Its application: for tests of that.

@@ -13,7 +13,7 @@ use super::lifecycle::Lifecycle;
 use super::pending::PendingRequests;
 use super::runtime::Runtime;
 use super::turn::Setup;
-use crate::application::{Application, Hosted, PostOutbox, Posts};
+use crate::application::{Application, Hosted, Posts};
 use crate::environment::Environment;
 use crate::observe::watchers::Watchers;
 
@@ -23,9 +23,7 @@ pub(super) struct Parts<A: Application, E: Environment> {
     pub(super) runtime: Runtime<A>,
     /// What other threads and reactors want done.
     pub(super) posts: Posts<A>,
-    /// What callbacks here want done on other reactors.
-    pub(super) post_outbox: PostOutbox<A>,
-    pub(super) deliveries: Deliveries<E::Stream>,
+    pub(super) deliveries: Deliveries<A, E::Stream>,
     pub(super) lifecycle: Lifecycle,
     pub(super) watchers: Watchers,
     pub(super) pending: PendingRequests,
@@ -39,8 +37,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             connections: ConnectionSet::new(now),
             runtime: Runtime::new(application, setup),
             posts,
-            post_outbox: PostOutbox::new(remote),
-            deliveries: Deliveries::new(setup.reactor, reactors),
+            deliveries: Deliveries::new(setup.reactor, reactors, remote),
             lifecycle: Lifecycle::new(),
             watchers: Watchers::new(reactors, now),
             pending: PendingRequests::default(),
