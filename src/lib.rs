@@ -278,9 +278,10 @@ pub mod transport;
 
 pub use application::timers::{SetTimerError, TooManyTimers};
 pub use application::{
-    Acceptance, Application, CloseReason, Context, CounterMetric, GaugeMetric, HttpRequest,
-    HttpResponse, InvalidField, InvalidMetric, Message, NoResponse, OpenedRequest, PostError,
-    ReactorContext, ReactorStart, Recipient, Refusal, Remote, Side, Subprotocol, Upgrade,
+    Acceptance, AnswerFollows, Application, CloseReason, Context, CounterMetric, GaugeMetric,
+    HttpRequest, HttpResponse, InvalidField, InvalidMetric, JobHandle, JsonString, Message,
+    NoResponse, OpenedRequest, PostError, ReactorContext, ReactorStart, Recipient, Refusal, Remote,
+    Side, Subprotocol, Upgrade,
 };
 pub use apps::counter::Counter;
 pub use apps::echo::Echo;
@@ -291,7 +292,7 @@ pub use config::{
 pub use offload::{Cancellation, PoolFull};
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
 pub use session::{EndedSession, SessionEnd, owner_of};
-pub use token::{ConnectionId, IpPeer, Peer};
+pub use token::{ConnectionId, InvalidConnectionId, IpPeer, Peer};
 
 /// The examples in the documents compile.
 #[cfg(doctest)]

@@ -13,11 +13,12 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::num::NonZeroU32;
+use std::str::FromStr;
 
 use mio::Token;
 
 /// Names one connection of one reactor, for as long as anything may still refer to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalId {
     /// Slot in the slab.
     pub(crate) index: u32,
@@ -58,7 +59,10 @@ impl fmt::Display for LocalId {
 
 /// Names one connection of a server, for as long as anything may still refer to it: no other connection
 /// of that server ever has the same name. An open WebSocket keeps its name for life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+///
+/// It is written as text and read from it, so that a page of the application's can name a connection. The order
+/// of two names means nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId {
     pub(crate) reactor: u16,
     pub(crate) local: LocalId,
@@ -81,6 +85,35 @@ impl fmt::Display for ConnectionId {
     /// The reactor's number, and behind a slash what the log calls the connection there.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.reactor, self.local)
+    }
+}
+
+/// A text is not the name of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidConnectionId;
+
+impl fmt::Display for InvalidConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not the name of a connection: it is written as 0/7.42")
+    }
+}
+
+impl std::error::Error for InvalidConnectionId {}
+
+impl FromStr for ConnectionId {
+    type Err = InvalidConnectionId;
+
+    /// Reads what [`Display`](fmt::Display) writes. Whether there is such a connection is not known here.
+    fn from_str(text: &str) -> Result<ConnectionId, InvalidConnectionId> {
+        let parsed = || {
+            let (reactor, local) = text.split_once('/')?;
+            let (index, generation) = local.split_once('.')?;
+            let local =
+                LocalId { index: index.parse().ok()?, generation: generation.parse().ok()? };
+            Some(ConnectionId { reactor: reactor.parse().ok()?, local })
+        };
+        // Numbers may be written in several ways; a name in one.
+        parsed().filter(|id| id.to_string() == text).ok_or(InvalidConnectionId)
     }
 }
 
@@ -165,6 +198,10 @@ mod tests {
         let id = ConnectionId::new(2, local);
         assert_eq!((id.to_string(), id.reactor()), ("2/7.3".to_owned(), 2));
         assert_ne!(id, ConnectionId::new(1, local));
+        assert_eq!("2/7.3".parse(), Ok(id));
+        for text in ["", "2", "2/7", "/7.3", "2/7.0", "2/07.3", "+2/7.3", "2/7.3 ", "70000/7.3"] {
+            assert_eq!(text.parse::<ConnectionId>(), Err(InvalidConnectionId), "{text:?}");
+        }
     }
 
     #[test]

@@ -9,21 +9,23 @@
 //! which is a token, and through a field that the application adds itself, and then not a byte that ends
 //! a line.
 //!
-//! Next: `jobs`: what follows the work that is done elsewhere.
+//! Next: `deferral`: answers that come later.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Once;
 use std::time::Instant;
 
-use super::request::{RequestHead, text};
+use super::question::Ask;
+use super::request::{HttpRequest, RequestHead, text};
 use super::response::{
-    InvalidField, TEXT, check_content_type, error_in_json, push_field, reason_phrase,
+    HttpResponse, InvalidField, NoResponse, TEXT, check_content_type, error_in_json, push_field,
+    reason_phrase,
 };
 use super::{Application, Context, OpenedRequest, ReactorContext, tell_misuse};
 use crate::config::Subprotocols;
 use crate::contained::Contained;
-use crate::offload::{Cancellation, Value, Work, in_a_box};
+use crate::offload::{Value, Work};
 use crate::protocol::head::Request;
 use crate::session::{Joining, Session, SessionId};
 use crate::token::Peer;
@@ -35,6 +37,8 @@ pub struct Upgrade<'a, A: Application> {
     pub(crate) now: Instant,
     pub(crate) session_id: Option<&'a SessionId>,
     pub(crate) session: Option<&'a Session<A::Session>>,
+    pub(crate) reactor: usize,
+    pub(crate) reactors: usize,
 }
 
 impl<'a, A: Application> Upgrade<'a, A> {
@@ -135,70 +139,6 @@ impl<'a, A: Application> Upgrade<'a, A> {
         Acceptance::default()
     }
 
-    /// The answer comes later: `job` runs on a thread of its own kind, so that it may wait for as long as
-    /// it likes (a token is looked up in a data base, say), and then `done` here, with what it returned
-    /// and with the same request. What `done` answers is the answer.
-    ///
-    /// Until then nothing has happened: an older connection of the session goes on, and the session that
-    /// is asked for is kept, whatever its time to live. The connection is not read. What is in the way is
-    /// answered with 503: more jobs than [`crate::Limits::offloads_per_reactor`] (all jobs of the reactor
-    /// share it, so bound each address with `limit_per_ip`), an answer that takes longer than
-    /// [`crate::Config::timeout_handshake`], or the shutdown; and with 409 if a newer
-    /// request for the same session was accepted in between. Then `done` is not called. A job that
-    /// panics is a 500. So what an upgrade takes (a seat, say) is taken in `done`, and never before: only what
-    /// `done` accepts is followed by `on_open` or by what stands in [`Acceptance::otherwise`].
-    ///
-    /// ```
-    /// # use revolve::{Acceptance, Application, Context, Message, Refusal, Upgrade};
-    /// # fn member_of(_token: &str) -> Option<String> { None }
-    /// struct Members;
-    ///
-    /// impl Application for Members {
-    ///     type Session = Option<String>;
-    ///     type Connection = ();
-    ///
-    ///     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
-    ///         let token = upgrade.parameter("token").unwrap_or_default().into_owned();
-    ///         upgrade.defer(
-    ///             move || member_of(&token),
-    ///             |_, upgrade, member| match member {
-    ///                 None => Err(Refusal::new::<403>("members only")),
-    ///                 Some(name) => {
-    ///                     Ok(upgrade.accept().then(|_, cx| *cx.session_mut() = Some(name)))
-    ///                 }
-    ///             },
-    ///         )
-    ///     }
-    /// #   fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// None: it returns a [`Result`] so that `on_upgrade` can end with it.
-    pub fn defer<T: Send + 'static>(
-        &self,
-        job: impl FnOnce() -> T + Send + 'static,
-        done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
-    ) -> Result<Acceptance<A>, Refusal> {
-        self.defer_cancellable(move |_| job(), done)
-    }
-
-    /// [`Self::defer`] for a job that can end early: it is told whether anybody still waits for it
-    /// ([`Context::offload_cancellable`] says more). Nobody does when the client has gone, when another
-    /// answer was given in between, or when the server has ended.
-    ///
-    /// # Errors
-    ///
-    /// None, as [`Self::defer`].
-    pub fn defer_cancellable<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
-        done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
-    ) -> Result<Acceptance<A>, Refusal> {
-        Ok(Acceptance(Answer::Later(Deferred::new(job, done))))
-    }
-
     /// Who asks.
     #[must_use]
     pub fn peer(&self) -> Peer {
@@ -209,6 +149,18 @@ impl<'a, A: Application> Upgrade<'a, A> {
     #[must_use]
     pub fn now(&self) -> Instant {
         self.now
+    }
+
+    /// Which reactor this is, from 0.
+    #[must_use]
+    pub fn reactor(&self) -> usize {
+        self.reactor
+    }
+
+    /// How many reactors the server has.
+    #[must_use]
+    pub fn reactors(&self) -> usize {
+        self.reactors
     }
 }
 
@@ -245,30 +197,45 @@ pub(crate) type ForUpgrade<A> = Contained<Box<DecideUpgrade<A>>>;
 type DecideUpgrade<A> =
     dyn FnOnce(&mut A, &Upgrade<'_, A>, Value) -> Result<Acceptance<A>, Refusal>;
 
-/// A job that decides an upgrade, and what follows it.
+/// What follows a job that decides a plain request.
+pub(crate) type ForRequest<A> = Contained<Box<DecideRequest<A>>>;
+
+type DecideRequest<A> = dyn FnOnce(
+    &mut A,
+    &mut ReactorContext<'_, A>,
+    &HttpRequest<'_>,
+    Value,
+) -> Result<HttpResponse, NoResponse>;
+
+/// A request that is decided later.
 pub(crate) struct Deferred<A: Application> {
-    pub(crate) work: Work,
-    pub(crate) done: ForUpgrade<A>,
+    pub(crate) source: Source<A>,
+    pub(crate) decision: Decision<A>,
 }
 
-impl<A: Application> Deferred<A> {
-    pub(crate) fn new<T: Send + 'static>(
-        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
-        done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
-    ) -> Self {
-        let done = move |application: &mut A, upgrade: &Upgrade<'_, A>, value: Value| {
-            match value.into_inner().map(|value| value.downcast::<T>()) {
-                Some(Ok(value)) => done(application, upgrade, *value),
-                // It is what `job` returned.
-                _ => Err(Refusal::new::<500>("internal error")),
-            }
-        };
-        Deferred { work: in_a_box(job), done: Contained::new(Box::new(done)) }
+impl<A: Application> fmt::Debug for Deferred<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deferred").finish_non_exhaustive()
     }
 }
 
+/// Where the value comes from by which it is decided.
+pub(crate) enum Source<A: Application> {
+    /// From a thread of the pool.
+    Job(Work),
+    /// From that reactor.
+    Reactor(usize, Ask<A>),
+}
+
+/// What follows when the value is there.
+pub(crate) enum Decision<A: Application> {
+    OfUpgrade(ForUpgrade<A>),
+    OfPlain(ForRequest<A>),
+}
+
 /// Yes ([`Upgrade::accept`]), with what else is to be said in the 101, and what is to be done behind
-/// it; or that the answer comes later ([`Upgrade::defer`]), to which nothing can be added here.
+/// it; or that the answer comes later ([`Upgrade::defer`], [`Upgrade::ask`]), to which nothing can be added
+/// here.
 #[must_use]
 pub struct Acceptance<A: Application>(pub(crate) Answer<A>);
 
@@ -318,6 +285,10 @@ impl<A: Application> Default for Acceptance<A> {
 }
 
 impl<A: Application> Acceptance<A> {
+    pub(crate) fn later(deferred: Deferred<A>) -> Self {
+        Acceptance(Answer::Later(deferred))
+    }
+
     /// What there is to add to; nothing, if the answer comes later.
     fn terms(&mut self, what: &str) -> Option<&mut Terms<A>> {
         match &mut self.0 {
@@ -650,7 +621,15 @@ mod tests {
             Request::parse(&head, &mut slots, &ProtocolLimits::from(&Config::default())).unwrap();
         let peer = Peer::Unix;
         let now = Instant::now();
-        look(&Upgrade { request: &request, peer, now, session_id: None, session: None })
+        look(&Upgrade {
+            request: &request,
+            peer,
+            now,
+            session_id: None,
+            session: None,
+            reactor: 0,
+            reactors: 1,
+        })
     }
 
     #[test]

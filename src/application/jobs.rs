@@ -1,15 +1,16 @@
 //! Off-loaded jobs, from the reactor's side: which connection waits for which, and what follows.
 //!
 //! What is to be done stays here, on the reactor, and so need not be `Send`; only the job itself and
-//! its value travel. A job whose connection has gone is an orphan: it is cancelled, and when it has run
-//! for [`Limits::offload_orphan_timeout`] since then, it is given up. Runs nothing and delivers nothing:
+//! its value travel. A question to another reactor is a job too, which that reactor does. A job whose
+//! connection has gone, or was taken back, is an orphan: it is cancelled, and when it has run for
+//! [`Limits::offload_orphan_timeout`] since then, it is given up. Runs nothing and delivers nothing:
 //! the shard does, and asks here whose turn it is.
 //!
 //! Invariant: an entry stays until its job's one [`Finished`] has come, or the job is given up. An owner
 //! gets the answers of its ordered jobs in the order in which it asked, and each other one at once. While
 //! there are orphans, a time is set at which they are looked at.
 //!
-//! Next: `kept`: what is kept for each connection.
+//! Next: `offloading`: how a callback asks for it.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -18,13 +19,12 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::admission::{Deferred, ForUpgrade};
+use super::admission::{Decision, Deferred, Source};
+use super::question::Question;
 use super::{Application, Context, ReactorContext};
 use crate::config::Limits;
 use crate::contained::Contained;
-use crate::offload::{
-    Cancellation, Finished, Job, JobId, PoolFull, Progress, Value, Work, in_a_box,
-};
+use crate::offload::{Cancellation, Finished, Job, JobId, PoolFull, Progress, Value, in_a_box};
 use crate::token::LocalId;
 
 type ForConnection<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>, Value)>>;
@@ -42,9 +42,9 @@ pub(crate) enum Delivery {
 /// What follows a job.
 enum Continuation<A: Application> {
     OfConnection(LocalId, ForConnection<A>),
-    OfUpgrade(LocalId, ForUpgrade<A>),
+    OfRequest(LocalId, Decision<A>),
     OfReactor(ForReactor<A>),
-    /// Nothing: its connection has gone, so the value is dropped.
+    /// Nothing: its connection has gone, or it was taken back. So the value is dropped.
     Orphan(Orphan),
 }
 
@@ -64,13 +64,33 @@ const LOOKS: u32 = 8;
 /// Who asked for an orphan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Former {
-    /// A WebSocket. A drain waits for it: what `on_close` has off-loaded may be what keeps a session.
+    /// A WebSocket that has closed. A drain waits for it: what `on_close` has off-loaded may be what keeps
+    /// a session.
     Connection,
-    /// An upgrade that has been refused meanwhile, or whose client has left. Nobody misses it.
-    Upgrade,
+    /// A request that has been refused meanwhile, or whose client has left; or who asked took it back.
+    /// Nobody misses it.
+    Nobody,
+}
+
+/// Names a job that was off-loaded, for [`Context::cancel_job`]. It names no other job ever after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct JobHandle {
+    key: usize,
+    serial: u64,
+}
+
+/// Who does a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doer {
+    /// A thread of the pool, which is held for as long as the job runs.
+    Pool,
+    /// Another reactor, which answers in one of its turns.
+    Reactor,
 }
 
 struct Entry<A: Application> {
+    serial: u64,
+    doer: Doer,
     continuation: Continuation<A>,
     delivery: Delivery,
     progress: Arc<Progress>,
@@ -82,15 +102,25 @@ struct Entry<A: Application> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     Connection(LocalId),
-    /// A connection that waits for the answer to its upgrade.
-    Upgrade(LocalId),
+    /// A connection that waits for the answer to its request.
+    Request(LocalId),
     Reactor,
+}
+
+/// Whose job it was that is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    Of(Owner),
+    /// Its connection is gone, or it was taken back.
+    Nobodys {
+        has_failed: bool,
+    },
 }
 
 /// What is to be done now.
 pub(crate) enum Due<A: Application> {
     OfConnection(ForConnection<A>, Value),
-    OfUpgrade(ForUpgrade<A>, Value),
+    OfRequest(Decision<A>, Value),
     OfReactor(ForReactor<A>, Value),
     /// The job panicked, or could not be run.
     Failed,
@@ -104,10 +134,18 @@ pub(crate) struct Jobs<A: Application> {
     of_reactor: VecDeque<usize>,
     /// Jobs that have not left for the pool yet.
     outgoing: Vec<Job>,
-    /// How many of the entries are orphans of upgrades.
+    /// Questions that have not left yet, each with the reactor that is asked.
+    questions: Vec<(usize, Question<A>)>,
+    /// Those that have taken a job back: an answer of theirs that waited behind it may be due.
+    released: Vec<Owner>,
+    /// How many jobs there were so far.
+    serial: u64,
+    /// How many of the entries are orphans that nobody misses.
     unwanted: usize,
     /// When the orphans are looked at; there is an alarm for it.
     look_at: Option<Instant>,
+    /// The same, while that alarm is not set yet.
+    unscheduled: Option<Instant>,
     most: usize,
     most_per_connection: usize,
     orphan_timeout: Duration,
@@ -129,8 +167,12 @@ impl<A: Application> Jobs<A> {
             of_connections: HashMap::new(),
             of_reactor: VecDeque::new(),
             outgoing: Vec::new(),
+            questions: Vec::new(),
+            released: Vec::new(),
+            serial: 0,
             unwanted: 0,
             look_at: None,
+            unscheduled: None,
             most: limits.offloads_per_reactor,
             most_per_connection: limits.offloads_per_connection,
             orphan_timeout: limits.offload_orphan_timeout,
@@ -144,26 +186,27 @@ impl<A: Application> Jobs<A> {
         delivery: Delivery,
         job: impl FnOnce(&Cancellation) -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
-    ) -> Result<(), PoolFull> {
+    ) -> Result<JobHandle, PoolFull> {
         let done = move |application: &mut A, cx: &mut Context<'_, A>, value: Value| {
             if let Some(Ok(value)) = value.into_inner().map(|value| value.downcast::<T>()) {
                 done(application, cx, *value);
             }
         };
         let continuation = Continuation::OfConnection(id, Contained::new(Box::new(done)));
-        let key = self.insert(continuation, delivery, in_a_box(job))?;
-        self.of_connections.entry(id).or_default().push_back(key);
-        Ok(())
+        let handle = self.insert(continuation, delivery, Source::Job(in_a_box(job)))?;
+        self.of_connections.entry(id).or_default().push_back(handle.key);
+        Ok(handle)
     }
 
-    /// Takes the job that decides a connection's upgrade.
-    pub(crate) fn add_for_upgrade(
+    /// Takes the job that decides a connection's request.
+    pub(crate) fn add_for_request(
         &mut self,
         id: LocalId,
-        Deferred { work, done }: Deferred<A>,
+        Deferred { source, decision }: Deferred<A>,
     ) -> Result<(), PoolFull> {
-        let key = self.insert(Continuation::OfUpgrade(id, done), Delivery::InOrder, work)?;
-        self.of_connections.entry(id).or_default().push_back(key);
+        let continuation = Continuation::OfRequest(id, decision);
+        let handle = self.insert(continuation, Delivery::InOrder, source)?;
+        self.of_connections.entry(id).or_default().push_back(handle.key);
         Ok(())
     }
 
@@ -173,34 +216,47 @@ impl<A: Application> Jobs<A> {
         delivery: Delivery,
         job: impl FnOnce(&Cancellation) -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
-    ) -> Result<(), PoolFull> {
+    ) -> Result<JobHandle, PoolFull> {
         let done = move |application: &mut A, cx: &mut ReactorContext<'_, A>, value: Value| {
             if let Some(Ok(value)) = value.into_inner().map(|value| value.downcast::<T>()) {
                 done(application, cx, *value);
             }
         };
         let continuation = Continuation::OfReactor(Contained::new(Box::new(done)));
-        let key = self.insert(continuation, delivery, in_a_box(job))?;
-        self.of_reactor.push_back(key);
-        Ok(())
+        let handle = self.insert(continuation, delivery, Source::Job(in_a_box(job)))?;
+        self.of_reactor.push_back(handle.key);
+        Ok(handle)
     }
 
     fn insert(
         &mut self,
         continuation: Continuation<A>,
         delivery: Delivery,
-        work: Work,
-    ) -> Result<usize, PoolFull> {
+        source: Source<A>,
+    ) -> Result<JobHandle, PoolFull> {
         if self.entries.len() >= self.most {
             return Err(PoolFull { most: self.most });
         }
         let progress = Arc::<Progress>::default();
-        let entry = Entry { continuation, delivery, progress: progress.clone(), outcome: None };
+        self.serial += 1;
+        let serial = self.serial;
+        let doer = match source {
+            Source::Job(_) => Doer::Pool,
+            Source::Reactor(..) => Doer::Reactor,
+        };
+        let (progress_here, outcome) = (progress.clone(), None);
+        let entry =
+            Entry { serial, doer, continuation, delivery, progress: progress_here, outcome };
         let key = self.entries.insert(entry);
         // There are at most `most` entries, and `Config::validate` bounds that.
         let id = JobId(key as u32);
-        self.outgoing.push(Job { id, work, progress });
-        Ok(key)
+        match source {
+            Source::Job(work) => self.outgoing.push(Job { id, work, progress }),
+            Source::Reactor(reactor, ask) => {
+                self.questions.push((reactor, Question { id, ask, progress }));
+            }
+        }
+        Ok(JobHandle { key, serial })
     }
 
     /// The jobs that are to leave for the pool.
@@ -208,21 +264,80 @@ impl<A: Application> Jobs<A> {
         std::mem::take(&mut self.outgoing)
     }
 
-    /// Takes note of a job that is done; its owner, if there still is one.
-    pub(crate) fn finish(&mut self, finished: Finished) -> Option<Owner> {
+    /// The questions that are to leave, each for the reactor that is asked.
+    pub(crate) fn take_questions(&mut self) -> Vec<(usize, Question<A>)> {
+        std::mem::take(&mut self.questions)
+    }
+
+    /// Those of which an answer may be due, because a job that it waited behind was taken back.
+    pub(crate) fn take_released(&mut self) -> Vec<Owner> {
+        std::mem::take(&mut self.released)
+    }
+
+    /// Takes a job back that this owner asked for: what follows it is dropped, and it counts for its owner no
+    /// more. Whether it was still to be answered.
+    pub(crate) fn cancel(&mut self, owner: Owner, handle: JobHandle, now: Instant) -> bool {
+        let JobHandle { key, serial } = handle;
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.serial == serial) else {
+            return false;
+        };
+        let queue = match (&entry.continuation, owner) {
+            (Continuation::OfConnection(id, _), Owner::Connection(asks)) if *id == asks => {
+                self.of_connections.get_mut(id)
+            }
+            (Continuation::OfReactor(_), Owner::Reactor) => Some(&mut self.of_reactor),
+            _ => None,
+        };
+        let Some(queue) = queue else { return false };
+        queue.retain(|&other| other != key);
+        if let Owner::Connection(id) = owner
+            && queue.is_empty()
+        {
+            self.of_connections.remove(&id);
+        }
+        if entry.outcome.is_some() {
+            self.entries.remove(key);
+        } else if let Some(at) = self.outgoing.iter().position(|job| job.id.0 as usize == key) {
+            // It has not left yet, so no answer will come.
+            self.outgoing.remove(at);
+            self.entries.remove(key);
+        } else {
+            entry.progress.revoke();
+            self.make_orphan(key, Former::Nobody, now);
+        }
+        self.released.push(owner);
+        true
+    }
+
+    /// Nobody waits any more for the job of this entry, which is under way.
+    fn make_orphan(&mut self, key: usize, former: Former, now: Instant) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let running_since = entry.progress.is_running().then_some(now);
+        entry.continuation = Continuation::Orphan(Orphan { former, running_since });
+        self.unwanted += usize::from(former == Former::Nobody);
+        if self.look_at.is_none() {
+            self.look_at = Some(now + self.orphan_timeout / LOOKS);
+            self.unscheduled = self.look_at;
+        }
+    }
+
+    /// Takes note of a job that is done: whose it was.
+    pub(crate) fn finish(&mut self, finished: Finished) -> Whose {
         let key = finished.id.0 as usize;
         let Some(entry) = self.entries.get_mut(key) else {
             debug_assert!(false, "a job is finished once");
-            return None;
+            return Whose::Nobodys { has_failed: false };
         };
+        // One that was taken back before a thread took it was not run, and so has not failed.
+        let has_failed = finished.value.is_none() && !entry.progress.is_revoked();
         entry.outcome = Some(finished.value);
         match entry.continuation {
-            Continuation::OfConnection(id, _) => Some(Owner::Connection(id)),
-            Continuation::OfUpgrade(id, _) => Some(Owner::Upgrade(id)),
-            Continuation::OfReactor(_) => Some(Owner::Reactor),
+            Continuation::OfConnection(id, _) => Whose::Of(Owner::Connection(id)),
+            Continuation::OfRequest(id, _) => Whose::Of(Owner::Request(id)),
+            Continuation::OfReactor(_) => Whose::Of(Owner::Reactor),
             Continuation::Orphan(_) => {
                 self.remove_orphan(key);
-                None
+                Whose::Nobodys { has_failed }
             }
         }
     }
@@ -230,7 +345,7 @@ impl<A: Application> Jobs<A> {
     fn remove_orphan(&mut self, key: usize) {
         let entry = self.entries.try_remove(key);
         if let Some(Entry { continuation: Continuation::Orphan(orphan), .. }) = entry {
-            self.unwanted -= usize::from(orphan.former == Former::Upgrade);
+            self.unwanted -= usize::from(orphan.former == Former::Nobody);
         }
     }
 
@@ -249,11 +364,11 @@ impl<A: Application> Jobs<A> {
     /// What `owner` is to be called with next, if an answer can be delivered.
     pub(crate) fn next_due(&mut self, owner: Owner) -> Option<Due<A>> {
         let queue = match owner {
-            Owner::Connection(id) | Owner::Upgrade(id) => self.of_connections.get_mut(&id)?,
+            Owner::Connection(id) | Owner::Request(id) => self.of_connections.get_mut(&id)?,
             Owner::Reactor => &mut self.of_reactor,
         };
         let key = queue.remove(Self::first_due(&self.entries, queue)?)?;
-        if let Owner::Connection(id) | Owner::Upgrade(id) = owner
+        if let Owner::Connection(id) | Owner::Request(id) = owner
             && queue.is_empty()
         {
             self.of_connections.remove(&id);
@@ -261,41 +376,38 @@ impl<A: Application> Jobs<A> {
         let Entry { continuation, outcome, .. } = self.entries.try_remove(key)?;
         Some(match (continuation, outcome.flatten()) {
             (Continuation::OfConnection(_, done), Some(value)) => Due::OfConnection(done, value),
-            (Continuation::OfUpgrade(_, done), Some(value)) => Due::OfUpgrade(done, value),
+            (Continuation::OfRequest(_, decision), Some(value)) => Due::OfRequest(decision, value),
             (Continuation::OfReactor(done), Some(value)) => Due::OfReactor(done, value),
             (_, None) | (Continuation::Orphan(_), _) => Due::Failed,
         })
     }
 
-    /// A connection has closed: what its jobs return is of no interest any more. If it leaves orphans,
-    /// and none were there: when an alarm is to go off for [`Self::look_at_orphans`].
-    #[must_use]
-    pub(crate) fn forget(&mut self, id: LocalId, now: Instant) -> Option<Instant> {
+    /// A connection has closed, or its request waits no more: what its jobs return is of no interest any more.
+    pub(crate) fn forget(&mut self, id: LocalId, now: Instant) {
         if self.of_connections.is_empty() {
-            return None;
+            return;
         }
-        let mut has_orphans = false;
         for key in self.of_connections.remove(&id).unwrap_or_default() {
             let Some(entry) = self.entries.get_mut(key) else { continue };
-            if entry.outcome.is_some() {
+            // What a reactor has not answered holds no thread: its slot is free at once.
+            let is_unheard = entry.doer == Doer::Reactor && entry.progress.give_up();
+            if entry.outcome.is_some() || is_unheard {
                 self.entries.remove(key);
                 continue;
             }
             entry.progress.cancel();
             let former = match entry.continuation {
-                Continuation::OfUpgrade(..) => Former::Upgrade,
+                Continuation::OfRequest(..) => Former::Nobody,
                 _ => Former::Connection,
             };
-            self.unwanted += usize::from(former == Former::Upgrade);
-            let running_since = entry.progress.is_running().then_some(now);
-            entry.continuation = Continuation::Orphan(Orphan { former, running_since });
-            has_orphans = true;
+            self.make_orphan(key, former, now);
         }
-        if !has_orphans || self.look_at.is_some() {
-            return None;
-        }
-        self.look_at = Some(now + self.orphan_timeout / LOOKS);
-        self.look_at
+    }
+
+    /// When an alarm is to go off for [`Self::look_at_orphans`], if there are orphans and it is not set yet.
+    #[must_use]
+    pub(crate) fn take_unscheduled(&mut self) -> Option<Instant> {
+        self.unscheduled.take()
     }
 
     /// Gives up the orphans that have run for too long, if it is time to look at them.
@@ -364,11 +476,11 @@ impl<A: Application> Jobs<A> {
         for (id, queue) in &self.of_connections {
             assert!(!queue.is_empty(), "{id}: waits for nothing");
             waited_for += queue.len();
-            // The answer to an upgrade is taken by the next visit, which the reactor may not make yet.
-            let is_upgrade =
-                |key: usize| matches!(self.entries[key].continuation, Continuation::OfUpgrade(..));
+            // The answer to a request is taken by the next visit, which the reactor may not make yet.
+            let is_request =
+                |key: usize| matches!(self.entries[key].continuation, Continuation::OfRequest(..));
             let due = Self::first_due(&self.entries, queue).map(|at| queue[at]);
-            assert!(due.is_none_or(is_upgrade), "{id}: an answer was not delivered");
+            assert!(due.is_none_or(is_request), "{id}: an answer was not delivered");
         }
         let due = Self::first_due(&self.entries, &self.of_reactor);
         assert_eq!(due, None, "an answer was not delivered to the reactor");
@@ -378,11 +490,14 @@ impl<A: Application> Jobs<A> {
                 _ => None,
             })
         };
-        let unwanted = orphans().filter(|(orphan, _)| orphan.former == Former::Upgrade).count();
+        let unwanted = orphans().filter(|(orphan, _)| orphan.former == Former::Nobody).count();
         assert_eq!(self.unwanted, unwanted);
         assert_eq!(self.entries.len(), waited_for + orphans().count(), "each is somebody's");
         assert!(orphans().next().is_none() || self.look_at.is_some(), "an orphan is forgotten");
+        assert_eq!(self.unscheduled, None, "no alarm is set for the orphans");
         assert!(self.outgoing.is_empty(), "jobs have left for the pool");
+        assert!(self.questions.is_empty(), "questions have left");
+        assert!(self.released.is_empty(), "those behind a job that was taken back were looked at");
     }
 }
 

@@ -8,7 +8,7 @@
 //! Invariant: a name stands for one kind and one help on all reactors, and no name, help or label is
 //! made of what a peer sent: they are `&'static`.
 //!
-//! Next: `admission`: which upgrades are accepted.
+//! Next: `question`: what is asked of another reactor.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};

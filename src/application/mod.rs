@@ -4,8 +4,8 @@
 //! (close, broadcast, timer); the shard applies them when the callback has returned, or when their
 //! time has come. No callback ever gets hold of a connection or of the loop, so nothing re-enters
 //! it. Called by the shard; implemented by `apps/` and by programs that embed the server. The parts
-//! are `long_way`, `request`, `response`, `metrics`, `admission`, `jobs`, `kept`, `direct`, `remote` and
-//! `timers`.
+//! are `long_way`, `request`, `json`, `response`, `metrics`, `question`, `admission`, `deferral`, `jobs`, `offloading`,
+//! `kept`, `direct`, `remote` and `timers`.
 //!
 //! Invariant: the cork only ever holds whole frames of ours, behind what is left of one that has begun to
 //! leave.
@@ -13,11 +13,15 @@
 //! Next: `long_way`: messages that are not short, and the bound of what is sent.
 
 mod admission;
+mod deferral;
 mod direct;
 mod jobs;
+mod json;
 mod kept;
 mod long_way;
 mod metrics;
+mod offloading;
+mod question;
 mod remote;
 mod request;
 mod response;
@@ -32,7 +36,6 @@ use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
 use crate::application::timers::{ApplicationTimers, SetTimerError, TooManyTimers};
 use crate::config::{Config, Limits};
-use crate::offload::{Cancellation, PoolFull};
 use crate::protocol::deflate::DeflateWriter;
 use crate::protocol::frame;
 pub use crate::protocol::message::Message;
@@ -41,22 +44,27 @@ use crate::token::{ConnectionId, LocalId, Peer};
 use crate::transport::Outlet;
 
 pub use admission::{Acceptance, Refusal, Subprotocol, Upgrade};
-pub(crate) use admission::{Answer, Deferred, ForUpgrade, KeepRequest, NotOpening, Terms};
+pub(crate) use admission::{
+    Answer, Decision, Deferred, ForUpgrade, KeepRequest, NotOpening, Terms,
+};
 pub use direct::{Direct, Recipient};
 pub(crate) use direct::{Directed, To};
-pub(crate) use jobs::{Delivery, Due, Jobs, Look, Owner};
+pub use jobs::JobHandle;
+pub(crate) use jobs::{Due, Jobs, Look, Owner, Whose};
+pub use json::JsonString;
 pub(crate) use kept::Kept;
 pub use kept::OpenedRequest;
 use long_way::{Allowance, LONG, LongWay, has_room};
 pub(crate) use long_way::{Ending, NotQueued, storage_of_cork};
 pub(crate) use metrics::ApplicationMetrics;
 pub use metrics::{CounterMetric, GaugeMetric, InvalidMetric};
+pub(crate) use question::Question;
 pub(crate) use remote::{ForRecipient, Post, PostOutbox};
 pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Wake};
 pub use request::HttpRequest;
 pub(crate) use request::{RequestBody, RequestHead};
+pub use response::{AnswerFollows, HttpResponse, InvalidField, NoResponse};
 pub(crate) use response::{Caching, ResponseContent, TEXT, reason_phrase};
-pub use response::{HttpResponse, InvalidField, NoResponse};
 
 /// The behaviour of a server. Each reactor makes a value of its own, on its own thread: state in
 /// it needs no lock, is shared with nothing, and need not be `Send`.
@@ -327,14 +335,14 @@ pub trait Application: Sized + 'static {
         let _ = (cx, key);
     }
 
-    /// A session is no more: exactly once for each that ceases to be while the server runs, when nobody
+    /// A session is no more: exactly once for each that ceases to be, when nobody
     /// speaks for it any more and its id names it no longer. What was put elsewhere on its behalf (a place in
     /// a room, a row in a data base) can be let go of here. [`crate::SessionEnd`] has the reasons.
     ///
     /// Where a connection's close ends it, [`Self::on_close`] comes first. A takeover ends no session. One that
-    /// a deferred upgrade waits for ([`Upgrade::defer`]) ends when that waits no more. Sessions that are there
-    /// when the server ends, with or without a connection, are dropped without this call; a shutdown closes
-    /// connections, so the call comes for those sessions that are not kept without one.
+    /// a deferred upgrade waits for ([`Upgrade::defer`]) ends when that waits no more. At a shutdown the sessions
+    /// that are left end when all connections of their reactor are closed ([`crate::SessionEnd::ServerEnded`]),
+    /// and the server waits, within the time of its drain, for jobs that are off-loaded here.
     ///
     /// Sessions whose time is over at one moment end a share in each turn ([`Limits::expiries_per_turn`]), and
     /// later if the reactor is congested. A panic in here is counted and logged, and ends nothing.
@@ -457,6 +465,8 @@ pub(crate) struct Commands<A: Application> {
     pub(crate) timers: ApplicationTimers,
     /// The jobs off-loaded.
     pub(crate) jobs: Jobs<A>,
+    /// The response to the plain request under way, if it comes later.
+    pub(crate) deferred_response: Option<Deferred<A>>,
     /// What is kept for open connections.
     pub(crate) kept: Kept<A>,
     /// Bytes that have left past the cork in this turn, and are not counted yet.
@@ -486,12 +496,18 @@ impl<A: Application> Commands<A> {
             posts: Vec::new(),
             timers: ApplicationTimers::new(now, limits),
             jobs: Jobs::new(limits),
+            deferred_response: None,
             kept: Kept::default(),
             past_cork: 0,
             shut_down: false,
             goodbye: None,
             allowance: Allowance::of(config),
         }
+    }
+
+    /// Which reactor this is, and how many there are.
+    pub(crate) fn place(&self) -> (usize, usize) {
+        (self.reactor, self.reactors)
     }
 
     fn shut_down(&mut self) {
@@ -665,150 +681,6 @@ impl<A: Application> Context<'_, A> {
         self.commands.timers.cancel_for_reactor(key)
     }
 
-    /// Runs `job` on a thread of its own kind, so that it may wait for as long as it likes, and
-    /// then `done` here, with what it returned.
-    ///
-    /// What one connection off-loads is answered in the order in which it was off-loaded, even if
-    /// the jobs finish in another. If the WebSocket has closed by then, `done` is dropped and not
-    /// called; `job` is run all the same. While a connection waits for
-    /// [`Limits::offloads_per_connection`] of them, no more is read from it: with 1 there, each
-    /// message is answered before the next one is heard. One that panics ends its connection with
-    /// 1011. A server that drains waits for the jobs under way, within the time of its drain.
-    ///
-    /// A job should return: its thread is held for as long as it runs. While all threads are, and other
-    /// jobs wait, threads are added ([`Limits::offload_threads_extra`]). A job that runs on for
-    /// [`Limits::offload_orphan_timeout`] after its connection has gone is given up: it counts for no
-    /// limit any more, and no drain waits for it.
-    ///
-    /// ```
-    /// use revolve::{Application, Context, Message};
-    ///
-    /// struct Fibonacci;
-    /// impl Application for Fibonacci {
-    ///     type Session = ();
-    ///     type Connection = ();
-    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
-    ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
-    ///         let Ok(n) = text.parse() else { return cx.send_text("a number, please") };
-    ///         let taken = cx.offload(
-    ///             move || fibonacci(n),
-    ///             |_, cx, number| cx.send_text(&number.to_string()),
-    ///         );
-    ///         if taken.is_err() {
-    ///             cx.send_text("too busy, try again");
-    ///         }
-    ///     }
-    /// }
-    ///
-    /// fn fibonacci(n: u8) -> u64 {
-    ///     if n < 2 { u64::from(n) } else { fibonacci(n - 1) + fibonacci(n - 2) }
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// When the reactor has [`Limits::offloads_per_reactor`] jobs under way; nothing waits for
-    /// room.
-    pub fn offload<T: Send + 'static>(
-        &mut self,
-        job: impl FnOnce() -> T + Send + 'static,
-        done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
-    ) -> Result<(), PoolFull> {
-        self.off_load(Delivery::InOrder, move |_| job(), done)
-    }
-
-    /// [`Self::offload`] for a job that can end early: it is told whether anybody still waits for it.
-    /// Nobody does when the WebSocket has closed, or the server has ended. What it returns then is
-    /// dropped.
-    ///
-    /// ```
-    /// use revolve::{Application, Context, Message};
-    ///
-    /// struct Primes;
-    /// impl Application for Primes {
-    ///     type Session = ();
-    ///     type Connection = ();
-    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
-    ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
-    ///         let Ok(most) = text.parse::<u64>() else { return cx.send_text("a number, please") };
-    ///         let taken = cx.offload_cancellable(
-    ///             move |cancellation| {
-    ///                 let is_prime = |n: &u64| (2..*n).all(|divisor| n % divisor != 0);
-    ///                 // A client that has left costs no more than the number under way.
-    ///                 let goes_on = |_: &u64| !cancellation.is_requested();
-    ///                 (2..most).take_while(goes_on).filter(is_prime).count()
-    ///             },
-    ///             |_, cx, count| cx.send_text(&count.to_string()),
-    ///         );
-    ///         if taken.is_err() {
-    ///             cx.send_text("too busy, try again");
-    ///         }
-    ///     }
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::offload`].
-    pub fn offload_cancellable<T: Send + 'static>(
-        &mut self,
-        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
-        done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
-    ) -> Result<(), PoolFull> {
-        self.off_load(Delivery::InOrder, job, done)
-    }
-
-    /// [`Self::offload`] without the order: `done` is called as soon as `job` has returned, whatever
-    /// else this connection waits for, and no other answer waits for it. It counts for the same limits.
-    /// The job is told whether anybody still waits for it, as with [`Self::offload_cancellable`].
-    ///
-    /// ```
-    /// use revolve::{Application, Context, Message};
-    /// # fn look_up(_: &str) -> String { String::new() }
-    ///
-    /// /// Answers each question when it can; the answer says to which it is.
-    /// struct Library;
-    /// impl Application for Library {
-    ///     type Session = ();
-    ///     type Connection = ();
-    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
-    ///         let Message::Text(text) = message else { return cx.close(1003, "text only") };
-    ///         let Some((number, question)) = text.split_once(' ') else { return };
-    ///         let (number, question) = (number.to_owned(), question.to_owned());
-    ///         let taken = cx.offload_unordered(
-    ///             move |_| look_up(&question),
-    ///             move |_, cx, answer| cx.send_text(&format!("{number} {answer}")),
-    ///         );
-    ///         if taken.is_err() {
-    ///             cx.send_text("too busy, try again");
-    ///         }
-    ///     }
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::offload`].
-    pub fn offload_unordered<T: Send + 'static>(
-        &mut self,
-        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
-        done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
-    ) -> Result<(), PoolFull> {
-        self.off_load(Delivery::AtOnce, job, done)
-    }
-
-    fn off_load<T: Send + 'static>(
-        &mut self,
-        delivery: Delivery,
-        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
-        done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
-    ) -> Result<(), PoolFull> {
-        self.commands.jobs.add(self.connection, delivery, job, done)?;
-        self.commands.has_outgoing = true;
-        self.commands.pause |= self.commands.jobs.is_busy(self.connection);
-        Ok(())
-    }
-
     /// Begins the shutdown of the server, as [`crate::ServerHandle::shutdown`] does, and returns at once.
     pub fn shut_down(&mut self) {
         self.commands.shut_down();
@@ -906,7 +778,7 @@ impl<A: Application> Context<'_, A> {
     /// ann.send_text("a secret");
     /// ann.send_text("logout");
     /// let next = server.connect("session_id=ann");
-    /// assert_eq!(next.header("X-Session-Resumed"), Some("false".to_owned()));
+    /// assert_eq!(next.header("X-Session-Resumed"), Some("false"));
     /// ```
     pub fn forget_session(&mut self) {
         (self.commands.forgets_session, self.commands.pause) = (true, true);
@@ -1080,57 +952,6 @@ impl<A: Application> ReactorContext<'_, A> {
     /// Forgets a timer; whether it was set.
     pub fn cancel_timer(&mut self, key: u64) -> bool {
         self.commands.timers.cancel_for_reactor(key)
-    }
-
-    /// Runs `job` on a thread of its own kind, and then `done` here, as [`Context::offload`] does.
-    ///
-    /// # Errors
-    ///
-    /// When the reactor has [`Limits::offloads_per_reactor`] jobs under way.
-    pub fn offload<T: Send + 'static>(
-        &mut self,
-        job: impl FnOnce() -> T + Send + 'static,
-        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
-    ) -> Result<(), PoolFull> {
-        self.off_load(Delivery::InOrder, move |_| job(), done)
-    }
-
-    /// [`Self::offload`] for a job that can end early: it is told when the server has ended.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::offload`].
-    pub fn offload_cancellable<T: Send + 'static>(
-        &mut self,
-        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
-        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
-    ) -> Result<(), PoolFull> {
-        self.off_load(Delivery::InOrder, job, done)
-    }
-
-    /// [`Self::offload`] without the order, as [`Context::offload_unordered`]: no answer waits for
-    /// another one.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::offload`].
-    pub fn offload_unordered<T: Send + 'static>(
-        &mut self,
-        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
-        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
-    ) -> Result<(), PoolFull> {
-        self.off_load(Delivery::AtOnce, job, done)
-    }
-
-    fn off_load<T: Send + 'static>(
-        &mut self,
-        delivery: Delivery,
-        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
-        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
-    ) -> Result<(), PoolFull> {
-        self.commands.jobs.add_for_reactor(delivery, job, done)?;
-        self.commands.has_outgoing = true;
-        Ok(())
     }
 
     /// Begins the shutdown of the server, as [`crate::ServerHandle::shutdown`] does, and returns at once.

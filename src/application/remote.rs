@@ -18,8 +18,10 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::direct::Recipient;
+use super::question::Question;
 use super::{Application, Commands, Context, ReactorContext, To};
 use crate::contained::Contained;
+use crate::offload::Finished;
 use crate::session::owner_of;
 
 type ForReactor<A> = Contained<Box<dyn FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send>>;
@@ -30,6 +32,13 @@ pub(crate) type ForRecipient<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<
 pub(crate) enum Post<A: Application> {
     ToReactor(ForReactor<A>),
     To(Recipient, ForRecipient<A>),
+    /// What another reactor wants to know.
+    Question {
+        asker: usize,
+        question: Question<A>,
+    },
+    /// The answer to a question of this reactor's.
+    Answer(Finished),
 }
 
 impl<A: Application> Post<A> {
@@ -45,6 +54,8 @@ impl<A: Application> fmt::Debug for Post<A> {
         match self {
             Post::ToReactor(_) => f.write_str("ToReactor"),
             Post::To(recipient, _) => f.debug_tuple("To").field(recipient).finish(),
+            Post::Question { question, .. } => question.fmt(f),
+            Post::Answer(finished) => finished.fmt(f),
         }
     }
 }
@@ -308,6 +319,13 @@ impl<A: Application> Commands<A> {
         self.posts.push((reactor, post));
         self.has_outgoing = true;
     }
+
+    fn post_all(
+        &mut self,
+        post: impl Fn(&mut A, &mut ReactorContext<'_, A>) + Clone + Send + 'static,
+    ) {
+        (0..self.reactors).for_each(|reactor| self.post(reactor, Post::to_reactor(post.clone())));
+    }
 }
 
 impl<A: Application> Context<'_, A> {
@@ -365,6 +383,14 @@ impl<A: Application> Context<'_, A> {
     ) {
         self.commands.post(reactor, Post::to_reactor(post));
     }
+
+    /// Has `post` run on every reactor, this one included, as [`Self::post`] does on one.
+    pub fn post_all(
+        &mut self,
+        post: impl Fn(&mut A, &mut ReactorContext<'_, A>) + Clone + Send + 'static,
+    ) {
+        self.commands.post_all(post);
+    }
 }
 
 impl<A: Application> ReactorContext<'_, A> {
@@ -380,6 +406,14 @@ impl<A: Application> ReactorContext<'_, A> {
         post: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send + 'static,
     ) {
         self.commands.post(reactor, Post::to_reactor(post));
+    }
+
+    /// Has `post` run on every reactor, this one included, as [`Self::post`] does on one.
+    pub fn post_all(
+        &mut self,
+        post: impl Fn(&mut A, &mut ReactorContext<'_, A>) + Clone + Send + 'static,
+    ) {
+        self.commands.post_all(post);
     }
 }
 

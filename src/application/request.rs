@@ -6,7 +6,7 @@
 //!
 //! Invariant: nothing is lent out but what the peer sent; only [`RequestHead::parameter`] decodes, once.
 //!
-//! Next: `response`: what an application may answer.
+//! Next: `json`: text as a string of JSON.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::json::JsonString;
 use crate::config::is_token;
 
 /// What a plain text is labelled with.
@@ -164,7 +165,14 @@ pub enum NoResponse {
     NotFound,
     /// It set a header field that is none. The client gets 500, and the log tells what was wrong.
     InvalidField(InvalidField),
+    /// It has one later: only [`super::ReactorContext::respond_later`] and
+    /// [`super::ReactorContext::ask_to_respond`] make this.
+    Follows(AnswerFollows),
 }
+
+/// Stands in [`NoResponse::Follows`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerFollows(pub(super) ());
 
 impl From<InvalidField> for NoResponse {
     fn from(error: InvalidField) -> NoResponse {
@@ -177,6 +185,7 @@ impl fmt::Display for NoResponse {
         match self {
             NoResponse::NotFound => f.write_str("the application has nothing at this path"),
             NoResponse::InvalidField(error) => error.fmt(f),
+            NoResponse::Follows(_) => f.write_str("the application has a response later"),
         }
     }
 }
@@ -267,25 +276,7 @@ fn check_value(value: &str) -> Result<(), InvalidField> {
 
 /// `{"error": "…"}`.
 pub(super) fn error_in_json(message: &str) -> String {
-    let mut json = String::with_capacity(message.len() + 16);
-    json.push_str(r#"{"error": ""#);
-    for c in message.chars() {
-        match c {
-            // RFC 8259 7: these two, and control characters.
-            '"' | '\\' => json.extend(['\\', c]),
-            '\n' => json.push_str("\\n"),
-            '\r' => json.push_str("\\r"),
-            '\t' => json.push_str("\\t"),
-            '\0'..='\x1f' => json.push_str(&format!("\\u{:04x}", u32::from(c))),
-            // So that a page which shows the text as HTML all the same does not run it (CWE-79).
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                json.push_str(&format!("\\u{:04x}", u32::from(c)));
-            }
-            _ => json.push(c),
-        }
-    }
-    json.push_str("\"}");
-    json
+    format!(r#"{{"error": {}}}"#, JsonString(message))
 }
 
 /// The reason phrase of a status (RFC 9110 15; RFC 6585; RFC 7725); `None` for one without a name.

@@ -49,6 +49,8 @@ const CANCELLED: u8 = 2;
 const RETURNED: u8 = 4;
 /// Its reactor has taken its slot back: there will be no answer. Excludes [`RETURNED`].
 const GIVEN_UP: u8 = 8;
+/// Who asked for it has taken it back: a thread that has not begun it does not.
+const REVOKED: u8 = 16;
 
 /// How far a job is: shared by its reactor and by the thread that runs it.
 #[derive(Debug, Default)]
@@ -59,13 +61,33 @@ impl Progress {
         self.0.load(Ordering::Acquire) & any_of != 0
     }
 
-    fn begin(&self) {
-        self.0.fetch_or(BEGUN, Ordering::AcqRel);
+    /// A thread begins it; not, if it was taken back before.
+    fn begin(&self) -> bool {
+        let begun = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |progress| {
+            (progress & REVOKED == 0 || progress & BEGUN != 0).then_some(progress | BEGUN)
+        });
+        begun.is_ok()
     }
 
     /// Nobody waits for its value any more: the job can see that, and need not.
     pub(crate) fn cancel(&self) {
         self.0.fetch_or(CANCELLED, Ordering::AcqRel);
+    }
+
+    /// Who asked for it takes it back: as [`Self::cancel`], and a thread need not begin it.
+    pub(crate) fn revoke(&self) {
+        self.0.fetch_or(CANCELLED | REVOKED, Ordering::AcqRel);
+    }
+
+    /// Whether it was taken back.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.is(REVOKED)
+    }
+
+    /// The answer is about to be sent; whether anybody still takes it.
+    #[must_use]
+    pub(crate) fn answer(&self) -> bool {
+        self.end(RETURNED)
     }
 
     /// Whether a thread runs it now, and its reactor has not given it up.
@@ -94,7 +116,8 @@ impl Progress {
 pub struct Cancellation(Arc<Progress>);
 
 impl Cancellation {
-    /// Whether what the job returns would be dropped: its connection has gone, or the server has ended.
+    /// Whether what the job returns would be dropped: its connection has gone, or has taken it back
+    /// ([`crate::Context::cancel_job`]), or the server has ended.
     /// Once true it stays true. To ask costs a load, so a job may ask in each round of a loop; a job that
     /// sleeps or waits is not woken by it.
     #[must_use]
@@ -113,7 +136,7 @@ pub struct Job {
 impl Job {
     /// A thread has taken it: from now on its reactor may give it up. [`Self::run`] does this too.
     pub fn begin(&self) {
-        self.progress.begin();
+        let _ = self.progress.begin();
     }
 
     /// Whether a thread has taken it.
@@ -137,11 +160,13 @@ impl Job {
         self.progress.is(GIVEN_UP)
     }
 
-    /// Does the work, here and now. `None` if its reactor has given it up: then nothing is to be sent to
-    /// it, because there may be no room for that.
+    /// Does the work, here and now, unless it was taken back before it began. `None` if its reactor has given
+    /// it up: then nothing is to be sent to it, because there may be no room for that.
     #[must_use]
     pub fn run(self) -> Option<Finished> {
-        self.begin();
+        if !self.progress.begin() {
+            return self.fail();
+        }
         let cancellation = Cancellation(self.progress.clone());
         let value = self.work.into_inner().and_then(|work| guard(|| work(&cancellation)).ok());
         self.progress.end(RETURNED).then_some(Finished { id: self.id, value })
@@ -218,6 +243,23 @@ mod tests {
                 assert_eq!(seen.as_deref(), Some(&cancels));
                 assert!(!progress.give_up(), "too late");
             }
+        }
+    }
+
+    #[test]
+    fn one_that_was_taken_back_is_not_begun_and_one_that_has_begun_goes_on() {
+        for begins_before in [false, true] {
+            let (job, progress) = job(0, in_a_box(Cancellation::is_requested));
+            if begins_before {
+                job.begin();
+            }
+            progress.revoke();
+            job.begin();
+            assert_eq!(job.has_begun(), begins_before);
+            let finished = job.run().unwrap();
+            let seen = finished.value.and_then(Contained::into_inner);
+            let seen = seen.and_then(|value| value.downcast::<bool>().ok());
+            assert_eq!(seen.as_deref(), begins_before.then_some(&true));
         }
     }
 

@@ -25,6 +25,8 @@ pub enum SessionEnd {
     NotKept,
     /// The application had it forgotten ([`crate::Context::forget_session`]), and its connection has left.
     Forgotten,
+    /// The server ends.
+    ServerEnded,
 }
 
 /// A session that is no more, for [`crate::Application::on_session_end`].

@@ -388,7 +388,7 @@ impl<T: Default> SessionTable<T> {
         match reason {
             SessionEnd::Expired => self.totals.expired += 1,
             SessionEnd::Evicted => self.totals.evicted += 1,
-            SessionEnd::NotKept | SessionEnd::Forgotten => {}
+            SessionEnd::NotKept | SessionEnd::Forgotten | SessionEnd::ServerEnded => {}
         }
         let session = self.remove(slot);
         ended(session.into_ended(reason));
@@ -571,6 +571,16 @@ impl<T: Default> SessionTable<T> {
         assert_eq!(held, self.held);
         self.sharers.invariants(shared);
         assert_eq!(self.index.len(), named);
+    }
+
+    /// Ends all sessions. No connection speaks for any, and no request holds one.
+    pub fn end_all(&mut self, mut ended: impl FnMut(EndedSession<T>)) {
+        debug_assert!(self.detached == self.entries.len(), "somebody has a session");
+        self.index.clear();
+        (self.oldest, self.newest, self.detached) = (None, None, 0);
+        for Entry { session, .. } in self.entries.drain() {
+            ended(session.into_ended(SessionEnd::ServerEnded));
+        }
     }
 
     fn hash(&self, id: &SessionId) -> u64 {

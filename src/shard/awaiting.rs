@@ -37,7 +37,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         deferred: Deferred<A>,
         turn: &mut Turn<'_>,
     ) -> Result<(), PoolFull> {
-        self.runtime.commands.jobs.add_for_upgrade(id, deferred)?;
+        self.runtime.commands.jobs.add_for_request(id, deferred)?;
         self.runtime.commands.has_outgoing = true;
         // If the answer was to ask once more, it keeps its place: it came no later for that.
         if !self.pending.contains(id) {

@@ -16,8 +16,8 @@ use super::parts::Parts;
 use super::runtime::{Callee, CloseCause, Next, note_reactor_panic};
 use super::turn::{Outcome, Setup, Turn};
 use crate::application::{
-    Application, Context, Due, HttpRequest, HttpResponse, NoResponse, NotQueued, Owner,
-    ReactorContext,
+    Application, Context, Decision, Due, HttpRequest, HttpResponse, NoResponse, NotQueued, Owner,
+    ReactorContext, Whose,
 };
 use crate::connection::{Attachment, Rest};
 use crate::contained::Panicked;
@@ -139,19 +139,24 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// A job is done: the callback that waits for it is called, unless it still waits for an earlier
     /// one.
     pub(super) fn take_finished(&mut self, finished: Finished, turn: &mut Turn<'_>) {
-        let has_failed = finished.value.is_none();
-        let id = match self.runtime.commands.jobs.finish(finished) {
-            Some(Owner::Connection(id)) => id,
-            Some(Owner::Upgrade(id)) => return self.read_again(id, turn),
-            Some(Owner::Reactor) => return self.answer_reactor(turn),
-            None => {
-                // Its connection is gone, so nothing ends; but a job that panics is a defect.
-                if has_failed {
-                    note_reactor_panic(turn.setup);
-                }
-                return;
-            }
-        };
+        match self.runtime.commands.jobs.finish(finished) {
+            Whose::Of(owner) => self.deliver_answers(owner, turn),
+            // Its connection is gone, so nothing ends; but a job that panics is a defect.
+            Whose::Nobodys { has_failed: true } => note_reactor_panic(turn.setup),
+            Whose::Nobodys { has_failed: false } => {}
+        }
+    }
+
+    /// Calls the application with the answers of jobs that are due to this one.
+    pub(super) fn deliver_answers(&mut self, owner: Owner, turn: &mut Turn<'_>) {
+        match owner {
+            Owner::Connection(id) => self.answer_connection(id, turn),
+            Owner::Request(id) => self.read_again(id, turn),
+            Owner::Reactor => self.answer_reactor(turn),
+        }
+    }
+
+    fn answer_connection(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         self.observe(id, Why::Call("an off-loaded job is done"), turn);
         while let Some(due) = self.runtime.commands.jobs.next_due(Owner::Connection(id)) {
             if let Due::OfConnection(done, value) = due {
@@ -277,7 +282,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         outcome
     }
 
-    fn invoke_for_reactor<R>(
+    /// The same; what a panic means is the caller's to tell.
+    pub(super) fn invoke_for_reactor<R>(
         &mut self,
         setup: &Setup,
         callback: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) -> R,
@@ -287,20 +293,37 @@ impl<A: Application, E: Environment> Parts<A, E> {
         outcome
     }
 
-    /// Asks the application for the response to a plain request.
+    /// Asks the application for the response to a plain request, or, if that was off-loaded and is done, what
+    /// follows from it.
     ///
     /// # Errors
     ///
-    /// It panicked. That is counted and told; the request is the caller's to refuse.
+    /// It panicked, or what was off-loaded did. That is counted and told; the request is the caller's to
+    /// refuse.
     pub(super) fn call_for_request(
         &mut self,
         id: LocalId,
         request: &HttpRequest<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<Result<HttpResponse, NoResponse>, Panicked> {
-        let called = self
-            .invoke_for_reactor(turn.setup, |application, cx| application.on_request(cx, request));
-        turn.observer.slow_turns.called(Callback::Request, 1, Some(id));
+        let (name, called) = match self.runtime.commands.jobs.next_due(Owner::Request(id)) {
+            None => (
+                Callback::Request,
+                self.invoke_for_reactor(turn.setup, |application, cx| {
+                    application.on_request(cx, request)
+                }),
+            ),
+            Some(Due::OfRequest(Decision::OfPlain(done), value)) => (
+                Callback::Answer,
+                self.invoke_for_reactor(turn.setup, |application, cx| match done.into_inner() {
+                    Some(done) => done(application, cx, request, value),
+                    None => Err(NoResponse::NotFound),
+                }),
+            ),
+            // The job panicked, or there was no thread for it.
+            Some(_) => (Callback::Answer, Err(Panicked)),
+        };
+        turn.observer.slow_turns.called(name, 1, Some(id));
         if called.is_err() {
             turn.setup.metrics.panics.add(1);
             log::error!(

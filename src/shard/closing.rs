@@ -173,7 +173,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Nobody is called any more with what a connection's jobs return.
     pub(super) fn forget_jobs(&mut self, id: LocalId, turn: &Turn<'_>) {
-        if let Some(at) = self.runtime.commands.jobs.forget(id, turn.now) {
+        self.runtime.commands.jobs.forget(id, turn.now);
+        self.schedule_look_at_orphans();
+    }
+
+    /// Sees to it that jobs are looked at that nobody waits for any more.
+    #[inline]
+    pub(super) fn schedule_look_at_orphans(&mut self) {
+        if let Some(at) = self.runtime.commands.jobs.take_unscheduled() {
             self.connections.schedule_vacant(ORPHANS_SLOT, at);
         }
     }

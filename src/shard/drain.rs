@@ -103,14 +103,15 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 status.note_drained();
                 return self.end(DrainOutcome { closed, cut, duration }, turn, env);
             }
-            if self.is_sweeping() || !self.is_at_rest(turn) {
+            if self.is_sweeping() || !self.is_at_rest(turn, env) {
                 return;
             }
             let outcome = DrainOutcome { closed, cut, duration };
             self.lifecycle.phase = Phase::Drained { outcome, until };
             status.note_drained();
         }
-        match self.lifecycle.phase {
+        let phase = self.lifecycle.phase;
+        match phase {
             Phase::Drained { outcome, until } if self.is_time_up(until, turn) => {
                 self.end(outcome, turn, env);
             }
@@ -121,7 +122,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 self.lifecycle.phase = Phase::Leaving { outcome, until };
             }
             Phase::Leaving { outcome, until }
-                if self.is_time_up(until, turn) || self.is_at_rest(turn) =>
+                if self.is_time_up(until, turn) || self.is_at_rest(turn, env) =>
             {
                 self.end(outcome, turn, env);
             }
@@ -134,16 +135,22 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.now >= until && !self.connections.has_untold_edges()
     }
 
-    /// Whether no client here is owed anything, and none is on the way in.
-    fn is_at_rest(&self, turn: &Turn<'_>) -> bool {
+    /// Whether no client here is owed anything, and none is on the way in. When that is so the sessions end.
+    fn is_at_rest(&mut self, turn: &mut Turn<'_>, env: &mut E) -> bool {
         // The first costs nothing, and is false for most of a drain.
-        turn.setup.metrics.websockets.get() == 0
+        let has_left = turn.setup.metrics.websockets.get() == 0
             && self.lifecycle.has_stopped_listening()
             && !self.deliveries.waits_for_room()
             && !self.deliveries.has_mail
             // What `on_close` off-loaded is done too: it may be what keeps a session.
             && self.runtime.commands.jobs.awaited() == 0
-            && self.connections.slab.iter().all(|c| !c.has_had_session() && c.owes_nothing())
+            && self.connections.slab.iter().all(|c| !c.has_had_session() && c.owes_nothing());
+        if has_left {
+            self.runtime.end_sessions(turn);
+            self.forward_commands(None, turn, env);
+        }
+        // What that has off-loaded is waited for.
+        has_left && self.runtime.commands.jobs.awaited() == 0
     }
 
     /// Ends all connections that are left; the application gets its `on_close` for each. One that is
@@ -163,6 +170,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         self.forget_ended(turn);
         self.reap(turn);
+        self.runtime.end_sessions(turn);
         // What `on_close` off-loaded just now is begun if a thread is free. Nobody waits for it.
         self.forward_commands(None, turn, env);
         self.runtime.commands.jobs.cancel_all();

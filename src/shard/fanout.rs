@@ -10,7 +10,7 @@
 
 use super::parts::Parts;
 use super::turn::Turn;
-use crate::application::Application;
+use crate::application::{Application, Post};
 use crate::environment::Environment;
 use crate::mailbox::Mail;
 use crate::token::LocalId;
@@ -55,6 +55,15 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     fn forward_jobs(&mut self, turn: &mut Turn<'_>, env: &mut E) {
+        let asker = turn.setup.reactor;
+        let questions = self.runtime.commands.jobs.take_questions().into_iter();
+        let posts =
+            questions.map(|(reactor, question)| (reactor, Post::Question { asker, question }));
+        self.deliveries.post_to_reactors(posts.collect());
+        for owner in self.runtime.commands.jobs.take_released() {
+            self.deliver_answers(owner, turn);
+        }
+        self.schedule_look_at_orphans();
         let jobs = self.runtime.commands.jobs.take_outgoing();
         if jobs.is_empty() {
             return;

@@ -10,23 +10,28 @@
 
 use super::parts::Parts;
 use super::turn::Turn;
-use crate::application::{Application, HttpRequest, NoResponse, RequestBody, RequestHead};
+use crate::application::{
+    Application, Deferred, HttpRequest, NoResponse, RequestBody, RequestHead,
+};
 use crate::environment::Environment;
 use crate::http::{self, Persistence, Rejection};
 use crate::protocol::endpoint::Endpoint;
 use crate::protocol::head::{Content, Request};
 use crate::token::LocalId;
 
-/// A response that stands in the cork.
-pub(super) struct Responded {
-    /// Bytes of content that were read with the request.
-    pub(super) content: usize,
-    pub(super) persistence: Persistence,
+/// What became of a plain request.
+pub(super) enum Responded<A: Application> {
+    /// Its content is not whole: that is waited for.
+    NotYet,
+    /// The response stands in the cork. So many bytes of content were read with the request.
+    Now { content: usize, persistence: Persistence },
+    /// The response comes later.
+    Later(Deferred<A>),
 }
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Has the application answer a request of which `head` bytes are its head, and `behind` is what has
-    /// come behind that. `None` if its content is not whole: then it is waited for.
+    /// come behind that.
     ///
     /// # Errors
     ///
@@ -37,7 +42,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         request: &Request<'_, '_>,
         (head, behind): (usize, &[u8]),
         turn: &mut Turn<'_>,
-    ) -> Result<Option<Responded>, Rejection> {
+    ) -> Result<Responded<A>, Rejection> {
         let (body, content) = match request.content {
             Content::None => (RequestBody::Whole(&[]), 0),
             _ if !A::READS_BODIES => (RequestBody::Unread, 0),
@@ -49,15 +54,26 @@ impl<A: Application, E: Environment> Parts<A, E> {
                     if behind.is_empty() && request.expects_continue() {
                         self.runtime.cork.extend_from_slice(http::CONTINUE);
                     }
-                    return Ok(None);
+                    return Ok(Responded::NotYet);
                 };
                 (RequestBody::Whole(body), length)
             }
         };
-        let Some(connection) = self.connections.get(id) else { return Ok(None) };
+        let Some(connection) = self.connections.get(id) else { return Ok(Responded::NotYet) };
         let asked = HttpRequest { head: RequestHead(request), body, peer: connection.peer };
-        let response = match self.call_for_request(id, &asked, turn) {
+        // One that another callback has left behind is none of this request.
+        self.runtime.commands.deferred_response = None;
+        let called = self.call_for_request(id, &asked, turn);
+        let deferred = self.runtime.commands.deferred_response.take();
+        let response = match called {
             Ok(Ok(response)) => response,
+            Ok(Err(NoResponse::Follows(_))) => {
+                return deferred.map(Responded::Later).ok_or_else(|| {
+                    let reactor = turn.setup.reactor;
+                    log::error!(reactor = reactor; "a request gets 500: no response follows");
+                    Rejection::InternalError
+                });
+            }
             Ok(Err(NoResponse::NotFound)) => return Err(Rejection::NotFound),
             Ok(Err(NoResponse::InvalidField(error))) => {
                 log::error!(reactor = turn.setup.reactor; "a request gets 500: {error}");
@@ -66,7 +82,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
             Err(_) => return Err(Rejection::InternalError),
         };
         match http::respond(&asked, &response, &mut self.runtime.cork) {
-            Ok(persistence) => Ok(Some(Responded { content, persistence })),
+            Ok(persistence) => {
+                self.forget_pending(id, turn);
+                Ok(Responded::Now { content, persistence })
+            }
             Err(_) => {
                 turn.note_out_of_memory(id);
                 Err(Rejection::InternalError)

@@ -11,7 +11,7 @@
 use super::direct::{Whereabouts, note_undelivered};
 use super::parts::Parts;
 use super::turn::Turn;
-use crate::application::{Application, ForRecipient, Post};
+use crate::application::{Application, ForRecipient, Post, Question};
 use crate::environment::Environment;
 use crate::observe::slow_turn::Callback;
 use crate::token::LocalId;
@@ -63,6 +63,21 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 }
                 Whereabouts::Elsewhere(_) | Whereabouts::Nowhere => note_undelivered(turn),
             },
+            Post::Question { asker, question } => self.answer_question(asker, question, turn),
+            Post::Answer(finished) => self.take_finished(finished, turn),
+        }
+    }
+
+    /// Another reactor wants to know something. A panic is told and counted by that one, whose request it
+    /// costs.
+    fn answer_question(&mut self, asker: usize, question: Question<A>, turn: &mut Turn<'_>) {
+        let Question { id, ask, progress } = question;
+        let answer = self.invoke_for_reactor(turn.setup, |application, cx| {
+            ask.into_inner().map(|ask| ask(application, cx))
+        });
+        turn.observer.slow_turns.called(Callback::Post, 1, None);
+        if let Some(finished) = Question::<A>::answer(id, &progress, answer.ok().flatten()) {
+            self.deliveries.post_to_reactors(vec![(asker, Post::Answer(finished))]);
         }
     }
 

@@ -160,9 +160,13 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let request = Request::parse(head, &mut slots, &setup.protocol_limits)?;
         if http::leads_to_application(request.path, config) {
             let responded = self.respond(id, &request, (length, behind), turn)?;
-            return Ok(responded.map_or(Answered::NotYet, |Responded { content, persistence }| {
-                Answered::Plain { length: length + content, persistence }
-            }));
+            return Ok(match responded {
+                Responded::NotYet => Answered::NotYet,
+                Responded::Now { content, persistence } => {
+                    Answered::Plain { length: length + content, persistence }
+                }
+                Responded::Later(deferred) => Answered::Later(deferred, None),
+            });
         }
         let (peer, cork) = (connection.peer, &mut self.runtime.cork);
         if request.method == "OPTIONS" {

@@ -196,9 +196,10 @@ impl<A: Application> Runtime<A> {
         subprotocols: &Subprotocols,
     ) -> Result<Result<Answer<A>, Refusal>, Panicked> {
         let Asked { request, session_id, peer } = request;
-        let Runtime { application, sessions, .. } = self;
+        let Runtime { application, sessions, commands, .. } = self;
         let session = session_id.and_then(|id| sessions.peek(id, now));
-        let upgrade = Upgrade { request, peer, now, session_id, session };
+        let (reactor, reactors) = commands.place();
+        let upgrade = Upgrade { request, peer, now, session_id, session, reactor, reactors };
         let application = application.get_mut();
         let done = done.and_then(|(done, value)| Some((done.into_inner()?, value)));
         let answer = guard(|| match done {
@@ -286,6 +287,12 @@ impl<A: Application> Runtime<A> {
     pub(super) fn expire(&mut self, most: usize, turn: &mut Turn<'_>) {
         let Runtime { application, sessions, commands, .. } = self;
         sessions.expire(turn.now, most, |ended| tell_end(application, commands, ended, turn));
+    }
+
+    /// Ends all sessions, because the server ends.
+    pub(super) fn end_sessions(&mut self, turn: &mut Turn<'_>) {
+        let Runtime { application, sessions, commands, .. } = self;
+        sessions.end_all(|ended| tell_end(application, commands, ended, turn));
     }
 
     /// Gives back what the cork has grown by, once it was written: callbacks fill its storage unasked.

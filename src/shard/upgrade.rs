@@ -12,7 +12,7 @@ use super::parts::Parts;
 use super::runtime::{Asked, CloseCause};
 use super::turn::{Outcome, Turn};
 use crate::application::{
-    Answer, Application, Due, KeepRequest, NotOpening, Owner, Refusal, Terms,
+    Answer, Application, Decision, Due, KeepRequest, NotOpening, Owner, Refusal, Terms,
 };
 use crate::connection::{Attachment, LiveSession};
 use crate::contained::{Contained, Panicked};
@@ -103,9 +103,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         };
         let asked = Asked { request, session_id, peer };
         let subprotocols = &turn.setup.config.ws_subprotocols;
-        let done = match self.runtime.commands.jobs.next_due(Owner::Upgrade(id)) {
+        let done = match self.runtime.commands.jobs.next_due(Owner::Request(id)) {
             None => None,
-            Some(Due::OfUpgrade(done, value)) => Some((done, value)),
+            Some(Due::OfRequest(Decision::OfUpgrade(done), value)) => Some((done, value)),
             // The job panicked, or there was no thread for it.
             Some(_) => return Err(self.fail_upgrade(id, turn)),
         };

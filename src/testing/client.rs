@@ -116,7 +116,6 @@ impl TestResponse {
 pub(super) struct Line {
     wire: Rc<RefCell<Wire>>,
     socket: Option<WebSocket<ClientEnd>>,
-    headers: Vec<Field>,
     received: VecDeque<Received>,
     state: State,
 }
@@ -134,8 +133,7 @@ enum State {
 impl Line {
     pub(super) fn new(room: usize) -> Self {
         let wire = Rc::new(RefCell::new(Wire::new(room, 0)));
-        let (headers, received) = (Vec::new(), VecDeque::new());
-        Line { wire, socket: None, headers, received, state: State::Reads }
+        Line { wire, socket: None, received: VecDeque::new(), state: State::Reads }
     }
 
     pub(super) fn wire(&self) -> &Rc<RefCell<Wire>> {
@@ -221,6 +219,7 @@ pub struct TestRequest<A: Application> {
     query: String,
     fields: String,
     peer: Option<SocketAddr>,
+    reactor: Option<usize>,
     receive_buffer: usize,
 }
 
@@ -228,7 +227,7 @@ impl<A: Application> TestRequest<A> {
     pub(super) fn new(server: TestServer<A>) -> Self {
         let path = server.0.borrow().ws_path.trim_end_matches('*').to_owned();
         let (query, fields) = (String::new(), String::new());
-        TestRequest { server, path, query, fields, peer: None, receive_buffer: ROOM }
+        TestRequest { server, path, query, fields, peer: None, reactor: None, receive_buffer: ROOM }
     }
 
     /// Another path than the server's own.
@@ -255,6 +254,12 @@ impl<A: Application> TestRequest<A> {
     /// Where it comes from.
     pub fn peer(self, peer: SocketAddr) -> Self {
         TestRequest { peer: Some(peer), ..self }
+    }
+
+    /// Which reactor accepts it; else each does in its turn. A session that is named is served by its owner
+    /// in the end ([`crate::owner_of`]), and a new one where it was accepted.
+    pub fn reactor(self, reactor: usize) -> Self {
+        TestRequest { reactor: Some(reactor), ..self }
     }
 
     /// How many bytes wait in the client's socket until it reads them. 1 MiB, if this is not said. Beyond
@@ -309,14 +314,14 @@ impl<A: Application> TestRequest<A> {
     /// If the server has ended.
     #[track_caller]
     pub fn begin(self) -> TestUpgrade<A> {
-        let TestRequest { server, path, query, fields, peer, receive_buffer } = self;
+        let TestRequest { server, path, query, fields, peer, reactor, receive_buffer } = self;
         let query = if query.is_empty() { query } else { format!("?{query}") };
         let head = format!(
             "GET {path}{query} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
              Sec-WebSocket-Version: 13\r\n{fields}\r\n"
         );
-        let line = server.0.borrow_mut().dial(peer, receive_buffer);
+        let line = server.0.borrow_mut().dial(reactor, peer, receive_buffer);
         let wire = server.0.borrow().lines[line].wire.clone();
         assert!(!wire.borrow().closed, "the server has ended");
         wire.borrow_mut().send(head.as_bytes());
@@ -380,10 +385,9 @@ impl<A: Application> TestUpgrade<A> {
         let socket = WebSocket::from_partially_read(end, rest, Role::Client, Some(config));
         let mut world = server.0.borrow_mut();
         world.lines[line].socket = Some(socket);
-        world.lines[line].headers = headers;
         drop(world);
         server.settle();
-        Ok(TestClient { server, line })
+        Ok(TestClient { server, line, headers })
     }
 }
 
@@ -396,6 +400,7 @@ pub struct TestHttpRequest<A: Application> {
     fields: String,
     body: Vec<u8>,
     peer: Option<SocketAddr>,
+    reactor: Option<usize>,
 }
 
 impl<A: Application> TestHttpRequest<A> {
@@ -408,6 +413,7 @@ impl<A: Application> TestHttpRequest<A> {
             fields: String::new(),
             body: Vec::new(),
             peer: None,
+            reactor: None,
         }
     }
 
@@ -427,23 +433,74 @@ impl<A: Application> TestHttpRequest<A> {
         TestHttpRequest { peer: Some(peer), ..self }
     }
 
+    /// Which reactor accepts and answers it; else each does in its turn.
+    pub fn reactor(self, reactor: usize) -> Self {
+        TestHttpRequest { reactor: Some(reactor), ..self }
+    }
+
     /// Sends it on a connection of its own, which ends behind the response.
     ///
     /// # Panics
     ///
-    /// If nothing was answered: the request was not whole, or the server has ended.
+    /// If nothing was answered: the request was not whole, the response waits for a job, or the server has
+    /// ended. If there is no such reactor.
     #[track_caller]
     pub fn send(self) -> TestResponse {
-        let TestHttpRequest { server, method, target, fields, body, peer } = self;
+        self.begin().answer()
+    }
+
+    /// Sends it, and waits for no answer: it may have to wait for a job
+    /// ([`ReactorContext::respond_later`](crate::ReactorContext::respond_later), [`TestServer::hold_jobs`]).
+    ///
+    /// # Panics
+    ///
+    /// If the server has ended. If there is no such reactor.
+    #[track_caller]
+    pub fn begin(self) -> TestExchange<A> {
+        let TestHttpRequest { server, method, target, fields, body, peer, reactor } = self;
         let length = match body.is_empty() {
             true => String::new(),
             false => format!("Content-Length: {}\r\n", body.len()),
         };
         let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{length}{fields}\r\n");
-        let line = server.0.borrow_mut().dial(peer, ROOM);
+        let line = server.0.borrow_mut().dial(reactor, peer, ROOM);
         let wire = server.0.borrow().lines[line].wire.clone();
         assert!(!wire.borrow().closed, "the server has ended");
         wire.borrow_mut().send(&[head.as_bytes(), &body].concat());
+        server.settle();
+        TestExchange { server, wire }
+    }
+}
+
+/// A plain request that was sent ([`TestHttpRequest::begin`]). Dropped, its client waits on.
+#[must_use = "what came of it is in its answer"]
+pub struct TestExchange<A: Application> {
+    server: TestServer<A>,
+    wire: Rc<RefCell<Wire>>,
+}
+
+impl<A: Application> TestExchange<A> {
+    /// Whether there is an answer.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.server.settle();
+        self.wire.borrow().has_output()
+    }
+
+    /// The client resets its connection.
+    pub fn disconnect(self) {
+        self.wire.borrow_mut().reset();
+        self.server.settle();
+    }
+
+    /// The response. The connection ends behind it.
+    ///
+    /// # Panics
+    ///
+    /// If there is none yet.
+    #[track_caller]
+    pub fn answer(self) -> TestResponse {
+        let TestExchange { server, wire } = self;
         let mut answer = Vec::new();
         loop {
             server.settle();
@@ -484,6 +541,7 @@ fn response(bytes: &[u8]) -> Option<(usize, u16, Vec<Field>)> {
 pub struct TestClient<A: Application> {
     server: TestServer<A>,
     line: usize,
+    headers: Vec<Field>,
 }
 
 // Not derived: that would ask the same of the application. With it, `unwrap_err` works on an upgrade.
@@ -589,6 +647,16 @@ impl<A: Application> TestClient<A> {
         }
     }
 
+    /// The code with which the connection has ended ([`Received::Closed`]), if it has and that was not
+    /// received yet. What came before it can still be received.
+    #[must_use]
+    pub fn close_code(&self) -> Option<u16> {
+        self.with(|line| match line.received.back() {
+            Some(Received::Closed { code, .. }) => Some(*code),
+            _ => None,
+        })
+    }
+
     /// Says Close and waits for the answer.
     pub fn close(&self, code: u16, reason: &str) {
         let close = CloseFrame { code: code.into(), reason: reason.into() };
@@ -612,17 +680,14 @@ impl<A: Application> TestClient<A> {
 
     /// A field of the 101.
     #[must_use]
-    pub fn header(&self, name: &str) -> Option<String> {
-        self.with(|line| {
-            let found = line.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-            found.map(|(_, value)| value.clone())
-        })
+    pub fn header(&self, name: &str) -> Option<&str> {
+        field(&self.headers, name)
     }
 
     /// The session's id.
     #[must_use]
     pub fn session_id(&self) -> String {
-        self.header("X-Session-Id").unwrap_or_default()
+        self.header("X-Session-Id").unwrap_or_default().to_owned()
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut Line) -> T) -> T {

@@ -85,8 +85,8 @@ use crate::config::Config;
 
 use client::Line;
 pub use client::{
-    ConnectionClosed, Received, Refused, TestClient, TestHttpRequest, TestRequest, TestResponse,
-    TestUpgrade,
+    ConnectionClosed, Received, Refused, TestClient, TestExchange, TestHttpRequest, TestRequest,
+    TestResponse, TestUpgrade,
 };
 use faults::Faults;
 use machine::Machine;
@@ -295,13 +295,16 @@ impl<A: Application> World<A> {
         acted
     }
 
-    /// A socket to a reactor, each in its turn.
-    fn dial(&mut self, peer: Option<SocketAddr>, room: usize) -> usize {
+    /// A socket to this reactor, or to each in its turn.
+    fn dial(&mut self, reactor: Option<usize>, peer: Option<SocketAddr>, room: usize) -> usize {
         let index = self.lines.len();
+        let reactors = self.machine.len();
+        let reactor = reactor.unwrap_or(index % reactors);
+        assert!(reactor < reactors, "reactor {reactor} of {reactors}");
         let port = 50_000 + (index % 15_000) as u16;
         let peer = peer.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
         let line = Line::new(room);
-        self.machine.connect(index % self.machine.len(), line.wire(), peer);
+        self.machine.connect(reactor, line.wire(), peer);
         self.lines.push(line);
         index
     }

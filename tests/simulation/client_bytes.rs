@@ -47,7 +47,9 @@ pub fn sum_request(chance: &mut Chance) -> (Vec<u8>, u64) {
     let length = chance.pick(&[0, 1, 5, 59, 60]);
     let content: Vec<u8> = (0..length).map(|_| chance.next() as u8).collect();
     let expect = if chance.percent(20) { "Expect: 100-continue\r\n" } else { "" };
-    let head = format!("POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n{expect}\r\n");
+    let later = chance.pick(&["", "", "", "?later=job", "?later=asks"]);
+    let head =
+        format!("POST /sum{later} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n{expect}\r\n");
     let sum = content.iter().copied().map(u64::from).sum();
     ([head.as_bytes(), &content].concat(), sum)
 }

@@ -220,10 +220,21 @@ impl Client {
                     Some(session) => format!("?session_id={session}"),
                     None => chance.pick(&["", "?session_id=", "?hello=1"]).to_owned(),
                 };
-                let later = chance.pick(&["yes", "yes", "yes", "no", "fails", "panics", "again"]);
+                let later = chance.pick(&[
+                    "yes",
+                    "yes",
+                    "yes",
+                    "no",
+                    "fails",
+                    "panics",
+                    "again",
+                    "asks",
+                    "asks",
+                    "asks fails",
+                ]);
                 let entry = match chance.within(0, 99) {
                     0..=3 => "&entry=refused".to_owned(),
-                    4..=23 => format!("&later={later}"),
+                    4..=23 => format!("&later={}", later.replace(' ', "%20")),
                     _ => String::new(),
                 };
                 let share =
@@ -239,6 +250,8 @@ impl Client {
                     } else if chance.percent(15) {
                         self.jobs += 1;
                         self.pending.extend(frame(0x81, b"job", chance));
+                    } else if chance.percent(5) {
+                        self.pending.extend(frame(0x81, b"cancel", chance));
                     } else if chance.percent(3) {
                         self.pending.extend(frame(0x81, b"forget", chance));
                     } else if chance.percent(5) {

@@ -46,6 +46,9 @@ pub struct Ledger {
     pub evicted: u64,
     pub not_kept: u64,
     pub forgotten: u64,
+    pub with_server: u64,
+    /// Whether the server has begun to end.
+    pub may_end_with_server: bool,
 }
 
 impl Ledger {
@@ -152,13 +155,22 @@ impl Ledger {
                 self.evicted += 1;
             }
             SessionEnd::Forgotten => self.forgotten += 1,
+            SessionEnd::ServerEnded => {
+                assert!(self.may_end_with_server, "the server goes on");
+                self.with_server += 1;
+            }
             reason => panic!("ended as {reason:?}"),
         }
     }
 
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
     /// How many have ended.
     pub fn ended(&self) -> u64 {
-        self.expired + self.evicted + self.not_kept + self.forgotten
+        self.expired + self.evicted + self.not_kept + self.forgotten + self.with_server
     }
 
     /// The session that has this id.

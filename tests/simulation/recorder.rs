@@ -4,7 +4,7 @@
 //! way. Sessions are in the ledger.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use revolve::{
     Acceptance, Application, Cancellation, CloseReason, ConnectionId, Context, EndedSession,
-    HttpRequest, HttpResponse, Message, NoResponse, Peer, ReactorContext, Recipient, Refusal,
-    SetTimerError, Side, Upgrade,
+    HttpRequest, HttpResponse, JobHandle, Message, NoResponse, Peer, ReactorContext, Recipient,
+    Refusal, SetTimerError, Side, Upgrade,
 };
 
 use super::ledger::{Ledger, Number};
@@ -127,6 +127,12 @@ pub struct Log {
     pub fired: HashMap<SocketAddr, Vec<u64>>,
     /// Jobs off-loaded for a client, and how many of them were answered.
     pub jobs: HashMap<SocketAddr, (u64, u64)>,
+    /// Those of them that are not answered yet, in the order of asking; and those that it took back.
+    pub awaited: HashMap<SocketAddr, VecDeque<(u64, JobHandle)>>,
+    pub taken_back: HashMap<SocketAddr, BTreeSet<u64>>,
+    /// Questions that were put to other reactors, and those of which the answer decided something.
+    pub questions: u64,
+    pub learned: u64,
     /// Jobs off-loaded for a client whose answers come in no order, and which of them were answered.
     pub loose: HashMap<SocketAddr, (u64, BTreeSet<u64>)>,
     /// Answers to those that came before the answer to an ordered job that was asked for earlier.
@@ -256,10 +262,32 @@ impl Application for Recorder {
     ) -> Result<HttpResponse, NoResponse> {
         match (request.method(), request.path()) {
             ("POST" | "HEAD", "/sum") => {
-                self.log.borrow_mut().requests += 1;
                 let sum: u64 = request.body().iter().copied().map(u64::from).sum();
-                let answer = HttpResponse::text::<201>("it has content");
-                Ok(answer.header("X-Session-Count", &sum.to_string())?)
+                let peer = request.peer();
+                let answer = move |recorder: &mut Self,
+                                   _: &mut ReactorContext<'_, Self>,
+                                   request: &HttpRequest<'_>,
+                                   sum: u64| {
+                    let body = request.body().iter().copied().map(u64::from);
+                    assert_eq!((request.peer(), body.sum()), (peer, sum), "one request");
+                    recorder.log.borrow_mut().requests += 1;
+                    let answer = HttpResponse::text::<201>("it has content");
+                    Ok(answer.header("X-Session-Count", &sum.to_string())?)
+                };
+                match request.parameter("later").as_deref() {
+                    Some("job") => cx.respond_later(move || sum, answer),
+                    Some("asks") => {
+                        let other = (self.reactor + 1) % cx.reactors();
+                        let question =
+                            move |recorder: &mut Self, _: &mut ReactorContext<'_, Self>| {
+                                assert_eq!(recorder.reactor, other, "another one was asked");
+                                recorder.log.borrow_mut().questions += 1;
+                                sum
+                            };
+                        cx.ask_to_respond(other, question, answer)
+                    }
+                    _ => answer(self, cx, request, sum),
+                }
             }
             ("POST", "/all") => {
                 let text = self.next_broadcast(&mut self.log.borrow_mut());
@@ -320,6 +348,7 @@ impl Application for Recorder {
                 assert_eq!(cx.set_timer(HEARTBEAT, 99), Err(SetTimerError::Closed));
             }
             Message::Text("job") => self.off_load(&mut log, cx),
+            Message::Text("cancel") => self.take_back(&mut log, cx),
             Message::Text("loose job") => self.off_load_loose(&mut log, cx),
             Message::Text("failing job") => {
                 let job = || -> () { std::panic::panic_any(PLANNED) };
@@ -425,7 +454,10 @@ impl Application for Recorder {
     }
 
     fn on_drain(&mut self, cx: &mut ReactorContext<'_, Self>) {
-        self.log.borrow_mut().drains += 1;
+        let mut log = self.log.borrow_mut();
+        log.drains += 1;
+        log.ledger.may_end_with_server = true;
+        drop(log);
         cx.send_text_to_all("last words");
     }
 
@@ -590,14 +622,8 @@ impl Recorder {
         let (peer, query) = (address(upgrade.peer()), upgrade.query().to_owned());
         let (session, count) = (upgrade.session().copied(), upgrade.session_count());
         let cancelled = self.log.borrow().cancelled.clone();
-        let job = move |cancellation: &Cancellation| {
-            note_cancellation(cancellation, &cancelled);
-            if how == "fails" {
-                std::panic::panic_any(PLANNED);
-            }
-            how
-        };
-        upgrade.defer_cancellable(job, move |recorder: &mut Self, upgrade, how| {
+        let asks = how.starts_with("asks");
+        let done = move |recorder: &mut Self, upgrade: &Upgrade<'_, Self>, how: String| {
             assert_eq!((address(upgrade.peer()), upgrade.query()), (peer, &*query), "one request");
             let log = recorder.log.clone();
             let mut log = log.borrow_mut();
@@ -615,13 +641,34 @@ impl Recorder {
                 _ => log.undecided -= 1,
             }
             log.deferred += 1;
+            log.learned += u64::from(asks);
             if how == "no" {
                 log.refused += 1;
                 return Err(Refusal::new::<403>("as you wish"));
             }
             drop(log);
             recorder.admit(upgrade, asked)
-        })
+        };
+        if asks {
+            let other = (self.reactor + 1) % upgrade.reactors();
+            let question = move |recorder: &mut Self, cx: &mut ReactorContext<'_, Self>| {
+                assert_eq!((recorder.reactor, cx.reactor()), (other, other), "another was asked");
+                recorder.log.borrow_mut().questions += 1;
+                if how == "asks fails" {
+                    std::panic::panic_any(PLANNED);
+                }
+                "yes".to_owned()
+            };
+            return upgrade.ask(other, question, done);
+        }
+        let job = move |cancellation: &Cancellation| {
+            note_cancellation(cancellation, &cancelled);
+            if how == "fails" {
+                std::panic::panic_any(PLANNED);
+            }
+            how
+        };
+        upgrade.defer_cancellable(job, done)
     }
 
     /// The answer comes when it is there.
@@ -649,16 +696,33 @@ impl Recorder {
         }
     }
 
+    /// The job that was asked for first and is not answered is taken back.
+    fn take_back(&self, log: &mut Log, cx: &mut Context<'_, Self>) {
+        let peer = address(cx.peer());
+        let Some((number, handle)) = log.awaited.get_mut(&peer).and_then(VecDeque::pop_front)
+        else {
+            return;
+        };
+        assert!(cx.cancel_job(handle), "it was not answered");
+        assert!(!cx.cancel_job(handle), "it is gone");
+        let is_first = log.taken_back.entry(peer).or_default().insert(number);
+        assert!(is_first, "taken back twice");
+    }
+
     /// The answers come in the order of asking. Every other one of the jobs can see that nobody waits.
     fn off_load(&self, log: &mut Log, cx: &mut Context<'_, Self>) {
         let number = log.jobs.get(&address(cx.peer())).map_or(0, |(asked, _)| *asked);
-        let answer = |recorder: &mut Self, cx: &mut Context<'_, Self>, number: u64| {
+        let peer = address(cx.peer());
+        let answer = move |recorder: &mut Self, cx: &mut Context<'_, Self>, number: u64| {
             let mut log = recorder.log.borrow_mut();
+            let log = &mut *log;
             assert!(log.is_speaker(cx), "for one that has left");
-            let (asked, answered) = log.jobs.get_mut(&address(cx.peer())).expect("it has asked");
-            assert_eq!(number, *answered, "answers come in the order of asking");
+            let (asked, answered) = log.jobs.get_mut(&peer).expect("it has asked");
             *answered += 1;
             assert!(*answered <= *asked);
+            let next = log.awaited.get_mut(&peer).and_then(VecDeque::pop_front);
+            let next = next.map(|(number, _)| number);
+            assert_eq!(next, Some(number), "answers come in the order of asking");
             cx.send_text(&format!("job {number}"));
         };
         let cancelled = log.cancelled.clone();
@@ -672,8 +736,9 @@ impl Recorder {
                 },
             ),
         };
-        if taken.is_ok() {
-            log.jobs.entry(address(cx.peer())).or_default().0 += 1;
+        if let Ok(handle) = taken {
+            log.jobs.entry(peer).or_default().0 += 1;
+            log.awaited.entry(peer).or_default().push_back((number, handle));
         } else {
             log.turned_away += 1;
             cx.send_text("job refused");

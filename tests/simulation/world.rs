@@ -1,6 +1,7 @@
 //! The world of one seed: a machine, its clients, and what must be true of them.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::rc::Rc;
@@ -72,6 +73,10 @@ pub struct Totals {
     /// Upgrades that were not, because the job or what followed it failed, their time was over, or the
     /// server went away.
     undecided: u64,
+    /// Jobs that were taken back, and questions that other reactors have answered.
+    taken_back: u64,
+    questions: u64,
+    learned: u64,
     /// Those among them whose time was over, or for which there was no room.
     busy: u64,
     /// Plain requests that the application answered, and those whose content came too late.
@@ -105,6 +110,7 @@ pub struct Totals {
     forgotten: u64,
     /// What clients were told of them.
     obituaries: u64,
+    with_server: u64,
 }
 
 impl Totals {
@@ -138,6 +144,9 @@ impl Totals {
         self.limited += other.limited;
         self.deferred += other.deferred;
         self.undecided += other.undecided;
+        self.taken_back += other.taken_back;
+        self.questions += other.questions;
+        self.learned += other.learned;
         self.busy += other.busy;
         self.requests += other.requests;
         self.late_bodies += other.late_bodies;
@@ -160,6 +169,7 @@ impl Totals {
         self.not_kept += other.not_kept;
         self.forgotten += other.forgotten;
         self.obituaries += other.obituaries;
+        self.with_server += other.with_server;
     }
 
     pub fn assert_rich(&self) {
@@ -194,6 +204,9 @@ impl Totals {
             self.limited,
             self.deferred,
             self.undecided,
+            self.taken_back,
+            self.questions,
+            self.learned,
             self.busy,
             self.requests,
             self.late_bodies,
@@ -216,6 +229,7 @@ impl Totals {
             self.not_kept,
             self.forgotten,
             self.obituaries,
+            self.with_server,
         ];
         assert!(
             all.iter().all(|&seen| seen >= 20),
@@ -320,9 +334,11 @@ fn some_job_goes_on(net: &mut Net, chance: &mut Chance) -> bool {
         return false;
     }
     let at = can_go_on[chance.within(0, can_go_on.len() - 1)];
-    match net.jobs[at].1.has_begun() {
-        true => net.run_job(at),
-        false => net.jobs[at].1.begin(),
+    let has_begun = net.jobs[at].1.has_begun();
+    net.jobs[at].1.begin();
+    // A thread does not begin one that was taken back, and says so at once.
+    if has_begun || !net.jobs[at].1.has_begun() {
+        net.run_job(at);
     }
     true
 }
@@ -575,7 +591,9 @@ impl World {
             assert!(client.is_open(), "{}: no answer", client.address);
             let asked = client.asked;
             assert_eq!(client.counts().len(), asked, "{}: replies are missing", client.address);
-            assert_eq!(client.told("job ").len(), client.jobs, "{}: jobs", client.address);
+            let taken_back = log.taken_back.get(&client.address).map_or(0, BTreeSet::len);
+            let answered = client.told("job ").len();
+            assert_eq!(answered + taken_back, client.jobs, "{}: jobs", client.address);
             assert_eq!(
                 client.told("myself ").len(),
                 client.to_itself,
@@ -625,8 +643,11 @@ impl World {
         let fired: Vec<String> = fired.map(u64::to_string).collect();
         assert!(fired.starts_with(&client.told("timer ")), "{}: timers", client.address);
         let answers = client.told("job ").into_iter().filter(|answer| answer != "refused");
-        let in_order = answers.enumerate().all(|(number, answer)| answer == number.to_string());
-        assert!(in_order, "{}: answers in the order of asking", client.address);
+        let taken_back = log.taken_back.get(&client.address);
+        let is_awaited = |number: &u64| taken_back.is_none_or(|taken| !taken.contains(number));
+        let mut in_order = (0..).filter(is_awaited).map(|number| number.to_string()).zip(answers);
+        let has_its_order = in_order.all(|(expected, answer)| answer == expected);
+        assert!(has_its_order, "{}: answers in the order of asking", client.address);
         let to_itself = client.told("myself ");
         let is_in_order = |(at, number): (usize, String)| number == (at + 1).to_string();
         assert!(
@@ -704,6 +725,7 @@ impl World {
         let log = self.log.borrow();
         assert_eq!(log.opens, log.closes, "each open has its close");
         log.check_sessions(&self.machine);
+        assert!(log.ledger.is_empty(), "each session has its end");
         assert_eq!(log.admitted, log.opens + log.not_opened, "accepted: it opens, or it does not");
         assert_eq!(log.drains, self.machine.len(), "each reactor says that it drains, once");
         for client in &self.clients {
@@ -767,6 +789,9 @@ impl World {
             refused: log.refused,
             deferred: log.deferred,
             undecided: log.undecided,
+            taken_back: log.taken_back.values().map(|taken| taken.len() as u64).sum(),
+            questions: log.questions,
+            learned: log.learned,
             busy: machine.sum(|r| r.rejections(Rejection::AdmissionBusy.index())),
             bursts: log.bursts,
             lows: log.lows,
@@ -791,6 +816,7 @@ impl World {
             evicted: log.ledger.evicted,
             not_kept: log.ledger.not_kept,
             forgotten: log.ledger.forgotten,
+            with_server: log.ledger.with_server,
             obituaries: {
                 let told = |client: &Client| client.told("obituary ").len() as u64;
                 self.clients.iter().map(told).sum()
