@@ -60,6 +60,7 @@ pub(crate) const NAMES: &[(&str, Kind)] = &[
     ("fastwebsockets", Kind::Peer),
     ("tokio-websockets", Kind::Peer),
     ("tokio-tungstenite", Kind::Peer),
+    ("sockudo-ws", Kind::Peer),
     ("uvicorn+channels", Kind::Reference),
 ];
 

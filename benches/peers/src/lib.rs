@@ -67,11 +67,15 @@ pub fn listen() -> io::Result<TcpListener> {
 
 /// The counter's reply, `{"count": N}`, without the formatting machinery.
 pub fn count_text(count: u64) -> String {
-    let mut digits = itoa::Buffer::new();
-    let digits = digits.format(count);
-    let mut text = String::with_capacity(11 + digits.len());
-    text.push_str("{\"count\": ");
-    text.push_str(digits);
-    text.push('}');
+    let mut text = String::with_capacity(11 + 20);
+    push_count(&mut text, count);
     text
+}
+
+/// The same behind what `text` holds, for a library that takes a reply by reference.
+pub fn push_count(text: &mut String, count: u64) {
+    let mut digits = itoa::Buffer::new();
+    text.push_str("{\"count\": ");
+    text.push_str(digits.format(count));
+    text.push('}');
 }
