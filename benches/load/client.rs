@@ -3,7 +3,7 @@
 //! It is made to be light, because it shares a machine with what it measures: frames are masked
 //! once, one receive buffer serves all connections, replies are walked by their headers and compared
 //! in place. It is no general client: it knows the replies that it expects, and anything else is an
-//! error of the run. `scenarios.rs` drives it.
+//! error of the run. The scenarios drive it, some through `pacing.rs` and `reconnects.rs`.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -39,6 +39,28 @@ pub(crate) struct Script {
     replies: Replies,
 }
 
+/// What the messages of a counting script are made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Letters {
+    Ascii,
+    /// Hiragana: three bytes each in UTF-8.
+    ThreeBytes,
+}
+
+impl Letters {
+    /// So many bytes of text. What three does not divide ends in ASCII.
+    fn text(self, bytes: usize) -> String {
+        let latin = ('a'..='z').cycle();
+        match self {
+            Self::Ascii => latin.take(bytes).collect(),
+            Self::ThreeBytes => {
+                let letters = ('ぁ'..='ん').cycle().take(bytes / 3);
+                letters.chain(latin.take(bytes % 3)).collect()
+            }
+        }
+    }
+}
+
 enum Replies {
     /// `{"count": N}`, counting up on each connection.
     Counted,
@@ -52,9 +74,8 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 impl Script {
     /// `depth` text messages of `size` bytes in one write.
-    pub(crate) fn counted(size: usize, depth: usize, server: Kind) -> Self {
-        let text: Vec<u8> = (b'a'..=b'z').cycle().take(size).collect();
-        let batch = frame(1, &text).repeat(depth);
+    pub(crate) fn counted(size: usize, depth: usize, letters: Letters, server: Kind) -> Self {
+        let batch = frame(1, letters.text(size).as_bytes()).repeat(depth);
         let replies = match server {
             Kind::Floor => Replies::Constant,
             Kind::Revolve | Kind::Peer | Kind::Reference => Replies::Counted,
@@ -176,6 +197,11 @@ impl Client {
         })
     }
 
+    /// From now on a turn handles at most so many events.
+    pub(crate) fn limit_events(&mut self, most: usize) {
+        self.events = Events::with_capacity(most);
+    }
+
     /// Begins one more connection, in a free place: `number` is the caller's, `count` what its
     /// session has counted so far, `query` the end of the request target.
     pub(crate) fn connect(&mut self, number: usize, count: u64, query: &str) -> Result<()> {
@@ -230,12 +256,22 @@ impl Client {
 
     /// Opens `wanted` connections and returns when all of them are open.
     pub(crate) fn open(&mut self, wanted: usize, script: &Script) -> Result<()> {
+        self.open_as(wanted, script, |_| String::new())
+    }
+
+    /// The same; the n-th asks for the target that ends in `query(n)`.
+    pub(crate) fn open_as(
+        &mut self,
+        wanted: usize,
+        script: &Script,
+        query: impl Fn(usize) -> String,
+    ) -> Result<()> {
         let (mut begun, mut open) = (0, 0);
         let mut deadline = Instant::now() + PATIENCE;
         while open < wanted {
             while begun < wanted && begun - open < OPENING {
                 self.connections.push(None);
-                self.connect_in(self.connections.len() - 1, begun, 0, "")?;
+                self.connect_in(self.connections.len() - 1, begun, 0, &query(begun))?;
                 begun += 1;
             }
             let before = open;

@@ -10,8 +10,9 @@
 //! It needs Linux and util-linux (`taskset`), and Python for the reference stack; a server that is
 //! not to be had is named and left out. It does not count instructions: that is `micro`'s.
 //!
-//! Files: `servers` builds and starts them, `client` is the load, `scenarios` says what is asked,
-//! `cpu` reads the kernel's figures, `report` keeps and prints the results, `picture` draws them.
+//! Files: `servers` builds and starts them, `client` is the load, `pacing` and `reconnects` are two
+//! forms of it, `scenarios` and `storm` say what is asked, `cpu` reads the kernel's figures, `report`
+//! keeps and prints the results, `picture` draws them.
 
 // A bench is a program for a terminal, and a broken assumption should end it loudly.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
@@ -20,10 +21,13 @@
 
 mod client;
 mod cpu;
+mod pacing;
 mod picture;
+mod reconnects;
 mod report;
 mod scenarios;
 mod servers;
+mod storm;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -42,8 +46,8 @@ const USAGE: &str = "\
 usage: cargo bench --bench load -- [OPTIONS]
 
   --list               the scenarios and servers, and what they are
-  --only NAME[,NAME]   these scenarios; a beginning is enough (pingpong)
-  --servers LIST       these servers
+  --only NAME[,NAME]   these scenarios; a beginning is enough (pingpong, text, storm)
+  --servers LIST       these servers (floor,revolve,sockudo-ws)
   --repetitions N      rounds over the servers (5; with --quick 1)
   --quick              shorter runs, one round: a look, not a result
   --revolve PATH       this daemon instead of the one that cargo built

@@ -1,16 +1,16 @@
 //! The scenarios: what is asked of a server, and which figures come of it.
 //!
-//! Each run starts a server of its own, drives it with one `Client`, and ends it; nothing is carried
+//! Each run starts a server of its own, drives it with a `Client`, and ends it; nothing is carried
 //! from one run to the next. It prints nothing: `main.rs` interleaves the runs and `report.rs` shows
-//! them.
+//! them. The hand-over storm is in `storm.rs`.
 
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-
 use crate::Result;
-use crate::client::{Client, Script};
+use crate::client::{Client, Letters, Script};
 use crate::cpu::{Cores, Memory, Reading, file_limit};
+use crate::pacing::Paced;
+use crate::reconnects::Reconnects;
 use crate::servers::{Flavour, Kind, Running, Server};
 
 /// One figure of a scenario: a row of the table.
@@ -29,10 +29,13 @@ const fn metric(title: &'static str, unit: &'static str) -> Metric {
 enum Work {
     /// Connections, bytes a message, messages in flight on each connection.
     Counting(usize, usize, usize),
+    /// The same of ASCII and of three-byte characters.
+    Text(usize, usize, usize),
     /// Connections, bytes a message.
     Echo(usize, usize),
     Churn,
     Resume,
+    Storm,
     Reactors,
     Broadcast,
     Idle,
@@ -51,6 +54,9 @@ pub(crate) struct Scenario {
 }
 
 const MESSAGE: &str = "CPU µs a message";
+const CONNECTION: &str = "CPU µs a connection";
+/// What a text costs beside as many bytes of ASCII, in the same round.
+const TIMES: &str = "× ASCII";
 
 macro_rules! scenario {
     ($name:literal, $work:expr, $repetitions:literal, $about:literal, [$($metric:expr),+ $(,)?]) => {
@@ -130,6 +136,34 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         [metric("pipelined, 64 connections × 64 messages", MESSAGE)]
     ),
     scenario!(
+        "text-pipeline",
+        Work::Text(64, 1024, 16),
+        99,
+        "64 connections, 16 messages of 1 KiB a write: ASCII, and three-byte characters",
+        [
+            metric("pipelined, 64 connections × 16 messages of 1 KiB, ASCII", MESSAGE),
+            metric(
+                "pipelined, 64 connections × 16 messages of 1 KiB, three-byte characters",
+                MESSAGE
+            ),
+            metric(
+                "pipelined, 64 connections × 16 messages of 1 KiB, three-byte characters",
+                TIMES
+            ),
+        ]
+    ),
+    scenario!(
+        "text-pingpong",
+        Work::Text(64, 16, 1),
+        99,
+        "64 connections, 16 B: the same",
+        [
+            metric("ping-pong, 64 connections, 16 B, ASCII", MESSAGE),
+            metric("ping-pong, 64 connections, 16 B, three-byte characters", MESSAGE),
+            metric("ping-pong, 64 connections, 16 B, three-byte characters", TIMES),
+        ]
+    ),
+    scenario!(
         "echo-64k",
         Work::Echo(16, 64 * 1024),
         99,
@@ -162,7 +196,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Work::Churn,
         99,
         "connect, one message, close, from 64 places",
-        [metric("connect, message, close", "CPU µs a connection")]
+        [metric("connect, message, close", CONNECTION)]
     ),
     scenario!(
         "resume",
@@ -170,11 +204,34 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         99,
         "1,000 sessions resumed by id with 1 and 4 reactors (revolve)",
         [
-            metric("new session, 1 reactor", "CPU µs a connection"),
-            metric("resumed by id, 1 reactor", "CPU µs a connection"),
-            metric("new session, 4 reactors", "CPU µs a connection"),
-            metric("resumed by id, 4 reactors", "CPU µs a connection"),
+            metric("new session, 1 reactor", CONNECTION),
+            metric("resumed by id, 1 reactor", CONNECTION),
+            metric("new session, 4 reactors", CONNECTION),
+            metric("resumed by id, 4 reactors", CONNECTION),
             metric("price of a hand-over", "CPU µs"),
+        ]
+    ),
+    scenario!(
+        "storm",
+        Work::Storm,
+        99,
+        "256 clients reconnect at once, 4 reactors: how others fare meanwhile (revolve)",
+        [
+            metric("storm of new sessions", CONNECTION),
+            metric("storm of resumes, ids of all 4 reactors", CONNECTION),
+            metric("storm of resumes, ids of one reactor", CONNECTION),
+            metric("a hand-over in the storm, ids of all", "CPU µs"),
+            metric("a hand-over in the storm, ids of one", "CPU µs"),
+            metric("hand-overs taken in a turn, ids of all", "a turn of reactor 0"),
+            metric("hand-overs taken in a turn, ids of one", "a turn of its owner"),
+            metric("bystanders, storm of new sessions: p50", "µs"),
+            metric("bystanders, storm of new sessions: p99", "µs"),
+            metric("bystanders, ids of all: p50", "µs"),
+            metric("bystanders, ids of all: p99", "µs"),
+            metric("bystanders on the owner, ids of one: p50", "µs"),
+            metric("bystanders on the owner, ids of one: p99", "µs"),
+            metric("bystanders on the others, ids of one: p50", "µs"),
+            metric("bystanders on the others, ids of one: p99", "µs"),
         ]
     ),
     scenario!(
@@ -236,11 +293,11 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    fn span(self) -> Duration {
+    pub(crate) fn span(self) -> Duration {
         Duration::from_millis(if self.quick { 300 } else { 1000 })
     }
 
-    fn warm_up(self) -> Duration {
+    pub(crate) fn warm_up(self) -> Duration {
         Duration::from_millis(if self.quick { 100 } else { 300 })
     }
 }
@@ -256,7 +313,7 @@ pub(crate) struct Outcome {
 impl Scenario {
     pub(crate) fn applies_to(&self, server: &Server) -> bool {
         match self.work {
-            Work::Resume | Work::Reactors => server.kind == Kind::Revolve,
+            Work::Resume | Work::Storm | Work::Reactors => server.kind == Kind::Revolve,
             Work::Broadcast => matches!(server.kind, Kind::Floor | Kind::Revolve),
             // More than a core of it can do.
             Work::OpenLoop(10_000..) | Work::Counting(10_000.., ..) => {
@@ -270,15 +327,20 @@ impl Scenario {
     pub(crate) fn run(&self, server: &Server, setting: Setting) -> Result<Outcome> {
         let run = Run { server, setting };
         match self.work {
-            Work::Counting(connections, size, depth) => run.counting(connections, size, depth, 1),
+            Work::Counting(connections, size, depth) => {
+                run.counting(connections, &run.script(size, depth), 1)
+            }
+            Work::Text(connections, size, depth) => run.text(connections, size, depth),
             Work::Echo(connections, size) => run.echo(connections, size),
             Work::Churn => {
                 let (cost, waited) = run.churn(1, 0)?;
                 Ok(Outcome { values: vec![cost], waited })
             }
             Work::Resume => run.resume(),
+            Work::Storm => run.least_disturbed(|| run.storm()),
             Work::Reactors => {
-                let (one, two) = (run.counting(1000, 16, 1, 1)?, run.counting(1000, 16, 1, 2)?);
+                let script = run.script(16, 1);
+                let (one, two) = (run.counting(1000, &script, 1)?, run.counting(1000, &script, 2)?);
                 let values = vec![one.values[0], two.values[0]];
                 Ok(Outcome { values, waited: one.waited.max(two.waited) })
             }
@@ -289,38 +351,43 @@ impl Scenario {
     }
 }
 
+/// Connections under way at once in the churn.
+const PLACES: usize = 64;
+
 #[derive(Clone, Copy)]
-struct Run<'a> {
+pub(crate) struct Run<'a> {
     server: &'a Server,
-    setting: Setting,
+    pub(crate) setting: Setting,
 }
 
 impl Run<'_> {
-    fn start(&self, flavour: Flavour) -> Result<(Running, Client)> {
+    pub(crate) fn start(&self, flavour: Flavour) -> Result<(Running, Client)> {
         let running = self.server.start(flavour, self.setting.cores)?;
         let client = Client::new(running.address)?;
         Ok((running, client))
     }
 
-    fn script(&self, size: usize, depth: usize) -> Script {
-        Script::counted(size, depth, self.server.kind)
+    pub(crate) fn script(&self, size: usize, depth: usize) -> Script {
+        Script::counted(size, depth, Letters::Ascii, self.server.kind)
     }
 
-    fn counting(
-        &self,
-        connections: usize,
-        size: usize,
-        depth: usize,
-        workers: usize,
-    ) -> Result<Outcome> {
+    fn counting(&self, connections: usize, script: &Script, workers: usize) -> Result<Outcome> {
         needs_files(connections)?;
-        let script = self.script(size, depth);
         let (running, mut client) = self.start(Flavour { workers, ..Flavour::default() })?;
         told(&running, || {
-            client.open(connections, &script)?;
-            let (cost, waited) = self.closed_loop(&running, &mut client, &script)?;
+            client.open(connections, script)?;
+            let (cost, waited) = self.closed_loop(&running, &mut client, script)?;
             Ok(Outcome { values: vec![cost], waited })
         })
+    }
+
+    /// The same messages of ASCII and of other text, one after the other on two fresh servers.
+    fn text(&self, connections: usize, size: usize, depth: usize) -> Result<Outcome> {
+        let other = Script::counted(size, depth, Letters::ThreeBytes, self.server.kind);
+        let ascii = self.counting(connections, &self.script(size, depth), 1)?;
+        let other = self.counting(connections, &other, 1)?;
+        let (a, b) = (ascii.values[0], other.values[0]);
+        Ok(Outcome { values: vec![a, b, b / a], waited: ascii.waited.max(other.waited) })
     }
 
     fn echo(&self, connections: usize, size: usize) -> Result<Outcome> {
@@ -348,18 +415,18 @@ impl Run<'_> {
         Ok((micros(used, messages), share_waited(used)))
     }
 
-    /// Connect, one message, close, from 64 places at once. With `sessions`, each connect resumes
+    /// Connect, one message, close, from `PLACES` places at once. With `sessions`, each connect resumes
     /// one of that many sessions. Returns CPU µs a connection and the share waited.
     fn churn(&self, workers: usize, sessions: usize) -> Result<(f64, f64)> {
         let script = self.script(16, 1);
         let (running, mut client) = self.start(Flavour { workers, ..Flavour::default() })?;
-        let mut counts = vec![0; sessions];
+        let ids = (0..sessions).map(|n| format!("bench-{n}")).collect();
+        let mut reconnects = Reconnects::new(PLACES, ids);
         told(&running, || {
             // The warm-up also makes the sessions, so that every later connect finds one.
-            let warm_up = self.setting.warm_up();
-            churn(&mut client, &script, warm_up, sessions, &mut counts)?;
+            reconnects.run(&mut client, &script, self.setting.warm_up())?;
             let before = settled(&running)?;
-            let done = churn(&mut client, &script, self.setting.span(), 0, &mut counts)?;
+            let done = reconnects.run(&mut client, &script, self.setting.span())?;
             let used = settled(&running)?.since(before);
             Ok((micros(used, done), share_waited(used)))
         })
@@ -462,8 +529,7 @@ impl Run<'_> {
         Ok(best)
     }
 
-    /// Messages at fixed times, whether or not the replies have come; a latency counts from the time
-    /// that its message was due, so a server that stalls cannot hide it by stalling the client.
+    /// Messages at fixed times over 64 connections: see `Paced`.
     fn open_loop(&self, rate: u32) -> Result<Outcome> {
         const CONNECTIONS: usize = 64;
         let script = self.script(16, 1);
@@ -471,97 +537,16 @@ impl Run<'_> {
         told(&running, || {
             client.open(CONNECTIONS, &script)?;
             client.closed_loop(&script, self.setting.warm_up())?;
-            let mut latencies = Histogram::<u64>::new(3)?;
             let client_before = Reading::of(std::process::id())?;
             let before = settled(&running)?;
-            let span = self.setting.span() * 2;
-            let total = (span.as_secs_f64() * f64::from(rate)) as u64;
-            let start = Instant::now();
-            let due = |n: u64| start + Duration::from_nanos(n * 1_000_000_000 / u64::from(rate));
-            let deadline = start + span + Duration::from_secs(5);
-            let (mut sent, mut answered) = (0, 0);
-            while answered < total {
-                let now = Instant::now();
-                // A few at a time: catching up must not keep the client from reading.
-                for _ in 0..16 {
-                    if sent == total || due(sent) > now {
-                        break;
-                    }
-                    let connection =
-                        client.get(sent as usize % CONNECTIONS).ok_or("no connection")?;
-                    connection.due.push_back(due(sent));
-                    connection.send(&script)?;
-                    sent += 1;
-                }
-                client.turn(Some(Duration::ZERO), &script, |connection, progress| {
-                    let now = Instant::now();
-                    for _ in 0..progress.replies {
-                        let due = connection.due.pop_front().ok_or("a reply too many")?;
-                        latencies.record((now - due).as_nanos() as u64)?;
-                    }
-                    answered += progress.replies;
-                    Ok(())
-                })?;
-                if now > deadline {
-                    let late = total - answered;
-                    return Err(format!("it cannot keep {rate} a second: {late} are late").into());
-                }
-            }
+            let mut paced = Paced::begin(rate, self.setting.span() * 2, CONNECTIONS, 1)?;
+            while !paced.step(&mut client, &script, |_| 0)? {}
             let used = settled(&running)?.since(before);
-            let micros_at = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
-            let values =
-                vec![micros_at(0.5), micros_at(0.99), micros_at(0.999), micros(used, total)];
+            let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|at| paced.micros_at(0, at));
+            let values = vec![p50, p99, p999, micros(used, paced.total())];
             let client_used = Reading::of(std::process::id())?.since(client_before);
             Ok(Outcome { values, waited: share_waited(used).max(share_waited(client_used)) })
         })
-    }
-}
-
-/// The loop of `Run::churn`. It ends when `span` is over and at least `least` connections are done.
-fn churn(
-    client: &mut Client,
-    script: &Script,
-    span: Duration,
-    least: usize,
-    counts: &mut [u64],
-) -> Result<u64> {
-    const PLACES: usize = 64;
-    let (start, mut begun, mut done) = (Instant::now(), 0, 0);
-    let mut silent_since = start;
-    loop {
-        let now = Instant::now();
-        let stop = now - start >= span && begun >= least;
-        while !stop && begun - done < PLACES {
-            if counts.is_empty() {
-                client.connect(begun, 0, "")?;
-            } else {
-                let session = begun % counts.len();
-                client.connect(begun, counts[session], &format!("?session_id=bench-{session}"))?;
-            }
-            begun += 1;
-        }
-        if begun == done {
-            return Ok(done as u64);
-        }
-        let before = done;
-        client.turn(Some(Duration::from_millis(100)), script, |connection, progress| {
-            if progress.opened {
-                connection.send(script)?;
-            }
-            if progress.replies > 0 {
-                if !counts.is_empty() {
-                    counts[connection.number % counts.len()] = connection.count;
-                }
-                connection.close(script)?;
-            }
-            done += usize::from(progress.ended);
-            Ok(())
-        })?;
-        if done > before {
-            silent_since = now;
-        } else if now - silent_since > Duration::from_secs(15) {
-            return Err(format!("{} connections are stuck", begun - done).into());
-        }
     }
 }
 
@@ -585,21 +570,21 @@ fn between_beats(client: &mut Client, script: &Script) -> Result<()> {
 }
 
 /// Reads the server's CPU time once it sleeps: see `Reading::run_ns`.
-fn settled(running: &Running) -> Result<Reading> {
+pub(crate) fn settled(running: &Running) -> Result<Reading> {
     std::thread::sleep(Duration::from_millis(5));
     Reading::of(running.pid())
 }
 
-fn micros(used: Reading, events: u64) -> f64 {
+pub(crate) fn micros(used: Reading, events: u64) -> f64 {
     used.run_ns as f64 / 1e3 / events as f64
 }
 
-fn share_waited(used: Reading) -> f64 {
+pub(crate) fn share_waited(used: Reading) -> f64 {
     used.wait_ns as f64 / (used.run_ns + used.wait_ns).max(1) as f64
 }
 
 /// Adds the server's last words to an error.
-fn told<T>(running: &Running, run: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn told<T>(running: &Running, run: impl FnOnce() -> Result<T>) -> Result<T> {
     run().map_err(|error| format!("{error}{}", running.words()).into())
 }
 
