@@ -72,7 +72,7 @@ enum Former {
     Nobody,
 }
 
-/// Names a job that was off-loaded, for [`Context::cancel_job`]. It names no other job ever after.
+/// Names a job that was off-loaded, for [`Context::cancel_job`]. It names no other job of its server, ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct JobHandle {
     key: usize,
@@ -138,7 +138,7 @@ pub(crate) struct Jobs<A: Application> {
     questions: Vec<(usize, Question<A>)>,
     /// Those that have taken a job back: an answer of theirs that waited behind it may be due.
     released: Vec<Owner>,
-    /// How many jobs there were so far.
+    /// The handle of the last job: the reactor's number, and behind it how many jobs it has had.
     serial: u64,
     /// How many of the entries are orphans that nobody misses.
     unwanted: usize,
@@ -161,7 +161,7 @@ pub(crate) struct Look {
 }
 
 impl<A: Application> Jobs<A> {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(reactor: usize, limits: &Limits) -> Self {
         Jobs {
             entries: Slab::new(),
             of_connections: HashMap::new(),
@@ -169,7 +169,8 @@ impl<A: Application> Jobs<A> {
             outgoing: Vec::new(),
             questions: Vec::new(),
             released: Vec::new(),
-            serial: 0,
+            // So no two reactors give one handle.
+            serial: (reactor as u64) << 48,
             unwanted: 0,
             look_at: None,
             unscheduled: None,

@@ -495,7 +495,7 @@ impl<A: Application> Commands<A> {
             directs: Vec::new(),
             posts: Vec::new(),
             timers: ApplicationTimers::new(now, limits),
-            jobs: Jobs::new(limits),
+            jobs: Jobs::new(reactor, limits),
             deferred_response: None,
             kept: Kept::default(),
             past_cork: 0,
