@@ -67,7 +67,7 @@ impl<A: Application> Upgrade<'_, A> {
     /// share it, so bound each address with `limit_per_ip`), an answer that takes longer than
     /// [`crate::Config::timeout_handshake`], or the shutdown; and with 409 if a newer
     /// request for the same session was accepted in between. Then `done` is not called. A job that
-    /// panics is a 500. So what an upgrade takes (a seat, say) is taken in `done`, and never before: only what
+    /// panics is a 500. `done` may defer once more, or ask ([`Self::ask`]): all of it together has that time. So what an upgrade takes (a seat, say) is taken in `done`, and never before: only what
     /// `done` accepts is followed by `on_open` or by what stands in [`Acceptance::otherwise`].
     ///
     /// ```

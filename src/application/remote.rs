@@ -15,12 +15,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-
 use super::direct::Recipient;
 use super::question::Question;
 use super::{Application, Commands, Context, ReactorContext, To};
 use crate::contained::Contained;
+use crate::inbox::{Inbox, InboxSender, NotSent, inbox};
 use crate::offload::Finished;
 use crate::session::owner_of;
 
@@ -61,12 +60,12 @@ impl<A: Application> fmt::Debug for Post<A> {
 }
 
 /// The posts that have come for a reactor: the receiving end.
-pub struct Posts<A: Application>(Receiver<Post<A>>);
+pub struct Posts<A: Application>(Inbox<Post<A>>);
 
 impl<A: Application> Posts<A> {
     /// The next one.
     pub(crate) fn next(&self) -> Option<Post<A>> {
-        self.0.try_recv().ok()
+        self.0.receive()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -74,8 +73,8 @@ impl<A: Application> Posts<A> {
     }
 
     /// No more is taken: who posts from now on is told that the reactor has ended.
-    pub(crate) fn close(&mut self) {
-        self.0 = crossbeam_channel::never();
+    pub(crate) fn close(&self) {
+        self.0.close();
     }
 }
 
@@ -144,7 +143,7 @@ impl<A: Application> Hosted<A> {
     #[cfg(feature = "internals")]
     pub fn alone(application: A) -> Self {
         let remote = Remote(Arc::new([]));
-        Hosted { application, posts: Posts(crossbeam_channel::never()), remote }
+        Hosted { application, posts: Posts(inbox(1).1), remote }
     }
 }
 
@@ -163,7 +162,7 @@ pub type Wake = Box<dyn Fn() + Send + Sync>;
 
 /// A reactor's box of posts: the sending end.
 struct PostBox<A: Application> {
-    posts: Sender<Post<A>>,
+    posts: InboxSender<Post<A>>,
     wake: Wake,
 }
 
@@ -218,7 +217,7 @@ impl<A: Application> Remote<A> {
         wakes: impl IntoIterator<Item = Wake>,
     ) -> (Self, Vec<Posts<A>>) {
         let ends = wakes.into_iter().map(|wake| {
-            let (posts, receiver) = bounded(capacity);
+            let (posts, receiver) = inbox(capacity);
             (PostBox { posts, wake }, Posts(receiver))
         });
         let (boxes, receivers): (Vec<_>, Vec<_>) = ends.unzip();
@@ -232,7 +231,8 @@ impl<A: Application> Remote<A> {
     }
 
     /// Has `post` run on a reactor, with its application. One sender's posts to a reactor run in its
-    /// order. One that panics is counted and logged, and ends nothing.
+    /// order. One that panics is counted and logged, and ends nothing. One that was taken and has not run when the
+    /// reactor ends is dropped: so a thread that waits for its answer is told by what the post held (a channel's end).
     ///
     /// # Errors
     ///
@@ -301,13 +301,13 @@ impl<A: Application> Remote<A> {
         let reactors = self.reactors();
         assert!(reactor < reactors, "reactor {reactor} of {reactors}");
         let to = &self.0[reactor];
-        match to.posts.try_send(post) {
+        match to.posts.send(post) {
             Ok(()) => {
                 (to.wake)();
                 Ok(())
             }
-            Err(TrySendError::Full(post)) => Err((PostError::Full { reactor }, post)),
-            Err(TrySendError::Disconnected(post)) => Err((PostError::Ended, post)),
+            Err(NotSent::Full(post)) => Err((PostError::Full { reactor }, post)),
+            Err(NotSent::Closed(post)) => Err((PostError::Ended, post)),
         }
     }
 }

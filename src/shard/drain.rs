@@ -9,7 +9,7 @@
 use std::time::Instant;
 
 use super::connection_set::Share;
-use super::lifecycle::{DrainOutcome, Phase};
+use super::lifecycle::{DrainOutcome, Phase, WORDS_MOST, Words};
 use super::parts::Parts;
 use super::turn::Turn;
 use crate::application::Application;
@@ -28,14 +28,50 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
-    /// Tells a slice of the connections goodbye.
-    #[inline]
-    pub(super) fn sweep(&mut self, turn: &mut Turn<'_>) {
-        if let Phase::Draining { next, behind, .. } = self.lifecycle.phase
-            && self.deliveries.fanned_out >= behind
-        {
-            self.sweep_from(next, turn);
+    /// Whether some of them can be told now.
+    pub(super) fn may_sweep(&self) -> bool {
+        match self.lifecycle.phase {
+            Phase::Draining { words: Words::Ours, .. } => !self.deliveries.waits_for_room(),
+            Phase::Draining { words: Words::Theirs, .. } => false,
+            _ => self.is_sweeping(),
         }
+    }
+
+    /// Tells a slice of the connections goodbye, when what was to be said before has been.
+    #[inline]
+    pub(super) fn sweep(&mut self, turn: &mut Turn<'_>, env: &mut E) {
+        if let Phase::Draining { next, words, since, .. } = self.lifecycle.phase {
+            match words {
+                Words::Behind(broadcasts) if self.deliveries.fanned_out >= broadcasts => {
+                    self.sweep_from(next, turn);
+                }
+                Words::Behind(_) => {}
+                words => self.await_words(words, since, turn, env),
+            }
+        }
+    }
+
+    /// All that the applications of all reactors have to say before the first goodbye is to reach the clients before
+    /// it, and so is what was broadcast before the drain began.
+    #[cold]
+    fn await_words(&mut self, words: Words, since: Instant, turn: &mut Turn<'_>, env: &mut E) {
+        let status = &turn.setup.status;
+        let mut words = words;
+        if words == Words::Ours && !self.deliveries.waits_for_room() {
+            words = Words::Theirs;
+            if status.note_announced() {
+                (0..turn.setup.config.workers.get()).for_each(|reactor| env.wake(reactor));
+            }
+        }
+        let is_late = turn.now >= since + WORDS_MOST;
+        if is_late || (words == Words::InMail && !self.deliveries.has_mail) {
+            words = Words::Behind(self.deliveries.broadcasts_taken());
+        } else if words == Words::Theirs && status.is_announced() {
+            // It is in the box; its edge may still be on the way.
+            self.deliveries.has_mail = true;
+            words = Words::InMail;
+        }
+        self.lifecycle.set_words(words);
     }
 
     #[cold]
@@ -92,7 +128,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[cold]
     fn end_drain_if_due(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         let status = &turn.setup.status;
-        if let Phase::Draining { since, released, cut, .. } = self.lifecycle.phase {
+        if let Phase::Draining { since, released, cut, words, .. } = self.lifecycle.phase {
             let until = since + turn.setup.config.timeout_graceful_shutdown;
             let (closed, duration) = (released - cut, turn.now.saturating_duration_since(since));
             if self.is_time_up(until, turn) {
@@ -103,7 +139,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 status.note_drained();
                 return self.end(DrainOutcome { closed, cut, duration }, turn, env);
             }
-            if self.is_sweeping() || !self.is_at_rest(turn, env) {
+            let has_announced = words != Words::Ours;
+            if self.is_sweeping() || !has_announced || !self.is_at_rest(turn, env) {
                 return;
             }
             let outcome = DrainOutcome { closed, cut, duration };
