@@ -181,13 +181,27 @@ impl<A: Application, E: Environment> Parts<A, E> {
             && !self.deliveries.has_mail
             // What `on_close` off-loaded is done too: it may be what keeps a session.
             && self.runtime.commands.jobs.awaited() == 0
-            && self.connections.slab.iter().all(|c| !c.has_had_session() && c.owes_nothing());
+            && !self.waits_for_a_connection();
         if has_left {
             self.runtime.end_sessions(turn);
             self.forward_commands(None, turn, env);
         }
         // What that has off-loaded is waited for.
         has_left && self.runtime.commands.jobs.awaited() == 0
+    }
+
+    /// Whether a client here is owed something. Looked for from the connection on that was found the last
+    /// time: while that one is still to be waited for, which takes seconds if it does not answer, a turn
+    /// costs nothing for all the others, however many only wait for a request.
+    fn waits_for_a_connection(&mut self) -> bool {
+        let (slab, from) = (&self.connections.slab, self.lifecycle.waits_for);
+        let before = slab.iter().take_while(|connection| (connection.id.index as usize) < from);
+        let mut all = slab.iter_from(from).chain(before);
+        let found =
+            all.find(|connection| connection.has_had_session() || !connection.owes_nothing());
+        let Some(connection) = found else { return false };
+        self.lifecycle.waits_for = connection.id.index as usize;
+        true
     }
 
     /// Ends all connections that are left; the application gets its `on_close` for each. One that is

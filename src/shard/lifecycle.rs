@@ -106,6 +106,8 @@ pub(super) struct Lifecycle {
     pub(super) phase: Phase,
     /// What every client is told when the server goes away.
     goodbye: Cow<'static, str>,
+    /// The slot of the connection for which a drain last had to wait.
+    pub(super) waits_for: usize,
 }
 
 /// Whether a shard has begun to drain just now.
@@ -119,7 +121,7 @@ pub(super) enum Drain {
 impl Lifecycle {
     pub(super) fn new() -> Self {
         let goodbye = "server is going away".into();
-        Lifecycle { listening: Listening::Idle, phase: Phase::Running, goodbye }
+        Lifecycle { listening: Listening::Idle, phase: Phase::Running, goodbye, waits_for: 0 }
     }
 
     /// Takes note of an edge on the listener.
