@@ -1,13 +1,14 @@
 //! Sessions: what outlives a connection, under an id that says who owns it.
 //!
 //! [`id`] is the name of a session, and pure; [`rate`] bounds how many an address may create; [`ended`] is
-//! what is left of a session that is no more; `one` is a session, and `sharers` are the connections of one that
-//! has several; [`table`] is one reactor's share of all sessions.
+//! what is left of a session that is no more; `one` is a session, `index` finds it by its id, and `sharers`
+//! are the connections of one that has several; [`table`] is one reactor's share of all sessions.
 //!
 //! Next: [`crate::session::id`]: what it is called.
 
 pub mod ended;
 pub mod id;
+mod index;
 mod one;
 pub mod rate;
 mod sharers;

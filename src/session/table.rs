@@ -16,11 +16,11 @@ use std::io;
 use std::slice;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashTable;
 use slab::Slab;
 
 use super::ended::{EndedSession, SessionEnd};
 use super::id::{ID_MOST, SessionId};
+use super::index::Index;
 use super::one::{Session, Standing};
 use super::sharers::{Joining, Sharers};
 use crate::config::SessionIds;
@@ -118,7 +118,7 @@ type Link = std::num::NonZeroU32;
 pub struct SessionTable<T> {
     entries: Slab<Entry<T>>,
     /// Slab indices by hash of the id: the key is not stored a second time.
-    index: HashTable<u32>,
+    index: Index,
     /// Keyed, because clients may choose ids.
     hasher: RandomState,
     sharers: Sharers,
@@ -129,6 +129,8 @@ pub struct SessionTable<T> {
     held: usize,
     capacity: usize,
     ttl: Duration,
+    /// The same, for comparisons with stamps; as good as never if that is beyond all of them.
+    ttl_nanos: u64,
     policy: SessionIds,
     beginning: Instant,
     totals: TableTotals,
@@ -159,7 +161,7 @@ impl<T: Default> SessionTable<T> {
         }
         SessionTable {
             entries: Slab::new(),
-            index: HashTable::new(),
+            index: Index::new(),
             hasher: RandomState::new(),
             sharers: Sharers::default(),
             oldest: None,
@@ -168,6 +170,7 @@ impl<T: Default> SessionTable<T> {
             held: 0,
             capacity,
             ttl,
+            ttl_nanos: u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX),
             policy,
             beginning,
             totals: TableTotals::default(),
@@ -218,7 +221,9 @@ impl<T: Default> SessionTable<T> {
         fresh: impl FnOnce() -> io::Result<SessionId>,
         ended: impl FnMut(EndedSession<T>),
     ) -> Result<Attached, NotAttached> {
-        if let Some(found) = id.and_then(|id| self.find(id)) {
+        // Reckoned once: to find the session, and to name a new one.
+        let hash = id.map(|id| self.hash(id));
+        if let Some(found) = id.zip(hash).and_then(|(id, hash)| self.find_by(hash, id)) {
             // Its time may be over although its turn to be forgotten has not come.
             if self.is_due(found, now) && !self.waits(now) {
                 self.end(found, SessionEnd::Expired, ended);
@@ -228,11 +233,14 @@ impl<T: Default> SessionTable<T> {
                 return Ok(Attached { slot: SessionSlot(found), resumed: true });
             }
         }
-        let id = match (id, self.policy) {
-            (Some(id), SessionIds::Any) => id.clone(),
-            _ => fresh().map_err(|_| NotAttached::NoId)?,
+        let (id, hash) = match (id, hash, self.policy) {
+            (Some(id), Some(hash), SessionIds::Any) => (id.clone(), hash),
+            _ => {
+                let id = fresh().map_err(|_| NotAttached::NoId)?;
+                let hash = self.hash(&id);
+                (id, hash)
+            }
         };
-        let hash = self.hash(&id);
         let state = Contained::new(guard(T::default).map_err(|_| NotAttached::Panicked)?);
         let session =
             Session { id, count: 0, standing: Standing::Opened, others: 0, holds: 0, state };
@@ -241,8 +249,7 @@ impl<T: Default> SessionTable<T> {
         // `Config::validate` bounds the table at 2^31.
         let slot = slot as u32;
         let (entries, hasher) = (&self.entries, &self.hasher);
-        self.index
-            .insert_unique(hash, slot, |&at| hasher.hash_one(&entries[at as usize].session.id));
+        self.index.insert(hash, slot, |at| hasher.hash_one(&entries[at as usize].session.id));
         Ok(Attached { slot: SessionSlot(slot), resumed: false })
     }
 
@@ -441,9 +448,10 @@ impl<T: Default> SessionTable<T> {
         if self.waits(now) {
             return;
         }
+        let stamp = self.stamp(now);
         for _ in 0..most {
             match self.oldest.map(|link| link.get() - 1) {
-                Some(oldest) if self.expiry(oldest).is_some_and(|due| due <= now) => {
+                Some(oldest) if self.is_over(self.entries[oldest as usize].presence, stamp) => {
                     self.end(oldest, SessionEnd::Expired, &mut ended);
                 }
                 _ => {
@@ -463,6 +471,16 @@ impl<T: Default> SessionTable<T> {
     fn is_due(&self, slot: u32, now: Instant) -> bool {
         let is_held = self.entries[slot as usize].session.holds > 0;
         !is_held && self.expiry(slot).is_some_and(|due| due <= now)
+    }
+
+    /// Whether the time of a session has run out. In stamps, which are compared with a subtraction.
+    fn is_over(&self, presence: Presence, now: Stamp) -> bool {
+        match presence {
+            Presence::Detached { since, .. } => {
+                now.get() - since.get().min(now.get()) >= self.ttl_nanos
+            }
+            Presence::InUse(_) => false,
+        }
     }
 
     /// Whether nothing expires now, because the reactor had been stopped.
@@ -590,13 +608,16 @@ impl<T: Default> SessionTable<T> {
     /// An id is compared with those alone whose keyed hash begins as its own does, which nobody
     /// outside can aim at: how long a miss takes says nothing about the ids that there are.
     fn find(&self, id: &SessionId) -> Option<u32> {
-        self.index
-            .find(self.hash(id), |&slot| {
-                #[cfg(test)]
-                self.compared.set(self.compared.get() + 1);
-                self.entries[slot as usize].session.id == *id
-            })
-            .copied()
+        self.find_by(self.hash(id), id)
+    }
+
+    #[inline(always)]
+    fn find_by(&self, hash: u64, id: &SessionId) -> Option<u32> {
+        self.index.find(hash, |slot| {
+            #[cfg(test)]
+            self.compared.set(self.compared.get() + 1);
+            self.entries[slot as usize].session.id == *id
+        })
     }
 
     fn set_newer(&mut self, link: Link, to: Option<Link>) {
@@ -647,9 +668,8 @@ impl<T: Default> SessionTable<T> {
     #[inline(always)]
     fn unname(&mut self, slot: u32) {
         let hash = self.hash(&self.entries[slot as usize].session.id);
-        if let Ok(entry) = self.index.find_entry(hash, |&at| at == slot) {
-            entry.remove();
-        }
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        self.index.remove(hash, slot, |at| hasher.hash_one(&entries[at as usize].session.id));
     }
 }
 
