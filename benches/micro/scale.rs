@@ -365,9 +365,9 @@ fn sessions(size: usize, steps: &mut Steps) {
     let mut table = Parked::new(size, Instant::now());
     let mut at = 0;
     while at < size {
-        // As many as expire in a turn.
-        table.choose((at..size).take(4096));
-        at += 4096;
+        // As many as one poll may report.
+        table.choose((at..size).take(1024));
+        at += 1024;
         steps.turn(|| table.park());
     }
     steps.end("park", (size, SESSION));

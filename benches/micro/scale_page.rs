@@ -127,7 +127,7 @@ const PEAK: [(&str, &str); 7] = [
 ];
 
 const SESSIONS: [(&str, &str); 3] = [
-    ("park", "a session is opened and left, 4,096 a turn"),
+    ("park", "a session is opened and left, 1,024 a turn"),
     ("resume", "a session is found, resumed and left again"),
     ("expire", "a session expires, all at once"),
 ];

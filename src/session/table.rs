@@ -668,8 +668,7 @@ impl<T: Default> SessionTable<T> {
     #[inline(always)]
     fn unname(&mut self, slot: u32) {
         let hash = self.hash(&self.entries[slot as usize].session.id);
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        self.index.remove(hash, slot, |at| hasher.hash_one(&entries[at as usize].session.id));
+        self.index.remove(hash, slot);
     }
 }
 
