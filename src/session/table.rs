@@ -594,7 +594,7 @@ impl<T: Default> SessionTable<T> {
     /// Ends all sessions. No connection speaks for any, and no request holds one.
     pub fn end_all(&mut self, mut ended: impl FnMut(EndedSession<T>)) {
         debug_assert!(self.detached == self.entries.len(), "somebody has a session");
-        self.index.clear();
+        self.index = Index::new();
         (self.oldest, self.newest, self.detached) = (None, None, 0);
         for Entry { session, .. } in self.entries.drain() {
             ended(session.into_ended(SessionEnd::ServerEnded));
