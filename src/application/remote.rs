@@ -282,13 +282,7 @@ impl<A: Application> Remote<A> {
         post: impl FnOnce(&mut A, &mut Context<'_, A>) + Send + 'static,
     ) -> Result<(), PostError> {
         let to = to.into();
-        let reactor = match &to.0 {
-            To::Connection(id) => id.reactor(),
-            To::Session(id) => owner_of(id.text().as_str(), self.reactors()),
-            To::Nobody => 0,
-        };
-        // An id of another server's may name a reactor that this one has not: any one counts it.
-        let reactor = if reactor < self.reactors() { reactor } else { 0 };
+        let reactor = reactor_of(&to, self.reactors());
         self.put(reactor, Post::To(to, Contained::new(Box::new(post))))
     }
 
@@ -312,7 +306,27 @@ impl<A: Application> Remote<A> {
     }
 }
 
+/// Where a recipient is, if anywhere. An id of another server's may name a reactor that this one has not: any one
+/// counts it.
+fn reactor_of(to: &Recipient, reactors: usize) -> usize {
+    let reactor = match &to.0 {
+        To::Connection(id) => id.reactor(),
+        To::Session(id) => owner_of(id.text().as_str(), reactors),
+        To::Nobody => 0,
+    };
+    if reactor < reactors { reactor } else { 0 }
+}
+
 impl<A: Application> Commands<A> {
+    fn post_to(
+        &mut self,
+        to: Recipient,
+        post: impl FnOnce(&mut A, &mut Context<'_, A>) + Send + 'static,
+    ) {
+        let reactor = reactor_of(&to, self.reactors);
+        self.post(reactor, Post::To(to, Contained::new(Box::new(post))));
+    }
+
     fn post(&mut self, reactor: usize, post: Post<A>) {
         let reactors = self.reactors;
         assert!(reactor < reactors, "reactor {reactor} of {reactors}");
@@ -391,6 +405,50 @@ impl<A: Application> Context<'_, A> {
     ) {
         self.commands.post_all(post);
     }
+
+    /// Has `post` run for one connection, on whichever reactor it is, with its context, as [`Remote::post_to`] does,
+    /// and in a later turn. So what one connection brings about changes another one's session; and a callback that has
+    /// much to do goes on in a later turn, with a post to its own connection.
+    ///
+    /// It waits for room as [`Self::post`] does. If there is nobody (any more), it is dropped there, and counted in
+    /// `revolve_undelivered_total`.
+    ///
+    /// ```
+    /// use revolve::testing::TestServer;
+    /// use revolve::{Application, Context, Message, Recipient};
+    ///
+    /// /// `bob 5` gives 5 points to bob, who is told how many he has.
+    /// struct Points;
+    ///
+    /// impl Application for Points {
+    ///     type Session = u64;
+    ///     type Connection = ();
+    ///
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         let Message::Text(text) = message else { return };
+    ///         let Some((name, points)) = text.split_once(' ') else { return };
+    ///         let Ok(points) = points.parse::<u64>() else { return };
+    ///         cx.post_to(Recipient::session(name), move |_, cx| {
+    ///             *cx.session_mut() += points;
+    ///             let sum = cx.session().to_string();
+    ///             cx.send_text(&sum);
+    ///         });
+    ///     }
+    /// }
+    ///
+    /// let server = TestServer::new(|_| Points);
+    /// let (ann, bob) = (server.connect("session_id=ann"), server.connect("session_id=bob"));
+    /// ann.send_text("bob 5");
+    /// ann.send_text("bob 2");
+    /// assert_eq!((bob.text(), bob.text()), ("5".to_owned(), "7".to_owned()));
+    /// ```
+    pub fn post_to(
+        &mut self,
+        to: impl Into<Recipient>,
+        post: impl FnOnce(&mut A, &mut Context<'_, A>) + Send + 'static,
+    ) {
+        self.commands.post_to(to.into(), post);
+    }
 }
 
 impl<A: Application> ReactorContext<'_, A> {
@@ -414,6 +472,15 @@ impl<A: Application> ReactorContext<'_, A> {
         post: impl Fn(&mut A, &mut ReactorContext<'_, A>) + Clone + Send + 'static,
     ) {
         self.commands.post_all(post);
+    }
+
+    /// Has `post` run for one connection, as [`Context::post_to`] does. While it waits, no connection is held.
+    pub fn post_to(
+        &mut self,
+        to: impl Into<Recipient>,
+        post: impl FnOnce(&mut A, &mut Context<'_, A>) + Send + 'static,
+    ) {
+        self.commands.post_to(to.into(), post);
     }
 }
 
