@@ -29,7 +29,7 @@ use std::collections::TryReserveError;
 /// and a megabyte) the next payload goes 20 bytes behind a page's beginning, which is 4 further than its
 /// source. Half a page away from there is farthest from all that. With it, the echo of a megabyte takes 1.0 to
 /// 1.1 times the floor's CPU, and without it 1.4 to 1.6. Where `rep movsb` minds no such thing, nothing changes.
-const LEAD: usize = 2 << 10;
+pub const LEAD: usize = 2 << 10;
 
 /// Bytes from which on a message is long enough for that: from there on payload is read past the receive
 /// buffer.
