@@ -9,9 +9,7 @@
 //!
 //! Next: [`crate::connection`]: a transport, an endpoint, and why they rest.
 
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher;
 use std::io;
 use std::slice;
 use std::time::{Duration, Instant};
@@ -21,6 +19,7 @@ use slab::Slab;
 use super::ended::{EndedSession, SessionEnd};
 use super::id::{ID_MOST, SessionId};
 use super::index::Index;
+use super::keyed_hash::KeyedHash;
 use super::one::{Session, Standing};
 use super::sharers::{Joining, Sharers};
 use crate::config::SessionIds;
@@ -120,7 +119,7 @@ pub struct SessionTable<T> {
     /// Slab indices by hash of the id: the key is not stored a second time.
     index: Index,
     /// Keyed, because clients may choose ids.
-    hasher: RandomState,
+    hasher: KeyedHash,
     sharers: Sharers,
     oldest: Option<Link>,
     newest: Option<Link>,
@@ -162,7 +161,7 @@ impl<T: Default> SessionTable<T> {
         SessionTable {
             entries: Slab::new(),
             index: Index::new(),
-            hasher: RandomState::new(),
+            hasher: KeyedHash::random(),
             sharers: Sharers::default(),
             oldest: None,
             newest: None,
@@ -248,8 +247,8 @@ impl<T: Default> SessionTable<T> {
         let slot = self.entries.insert(Entry { session, presence });
         // `Config::validate` bounds the table at 2^31.
         let slot = slot as u32;
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        self.index.insert(hash, slot, |at| hasher.hash_one(&entries[at as usize].session.id));
+        let (entries, hasher) = (&self.entries, self.hasher);
+        self.index.insert(hash, slot, |at| hasher.of(entries[at as usize].session.id.bytes()));
         Ok(Attached { slot: SessionSlot(slot), resumed: false })
     }
 
@@ -500,8 +499,11 @@ impl<T: Default> SessionTable<T> {
     }
 
     /// When [`Self::expire`] next has something to do.
+    // Asked twice a turn: mostly of a table in which nothing can expire.
+    #[inline]
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
+        self.oldest?;
         self.oldest_expiry().map(|due| self.grace.map_or(due, |until| until.max(due)))
     }
 
@@ -602,7 +604,7 @@ impl<T: Default> SessionTable<T> {
     }
 
     fn hash(&self, id: &SessionId) -> u64 {
-        self.hasher.hash_one(id)
+        self.hasher.of(id.bytes())
     }
 
     /// An id is compared with those alone whose keyed hash begins as its own does, which nobody
