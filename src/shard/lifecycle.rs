@@ -214,6 +214,7 @@ impl Lifecycle {
     }
 
     /// When the drain wants a turn, whatever else happens.
+    #[inline]
     pub(super) fn drain_deadline(
         &self,
         now: Instant,
