@@ -593,13 +593,11 @@ impl<T: Default> SessionTable<T> {
         assert_eq!(self.index.len(), named);
     }
 
-    /// Ends all sessions. No connection speaks for any, and no request holds one.
+    /// Ends all sessions, in the order of leaving. No connection speaks for any, and no request holds one.
     pub fn end_all(&mut self, mut ended: impl FnMut(EndedSession<T>)) {
         debug_assert!(self.detached == self.entries.len(), "somebody has a session");
-        self.index = Index::new();
-        (self.oldest, self.newest, self.detached) = (None, None, 0);
-        for Entry { session, .. } in self.entries.drain() {
-            ended(session.into_ended(SessionEnd::ServerEnded));
+        while let Some(oldest) = self.oldest {
+            self.end(oldest.get() - 1, SessionEnd::ServerEnded, &mut ended);
         }
     }
 

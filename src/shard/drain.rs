@@ -29,11 +29,20 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Whether some of them can be told now.
+    #[inline]
     pub(super) fn may_sweep(&self) -> bool {
         match self.lifecycle.phase {
-            Phase::Draining { words: Words::Ours, .. } => !self.deliveries.waits_for_room(),
-            Phase::Draining { words: Words::Theirs, .. } => false,
-            _ => self.is_sweeping(),
+            Phase::Draining { words, .. } => self.may_sweep_behind(words),
+            _ => false,
+        }
+    }
+
+    #[cold]
+    fn may_sweep_behind(&self, words: Words) -> bool {
+        match words {
+            Words::Ours => !self.deliveries.waits_for_room(),
+            Words::Theirs => false,
+            Words::InMail | Words::Behind(_) => self.is_sweeping(),
         }
     }
 
@@ -41,13 +50,24 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[inline]
     pub(super) fn sweep(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         if let Phase::Draining { next, words, since, .. } = self.lifecycle.phase {
-            match words {
-                Words::Behind(broadcasts) if self.deliveries.fanned_out >= broadcasts => {
-                    self.sweep_from(next, turn);
-                }
-                Words::Behind(_) => {}
-                words => self.await_words(words, since, turn, env),
+            self.sweep_behind((next, words), since, turn, env);
+        }
+    }
+
+    #[cold]
+    fn sweep_behind(
+        &mut self,
+        (next, words): (usize, Words),
+        since: Instant,
+        turn: &mut Turn<'_>,
+        env: &mut E,
+    ) {
+        match words {
+            Words::Behind(broadcasts) if self.deliveries.fanned_out >= broadcasts => {
+                self.sweep_from(next, turn);
             }
+            Words::Behind(_) => {}
+            words => self.await_words(words, since, turn, env),
         }
     }
 
