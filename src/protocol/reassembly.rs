@@ -27,8 +27,8 @@ use std::collections::TryReserveError;
 /// 320 µs instead of 46). That is no rare accident: the allocator puts large storage 16 bytes behind a page's
 /// beginning, and the kernel begins a fresh page with what is written. After one reply (a header of 10 bytes
 /// and a megabyte) the next payload goes 20 bytes behind a page's beginning, which is 4 further than its
-/// source. Half a page away from there is farthest from all that. With it, the echo of a megabyte takes 1.0 to
-/// 1.1 times the floor's CPU, and without it 1.4 to 1.6. Where `rep movsb` minds no such thing, nothing changes.
+/// source. Half a page away from there is farthest from all that. The echo of a megabyte takes 69 to 87 % of the
+/// CPU that it took without (docs/performance.md). Where `rep movsb` minds no such thing, nothing changes.
 pub const LEAD: usize = 2 << 10;
 
 /// Bytes from which on a message is long enough for that: from there on payload is read past the receive
