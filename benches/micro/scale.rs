@@ -32,7 +32,8 @@ const ALIKE: [([&str; 2], &[&str]); 4] = [
         ["crowd-20000", "crowd-5000"],
         &["open", "all-talk", "broadcast", "alarm", "ping", "goodbye", "echo", "end"],
     ),
-    (["peak-20000", "few-10"], &["talk", "broadcast", "empty", "scrape", "goodbye", "echo", "end"]),
+    // Not the echo: the last sessions end with it, and with them the index gives the storage of its peak back.
+    (["peak-20000", "few-10"], &["talk", "broadcast", "empty", "scrape", "goodbye", "end"]),
     (["sessions-20000", "sessions-1000"], &["resume", "expire"]),
 ];
 

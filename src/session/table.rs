@@ -593,12 +593,15 @@ impl<T: Default> SessionTable<T> {
         assert_eq!(self.index.len(), named);
     }
 
-    /// Ends all sessions, in the order of leaving. No connection speaks for any, and no request holds one.
-    pub fn end_all(&mut self, mut ended: impl FnMut(EndedSession<T>)) {
+    /// Ends `most` sessions, in the order of leaving. No connection speaks for any, and no request holds one. Whether
+    /// some are left.
+    pub fn end_all(&mut self, most: usize, mut ended: impl FnMut(EndedSession<T>)) -> bool {
         debug_assert!(self.detached == self.entries.len(), "somebody has a session");
-        while let Some(oldest) = self.oldest {
+        for _ in 0..most {
+            let Some(oldest) = self.oldest else { return false };
             self.end(oldest.get() - 1, SessionEnd::ServerEnded, &mut ended);
         }
+        self.oldest.is_some()
     }
 
     fn hash(&self, id: &SessionId) -> u64 {

@@ -192,7 +192,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.now >= until && !self.connections.has_untold_edges()
     }
 
-    /// Whether no client here is owed anything, and none is on the way in. When that is so the sessions end.
+    /// Whether no client here is owed anything, and none is on the way in. When that is so the sessions end, a share
+    /// in each turn.
     fn is_at_rest(&mut self, turn: &mut Turn<'_>, env: &mut E) -> bool {
         // The first costs nothing, and is false for most of a drain.
         let has_left = turn.setup.metrics.websockets.get() == 0
@@ -202,12 +203,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
             // What `on_close` off-loaded is done too: it may be what keeps a session.
             && self.runtime.commands.jobs.awaited() == 0
             && !self.waits_for_a_connection();
+        self.lifecycle.ends_sessions = false;
         if has_left {
-            self.runtime.end_sessions(turn);
+            let share = turn.setup.config.limits.expiries_per_turn;
+            self.lifecycle.ends_sessions = self.runtime.end_sessions(share, turn);
             self.forward_commands(None, turn, env);
         }
         // What that has off-loaded is waited for.
-        has_left && self.runtime.commands.jobs.awaited() == 0
+        has_left && !self.lifecycle.ends_sessions && self.runtime.commands.jobs.awaited() == 0
     }
 
     /// Whether a client here is owed something. Looked for from the connection on that was found the last
@@ -241,7 +244,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         self.forget_ended(turn);
         self.reap(turn);
-        self.runtime.end_sessions(turn);
+        // There is no time left for shares.
+        self.runtime.end_sessions(usize::MAX, turn);
         // What `on_close` off-loaded just now is begun if a thread is free. Nobody waits for it.
         self.forward_commands(None, turn, env);
         self.runtime.commands.jobs.cancel_all();

@@ -108,6 +108,8 @@ pub(super) struct Lifecycle {
     goodbye: Cow<'static, str>,
     /// The slot of the connection for which a drain last had to wait.
     pub(super) waits_for: usize,
+    /// Whether sessions are left that end with the server, in the next turns.
+    pub(super) ends_sessions: bool,
 }
 
 /// Whether a shard has begun to drain just now.
@@ -121,7 +123,13 @@ pub(super) enum Drain {
 impl Lifecycle {
     pub(super) fn new() -> Self {
         let goodbye = "server is going away".into();
-        Lifecycle { listening: Listening::Idle, phase: Phase::Running, goodbye, waits_for: 0 }
+        Lifecycle {
+            listening: Listening::Idle,
+            phase: Phase::Running,
+            goodbye,
+            waits_for: 0,
+            ends_sessions: false,
+        }
     }
 
     /// Takes note of an edge on the listener.

@@ -329,6 +329,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             || !deliveries.broadcasts.is_empty()
             || lifecycle.may_accept(now)
             || self.may_sweep()
+            || lifecycle.ends_sessions
             || watchers.is_drawing()
         {
             return Some(Duration::ZERO);

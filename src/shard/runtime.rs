@@ -289,10 +289,10 @@ impl<A: Application> Runtime<A> {
         sessions.expire(turn.now, most, |ended| tell_end(application, commands, ended, turn));
     }
 
-    /// Ends all sessions, because the server ends.
-    pub(super) fn end_sessions(&mut self, turn: &mut Turn<'_>) {
+    /// Ends `most` sessions, because the server ends. Whether some are left.
+    pub(super) fn end_sessions(&mut self, most: usize, turn: &mut Turn<'_>) -> bool {
         let Runtime { application, sessions, commands, .. } = self;
-        sessions.end_all(|ended| tell_end(application, commands, ended, turn));
+        sessions.end_all(most, |ended| tell_end(application, commands, ended, turn))
     }
 
     /// Gives back what the cork has grown by, once it was written: callbacks fill its storage unasked.
