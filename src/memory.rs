@@ -111,7 +111,7 @@ impl MemoryBound {
             5 * ids,
             // Alarms: the live one, and those that an earlier one made stale, of which a wheel's
             // round has room for a few (connection/timer_wheel.rs); and what a former tenant leaves.
-            17 * size_of::<Slot>() + size_of::<Option<Tick>>(),
+            17 * size_of::<Slot>() + size_of::<Tick>() + 1,
             SessionTable::<T>::SLOT_BYTES,
             // Whether it is in use: a bit, and its part of a bit (connection/slab.rs).
             1,

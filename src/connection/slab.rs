@@ -24,9 +24,7 @@ pub struct Connections<S> {
     slab: Slab<Connection<S>>,
     generation: NonZeroU32,
     occupied: SlotSet,
-    /// By slot, what was entered in the timer wheel for its former tenant; 0, which no entry has, if nothing
-    /// was. It grows with the slab and not at the first removal, which would pay for all slots at once.
-    left_alarms: Vec<Tick>,
+    left_alarms: LeftAlarms,
 }
 
 impl<S> Default for Connections<S> {
@@ -35,7 +33,7 @@ impl<S> Default for Connections<S> {
             slab: Slab::new(),
             generation: NonZeroU32::MIN,
             occupied: SlotSet::default(),
-            left_alarms: Vec::new(),
+            left_alarms: LeftAlarms::default(),
         }
     }
 }
@@ -49,11 +47,7 @@ impl<S: Stream> Connections<S> {
         // After 2^32 connections generations come round; none of that age is still referred to.
         self.generation = self.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
         entry.insert(make(id));
-        let index = id.index as usize;
-        self.occupied.insert(index);
-        if index >= self.left_alarms.len() {
-            self.left_alarms.resize(index + 1, 0);
-        }
+        self.occupied.insert(id.index as usize);
         id
     }
 
@@ -88,17 +82,14 @@ impl<S: Stream> Connections<S> {
     pub fn remove(&mut self, id: LocalId) -> Option<Connection<S>> {
         let alarm = self.get_mut(id)?.alarm;
         let index = id.index as usize;
-        if let Some(left) = self.left_alarms.get_mut(index) {
-            *left = alarm.unwrap_or(0);
-        }
+        self.left_alarms.leave(index, alarm);
         self.occupied.remove(index);
         self.slab.try_remove(index)
     }
 
     /// The alarm that the former tenant of this slot left behind, which may have gone off since.
     pub fn take_left_alarm(&mut self, id: LocalId) -> Option<Tick> {
-        let left = std::mem::take(self.left_alarms.get_mut(id.index as usize)?);
-        (left > 0).then_some(left)
+        self.left_alarms.take(id.index as usize)
     }
 
     /// The connection that lives in a slot now.
@@ -144,6 +135,41 @@ impl<S: Stream> Connections<S> {
             slot = found + 1;
             self.at(found)
         })
+    }
+}
+
+/// How many slots share a block of left alarms: 2 KiB.
+const ALARMS_PER_BLOCK: usize = 512;
+
+/// By slot, what was entered in the timer wheel for its former tenant; 0, which no entry has, if nothing
+/// was. A block is made when the first tenant of its slots goes, so connections that all stay open pay
+/// nothing for it, and no removal pays for more than a block. (One vector that grew with the slab was 8
+/// bytes an idle connection.)
+#[derive(Debug, Default)]
+struct LeftAlarms {
+    blocks: Vec<Option<Box<[Tick; ALARMS_PER_BLOCK]>>>,
+}
+
+impl LeftAlarms {
+    fn leave(&mut self, slot: usize, alarm: Option<Tick>) {
+        let block = slot / ALARMS_PER_BLOCK;
+        if block >= self.blocks.len() {
+            self.blocks.resize_with(block + 1, || None);
+        }
+        match (&mut self.blocks[block], alarm) {
+            (Some(alarms), alarm) => alarms[slot % ALARMS_PER_BLOCK] = alarm.unwrap_or(0),
+            (None, None) => {}
+            (vacant @ None, Some(alarm)) => {
+                let alarms = vacant.insert(Box::new([0; ALARMS_PER_BLOCK]));
+                alarms[slot % ALARMS_PER_BLOCK] = alarm;
+            }
+        }
+    }
+
+    fn take(&mut self, slot: usize) -> Option<Tick> {
+        let alarms = self.blocks.get_mut(slot / ALARMS_PER_BLOCK)?.as_mut()?;
+        let left = std::mem::take(&mut alarms[slot % ALARMS_PER_BLOCK]);
+        (left > 0).then_some(left)
     }
 }
 
