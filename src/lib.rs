@@ -99,6 +99,7 @@
 //! | [`transport`] | one socket: its readiness, reads and writes; listeners; how many sockets there may be |
 //! | [`contained`] | code and values of the application, so that a panic of theirs does no harm |
 //! | [`session`] | ids, who owns them, and one reactor's table of them |
+//! | [`store`] | the log in which sessions outlive the process (not used by a server yet) |
 //! | [`connection`] | a transport and an endpoint; why a connection stopped: `Rest`; the slab, the ready queue, the timer wheel |
 //!
 //! The application, and what it can ask for:
@@ -267,6 +268,11 @@ pub mod session;
 mod shard;
 #[cfg(feature = "internals")]
 pub mod shard;
+// No server uses it yet, so what is built by default does without; its page is on the tour.
+#[cfg(all(doc, not(feature = "internals")))]
+mod store;
+#[cfg(feature = "internals")]
+pub mod store;
 #[cfg(not(feature = "internals"))]
 mod token;
 #[cfg(feature = "internals")]

@@ -7,7 +7,7 @@
 //! share it. One that nobody speaks for and that no request holds stands in the list of the detached, in the
 //! order of leaving, exactly once. One that was forgotten is attached, and no id names it.
 //!
-//! Next: [`crate::connection`]: a transport, an endpoint, and why they rest.
+//! Next: [`crate::store`]: where sessions outlive the process.
 
 use std::collections::hash_map::RandomState;
 use std::fmt;

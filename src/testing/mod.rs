@@ -50,7 +50,7 @@
 //!
 //! [`faults`] can be planned on a [`wire`]; of wires and shards the [`machine`] is built, and on that the
 //! test kit, whose other end is in `client`. revolve's own simulation, torture and fuzz target are built
-//! of them too.
+//! of them too. Without a server, `simulated_disk` is what the file store is tested on.
 //!
 //! Next: [`crate::testing::faults`]: what can go wrong.
 
@@ -66,6 +66,8 @@ pub mod faults;
 mod machine;
 #[cfg(feature = "internals")]
 pub mod machine;
+#[cfg(feature = "internals")]
+pub mod simulated_disk;
 #[cfg(not(feature = "internals"))]
 #[expect(dead_code, reason = "revolve's own tests use the rest")]
 mod wire;
