@@ -10,7 +10,7 @@
 use std::io;
 use std::time::Instant;
 
-use crate::mailbox::Mail;
+use crate::mailbox::{CommitBatch, Mail};
 use crate::offload::Job;
 use crate::token::{LocalId, Peer};
 use crate::transport::Stream;
@@ -73,6 +73,9 @@ pub trait Environment {
     ///
     /// The job itself, when the pool cannot run it.
     fn offload(&mut self, job: Job) -> Result<(), Job>;
+
+    /// Passes changed sessions on to the store. Mail tells when they are safe: until then no other batch is sent.
+    fn commit(&mut self, batch: CommitBatch);
 
     /// Fills `room` from a generator that nobody can predict: session ids come from it.
     ///

@@ -268,8 +268,7 @@ pub mod session;
 mod shard;
 #[cfg(feature = "internals")]
 pub mod shard;
-// No server uses it yet, so what is built by default does without; its page is on the tour.
-#[cfg(all(doc, not(feature = "internals")))]
+#[cfg(not(feature = "internals"))]
 mod store;
 #[cfg(feature = "internals")]
 pub mod store;

@@ -22,6 +22,7 @@ use mio::{Registry, Token, Waker};
 use crate::application::{Broadcast, Direct};
 use crate::observe::slab_map::SlabMap;
 use crate::offload::Finished;
+use crate::store::Batch;
 use crate::token::Peer;
 use crate::transport::connection_limiter::Permit;
 
@@ -44,6 +45,15 @@ pub struct Handoff<S> {
     pub permit: Option<Permit>,
 }
 
+/// Sessions of a reactor for the store, in order.
+#[derive(Debug)]
+pub struct CommitBatch {
+    /// Number of the batch on its reactor, from 1.
+    pub number: u64,
+    /// Its changes, in as many pieces as their limit asks for.
+    pub pieces: Vec<Batch>,
+}
+
 /// What one reactor, or the server's handle, tells another.
 #[derive(Debug)]
 pub enum Mail<S> {
@@ -55,6 +65,8 @@ pub enum Mail<S> {
     Direct(Direct),
     /// A job that you off-loaded is done.
     Finished(Finished),
+    /// The store has this batch of yours.
+    Stored(u64),
     /// Reactor `asker` has a watcher, and wants a map of your slab.
     Look {
         /// Who asks.

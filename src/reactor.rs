@@ -17,7 +17,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use crate::application::Application;
 use crate::connection::timer_wheel::TICK;
 use crate::environment::Environment;
-use crate::mailbox::{Mail, MailSender, Mailbox};
+use crate::mailbox::{CommitBatch, Mail, MailSender, Mailbox};
 use crate::observe::metrics::ReactorMetrics;
 use crate::offload::Job;
 use crate::offload::pool::{Pool, TaskEnd};
@@ -249,6 +249,10 @@ impl Environment for OsEnvironment {
     fn offload(&mut self, job: Job) -> Result<(), Job> {
         let back = self.senders[self.number].clone();
         self.pool.take(Task { job, back }).map_err(|task| task.job)
+    }
+
+    fn commit(&mut self, _: CommitBatch) {
+        unreachable!("no server has a store yet")
     }
 
     fn random(&mut self, room: &mut [u8]) -> io::Result<()> {

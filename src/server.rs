@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Poll, Registry};
 
-use crate::application::{Application, Hosted, ReactorStart, Remote, Wake};
+use crate::application::{Application, Hosted, ReactorStart, Remote, Storing, Wake};
 use crate::config::{Address, Config, ConfigError, Limits};
 use crate::contained::{Contained, Panicked, guard};
 use crate::http::Rejection;
@@ -156,7 +156,12 @@ impl Builder {
             let make = make.clone();
             let thread =
                 thread::Builder::new().name(format!("reactor-{number}")).spawn(move || {
-                    let make = || Hosted { application: make.get()(birth), posts, remote };
+                    let make = || Hosted {
+                        application: make.get()(birth),
+                        posts,
+                        remote,
+                        storing: Storing::Nothing,
+                    };
                     args.run(sockets, make, gate)
                 });
             match thread {

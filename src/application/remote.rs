@@ -144,7 +144,8 @@ impl<A: Application> Hosted<A> {
     #[cfg(feature = "internals")]
     pub fn alone(application: A) -> Self {
         let remote = Remote(Arc::new([]));
-        Hosted { application, posts: Posts(crossbeam_channel::never()), remote }
+        let posts = Posts(crossbeam_channel::never());
+        Hosted { application, posts, remote, storing: Storing::Nothing }
     }
 }
 
@@ -156,6 +157,20 @@ pub struct Hosted<A: Application> {
     pub posts: Posts<A>,
     /// The way to the reactors of its server.
     pub remote: Remote<A>,
+    /// Whether its sessions are stored.
+    pub storing: Storing,
+}
+
+/// Whether sessions are stored, and who waits for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Storing {
+    /// They are not.
+    #[default]
+    Nothing,
+    /// A reply leaves when its session is stored.
+    BeforeReplies,
+    /// Nobody waits.
+    BehindReplies,
 }
 
 /// Ends a reactor's sleep.

@@ -131,6 +131,12 @@ pub struct Limits {
     /// Applications' timers looked at in a turn: a hundred thousand that are due at once take
     /// 98 turns, and in each of them the others are served.
     pub timers_per_turn: usize,
+    /// Bytes of a session's state that are stored at most. 64 KiB: a state is written whole whenever it has changed.
+    pub stored_state_bytes: usize,
+
+    /// Bytes of sessions that are stored in one piece. 1 MiB: a piece is one write and one checksum.
+    pub store_batch_bytes: usize,
+
     /// Off-loaded jobs that one connection may wait for; then no more is read from it until one is
     /// done. With 1, each message is answered before the next one is heard.
     pub offloads_per_connection: usize,
@@ -301,6 +307,8 @@ impl Default for Limits {
             offload_stall: Duration::from_secs(1),
             offload_idle: Duration::from_secs(30),
             offload_orphan_timeout: Duration::from_secs(30),
+            stored_state_bytes: 64 << 10,
+            store_batch_bytes: 1 << 20,
             close_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(5),
             linger_bytes: 64 << 20,

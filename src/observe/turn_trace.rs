@@ -110,6 +110,14 @@ impl TurnTrace {
         self.note(format_args!("off-loaded jobs: {jobs}"));
     }
 
+    pub(crate) fn batch_sent(&mut self, number: u64) {
+        self.note(format_args!("changed sessions sent to the store: commit {number}"));
+    }
+
+    pub(crate) fn batch_stored(&mut self, number: u64) {
+        self.note(format_args!("stored: commit {number}"));
+    }
+
     pub(crate) fn gave_up(&mut self, jobs: usize) {
         self.note(format_args!("off-loaded jobs that nobody waits for any more: {jobs}"));
     }

@@ -44,6 +44,10 @@ impl<T> EndedSession<T> {
         self.id.text().as_str().to_owned()
     }
 
+    pub(crate) fn id(&self) -> &SessionId {
+        &self.id
+    }
+
     /// How many messages it had counted.
     #[must_use]
     pub fn count(&self) -> u64 {

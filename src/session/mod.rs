@@ -6,6 +6,7 @@
 //!
 //! Next: [`crate::session::id`]: what it is called.
 
+pub mod changes;
 pub mod ended;
 pub mod id;
 mod one;
@@ -13,6 +14,7 @@ pub mod rate;
 mod sharers;
 pub mod table;
 
+pub use changes::{Changes, Collected};
 pub use ended::{EndedSession, SessionEnd};
 pub use id::{BadSessionId, IdSource, SessionId, owner_of};
 pub use one::Session;

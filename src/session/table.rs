@@ -40,8 +40,17 @@ const GRACE: Duration = Duration::from_secs(1);
 const STATE_MOST: usize = 16 << 10;
 
 /// Place of a session in its table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionSlot(u32);
+
+/// A session as it is to be stored.
+#[derive(Debug)]
+pub struct Kept<'a, T> {
+    /// The session.
+    pub session: &'a Session<T>,
+    /// Since when nobody speaks for it, if nobody does.
+    pub left: Option<Instant>,
+}
 
 /// A session found or made for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -460,6 +469,10 @@ impl<T: Default> SessionTable<T> {
         Stamp::MIN.saturating_add(nanos)
     }
 
+    fn time(&self, stamp: Stamp) -> Instant {
+        self.beginning + Duration::from_nanos(stamp.get() - 1)
+    }
+
     fn is_due(&self, slot: u32, now: Instant) -> bool {
         let is_held = self.entries[slot as usize].session.holds > 0;
         !is_held && self.expiry(slot).is_some_and(|due| due <= now)
@@ -473,10 +486,7 @@ impl<T: Default> SessionTable<T> {
     fn expiry(&self, slot: u32) -> Option<Instant> {
         match self.entries[slot as usize].presence {
             // Far beyond any uptime an Instant may not reach; then it is as good as never.
-            Presence::Detached { since, .. } => {
-                let since = self.beginning + Duration::from_nanos(since.get() - 1);
-                since.checked_add(self.ttl)
-            }
+            Presence::Detached { since, .. } => self.time(since).checked_add(self.ttl),
             Presence::InUse(_) => None,
         }
     }
@@ -571,6 +581,20 @@ impl<T: Default> SessionTable<T> {
         assert_eq!(held, self.held);
         self.sharers.invariants(shared);
         assert_eq!(self.index.len(), named);
+    }
+
+    /// The session in `slot`, if it is to be stored: it is worth keeping, and was not forgotten.
+    #[must_use]
+    pub fn kept(&self, slot: SessionSlot) -> Option<Kept<'_, T>> {
+        let Entry { session, presence } = self.entries.get(slot.0 as usize)?;
+        if session.is_forgotten() || !session.is_worth_keeping() {
+            return None;
+        }
+        let left = match presence {
+            Presence::InUse(_) => None,
+            Presence::Detached { since, .. } => Some(self.time(*since)),
+        };
+        Some(Kept { session, left })
     }
 
     /// Ends all sessions. No connection speaks for any, and no request holds one.

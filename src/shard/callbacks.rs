@@ -225,8 +225,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
             outlet: Some((&mut connection.transport, open.params())),
         };
         let before = self.runtime.cork.len();
+        let (slot, count) = (live.slot, self.runtime.count_before(live.slot, id));
         let called = self.runtime.invoke(callee, |application, cx, _| callback(application, cx));
         let Some(outcome) = called else { return };
+        self.runtime.note_change(slot, id, count);
         // Nothing of the cork has left meanwhile: it stands behind a backlog.
         if connection.is_above_mark(&turn.setup.config) && self.runtime.cork.len() > before {
             self.runtime.commands.end_unqueued(NotQueued::SlowConsumer, before);
@@ -238,6 +240,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
             Err(Panicked) => self.end_panicked(id, turn),
         }
+        let _ = self.hold_reply(id, turn);
     }
 
     /// Applies what the callbacks of a visit have commanded for its connection.

@@ -69,7 +69,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if let Attachment::Never | Attachment::Former = former {
             return;
         }
-        if matches!(connection.rest, Rest::Parked | Rest::Waiting) {
+        if connection.rest.is_unread() {
             // What was not read of it meanwhile is read now: its Close may be in it.
             connection.rest = Rest::Spent;
             self.connections.queue(id);
@@ -159,10 +159,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let (session, is_resumed) = (live.slot, live.is_resumed);
         let callee = Callee { id, peer: &connection.peer, session, is_resumed, outlet: None };
+        let count = self.runtime.count_before(session, id);
         let called = self.runtime.invoke(callee, |application, cx, _| {
             application.on_close(cx, reason);
         });
         let Some(outcome) = called else { return };
+        self.runtime.note_change(session, id, count);
         turn.observer.slow_turns.called(Callback::Close, 1, Some(id));
         // It is closing already.
         let _ = self.runtime.take_ending();

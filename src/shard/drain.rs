@@ -144,6 +144,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
             && !self.deliveries.has_mail
             // What `on_close` off-loaded is done too: it may be what keeps a session.
             && self.runtime.commands.jobs.awaited() == 0
+            && self.runtime.changes.is_empty()
+            && !self.commits.is_busy()
             && self.connections.slab.iter().all(|c| !c.has_had_session() && c.owes_nothing());
         if has_left {
             self.runtime.end_sessions(turn);

@@ -57,6 +57,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                     share += 1;
                     self.take_finished(finished, turn);
                 }
+                Some(Mail::Stored(number)) => self.take_stored(number, turn),
                 Some(Mail::Broadcast(frame)) => {
                     turn.tell(|trace| trace.broadcast(frame.len()));
                     self.deliveries.broadcasts.push_back(frame);

@@ -39,6 +39,7 @@ mod accepting;
 mod awaiting;
 mod callbacks;
 mod closing;
+mod commits;
 mod connection_set;
 mod deadlines;
 mod deliveries;
@@ -117,7 +118,16 @@ impl<A: Application, E: Environment> Shard<A, E> {
         let receive_buffer = vec![0; config.limits.receive_buffer_bytes].into_boxed_slice();
         let metrics = status.reactor(reactor).clone();
         let protocol_limits = ProtocolLimits::from(&*config);
-        let setup = Setup { reactor, beginning: now, config, protocol_limits, status, metrics };
+        let beginning_ms = 0;
+        let setup = Setup {
+            reactor,
+            beginning: now,
+            beginning_ms,
+            config,
+            protocol_limits,
+            status,
+            metrics,
+        };
         let mut parts = Parts::new(hosted, &setup, now);
         parts.start(&setup)?;
         let observer = Observer::default();
@@ -214,6 +224,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         parts.forward_commands(None, turn, env);
         parts.send_mail(turn, env);
         parts.reap(turn);
+        parts.send_batch(turn, env);
         parts.end_drain(turn, env);
         parts.trim();
         parts.publish(setup);
@@ -312,7 +323,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
 impl<A: Application, E: Environment> Parts<A, E> {
     /// When the next turn has to be, whatever happens; `None` if only an event can cause one.
     fn timeout(&self, now: Instant, setup: &Setup) -> Option<Duration> {
-        let Parts { connections, runtime, deliveries, lifecycle, watchers, .. } = self;
+        let Parts { connections, runtime, deliveries, lifecycle, watchers, commits, .. } = self;
         let limits = &setup.config.limits;
         let timers = &runtime.commands.timers;
         let is_congested = deliveries.is_congested(limits);
@@ -330,6 +341,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             || lifecycle.may_accept(now)
             || self.is_sweeping()
             || watchers.is_drawing()
+            || (!runtime.changes.is_empty() && !commits.is_busy())
         {
             return Some(Duration::ZERO);
         }

@@ -30,7 +30,8 @@ use crate::protocol::frame;
 use crate::protocol::head::Request;
 use crate::protocol::message::Scratch;
 use crate::session::{
-    Attached, EndedSession, IdSource, Joining, NotAttached, SessionId, SessionSlot, SessionTable,
+    Attached, Changes, EndedSession, IdSource, Joining, NotAttached, Session, SessionEnd,
+    SessionId, SessionSlot, SessionTable,
 };
 use crate::token::{LocalId, Peer};
 use crate::transport::Outlet;
@@ -41,6 +42,9 @@ pub(super) struct Runtime<A: Application> {
     pub(super) sessions: SessionTable<A::Session>,
     ids: IdSource,
     pub(super) commands: Commands<A>,
+    /// What the store has not been sent; nothing, if there is none.
+    pub(super) changes: Changes,
+    is_stored: bool,
 
     // Storage that every connection uses in its turn, so that none has to own it.
     pub(super) cork: Vec<u8>,
@@ -102,7 +106,7 @@ pub(super) enum Next {
 }
 
 impl<A: Application> Runtime<A> {
-    pub(super) fn new(application: A, setup: &Setup) -> Self {
+    pub(super) fn new(application: A, is_stored: bool, setup: &Setup) -> Self {
         let Setup { reactor, beginning, config, .. } = setup;
         // Each reactor bounds its own share; ids spread evenly, and nothing is shared to count.
         let capacity = config.sessions_of(*reactor);
@@ -112,6 +116,8 @@ impl<A: Application> Runtime<A> {
             sessions: SessionTable::new(capacity, ttl, policy, *beginning),
             ids: IdSource::new(*reactor, config.workers.get()),
             commands: Commands::new(*reactor, *beginning, config),
+            changes: Changes::default(),
+            is_stored,
             cork: Vec::with_capacity(storage_of_cork(&config.limits)),
             scratch: Scratch::default(),
             deflater: Deflater::new(&setup.protocol_limits),
@@ -167,6 +173,31 @@ impl<A: Application> Runtime<A> {
         };
         let application = application.get_mut();
         Some(guard(|| callback(application, &mut cx, scratch)))
+    }
+
+    /// Whether sessions are stored.
+    pub(super) fn is_stored(&self) -> bool {
+        self.is_stored
+    }
+
+    /// What the session of this connection has counted, if that is to be stored: for [`Self::note_change`].
+    #[inline]
+    pub(super) fn count_before(&self, slot: SessionSlot, id: LocalId) -> Option<u64> {
+        if !self.is_stored {
+            return None;
+        }
+        self.sessions.in_slot(slot, id).map(Session::count)
+    }
+
+    /// A callback has returned that may have changed the session of this connection.
+    #[inline]
+    pub(super) fn note_change(&mut self, slot: SessionSlot, id: LocalId, before: Option<u64>) {
+        if let Some(before) = before
+            && let Some(session) = self.sessions.of_connection(slot, id)
+            && session.take_change(before)
+        {
+            self.changes.note(slot);
+        }
     }
 
     /// Calls the application for no WebSocket in particular.
@@ -254,43 +285,67 @@ impl<A: Application> Runtime<A> {
         turn: &mut Turn<'_>,
         mut random: impl FnMut(&mut [u8]) -> io::Result<()>,
     ) -> Result<Attached, NotAttached> {
-        let Runtime { application, sessions, ids, commands, .. } = self;
+        let Runtime { application, sessions, ids, commands, changes, is_stored, .. } = self;
         let fresh = || ids.next(&mut random);
-        sessions.attach(requested, connection, turn.now, fresh, |ended| {
+        let attached = sessions.attach(requested, connection, turn.now, fresh, |ended| {
+            note_end(&ended, *is_stored, changes);
             tell_end(application, commands, ended, turn);
-        })
+        });
+        // Else it would be found expired after a restart, however long somebody speaks for it.
+        if let (Ok(Attached { slot, resumed: true }), true) = (&attached, *is_stored) {
+            changes.note(*slot);
+        }
+        attached
     }
 
     /// A connection lets go of its session.
     pub(super) fn detach(&mut self, slot: SessionSlot, connection: LocalId, turn: &mut Turn<'_>) {
-        let Runtime { application, sessions, commands, .. } = self;
+        let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
+        if *is_stored {
+            changes.note(slot);
+        }
         sessions.detach(slot, connection, turn.now, |ended| {
+            note_end(&ended, *is_stored, changes);
             tell_end(application, commands, ended, turn);
         });
     }
 
     /// A newer connection takes the session of this one over.
     pub(super) fn displace(&mut self, slot: SessionSlot, connection: LocalId, turn: &mut Turn<'_>) {
-        let Runtime { application, sessions, commands, .. } = self;
+        let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
+        if *is_stored {
+            changes.note(slot);
+        }
         sessions.displace(slot, connection, turn.now, |ended| {
+            note_end(&ended, *is_stored, changes);
             tell_end(application, commands, ended, turn);
         });
     }
 
     /// A request that held a session waits no more.
     pub(super) fn release(&mut self, session: &SessionId, turn: &mut Turn<'_>) {
-        let Runtime { application, sessions, commands, .. } = self;
-        sessions.release(session, |ended| tell_end(application, commands, ended, turn));
+        let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
+        sessions.release(session, |ended| {
+            note_end(&ended, *is_stored, changes);
+            tell_end(application, commands, ended, turn);
+        });
     }
 
     /// Lets `most` sessions expire whose time is over.
     pub(super) fn expire(&mut self, most: usize, turn: &mut Turn<'_>) {
-        let Runtime { application, sessions, commands, .. } = self;
-        sessions.expire(turn.now, most, |ended| tell_end(application, commands, ended, turn));
+        let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
+        sessions.expire(turn.now, most, |ended| {
+            note_end(&ended, *is_stored, changes);
+            tell_end(application, commands, ended, turn);
+        });
     }
 
     /// Ends all sessions, because the server ends.
     pub(super) fn end_sessions(&mut self, turn: &mut Turn<'_>) {
+        // Those that are stored go on.
+        if self.is_stored {
+            return;
+        }
         let Runtime { application, sessions, commands, .. } = self;
         sessions.end_all(|ended| tell_end(application, commands, ended, turn));
     }
@@ -307,6 +362,15 @@ impl<A: Application> Runtime<A> {
     pub(super) fn trim(&mut self, kept_bytes: usize) {
         self.scratch.trim(kept_bytes);
         self.deflater.trim(kept_bytes);
+    }
+}
+
+/// The store is to forget a session that has ended, unless that ends there by itself.
+#[inline]
+fn note_end<T>(ended: &EndedSession<T>, is_stored: bool, changes: &mut Changes) {
+    // One that was forgotten was noted then, for its id may name another one by now.
+    if is_stored && matches!(ended.reason(), SessionEnd::Evicted | SessionEnd::NotKept) {
+        changes.note_gone(ended.id());
     }
 }
 

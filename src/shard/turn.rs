@@ -18,6 +18,7 @@ use crate::observe::metrics::ReactorMetrics;
 use crate::observe::turn_trace::TurnTrace;
 use crate::protocol::ProtocolLimits;
 use crate::server_status::ServerStatus;
+use crate::session::SessionId;
 use crate::token::LocalId;
 
 /// What does not change while a shard runs.
@@ -26,6 +27,8 @@ pub(super) struct Setup {
     pub(super) reactor: usize,
     /// When it began.
     pub(super) beginning: Instant,
+    /// The same by the wall clock, in milliseconds of 1970.
+    pub(super) beginning_ms: u64,
     pub(super) config: Arc<Config>,
     /// What the protocol needs of it.
     pub(super) protocol_limits: ProtocolLimits,
@@ -89,6 +92,16 @@ impl Turn<'_> {
         };
         log::error!(
             connection:% = id, reactor = self.setup.reactor; "the application panicked: {outcome}"
+        );
+    }
+
+    /// The state of a session cannot be stored, and its count is without it.
+    #[cold]
+    pub(super) fn note_unsaved(&mut self, id: &SessionId) {
+        self.setup.metrics.panics.add(1);
+        log::error!(
+            session = id.prefix().as_str(), reactor = self.setup.reactor;
+            "the state of a session was not stored: the application panicked, or it is too large"
         );
     }
 

@@ -13,6 +13,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::callbacks::Reading;
 use super::closing::{Lost, cause_of};
+use super::commits::Reply;
 use super::connection_set::{Flushed, Room, Share, uncork};
 use super::parts::Parts;
 use super::requests::Served;
@@ -20,6 +21,7 @@ use super::runtime::{Callee, CloseCause};
 use super::turn::Turn;
 use crate::application::{Application, Context};
 use crate::connection::{Attachment, Filled, FilledPast, Rest};
+use crate::contained::Panicked;
 use crate::environment::Environment;
 use crate::protocol::endpoint::{Discarded, Endpoint, Event, Open};
 use crate::protocol::frame::Violation;
@@ -130,7 +132,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // An id in the ready queue may have outlived its connection.
         let Some(mut connection) = self.connections.slab.get_mut(id) else { return };
         connection.mark.clear();
-        if matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended) {
+        if connection.rest.is_unread() || connection.rest == Rest::Ended {
             return self.visit_unread(id, turn);
         }
         if is_congested || !connection.transport.backlog.is_empty() {
@@ -211,7 +213,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let mut input = Input { bytes, at: 0, read, frames, requests, messages: 0 };
         let mut is_as_it_was = true;
         let step = loop {
-            let step = match self.converse(id, &mut input, turn) {
+            let step = match self.runtime.is_stored() {
+                false => self.converse::<false>(id, &mut input, turn),
+                true => self.converse::<true>(id, &mut input, turn),
+            };
+            let step = match step {
                 Taken::NotOpen => self.arrive_or_leave(id, &mut input, turn, env),
                 step => step,
             };
@@ -300,7 +306,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// The hot path: frames to messages to the application, until the input or the share ends.
     // Not inlined, so that the loop has the registers to itself.
     #[inline(never)]
-    fn converse(&mut self, id: LocalId, input: &mut Input<'_>, turn: &mut Turn<'_>) -> Taken {
+    fn converse<const STORES: bool>(
+        &mut self,
+        id: LocalId,
+        input: &mut Input<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Taken {
         let Parts { connections, runtime, .. } = self;
         let Some(connection) = connections.slab.get_mut(id) else { return Taken::Gone };
         let Endpoint::Open(open) = &mut connection.endpoint else { return Taken::NotOpen };
@@ -315,6 +326,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
             outlet: Some((&mut connection.transport, open.params())),
         };
         let begin = input.at;
+        let slot = live.slot;
+        let count = if STORES { runtime.count_before(slot, id) } else { None };
         input.messages = 0;
         // One guard around all these messages: a panic ends this connection at whichever message it
         // came, and a guard for each message would keep the callback from being inlined.
@@ -324,6 +337,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
         live.messages += input.messages;
         live.bytes_in += (input.at - begin) as u64;
         turn.setup.metrics.messages.add(input.messages);
+        if STORES {
+            self.runtime.note_change(slot, id, count);
+            if self.hold_reply(id, turn) == Reply::IsHeld {
+                return self.stop_conversation(id, called, turn);
+            }
+        }
         match called {
             Some(Ok(Pause::AllTaken)) => Taken::All,
             Some(Ok(pause)) => self.pause(id, pause, turn),
@@ -335,6 +354,29 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 debug_assert!(false, "a displaced connection is closed before it is visited");
                 Taken::NeedMore
             }
+        }
+    }
+
+    /// The replies of a conversation are held: no more is heard until they leave.
+    #[inline(never)]
+    fn stop_conversation(
+        &mut self,
+        id: LocalId,
+        called: Option<Result<Pause, Panicked>>,
+        turn: &mut Turn<'_>,
+    ) -> Taken {
+        let taken = match called {
+            Some(Ok(pause)) => self.pause(id, pause, turn),
+            Some(Err(_)) => {
+                self.end_panicked(id, turn);
+                Taken::Again
+            }
+            None => Taken::NeedMore,
+        };
+        let is_open = self.connections.get(id).is_some_and(|connection| connection.is_open());
+        match taken {
+            Taken::Again if is_open => Taken::Wait,
+            taken => taken,
         }
     }
 

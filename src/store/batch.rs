@@ -183,6 +183,12 @@ impl Batch {
         self.changes = 0;
     }
 
+    /// What stands in it, one behind the other: for [`record::decode`].
+    #[must_use]
+    pub fn entries(&self) -> &[u8] {
+        &self.bytes[HEADER_BYTES..]
+    }
+
     /// How many changes there are.
     #[must_use]
     pub fn changes(&self) -> u32 {

@@ -18,16 +18,17 @@ use std::time::{Duration, Instant};
 
 use super::faults::{Call, ECONNABORTED, Fault, Faults};
 use super::wire::{Scripted, Wire, Written};
-use crate::application::{Application, Hosted, ReactorStart, Remote, Wake};
+use crate::application::{Application, Hosted, ReactorStart, Remote, Storing, Wake};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::http::Rejection;
-use crate::mailbox::Mail;
+use crate::mailbox::{CommitBatch, Mail};
 use crate::observe::metrics::ReactorMetrics;
 use crate::offload::Job;
 use crate::offload::pool::PoolFigures;
 use crate::server_status::ServerStatus;
 use crate::shard::Shard;
+use crate::store::Batch;
 use crate::token::{LocalId, Peer};
 
 type TestMail = Mail<Scripted>;
@@ -52,6 +53,8 @@ pub struct Net {
     pub jobs: Vec<(usize, Job)>,
     /// Whether a job waits for [`Job::begin`]; if not, a thread takes each at once.
     pub jobs_wait: bool,
+    /// Batches that the store has not taken yet, each with its shard: one of each shard at the most.
+    pub batches: Vec<(usize, CommitBatch)>,
     figures: Arc<PoolFigures>,
     random: u64,
     /// Mails that found a full box.
@@ -68,6 +71,16 @@ impl Net {
             self.answers[shard].push_back(Mail::Finished(finished));
             self.wakes[shard] = true;
         }
+    }
+
+    /// The batch at this place in [`Self::batches`] is safe, which its shard is told. What was in it.
+    pub fn store_batch(&mut self, index: usize) -> Vec<Batch> {
+        let (shard, CommitBatch { number, pieces }) = self.batches.remove(index);
+        if !self.ended[shard] {
+            self.answers[shard].push_back(Mail::Stored(number));
+            self.wakes[shard] = true;
+        }
+        pieces
     }
 
     /// Runs the jobs that have been off-loaded; whether there were any.
@@ -190,6 +203,12 @@ impl Environment for MachineEnvironment {
         Ok(())
     }
 
+    fn commit(&mut self, batch: CommitBatch) {
+        let mut net = self.net.borrow_mut();
+        assert!(net.batches.iter().all(|(shard, _)| *shard != self.shard), "two are under way");
+        net.batches.push((self.shard, batch));
+    }
+
     fn random(&mut self, room: &mut [u8]) -> io::Result<()> {
         let mut net = self.net.borrow_mut();
         if let Some(Fault::Errno(errno)) = net.faults.strike(Call::Random) {
@@ -254,6 +273,17 @@ impl<A: Application> Machine<A> {
         faults: Faults,
         make: impl Fn(ReactorStart<A>) -> A,
     ) -> Machine<A> {
+        Machine::storing(config, (box_capacity, Storing::Nothing), random, faults, make)
+    }
+
+    /// The same, with a store.
+    pub fn storing(
+        config: &Arc<Config>,
+        (box_capacity, storing): (usize, Storing),
+        random: u64,
+        faults: Faults,
+        make: impl Fn(ReactorStart<A>) -> A,
+    ) -> Machine<A> {
         let workers = config.workers.get();
         let status = Arc::new(ServerStatus::new(workers, Rejection::LABELS, Arc::default()));
         let now = Instant::now();
@@ -280,7 +310,7 @@ impl<A: Application> Machine<A> {
         let station = |(number, posts)| {
             let (config, status) = (config.clone(), status.clone());
             let application = make(ReactorStart { reactor: number, remote: remote.clone() });
-            let hosted = Hosted { application, posts, remote: remote.clone() };
+            let hosted = Hosted { application, posts, remote: remote.clone(), storing };
             let shard = Shard::start(number, config, status, hosted, now);
             let shard = shard.unwrap_or_else(|_| panic!("`on_start` of reactor {number} panicked"));
             let wakes_at = shard.timeout(now).map(|sleep| now + sleep);

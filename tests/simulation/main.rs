@@ -29,6 +29,7 @@ mod pieces;
 mod spread;
 mod stage;
 mod stale_upgrades;
+mod stored;
 mod told;
 mod torture;
 mod trace_capture;
@@ -82,7 +83,7 @@ fn a_seed_replays_to_the_letter() {
 
 /// Every word that traces have here: whatever else stood in one, a peer would have put there.
 const WORDS: &str = "\
-    a accepted accepting again alarm all an and answer any answered answers application at away backlog \
+    a accepted accepting again changed held sent store stored commit committing alarm all an and answer any answered answers application at away backlog \
     beginning begins binary blocked box broadcast busy by close closed come compressed count delivered \
     descriptor discarded done drain due end ended event expired for fragment frame from full go goes \
     goodbye half handed has \
@@ -158,4 +159,16 @@ fn every_turn_is_told_in_words_of_our_own() {
     }
     trace_capture::stop();
     assert!(unheard.is_empty(), "never told: {unheard:?}");
+}
+
+#[test]
+fn zz_debug() {
+    pieces::recorder::hide_planned_panics();
+    let lines = Rc::new(RefCell::new(std::collections::VecDeque::new()));
+    let hearing = lines.clone();
+    trace_capture::listen(move |_, line| { let mut l = hearing.borrow_mut(); l.push_back(line.to_owned()); if l.len() > 40 { l.pop_front(); } });
+    let seed = std::env::var("REVOLVE_SEED").unwrap().parse().unwrap();
+    let r = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world::run(seed)));
+    for l in lines.borrow().iter() { eprintln!("{l}"); }
+    assert!(r.is_ok());
 }

@@ -90,6 +90,8 @@ pub struct Log {
     pub obituaries: HashMap<SocketAddr, u64>,
     /// Jobs off-loaded for such sessions, and how many of them were answered.
     pub rites: (u64, u64),
+    /// The id of a client's session.
+    pub ids: HashMap<SocketAddr, String>,
     /// The counts that were given to a client, in order.
     pub given: HashMap<SocketAddr, Vec<u64>>,
     /// Broadcasts sent, by reactor.
@@ -318,6 +320,7 @@ impl Application for Recorder {
         let peer = address(cx.peer());
         assert_eq!(cx.connection_mut().replace(peer), None, "it has another one's state");
         log.names.insert(address(cx.peer()), cx.connection_id());
+        log.ids.insert(address(cx.peer()), cx.session_id());
         let before = log.broadcasts.clone();
         log.broadcasts_before.insert(address(cx.peer()), before);
         let told = (&*cx.session_id(), cx.count(), cx.is_resumed());
