@@ -160,15 +160,3 @@ fn every_turn_is_told_in_words_of_our_own() {
     trace_capture::stop();
     assert!(unheard.is_empty(), "never told: {unheard:?}");
 }
-
-#[test]
-fn zz_debug() {
-    pieces::recorder::hide_planned_panics();
-    let lines = Rc::new(RefCell::new(std::collections::VecDeque::new()));
-    let hearing = lines.clone();
-    trace_capture::listen(move |_, line| { let mut l = hearing.borrow_mut(); l.push_back(line.to_owned()); if l.len() > 40 { l.pop_front(); } });
-    let seed = std::env::var("REVOLVE_SEED").unwrap().parse().unwrap();
-    let r = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world::run(seed)));
-    for l in lines.borrow().iter() { eprintln!("{l}"); }
-    assert!(r.is_ok());
-}

@@ -90,8 +90,9 @@ pub struct Log {
     pub obituaries: HashMap<SocketAddr, u64>,
     /// Jobs off-loaded for such sessions, and how many of them were answered.
     pub rites: (u64, u64),
-    /// The id of a client's session.
+    /// The id of a client's session; and the ids of which a session was forgotten, whose counts nobody vouches for.
     pub ids: HashMap<SocketAddr, String>,
+    pub forgotten_ids: HashSet<String>,
     /// The counts that were given to a client, in order.
     pub given: HashMap<SocketAddr, Vec<u64>>,
     /// Broadcasts sent, by reactor.
@@ -343,6 +344,7 @@ impl Application for Recorder {
         match message {
             Message::Text("forget") => {
                 log.ledger.forget(*cx.session());
+                log.forgotten_ids.insert(cx.session_id());
                 cx.forget_session();
             }
             Message::Text("quit") => {
@@ -438,6 +440,7 @@ impl Application for Recorder {
         // Now and then its last wish is that all be forgotten.
         if log.has_last_words && log.closes.is_multiple_of(11) {
             log.ledger.forget(*cx.session());
+            log.forgotten_ids.insert(cx.session_id());
             cx.forget_session();
         }
         if is_taken_over {
