@@ -8,7 +8,7 @@
 //!
 //! Invariant: no panic of the application's gets out of here.
 //!
-//! Next: [`crate::session`]: the first that keeps such values.
+//! Next: [`crate::inbox`]: a channel that keeps nothing when its receiver is gone.
 
 use std::any::Any;
 use std::cell::Cell;

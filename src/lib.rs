@@ -98,6 +98,7 @@
 //! | [`token`] | the name of a connection: slot and generation; its peer |
 //! | [`transport`] | one socket: its readiness, reads and writes; listeners; how many sockets there may be |
 //! | [`contained`] | code and values of the application, so that a panic of theirs does no harm |
+//! | [`inbox`] | a bounded channel that keeps nothing when its receiver is gone |
 //! | [`session`] | ids, who owns them, and one reactor's table of them |
 //! | [`store`] | the log in which sessions outlive the process (not used by a server yet) |
 //! | [`connection`] | a transport and an endpoint; why a connection stopped: `Rest`; the slab, the ready queue, the timer wheel |
@@ -232,6 +233,10 @@ pub mod environment;
 mod http;
 #[cfg(feature = "internals")]
 pub mod http;
+#[cfg(not(feature = "internals"))]
+mod inbox;
+#[cfg(feature = "internals")]
+pub mod inbox;
 #[cfg(not(feature = "internals"))]
 mod mailbox;
 #[cfg(feature = "internals")]

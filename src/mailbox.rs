@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use mio::{Registry, Token, Waker};
 
 use crate::application::{Broadcast, Direct};
+use crate::inbox::{Inbox, InboxSender, NotSent, inbox};
 use crate::observe::slab_map::SlabMap;
 use crate::offload::Finished;
 use crate::store::Batch;
@@ -79,16 +79,16 @@ pub enum Mail<S> {
 /// The receiving end.
 #[derive(Debug)]
 pub struct Mailbox<S> {
-    mails: Receiver<Mail<S>>,
-    answers: Receiver<Finished>,
+    mails: Inbox<Mail<S>>,
+    answers: Inbox<Finished>,
     wake: Arc<WakeFlag<AtomicBool>>,
 }
 
 /// A sending end; cheap to clone.
 #[derive(Debug)]
 pub struct MailSender<S> {
-    mails: Sender<Mail<S>>,
-    answers: Sender<Finished>,
+    mails: InboxSender<Mail<S>>,
+    answers: InboxSender<Finished>,
     wake: Arc<WakeFlag<AtomicBool>>,
     waker: Arc<Waker>,
 }
@@ -116,8 +116,8 @@ pub fn mailbox<S>(
     registry: &Registry,
     token: Token,
 ) -> io::Result<(MailSender<S>, Mailbox<S>)> {
-    let (mail_sender, mails) = bounded(capacity);
-    let (answer_sender, answers) = bounded(answers);
+    let (mail_sender, mails) = inbox(capacity);
+    let (answer_sender, answers) = inbox(answers);
     let wake = Arc::new(WakeFlag::default());
     let waker = Arc::new(Waker::new(registry, token)?);
     Ok((
@@ -134,10 +134,10 @@ impl<S> MailSender<S> {
     ///
     /// The mail itself, when the box is full.
     pub fn send(&self, mail: Mail<S>) -> Result<(), Mail<S>> {
-        match self.mails.try_send(mail) {
+        match self.mails.send(mail) {
             Ok(()) => self.wake(),
-            Err(TrySendError::Full(mail)) => return Err(mail),
-            Err(TrySendError::Disconnected(_)) => {}
+            Err(NotSent::Full(mail)) => return Err(mail),
+            Err(NotSent::Closed(_)) => {}
         }
         Ok(())
     }
@@ -151,8 +151,8 @@ impl<S> MailSender<S> {
     /// Sends the answer of an off-loaded job, for which there is always room: the reactor has no
     /// more jobs under way than its box of answers holds, and one that it has given up sends none.
     pub fn send_answer(&self, finished: Finished) {
-        let sent = self.answers.try_send(finished);
-        debug_assert!(!matches!(sent, Err(TrySendError::Full(_))), "more answers than jobs");
+        let sent = self.answers.send(finished);
+        debug_assert!(!matches!(sent, Err(NotSent::Full(_))), "more answers than jobs");
         if sent.is_ok() {
             self.wake();
         }
@@ -179,8 +179,8 @@ impl<S> Mailbox<S> {
     /// The next mail, if there is one.
     #[must_use]
     pub fn receive(&self) -> Option<Mail<S>> {
-        let answer = self.answers.try_recv().map(Mail::Finished);
-        answer.or_else(|_| self.mails.try_recv()).ok()
+        let answer = self.answers.receive().map(Mail::Finished);
+        answer.or_else(|| self.mails.receive())
     }
 }
 

@@ -19,7 +19,7 @@ use crate::connection::Connection;
 use crate::connection::timer_wheel::{Slot, Tick};
 use crate::mailbox::Mail;
 use crate::observe::page;
-use crate::protocol::{ProtocolLimits, deflate, frame, message};
+use crate::protocol::{ProtocolLimits, deflate, frame, message, reassembly};
 use crate::session::SessionTable;
 use crate::session::rate::SessionRates;
 use crate::token::LocalId;
@@ -69,7 +69,8 @@ impl MemoryBound {
         };
 
         // The longest thing that is said to one connection: the echo of the longest message, the
-        // page of metrics, or the live page, of which the head is a small part.
+        // page of metrics, or the live page, of which the head is a small part. Before its payload stands a
+        // header, or what stays free there.
         let (longest, deflating) = match config.ws_per_message_deflate {
             true => (
                 deflate::most_on_the_wire(config.ws_max_size),
@@ -77,7 +78,7 @@ impl MemoryBound {
             ),
             false => (config.ws_max_size, 0),
         };
-        let message = longest + frame::MAX_HEADER;
+        let message = longest + frame::MAX_HEADER.max(reassembly::LEAD);
         let page =
             if config.page { page::html(&config.ws_path).len() + BOOKKEEPING * 8 } else { 0 };
         let metrics = if config.metrics { (reactors + 1) * METRICS_BYTES } else { 0 };
@@ -110,7 +111,7 @@ impl MemoryBound {
             5 * ids,
             // Alarms: the live one, and those that an earlier one made stale, of which a wheel's
             // round has room for a few (connection/timer_wheel.rs); and what a former tenant leaves.
-            17 * size_of::<Slot>() + size_of::<Option<Tick>>(),
+            17 * size_of::<Slot>() + size_of::<Tick>() + 1,
             SessionTable::<T>::SLOT_BYTES,
             // Whether it is in use: a bit, and its part of a bit (connection/slab.rs).
             1,
@@ -140,7 +141,7 @@ impl MemoryBound {
             // The message that an application is looking at, and storage being copied as it grows.
             2 * config.ws_max_size,
             // What is kept for the next long ones.
-            message::SPARE_MOST * message::SPARE_BYTES.min(longest),
+            message::SPARE_MOST * (message::SPARE_BYTES.min(longest) + reassembly::LEAD),
             deflating,
             out_buffer::POOL,
             // Mail, and broadcasts under way; of the daemon's applications these are heartbeats.

@@ -29,6 +29,8 @@ pub struct ServerStatus {
     connection_limiter: Arc<ConnectionLimiter>,
     session_rates: SessionRates,
     draining_since: OnceLock<Instant>,
+    /// Reactors that have sent all that their applications had to say about it.
+    announced: AtomicUsize,
     drained: AtomicUsize,
 }
 
@@ -47,6 +49,7 @@ impl ServerStatus {
             connection_limiter: Arc::default(),
             session_rates: SessionRates::default(),
             draining_since: OnceLock::new(),
+            announced: AtomicUsize::new(0),
             drained: AtomicUsize::new(0),
         }
     }
@@ -104,6 +107,18 @@ impl ServerStatus {
     #[must_use]
     pub fn draining_since(&self) -> Option<Instant> {
         self.draining_since.get().copied()
+    }
+
+    /// A reactor has said what there was to be said before the first goodbye, and what it said to others is in their
+    /// mailboxes. Whether it was the last.
+    pub fn note_announced(&self) -> bool {
+        self.announced.fetch_add(1, Ordering::AcqRel) + 1 == self.reactors().len()
+    }
+
+    /// Whether all reactors have. One that sees this sees also their mail.
+    #[must_use]
+    pub fn is_announced(&self) -> bool {
+        self.announced.load(Ordering::Acquire) >= self.reactors().len()
     }
 
     /// One more reactor has said goodbye to all its WebSockets, or has no time left for it. Each reactor

@@ -436,3 +436,139 @@ fn a_connection_is_named_on_a_page_and_reached_by_that_name() {
     bob.send_text(&name);
     assert_eq!((ann.close_code(), bob.close_code()), (Some(4000), None));
 }
+
+/// Says what it has to say at the end, in every way that there is.
+struct Farewell;
+
+impl Application for Farewell {
+    type Session = ();
+    type Connection = ();
+
+    fn on_message(&mut self, cx: &mut Context<'_, Self>, _: Message<'_>) {
+        cx.broadcast_text("news");
+        cx.shut_down();
+    }
+
+    fn on_drain(&mut self, cx: &mut ReactorContext<'_, Self>) {
+        cx.send_text_to_all("first");
+        cx.broadcast_text(&format!("second, says {}", cx.reactor()));
+        cx.send_text_to_all("third");
+    }
+}
+
+#[test]
+fn all_that_is_said_at_the_beginning_of_a_drain_comes_before_the_goodbye() {
+    for reactors in [1, 2, 3] {
+        let workers = NonZeroUsize::new(reactors).unwrap();
+        let config = Config { workers, ..Config::default() };
+        let server = TestServer::with_config(config, |_| Farewell);
+        let clients: Vec<_> =
+            (0..reactors).map(|at| server.request().reactor(at).connect().unwrap()).collect();
+        clients[0].send_text("end");
+        for client in &clients {
+            let mut heard: Vec<String> = Vec::new();
+            while let Some(Received::Text(text)) = client.receive() {
+                heard.push(text);
+            }
+            let mut expected = vec!["first".to_owned(), "news".to_owned(), "third".to_owned()];
+            expected.extend((0..reactors).map(|reactor| format!("second, says {reactor}")));
+            heard.sort();
+            expected.sort();
+            assert_eq!(heard, expected, "{reactors} reactors");
+        }
+        server.advance(Duration::from_secs(1));
+        assert!(server.has_ended());
+    }
+}
+
+/// Never decides.
+struct Undecided;
+
+impl Undecided {
+    fn again(upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        upgrade.defer(|| (), |_, upgrade, ()| Undecided::again(upgrade))
+    }
+}
+
+impl Application for Undecided {
+    type Session = ();
+    type Connection = ();
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        Undecided::again(upgrade)
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+}
+
+#[test]
+fn an_answer_that_asks_once_more_and_once_more_is_late_as_any_other() {
+    let server = TestServer::with_config(config(), |_| Undecided);
+    server.hold_jobs();
+    let upgrade = server.request().begin();
+    let mut seconds = 0;
+    while !upgrade.is_answered() {
+        server.advance(Duration::from_secs(1));
+        (0..server.held_jobs()).for_each(|_| server.run_job(0));
+        seconds += 1;
+        assert!(seconds <= config().timeout_handshake.as_secs() + 1, "for ever");
+    }
+    assert_eq!(upgrade.answer().unwrap_err().status, 503);
+    assert_eq!(metric(&server, "revolve_offloads_under_way"), 0);
+}
+
+/// Notes which of its callbacks are called; `then` panics, or `on_open`.
+#[derive(Clone, Default)]
+struct Fragile(Rc<RefCell<Vec<&'static str>>>);
+
+impl Application for Fragile {
+    type Session = ();
+    type Connection = ();
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        let panics = upgrade.parameter("then").is_some();
+        let accepted = upgrade.accept().then(move |_, _| assert!(!panics, "as planned"));
+        Ok(accepted.otherwise(|fragile, _| fragile.0.borrow_mut().push("otherwise")))
+    }
+
+    fn on_open(&mut self, _: &mut Context<'_, Self>) {
+        self.0.borrow_mut().push("open");
+        panic!("as planned");
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+
+    fn on_close(&mut self, _: &mut Context<'_, Self>, _: CloseReason) {
+        self.0.borrow_mut().push("close");
+    }
+
+    fn on_session_end(&mut self, _: &mut ReactorContext<'_, Self>, _: EndedSession<()>) {
+        self.0.borrow_mut().push("end");
+    }
+}
+
+#[test]
+fn one_that_panics_before_its_on_open_has_no_on_close() {
+    for (query, called) in
+        [("then=1", vec!["end", "otherwise"]), ("", vec!["open", "close", "end"])]
+    {
+        let fragile = Fragile::default();
+        let server = TestServer::with_config(config(), |_| fragile.clone());
+        let client = server.connect(query);
+        assert_eq!(client.close_code(), Some(1011));
+        assert_eq!(*fragile.0.borrow(), called, "{query}");
+        assert_eq!(metric(&server, "revolve_panics_total"), 1);
+        assert_eq!(metric(&server, "revolve_websockets"), 0);
+    }
+}
+
+#[test]
+fn a_client_with_a_small_buffer_connects_and_one_message_may_be_long() {
+    let server = TestServer::with_config(config(), |_| revolve::Echo);
+    assert_eq!(server.request().receive_buffer(100).connect().unwrap().receive(), None);
+    let config = Config { ws_max_size: 40 << 20, ..config() };
+    let server = TestServer::with_config(config, |_| revolve::Echo);
+    let client = server.connect("");
+    client.send_binary(&vec![7; 20 << 20]);
+    assert!(matches!(client.receive(), Some(Received::Binary(bytes)) if bytes.len() == 20 << 20));
+}

@@ -1,26 +1,28 @@
 //! The benchmark figures in docs/performance.md are the committed ones.
 //!
 //! `cargo bench --bench load -- --write-docs` puts `benches/results/latest.md` between two markers
-//! of docs/performance.md. This test fails when the two differ, or when the markers are gone, or when the
-//! README compares other figures. It measures nothing; without committed results it asks for the markers
-//! only.
+//! of docs/performance.md, and `cargo bench --bench micro -- --scale --write-docs` puts `scale.md` between two
+//! others. This test fails when they differ, or when the markers are gone, or when the README compares other
+//! figures. It measures nothing; without committed results it asks for the markers only.
 
 use std::fs;
 use std::path::Path;
 
-const BEGIN: &str = "<!-- bench:begin -->";
-const END: &str = "<!-- bench:end -->";
+/// What the two markers are called that stand around a table.
+const LOAD: &str = "bench";
+const SCALE: &str = "scale";
 
 /// What stands between the markers; an error says what is wrong with them.
-fn embedded(document: &str) -> Result<&str, String> {
-    for marker in [BEGIN, END] {
-        match document.matches(marker).count() {
+fn embedded<'a>(document: &'a str, name: &str) -> Result<&'a str, String> {
+    let (begin, end) = (format!("<!-- {name}:begin -->"), format!("<!-- {name}:end -->"));
+    for marker in [&begin, &end] {
+        match document.matches(marker.as_str()).count() {
             1 => {}
             count => return Err(format!("the document has {count} times {marker}, not once")),
         }
     }
-    let (_, rest) = document.split_once(BEGIN).ok_or("unreachable")?;
-    let (table, _) = rest.split_once(END).ok_or("the document has its bench markers in reverse")?;
+    let (_, rest) = document.split_once(&begin).ok_or("unreachable")?;
+    let (table, _) = rest.split_once(&end).ok_or("the document has its markers in reverse")?;
     Ok(table.trim())
 }
 
@@ -29,15 +31,21 @@ fn the_document_shows_the_committed_results() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let document = fs::read_to_string(root.join("docs/performance.md"));
     let document = document.expect("docs/performance.md");
-    let table = embedded(&document).unwrap_or_else(|wrong| panic!("{wrong}"));
-    let Ok(committed) = fs::read_to_string(root.join("benches/results/latest.md")) else { return };
-    assert!(
-        table == committed.trim(),
-        "docs/performance.md does not show benches/results/latest.md: \
-         cargo bench --bench load -- --render --write-docs"
-    );
+    for (name, file, command) in [
+        (LOAD, "latest.md", "cargo bench --bench load -- --render --write-docs"),
+        (SCALE, "scale.md", "cargo bench --bench micro -- --scale --write-docs"),
+    ] {
+        let table = embedded(&document, name).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let path = root.join("benches/results").join(file);
+        let Ok(committed) = fs::read_to_string(path) else { continue };
+        assert!(
+            table == committed.trim(),
+            "docs/performance.md does not show benches/results/{file}: {command}"
+        );
+    }
     for file in ["latest.json", "latest.svg"] {
-        assert!(root.join("benches/results").join(file).is_file(), "benches/results/{file}");
+        let has_results = root.join("benches/results/latest.md").is_file();
+        assert!(!has_results || root.join("benches/results").join(file).is_file(), "{file}");
     }
 }
 
@@ -71,8 +79,10 @@ fn the_readme_compares_committed_figures() {
 
 #[test]
 fn missing_markers_are_noticed() {
-    assert_eq!(embedded("a <!-- bench:begin -->\nt\n<!-- bench:end --> b"), Ok("t"));
-    assert!(embedded("no markers").is_err());
-    assert!(embedded("<!-- bench:begin --> only one").is_err());
-    assert!(embedded("<!-- bench:end --> <!-- bench:begin -->").is_err());
+    let whole = "a <!-- bench:begin -->\nt\n<!-- bench:end --> b";
+    assert_eq!(embedded(whole, LOAD), Ok("t"));
+    assert!(embedded(whole, SCALE).is_err());
+    assert!(embedded("no markers", LOAD).is_err());
+    assert!(embedded("<!-- bench:begin --> only one", LOAD).is_err());
+    assert!(embedded("<!-- bench:end --> <!-- bench:begin -->", LOAD).is_err());
 }

@@ -66,9 +66,32 @@ pub(crate) fn command(trace: &std::path::Path, options: &[&str]) -> Command {
 
 /// Runs this very program with `arguments` and counts inside the function that `pattern` names.
 pub(crate) fn count(arguments: &[&str], pattern: &str) -> Result<u64> {
+    let (_, trace) = run(arguments, &[&format!("--toggle-collect={pattern}")])?;
+    match total(&trace) {
+        Some(total @ 1..) => Ok(total),
+        _ => Err(format!("nothing was counted in {pattern}: are the symbols stripped?").into()),
+    }
+}
+
+/// The same for each call of the function `name` by itself, in order; and what the program has printed.
+pub(crate) fn count_calls(arguments: &[&str], name: &str) -> Result<(String, Vec<u64>)> {
+    let inside = format!("--toggle-collect={name}");
+    // This one takes a name and no pattern.
+    let each = format!("--dump-after={name}");
+    // By function and not by line, because there is a part for each of some thousand calls.
+    let options = [&*inside, &each, "--combine-dumps=yes", "--dump-line=no", "--compress-pos=no"];
+    let (printed, trace) = run(arguments, &options)?;
+    let mut calls: Vec<u64> = totals(&trace).collect();
+    // The last part is what the program did after the last call: nothing was counted there.
+    calls.pop().filter(|&rest| rest == 0).ok_or("more was counted than the calls")?;
+    Ok((printed, calls))
+}
+
+/// What the program prints, and the trace.
+fn run(arguments: &[&str], options: &[&str]) -> Result<(String, String)> {
     let trace = scratch()?.join(format!("callgrind.{}", std::process::id()));
-    let inside = format!("--toggle-collect={pattern}");
-    let output = command(&trace, &["--collect-atstart=no", &inside])
+    let output = command(&trace, &["--collect-atstart=no"])
+        .args(options)
         .arg(std::env::current_exe()?)
         .args(arguments)
         .output()?;
@@ -76,15 +99,17 @@ pub(crate) fn count(arguments: &[&str], pattern: &str) -> Result<u64> {
         let text = String::from_utf8_lossy(&output.stderr);
         return Err(format!("{}: {}\n{text}", arguments.join(" "), output.status).into());
     }
-    let total = total(&fs::read_to_string(&trace)?);
+    let text = fs::read_to_string(&trace)?;
     fs::remove_file(&trace)?;
-    match total {
-        Some(total @ 1..) => Ok(total),
-        _ => Err(format!("nothing was counted in {pattern}: are the symbols stripped?").into()),
-    }
+    Ok((String::from_utf8_lossy(&output.stdout).into_owned(), text))
 }
 
 /// The total of a trace.
 pub(crate) fn total(trace: &str) -> Option<u64> {
-    trace.lines().find_map(|line| line.strip_prefix("totals: "))?.trim().parse().ok()
+    totals(trace).next()
+}
+
+/// Those of its parts.
+fn totals(trace: &str) -> impl Iterator<Item = u64> {
+    trace.lines().filter_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok())
 }

@@ -272,8 +272,8 @@ const SESSIONS: usize = 1_000_000;
 const LOOKUPS: u64 = 10_000;
 const TTL: Duration = Duration::from_secs(3600);
 
-fn connection(number: usize) -> LocalId {
-    let generation = NonZeroU32::MIN.saturating_add(number as u32);
+fn connection(number: u32) -> LocalId {
+    let generation = NonZeroU32::MIN.saturating_add(number);
     LocalId::new(0, generation)
 }
 
@@ -289,11 +289,11 @@ fn nobody() -> io::Result<SessionId> {
 }
 
 /// A session is opened, counts a message and is left.
-fn park(table: &mut SessionTable<()>, number: usize, now: Instant) {
-    let who = connection(number);
-    let attached = table
-        .attach(Some(&id(number)), (who, Joining::TakesOver), now, nobody, drop)
-        .expect("a place");
+#[inline(always)]
+fn park(table: &mut SessionTable<()>, id: &SessionId, now: Instant) {
+    let who = connection(7);
+    let attached =
+        table.attach(Some(id), (who, Joining::TakesOver), now, nobody, drop).expect("a place");
     table.of_connection(attached.slot, who).expect("it is ours").count_message();
     table.detach(attached.slot, who, now, drop);
 }
@@ -301,9 +301,48 @@ fn park(table: &mut SessionTable<()>, number: usize, now: Instant) {
 /// A table with a million parked sessions.
 fn full_table(now: Instant) -> SessionTable<()> {
     let mut table = SessionTable::new(2 * SESSIONS, TTL, SessionIds::Any, now);
-    (0..SESSIONS).for_each(|number| park(&mut table, number, now));
+    (0..SESSIONS).for_each(|number| park(&mut table, &id(number), now));
     assert_eq!(table.detached(), SESSIONS);
     table
+}
+
+/// A table that `scale` fills and empties.
+pub(crate) struct Parked {
+    table: SessionTable<()>,
+    chosen: Vec<SessionId>,
+    now: Instant,
+}
+
+impl Parked {
+    /// None of so many sessions is there yet.
+    pub(crate) fn new(most: usize, now: Instant) -> Self {
+        let table = SessionTable::new(2 * most, TTL, SessionIds::Any, now);
+        Parked { table, chosen: Vec::new(), now }
+    }
+
+    /// What follows is done with these.
+    pub(crate) fn choose(&mut self, numbers: impl Iterator<Item = usize>) {
+        self.chosen.clear();
+        self.chosen.extend(numbers.map(id));
+    }
+
+    /// They are opened, count a message and are left.
+    pub(crate) fn park(&mut self) -> bool {
+        self.chosen.iter().for_each(|id| park(&mut self.table, id, self.now));
+        true
+    }
+
+    /// They are resumed, and left again.
+    pub(crate) fn resume(&mut self) -> bool {
+        self.chosen.iter().for_each(|id| resume(&mut self.table, id, self.now));
+        true
+    }
+
+    /// The time of all is over: `most` expire. Whether there are more.
+    pub(crate) fn expire(&mut self, most: usize) -> bool {
+        self.table.expire(self.now + TTL, most, drop);
+        self.table.detached() > 0
+    }
 }
 
 /// Bytes: of a connection's place in the slab, or of a million parked sessions by the kernel's
@@ -312,17 +351,29 @@ pub(crate) fn weigh(name: &str) -> Result<u64> {
     if name == WEIGHED[0] {
         return Ok(size_of::<Connection<Socket>>() as u64);
     }
-    let resident = || -> Result<u64> {
-        let text = fs::read_to_string("/proc/self/smaps_rollup")?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).ok_or("no Rss")?;
-        let kib = line.split_whitespace().next().ok_or("no Rss")?;
-        Ok(kib.parse::<u64>()? * 1024)
-    };
     let before = resident()?;
     let table = full_table(Instant::now());
     let after = resident()?;
     drop(black_box(table));
     Ok(after - before)
+}
+
+/// What this process holds in memory, in bytes.
+pub(crate) fn resident() -> Result<u64> {
+    let text = fs::read_to_string("/proc/self/smaps_rollup")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).ok_or("no Rss")?;
+    let kib = line.split_whitespace().next().ok_or("no Rss")?;
+    Ok(kib.parse::<u64>()? * 1024)
+}
+
+/// A session is resumed, and left again.
+#[inline(always)]
+fn resume(table: &mut SessionTable<()>, id: &SessionId, now: Instant) {
+    let attached = table
+        .attach(Some(id), (connection(7), Joining::TakesOver), now, nobody, drop)
+        .expect("a place");
+    assert!(attached.resumed);
+    table.detach(attached.slot, connection(7), now, drop);
 }
 
 /// Resumes, and leaves again: what a reconnect asks of the table.
@@ -332,11 +383,7 @@ fn look_up() -> Work {
     let ids: Vec<SessionId> = (0..LOOKUPS as usize).map(|n| id(n * 97 % SESSIONS)).collect();
     Box::new(move || {
         for id in &ids {
-            let attached = table
-                .attach(Some(id), (connection(7), Joining::TakesOver), now, nobody, drop)
-                .expect("a place");
-            assert!(attached.resumed);
-            table.detach(attached.slot, connection(7), now, drop);
+            resume(&mut table, id, now);
         }
     })
 }
@@ -348,11 +395,7 @@ fn insert() -> Work {
     let ids: Vec<SessionId> = (0..LOOKUPS as usize).map(|n| id(SESSIONS + n)).collect();
     Box::new(move || {
         for id in &ids {
-            let attached = table
-                .attach(Some(id), (connection(7), Joining::TakesOver), now, nobody, drop)
-                .expect("a place");
-            table.of_connection(attached.slot, connection(7)).expect("ours").count_message();
-            table.detach(attached.slot, connection(7), now, drop);
+            park(&mut table, id, now);
         }
     })
 }

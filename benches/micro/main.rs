@@ -4,11 +4,13 @@
 //! a quiet one, so a change of three percent is a change and not the weather. The bench runs itself
 //! under valgrind's callgrind, once a case, and counts inside [`counted`] only, so that preparing
 //! costs nothing. Then it compares with the committed baseline, and fails when a case has got more
-//! than three percent worse.
+//! than three percent worse. It also fails when something costs more among twenty thousand connections
+//! than among a few; `-- --scale` says what it costs among a million.
 //!
 //! It needs valgrind. It does not measure what the kernel costs, or caches: that is `load`'s.
 //!
-//! Files: `cases` says what is counted, `turn` is a shard in memory, `callgrind` counts, `baseline`
+//! Files: `cases` says what is counted, `turn` is a shard in memory, `scale` says what is counted of a
+//! `crowd`, which is one with many connections, and `scale_page` shows it; `callgrind` counts, `baseline`
 //! compares, `daemon` counts the instructions a message of the daemon itself.
 
 // A bench is a program for a terminal, and a broken assumption should end it loudly.
@@ -19,7 +21,10 @@
 mod baseline;
 mod callgrind;
 mod cases;
+mod crowd;
 mod daemon;
+mod scale;
+mod scale_page;
 mod turn;
 
 use std::path::{Path, PathBuf};
@@ -35,10 +40,13 @@ usage: cargo bench --bench micro -- [OPTIONS]
   --list         the cases
   --only TEXT    the cases with that in their name
   --renew        make the counts of this run the baseline (benches/micro/baseline.txt)
+  --scale        a million connections and ten million sessions instead: takes some minutes
+  --write-docs   with that: show the tables in docs/performance.md
   --daemon       the daemon under callgrind instead: instructions a message, by thread
   --revolve PATH this daemon instead of the one that cargo built
 
-Exits with 1 when a case is more than 3 % worse than the baseline.";
+Exits with 1 when a case is more than 3 % worse than the baseline, or costs more among many connections
+than among few.";
 
 /// What the bench says to itself: do this one case, here and now.
 const CASE: &str = "--case";
@@ -47,9 +55,12 @@ const CASE: &str = "--case";
 struct Options {
     only: String,
     case: Option<String>,
+    scene: Option<(String, usize)>,
     list: bool,
     renew: bool,
     daemon: bool,
+    scale: bool,
+    write_docs: bool,
     revolve: Option<PathBuf>,
 }
 
@@ -73,9 +84,12 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
             "--bench" => {}
             "--only" => options.only = value()?,
             CASE => options.case = Some(value()?),
+            scale::SCENE => options.scene = Some((value()?, value()?.parse()?)),
             "--revolve" => options.revolve = Some(value()?.into()),
             "--list" => options.list = true,
             "--renew" => options.renew = true,
+            "--scale" => options.scale = true,
+            "--write-docs" => options.write_docs = true,
             "--daemon" => options.daemon = true,
             "--help" | "-h" => {
                 println!("{USAGE}");
@@ -95,9 +109,14 @@ fn run(options: &Options) -> Result<ExitCode> {
         counted(&mut work);
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some((name, size)) = &options.scene {
+        scale::play(name, *size)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let cases = cases::all().into_iter().filter(|case| case.name.contains(&options.only));
     if options.list {
         cases.for_each(|case| println!("{:<24} {}", case.name, case.unit));
+        scale::SMALL.iter().for_each(|(name, size)| println!("{name}-{size}/…"));
         return Ok(ExitCode::SUCCESS);
     }
     // Cargo starts a bench in its package's directory; the baseline is named from there.
@@ -108,6 +127,14 @@ fn run(options: &Options) -> Result<ExitCode> {
     if options.daemon {
         return daemon::measure(options.revolve.clone()).map(|()| ExitCode::SUCCESS);
     }
+    if options.scale {
+        let page = scale_page::measure(&toolchain)?;
+        println!("{page}");
+        if options.write_docs {
+            scale_page::write(&page)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut counts = Vec::new();
     for case in cases {
         let total = match case.name.as_str() {
@@ -117,9 +144,10 @@ fn run(options: &Options) -> Result<ExitCode> {
         let each = total as f64 / case.operations as f64;
         counts.push(Count { name: case.name, each, unit: case.unit });
     }
+    counts.append(&mut scale::small(&options.only)?);
     let before = Baseline::load()?;
     let is_complete = options.only.is_empty();
-    let worse = before.compare(&counts, &toolchain, is_complete);
+    let worse = before.compare(&counts, &toolchain, is_complete) + scale::judge(&counts);
     if options.renew {
         before.renewed(counts, toolchain, is_complete).save()?;
         return Ok(ExitCode::SUCCESS);

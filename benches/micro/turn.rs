@@ -2,10 +2,9 @@
 //!
 //! What a turn costs without the system's part: noting the edges, the turn, the next timeout. The
 //! stream copies a message into the receive buffer, as the kernel would in its own time, so a few
-//! instructions of each figure are the bench's.
+//! instructions of each figure are the bench's. `crowd` stands on the same streams and host.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -18,27 +17,30 @@ use revolve::application::{Application, Hosted};
 use revolve::config::Config;
 use revolve::environment::Environment;
 use revolve::http::Rejection;
-use revolve::mailbox::Mail;
+use revolve::mailbox::{CommitBatch, Mail};
 use revolve::offload::Job;
 use revolve::server_status::ServerStatus;
 use revolve::shard::Shard;
 use revolve::token::{LocalId, Peer};
 use revolve::transport::{Edge, Stream};
 
-const REQUEST: &[u8] = b"GET /ws/chat/ HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nUpgrade: websocket\r\n\
+pub(crate) const REQUEST: &[u8] =
+    b"GET /ws/chat/ HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Version: 13\r\n\r\n";
 
 /// What all streams share: what each read returns, whole, and what the server has done.
-struct Traffic {
-    input: Cell<&'static [u8]>,
-    reads: Cell<usize>,
-    writes: Cell<usize>,
-    written: Cell<usize>,
+#[derive(Default)]
+pub(crate) struct Traffic {
+    /// Nothing: then the peers have ended their halves.
+    pub(crate) input: Cell<&'static [u8]>,
+    pub(crate) reads: Cell<usize>,
+    pub(crate) writes: Cell<usize>,
+    pub(crate) written: Cell<usize>,
 }
 
 /// A socket that has the same thing to say each time it is asked, and room for every answer.
-struct Wire(Rc<Traffic>);
+pub(crate) struct Wire(Rc<Traffic>);
 
 impl io::Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -78,10 +80,20 @@ impl Stream for Wire {
 }
 
 /// Surroundings of which only the accept queue has anything in it.
-struct Quiet {
-    queue: VecDeque<Wire>,
-    registered: Rc<RefCell<Vec<LocalId>>>,
+pub(crate) struct Quiet {
+    traffic: Rc<Traffic>,
+    /// Connections that are still to be accepted.
+    pub(crate) queue: usize,
+    pub(crate) registered: Rc<RefCell<Vec<LocalId>>>,
     random: u64,
+}
+
+impl Quiet {
+    /// With nobody in the accept queue; `registered` gets who has been accepted.
+    pub(crate) fn new(traffic: &Rc<Traffic>, registered: &Rc<RefCell<Vec<LocalId>>>) -> Self {
+        let (traffic, registered) = (Rc::clone(traffic), Rc::clone(registered));
+        Quiet { traffic, queue: 0, registered, random: 1 }
+    }
 }
 
 impl Environment for Quiet {
@@ -89,7 +101,8 @@ impl Environment for Quiet {
 
     fn accept(&mut self) -> io::Result<(Wire, Peer)> {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 4711)).into();
-        self.queue.pop_front().map(|wire| (wire, peer)).ok_or(io::ErrorKind::WouldBlock.into())
+        self.queue = self.queue.checked_sub(1).ok_or(io::ErrorKind::WouldBlock)?;
+        Ok((Wire(Rc::clone(&self.traffic)), peer))
     }
 
     fn stop_listening(&mut self) {}
@@ -125,6 +138,10 @@ impl Environment for Quiet {
         Err(job)
     }
 
+    fn commit(&mut self, _: CommitBatch) {
+        unreachable!("no session is stored here")
+    }
+
     fn random(&mut self, room: &mut [u8]) -> io::Result<()> {
         for byte in room {
             self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -146,16 +163,10 @@ pub(crate) struct Turns<A: Application> {
 impl<A: Application> Turns<A> {
     /// `connections` of them, each of which says `batch` whenever it is readable.
     pub(crate) fn new(application: A, connections: usize, batch: Vec<u8>) -> Self {
-        let traffic = Rc::new(Traffic {
-            input: Cell::new(REQUEST),
-            reads: Cell::new(0),
-            writes: Cell::new(0),
-            written: Cell::new(0),
-        });
+        let traffic = Rc::new(Traffic { input: Cell::new(REQUEST), ..Traffic::default() });
         let registered = Rc::new(RefCell::new(Vec::new()));
-        let wire = || Wire(Rc::clone(&traffic));
-        let queue = std::iter::repeat_with(wire).take(connections).collect();
-        let host = Quiet { queue, registered: Rc::clone(&registered), random: 1 };
+        let mut host = Quiet::new(&traffic, &registered);
+        host.queue = connections;
         let config = Config { workers: NonZeroUsize::MIN, access_log: false, ..Config::default() };
         let status = Arc::new(ServerStatus::new(1, Rejection::LABELS, Arc::new(AtomicU64::new(0))));
         let now = Instant::now();

@@ -393,7 +393,7 @@ impl<A: Application> Acceptance<A> {
     /// Undoes what was done here, if the WebSocket does not open after all: the server is full, say, and
     /// answers 503 (`docs/protocol.md` has the list), or the client has connected again meanwhile, and
     /// this request gets 409. Exactly one of the two is called: `not_opening`, or [`Application::on_open`] (with
-    /// what stands in [`Self::then`] before it).
+    /// what stands in [`Self::then`] before it; if that panics, `not_opening`).
     ///
     /// ```
     /// use revolve::testing::TestServer;

@@ -16,13 +16,13 @@ use super::request::HttpRequest;
 use super::response::{AnswerFollows, HttpResponse, NoResponse};
 use super::{Application, ReactorContext};
 use crate::contained::Contained;
-use crate::offload::{Cancellation, Value, in_a_box};
+use crate::offload::{Cancellation, Value, in_a_box, unboxed};
 
 fn decides_upgrade<A: Application, T: Send + 'static>(
     done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
 ) -> Decision<A> {
     let done: ForUpgrade<A> = Contained::new(Box::new(
-        move |application: &mut A, upgrade: &Upgrade<'_, A>, value: Value| match typed(value) {
+        move |application: &mut A, upgrade: &Upgrade<'_, A>, value: Value| match unboxed(value) {
             Some(value) => done(application, upgrade, value),
             None => Err(Refusal::new::<500>("internal error")),
         },
@@ -43,7 +43,7 @@ fn decides_request<A: Application, T: Send + 'static>(
         move |application: &mut A,
               cx: &mut ReactorContext<'_, A>,
               request: &HttpRequest<'_>,
-              value: Value| match typed(value) {
+              value: Value| match unboxed(value) {
             Some(value) => done(application, cx, request, value),
             None => Ok(HttpResponse::text::<500>("internal error\n")),
         },
@@ -51,24 +51,20 @@ fn decides_request<A: Application, T: Send + 'static>(
     Decision::OfPlain(done)
 }
 
-/// What a job returned. It is of the type that its `done` takes, so there is always some.
-fn typed<T: 'static>(value: Value) -> Option<T> {
-    value.into_inner()?.downcast().ok().map(|value| *value)
-}
-
 impl<A: Application> Upgrade<'_, A> {
     /// The answer comes later: `job` runs on a thread of its own kind, so that it may wait for as long as
     /// it likes (a token is looked up in a data base, say), and then `done` here, with what it returned
     /// and with the same request. What `done` answers is the answer.
     ///
-    /// Until then nothing has happened: an older connection of the session goes on, and the session that
-    /// is asked for is kept, whatever its time to live. The connection is not read. What is in the way is
-    /// answered with 503: more jobs than [`crate::Limits::offloads_per_reactor`] (all jobs of the reactor
-    /// share it, so bound each address with `limit_per_ip`), an answer that takes longer than
-    /// [`crate::Config::timeout_handshake`], or the shutdown; and with 409 if a newer
-    /// request for the same session was accepted in between. Then `done` is not called. A job that
-    /// panics is a 500. So what an upgrade takes (a seat, say) is taken in `done`, and never before: only what
-    /// `done` accepts is followed by `on_open` or by what stands in [`Acceptance::otherwise`].
+    /// Until then nothing has happened: an older connection of the session goes on, and the session that is
+    /// asked for is kept, whatever its time to live. The connection is not read. What is in the way is answered
+    /// with 503: more jobs than [`crate::Limits::offloads_per_reactor`] (all jobs of the reactor share it, so
+    /// bound each address with `limit_per_ip`), an answer that takes longer than
+    /// [`crate::Config::timeout_handshake`], or the shutdown; and with 409 if a newer request for the same
+    /// session was accepted in between. Then `done` is not called. A job that panics is a 500. `done` may defer
+    /// once more, or ask ([`Self::ask`]): all of it together has that time. So what an upgrade takes (a seat,
+    /// say) is taken in `done`, and never before: only what `done` accepts is followed by `on_open` or by what
+    /// stands in [`Acceptance::otherwise`].
     ///
     /// ```
     /// # use revolve::{Acceptance, Application, Context, Message, Refusal, Upgrade};

@@ -24,7 +24,9 @@ use super::question::Question;
 use super::{Application, Context, ReactorContext};
 use crate::config::Limits;
 use crate::contained::Contained;
-use crate::offload::{Cancellation, Finished, Job, JobId, PoolFull, Progress, Value, in_a_box};
+use crate::offload::{
+    Cancellation, Finished, Job, JobId, PoolFull, Progress, Value, in_a_box, unboxed,
+};
 use crate::token::LocalId;
 
 type ForConnection<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>, Value)>>;
@@ -189,8 +191,8 @@ impl<A: Application> Jobs<A> {
         done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
     ) -> Result<JobHandle, PoolFull> {
         let done = move |application: &mut A, cx: &mut Context<'_, A>, value: Value| {
-            if let Some(Ok(value)) = value.into_inner().map(|value| value.downcast::<T>()) {
-                done(application, cx, *value);
+            if let Some(value) = unboxed(value) {
+                done(application, cx, value);
             }
         };
         let continuation = Continuation::OfConnection(id, Contained::new(Box::new(done)));
@@ -219,8 +221,8 @@ impl<A: Application> Jobs<A> {
         done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
     ) -> Result<JobHandle, PoolFull> {
         let done = move |application: &mut A, cx: &mut ReactorContext<'_, A>, value: Value| {
-            if let Some(Ok(value)) = value.into_inner().map(|value| value.downcast::<T>()) {
-                done(application, cx, *value);
+            if let Some(value) = unboxed(value) {
+                done(application, cx, value);
             }
         };
         let continuation = Continuation::OfReactor(Contained::new(Box::new(done)));

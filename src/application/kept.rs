@@ -8,10 +8,10 @@
 //!
 //! Next: `direct`: what is for one other connection.
 
-use std::collections::HashMap;
 use std::fmt;
 
 use super::{Application, Context};
+use crate::connection::by_slot::BySlot;
 use crate::contained::Contained;
 use crate::token::LocalId;
 
@@ -44,16 +44,17 @@ impl OpenedRequest {
 }
 
 struct Entry<A: Application> {
+    of: LocalId,
     state: Option<Contained<A::Connection>>,
     request: Option<Box<OpenedRequest>>,
 }
 
 /// What is kept for the connections of one reactor.
-pub(crate) struct Kept<A: Application>(HashMap<LocalId, Entry<A>>);
+pub(crate) struct Kept<A: Application>(BySlot<Entry<A>>);
 
 impl<A: Application> Default for Kept<A> {
     fn default() -> Self {
-        Kept(HashMap::new())
+        Kept(BySlot::default())
     }
 }
 
@@ -65,7 +66,10 @@ impl<A: Application> fmt::Debug for Kept<A> {
 
 impl<A: Application> Kept<A> {
     fn entry(&mut self, id: LocalId) -> &mut Entry<A> {
-        self.0.entry(id).or_insert(Entry { state: None, request: None })
+        let new = || Entry { of: id, state: None, request: None };
+        let entry = self.0.get_or_insert_with(id.index, new);
+        debug_assert!(entry.of == id, "what was kept for the former connection is forgotten");
+        entry
     }
 
     fn state_mut(&mut self, id: LocalId) -> &mut A::Connection {
@@ -80,14 +84,14 @@ impl<A: Application> Kept<A> {
     /// Lets go of all that is kept for a connection, which has closed.
     #[inline]
     pub(crate) fn forget(&mut self, id: LocalId) {
-        if !self.0.is_empty() {
-            self.0.remove(&id);
+        if !self.0.is_empty() && self.0.get(id.index).is_some_and(|entry| entry.of == id) {
+            self.0.remove(id.index);
         }
     }
 
     /// The connections for which something is kept.
     pub(crate) fn connections(&self) -> impl Iterator<Item = LocalId> {
-        self.0.keys().copied()
+        self.0.iter().map(|(_, entry)| entry.of)
     }
 }
 
@@ -137,6 +141,6 @@ impl<A: Application> Context<'_, A> {
     /// accepted with [`crate::Acceptance::keep_request`].
     #[must_use]
     pub fn request(&self) -> Option<&OpenedRequest> {
-        self.commands.kept.0.get(&self.connection)?.request.as_deref()
+        self.commands.kept.0.get(self.connection.index)?.request.as_deref()
     }
 }

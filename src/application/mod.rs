@@ -296,8 +296,9 @@ pub trait Application: Sized + 'static {
     }
 
     /// The shutdown begins on this reactor: before the first client is told goodbye (1001). What is sent to
-    /// connections of this reactor from here reaches them before that, and [`ReactorContext::set_goodbye`]
-    /// says what the goodbye says.
+    /// connections from here reaches them before that, and so does what was broadcast before the shutdown, on
+    /// whichever reactor; but for a reactor that a callback holds up, the others wait a second at most.
+    /// [`ReactorContext::set_goodbye`] says what the goodbye says.
     ///
     /// ```
     /// use revolve::{Application, Context, Message, ReactorContext};
@@ -501,6 +502,9 @@ pub(crate) struct Commands<A: Application> {
     pub(crate) kept: Kept<A>,
     /// Bytes that have left past the cork in this turn, and are not counted yet.
     pub(crate) past_cork: u64,
+    /// Whether a connection is opening, and its `on_open` was not called yet: if its callback panics, it has no
+    /// `on_close` either.
+    pub(crate) is_before_open: bool,
     /// The shutdown, if it was asked for.
     pub(crate) shut_down: bool,
     /// What clients are to be told in the goodbye, if that was said.
@@ -529,6 +533,7 @@ impl<A: Application> Commands<A> {
             deferred_response: None,
             kept: Kept::default(),
             past_cork: 0,
+            is_before_open: false,
             shut_down: false,
             goodbye: None,
             allowance: Allowance::of(config),

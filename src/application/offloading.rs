@@ -8,10 +8,20 @@
 //! Next: `kept`: what is kept for each connection.
 
 use super::jobs::{Delivery, JobHandle, Owner};
-use super::{Application, Context, ReactorContext};
+use super::{Application, Commands, Context, ReactorContext};
 #[cfg(doc)]
 use crate::config::Limits;
 use crate::offload::{Cancellation, PoolFull};
+
+impl<A: Application> Commands<A> {
+    /// Takes a job back; whether it was still to be answered. What waited behind it is looked at when the callback
+    /// has returned.
+    fn cancel_job(&mut self, owner: Owner, job: JobHandle) -> bool {
+        let was_awaited = self.jobs.cancel(owner, job, self.now);
+        self.has_outgoing |= was_awaited;
+        was_awaited
+    }
+}
 
 impl<A: Application> Context<'_, A> {
     /// Runs `job` on a thread of its own kind, so that it may wait for as long as it likes, and
@@ -191,11 +201,7 @@ impl<A: Application> Context<'_, A> {
     /// assert_eq!(client.text(), "found property");
     /// ```
     pub fn cancel_job(&mut self, job: JobHandle) -> bool {
-        let commands = &mut self.commands;
-        let was_awaited =
-            commands.jobs.cancel(Owner::Connection(self.connection), job, commands.now);
-        commands.has_outgoing |= was_awaited;
-        was_awaited
+        self.commands.cancel_job(Owner::Connection(self.connection), job)
     }
 
     fn off_load<T: Send + 'static>(
@@ -254,10 +260,7 @@ impl<A: Application> ReactorContext<'_, A> {
 
     /// Takes back a job that this reactor has off-loaded, as [`Context::cancel_job`] does one of a connection.
     pub fn cancel_job(&mut self, job: JobHandle) -> bool {
-        let commands = &mut self.commands;
-        let was_awaited = commands.jobs.cancel(Owner::Reactor, job, commands.now);
-        commands.has_outgoing |= was_awaited;
-        was_awaited
+        self.commands.cancel_job(Owner::Reactor, job)
     }
 
     fn off_load<T: Send + 'static>(

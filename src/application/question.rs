@@ -9,13 +9,12 @@
 //!
 //! Next: `admission`: who may come in, and what is said to them.
 
-use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
 use super::{Application, ReactorContext};
 use crate::contained::Contained;
-use crate::offload::{Finished, JobId, Progress, Value};
+use crate::offload::{JobId, Progress, Value, boxed};
 
 type AskReactor<A> = dyn FnOnce(&mut A, &mut ReactorContext<'_, A>) -> Value + Send;
 
@@ -26,11 +25,9 @@ pub(crate) type Ask<A> = Contained<Box<AskReactor<A>>>;
 pub(crate) fn asking<A: Application, T: Send + 'static>(
     question: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) -> T + Send + 'static,
 ) -> Ask<A> {
-    let ask = |application: &mut A, cx: &mut ReactorContext<'_, A>| {
-        let value: Box<dyn Any + Send> = Box::new(question(application, cx));
-        Contained::new(value)
-    };
-    Contained::new(Box::new(ask))
+    Contained::new(Box::new(|application: &mut A, cx: &mut ReactorContext<'_, A>| {
+        boxed(question(application, cx))
+    }))
 }
 
 /// A question on its way.
@@ -39,13 +36,6 @@ pub(crate) struct Question<A: Application> {
     pub(crate) id: JobId,
     pub(crate) ask: Ask<A>,
     pub(crate) progress: Arc<Progress>,
-}
-
-impl<A: Application> Question<A> {
-    /// The answer, if anybody still takes it. `value` is `None` if the question panicked.
-    pub(crate) fn answer(id: JobId, progress: &Progress, value: Option<Value>) -> Option<Finished> {
-        progress.answer().then_some(Finished { id, value })
-    }
 }
 
 impl<A: Application> fmt::Debug for Question<A> {

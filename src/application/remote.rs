@@ -15,12 +15,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-
 use super::direct::Recipient;
 use super::question::Question;
 use super::{Application, Commands, Context, ReactorContext, To};
 use crate::contained::Contained;
+use crate::inbox::{Inbox, InboxSender, NotSent, inbox};
 use crate::offload::Finished;
 use crate::session::owner_of;
 
@@ -61,12 +60,12 @@ impl<A: Application> fmt::Debug for Post<A> {
 }
 
 /// The posts that have come for a reactor: the receiving end.
-pub struct Posts<A: Application>(Receiver<Post<A>>);
+pub struct Posts<A: Application>(Inbox<Post<A>>);
 
 impl<A: Application> Posts<A> {
     /// The next one.
     pub(crate) fn next(&self) -> Option<Post<A>> {
-        self.0.try_recv().ok()
+        self.0.receive()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -74,8 +73,8 @@ impl<A: Application> Posts<A> {
     }
 
     /// No more is taken: who posts from now on is told that the reactor has ended.
-    pub(crate) fn close(&mut self) {
-        self.0 = crossbeam_channel::never();
+    pub(crate) fn close(&self) {
+        self.0.close();
     }
 }
 
@@ -144,8 +143,7 @@ impl<A: Application> Hosted<A> {
     #[cfg(feature = "internals")]
     pub fn alone(application: A) -> Self {
         let remote = Remote(Arc::new([]));
-        let posts = Posts(crossbeam_channel::never());
-        Hosted { application, posts, remote, storing: Storing::Nothing }
+        Hosted { application, posts: Posts(inbox(1).1), remote, storing: Storing::Nothing }
     }
 }
 
@@ -178,7 +176,7 @@ pub type Wake = Box<dyn Fn() + Send + Sync>;
 
 /// A reactor's box of posts: the sending end.
 struct PostBox<A: Application> {
-    posts: Sender<Post<A>>,
+    posts: InboxSender<Post<A>>,
     wake: Wake,
 }
 
@@ -233,7 +231,7 @@ impl<A: Application> Remote<A> {
         wakes: impl IntoIterator<Item = Wake>,
     ) -> (Self, Vec<Posts<A>>) {
         let ends = wakes.into_iter().map(|wake| {
-            let (posts, receiver) = bounded(capacity);
+            let (posts, receiver) = inbox(capacity);
             (PostBox { posts, wake }, Posts(receiver))
         });
         let (boxes, receivers): (Vec<_>, Vec<_>) = ends.unzip();
@@ -247,7 +245,8 @@ impl<A: Application> Remote<A> {
     }
 
     /// Has `post` run on a reactor, with its application. One sender's posts to a reactor run in its
-    /// order. One that panics is counted and logged, and ends nothing.
+    /// order. One that panics is counted and logged, and ends nothing. One that was taken and has not run when the
+    /// reactor ends is dropped: so a thread that waits for its answer is told by what the post held (a channel's end).
     ///
     /// # Errors
     ///
@@ -297,13 +296,7 @@ impl<A: Application> Remote<A> {
         post: impl FnOnce(&mut A, &mut Context<'_, A>) + Send + 'static,
     ) -> Result<(), PostError> {
         let to = to.into();
-        let reactor = match &to.0 {
-            To::Connection(id) => id.reactor(),
-            To::Session(id) => owner_of(id.text().as_str(), self.reactors()),
-            To::Nobody => 0,
-        };
-        // An id of another server's may name a reactor that this one has not: any one counts it.
-        let reactor = if reactor < self.reactors() { reactor } else { 0 };
+        let reactor = reactor_of(&to, self.reactors());
         self.put(reactor, Post::To(to, Contained::new(Box::new(post))))
     }
 
@@ -316,18 +309,38 @@ impl<A: Application> Remote<A> {
         let reactors = self.reactors();
         assert!(reactor < reactors, "reactor {reactor} of {reactors}");
         let to = &self.0[reactor];
-        match to.posts.try_send(post) {
+        match to.posts.send(post) {
             Ok(()) => {
                 (to.wake)();
                 Ok(())
             }
-            Err(TrySendError::Full(post)) => Err((PostError::Full { reactor }, post)),
-            Err(TrySendError::Disconnected(post)) => Err((PostError::Ended, post)),
+            Err(NotSent::Full(post)) => Err((PostError::Full { reactor }, post)),
+            Err(NotSent::Closed(post)) => Err((PostError::Ended, post)),
         }
     }
 }
 
+/// Where a recipient is, if anywhere. An id of another server's may name a reactor that this one has not: any one
+/// counts it.
+fn reactor_of(to: &Recipient, reactors: usize) -> usize {
+    let reactor = match &to.0 {
+        To::Connection(id) => id.reactor(),
+        To::Session(id) => owner_of(id.text().as_str(), reactors),
+        To::Nobody => 0,
+    };
+    if reactor < reactors { reactor } else { 0 }
+}
+
 impl<A: Application> Commands<A> {
+    fn post_to(
+        &mut self,
+        to: Recipient,
+        post: impl FnOnce(&mut A, &mut Context<'_, A>) + Send + 'static,
+    ) {
+        let reactor = reactor_of(&to, self.reactors);
+        self.post(reactor, Post::To(to, Contained::new(Box::new(post))));
+    }
+
     fn post(&mut self, reactor: usize, post: Post<A>) {
         let reactors = self.reactors;
         assert!(reactor < reactors, "reactor {reactor} of {reactors}");
@@ -406,6 +419,50 @@ impl<A: Application> Context<'_, A> {
     ) {
         self.commands.post_all(post);
     }
+
+    /// Has `post` run for one connection, on whichever reactor it is, with its context, as [`Remote::post_to`] does,
+    /// and in a later turn. So what one connection brings about changes another one's session; and a callback that has
+    /// much to do goes on in a later turn, with a post to its own connection.
+    ///
+    /// It waits for room as [`Self::post`] does. If there is nobody (any more), it is dropped there, and counted in
+    /// `revolve_undelivered_total`.
+    ///
+    /// ```
+    /// use revolve::testing::TestServer;
+    /// use revolve::{Application, Context, Message, Recipient};
+    ///
+    /// /// `bob 5` gives 5 points to bob, who is told how many he has.
+    /// struct Points;
+    ///
+    /// impl Application for Points {
+    ///     type Session = u64;
+    ///     type Connection = ();
+    ///
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         let Message::Text(text) = message else { return };
+    ///         let Some((name, points)) = text.split_once(' ') else { return };
+    ///         let Ok(points) = points.parse::<u64>() else { return };
+    ///         cx.post_to(Recipient::session(name), move |_, cx| {
+    ///             *cx.session_mut() += points;
+    ///             let sum = cx.session().to_string();
+    ///             cx.send_text(&sum);
+    ///         });
+    ///     }
+    /// }
+    ///
+    /// let server = TestServer::new(|_| Points);
+    /// let (ann, bob) = (server.connect("session_id=ann"), server.connect("session_id=bob"));
+    /// ann.send_text("bob 5");
+    /// ann.send_text("bob 2");
+    /// assert_eq!((bob.text(), bob.text()), ("5".to_owned(), "7".to_owned()));
+    /// ```
+    pub fn post_to(
+        &mut self,
+        to: impl Into<Recipient>,
+        post: impl FnOnce(&mut A, &mut Context<'_, A>) + Send + 'static,
+    ) {
+        self.commands.post_to(to.into(), post);
+    }
 }
 
 impl<A: Application> ReactorContext<'_, A> {
@@ -429,6 +486,15 @@ impl<A: Application> ReactorContext<'_, A> {
         post: impl Fn(&mut A, &mut ReactorContext<'_, A>) + Clone + Send + 'static,
     ) {
         self.commands.post_all(post);
+    }
+
+    /// Has `post` run for one connection, as [`Context::post_to`] does. While it waits, no connection is held.
+    pub fn post_to(
+        &mut self,
+        to: impl Into<Recipient>,
+        post: impl FnOnce(&mut A, &mut Context<'_, A>) + Send + 'static,
+    ) {
+        self.commands.post_to(to.into(), post);
     }
 }
 

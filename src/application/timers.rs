@@ -11,12 +11,12 @@
 //!
 //! Next: [`crate::wall_clock`]: the time of day.
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::config::Limits;
-use crate::connection::timer_wheel::{self, Slot, Tick, TimerWheel};
+use crate::connection::by_slot::BySlot;
+use crate::connection::timer_wheel::{self, Due, Tick, TimerWheel};
 use crate::token::LocalId;
 
 /// Beyond this a timer is as good as never: an `Instant` need not reach further.
@@ -92,12 +92,12 @@ const REACTOR_LEAST: Duration = Duration::from_millis(1);
 /// All timers of one reactor's application.
 #[derive(Debug)]
 pub struct ApplicationTimers {
-    connections: HashMap<Slot, ConnectionTimers>,
+    connections: BySlot<ConnectionTimers>,
     wheel: TimerWheel,
     /// Hints in the wheel and among those due.
     hints: usize,
     /// Hints that have fired and were not looked at yet.
-    due: VecDeque<(Slot, Tick)>,
+    due: Due,
     of_reactor: Vec<Timer>,
     /// When the earliest of those is due.
     reactor_at: Option<Instant>,
@@ -112,10 +112,10 @@ impl ApplicationTimers {
     #[must_use]
     pub fn new(now: Instant, limits: &Limits) -> Self {
         ApplicationTimers {
-            connections: HashMap::new(),
+            connections: BySlot::default(),
             wheel: TimerWheel::new(now),
             hints: 0,
-            due: VecDeque::new(),
+            due: Due::default(),
             of_reactor: Vec::new(),
             reactor_at: None,
             most_per_connection: limits.timers_per_connection,
@@ -146,7 +146,7 @@ impl ApplicationTimers {
             *hints += 1;
             wheel.schedule(id.index, at)
         };
-        let timers_of = self.connections.entry(id.index).or_insert_with(|| ConnectionTimers {
+        let timers_of = self.connections.get_or_insert_with(id.index, || ConnectionTimers {
             tenant: id,
             timers: Vec::new(),
             hint: hint(at),
@@ -177,7 +177,7 @@ impl ApplicationTimers {
     }
 
     fn of(&mut self, id: LocalId) -> Option<&mut ConnectionTimers> {
-        self.connections.get_mut(&id.index).filter(|timers_of| timers_of.tenant == id)
+        self.connections.get_mut(id.index).filter(|timers_of| timers_of.tenant == id)
     }
 
     /// Sets a timer of the reactor's own, or sets it anew; for [`REACTOR_LEAST`] from now at the earliest.
@@ -239,10 +239,10 @@ impl ApplicationTimers {
         is_unheard: impl Fn(LocalId) -> bool,
     ) -> Option<(LocalId, u64)> {
         while *share > 0
-            && let Some(&(slot, tick)) = self.due.front()
+            && let Some((slot, tick)) = self.due.front()
         {
             *share -= 1;
-            if let Some(timers_of) = self.connections.get_mut(&slot)
+            if let Some(timers_of) = self.connections.get_mut(slot)
                 && timers_of.hint == tick
             {
                 match earliest(&timers_of.timers) {
@@ -263,7 +263,7 @@ impl ApplicationTimers {
                         timers_of.hint = self.wheel.schedule(slot, timer.at);
                     }
                     None => {
-                        self.connections.remove(&slot);
+                        self.connections.remove(slot);
                     }
                 }
             }
@@ -300,8 +300,8 @@ impl ApplicationTimers {
     /// The connections that have timers.
     pub fn connections(&self) -> impl Iterator<Item = LocalId> {
         let with_timers =
-            self.connections.values().filter(|timers_of| !timers_of.timers.is_empty());
-        with_timers.map(|timers_of| timers_of.tenant)
+            self.connections.iter().filter(|(_, timers_of)| !timers_of.timers.is_empty());
+        with_timers.map(|(_, timers_of)| timers_of.tenant)
     }
 
     /// Checks the second half of the invariant at the head of this file.
@@ -310,9 +310,9 @@ impl ApplicationTimers {
     ///
     /// If it does not hold.
     pub fn invariants(&self) {
-        for (&slot, timers_of) in &self.connections {
+        for (slot, timers_of) in self.connections.iter() {
             let id = timers_of.tenant;
-            let is_due = self.due.contains(&(slot, timers_of.hint));
+            let is_due = self.due.contains(slot, timers_of.hint);
             assert!(
                 is_due || self.wheel.holds(slot, timers_of.hint),
                 "{id}: timers without a hint"

@@ -79,7 +79,7 @@ pub struct Limits {
     pub accepts_per_turn: usize,
     /// Mails taken from the mailbox in a turn.
     pub mails_per_turn: usize,
-    /// Mails a mailbox holds. When it is full, connections that are to be handed over rest where they
+    /// Mails a mailbox holds, and posts a box of posts. 1024. When it is full, connections that are to be handed over rest where they
     /// are, and so do those that have broadcast something; it is tried again each turn.
     pub mailbox_capacity: usize,
     /// Mails that may wait for room in other mailboxes; beyond it the reactor reads no connection. 4096:
@@ -123,10 +123,11 @@ pub struct Limits {
     /// Connections that may share one session ([`crate::Acceptance::share`]). 64: what is sent to a session is
     /// written to each of them, so by so much can a client multiply its messages.
     pub connections_per_session: usize,
-    /// Timers that an application may have set for one connection, so that a peer whose messages
+    /// Timers that an application may have set for one connection. 32, so that a peer whose messages
     /// set them cannot make it hold more than a kilobyte.
     pub timers_per_connection: usize,
-    /// Timers that an application may have set for one reactor.
+    /// Timers that an application may have set for one reactor. 64: they are looked through one by one. Many clocks,
+    /// of games say, share one timer that goes off for the next of them.
     pub timers_per_reactor: usize,
     /// Applications' timers looked at in a turn: a hundred thousand that are due at once take
     /// 98 turns, and in each of them the others are served.
@@ -137,11 +138,11 @@ pub struct Limits {
     /// Bytes of sessions that are stored in one piece. 1 MiB: a piece is one write and one checksum.
     pub store_batch_bytes: usize,
 
-    /// Off-loaded jobs that one connection may wait for; then no more is read from it until one is
+    /// Off-loaded jobs that one connection may wait for. 8; then no more is read from it until one is
     /// done. With 1, each message is answered before the next one is heard.
     pub offloads_per_connection: usize,
     /// Off-loaded jobs that one reactor may have under way, those included whose values wait for
-    /// an earlier one; beyond it the application is told so.
+    /// an earlier one. 256; beyond it the application is told so.
     pub offloads_per_reactor: usize,
     /// Threads that may be added to [`super::Config::offload_threads`] while each of them is held by a job
     /// and others wait. 60, so with the default 64 in all: each takes some 50 KiB of memory and two MiB of

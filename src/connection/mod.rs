@@ -3,12 +3,14 @@
 //! A visit reads through [`Connection::fill`] or [`Connection::fill_past`]. What the transport leaves
 //! behind is recorded there; why the whole visit stopped is recorded in [`Rest`]. Decides nothing about
 //! protocol or sessions; the shard does. [`timer_wheel`] says when to look at a connection although nothing
-//! happened, [`slab`] holds all connections of a reactor, [`ready`] those to visit in the next turn.
+//! happened, [`slab`] holds all connections of a reactor, [`ready`] those to visit in the next turn,
+//! [`by_slot`] what is kept beside them for some.
 //!
 //! Invariant: a connection never rests without a waker (the table at [`Rest`]).
 //!
 //! Next: [`crate::connection::timer_wheel`]: when to look at one although nothing happened.
 
+pub mod by_slot;
 pub mod ready;
 pub mod slab;
 pub mod timer_wheel;

@@ -8,7 +8,7 @@
 //! Invariant: a connection's mark is set exactly while its id is queued, or was taken and its visit
 //! has not begun.
 //!
-//! Next: [`crate::offload`]: work that takes too long for a turn.
+//! Next: [`crate::connection::by_slot`]: what is kept for some of them.
 
 use crate::token::LocalId;
 

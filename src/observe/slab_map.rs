@@ -59,12 +59,21 @@ pub struct SlabMapBuilder {
 impl SlabMapBuilder {
     /// Adds the next slot.
     pub fn push(&mut self, state: SlotState) {
+        self.push_run(state, 1);
+    }
+
+    /// Adds the next slots, which are all alike.
+    pub fn push_run(&mut self, state: SlotState, slots: usize) {
+        if slots == 0 {
+            return;
+        }
         let state = state as u32;
-        self.drawn += 1;
+        self.drawn += slots;
+        // A run cannot overflow: it is bounded by `Limits::slab_map_slots`, far below 2^29.
+        let length = (slots as u32) << STATE_BITS;
         match self.runs.last_mut() {
-            // A run cannot overflow: it is bounded by `Limits::slab_map_slots`, far below 2^29.
-            Some(run) if *run & ((1 << STATE_BITS) - 1) == state => *run += 1 << STATE_BITS,
-            _ => self.runs.push(1 << STATE_BITS | state),
+            Some(run) if *run & ((1 << STATE_BITS) - 1) == state => *run += length,
+            _ => self.runs.push(length | state),
         }
     }
 
@@ -109,9 +118,13 @@ mod tests {
                 builder.push(state);
             }
         }
-        assert_eq!(builder.drawn(), 10_004);
-        let slab_map = builder.finish(1, 10_004);
-        assert_eq!(*slab_map.runs, [10_000 << 3 | 2, 1 << 3, 2 << 3 | 2, 1 << 3 | 5]);
+        builder.push_run(SlotState::Watching, 2);
+        builder.push_run(SlotState::Open, 0);
+        builder.push_run(SlotState::Vacant, 500);
+        assert_eq!(builder.drawn(), 10_506);
+        let slab_map = builder.finish(1, 10_506);
+        let runs = [10_000 << 3 | 2, 1 << 3, 2 << 3 | 2, 3 << 3 | 5, 500 << 3];
+        assert_eq!(*slab_map.runs, runs);
         let drawn: u32 = slab_map.runs.iter().map(|run| run >> STATE_BITS).sum();
         assert_eq!(drawn as usize, slab_map.slots);
     }

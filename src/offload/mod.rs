@@ -34,11 +34,18 @@ pub(crate) type Work = Contained<Box<dyn FnOnce(&Cancellation) -> Value + Send>>
 pub(crate) fn in_a_box<T: Send + 'static>(
     work: impl FnOnce(&Cancellation) -> T + Send + 'static,
 ) -> Work {
-    let work = |cancellation: &Cancellation| {
-        let value: Box<dyn Any + Send> = Box::new(work(cancellation));
-        Contained::new(value)
-    };
-    Contained::new(Box::new(work))
+    Contained::new(Box::new(|cancellation: &Cancellation| boxed(work(cancellation))))
+}
+
+/// A value of whatever type the application chose.
+pub(crate) fn boxed<T: Send + 'static>(value: T) -> Value {
+    let value: Box<dyn Any + Send> = Box::new(value);
+    Contained::new(value)
+}
+
+/// What [`boxed`] was given. What follows a job is of the type that the job returns, so there is always some.
+pub(crate) fn unboxed<T: 'static>(value: Value) -> Option<T> {
+    value.into_inner()?.downcast().ok().map(|value| *value)
 }
 
 /// A thread runs it.
@@ -84,10 +91,10 @@ impl Progress {
         self.is(REVOKED)
     }
 
-    /// The answer is about to be sent; whether anybody still takes it.
+    /// It has returned this; `None` if its reactor has given it up, and takes no answer any more.
     #[must_use]
-    pub(crate) fn answer(&self) -> bool {
-        self.end(RETURNED)
+    pub(crate) fn answer(&self, id: JobId, value: Option<Value>) -> Option<Finished> {
+        self.end(RETURNED).then_some(Finished { id, value })
     }
 
     /// Whether a thread runs it now, and its reactor has not given it up.
@@ -169,13 +176,13 @@ impl Job {
         }
         let cancellation = Cancellation(self.progress.clone());
         let value = self.work.into_inner().and_then(|work| guard(|| work(&cancellation)).ok());
-        self.progress.end(RETURNED).then_some(Finished { id: self.id, value })
+        self.progress.answer(self.id, value)
     }
 
     /// What becomes of a job that nobody could run; `None` as for [`Self::run`].
     #[must_use]
     pub fn fail(self) -> Option<Finished> {
-        self.progress.end(RETURNED).then_some(Finished { id: self.id, value: None })
+        self.progress.answer(self.id, None)
     }
 }
 

@@ -228,9 +228,9 @@ impl Endpoint {
     }
 
     /// The answer to the request is not known yet. It has as long as a request has to arrive.
-    pub fn await_answer(&mut self, now: Instant, limits: &ProtocolLimits) {
+    pub fn await_answer(&mut self, deadline: Instant) {
         debug_assert!(matches!(self, Endpoint::Handshaking(_)));
-        *self = Endpoint::Pending(Pending { deadline: now + limits.handshake_timeout });
+        *self = Endpoint::Pending(Pending { deadline });
     }
 
     /// The answer is known: the request is read again from its first byte.

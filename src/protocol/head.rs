@@ -97,8 +97,7 @@ pub fn find_end(
     while at < received.len() {
         if skips {
             // Up to the next bound, characters that are allowed anywhere are passed over many at a
-            // time: a head of 640 bytes took 22,500 instructions one by one, and takes 4,500 so. The
-            // last bytes before the one that ends such a run, up to 7, are looked at one by one.
+            // time: a head of 640 bytes took 22,500 instructions one by one, and takes 3,300 so.
             let bound = if *part == Part::RequestLine { line_most } else { usize::MAX };
             let bound = bound.min(limits.head_bytes - 1).clamp(at, received.len());
             at += match part {
@@ -150,22 +149,25 @@ pub fn find_end(
     Ok(None)
 }
 
-/// How many of the first bytes are visible characters or spaces, a few at the end aside.
+/// How many of the first bytes are visible characters or spaces.
 fn visible_characters(bytes: &[u8]) -> usize {
-    // Without a way out in the middle, so that the compiler takes the eight at once.
-    let all_visible =
-        |chunk: &&[u8; 8]| chunk.iter().fold(true, |all, byte| all & (b' '..=b'~').contains(byte));
-    let (chunks, _) = bytes.as_chunks::<8>();
-    8 * chunks.iter().take_while(all_visible).count()
+    leading(bytes, |byte| (b' '..=b'~').contains(&byte))
 }
 
 /// The same for a value that has bytes above ASCII.
 fn value_characters(bytes: &[u8]) -> usize {
-    let all_allowed = |chunk: &&[u8; 8]| {
-        chunk.iter().fold(true, |all, byte| all & (*byte >= b' ') & (*byte != 0x7f))
-    };
+    leading(bytes, |byte| (byte >= b' ') & (byte != 0x7f))
+}
+
+/// How many of the first bytes are allowed.
+#[inline(always)]
+fn leading(bytes: &[u8], is_allowed: impl Fn(u8) -> bool) -> usize {
+    // Without a way out in the middle, so that the compiler takes the eight at once.
+    let all_allowed =
+        |chunk: &&[u8; 8]| chunk.iter().fold(true, |all, byte| all & is_allowed(*byte));
     let (chunks, _) = bytes.as_chunks::<8>();
-    8 * chunks.iter().take_while(all_allowed).count()
+    let whole = 8 * chunks.iter().take_while(all_allowed).count();
+    whole + bytes[whole..].iter().take_while(|byte| is_allowed(**byte)).count()
 }
 
 /// Whether what follows `so_far` belongs to the value of a field. To look for the colon only where a

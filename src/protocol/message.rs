@@ -28,7 +28,7 @@ const LONG: usize = 16 << 10;
 /// Storages that a reactor keeps for long messages, beside the one that was looked at last.
 pub const SPARE_MOST: usize = 3;
 
-/// Bytes of each at most.
+/// Bytes of each at most, beside the half page that stays free before a message.
 pub const SPARE_BYTES: usize = 1 << 20;
 
 /// Payload read past the receive buffer in one visit: 1 MiB, a tenth of a millisecond. With half of

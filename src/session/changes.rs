@@ -6,7 +6,7 @@
 //!
 //! Invariant: a session that differs from what was last sent of it stands here.
 //!
-//! Next: [`crate::connection`]: a transport, an endpoint, and why they rest.
+//! Next: [`crate::store`]: where sessions outlive the process.
 
 use std::collections::HashSet;
 

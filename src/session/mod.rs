@@ -1,14 +1,17 @@
 //! Sessions: what outlives a connection, under an id that says who owns it.
 //!
 //! [`id`] is the name of a session, and pure; [`rate`] bounds how many an address may create; [`ended`] is
-//! what is left of a session that is no more; `one` is a session, and `sharers` are the connections of one that
-//! has several; [`table`] is one reactor's share of all sessions.
+//! what is left of a session that is no more; `one` is a session, `index` finds it by its id, and `sharers`
+//! are the connections of one that has several; `keyed_hash` is that of an id; [`table`] is one reactor's share
+//! of all sessions, and [`changes`] what of it the store has not been sent.
 //!
 //! Next: [`crate::session::id`]: what it is called.
 
 pub mod changes;
 pub mod ended;
 pub mod id;
+mod index;
+mod keyed_hash;
 mod one;
 pub mod rate;
 mod sharers;

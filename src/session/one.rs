@@ -4,7 +4,7 @@
 //!
 //! Invariant: a session that has counted, or whose state was lent out to be changed, is worth keeping.
 //!
-//! Next: `sharers`: the connections of a session that several share.
+//! Next: `index`: which session an id names.
 
 use super::ended::{EndedSession, SessionEnd};
 use super::id::SessionId;

@@ -5,7 +5,7 @@
 //!
 //! Invariant: who shares is not alone: each session here has two connections or more.
 //!
-//! Next: [`crate::session::table`]: one reactor's share of all sessions.
+//! Next: `keyed_hash`: by what an id is found.
 
 use std::collections::HashMap;
 

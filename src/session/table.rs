@@ -7,20 +7,19 @@
 //! share it. One that nobody speaks for and that no request holds stands in the list of the detached, in the
 //! order of leaving, exactly once. One that was forgotten is attached, and no id names it.
 //!
-//! Next: [`crate::store`]: where sessions outlive the process.
+//! Next: [`crate::session::changes`]: what of it the store has not been sent.
 
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher;
 use std::io;
 use std::slice;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashTable;
 use slab::Slab;
 
 use super::ended::{EndedSession, SessionEnd};
 use super::id::{ID_MOST, SessionId};
+use super::index::Index;
+use super::keyed_hash::KeyedHash;
 use super::one::{Session, Standing};
 use super::sharers::{Joining, Sharers};
 use crate::config::SessionIds;
@@ -127,9 +126,9 @@ type Link = std::num::NonZeroU32;
 pub struct SessionTable<T> {
     entries: Slab<Entry<T>>,
     /// Slab indices by hash of the id: the key is not stored a second time.
-    index: HashTable<u32>,
+    index: Index,
     /// Keyed, because clients may choose ids.
-    hasher: RandomState,
+    hasher: KeyedHash,
     sharers: Sharers,
     oldest: Option<Link>,
     newest: Option<Link>,
@@ -138,6 +137,8 @@ pub struct SessionTable<T> {
     held: usize,
     capacity: usize,
     ttl: Duration,
+    /// The same, for comparisons with stamps; as good as never if that is beyond all of them.
+    ttl_nanos: u64,
     policy: SessionIds,
     beginning: Instant,
     totals: TableTotals,
@@ -168,8 +169,8 @@ impl<T: Default> SessionTable<T> {
         }
         SessionTable {
             entries: Slab::new(),
-            index: HashTable::new(),
-            hasher: RandomState::new(),
+            index: Index::new(),
+            hasher: KeyedHash::random(),
             sharers: Sharers::default(),
             oldest: None,
             newest: None,
@@ -177,6 +178,7 @@ impl<T: Default> SessionTable<T> {
             held: 0,
             capacity,
             ttl,
+            ttl_nanos: u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX),
             policy,
             beginning,
             totals: TableTotals::default(),
@@ -227,7 +229,9 @@ impl<T: Default> SessionTable<T> {
         fresh: impl FnOnce() -> io::Result<SessionId>,
         ended: impl FnMut(EndedSession<T>),
     ) -> Result<Attached, NotAttached> {
-        if let Some(found) = id.and_then(|id| self.find(id)) {
+        // Reckoned once: to find the session, and to name a new one.
+        let hash = id.map(|id| self.hash(id));
+        if let Some(found) = id.zip(hash).and_then(|(id, hash)| self.find_by(hash, id)) {
             // Its time may be over although its turn to be forgotten has not come.
             if self.is_due(found, now) && !self.waits(now) {
                 self.end(found, SessionEnd::Expired, ended);
@@ -237,11 +241,14 @@ impl<T: Default> SessionTable<T> {
                 return Ok(Attached { slot: SessionSlot(found), resumed: true });
             }
         }
-        let id = match (id, self.policy) {
-            (Some(id), SessionIds::Any) => id.clone(),
-            _ => fresh().map_err(|_| NotAttached::NoId)?,
+        let (id, hash) = match (id, hash, self.policy) {
+            (Some(id), Some(hash), SessionIds::Any) => (id.clone(), hash),
+            _ => {
+                let id = fresh().map_err(|_| NotAttached::NoId)?;
+                let hash = self.hash(&id);
+                (id, hash)
+            }
         };
-        let hash = self.hash(&id);
         let state = Contained::new(guard(T::default).map_err(|_| NotAttached::Panicked)?);
         let session =
             Session { id, count: 0, standing: Standing::Opened, others: 0, holds: 0, state };
@@ -249,9 +256,8 @@ impl<T: Default> SessionTable<T> {
         let slot = self.entries.insert(Entry { session, presence });
         // `Config::validate` bounds the table at 2^31.
         let slot = slot as u32;
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        self.index
-            .insert_unique(hash, slot, |&at| hasher.hash_one(&entries[at as usize].session.id));
+        let (entries, hasher) = (&self.entries, self.hasher);
+        self.index.insert(hash, slot, |at| hasher.of(entries[at as usize].session.id.bytes()));
         Ok(Attached { slot: SessionSlot(slot), resumed: false })
     }
 
@@ -450,9 +456,10 @@ impl<T: Default> SessionTable<T> {
         if self.waits(now) {
             return;
         }
+        let stamp = self.stamp(now);
         for _ in 0..most {
             match self.oldest.map(|link| link.get() - 1) {
-                Some(oldest) if self.expiry(oldest).is_some_and(|due| due <= now) => {
+                Some(oldest) if self.is_over(self.entries[oldest as usize].presence, stamp) => {
                     self.end(oldest, SessionEnd::Expired, &mut ended);
                 }
                 _ => {
@@ -478,6 +485,16 @@ impl<T: Default> SessionTable<T> {
         !is_held && self.expiry(slot).is_some_and(|due| due <= now)
     }
 
+    /// Whether the time of a session has run out. In stamps, which are compared with a subtraction.
+    fn is_over(&self, presence: Presence, now: Stamp) -> bool {
+        match presence {
+            Presence::Detached { since, .. } => {
+                now.get() - since.get().min(now.get()) >= self.ttl_nanos
+            }
+            Presence::InUse(_) => false,
+        }
+    }
+
     /// Whether nothing expires now, because the reactor had been stopped.
     fn waits(&self, now: Instant) -> bool {
         self.grace.is_some_and(|until| now < until)
@@ -492,8 +509,11 @@ impl<T: Default> SessionTable<T> {
     }
 
     /// When [`Self::expire`] next has something to do.
+    // Asked twice a turn: mostly of a table in which nothing can expire.
+    #[inline]
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
+        self.oldest?;
         self.oldest_expiry().map(|due| self.grace.map_or(due, |until| until.max(due)))
     }
 
@@ -597,30 +617,34 @@ impl<T: Default> SessionTable<T> {
         Some(Kept { session, left })
     }
 
-    /// Ends all sessions. No connection speaks for any, and no request holds one.
-    pub fn end_all(&mut self, mut ended: impl FnMut(EndedSession<T>)) {
+    /// Ends `most` sessions, in the order of leaving. No connection speaks for any, and no request holds one. Whether
+    /// some are left.
+    pub fn end_all(&mut self, most: usize, mut ended: impl FnMut(EndedSession<T>)) -> bool {
         debug_assert!(self.detached == self.entries.len(), "somebody has a session");
-        self.index.clear();
-        (self.oldest, self.newest, self.detached) = (None, None, 0);
-        for Entry { session, .. } in self.entries.drain() {
-            ended(session.into_ended(SessionEnd::ServerEnded));
+        for _ in 0..most {
+            let Some(oldest) = self.oldest else { return false };
+            self.end(oldest.get() - 1, SessionEnd::ServerEnded, &mut ended);
         }
+        self.oldest.is_some()
     }
 
     fn hash(&self, id: &SessionId) -> u64 {
-        self.hasher.hash_one(id)
+        self.hasher.of(id.bytes())
     }
 
     /// An id is compared with those alone whose keyed hash begins as its own does, which nobody
     /// outside can aim at: how long a miss takes says nothing about the ids that there are.
     fn find(&self, id: &SessionId) -> Option<u32> {
-        self.index
-            .find(self.hash(id), |&slot| {
-                #[cfg(test)]
-                self.compared.set(self.compared.get() + 1);
-                self.entries[slot as usize].session.id == *id
-            })
-            .copied()
+        self.find_by(self.hash(id), id)
+    }
+
+    #[inline(always)]
+    fn find_by(&self, hash: u64, id: &SessionId) -> Option<u32> {
+        self.index.find(hash, |slot| {
+            #[cfg(test)]
+            self.compared.set(self.compared.get() + 1);
+            self.entries[slot as usize].session.id == *id
+        })
     }
 
     fn set_newer(&mut self, link: Link, to: Option<Link>) {
@@ -671,9 +695,7 @@ impl<T: Default> SessionTable<T> {
     #[inline(always)]
     fn unname(&mut self, slot: u32) {
         let hash = self.hash(&self.entries[slot as usize].session.id);
-        if let Ok(entry) = self.index.find_entry(hash, |&at| at == slot) {
-            entry.remove();
-        }
+        self.index.remove(hash, slot);
     }
 }
 

@@ -39,22 +39,25 @@ impl<A: Application, E: Environment> Parts<A, E> {
     ) -> Result<(), PoolFull> {
         self.runtime.commands.jobs.add_for_request(id, deferred)?;
         self.runtime.commands.has_outgoing = true;
-        // If the answer was to ask once more, it keeps its place: it came no later for that.
-        if !self.pending.contains(id) {
-            let session = session.clone();
+        // If the answer was to ask once more, it keeps its place and its deadline: it came no later for that.
+        let by = self.pending.deadline(id).unwrap_or_else(|| {
+            let by = turn.now + turn.setup.protocol_limits.handshake_timeout;
+            let (connection, session) = (id, session.clone());
             self.pending.push(PendingRequest {
-                connection: id,
+                connection,
                 session,
                 holds: false,
+                by,
                 is_outrun: false,
             });
-        }
+            by
+        });
         if let Some(session) = session {
             self.hold_for_pending(&session, turn);
         }
         turn.tell(|trace| trace.deferred(id));
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.endpoint.await_answer(turn.now, &turn.setup.protocol_limits);
+            connection.endpoint.await_answer(by);
         }
         self.connections.park(id);
         Ok(())

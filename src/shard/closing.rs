@@ -156,6 +156,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         reason: CloseReason,
         turn: &mut Turn<'_>,
     ) {
+        if self.runtime.commands.is_before_open {
+            return;
+        }
         let Some(connection) = self.connections.get_mut(id) else { return };
         let (session, is_resumed) = (live.slot, live.is_resumed);
         let callee = Callee { id, peer: &connection.peer, session, is_resumed, outlet: None };

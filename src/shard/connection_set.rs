@@ -10,7 +10,6 @@
 //!
 //! Next: `runtime`, which owns the application.
 
-use std::collections::VecDeque;
 use std::io;
 use std::time::Instant;
 
@@ -18,7 +17,7 @@ use super::turn::{Setup, Turn};
 use crate::config::Config;
 use crate::connection::ready::ReadyQueue;
 use crate::connection::slab::Connections;
-use crate::connection::timer_wheel::{Slot, Tick, TimerWheel};
+use crate::connection::timer_wheel::{Due, Slot, TimerWheel};
 use crate::connection::{Attachment, Connection, Rest};
 use crate::observe::snapshot::Outgoing;
 use crate::protocol::endpoint::{Endpoint, QueueLeft, Unread};
@@ -54,7 +53,7 @@ pub(super) struct ConnectionSet<S> {
     ready: ReadyQueue,
     wheel: TimerWheel,
     /// Alarms that have gone off, and whose connections have not been looked at yet.
-    due: VecDeque<(Slot, Tick)>,
+    due: Due,
     /// The connections that the reaper takes out at the end of this turn.
     ended: Vec<LocalId>,
     /// What is about to be written to a connection outside its own visit.
@@ -70,7 +69,7 @@ impl<S: Stream> ConnectionSet<S> {
             pool: BufferPool::default(),
             ready: ReadyQueue::default(),
             wheel: TimerWheel::new(now),
-            due: VecDeque::new(),
+            due: Due::default(),
             ended: Vec::new(),
             aside: Vec::new(),
             untold: 0,
@@ -480,7 +479,7 @@ impl<S: Stream> ConnectionSet<S> {
             let latest = self.wheel.tick_of(deadline) + 1;
             // An alarm is in the wheel, or has gone off and waits for its share of a turn.
             let is_set =
-                |tick| self.wheel.holds(id.index, tick) || self.due.contains(&(id.index, tick));
+                |tick| self.wheel.holds(id.index, tick) || self.due.contains(id.index, tick);
             assert!(
                 connection.alarm.is_some_and(|tick| tick <= latest && is_set(tick)),
                 "{id}: a deadline without an alarm"

@@ -9,7 +9,7 @@
 use std::time::Instant;
 
 use super::connection_set::Share;
-use super::lifecycle::{DrainOutcome, Phase};
+use super::lifecycle::{DrainOutcome, Phase, WORDS_MOST, Words};
 use super::parts::Parts;
 use super::turn::Turn;
 use crate::application::Application;
@@ -28,14 +28,70 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
-    /// Tells a slice of the connections goodbye.
+    /// Whether some of them can be told now.
     #[inline]
-    pub(super) fn sweep(&mut self, turn: &mut Turn<'_>) {
-        if let Phase::Draining { next, behind, .. } = self.lifecycle.phase
-            && self.deliveries.fanned_out >= behind
-        {
-            self.sweep_from(next, turn);
+    pub(super) fn may_sweep(&self) -> bool {
+        match self.lifecycle.phase {
+            Phase::Draining { words, .. } => self.may_sweep_behind(words),
+            _ => false,
         }
+    }
+
+    #[cold]
+    fn may_sweep_behind(&self, words: Words) -> bool {
+        match words {
+            Words::Ours => !self.deliveries.waits_for_room(),
+            Words::Theirs => false,
+            Words::InMail | Words::Behind(_) => self.is_sweeping(),
+        }
+    }
+
+    /// Tells a slice of the connections goodbye, when what was to be said before has been.
+    #[inline]
+    pub(super) fn sweep(&mut self, turn: &mut Turn<'_>, env: &mut E) {
+        if let Phase::Draining { next, words, since, .. } = self.lifecycle.phase {
+            self.sweep_behind((next, words), since, turn, env);
+        }
+    }
+
+    #[cold]
+    fn sweep_behind(
+        &mut self,
+        (next, words): (usize, Words),
+        since: Instant,
+        turn: &mut Turn<'_>,
+        env: &mut E,
+    ) {
+        match words {
+            Words::Behind(broadcasts) if self.deliveries.fanned_out >= broadcasts => {
+                self.sweep_from(next, turn);
+            }
+            Words::Behind(_) => {}
+            words => self.await_words(words, since, turn, env),
+        }
+    }
+
+    /// All that the applications of all reactors have to say before the first goodbye is to reach the clients before
+    /// it, and so is what was broadcast before the drain began.
+    #[cold]
+    fn await_words(&mut self, words: Words, since: Instant, turn: &mut Turn<'_>, env: &mut E) {
+        let status = &turn.setup.status;
+        let mut words = words;
+        if words == Words::Ours && !self.deliveries.waits_for_room() {
+            words = Words::Theirs;
+            if status.note_announced() {
+                (0..turn.setup.config.workers.get()).for_each(|reactor| env.wake(reactor));
+            }
+        }
+        let is_late = turn.now >= since + WORDS_MOST;
+        if is_late || (words == Words::InMail && !self.deliveries.has_mail) {
+            words = Words::Behind(self.deliveries.broadcasts_taken());
+        } else if words == Words::Theirs && status.is_announced() {
+            // It is in the box; its edge may still be on the way.
+            self.deliveries.has_mail = true;
+            words = Words::InMail;
+        }
+        self.lifecycle.set_words(words);
     }
 
     #[cold]
@@ -92,7 +148,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[cold]
     fn end_drain_if_due(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         let status = &turn.setup.status;
-        if let Phase::Draining { since, released, cut, .. } = self.lifecycle.phase {
+        if let Phase::Draining { since, released, cut, words, .. } = self.lifecycle.phase {
             let until = since + turn.setup.config.timeout_graceful_shutdown;
             let (closed, duration) = (released - cut, turn.now.saturating_duration_since(since));
             if self.is_time_up(until, turn) {
@@ -103,7 +159,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 status.note_drained();
                 return self.end(DrainOutcome { closed, cut, duration }, turn, env);
             }
-            if self.is_sweeping() || !self.is_at_rest(turn, env) {
+            let has_announced = words != Words::Ours;
+            if self.is_sweeping() || !has_announced || !self.is_at_rest(turn, env) {
                 return;
             }
             let outcome = DrainOutcome { closed, cut, duration };
@@ -135,7 +192,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.now >= until && !self.connections.has_untold_edges()
     }
 
-    /// Whether no client here is owed anything, and none is on the way in. When that is so the sessions end.
+    /// Whether no client here is owed anything, and none is on the way in. When that is so the sessions end, a share
+    /// in each turn.
     fn is_at_rest(&mut self, turn: &mut Turn<'_>, env: &mut E) -> bool {
         // The first costs nothing, and is false for most of a drain.
         let has_left = turn.setup.metrics.websockets.get() == 0
@@ -146,13 +204,29 @@ impl<A: Application, E: Environment> Parts<A, E> {
             && self.runtime.commands.jobs.awaited() == 0
             && self.runtime.changes.is_empty()
             && !self.commits.is_busy()
-            && self.connections.slab.iter().all(|c| !c.has_had_session() && c.owes_nothing());
+            && !self.waits_for_a_connection();
+        self.lifecycle.ends_sessions = false;
         if has_left {
-            self.runtime.end_sessions(turn);
+            let share = turn.setup.config.limits.expiries_per_turn;
+            self.lifecycle.ends_sessions = self.runtime.end_sessions(share, turn);
             self.forward_commands(None, turn, env);
         }
         // What that has off-loaded is waited for.
-        has_left && self.runtime.commands.jobs.awaited() == 0
+        has_left && !self.lifecycle.ends_sessions && self.runtime.commands.jobs.awaited() == 0
+    }
+
+    /// Whether a client here is owed something. Looked for from the connection on that was found the last
+    /// time: while that one is still to be waited for, which takes seconds if it does not answer, a turn
+    /// costs nothing for all the others, however many only wait for a request.
+    fn waits_for_a_connection(&mut self) -> bool {
+        let (slab, from) = (&self.connections.slab, self.lifecycle.waits_for);
+        let before = slab.iter().take_while(|connection| (connection.id.index as usize) < from);
+        let mut all = slab.iter_from(from).chain(before);
+        let found =
+            all.find(|connection| connection.has_had_session() || !connection.owes_nothing());
+        let Some(connection) = found else { return false };
+        self.lifecycle.waits_for = connection.id.index as usize;
+        true
     }
 
     /// Ends all connections that are left; the application gets its `on_close` for each. One that is
@@ -172,7 +246,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         self.forget_ended(turn);
         self.reap(turn);
-        self.runtime.end_sessions(turn);
+        // There is no time left for shares.
+        self.runtime.end_sessions(usize::MAX, turn);
         // What `on_close` off-loaded just now is begun if a thread is free. Nobody waits for it.
         self.forward_commands(None, turn, env);
         self.runtime.commands.jobs.cancel_all();

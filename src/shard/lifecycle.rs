@@ -47,6 +47,30 @@ pub(super) enum Listening {
     Closed,
 }
 
+/// How long the first goodbye waits for what other reactors have to say before it. 1 s: only a reactor that a callback
+/// holds up takes so long.
+pub(super) const WORDS_MOST: Duration = Duration::from_secs(1);
+
+/// What the first goodbye waits for: what the applications of all reactors have to say before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Words {
+    /// What was said here has not all been sent to the others.
+    Ours,
+    /// Others have not sent theirs.
+    Theirs,
+    /// It is in the mailbox.
+    InMail,
+    /// So many broadcasts come first.
+    Behind(u64),
+}
+
+impl Words {
+    /// Whether all of it is here.
+    pub(super) fn are_said(self) -> bool {
+        matches!(self, Words::Behind(_))
+    }
+}
+
 /// Where a shard is in its life.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Phase {
@@ -54,8 +78,7 @@ pub(super) enum Phase {
     /// Connections in slots below `next` have been told goodbye.
     Draining {
         next: usize,
-        /// The first goodbye comes behind so many broadcasts.
-        behind: u64,
+        words: Words,
         since: Instant,
         /// WebSockets let go of since then.
         released: u64,
@@ -83,6 +106,10 @@ pub(super) struct Lifecycle {
     pub(super) phase: Phase,
     /// What every client is told when the server goes away.
     goodbye: Cow<'static, str>,
+    /// The slot of the connection for which a drain last had to wait.
+    pub(super) waits_for: usize,
+    /// Whether sessions are left that end with the server, in the next turns.
+    pub(super) ends_sessions: bool,
 }
 
 /// Whether a shard has begun to drain just now.
@@ -96,7 +123,13 @@ pub(super) enum Drain {
 impl Lifecycle {
     pub(super) fn new() -> Self {
         let goodbye = "server is going away".into();
-        Lifecycle { listening: Listening::Idle, phase: Phase::Running, goodbye }
+        Lifecycle {
+            listening: Listening::Idle,
+            phase: Phase::Running,
+            goodbye,
+            waits_for: 0,
+            ends_sessions: false,
+        }
     }
 
     /// Takes note of an edge on the listener.
@@ -140,7 +173,8 @@ impl Lifecycle {
         let Phase::Running = self.phase else { return Drain::UnderWay };
         turn.setup.status.begin_drain(turn.now);
         turn.tell(TurnTrace::draining);
-        self.phase = Phase::Draining { next: 0, behind: 0, since: turn.now, released: 0, cut: 0 };
+        let words = Words::Ours;
+        self.phase = Phase::Draining { next: 0, words, since: turn.now, released: 0, cut: 0 };
         // A client in the accept queue was told that it is connected: it gets an answer.
         if !self.has_stopped_listening() {
             self.listening = Listening::LastCall;
@@ -163,10 +197,10 @@ impl Lifecycle {
         self.goodbye = reason.into();
     }
 
-    /// The first goodbye comes behind so many broadcasts.
-    pub(super) fn say_goodbye_behind(&mut self, broadcasts: u64) {
-        if let Phase::Draining { behind, .. } = &mut self.phase {
-            *behind = broadcasts;
+    /// What is awaited before the first goodbye.
+    pub(super) fn set_words(&mut self, next: Words) {
+        if let Phase::Draining { words, .. } = &mut self.phase {
+            *words = next;
         }
     }
 
@@ -188,13 +222,17 @@ impl Lifecycle {
     }
 
     /// When the drain wants a turn, whatever else happens.
+    #[inline]
     pub(super) fn drain_deadline(
         &self,
         now: Instant,
         timeout_graceful_shutdown: Duration,
     ) -> Option<Instant> {
         match self.phase {
-            Phase::Draining { since, .. } => Some(since + timeout_graceful_shutdown),
+            Phase::Draining { since, words, .. } => {
+                let end = since + timeout_graceful_shutdown;
+                Some(if words.are_said() { end } else { end.min(since + WORDS_MOST) })
+            }
             Phase::Drained { until, .. } | Phase::Leaving { until, .. } => {
                 Some(until.min(now + LOOK))
             }

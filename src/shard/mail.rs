@@ -31,7 +31,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn read_mail(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         // A wake without mail says that there is something new in what all reactors share.
         if turn.setup.status.draining_since().is_some() {
-            self.begin_drain(turn);
+            self.begin_drain(turn, env);
         }
         let limits = &turn.setup.config.limits;
         let mut share = limits.mails_per_turn;
@@ -71,13 +71,13 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Starts to go away, if it has not begun yet. What the application says about it reaches the clients
     /// before their goodbye does.
-    fn begin_drain(&mut self, turn: &mut Turn<'_>) {
+    fn begin_drain(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         if self.lifecycle.begin_drain(turn) == Drain::UnderWay {
             return;
         }
         let _ = self.call_for_reactor(turn.setup, |application, cx| application.on_drain(cx));
         turn.observer.slow_turns.called(Callback::Drain, 1, None);
-        self.lifecycle.say_goodbye_behind(self.deliveries.broadcasts_taken());
+        self.forward_commands(None, turn, env);
     }
 
     /// Tries again what found a full box, each reactor's in order.

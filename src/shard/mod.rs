@@ -217,7 +217,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         turn.end_step(env);
         parts.look(turn, env);
         turn.begin_step(env);
-        parts.sweep(turn);
+        parts.sweep(turn, env);
         turn.end_step(env);
         parts.forget_ended(turn);
         // What was commanded by then: at a timer or a deadline, in a broadcast or the drain.
@@ -339,7 +339,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
             || connections.has_due()
             || !deliveries.broadcasts.is_empty()
             || lifecycle.may_accept(now)
-            || self.is_sweeping()
+            || self.may_sweep()
+            || lifecycle.ends_sessions
             || watchers.is_drawing()
             || (!runtime.changes.is_empty() && !commits.is_busy())
         {

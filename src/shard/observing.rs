@@ -137,11 +137,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
-    /// Bytes that have left the connections from this slot on, if a trace is kept: before a slice of a
-    /// broadcast is written to them, for [`Self::tell_fanned_out`].
+    /// Bytes that have left a slice of the connections, from this slot on, if a trace is kept: before a
+    /// broadcast is written to these, for [`Self::tell_fanned_out`].
     #[inline]
     pub(super) fn left_if_traced(&self, from: usize, turn: &Turn<'_>) -> Option<u64> {
-        turn.observer.trace.is_some().then(|| self.left_from(from))
+        turn.observer.trace.is_some().then(|| self.left_from(from, turn))
     }
 
     /// Tells what was written of a broadcast of `bytes` to the slots from `from` to `to`.
@@ -154,16 +154,16 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
     ) {
         if let Some(left_before) = left_before {
-            let written = self.left_from(from).saturating_sub(left_before);
+            let written = self.left_from(from, turn).saturating_sub(left_before);
             let slots = self.connections.slab.slots();
             turn.tell(|trace| trace.fanned_out(bytes, from..to, slots, written));
         }
     }
 
     #[cold]
-    fn left_from(&self, from: usize) -> u64 {
-        let connections = self.connections.slab.iter();
-        let connections = connections.filter(|connection| connection.id.index as usize >= from);
+    fn left_from(&self, from: usize, turn: &Turn<'_>) -> u64 {
+        let slice = turn.setup.config.limits.broadcast_slice;
+        let connections = self.connections.slab.iter_from(from).take(slice);
         connections.map(|connection| connection.transport.left()).sum()
     }
 

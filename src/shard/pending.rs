@@ -7,6 +7,8 @@
 //!
 //! Next: `parts`: all of them together.
 
+use std::time::Instant;
+
 use crate::session::SessionId;
 use crate::token::LocalId;
 
@@ -23,6 +25,8 @@ pub(super) struct PendingRequest {
     pub(super) session: Option<SessionId>,
     /// Whether there was such a session when it came, so that it is held.
     pub(super) holds: bool,
+    /// When waiting ends, however often the answer was to ask once more.
+    pub(super) by: Instant,
     /// Whether a newer connection shares that session by now: this one may not take it over any more.
     pub(super) is_outrun: bool,
 }
@@ -72,6 +76,12 @@ impl PendingRequests {
     pub(super) fn let_go(&mut self, session: &SessionId) {
         let same = self.0.iter_mut().filter(|request| request.session.as_ref() == Some(session));
         same.for_each(|request| request.holds = false);
+    }
+
+    /// When the request of this connection is late, if it waits.
+    pub(super) fn deadline(&self, connection: LocalId) -> Option<Instant> {
+        let mut requests = self.0.iter();
+        requests.find(|request| request.connection == connection).map(|request| request.by)
     }
 
     pub(super) fn push(&mut self, request: PendingRequest) {

@@ -76,7 +76,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             ask.into_inner().map(|ask| ask(application, cx))
         });
         turn.observer.slow_turns.called(Callback::Post, 1, None);
-        if let Some(finished) = Question::<A>::answer(id, &progress, answer.ok().flatten()) {
+        if let Some(finished) = progress.answer(id, answer.ok().flatten()) {
             self.deliveries.post_to_reactors(vec![(asker, Post::Answer(finished))]);
         }
     }

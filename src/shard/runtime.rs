@@ -44,7 +44,7 @@ pub(super) struct Runtime<A: Application> {
     pub(super) commands: Commands<A>,
     /// What the store has not been sent; nothing, if there is none.
     pub(super) changes: Changes,
-    is_stored: bool,
+    pub(super) is_stored: bool,
 
     // Storage that every connection uses in its turn, so that none has to own it.
     pub(super) cork: Vec<u8>,
@@ -173,11 +173,6 @@ impl<A: Application> Runtime<A> {
         };
         let application = application.get_mut();
         Some(guard(|| callback(application, &mut cx, scratch)))
-    }
-
-    /// Whether sessions are stored.
-    pub(super) fn is_stored(&self) -> bool {
-        self.is_stored
     }
 
     /// What the session of this connection has counted, if that is to be stored: for [`Self::note_change`].
@@ -340,14 +335,14 @@ impl<A: Application> Runtime<A> {
         });
     }
 
-    /// Ends all sessions, because the server ends.
-    pub(super) fn end_sessions(&mut self, turn: &mut Turn<'_>) {
+    /// Ends `most` sessions, because the server ends. Whether some are left.
+    pub(super) fn end_sessions(&mut self, most: usize, turn: &mut Turn<'_>) -> bool {
         // Those that are stored go on.
         if self.is_stored {
-            return;
+            return false;
         }
         let Runtime { application, sessions, commands, .. } = self;
-        sessions.end_all(|ended| tell_end(application, commands, ended, turn));
+        sessions.end_all(most, |ended| tell_end(application, commands, ended, turn))
     }
 
     /// Gives back what the cork has grown by, once it was written: callbacks fill its storage unasked.

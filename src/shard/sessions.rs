@@ -56,7 +56,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
             && let Some(session) = runtime.sessions.forget(slot, id)
         {
             pending.let_go(session);
-            runtime.changes.note_forgotten(slot, session);
+            if runtime.is_stored {
+                runtime.changes.note_forgotten(slot, session);
+            }
         }
     }
 

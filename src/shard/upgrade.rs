@@ -305,6 +305,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
     ) {
         let opening = accepted.terms.opening.take();
+        let not_opening = accepted.terms.not_opening.take();
         let request = std::mem::replace(&mut accepted.terms.request, KeepRequest::No);
         if let KeepRequest::Kept(request) = request {
             self.runtime.commands.kept.keep_request(id, request);
@@ -313,12 +314,20 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.setup.metrics.websockets.add(1);
         turn.setup.metrics.resumes.add(u64::from(attached.resumed));
         self.log_open(id, turn);
+        self.runtime.commands.is_before_open = true;
         self.call(id, Callback::Open, turn, |application, cx| {
             if let Some(opening) = opening.and_then(Contained::into_inner) {
                 opening(application, cx);
             }
+            cx.commands.is_before_open = false;
             application.on_open(cx);
         });
+        // It panicked over what was to be done before: to the application this one has never been open.
+        if std::mem::take(&mut self.runtime.commands.is_before_open)
+            && let Some(not_opening) = not_opening
+        {
+            self.call_not_opening(id, not_opening, turn);
+        }
     }
 
     /// Writes the response to the cork. From here on the connection is an open WebSocket.

@@ -213,7 +213,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let mut input = Input { bytes, at: 0, read, frames, requests, messages: 0 };
         let mut is_as_it_was = true;
         let step = loop {
-            let step = match self.runtime.is_stored() {
+            let step = match self.runtime.is_stored {
                 false => self.converse::<false>(id, &mut input, turn),
                 true => self.converse::<true>(id, &mut input, turn),
             };

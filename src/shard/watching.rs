@@ -97,11 +97,20 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let builder = self.watchers.builder();
         let end = slots.min(limits.slab_map_slots);
         let from = builder.drawn();
-        let stop = end.min(from + limits.look_slice);
-        for index in from..stop {
-            builder.push(slab.at(index).map_or(SlotState::Vacant, SlotState::of));
+        let mut share = limits.look_slice;
+        // Vacant slots are not looked at one by one, however many a former crowd has left.
+        while share > 0 && builder.drawn() < end {
+            share -= 1;
+            let at = builder.drawn();
+            if let Some(connection) = slab.at(at) {
+                builder.push(SlotState::of(connection));
+            } else {
+                let next = slab.next_from(at).map_or(end, |id| end.min(id.index as usize));
+                builder.push_run(SlotState::Vacant, next - at);
+            }
         }
-        let is_whole = builder.drawn() >= end;
+        let stop = builder.drawn();
+        let is_whole = stop >= end;
         turn.tell(|trace| trace.drew(from, stop, slots));
         if !is_whole {
             return;

@@ -368,10 +368,19 @@ impl<A: Application> TestUpgrade<A> {
     pub fn answer(self) -> Result<TestClient<A>, Refused> {
         let wire = self.wire();
         let TestUpgrade { server, line } = self;
-        server.settle();
-        let answer = wire.borrow_mut().receive(usize::MAX);
-        let Some((length, status, headers)) = response(&answer) else {
-            panic!("no answer to the upgrade: {:?}", String::from_utf8_lossy(&answer));
+        let mut answer = Vec::new();
+        // Through a small buffer it comes in pieces.
+        let (length, status, headers) = loop {
+            server.settle();
+            let more = wire.borrow_mut().receive(usize::MAX);
+            answer.extend_from_slice(&more);
+            match response(&answer) {
+                Some(found) => break found,
+                None if more.is_empty() => {
+                    panic!("no answer to the upgrade: {:?}", String::from_utf8_lossy(&answer));
+                }
+                None => {}
+            }
         };
         let rest = answer[length..].to_vec();
         if status != 101 {
@@ -380,7 +389,9 @@ impl<A: Application> TestUpgrade<A> {
             server.settle();
             return Err(Refused { status, headers, body });
         }
+        // What the server sends is not the kit's to bound.
         let config = WebSocketConfig::default().read_buffer_size(4096);
+        let config = config.max_message_size(None).max_frame_size(None);
         let end = ClientEnd(wire);
         let socket = WebSocket::from_partially_read(end, rest, Role::Client, Some(config));
         let mut world = server.0.borrow_mut();

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use revolve::application::Hosted;
 use revolve::environment::Environment;
 use revolve::http::Rejection;
-use revolve::mailbox::Mail;
+use revolve::mailbox::{CommitBatch, Mail};
 use revolve::observe::metrics::ReactorMetrics;
 use revolve::offload::Job;
 use revolve::server_status::ServerStatus;
@@ -123,6 +123,10 @@ impl Environment for Gate {
 
     fn offload(&mut self, job: Job) -> Result<(), Job> {
         Err(job)
+    }
+
+    fn commit(&mut self, _batch: CommitBatch) {
+        panic!("no session is stored here")
     }
 
     fn random(&mut self, room: &mut [u8]) -> io::Result<()> {

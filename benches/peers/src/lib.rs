@@ -1,12 +1,14 @@
-//! What the peers have in common: arguments, the listener, the line that tells the address.
+//! What the peers have in common: arguments, the listener, the line that tells the address, accepting.
 //!
 //! It holds no WebSocket code: that is what the peers are compared by. Each program in `src/bin/`
 //! calls it at its start; `cargo bench --bench load` starts the programs and reads their one line.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::time::Duration;
 
+use mio::{Interest, Poll, Token};
+use slab::Slab;
 use socket2::{Domain, Socket, Type};
 
 /// What the load bench may ask of a peer.
@@ -63,6 +65,29 @@ pub fn listen() -> io::Result<TcpListener> {
     writeln!(out, "listening on ws://{}/ws/chat/", listener.local_addr()?)?;
     out.flush()?;
     Ok(listener)
+}
+
+/// Accepts all that wait, for the peers that are an epoll loop: each is watched under its place in the slab, as
+/// what `make` makes of it.
+pub fn accept_all<C>(
+    listener: &mio::net::TcpListener,
+    poll: &Poll,
+    all: &mut Slab<C>,
+    make: impl Fn(mio::net::TcpStream) -> C,
+) -> io::Result<()> {
+    loop {
+        match listener.accept() {
+            Ok((mut stream, _)) => {
+                let entry = all.vacant_entry();
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                poll.registry().register(&mut stream, Token(entry.key()), interest)?;
+                entry.insert(make(stream));
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// The counter's reply, `{"count": N}`, without the formatting machinery.

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use revolve_bench_peers::{Options, listen};
+use revolve_bench_peers::{Options, accept_all, listen};
 use slab::Slab;
 use tungstenite::handshake::derive_accept_key;
 
@@ -87,7 +87,7 @@ fn main() -> io::Result<()> {
         }
         for event in &events {
             if event.token() == LISTENER {
-                accept(&listener, &poll, &mut connections)?;
+                accept_all(&listener, &poll, &mut connections, Connection::new)?;
             } else if let Some(connection) = connections.get_mut(event.token().0)
                 && state.serve(connection, event.is_readable()).is_err()
             {
@@ -110,19 +110,9 @@ fn main() -> io::Result<()> {
 /// The same length as revolve's `{"ts": "2026-11-23T12:00:00.123456"}`.
 const HEARTBEAT: &[u8] = b"\x81\x24{\"ts\": \"2026-01-01T00:00:00.000000\"}";
 
-fn accept(listener: &TcpListener, poll: &Poll, all: &mut Slab<Connection>) -> io::Result<()> {
-    loop {
-        match listener.accept() {
-            Ok((mut stream, _)) => {
-                let entry = all.vacant_entry();
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                poll.registry().register(&mut stream, Token(entry.key()), interest)?;
-                entry.insert(Connection { stream, open: false, rest: None });
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            Err(error) => return Err(error),
-        }
+impl Connection {
+    fn new(stream: TcpStream) -> Self {
+        Connection { stream, open: false, rest: None }
     }
 }
 

@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use bytes::{Buf, BytesMut};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use revolve_bench_peers::{Options, listen, push_count};
+use revolve_bench_peers::{Options, accept_all, listen, push_count};
 use slab::Slab;
 use sockudo_ws::cork::{CorkBuffer, ZERO_COPY_MIN};
 use sockudo_ws::frame::{encode_frame, encode_frame_header};
@@ -80,7 +80,7 @@ fn main() -> io::Result<()> {
         for event in &events {
             let token = event.token();
             if token == LISTENER {
-                accept(&listener, &poll, &mut connections)?;
+                accept_all(&listener, &poll, &mut connections, Connection::new)?;
             } else if let Some(connection) = connections.get_mut(token.0)
                 && (event.is_readable() || connection.unsent.is_some())
                 && connection.visit(&mut shared).is_err()
@@ -92,30 +92,18 @@ fn main() -> io::Result<()> {
     }
 }
 
-fn accept(listener: &TcpListener, poll: &Poll, all: &mut Slab<Connection>) -> io::Result<()> {
-    loop {
-        match listener.accept() {
-            Ok((mut stream, _)) => {
-                let entry = all.vacant_entry();
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                poll.registry().register(&mut stream, Token(entry.key()), interest)?;
-                entry.insert(Connection {
-                    stream,
-                    protocol: None,
-                    count: 0,
-                    rest: BytesMut::new(),
-                    unsent: None,
-                    closed: false,
-                });
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            Err(error) => return Err(error),
+impl Connection {
+    fn new(stream: TcpStream) -> Self {
+        Connection {
+            stream,
+            protocol: None,
+            count: 0,
+            rest: BytesMut::new(),
+            unsent: None,
+            closed: false,
         }
     }
-}
 
-impl Connection {
     /// Everything that one event asks for; an error ends the connection.
     fn visit(&mut self, shared: &mut Shared) -> Result<(), Error> {
         loop {

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use revolve_bench_peers::{Options, count_text, listen};
+use revolve_bench_peers::{Options, accept_all, count_text, listen};
 use slab::Slab;
 use tungstenite::handshake::server::{NoCallback, ServerHandshake};
 use tungstenite::handshake::{HandshakeError, MidHandshake};
@@ -42,7 +42,7 @@ fn main() -> io::Result<()> {
         for event in &events {
             let token = event.token();
             if token == LISTENER {
-                accept(&listener, &poll, &mut connections)?;
+                accept_all(&listener, &poll, &mut connections, Connection::Accepted)?;
             } else if let Some(slot) = connections.get_mut(token.0) {
                 let before = std::mem::replace(slot, Connection::Ended);
                 let after = match before {
@@ -54,22 +54,6 @@ fn main() -> io::Result<()> {
                     after => *slot = after,
                 }
             }
-        }
-    }
-}
-
-fn accept(listener: &TcpListener, poll: &Poll, all: &mut Slab<Connection>) -> io::Result<()> {
-    loop {
-        match listener.accept() {
-            Ok((mut stream, _)) => {
-                let entry = all.vacant_entry();
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                poll.registry().register(&mut stream, Token(entry.key()), interest)?;
-                entry.insert(Connection::Accepted(stream));
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            Err(error) => return Err(error),
         }
     }
 }
