@@ -10,8 +10,9 @@
 use std::io;
 use std::time::Instant;
 
-use crate::mailbox::{CommitBatch, Mail};
+use crate::mailbox::Mail;
 use crate::offload::Job;
+use crate::store::CommitBatch;
 use crate::token::{LocalId, Peer};
 use crate::transport::Stream;
 
@@ -67,6 +68,9 @@ pub trait Environment {
     /// slow.
     fn clock(&mut self) -> Instant;
 
+    /// The time by the wall clock, in milliseconds of 1970: what the store's records tell. Read once a batch.
+    fn wall_clock_ms(&mut self) -> u64;
+
     /// Takes a job that is not to be run here. Mail tells when it is done.
     ///
     /// # Errors
@@ -74,7 +78,8 @@ pub trait Environment {
     /// The job itself, when the pool cannot run it.
     fn offload(&mut self, job: Job) -> Result<(), Job>;
 
-    /// Passes changed sessions on to the store. Mail tells when they are safe: until then no other batch is sent.
+    /// Passes changed sessions on to the store. Mail tells when they are safe: until then no other batch is sent, but for
+    /// the one with which a shard ends.
     fn commit(&mut self, batch: CommitBatch);
 
     /// Fills `room` from a generator that nobody can predict: session ids come from it.

@@ -17,10 +17,11 @@ use revolve::application::{Application, Hosted};
 use revolve::config::Config;
 use revolve::environment::Environment;
 use revolve::http::Rejection;
-use revolve::mailbox::{CommitBatch, Mail};
+use revolve::mailbox::Mail;
 use revolve::offload::Job;
 use revolve::server_status::ServerStatus;
 use revolve::shard::Shard;
+use revolve::store::CommitBatch;
 use revolve::token::{LocalId, Peer};
 use revolve::transport::{Edge, Stream};
 
@@ -132,6 +133,10 @@ impl Environment for Quiet {
 
     fn clock(&mut self) -> Instant {
         unreachable!("nobody looks for slow turns")
+    }
+
+    fn wall_clock_ms(&mut self) -> u64 {
+        0
     }
 
     fn offload(&mut self, job: Job) -> Result<(), Job> {

@@ -336,7 +336,7 @@ pub trait Application: Sized + 'static {
         let _ = (cx, key);
     }
 
-    /// What the store is to keep of a session's state; nothing, by default: then a session comes back after a restart
+    /// What the store ([`crate::Builder::store`]) is to keep of a session's state; nothing, by default: then a session comes back after a restart
     /// with its count, and a state that is new.
     ///
     /// Called for a session whose state was lent out to be changed, when the turn ends in which that was. It sees

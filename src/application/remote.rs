@@ -22,6 +22,7 @@ use crate::contained::Contained;
 use crate::inbox::{Inbox, InboxSender, NotSent, inbox};
 use crate::offload::Finished;
 use crate::session::owner_of;
+use crate::store::Recovered;
 
 type ForReactor<A> = Contained<Box<dyn FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send>>;
 /// What is to be done for one connection.
@@ -143,7 +144,13 @@ impl<A: Application> Hosted<A> {
     #[cfg(feature = "internals")]
     pub fn alone(application: A) -> Self {
         let remote = Remote(Arc::new([]));
-        Hosted { application, posts: Posts(inbox(1).1), remote, storing: Storing::Nothing }
+        Hosted {
+            application,
+            posts: Posts(inbox(1).1),
+            remote,
+            storing: Storing::Nothing,
+            recovered: None,
+        }
     }
 }
 
@@ -157,6 +164,8 @@ pub struct Hosted<A: Application> {
     pub remote: Remote<A>,
     /// Whether its sessions are stored.
     pub storing: Storing,
+    /// Where the sessions that were stored come in, once they are read; `None` if there are none to wait for.
+    pub recovered: Option<Inbox<Vec<Recovered>>>,
 }
 
 /// Whether sessions are stored, and who waits for that.

@@ -128,6 +128,12 @@ impl TurnTrace {
         }
     }
 
+    pub(crate) fn restored(&mut self, sessions: usize) {
+        if sessions > 0 {
+            self.note(format_args!("sessions from the store: {sessions}"));
+        }
+    }
+
     pub(crate) fn paused(&mut self) {
         self.note(format_args!("no descriptor left: accepting pauses"));
     }
@@ -457,7 +463,7 @@ mod tests {
     }
 
     fn outgoing(left: u64, backlog: usize) -> Outgoing {
-        Outgoing { left, backlog, is_writable: backlog == 0 }
+        Outgoing { left, backlog, held: 0, is_writable: backlog == 0 }
     }
 
     fn lines(trace: TurnTrace) -> Vec<String> {

@@ -10,8 +10,7 @@
 
 use std::collections::HashSet;
 
-use super::id::SessionId;
-use super::table::SessionSlot;
+use super::id::{SessionId, SessionSlot};
 
 /// Changes that were not sent yet.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@
 //! Next: `index`: which session an id names.
 
 use super::ended::{EndedSession, SessionEnd};
-use super::id::SessionId;
+use super::id::{SessionId, SessionSlot};
 use crate::contained::Contained;
 
 /// One session: the server's count, and the application's state.
@@ -102,8 +102,8 @@ impl<T> Session<T> {
     }
 
     #[inline(always)]
-    pub(super) fn into_ended(self, reason: SessionEnd) -> EndedSession<T> {
+    pub(super) fn into_ended(self, slot: SessionSlot, reason: SessionEnd) -> EndedSession<T> {
         let Session { id, count, state, .. } = self;
-        EndedSession { id, count, state, reason }
+        EndedSession { id, count, state, reason, slot }
     }
 }

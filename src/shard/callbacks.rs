@@ -234,13 +234,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
             self.runtime.commands.end_unqueued(NotQueued::SlowConsumer, before);
         }
         turn.observer.slow_turns.called(name, 1, Some(id));
+        // Before a command ends it: then it has no session any more that could be asked for.
+        let _ = self.hold_reply(id, turn);
         match outcome {
             Ok(()) => {
                 let _ = self.apply_commands(id, turn);
             }
             Err(Panicked) => self.end_panicked(id, turn),
         }
-        let _ = self.hold_reply(id, turn);
     }
 
     /// Applies what the callbacks of a visit have commanded for its connection.

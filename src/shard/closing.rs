@@ -8,7 +8,7 @@
 //! Invariant: a connection that is no longer open has neither session nor timers nor jobs, and nothing is
 //! kept for it.
 //!
-//! Next: `awaiting`: a request that waits for its answer.
+//! Next: `committing`: how sessions get to the store.
 
 use std::io;
 use std::time::Duration;

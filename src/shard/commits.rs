@@ -1,48 +1,43 @@
-//! Changed sessions on their way to the store, and the connections that wait until they are safe.
+//! What a shard knows of its store: the batch that is under way there, who waits for it, and the sessions that come back.
 //!
-//! With a store that is waited for ([`Storing::BeforeReplies`]) no reply leaves before its session is stored. What a
-//! callback or a visit has said is held in the connection's backlog, and so is all that is queued behind it: a pong, a
-//! broadcast, a Close. One batch of sessions is under way at a time; what changes meanwhile is the next batch. So
-//! batches grow with the load, and no timer collects them. A reply waits for two batches at most. Stores nothing: the
-//! environment passes batches on to the store's thread, which answers by mail.
+//! Values that are noted and asked. Sends nothing and holds no reply: `committing` does; and `restoring` takes the
+//! sessions. Kept among the parts, and of no use in a server without a store.
 //!
-//! Invariant: bytes that depend on a session that differs from what is stored of it do not leave. Each connection that
-//! holds bytes stands here, under the batch that it waits for.
+//! Invariant: one batch is under way at a time.
 //!
-//! Next: `sessions`: what connections do to the sessions of this shard.
+//! Next: `parts`: all of them together.
 
 use std::collections::HashSet;
-use std::time::Instant;
+use std::fmt;
+use std::time::{Duration, Instant};
+use std::vec;
 
-use super::parts::Parts;
-use super::turn::Turn;
-use crate::application::{Application, SavedState, Storing};
-use crate::connection::{Attachment, Rest};
-use crate::contained::guard;
-use crate::environment::Environment;
-use crate::mailbox::CommitBatch;
+use crate::application::Storing;
+use crate::inbox::Inbox;
 use crate::session::SessionSlot;
-use crate::store::{Batch, BatchLimits, Change, NotTaken, Presence, Record, State};
+use crate::store::{BatchLimits, Recovered};
 use crate::token::LocalId;
 use crate::transport::out_buffer::Stage;
 
 /// The batch that the store has.
 #[derive(Debug)]
-struct UnderWay {
-    number: u64,
-    sessions: HashSet<SessionSlot>,
-    waiting: Vec<LocalId>,
+pub(super) struct UnderWay {
+    pub(super) number: u64,
+    /// Since when the store has had it; or since the process was found to have been stopped meanwhile.
+    pub(super) since: Instant,
+    pub(super) sessions: HashSet<SessionSlot>,
+    pub(super) waiting: Vec<LocalId>,
 }
 
 /// What waits for the store.
 #[derive(Debug)]
 pub(super) struct Commits {
     pub(super) storing: Storing,
-    under_way: Option<UnderWay>,
+    pub(super) under_way: Option<UnderWay>,
     /// Connections that wait for the batch that is collected. One may stand here twice, or be gone.
-    waiting: Vec<LocalId>,
-    sent: u64,
-    limits: BatchLimits,
+    pub(super) waiting: Vec<LocalId>,
+    pub(super) sent: u64,
+    pub(super) limits: BatchLimits,
 }
 
 impl Commits {
@@ -61,8 +56,18 @@ impl Commits {
         self.under_way.is_some()
     }
 
-    fn is_under_way(&self, slot: SessionSlot) -> bool {
+    pub(super) fn is_under_way(&self, slot: SessionSlot) -> bool {
         self.under_way.as_ref().is_some_and(|batch| batch.sessions.contains(&slot))
+    }
+
+    /// When the store has to have answered.
+    pub(super) fn due(&self, timeout: Duration) -> Option<Instant> {
+        self.under_way.as_ref().map(|batch| batch.since + timeout)
+    }
+
+    /// How many connections wait, about: one may be gone.
+    pub(super) fn waiting_connections(&self) -> usize {
+        self.waiting.len() + self.under_way.as_ref().map_or(0, |batch| batch.waiting.len())
     }
 
     /// Whether this connection waits: for those who check.
@@ -76,175 +81,35 @@ impl Commits {
     }
 }
 
-/// Whether what a connection has said just now is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reply {
-    Leaves,
-    IsHeld,
+/// How far the sessions that were stored have come back.
+pub(super) enum Restoring {
+    /// They are read from the store.
+    Awaited(Inbox<Vec<Recovered>>),
+    /// Those that are not in the table yet.
+    UnderWay(vec::IntoIter<Recovered>),
+    /// They are there, or there is no store.
+    Done,
 }
 
-impl<A: Application, E: Environment> Parts<A, E> {
-    /// For which batch the replies of a session wait.
-    fn stage_of(&self, slot: SessionSlot) -> Option<Stage> {
-        if self.runtime.changes.has(slot) {
-            Some(Stage::Collected)
-        } else if self.commits.is_under_way(slot) {
-            Some(Stage::UnderWay)
-        } else {
-            None
-        }
+impl fmt::Debug for Restoring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Restoring::Awaited(_) => "Awaited",
+            Restoring::UnderWay(_) => "UnderWay",
+            Restoring::Done => "Done",
+        })
     }
+}
 
-    /// Holds what stands in the cork, if it must not leave before this connection's session is stored.
-    pub(super) fn hold_reply(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Reply {
-        if !self.commits.hold_replies() {
-            return Reply::Leaves;
-        }
-        self.hold_if_unsafe(id, turn)
-    }
-
-    #[inline(never)]
-    fn hold_if_unsafe(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Reply {
-        let Some(connection) = self.connections.get(id) else { return Reply::Leaves };
-        let Attachment::Live(live) = connection.attachment else { return Reply::Leaves };
-        let Some(stage) = self.stage_of(live.slot) else { return Reply::Leaves };
-        if self.runtime.cork.is_empty() {
-            return Reply::Leaves;
-        }
-        let Parts { connections, runtime, commits, .. } = self;
-        let Some(connection) = connections.slab.get_mut(id) else { return Reply::Leaves };
-        turn.setup.metrics.bytes_out.add(runtime.cork.len() as u64);
-        let pool = &mut connections.pool;
-        let held = connection.transport.hold(&runtime.cork, stage, turn.now, pool);
-        runtime.cork.clear();
-        let backlog = &connection.transport.backlog;
-        match stage {
-            Stage::UnderWay if !backlog.is_held_for(Stage::Collected) => {
-                commits.under_way.iter_mut().for_each(|batch| batch.waiting.push(id));
-            }
-            Stage::UnderWay | Stage::Collected => commits.waiting.push(id),
-        }
-        if let Err(error) = held {
-            self.lose_to(id, &error, turn);
-        }
-        Reply::IsHeld
-    }
-
-    /// Sends what has changed to the store, if it has answered the batch before.
+impl Restoring {
+    /// Whether all sessions are there.
     #[inline]
-    pub(super) fn send_batch(&mut self, turn: &mut Turn<'_>, env: &mut E) {
-        if !self.runtime.changes.is_empty() && !self.commits.is_busy() {
-            self.send_changes(turn, env);
-        }
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self, Restoring::Done)
     }
 
-    #[inline(never)]
-    fn send_changes(&mut self, turn: &mut Turn<'_>, env: &mut E) {
-        let collected = self.runtime.changes.take();
-        let mut pieces = vec![Batch::new(self.commits.limits)];
-        for id in collected.gone {
-            // The file store goes by the order of changes.
-            add(
-                &mut pieces,
-                self.commits.limits,
-                &Change::Forget { id, generation: u64::MAX },
-                turn,
-            );
-        }
-        for &slot in &collected.slots {
-            if let Some(record) = self.record(slot, turn) {
-                add(&mut pieces, self.commits.limits, &Change::Save(record), turn);
-            }
-        }
-        pieces.retain(|piece| !piece.is_empty());
-        self.commits.sent += 1;
-        let number = self.commits.sent;
-        let waiting = std::mem::take(&mut self.commits.waiting);
-        for &id in &waiting {
-            if let Some(connection) = self.connections.get_mut(id) {
-                connection.transport.backlog.batch_leaves();
-            }
-        }
-        self.commits.under_way = Some(UnderWay { number, sessions: collected.known, waiting });
-        turn.tell(|trace| trace.batch_sent(number));
-        env.commit(CommitBatch { number, pieces });
-    }
-
-    /// A session as it is to be stored, if it is.
-    fn record(&mut self, slot: SessionSlot, turn: &mut Turn<'_>) -> Option<Record> {
-        let at_ms = |at: Instant| {
-            let since = at.saturating_duration_since(turn.setup.beginning).as_millis() as u64;
-            let before = turn.setup.beginning.saturating_duration_since(at).as_millis() as u64;
-            (turn.setup.beginning_ms + since).saturating_sub(before)
-        };
-        let kept = self.runtime.sessions.kept(slot)?;
-        let presence = match kept.left {
-            None => Presence::Attached,
-            Some(at) => Presence::Left { at_ms: at_ms(at) },
-        };
-        let (id, count) = (kept.session.id().clone(), kept.session.count());
-        let state = match guard(|| A::save(kept.session.state())) {
-            Ok(saved) => saved,
-            Err(_) => {
-                turn.note_unsaved(&id);
-                None
-            }
-        };
-        let state =
-            state.map(|SavedState { version, bytes }| State { version, bytes: bytes.into() });
-        Some(Record { id, generation: 1, count, state, presence })
-    }
-
-    /// The store has a batch: what waited for it leaves.
-    pub(super) fn take_stored(&mut self, number: u64, turn: &mut Turn<'_>) {
-        let Some(batch) = self.commits.under_way.take() else {
-            debug_assert!(false, "a batch is stored once");
-            return;
-        };
-        debug_assert_eq!(batch.number, number);
-        turn.tell(|trace| trace.batch_stored(number));
-        for id in batch.waiting {
-            self.release_replies(id, turn);
-        }
-    }
-
-    fn release_replies(&mut self, id: LocalId, turn: &mut Turn<'_>) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let backlog = &mut connection.transport.backlog;
-        if !backlog.is_held_for(Stage::UnderWay) {
-            return;
-        }
-        backlog.batch_is_stored(turn.now);
-        let is_free = backlog.held() == 0;
-        if connection.rest == Rest::Committing && is_free {
-            self.connections.unpark(id, turn);
-        }
-        self.connections.queue(id);
-        // From now on the peer can be late to take them.
-        self.connections.set_alarm(id, turn);
-    }
-}
-
-/// Adds a change to the last piece, or to a new one.
-fn add(pieces: &mut Vec<Batch>, limits: BatchLimits, change: &Change, turn: &mut Turn<'_>) {
-    let Some(last) = pieces.last_mut() else { return };
-    let is_full = match last.push(change) {
-        Ok(()) => return,
-        Err(NotTaken::BatchFull) => true,
-        Err(NotTaken::StateTooLarge) => false,
-    };
-    if is_full {
-        let mut next = Batch::new(limits);
-        // `Options::check`: a batch has room for the largest change.
-        let added = next.push(change);
-        debug_assert_eq!(added, Ok(()));
-        pieces.push(next);
-        return;
-    }
-    // Its count is stored all the same.
-    if let Change::Save(record) = change {
-        turn.note_unsaved(&record.id);
-        let record = Record { state: None, ..record.clone() };
-        add(pieces, limits, &Change::Save(record), turn);
+    /// Whether there is something to do at once.
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(self, Restoring::UnderWay(_))
     }
 }

@@ -14,15 +14,16 @@
 //! - `runtime`: the application and its sessions;
 //! - `deliveries`: mail that waits for room, and broadcasts under way;
 //! - `lifecycle`: the state of the accept queue, and of the drain;
-//! - `pending`: requests whose answer is awaited;
+//! - `pending`: requests whose answer is awaited; `commits`: what is known of the store;
 //! - `parts`: all of them side by side, and the watchers of the live page; `observing`: what the
 //!   observer is shown of them.
 //!
 //! The steps, and what several steps need:
 //!
-//! - `sessions`: what connections do to the sessions, and who is told when one ends;
-//! - `closing`, `awaiting`, `refusing`: how a WebSocket ends, and how a request waits for its answer or is
-//!   refused;
+//! - `sessions`: what connections do to the sessions, and who is told when one ends; `restoring`: those that a store
+//!   had;
+//! - `closing`, `committing`, `awaiting`, `refusing`: how a WebSocket ends, how sessions get to the store and what waits
+//!   for that, and how a request waits for its answer or is refused;
 //! - `callbacks`: timers and off-loaded jobs; `direct`: what is for one connection;
 //!   `fanout`: broadcasts; `posts`: what other threads want done;
 //! - `upgrade`, `watching`, `plain_requests`, `requests`: what a request leads to;
@@ -40,6 +41,7 @@ mod awaiting;
 mod callbacks;
 mod closing;
 mod commits;
+mod committing;
 mod connection_set;
 mod deadlines;
 mod deliveries;
@@ -59,6 +61,7 @@ mod posts;
 mod refusals;
 mod refusing;
 mod requests;
+mod restoring;
 mod runtime;
 mod sessions;
 mod turn;
@@ -118,16 +121,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         let receive_buffer = vec![0; config.limits.receive_buffer_bytes].into_boxed_slice();
         let metrics = status.reactor(reactor).clone();
         let protocol_limits = ProtocolLimits::from(&*config);
-        let beginning_ms = 0;
-        let setup = Setup {
-            reactor,
-            beginning: now,
-            beginning_ms,
-            config,
-            protocol_limits,
-            status,
-            metrics,
-        };
+        let setup = Setup { reactor, beginning: now, config, protocol_limits, status, metrics };
         let mut parts = Parts::new(hosted, &setup, now);
         parts.start(&setup)?;
         let observer = Observer::default();
@@ -363,6 +357,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         consider(lifecycle.resumes_at());
         consider(lifecycle.drain_deadline(now, setup.config.timeout_graceful_shutdown));
         consider(deliveries.retries_at(now));
+        consider(commits.due(setup.config.store_timeout));
         next.map(|next| next.saturating_duration_since(now))
     }
 
@@ -374,8 +369,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Writes the figures that the turn has changed where others read them.
     fn publish(&mut self, setup: &Setup) {
-        let Parts { connections, runtime, .. } = self;
+        let Parts { connections, runtime, commits, .. } = self;
         let metrics = &setup.metrics;
+        if runtime.is_stored {
+            metrics.waits_for_store.set(commits.waiting_connections() as u64);
+        }
         metrics.panics.add(take_drop_panics());
         metrics.bytes_out.add(std::mem::take(&mut runtime.commands.past_cork));
         metrics.connections.set(connections.slab.len() as u64);

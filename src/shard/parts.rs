@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use super::commits::Commits;
+use super::commits::{Commits, Restoring};
 use super::connection_set::ConnectionSet;
 use super::deliveries::Deliveries;
 use super::lifecycle::Lifecycle;
@@ -30,11 +30,12 @@ pub(super) struct Parts<A: Application, E: Environment> {
     pub(super) watchers: Watchers,
     pub(super) pending: PendingRequests,
     pub(super) commits: Commits,
+    pub(super) restoring: Restoring,
 }
 
 impl<A: Application, E: Environment> Parts<A, E> {
     pub(super) fn new(hosted: Hosted<A>, setup: &Setup, now: Instant) -> Self {
-        let Hosted { application, posts, remote, storing } = hosted;
+        let Hosted { application, posts, remote, storing, recovered } = hosted;
         let limits = BatchLimits {
             batch_bytes: setup.config.limits.store_batch_bytes,
             state_bytes: setup.config.limits.stored_state_bytes,
@@ -49,6 +50,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             watchers: Watchers::new(reactors, now),
             pending: PendingRequests::default(),
             commits: Commits::new(storing, limits),
+            restoring: recovered.map_or(Restoring::Done, Restoring::Awaited),
         }
     }
 

@@ -5,7 +5,7 @@
 //!
 //! Invariant: they stand in the order in which they came, one for each connection.
 //!
-//! Next: `parts`: all of them together.
+//! Next: `commits`: what is known of the store.
 
 use std::time::Instant;
 

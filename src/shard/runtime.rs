@@ -12,14 +12,14 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::turn::{Setup, Turn};
 use crate::application::{
     Acceptance, Answer, Application, Commands, Context, Ending, ForUpgrade, NotQueued,
-    ReactorContext, Refusal, Upgrade, storage_of_cork,
+    ReactorContext, Refusal, SavedState, Upgrade, storage_of_cork,
 };
 use crate::config::{Limits, Subprotocols};
 use crate::contained::{Contained, Panicked, guard};
@@ -33,6 +33,7 @@ use crate::session::{
     Attached, Changes, EndedSession, IdSource, Joining, NotAttached, Session, SessionEnd,
     SessionId, SessionSlot, SessionTable,
 };
+use crate::store::{Record, Recovered, State};
 use crate::token::{LocalId, Peer};
 use crate::transport::Outlet;
 
@@ -108,12 +109,14 @@ pub(super) enum Next {
 impl<A: Application> Runtime<A> {
     pub(super) fn new(application: A, is_stored: bool, setup: &Setup) -> Self {
         let Setup { reactor, beginning, config, .. } = setup;
+        // A session that comes from the store was left before the shard began.
+        let oldest = beginning.checked_sub(config.session_ttl).filter(|_| is_stored);
         // Each reactor bounds its own share; ids spread evenly, and nothing is shared to count.
         let capacity = config.sessions_of(*reactor);
         let (ttl, policy) = (config.session_ttl, config.session_ids);
         Runtime {
             application: Contained::new(application),
-            sessions: SessionTable::new(capacity, ttl, policy, *beginning),
+            sessions: SessionTable::new(capacity, ttl, policy, oldest.unwrap_or(*beginning)),
             ids: IdSource::new(*reactor, config.workers.get()),
             commands: Commands::new(*reactor, *beginning, config),
             changes: Changes::default(),
@@ -293,6 +296,31 @@ impl<A: Application> Runtime<A> {
         attached
     }
 
+    /// A session comes back from the store, behind those that were left before it.
+    pub(super) fn restore(&mut self, recovered: Recovered, turn: &mut Turn<'_>) {
+        let Recovered { record, age_ms, .. } = recovered;
+        let Record { id, count, state, .. } = record;
+        let state = guard(|| match state {
+            None => A::Session::default(),
+            Some(State { version, bytes }) => A::load(&SavedState { version, bytes: bytes.into() }),
+        });
+        let state = match state.or_else(|_| {
+            turn.note_unloaded(&id);
+            guard(A::Session::default)
+        }) {
+            Ok(state) => state,
+            // The store still has it.
+            Err(_) => return,
+        };
+        let age = Duration::from_millis(age_ms);
+        let since = turn.now.checked_sub(age).unwrap_or(turn.setup.beginning);
+        let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
+        sessions.restore((id, count), state, since, |ended| {
+            note_end(&ended, *is_stored, changes);
+            tell_end(application, commands, ended, turn);
+        });
+    }
+
     /// A connection lets go of its session.
     pub(super) fn detach(&mut self, slot: SessionSlot, connection: LocalId, turn: &mut Turn<'_>) {
         let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
@@ -363,8 +391,15 @@ impl<A: Application> Runtime<A> {
 /// The store is to forget a session that has ended, unless that ends there by itself.
 #[inline]
 fn note_end<T>(ended: &EndedSession<T>, is_stored: bool, changes: &mut Changes) {
-    // One that was forgotten was noted then, for its id may name another one by now.
-    if is_stored && matches!(ended.reason(), SessionEnd::Evicted | SessionEnd::NotKept) {
+    let is_to_be_told = match ended.reason() {
+        SessionEnd::Evicted | SessionEnd::NotKept => true,
+        // The store reckons that itself, by when it was left; unless it was not sent that yet.
+        SessionEnd::Expired => changes.has(ended.slot()),
+        // It was noted then, for its id may name another one by now.
+        SessionEnd::Forgotten => false,
+        SessionEnd::ServerEnded => false,
+    };
+    if is_stored && is_to_be_told {
         changes.note_gone(ended.id());
     }
 }

@@ -27,8 +27,6 @@ pub(super) struct Setup {
     pub(super) reactor: usize,
     /// When it began.
     pub(super) beginning: Instant,
-    /// The same by the wall clock, in milliseconds of 1970.
-    pub(super) beginning_ms: u64,
     pub(super) config: Arc<Config>,
     /// What the protocol needs of it.
     pub(super) protocol_limits: ProtocolLimits,
@@ -102,6 +100,16 @@ impl Turn<'_> {
         log::error!(
             session = id.prefix().as_str(), reactor = self.setup.reactor;
             "the state of a session was not stored: the application panicked, or it is too large"
+        );
+    }
+
+    /// The state of a session that comes from the store cannot be read.
+    #[cold]
+    pub(super) fn note_unloaded(&mut self, id: &SessionId) {
+        self.setup.metrics.panics.add(1);
+        log::error!(
+            session = id.prefix().as_str(), reactor = self.setup.reactor;
+            "the application panicked over the stored state of a session, which begins with a new one"
         );
     }
 

@@ -13,7 +13,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::callbacks::Reading;
 use super::closing::{Lost, cause_of};
-use super::commits::Reply;
+use super::committing::Reply;
 use super::connection_set::{Flushed, Room, Share, uncork};
 use super::parts::Parts;
 use super::requests::Served;

@@ -29,6 +29,8 @@ use super::segment::{RESERVE_NAME, Segment};
 pub(super) struct Background<D: Disk> {
     pub(super) disk: D,
     pub(super) options: Options,
+    /// Held for its drop. Here, so that a job which is still under way when the log is given up keeps others out.
+    _lock: D::Lock,
     spare: Mutex<Spare<D::File>>,
     spare_changed: Condvar,
     /// The right to use the reserve.
@@ -64,10 +66,11 @@ pub(super) fn reserve_bytes(base_bytes: u64, segment_bytes: u64) -> u64 {
 }
 
 impl<D: Disk> Background<D> {
-    pub(super) fn new(disk: D, options: Options) -> Self {
+    pub(super) fn new(disk: D, options: Options, lock: D::Lock) -> Self {
         Background {
             disk,
             options,
+            _lock: lock,
             spare: Mutex::new(Spare::Unwanted),
             spare_changed: Condvar::new(),
             reserve: Mutex::new(()),

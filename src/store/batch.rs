@@ -132,6 +132,16 @@ pub enum NotTaken {
     StateTooLarge,
 }
 
+/// Changes of one reactor that are made safe together: it is told of all of them at once.
+#[derive(Debug)]
+pub struct CommitBatch {
+    /// Number of the batch on its reactor, from 1.
+    pub number: u64,
+    /// Its changes in order, in as many batches as their limit asks for. None, if nothing of what has changed is to be
+    /// stored.
+    pub pieces: Vec<Batch>,
+}
+
 /// Changes to be stored together.
 #[derive(Debug, Clone)]
 pub struct Batch {

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use super::error::Failure;
 
 /// A directory with files. All threads of a store use it at the same time.
-pub trait Disk: Send + Sync {
+pub trait Disk: Send + Sync + 'static {
     /// An open file.
     type File: DiskFile;
     /// Holds the lock, until it is dropped or the process ends.
-    type Lock: Send;
+    type Lock: Send + Sync;
 
     /// The names in it, in any order.
     ///

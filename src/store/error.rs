@@ -68,7 +68,7 @@ impl fmt::Display for Damage {
         let Damage { path, offset, what, batches, sessions } = self;
         write!(
             f,
-            "{path}: damaged at byte {offset}: {what}; restore the directory from a copy, or repair it: \
+            "{path}: damaged at byte {offset}: {what}; restore the directory from a copy, or repair it (--store-repair): \
              that gives up what is unreadable, and {batches} readable batches behind it with the newest \
              changes of {sessions} sessions"
         )

@@ -6,7 +6,7 @@
 //!
 //! Invariant: after a write or a sync that failed nothing is written any more, and nothing is reported as synced.
 //!
-//! Next: `inspect`: a look at a log from outside.
+//! Next: `metrics`: what is counted of it.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -14,20 +14,18 @@ use std::sync::Arc;
 
 use super::background::{Background, Preallocation, Wanted, reserve_bytes};
 use super::batch::{Batch, Numbers};
-use super::compaction::{Compaction, Progress, ProgressCell, Scope};
+use super::compaction::{Compacted, Compaction, Progress, ProgressCell, Scope};
 use super::disk::{Disk, DiskFile, failed, write_full};
 use super::error::{Damage, Failure, OpenError, StoreError};
 use super::record::encode_start;
 use super::recovery::{Cut, Recovery, mend, recovered, repair_base};
 use super::replay::{Layout, Place, Replay, read_header};
 use super::segment::{DATA_BEGIN, FileHeader, LOCK_NAME, Name, Segment, segment_name};
-use super::{Figures, Options, Store};
+use super::{Figures, Options, Store, UPKEEP_LABELS, Upkeep};
 
 /// An open log.
 pub struct FileStore<D: Disk> {
     background: Arc<Background<D>>,
-    /// Held for its drop.
-    _lock: D::Lock,
     active: Segment<D::File>,
     /// The number of the first batch in it.
     active_first: u64,
@@ -95,14 +93,13 @@ impl<D: Disk> FileStore<D> {
         recovery.report.cut = cut;
         recovery.report.repaired = repaired;
         let Tail { active, offset, closed } = tail;
-        let background = Arc::new(Background::new(disk, options));
+        let background = Arc::new(Background::new(disk, options, lock));
         let mut store = FileStore {
             active: match active {
                 Some(active) => active,
                 None => Self::first_segment(&background, base)?,
             },
             background,
-            _lock: lock,
             active_first,
             offset,
             written,
@@ -311,6 +308,33 @@ impl<D: Disk> Store for FileStore<D> {
         self.check()?;
         self.sync_active().map_err(|failure| self.poisoned(failure))?;
         Ok(self.synced)
+    }
+
+    fn upkeep(&mut self, now_ms: u64) -> [Option<Upkeep>; UPKEEP_LABELS.len()] {
+        let room = self.preallocation().map(|job| -> Upkeep {
+            Box::new(move || {
+                if let Err(failure) = job.run() {
+                    log::warn!("the store has made no room in advance: {failure}");
+                }
+            })
+        });
+        let compaction = self.compaction(now_ms).map(|job| -> Upkeep {
+            Box::new(move || match job.run() {
+                Ok(Compacted { bytes, records, .. }) => {
+                    log::debug!("the store was compacted: {records} sessions in {bytes} bytes");
+                }
+                Err(error) => log::warn!("the store was not compacted, and goes on: {error}"),
+            })
+        });
+        [room, compaction]
+    }
+
+    fn figures(&mut self) -> Figures {
+        FileStore::figures(self)
+    }
+
+    fn close(self: Box<Self>, now_ms: u64) -> Result<(), StoreError> {
+        FileStore::close(*self, now_ms)
     }
 }
 

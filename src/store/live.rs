@@ -108,6 +108,7 @@ impl Live {
     }
 
     /// Whether there are none.
+    #[cfg(any(test, feature = "internals"))]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -140,6 +141,12 @@ impl Live {
             }
         }
         entries
+    }
+
+    /// What there is of this session.
+    #[must_use]
+    pub fn find(&self, id: &SessionId) -> Option<&LiveEntry> {
+        self.place(id).map(|place| &self.entries[place])
     }
 
     fn next_order(&mut self) -> u64 {

@@ -46,7 +46,7 @@
 //! system, and [`directory`] the real one (the simulated one is in `src/testing`). [`batch`] is the unit of writing,
 //! [`segment`] the files, [`reader`] the batches of one. [`live`] is what entries add up to; [`replay`] reads a log, and
 //! [`recovery`] makes it one that can be appended to. `background` makes segments in advance, `compaction` merges them;
-//! [`file_store`] is the log itself; [`inspect`] looks at one from outside.
+//! [`file_store`] is the log itself. [`metrics`] are what [`thread`] counts, which runs a store; [`inspect`] looks at a log from outside.
 //!
 //! Next: [`crate::store::record`]: what is stored.
 
@@ -59,23 +59,35 @@ pub mod error;
 pub mod file_store;
 pub mod inspect;
 pub mod live;
+pub mod metrics;
 pub mod reader;
 pub mod record;
 pub mod recovery;
 pub mod replay;
 pub mod segment;
+pub mod thread;
 
+#[cfg(feature = "internals")]
 pub use background::Preallocation;
-pub use batch::{Batch, BatchLimits, NotTaken};
+pub use batch::{Batch, BatchLimits, CommitBatch, NotTaken};
+#[cfg(feature = "internals")]
 pub use compaction::{Compacted, Compaction};
 pub use directory::Directory;
-pub use error::{Damage, Failure, OpenError, StoreError};
+#[cfg(feature = "internals")]
+pub use error::{Damage, Failure};
+pub use error::{OpenError, StoreError};
 pub use file_store::{FileStore, Opening};
 pub use record::{Change, Presence, Record, State};
-pub use recovery::{Cut, Recovered, Recovery, Report};
+#[cfg(feature = "internals")]
+pub use recovery::{Cut, Report};
+pub use recovery::{Recovered, Recovery};
 
-/// What keeps batches.
-pub trait Store {
+/// A job that a store has for a thread which may wait: nobody waits for it.
+pub type Upkeep = Box<dyn FnOnce() + Send>;
+
+/// What keeps batches. Used by one thread, which may wait for it. [`FileStore`] is the first; nothing here says that it
+/// writes files.
+pub trait Store: Send {
     /// Writes a batch behind those before it, at this time in milliseconds of 1970; its number. It is not safe yet.
     ///
     /// # Errors
@@ -89,7 +101,23 @@ pub trait Store {
     ///
     /// If that failed: then nobody knows which of them are safe, and nothing is written any more.
     fn sync(&mut self) -> Result<u64, StoreError>;
+
+    /// Jobs that are due now, each for a thread of its own kind ([`UPKEEP_LABELS`]): of one kind there is one at a time.
+    fn upkeep(&mut self, now_ms: u64) -> [Option<Upkeep>; UPKEEP_LABELS.len()];
+
+    /// What was done since the store was opened.
+    fn figures(&mut self) -> Figures;
+
+    /// Makes all of it safe, and gives it up. Its jobs have ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::sync`].
+    fn close(self: Box<Self>, now_ms: u64) -> Result<(), StoreError>;
 }
+
+/// What the kinds of jobs are called.
+pub const UPKEEP_LABELS: [&str; 2] = ["room", "compaction"];
 
 /// The sizes of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

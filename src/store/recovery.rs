@@ -16,7 +16,7 @@ use std::fmt;
 use super::batch::{BYTES_MOST, BatchHeader, HEADER_BYTES, Nonce, seal};
 use super::disk::{Disk, DiskFile, failed, read_full, remove_if_there, write_full, write_zeros};
 use super::error::{Damage, Failure, OpenError};
-use super::live::has_expired;
+use super::live::{Live, LiveEntry, has_expired};
 use super::record::{Presence, Record};
 use super::replay::{Figures, Gap, Place, Replay, read_header};
 use super::segment::{BaseHeader, DATA_BEGIN, FileHeader, Name, base_name, segment_name};
@@ -45,6 +45,10 @@ pub struct Cut {
 
 /// What opening a store has met.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(
+    not(feature = "internals"),
+    expect(dead_code, reason = "revolve's own tests read the rest")
+)]
 pub struct Report {
     /// Sessions that were recovered.
     pub sessions: u64,
@@ -197,27 +201,8 @@ pub(super) fn recovered(replay: Replay, now_ms: u64, ttl_ms: u64) -> Recovery {
     let Replay { live, layout, figures, next_sequence, .. } = replay;
     let Figures { batches, changes, bytes, last_at_ms, .. } = figures;
     let now_ms = now_ms.max(last_at_ms.unwrap_or(0));
-    let mut entries = live.into_entries();
-    let all = entries.len() as u64;
-    for entry in &mut entries {
-        if entry.record.presence == Presence::Attached {
-            entry.record.presence = Presence::Left { at_ms: now_ms };
-        }
-    }
-    let left_at = |record: &Record| match record.presence {
-        Presence::Left { at_ms } => at_ms,
-        Presence::Attached => now_ms,
-    };
-    entries.retain(|entry| !has_expired(left_at(&entry.record), now_ms, ttl_ms));
-    entries.sort_unstable_by_key(|entry| (left_at(&entry.record), entry.order));
-    let sessions: Vec<Recovered> = entries
-        .into_iter()
-        .map(|entry| {
-            let left_at_ms = left_at(&entry.record);
-            let age_ms = now_ms.saturating_sub(left_at_ms);
-            Recovered { record: entry.record, left_at_ms, age_ms }
-        })
-        .collect();
+    let all = live.len() as u64;
+    let sessions = sessions_of(live, now_ms, ttl_ms);
     let report = Report {
         sessions: sessions.len() as u64,
         expired: all - sessions.len() as u64,
@@ -232,4 +217,27 @@ pub(super) fn recovered(replay: Replay, now_ms: u64, ttl_ms: u64) -> Recovery {
         repaired: None,
     };
     Recovery { sessions, report }
+}
+
+/// The sessions whose time is not over at `now_ms`, in the order in which they were left. Nobody is attached to them now.
+#[must_use]
+pub fn sessions_of(live: Live, now_ms: u64, ttl_ms: u64) -> Vec<Recovered> {
+    let mut entries = live.into_entries();
+    for entry in &mut entries {
+        if entry.record.presence == Presence::Attached {
+            entry.record.presence = Presence::Left { at_ms: now_ms };
+        }
+    }
+    let left_at = |record: &Record| match record.presence {
+        Presence::Left { at_ms } => at_ms,
+        Presence::Attached => now_ms,
+    };
+    entries.retain(|entry| !has_expired(left_at(&entry.record), now_ms, ttl_ms));
+    entries.sort_unstable_by_key(|entry| (left_at(&entry.record), entry.order));
+    let recovered = |entry: LiveEntry| {
+        let left_at_ms = left_at(&entry.record);
+        let age_ms = now_ms.saturating_sub(left_at_ms);
+        Recovered { record: entry.record, left_at_ms, age_ms }
+    };
+    entries.into_iter().map(recovered).collect()
 }

@@ -127,11 +127,15 @@ impl OutBuffer {
         })
     }
 
-    /// The batch that was collected is under way now.
+    /// The batch that was collected is under way now. A second call changes nothing.
     pub fn batch_leaves(&mut self) {
         if let Some(queued) = &mut self.queued {
-            debug_assert_eq!(queued.held_under_way, 0, "one batch is under way at a time");
-            queued.held_under_way += std::mem::take(&mut queued.held_collected);
+            let collected = std::mem::take(&mut queued.held_collected);
+            debug_assert!(
+                collected == 0 || queued.held_under_way == 0,
+                "one batch is under way at a time"
+            );
+            queued.held_under_way += collected;
         }
     }
 

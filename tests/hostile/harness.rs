@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 use revolve::application::Hosted;
 use revolve::environment::Environment;
 use revolve::http::Rejection;
-use revolve::mailbox::{CommitBatch, Mail};
+use revolve::mailbox::Mail;
 use revolve::observe::metrics::ReactorMetrics;
 use revolve::offload::Job;
 use revolve::server_status::ServerStatus;
 use revolve::shard::Shard;
+use revolve::store::CommitBatch;
 use revolve::token::{LocalId, Peer};
 use revolve::{Application, Config, Counter, Echo};
 
@@ -119,6 +120,10 @@ impl Environment for Gate {
 
     fn clock(&mut self) -> Instant {
         panic!("nobody here looks for slow turns")
+    }
+
+    fn wall_clock_ms(&mut self) -> u64 {
+        0
     }
 
     fn offload(&mut self, job: Job) -> Result<(), Job> {

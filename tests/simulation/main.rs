@@ -20,6 +20,7 @@
 #![allow(unreachable_pub, reason = "`pub` says which items the other files here use")]
 
 mod clients;
+mod crashes;
 mod held_up;
 mod parked;
 mod pause;
