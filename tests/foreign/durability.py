@@ -63,8 +63,9 @@ class Counting:
                 if ahead == 0:
                     return
                 heard = await self.raw.frame()
-                if heard is None or heard.opcode != TEXT:
-                    return
+                if heard.opcode != TEXT:
+                    # Told goodbye: what it has still sent is not answered.
+                    return await self.leave()
                 count = json.loads(heard.payload)["count"]
                 require(count == self.told + 1, f"{self.query}: {count} after {self.told}")
                 self.told = count

@@ -387,12 +387,11 @@ pub fn run(seed: u64) -> Totals {
     log.borrow_mut().has_last_words = true;
     let config = Arc::new(config);
     let box_capacity = chance.within(1, 3);
-    let storing = chance.pick(&[
-        Storing::Nothing,
-        Storing::BeforeReplies,
-        Storing::BeforeReplies,
-        Storing::BehindReplies,
-    ]);
+    let storing = match chance.within(0, 9) {
+        0..=4 => Storing::Nothing,
+        5..=8 => Storing::BeforeReplies,
+        _ => Storing::BehindReplies,
+    };
     let how = (box_capacity, storing);
     let mut machine = Machine::storing(&config, how, seed, Faults::default(), |start| Recorder {
         reactor: start.reactor(),
@@ -539,10 +538,10 @@ impl World {
 
     /// Nothing is stored. Then nobody has heard of what is not.
     fn wait_for_no_store(&mut self) {
-        self.quiet_with(|net, chance, _| some_job_goes_on(net, chance));
         if self.storing != Storing::BeforeReplies {
             return;
         }
+        self.quiet_with(|net, chance, _| some_job_goes_on(net, chance));
         let log = self.log.borrow();
         for client in &self.clients {
             let Some(id) = log.ids.get(&client.address) else { continue };
