@@ -77,8 +77,8 @@ pub(super) struct Scope {
     pub(super) segments: Vec<u64>,
     /// The last batch in them.
     pub(super) last_sequence: u64,
-    /// Segments that are in use besides, in bytes.
-    pub(super) other_bytes: u64,
+    /// Segments that are in use besides, in bytes; `None` if no room is to be kept for the next compaction yet.
+    pub(super) other_bytes: Option<u64>,
     /// The time, in milliseconds of 1970.
     pub(super) now_ms: u64,
 }
@@ -131,8 +131,10 @@ impl<D: Disk> Compaction<D> {
         disk.sync_directory().map_err(&failed)?;
         *self.progress.get() = Progress::Done(compacted);
         self.remove_old();
-        let wanted = reserve_bytes(compacted.bytes, self.scope.other_bytes);
-        if let Err(failure) = self.background.enlarge_reserve(&guard, wanted) {
+        if let Some(other_bytes) = self.scope.other_bytes
+            && let Err(failure) =
+                self.background.enlarge_reserve(&guard, reserve_bytes(compacted.bytes, other_bytes))
+        {
             log::warn!("no room is kept for the next compaction: {failure}");
         }
         Ok(compacted)

@@ -432,7 +432,13 @@ impl Replay {
                 self.torn_end = torn_end;
             }
         }
-        let proven = (begin, "a batch is unreadable, which a later one says had been synced");
+        // Behind zeros the next batch is due in the next segment.
+        let follower = self.layout.segments.iter().find(|number| **number > begin.segment);
+        let place = match follower {
+            Some(&segment) if self.torn_end.is_none() => Place { segment, offset: DATA_BEGIN },
+            _ => begin,
+        };
+        let proven = (place, "a batch is unreadable, which a later one says had been synced");
         let wrong = wrong.or(behind.is_proof.then_some(proven));
         if let Some((place, what)) = wrong {
             let costs = (behind.batches, behind.sessions.len() as u64);
