@@ -109,6 +109,13 @@ impl<D: Disk> Background<D> {
         self.make(wanted)
     }
 
+    /// Makes the segment now, while nobody else can have been asked to.
+    pub(super) fn prepare(&self, wanted: Wanted) -> Result<(), Failure> {
+        let made = self.make(wanted)?;
+        *self.spare() = Spare::Ready(made);
+        Ok(())
+    }
+
     fn make(&self, wanted: Wanted) -> Result<Segment<D::File>, Failure> {
         // While a compaction uses the reserve, it has what it needs.
         if let Some(guard) = self.try_reserve() {

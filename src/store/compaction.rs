@@ -77,8 +77,8 @@ pub(super) struct Scope {
     pub(super) segments: Vec<u64>,
     /// The last batch in them.
     pub(super) last_sequence: u64,
-    /// Segments that are in use besides, in bytes.
-    pub(super) other_bytes: u64,
+    /// Segments that are in use besides, in bytes; `None` if no room is to be kept for the next compaction yet.
+    pub(super) other_bytes: Option<u64>,
     /// The time, in milliseconds of 1970.
     pub(super) now_ms: u64,
 }
@@ -88,6 +88,8 @@ pub struct Compaction<D: Disk> {
     background: Arc<Background<D>>,
     progress: ProgressCell,
     scope: Scope,
+    /// From here on the log may have given out the next job, whose progress this one has no say in.
+    has_ended: bool,
 }
 
 impl<D: Disk> fmt::Debug for Compaction<D> {
@@ -98,9 +100,8 @@ impl<D: Disk> fmt::Debug for Compaction<D> {
 
 impl<D: Disk> Drop for Compaction<D> {
     fn drop(&mut self) {
-        let mut progress = self.progress.get();
-        if let Progress::Running = *progress {
-            *progress = Progress::Failed;
+        if !self.has_ended {
+            *self.progress.get() = Progress::Failed;
         }
     }
 }
@@ -112,7 +113,7 @@ impl<D: Disk> Compaction<D> {
         scope: Scope,
     ) -> Self {
         *progress.get() = Progress::Running;
-        Compaction { background, progress, scope }
+        Compaction { background, progress, scope, has_ended: false }
     }
 
     /// Compacts.
@@ -121,20 +122,24 @@ impl<D: Disk> Compaction<D> {
     ///
     /// If the file system fails, or what is to be compacted is damaged. The log is what it was, and goes on; it offers
     /// the next compaction when another segment is full.
-    pub fn run(self) -> Result<Compacted, StoreError> {
-        let disk = &self.background.disk;
-        let guard = self.background.reserve();
+    pub fn run(mut self) -> Result<Compacted, StoreError> {
+        let background = self.background.clone();
+        let disk = &background.disk;
+        let guard = background.reserve();
         let compacted = self.write_base()?;
         let name = base_name(compacted.covers);
         let failed = failed(disk, &name, "giving it its name");
         disk.rename(RESERVE_NAME, &name).map_err(&failed)?;
         disk.sync_directory().map_err(&failed)?;
-        *self.progress.get() = Progress::Done(compacted);
         self.remove_old();
-        let wanted = reserve_bytes(compacted.bytes, self.scope.other_bytes);
-        if let Err(failure) = self.background.enlarge_reserve(&guard, wanted) {
+        if let Some(other_bytes) = self.scope.other_bytes
+            && let Err(failure) =
+                self.background.enlarge_reserve(&guard, reserve_bytes(compacted.bytes, other_bytes))
+        {
             log::warn!("no room is kept for the next compaction: {failure}");
         }
+        self.has_ended = true;
+        *self.progress.get() = Progress::Done(compacted);
         Ok(compacted)
     }
 

@@ -146,6 +146,14 @@ impl fmt::Display for OpenError {
     }
 }
 
+impl OpenError {
+    /// Whether there was no room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, OpenError::Failed(failure) if failure.is_full())
+    }
+}
+
 impl std::error::Error for OpenError {}
 
 impl From<Failure> for OpenError {

@@ -126,18 +126,24 @@ impl<D: Disk> FileStore<D> {
         Segment::make(&background.disk, number, background.options.segment_bytes)
     }
 
-    /// Writes that the store was opened. A disk without room for another segment is compacted first.
+    /// Writes that the store was opened, and makes the next segment. A disk without room for that is compacted first.
     fn start(&mut self, now_ms: u64) -> Result<(), OpenError> {
         let mut batch = Batch::new(self.background.options.batch);
         let started = batch.add(|out| encode_start(now_ms, out));
         debug_assert!(started.is_ok(), "the options leave room for it");
-        if self.offset + batch.bytes() as u64 > self.active.bytes
-            && let Err(failure) = self.roll()
-        {
-            if !failure.is_full() {
-                return Err(failure.into());
+        let has_room = self.offset + batch.bytes() as u64 <= self.active.bytes;
+        match self.background.prepare(self.wanted()) {
+            Err(failure) if failure.is_full() => {
+                log::warn!("compacting first: {failure}");
+                match self.compact_all(now_ms) {
+                    // Until the active segment is full it can be served.
+                    Err(failure) if failure.is_full() && has_room && self.is_active_in_use()? => {
+                        log::warn!("there is no room for the next segment: {failure}");
+                    }
+                    compacted => compacted?,
+                }
             }
-            self.compact_all(now_ms)?;
+            prepared => prepared?,
         }
         let appended = self.append(&mut batch, now_ms).and_then(|_| self.sync());
         appended.map(|_| ()).map_err(into_open_error)
@@ -146,18 +152,28 @@ impl<D: Disk> FileStore<D> {
     /// Compacts everything, the active segment included, into the reserve, and begins a new segment in the room that
     /// this frees.
     fn compact_all(&mut self, now_ms: u64) -> Result<(), OpenError> {
-        let active = (self.active.number, self.active.bytes);
-        self.closed.push(active);
-        self.active_first = self.written + 1;
-        let job =
-            Compaction::new(self.background.clone(), self.progress.clone(), self.scope(now_ms, 0));
-        job.run().map_err(into_open_error)?;
+        let active_first = std::mem::replace(&mut self.active_first, self.written + 1);
+        self.closed.push((self.active.number, self.active.bytes));
+        let scope = self.scope(now_ms, None);
+        let job = Compaction::new(self.background.clone(), self.progress.clone(), scope);
+        if let Err(error) = job.run() {
+            self.closed.pop();
+            self.active_first = active_first;
+            return Err(into_open_error(error));
+        }
         self.absorb();
-        let number = active.0 + 1;
+        let number = self.active.number + 1;
         let Options { segment_bytes, .. } = self.background.options;
         self.active = Segment::make(&self.background.disk, number, segment_bytes)?;
         self.offset = DATA_BEGIN;
         Ok(())
+    }
+
+    /// Whether the active segment is a part of the log, and no base stands for it. As the directory says: a compaction
+    /// may have failed behind its rename.
+    fn is_active_in_use(&self) -> Result<bool, OpenError> {
+        let layout = list(&self.background.disk)?;
+        Ok(layout.base.is_none_or(|covers| covers < self.active.number))
     }
 
     /// A job that makes the next segment, when there is none: to be run soon, on a thread that may wait for the disk.
@@ -178,7 +194,8 @@ impl<D: Disk> FileStore<D> {
         if !is_idle || !self.is_compaction_due() || has_just_failed {
             return None;
         }
-        let scope = self.scope(now_ms, self.active.bytes + self.background.options.segment_bytes);
+        let others = self.active.bytes + self.background.options.segment_bytes;
+        let scope = self.scope(now_ms, Some(others));
         Some(Compaction::new(self.background.clone(), self.progress.clone(), scope))
     }
 
@@ -207,7 +224,7 @@ impl<D: Disk> FileStore<D> {
         closed > 0 && closed > live / 10 * 3
     }
 
-    fn scope(&self, now_ms: u64, other_bytes: u64) -> Scope {
+    fn scope(&self, now_ms: u64, other_bytes: Option<u64>) -> Scope {
         let segments = self.closed.iter().map(|(number, _)| *number).collect();
         let last_sequence = self.active_first - 1;
         let base = self.base.map(|(covers, _)| covers);

@@ -28,9 +28,9 @@
 //!
 //! # Size
 //!
-//! On the disk a log takes at most three times what is live (base, closed segments and reserve), and seven segments
-//! (the active one, the next, their share of the reserve, and one that is closed), as long as its jobs are run when they
-//! are offered.
+//! On the disk a log takes at most three times what is live (base, closed segments and reserve), and eight segments (the
+//! active one, the next, one that is closed, and their share of the reserve), as long as its jobs are run when they are
+//! offered.
 //!
 //! # Time
 //!

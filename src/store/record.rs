@@ -188,6 +188,9 @@ pub fn decode<'a>(bytes: &mut &'a [u8]) -> Result<Option<Entry<'a>>, Malformed> 
     }
     let body = take_prefixed(bytes)?;
     let (&kind, mut body) = body.split_first().ok_or(Malformed)?;
+    if !(SAVE..=START).contains(&kind) {
+        return Ok(Some(Entry::Unknown));
+    }
     let mut fields = [None; LAST_TAG as usize + 1];
     while let Some((&tag, rest)) = body.split_first() {
         body = rest;
@@ -205,8 +208,7 @@ pub fn decode<'a>(bytes: &mut &'a [u8]) -> Result<Option<Entry<'a>>, Malformed> 
         FORGET => {
             Entry::Forget { id: read_id(fields[ID as usize])?, generation: number(GENERATION)? }
         }
-        START => Entry::Start { at_ms: number(STARTED_AT)? },
-        _ => Entry::Unknown,
+        _ => Entry::Start { at_ms: number(STARTED_AT)? },
     }))
 }
 
@@ -394,10 +396,7 @@ mod tests {
             assert_eq!(decode(&mut &longer[..]), expected);
         }
         let mut other = Vec::new();
-        prefixed(&mut other, |out| {
-            out.push(77);
-            field(out, ID, b"not checked");
-        });
+        prefixed(&mut other, |out| out.extend_from_slice(&[77, ID, 255, 1, 2]));
         encode_start(5, &mut other);
         let mut rest = &other[..];
         assert_eq!(decode(&mut rest), Ok(Some(Entry::Unknown)));

@@ -160,9 +160,9 @@ pub(super) fn repair_base<D: Disk>(disk: &D, replay: &Replay) -> Result<(), Open
     let failed = failed(disk, &name, "repairing it");
     let file = disk.open(&name).map_err(&failed)?;
     match read_header(disk, &name, &file, Name::Base(covers))? {
-        Some(FileHeader { nonce, .. }) => {
+        Some(header) => {
             for gap in &replay.gaps {
-                fill(&file, nonce, *gap).map_err(&failed)?;
+                fill(&file, &header, *gap).map_err(&failed)?;
             }
         }
         None => {
@@ -177,18 +177,22 @@ pub(super) fn repair_base<D: Disk>(disk: &D, replay: &Replay) -> Result<(), Open
     Ok(file.sync_data().map_err(&failed)?)
 }
 
-/// Writes batches without changes over a gap.
-fn fill(file: &impl DiskFile, nonce: Nonce, gap: Gap) -> std::io::Result<()> {
+/// Writes batches without changes over a gap. Only the last one can be too short for that: then the base ends before it.
+fn fill(file: &impl DiskFile, header: &FileHeader, gap: Gap) -> std::io::Result<()> {
+    let (most, least) = (BYTES_MOST as u64, HEADER_BYTES as u64);
+    if gap.to - gap.from < least {
+        let base = header.base.map(|base| BaseHeader { end: gap.from, ..base });
+        return write_full(file, &FileHeader { base, ..*header }.encoded(), 0);
+    }
     let mut at = gap.from;
     while at < gap.to {
         let left = gap.to - at;
-        let most = BYTES_MOST as u64;
         // So that what is left over has room for a header.
-        let length = if left > most { most.min(left - HEADER_BYTES as u64) } else { left };
+        let length = if left > most { most.min(left - least) } else { left };
         let mut filler = vec![0; length as usize];
-        let length = (filler.len() - HEADER_BYTES.min(filler.len())) as u32;
-        let header = BatchHeader { length, changes: 0, sequence: 0, synced_through: 0, at_ms: 0 };
-        seal(&mut filler, nonce, &header);
+        let length = (length - least) as u32;
+        let filling = BatchHeader { length, changes: 0, sequence: 0, synced_through: 0, at_ms: 0 };
+        seal(&mut filler, header.nonce, &filling);
         write_full(file, &filler, at)?;
         at += filler.len() as u64;
     }

@@ -12,7 +12,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::io;
 
-use super::batch::BatchHeader;
+use super::batch::{BatchHeader, HEADER_BYTES};
 use super::disk::{Disk, DiskFile, failed};
 use super::error::{Damage, Failure, OpenError};
 use super::live::Live;
@@ -156,7 +156,8 @@ pub(super) fn walk_base<D: Disk>(
                 offset += header.batch_bytes() as u64;
             }
             _ => {
-                let next = reader.search(offset + 1).map_err(&failed)?;
+                // Nothing shorter than a header has stood there.
+                let next = reader.search(offset + HEADER_BYTES as u64).map_err(&failed)?;
                 let to = next.unwrap_or(base.end);
                 gaps.push(Gap { from: offset, to });
                 offset = to;
@@ -432,7 +433,13 @@ impl Replay {
                 self.torn_end = torn_end;
             }
         }
-        let proven = (begin, "a batch is unreadable, which a later one says had been synced");
+        // Behind zeros the next batch is due in the next segment.
+        let follower = self.layout.segments.iter().find(|number| **number > begin.segment);
+        let place = match follower {
+            Some(&segment) if self.torn_end.is_none() => Place { segment, offset: DATA_BEGIN },
+            _ => begin,
+        };
+        let proven = (place, "a batch is unreadable, which a later one says had been synced");
         let wrong = wrong.or(behind.is_proof.then_some(proven));
         if let Some((place, what)) = wrong {
             let costs = (behind.batches, behind.sessions.len() as u64);

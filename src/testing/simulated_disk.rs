@@ -49,6 +49,7 @@ pub enum Lie {
 pub struct SimulatedDisk {
     world: Arc<Mutex<World>>,
     run: u64,
+    is_onlooker: bool,
 }
 
 type Hook = Box<dyn FnOnce() + Send>;
@@ -250,7 +251,7 @@ impl SimulatedDisk {
             capacity: u64::MAX,
             lie: Lie::None,
         };
-        SimulatedDisk { world: Arc::new(Mutex::new(world)), run: 0 }
+        SimulatedDisk { world: Arc::new(Mutex::new(world)), run: 0, is_onlooker: false }
     }
 
     /// From here on it does not do something that it says it does.
@@ -279,11 +280,14 @@ impl SimulatedDisk {
         self.world().hooks.insert(call, Box::new(hook));
     }
 
-    /// No call is struck or preceded any more.
+    /// No call is struck any more.
     pub fn calm(&self) {
-        let mut world = self.world();
-        world.blows.clear();
-        world.hooks.clear();
+        self.world().blows.clear();
+    }
+
+    /// No hook is run any more.
+    pub fn unhook(&self) {
+        self.world().hooks.clear();
     }
 
     /// Whether the power went, or the process was killed.
@@ -309,7 +313,13 @@ impl SimulatedDisk {
         world.is_down = false;
         world.is_locked = false;
         world.run += 1;
-        SimulatedDisk { world: self.world.clone(), run: world.run }
+        SimulatedDisk { world: self.world.clone(), run: world.run, is_onlooker: false }
+    }
+
+    /// The same disk for somebody whose calls are not counted, and do not fail.
+    #[must_use]
+    pub fn onlooker(&self) -> SimulatedDisk {
+        SimulatedDisk { is_onlooker: true, ..self.clone() }
     }
 
     /// Names and contents of all files.
@@ -342,6 +352,9 @@ impl SimulatedDisk {
 
     fn turn(&self) -> io::Result<Turn<'_>> {
         let mut world = self.world();
+        if self.is_onlooker {
+            return Ok(Turn { world, blow: None });
+        }
         let number = world.calls;
         if let Some(hook) = world.hooks.remove(&number) {
             drop(world);

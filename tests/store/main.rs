@@ -13,7 +13,14 @@
 
 #[path = "../simulation/chance.rs"]
 mod chance;
+mod damage;
+mod format;
+mod full;
 mod model;
+mod real;
+mod speed;
+mod stage;
+mod torture;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -147,6 +147,8 @@ pub struct World<D: Disk> {
     options: Options,
     /// Whether the clock may be set back.
     jumps: bool,
+    /// Whether all failures are planned, and none is left to chance.
+    is_planned: bool,
 }
 
 impl<D: Disk + 'static> World<D>
@@ -170,7 +172,20 @@ where
         };
         let disk = SimulatedDisk::new(chance.next());
         let server = Arc::new(Mutex::new(server));
-        World { disk, wrap, server, chance, options, jumps: !expires }
+        World { disk, wrap, server, chance, options, jumps: !expires, is_planned: false }
+    }
+
+    /// A life in which nothing fails but the calls with these numbers.
+    pub fn planned(seed: u64, blows: &[(u64, Blow)], wrap: fn(SimulatedDisk) -> D) -> Self {
+        let world = World { is_planned: true, ..World::new(seed, wrap) };
+        blows.iter().for_each(|(call, blow)| world.disk.strike(*call, *blow));
+        world
+    }
+
+    fn calm(&self) {
+        if !self.is_planned {
+            self.disk.calm();
+        }
     }
 
     pub fn server(&self) -> MutexGuard<'_, Server<D>> {
@@ -192,14 +207,13 @@ where
             self.pass_time();
             self.disk = self.disk.restarted();
             self.probe();
-            if self.chance.percent(25) {
+            if self.chance.percent(25) && !self.is_planned {
                 let blow = self.chance.pick(&[Blow::PowerLoss, Blow::Kill, Blow::Errno(EIO)]);
                 self.strike_within(30, blow);
             }
             match self.open() {
                 Ok(()) => return,
-                Err(OpenError::Failed(failure)) => {
-                    assert!(!failure.is_full(), "{failure}");
+                Err(OpenError::Failed(_)) => {
                     self.server().totals.crashed_starts += 1;
                 }
                 Err(other) => panic!("{other}"),
@@ -210,7 +224,7 @@ where
 
     /// Looks how far the log goes, before anything is done about it.
     fn probe(&mut self) {
-        let disk = (self.wrap)(self.disk.clone());
+        let disk = (self.wrap)(self.disk.onlooker());
         let layout = Layout::read(&disk).expect("a directory can be listed");
         let replay = Replay::read(&disk, layout).unwrap_or_else(|error| panic!("{error}"));
         assert!(replay.damage.is_none(), "{}", replay.damage.expect("it is there"));
@@ -243,8 +257,8 @@ where
     }
 
     /// Ends the process, if it has not ended; with or without the power.
-    fn end(&mut self) {
-        self.disk.calm();
+    pub fn end(&mut self) {
+        self.calm();
         if !self.disk.is_down() {
             if self.chance.percent(50) { self.disk.crash() } else { self.disk.kill() }
         }
@@ -271,7 +285,7 @@ where
                 Blow::Kill,
             ],
         );
-        if self.chance.percent(8) {
+        if self.chance.percent(8) && !self.is_planned {
             let blow = self.chance.pick(&faults);
             self.strike_within(8, blow);
         }
@@ -280,7 +294,8 @@ where
             55..=84 => self.server().sync(),
             85..=90 => self.preallocate(),
             91..=97 => {
-                let blow = self.chance.percent(30).then(|| self.chance.pick(&faults));
+                let is_struck = self.chance.percent(30) && !self.is_planned;
+                let blow = is_struck.then(|| self.chance.pick(&faults));
                 self.compact(blow)
             }
             98 => self.close(),
@@ -355,7 +370,8 @@ where
             self.strike_within(80, blow);
         }
         let compacted = job.run();
-        self.disk.calm();
+        self.disk.unhook();
+        self.calm();
         let is_down = self.disk.is_down();
         let mut server = self.server();
         match compacted {
