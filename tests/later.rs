@@ -572,3 +572,131 @@ fn a_client_with_a_small_buffer_connects_and_one_message_may_be_long() {
     client.send_binary(&vec![7; 20 << 20]);
     assert!(matches!(client.receive(), Some(Received::Binary(bytes)) if bytes.len() == 20 << 20));
 }
+
+/// Reactor 0 counts seats; each upgrade takes one there, and what becomes of it is noted.
+#[derive(Default)]
+struct Theatre {
+    seats: u64,
+    given_back: Vec<u64>,
+}
+
+impl Theatre {
+    fn decide(upgrade: &Upgrade<'_, Self>, seat: u64) -> Result<Acceptance<Self>, Refusal> {
+        match upgrade.parameter("wish").as_deref() {
+            Some("no") => Err(Refusal::new::<403>("as you wish")),
+            Some("panic") => panic!("as planned"),
+            Some("panic later") => Ok(upgrade.accept().then(|_, _| panic!("as planned"))),
+            Some("both") => Ok(upgrade.accept().otherwise(|_, _| panic!("as planned"))),
+            Some("wait") => upgrade.defer(|| (), |_, upgrade, ()| Ok(upgrade.accept())),
+            Some("twice") => upgrade.ask_with_undo(
+                0,
+                |theatre, _| theatre.take(),
+                |theatre, _, seat| theatre.given_back.push(seat),
+                |_, _, _| Err(Refusal::new::<403>("neither")),
+            ),
+            _ => Ok(upgrade.accept().header("X-Seat", &seat.to_string())?),
+        }
+    }
+
+    fn take(&mut self) -> u64 {
+        self.seats += 1;
+        self.seats
+    }
+}
+
+impl Application for Theatre {
+    type Session = ();
+    type Connection = ();
+
+    fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        let panics = upgrade.parameter("wish").as_deref() == Some("panic there");
+        upgrade.ask_with_undo(
+            0,
+            move |theatre, _| {
+                assert!(!panics, "as planned");
+                theatre.take()
+            },
+            |theatre, cx, seat| {
+                assert_eq!(cx.reactor(), 0);
+                theatre.given_back.push(seat);
+            },
+            |_, upgrade, seat| Theatre::decide(upgrade, seat),
+        )
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+}
+
+/// A theatre in which one client sits already, of two that the server has room for.
+fn theatre() -> TestServer<Theatre> {
+    let limit_concurrency = NonZeroUsize::new(2);
+    let server =
+        TestServer::with_config(Config { limit_concurrency, ..config() }, |_| Theatre::default());
+    server.hold_jobs();
+    assert_eq!(server.connect("session_id=first").header("X-Seat"), Some("1"));
+    server
+}
+
+fn given_back(server: &TestServer<Theatre>) -> Vec<u64> {
+    server.application(0, |theatre| theatre.given_back.clone())
+}
+
+#[test]
+fn what_a_question_took_is_given_back_unless_the_websocket_opens() {
+    for (wish, status, seats) in [
+        ("", 101, vec![]),
+        ("no", 403, vec![2]),
+        ("twice", 403, vec![2, 3]),
+        ("panic", 500, vec![2]),
+        ("panic%20later", 101, vec![2]),
+        // What panicked has taken nothing, as far as anybody knows.
+        ("panic%20there", 500, vec![]),
+    ] {
+        for reactor in 0..REACTORS {
+            let server = theatre();
+            let request = server.request().query(&format!("wish={wish}")).reactor(reactor);
+            let answer = request.connect();
+            let told = answer.as_ref().map_or_else(|refused| refused.status, |_| 101);
+            assert_eq!((told, given_back(&server)), (status, seats.clone()), "{wish}");
+            drop(answer);
+            server.shut_down();
+            assert_eq!(given_back(&server), seats, "once, and not at the end");
+        }
+    }
+}
+
+#[test]
+fn it_is_given_back_when_the_server_has_no_room_and_whatever_otherwise_does() {
+    for wish in ["", "both"] {
+        let server = theatre();
+        let second = server.connect("session_id=second");
+        let refused = server.request().query(&format!("wish={wish}")).connect().unwrap_err();
+        assert_eq!((refused.status, given_back(&server)), (503, vec![3]));
+        second.disconnect();
+    }
+}
+
+#[test]
+fn it_is_given_back_when_the_client_leaves_or_the_answer_is_late_or_overtaken() {
+    let waiting = |server: &TestServer<Theatre>| {
+        let upgrade = server.request().query("session_id=a&wish=wait").begin();
+        assert_eq!((server.held_jobs(), upgrade.is_answered()), (1, false));
+        assert_eq!(given_back(server), []);
+        upgrade
+    };
+    let server = theatre();
+    waiting(&server).disconnect();
+    assert_eq!(given_back(&server), [2]);
+
+    let server = theatre();
+    let upgrade = waiting(&server);
+    server.advance(config().timeout_handshake + Duration::from_secs(1));
+    assert_eq!((upgrade.answer().unwrap_err().status, given_back(&server)), (503, vec![2]));
+
+    let server = theatre();
+    let upgrade = waiting(&server);
+    let newer = server.connect("session_id=a");
+    assert_eq!((upgrade.answer().unwrap_err().status, given_back(&server)), (409, vec![2]));
+    server.run_job(0);
+    assert_eq!((newer.header("X-Seat"), given_back(&server)), (Some("3"), vec![2]));
+}

@@ -32,6 +32,7 @@ mod server {
     mod metrics;
     mod offload;
     mod pressure;
+    mod questions;
     mod requests;
     mod resume;
     mod sessions;

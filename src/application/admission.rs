@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::Once;
 use std::time::Instant;
 
-use super::question::Ask;
+use super::question::{Ask, Undo};
 use super::request::{HttpRequest, RequestHead, text};
 use super::response::{
     HttpResponse, InvalidField, NoResponse, TEXT, check_content_type, error_in_json, push_field,
@@ -444,6 +444,19 @@ impl<A: Application> Acceptance<A> {
 }
 
 impl<A: Application> Terms<A> {
+    /// What was taken on other reactors for this upgrade is given back there, if the WebSocket does not open.
+    pub(crate) fn undo_unless_open(&mut self, undos: Vec<Undo<A>>) {
+        let otherwise = self.not_opening.take();
+        let not_opening = move |application: &mut A, cx: &mut ReactorContext<'_, A>| {
+            // First: what the application does here may panic.
+            undos.into_iter().for_each(|undo| cx.commands.undo(undo));
+            if let Some(otherwise) = otherwise.and_then(Contained::into_inner) {
+                otherwise(application, cx);
+            }
+        };
+        self.not_opening = Some(Contained::new(Box::new(not_opening)));
+    }
+
     /// Sees to the subprotocol: without one of the application's choice, that which the settings choose.
     pub(crate) fn complete(&mut self, upgrade: &Upgrade<'_, A>, subprotocols: &Subprotocols) {
         // RFC 6455 4.2.2: only what this client offers may be chosen, not what another one did.

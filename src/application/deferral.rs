@@ -11,7 +11,7 @@
 use super::admission::{
     Acceptance, Decision, Deferred, ForRequest, ForUpgrade, Refusal, Source, Upgrade,
 };
-use super::question::asking;
+use super::question::{Ask, asking, asking_with_undo};
 use super::request::HttpRequest;
 use super::response::{AnswerFollows, HttpResponse, NoResponse};
 use super::{Application, ReactorContext};
@@ -123,8 +123,7 @@ impl<A: Application> Upgrade<'_, A> {
     /// nothing is locked. So what is counted over the whole server is kept on one reactor, and asked there.
     ///
     /// What `question` takes (a seat, say) is taken even if `done` is not called, because the client has left
-    /// meanwhile. So let it look only, or let it take something that ends by itself, and take for good in
-    /// [`Acceptance::then`], by a post.
+    /// meanwhile. So let it look only; one that takes something is for [`Self::ask_with_undo`].
     ///
     /// ```
     /// use revolve::testing::TestServer;
@@ -185,8 +184,93 @@ impl<A: Application> Upgrade<'_, A> {
         question: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) -> T + Send + 'static,
         done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
     ) -> Result<Acceptance<A>, Refusal> {
+        self.asks(reactor, asking(question), done)
+    }
+
+    /// [`Self::ask`] with a question that takes something there, and `undo`, which gives it back there: it gets a
+    /// clone of what `question` has returned. `undo` runs once if `question` has run and the WebSocket does not open, for whatever reason: `done` refuses, or
+    /// panics; the server refuses (`docs/protocol.md` has the list); the answer is late, or the client has left. If
+    /// [`Application::on_open`] is called, it is dropped: from then on what was taken is [`Application::on_close`]'s
+    /// to give back. Only a server that ends may drop it too.
+    ///
+    /// A `question` that panics is not undone. Where `done` asks once more, each question has its own `undo`.
+    ///
+    /// ```
+    /// use revolve::testing::TestServer;
+    /// use revolve::{
+    ///     Acceptance, Application, CloseReason, Config, Context, Message, Refusal, Upgrade,
+    /// };
+    ///
+    /// /// Reactor 0 counts the seats that are free.
+    /// struct Theatre {
+    ///     free: u32,
+    /// }
+    ///
+    /// impl Application for Theatre {
+    ///     type Session = ();
+    ///     type Connection = ();
+    ///
+    ///     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+    ///         upgrade.ask_with_undo(
+    ///             0,
+    ///             |theatre, _| match theatre.free.checked_sub(1) {
+    ///                 None => false,
+    ///                 Some(free) => {
+    ///                     theatre.free = free;
+    ///                     true
+    ///                 }
+    ///             },
+    ///             |theatre, _, is_seated| theatre.free += u32::from(is_seated),
+    ///             |_, upgrade, is_seated| match is_seated {
+    ///                 true => Ok(upgrade.accept()),
+    ///                 false => Err(Refusal::new::<503>("sold out")),
+    ///             },
+    ///         )
+    ///     }
+    ///
+    ///     fn on_message(&mut self, _: &mut Context<'_, Self>, _: Message<'_>) {}
+    ///
+    ///     fn on_close(&mut self, cx: &mut Context<'_, Self>, _: CloseReason) {
+    ///         cx.post(0, |theatre, _| theatre.free += 1);
+    ///     }
+    /// }
+    ///
+    /// // The server has room for fewer than the theatre.
+    /// let workers = 2.try_into().unwrap();
+    /// let config = Config { workers, limit_concurrency: Some(workers), ..Config::default() };
+    /// let server = TestServer::with_config(config, |_| Theatre { free: 3 });
+    /// let (ann, bob) = (server.connect("session_id=ann"), server.connect("session_id=bob"));
+    /// assert_eq!(server.request().connect().unwrap_err().status, 503);
+    /// assert_eq!(server.application(0, |theatre| theatre.free), 1);
+    /// ann.disconnect();
+    /// assert_eq!(server.application(0, |theatre| theatre.free), 2);
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// None, as [`Self::defer`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no reactor with this number; the client then gets 500.
+    pub fn ask_with_undo<T: Clone + Send + 'static>(
+        &self,
+        reactor: usize,
+        question: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) -> T + Send + 'static,
+        undo: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + Send + 'static,
+        done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
+    ) -> Result<Acceptance<A>, Refusal> {
+        self.asks(reactor, asking_with_undo(question, undo), done)
+    }
+
+    fn asks<T: Send + 'static>(
+        &self,
+        reactor: usize,
+        ask: Ask<A>,
+        done: impl FnOnce(&mut A, &Upgrade<'_, A>, T) -> Result<Acceptance<A>, Refusal> + 'static,
+    ) -> Result<Acceptance<A>, Refusal> {
         assert!(reactor < self.reactors, "reactor {reactor} of {}", self.reactors);
-        let source = Source::Reactor(reactor, asking(question));
+        let source = Source::Reactor(reactor, ask);
         Ok(Acceptance::later(Deferred { source, decision: decides_upgrade(done) }))
     }
 }

@@ -464,6 +464,11 @@ impl<A: Application> Jobs<A> {
         self.entries.len() - self.unwanted
     }
 
+    /// How many more jobs there may be.
+    pub(crate) fn left(&self) -> usize {
+        self.most.saturating_sub(self.entries.len())
+    }
+
     /// How many jobs are under way, those included that nobody waits for.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()

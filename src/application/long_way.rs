@@ -71,16 +71,20 @@ pub(crate) enum NotQueued {
 pub(super) struct Allowance {
     /// Bytes in the cork from which on they are offered to the socket, before more is queued.
     cork_bytes: usize,
-    /// Bytes that may wait, in the backlog and the cork, when one more message is queued: the high-water
-    /// mark, and a cork beyond it. That much may wait when a message of the peer's is heard
-    /// (`shard/visit.rs`), so its first reply is always queued.
-    waiting_most: usize,
+    pub(super) high_water_mark: usize,
 }
 
 impl Allowance {
     pub(super) fn of(config: &Config) -> Allowance {
         let cork_bytes = config.limits.cork_bytes;
-        Allowance { cork_bytes, waiting_most: config.max_send_buffer.saturating_add(cork_bytes) }
+        Allowance { cork_bytes, high_water_mark: config.max_send_buffer }
+    }
+
+    /// Bytes that may wait, in the backlog and the cork, when one more message is queued: the high-water
+    /// mark, and a cork beyond it. That much may wait when a message of the peer's is heard
+    /// (`shard/visit.rs`), so its first reply is always queued.
+    fn waiting_most(self) -> usize {
+        self.high_water_mark.saturating_add(self.cork_bytes)
     }
 }
 
@@ -185,7 +189,8 @@ impl<A: Application> LongWay<'_, A> {
     /// If too much waits for the peer, the connection ends. How long the message is does not count, for
     /// that is not its fault; it counts when the next one is to be queued behind it.
     fn make_room(&mut self, length: usize) -> bool {
-        let Allowance { cork_bytes, waiting_most } = self.commands.allowance;
+        let cork_bytes = self.commands.allowance.cork_bytes;
+        let waiting_most = self.commands.allowance.waiting_most();
         let Some(outlet) = &mut self.outlet else { return false };
         if matches!(self.commands.ending, Some(Ending::NotQueued { .. })) {
             return false;

@@ -59,6 +59,7 @@ pub(crate) use long_way::{Ending, NotQueued, storage_of_cork};
 pub(crate) use metrics::ApplicationMetrics;
 pub use metrics::{CounterMetric, GaugeMetric, InvalidMetric};
 pub(crate) use question::Question;
+pub(crate) use question::{Answered, Undo};
 pub(crate) use remote::{ForRecipient, Post, PostOutbox};
 pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Storing, Wake};
 pub use request::HttpRequest;
@@ -261,11 +262,10 @@ pub trait Application: Sized + 'static {
     /// /// Sends each client that asks so many numbers, as fast as it takes them.
     /// struct Numbers;
     ///
-    /// const MARK: usize = 64 << 10; // the server's `max_send_buffer`
     /// const LAST: u32 = 300_000;
     ///
     /// fn go_on(cx: &mut Context<'_, Numbers>) {
-    ///     while *cx.session() < LAST && cx.waiting_bytes() <= MARK {
+    ///     while *cx.session() < LAST && cx.waiting_bytes() <= cx.high_water_mark() {
     ///         *cx.session_mut() += 1;
     ///         let number = cx.session().to_string();
     ///         cx.send_text(&number);
@@ -283,7 +283,7 @@ pub trait Application: Sized + 'static {
     ///     }
     /// }
     ///
-    /// let config = Config { max_send_buffer: MARK, ..Config::default() };
+    /// let config = Config { max_send_buffer: 64 << 10, ..Config::default() };
     /// let server = TestServer::with_config(config, |_| Numbers);
     /// let client = server.connect("");
     /// client.send_text("go");
@@ -725,7 +725,7 @@ impl<A: Application> Context<'_, A> {
     /// offered. From when it does not, what this callback has sent is among them. 0, too, where nothing can be
     /// said any more, as in [`Application::on_close`].
     ///
-    /// An application that has much to send compares it with [`Config::max_send_buffer`], and stops above
+    /// An application that has much to send compares it with [`Self::high_water_mark`], and stops above
     /// that ([`Application::on_backlog_low`] has an example).
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
@@ -735,6 +735,12 @@ impl<A: Application> Context<'_, A> {
             Some(outlet) if !outlet.takes_more() => outlet.backlog_bytes() + self.cork.len(),
             _ => 0,
         }
+    }
+
+    /// How many bytes may wait for a peer before it is not read any more ([`Config::max_send_buffer`]).
+    #[must_use]
+    pub fn high_water_mark(&self) -> usize {
+        self.commands.allowance.high_water_mark
     }
 
     /// When this turn began. Costs nothing, and is virtual in a test.

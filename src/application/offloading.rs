@@ -32,7 +32,8 @@ impl<A: Application> Context<'_, A> {
     /// called; `job` is run all the same. While a connection waits for
     /// [`Limits::offloads_per_connection`] of them, no more is read from it: with 1 there, each
     /// message is answered before the next one is heard. One that panics ends its connection with
-    /// 1011. A server that drains waits for the jobs under way, within the time of its drain.
+    /// 1011; to answer it instead, let the job catch its panic ([`std::panic::catch_unwind`]), and return
+    /// that it failed. A server that drains waits for the jobs under way, within the time of its drain.
     ///
     /// A job should return: its thread is held for as long as it runs. While all threads are, and other
     /// jobs wait, threads are added ([`Limits::offload_threads_extra`]). A job that runs on for
@@ -67,7 +68,7 @@ impl<A: Application> Context<'_, A> {
     /// # Errors
     ///
     /// When the reactor has [`Limits::offloads_per_reactor`] jobs under way; nothing waits for
-    /// room.
+    /// room, and `job` is dropped ([`Self::offloads_left`] tells before).
     pub fn offload<T: Send + 'static>(
         &mut self,
         job: impl FnOnce() -> T + Send + 'static,
@@ -204,6 +205,36 @@ impl<A: Application> Context<'_, A> {
         self.commands.cancel_job(Owner::Connection(self.connection), job)
     }
 
+    /// How many more jobs this callback may off-load ([`Limits::offloads_per_reactor`]): while it is not 0,
+    /// [`Self::offload`] takes the job. So what a job is to own is moved into it only when it will be taken.
+    ///
+    /// ```
+    /// # use revolve::{Application, Context, Message};
+    /// # fn compress(bytes: Vec<u8>) -> Vec<u8> { bytes }
+    /// struct Archive;
+    /// impl Application for Archive {
+    ///     type Session = Vec<u8>;
+    ///     type Connection = ();
+    ///     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {
+    ///         let Message::Binary(bytes) = message else { return cx.close(1003, "binary only") };
+    ///         cx.session_mut().extend_from_slice(bytes);
+    ///         if cx.offloads_left() > 0 {
+    ///             let all = std::mem::take(cx.session_mut());
+    ///             let taken = cx.offload(move || compress(all), |_, cx, all| cx.send_binary(&all));
+    ///             assert!(taken.is_ok());
+    ///         }
+    ///     }
+    /// }
+    /// # let server = revolve::testing::TestServer::new(|_| Archive);
+    /// # let client = server.connect("");
+    /// # client.send_binary(b"abc");
+    /// # assert!(client.receive().is_some());
+    /// ```
+    #[must_use]
+    pub fn offloads_left(&self) -> usize {
+        self.commands.jobs.left()
+    }
+
     fn off_load<T: Send + 'static>(
         &mut self,
         delivery: Delivery,
@@ -261,6 +292,12 @@ impl<A: Application> ReactorContext<'_, A> {
     /// Takes back a job that this reactor has off-loaded, as [`Context::cancel_job`] does one of a connection.
     pub fn cancel_job(&mut self, job: JobHandle) -> bool {
         self.commands.cancel_job(Owner::Reactor, job)
+    }
+
+    /// How many more jobs this callback may off-load, as [`Context::offloads_left`].
+    #[must_use]
+    pub fn offloads_left(&self) -> usize {
+        self.commands.jobs.left()
     }
 
     fn off_load<T: Send + 'static>(

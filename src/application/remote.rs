@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::direct::Recipient;
-use super::question::Question;
+use super::question::{ForReactor, Question, Undo};
 use super::{Application, Commands, Context, ReactorContext, To};
 use crate::contained::Contained;
 use crate::inbox::{Inbox, InboxSender, NotSent, inbox};
@@ -24,7 +24,6 @@ use crate::offload::Finished;
 use crate::session::owner_of;
 use crate::store::Recovered;
 
-type ForReactor<A> = Contained<Box<dyn FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send>>;
 /// What is to be done for one connection.
 pub(crate) type ForRecipient<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>) + Send>>;
 
@@ -38,7 +37,11 @@ pub(crate) enum Post<A: Application> {
         question: Question<A>,
     },
     /// The answer to a question of this reactor's.
-    Answer(Finished),
+    Answer {
+        finished: Finished,
+        /// What is to be posted if nothing comes of it.
+        undo: Option<Box<Undo<A>>>,
+    },
 }
 
 impl<A: Application> Post<A> {
@@ -55,7 +58,7 @@ impl<A: Application> fmt::Debug for Post<A> {
             Post::ToReactor(_) => f.write_str("ToReactor"),
             Post::To(recipient, _) => f.debug_tuple("To").field(recipient).finish(),
             Post::Question { question, .. } => question.fmt(f),
-            Post::Answer(finished) => finished.fmt(f),
+            Post::Answer { finished, .. } => finished.fmt(f),
         }
     }
 }
@@ -348,6 +351,11 @@ impl<A: Application> Commands<A> {
     ) {
         let reactor = reactor_of(&to, self.reactors);
         self.post(reactor, Post::To(to, Contained::new(Box::new(post))));
+    }
+
+    /// Gives back what a question has taken.
+    pub(super) fn undo(&mut self, undo: Undo<A>) {
+        self.post(undo.reactor, Post::ToReactor(undo.post));
     }
 
     fn post(&mut self, reactor: usize, post: Post<A>) {

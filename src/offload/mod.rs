@@ -97,6 +97,11 @@ impl Progress {
         self.end(RETURNED).then_some(Finished { id, value })
     }
 
+    /// Whether its reactor has taken its slot back.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.is(GIVEN_UP)
+    }
+
     /// Whether a thread runs it now, and its reactor has not given it up.
     pub(crate) fn is_running(&self) -> bool {
         self.is(BEGUN) && !self.is(RETURNED | GIVEN_UP)
@@ -164,7 +169,7 @@ impl Job {
     #[cfg(feature = "internals")]
     #[must_use]
     pub fn is_given_up(&self) -> bool {
-        self.progress.is(GIVEN_UP)
+        self.progress.is_given_up()
     }
 
     /// Does the work, here and now, unless it was taken back before it began. `None` if its reactor has given

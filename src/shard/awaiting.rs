@@ -16,6 +16,7 @@ use super::parts::Parts;
 use super::pending::PendingRequest;
 use super::turn::Turn;
 use crate::application::{Application, Deferred};
+use crate::application::{Owner, Undo, Whose};
 use crate::connection::Rest;
 use crate::environment::Environment;
 use crate::observe::turn_trace::Why;
@@ -49,6 +50,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 holds: false,
                 by,
                 is_outrun: false,
+                undos: Vec::new(),
             });
             by
         });
@@ -83,6 +85,18 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.observed(&[], turn);
     }
 
+    /// The answer to a question has come, and this gives back what it has taken: kept until the WebSocket
+    /// opens, or given back at once if nobody waits for the answer any more.
+    pub(super) fn keep_undo(&mut self, whose: Whose, undo: Undo<A>) {
+        let kept = match whose {
+            Whose::Of(Owner::Request(id)) => self.pending.keep_undo(id, undo),
+            Whose::Of(_) | Whose::Nobodys { .. } => Err(undo),
+        };
+        if let Err(undo) = kept {
+            self.deliveries.undo(vec![undo]);
+        }
+    }
+
     /// A request waits no more, whatever became of it: the session that it held is let go of, and so is
     /// the job, if it is not done.
     #[inline]
@@ -115,6 +129,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn forget_one_pending(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         let Some(request) = self.pending.take(id) else { return };
         self.forget_jobs(id, turn);
+        self.deliveries.undo(request.undos);
         if let Some(session) = request.session.filter(|_| request.holds) {
             self.release_session(&session, turn);
         }

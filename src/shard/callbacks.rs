@@ -17,7 +17,7 @@ use super::runtime::{Callee, CloseCause, Next, note_reactor_panic};
 use super::turn::{Outcome, Setup, Turn};
 use crate::application::{
     Application, Context, Decision, Due, HttpRequest, HttpResponse, NoResponse, NotQueued, Owner,
-    ReactorContext, Whose,
+    ReactorContext, Undo, Whose,
 };
 use crate::connection::{Attachment, Rest};
 use crate::contained::Panicked;
@@ -139,7 +139,22 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// A job is done: the callback that waits for it is called, unless it still waits for an earlier
     /// one.
     pub(super) fn take_finished(&mut self, finished: Finished, turn: &mut Turn<'_>) {
-        match self.runtime.commands.jobs.finish(finished) {
+        self.take_answer(finished, None, turn);
+    }
+
+    /// The same for a question to another reactor: `undo` gives back what it has taken there, if nothing comes of
+    /// it.
+    pub(super) fn take_answer(
+        &mut self,
+        finished: Finished,
+        undo: Option<Undo<A>>,
+        turn: &mut Turn<'_>,
+    ) {
+        let whose = self.runtime.commands.jobs.finish(finished);
+        if let Some(undo) = undo {
+            self.keep_undo(whose, undo);
+        }
+        match whose {
             Whose::Of(owner) => self.deliver_answers(owner, turn),
             // Its connection is gone, so nothing ends; but a job that panics is a defect.
             Whose::Nobodys { has_failed: true } => note_reactor_panic(turn.setup),

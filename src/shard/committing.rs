@@ -91,13 +91,20 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[inline]
     pub(super) fn send_batch(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         if self.runtime.is_stored {
-            match self.commits.due(turn.setup.config.store_timeout) {
-                None if self.runtime.changes.is_empty() => {}
-                None => self.send_changes(turn, env),
-                Some(due) if turn.now < due => {}
-                Some(due) => self.give_up_if_late(due, turn, env),
-            }
+            self.send_or_wait(turn, env);
         }
+    }
+
+    #[inline(never)]
+    fn send_or_wait(&mut self, turn: &mut Turn<'_>, env: &mut E) {
+        match self.commits.due(turn.setup.config.store_timeout) {
+            None if self.runtime.changes.is_empty() => {}
+            None => self.send_changes(turn, env),
+            Some(due) if turn.now < due => {}
+            Some(due) => self.give_up_if_late(due, turn, env),
+        }
+        let waiting = self.commits.waiting_connections();
+        turn.setup.metrics.waits_for_store.set(waiting as u64);
     }
 
     /// Sends what is left when the shard ends, whether or not the store has answered.

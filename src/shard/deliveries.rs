@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::connection_set::ConnectionSet;
-use crate::application::{Application, Broadcast, Post, PostOutbox, Remote};
+use crate::application::{Application, Broadcast, Post, PostOutbox, Remote, Undo};
 use crate::config::Limits;
 use crate::connection::Rest;
 use crate::environment::Environment;
@@ -108,6 +108,12 @@ impl<A: Application, S: Stream> Deliveries<A, S> {
             self.posts.send(reactor, post);
         }
         self.waiting += self.posts.len();
+    }
+
+    /// Gives back what questions have taken on other reactors.
+    pub(super) fn undo(&mut self, undos: Vec<Undo<A>>) {
+        let posts = undos.into_iter().map(|undo| (undo.reactor, Post::ToReactor(undo.post)));
+        self.post_to_reactors(posts.collect());
     }
 
     /// Sends the posts that wait, as far as there is room.

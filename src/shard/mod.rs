@@ -336,7 +336,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             || self.may_sweep()
             || lifecycle.ends_sessions
             || watchers.is_drawing()
-            || (!runtime.changes.is_empty() && !commits.is_busy())
+            || (runtime.is_stored && !runtime.changes.is_empty() && !commits.is_busy())
         {
             return Some(Duration::ZERO);
         }
@@ -357,7 +357,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         consider(lifecycle.resumes_at());
         consider(lifecycle.drain_deadline(now, setup.config.timeout_graceful_shutdown));
         consider(deliveries.retries_at(now));
-        consider(commits.due(setup.config.store_timeout));
+        if runtime.is_stored {
+            consider(commits.due(setup.config.store_timeout));
+        }
         next.map(|next| next.saturating_duration_since(now))
     }
 
@@ -369,11 +371,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Writes the figures that the turn has changed where others read them.
     fn publish(&mut self, setup: &Setup) {
-        let Parts { connections, runtime, commits, .. } = self;
+        let Parts { connections, runtime, .. } = self;
         let metrics = &setup.metrics;
-        if runtime.is_stored {
-            metrics.waits_for_store.set(commits.waiting_connections() as u64);
-        }
         metrics.panics.add(take_drop_panics());
         metrics.bytes_out.add(std::mem::take(&mut runtime.commands.past_cork));
         metrics.connections.set(connections.slab.len() as u64);

@@ -28,7 +28,7 @@ pub(super) struct Parts<A: Application, E: Environment> {
     pub(super) deliveries: Deliveries<A, E::Stream>,
     pub(super) lifecycle: Lifecycle,
     pub(super) watchers: Watchers,
-    pub(super) pending: PendingRequests,
+    pub(super) pending: PendingRequests<A>,
     pub(super) commits: Commits,
     pub(super) restoring: Restoring,
 }

@@ -1,25 +1,25 @@
 //! The requests of which the answer is awaited, because the application decides them on another thread.
 //!
-//! Knows who waits and for which session; does nothing for them: `awaiting` does. Called by that, and by
-//! `upgrade`, which must know of requests that a newer one overtakes.
+//! Knows who waits and for which session, and what was taken elsewhere for them; does nothing for them:
+//! `awaiting` does. Called by that, and by `upgrade`, which must know of requests that a newer one overtakes.
 //!
-//! Invariant: they stand in the order in which they came, one for each connection.
+//! Invariant: they stand in the order in which they came, one for each connection. What was taken for one that
+//! does not open is given back.
 //!
 //! Next: `commits`: what is known of the store.
 
 use std::time::Instant;
 
+use crate::application::{Application, Undo};
 use crate::session::SessionId;
 use crate::token::LocalId;
 
 /// The requests that wait: no more than there may be jobs
 /// ([`crate::config::Limits::offloads_per_reactor`]).
-#[derive(Debug, Default)]
-pub(super) struct PendingRequests(Vec<PendingRequest>);
+pub(super) struct PendingRequests<A: Application>(Vec<PendingRequest<A>>);
 
 /// One of them.
-#[derive(Debug)]
-pub(super) struct PendingRequest {
+pub(super) struct PendingRequest<A: Application> {
     pub(super) connection: LocalId,
     /// The session that it names.
     pub(super) session: Option<SessionId>,
@@ -29,9 +29,17 @@ pub(super) struct PendingRequest {
     pub(super) by: Instant,
     /// Whether a newer connection shares that session by now: this one may not take it over any more.
     pub(super) is_outrun: bool,
+    /// What gives back what was taken for it, on the reactors that were asked: one for each question.
+    pub(super) undos: Vec<Undo<A>>,
 }
 
-impl PendingRequests {
+impl<A: Application> Default for PendingRequests<A> {
+    fn default() -> Self {
+        PendingRequests(Vec::new())
+    }
+}
+
+impl<A: Application> PendingRequests<A> {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -84,12 +92,29 @@ impl PendingRequests {
         requests.find(|request| request.connection == connection).map(|request| request.by)
     }
 
-    pub(super) fn push(&mut self, request: PendingRequest) {
+    /// Something was taken for the request of this connection; gives `undo` back if it waits no more.
+    pub(super) fn keep_undo(&mut self, connection: LocalId, undo: Undo<A>) -> Result<(), Undo<A>> {
+        match self.0.iter_mut().find(|request| request.connection == connection) {
+            Some(request) => {
+                request.undos.push(undo);
+                Ok(())
+            }
+            None => Err(undo),
+        }
+    }
+
+    /// What was taken for the request of this connection; from here on it is the caller's to give back.
+    pub(super) fn take_undos(&mut self, connection: LocalId) -> Vec<Undo<A>> {
+        let request = self.0.iter_mut().find(|request| request.connection == connection);
+        request.map(|request| std::mem::take(&mut request.undos)).unwrap_or_default()
+    }
+
+    pub(super) fn push(&mut self, request: PendingRequest<A>) {
         self.0.push(request);
     }
 
     /// A connection's request waits no more.
-    pub(super) fn take(&mut self, connection: LocalId) -> Option<PendingRequest> {
+    pub(super) fn take(&mut self, connection: LocalId) -> Option<PendingRequest<A>> {
         let at = self.0.iter().position(|request| request.connection == connection)?;
         Some(self.0.remove(at))
     }

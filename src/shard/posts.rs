@@ -11,7 +11,7 @@
 use super::direct::{Whereabouts, note_undelivered};
 use super::parts::Parts;
 use super::turn::Turn;
-use crate::application::{Application, ForRecipient, Post, Question};
+use crate::application::{Answered, Application, ForRecipient, Post, Question, Undo};
 use crate::environment::Environment;
 use crate::observe::slow_turn::Callback;
 use crate::token::LocalId;
@@ -64,20 +64,36 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 Whereabouts::Elsewhere(_) | Whereabouts::Nowhere => note_undelivered(turn),
             },
             Post::Question { asker, question } => self.answer_question(asker, question, turn),
-            Post::Answer(finished) => self.take_finished(finished, turn),
+            Post::Answer { finished, undo } => {
+                self.take_answer(finished, undo.map(|undo| *undo), turn);
+            }
         }
     }
 
     /// Another reactor wants to know something. A panic is told and counted by that one, whose request it
-    /// costs.
+    /// costs. If that one has given up waiting, what was taken for it is given back.
     fn answer_question(&mut self, asker: usize, question: Question<A>, turn: &mut Turn<'_>) {
         let Question { id, ask, progress } = question;
+        if progress.is_given_up() {
+            return;
+        }
         let answer = self.invoke_for_reactor(turn.setup, |application, cx| {
             ask.into_inner().map(|ask| ask(application, cx))
         });
         turn.observer.slow_turns.called(Callback::Post, 1, None);
-        if let Some(finished) = progress.answer(id, answer.ok().flatten()) {
-            self.deliveries.post_to_reactors(vec![(asker, Post::Answer(finished))]);
+        let (value, undo) = match answer.ok().flatten() {
+            Some(Answered { value, undo }) => (Some(value), undo),
+            None => (None, None),
+        };
+        match (progress.answer(id, value), undo) {
+            (Some(finished), undo) => {
+                let reactor = turn.setup.reactor;
+                let undo = undo.map(|post| Box::new(Undo { reactor, post }));
+                let answer = Post::Answer { finished, undo };
+                self.deliveries.post_to_reactors(vec![(asker, answer)]);
+            }
+            (None, Some(undo)) => self.run_post(Post::ToReactor(undo), turn),
+            (None, None) => {}
         }
     }
 

@@ -110,7 +110,15 @@ impl<A: Application, E: Environment> Parts<A, E> {
             Some(_) => return Err(self.fail_upgrade(id, turn)),
         };
         let callback = if done.is_some() { Callback::Answer } else { Callback::Upgrade };
-        let answer = self.runtime.ask(asked, done, turn.now, subprotocols);
+        let mut answer = self.runtime.ask(asked, done, turn.now, subprotocols);
+        if !self.pending.is_empty()
+            && let Ok(Ok(Answer::Now(terms))) = &mut answer
+        {
+            let undos = self.pending.take_undos(id);
+            if !undos.is_empty() {
+                terms.undo_unless_open(undos);
+            }
+        }
         turn.observer.slow_turns.called(callback, 1, Some(id));
         answer.unwrap_or_else(|Panicked| Err(self.fail_upgrade(id, turn)))
     }

@@ -212,8 +212,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let (frames, requests) = (limits.frames_per_turn, limits.requests_per_turn);
         let mut input = Input { bytes, at: 0, read, frames, requests, messages: 0 };
         let mut is_as_it_was = true;
+        let stores = self.runtime.is_stored;
         let step = loop {
-            let step = match self.runtime.is_stored {
+            let step = match stores {
                 false => self.converse::<false>(id, &mut input, turn),
                 true => self.converse::<true>(id, &mut input, turn),
             };

@@ -136,6 +136,9 @@ pub struct Log {
     /// Questions that were put to other reactors, and those of which the answer decided something.
     pub questions: u64,
     pub learned: u64,
+    /// What questions have taken for upgrades that are not decided yet, and how much of it was given back.
+    pub seats: HashSet<String>,
+    pub undone: u64,
     /// Jobs off-loaded for a client whose answers come in no order, and which of them were answered.
     pub loose: HashMap<SocketAddr, (u64, BTreeSet<u64>)>,
     /// Answers to those that came before the answer to an ordered job that was asked for earlier.
@@ -253,7 +256,7 @@ impl Application for Recorder {
         log.undecided += u64::from(!later.is_empty());
         drop(log);
         if later.is_empty() {
-            return self.admit(upgrade, asked);
+            return self.admit(upgrade, asked, None);
         }
         self.decide_later(upgrade, asked, later)
     }
@@ -590,6 +593,7 @@ impl Recorder {
         &mut self,
         upgrade: &Upgrade<'_, Self>,
         asked: u64,
+        seat: Option<String>,
     ) -> Result<Acceptance<Self>, Refusal> {
         self.log.borrow_mut().admitted += 1;
         let peer = address(upgrade.peer());
@@ -603,6 +607,9 @@ impl Recorder {
             acceptance.otherwise(|recorder, _| recorder.log.borrow_mut().not_opened += 1);
         Ok(acceptance.then(move |recorder, cx| {
             let mut log = recorder.log.borrow_mut();
+            if let Some(seat) = seat {
+                assert!(log.seats.remove(&seat), "a seat was given back, or twice");
+            }
             let before = log.entering.replace(peer);
             assert_eq!(before, None, "somebody was let in, and did not open");
             let opens_with = cx.is_resumed().then(|| cx.count());
@@ -653,7 +660,7 @@ impl Recorder {
                 return Err(Refusal::new::<403>("as you wish"));
             }
             drop(log);
-            recorder.admit(upgrade, asked)
+            recorder.admit(upgrade, asked, asks.then_some(how))
         };
         if asks {
             let other = (self.reactor + 1) % upgrade.reactors();
@@ -663,9 +670,19 @@ impl Recorder {
                 if how == "asks fails" {
                     std::panic::panic_any(PLANNED);
                 }
-                "yes".to_owned()
+                // Each takes a seat of its own, which opens or is given back.
+                let mut log = recorder.log.borrow_mut();
+                let seat = format!("seat {}", log.questions);
+                log.seats.insert(seat.clone());
+                seat
             };
-            return upgrade.ask(other, question, done);
+            let undo = move |recorder: &mut Self, cx: &mut ReactorContext<'_, Self>, seat| {
+                assert_eq!(cx.reactor(), other, "given back where it was taken");
+                let mut log = recorder.log.borrow_mut();
+                assert!(log.seats.remove(&seat), "a seat has opened, or was given back twice");
+                log.undone += 1;
+            };
+            return upgrade.ask_with_undo(other, question, undo, done);
         }
         let job = move |cancellation: &Cancellation| {
             note_cancellation(cancellation, &cancelled);

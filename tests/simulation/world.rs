@@ -80,6 +80,8 @@ pub struct Totals {
     batches: u64,
     questions: u64,
     learned: u64,
+    /// What they had taken for upgrades that did not open.
+    undone: u64,
     /// Those among them whose time was over, or for which there was no room.
     busy: u64,
     /// Plain requests that the application answered, and those whose content came too late.
@@ -151,6 +153,7 @@ impl Totals {
         self.batches += other.batches;
         self.questions += other.questions;
         self.learned += other.learned;
+        self.undone += other.undone;
         self.busy += other.busy;
         self.requests += other.requests;
         self.late_bodies += other.late_bodies;
@@ -212,6 +215,7 @@ impl Totals {
             self.batches,
             self.questions,
             self.learned,
+            self.undone,
             self.busy,
             self.requests,
             self.late_bodies,
@@ -665,6 +669,7 @@ impl World {
         }
         assert_eq!(log.posts, self.posted, "posts that were taken and have not run");
         assert_eq!(log.passed, log.run, "posts of callbacks that have not run");
+        assert!(log.seats.is_empty(), "taken for nobody: {:?}", log.seats);
         log.check_sessions(&self.machine);
         assert_eq!(log.rites.0, log.rites.1, "what sessions had off-loaded at their end");
         assert_eq!(log.timers.len(), 0, "a timer did not fire");
@@ -851,6 +856,7 @@ impl World {
             taken_back: log.taken_back.values().map(|taken| taken.len() as u64).sum(),
             questions: log.questions,
             learned: log.learned,
+            undone: log.undone,
             busy: machine.sum(|r| r.rejections(Rejection::AdmissionBusy.index())),
             bursts: log.bursts,
             lows: log.lows,
