@@ -240,17 +240,20 @@ impl<A: Application, E: Environment> Parts<A, E> {
             outlet: Some((&mut connection.transport, open.params())),
         };
         let before = self.runtime.cork.len();
-        let (slot, count) = (live.slot, self.runtime.count_before(live.slot, id));
+        if self.runtime.is_stored {
+            self.runtime.note_count(live.slot, id);
+        }
         let called = self.runtime.invoke(callee, |application, cx, _| callback(application, cx));
         let Some(outcome) = called else { return };
-        self.runtime.note_change(slot, id, count);
         // Nothing of the cork has left meanwhile: it stands behind a backlog.
         if connection.is_above_mark(&turn.setup.config) && self.runtime.cork.len() > before {
             self.runtime.commands.end_unqueued(NotQueued::SlowConsumer, before);
         }
         turn.observer.slow_turns.called(name, 1, Some(id));
         // Before a command ends it: then it has no session any more that could be asked for.
-        let _ = self.hold_reply(id, turn);
+        if self.runtime.is_stored {
+            let _ = self.end_stored_call(id, turn);
+        }
         match outcome {
             Ok(()) => {
                 let _ = self.apply_commands(id, turn);

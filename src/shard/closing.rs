@@ -162,12 +162,16 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let (session, is_resumed) = (live.slot, live.is_resumed);
         let callee = Callee { id, peer: &connection.peer, session, is_resumed, outlet: None };
-        let count = self.runtime.count_before(session, id);
+        if self.runtime.is_stored {
+            self.runtime.note_count(session, id);
+        }
         let called = self.runtime.invoke(callee, |application, cx, _| {
             application.on_close(cx, reason);
         });
         let Some(outcome) = called else { return };
-        self.runtime.note_change(session, id, count);
+        if self.runtime.is_stored {
+            self.runtime.note_change(session, id);
+        }
         turn.observer.slow_turns.called(Callback::Close, 1, Some(id));
         // It is closing already.
         let _ = self.runtime.take_ending();

@@ -48,18 +48,16 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
-    /// Holds what stands in the cork, if it must not leave before this connection's session is stored.
-    pub(super) fn hold_reply(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Reply {
+    /// A callback for this connection has returned, which may have changed its session. What stands in the cork is held,
+    /// if it must not leave before that is stored.
+    #[inline(never)]
+    pub(super) fn end_stored_call(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Reply {
+        let Some(connection) = self.connections.get(id) else { return Reply::Leaves };
+        let Attachment::Live(live) = connection.attachment else { return Reply::Leaves };
+        self.runtime.note_change(live.slot, id);
         if !self.commits.hold_replies() {
             return Reply::Leaves;
         }
-        self.hold_if_unsafe(id, turn)
-    }
-
-    #[inline(never)]
-    fn hold_if_unsafe(&mut self, id: LocalId, turn: &mut Turn<'_>) -> Reply {
-        let Some(connection) = self.connections.get(id) else { return Reply::Leaves };
-        let Attachment::Live(live) = connection.attachment else { return Reply::Leaves };
         // What it says of that waits for it, too.
         self.forget_session_if_asked(live.slot, id);
         let Some(stage) = self.stage_of(live.slot) else { return Reply::Leaves };
@@ -105,6 +103,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         let waiting = self.commits.waiting_connections();
         turn.setup.metrics.waits_for_store.set(waiting as u64);
+    }
+
+    /// Whether something is not stored yet.
+    pub(super) fn waits_for_store(&self) -> bool {
+        !self.runtime.changes.is_empty() || self.commits.is_busy()
     }
 
     /// Sends what is left when the shard ends, whether or not the store has answered.

@@ -208,8 +208,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             && !self.deliveries.has_mail
             // What `on_close` off-loaded is done too: it may be what keeps a session.
             && self.runtime.commands.jobs.awaited() == 0
-            && self.runtime.changes.is_empty()
-            && !self.commits.is_busy()
+            && !(self.runtime.is_stored && self.waits_for_store())
             && !self.waits_for_a_connection();
         self.lifecycle.ends_sessions = false;
         if has_left {

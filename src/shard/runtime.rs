@@ -46,6 +46,8 @@ pub(super) struct Runtime<A: Application> {
     /// What the store has not been sent; nothing, if there is none.
     pub(super) changes: Changes,
     pub(super) is_stored: bool,
+    /// What a session had counted before the callback under way.
+    counted: Option<u64>,
 
     // Storage that every connection uses in its turn, so that none has to own it.
     pub(super) cork: Vec<u8>,
@@ -121,6 +123,7 @@ impl<A: Application> Runtime<A> {
             commands: Commands::new(*reactor, *beginning, config),
             changes: Changes::default(),
             is_stored,
+            counted: None,
             cork: Vec::with_capacity(storage_of_cork(&config.limits)),
             scratch: Scratch::default(),
             deflater: Deflater::new(&setup.protocol_limits),
@@ -178,19 +181,18 @@ impl<A: Application> Runtime<A> {
         Some(guard(|| callback(application, &mut cx, scratch)))
     }
 
-    /// What the session of this connection has counted, if that is to be stored: for [`Self::note_change`].
-    #[inline]
-    pub(super) fn count_before(&self, slot: SessionSlot, id: LocalId) -> Option<u64> {
-        if !self.is_stored {
-            return None;
-        }
-        self.sessions.in_slot(slot, id).map(Session::count)
+    /// A callback is called that may change the session of this connection, which is to be stored: for
+    /// [`Self::note_change`].
+    // Not inlined, as the other one: where nothing is stored, nothing of them is on the path.
+    #[inline(never)]
+    pub(super) fn note_count(&mut self, slot: SessionSlot, id: LocalId) {
+        self.counted = self.sessions.in_slot(slot, id).map(Session::count);
     }
 
-    /// A callback has returned that may have changed the session of this connection.
-    #[inline]
-    pub(super) fn note_change(&mut self, slot: SessionSlot, id: LocalId, before: Option<u64>) {
-        if let Some(before) = before
+    /// It has returned.
+    #[inline(never)]
+    pub(super) fn note_change(&mut self, slot: SessionSlot, id: LocalId) {
+        if let Some(before) = self.counted.take()
             && let Some(session) = self.sessions.of_connection(slot, id)
             && session.take_change(before)
         {

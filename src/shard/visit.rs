@@ -212,13 +212,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let (frames, requests) = (limits.frames_per_turn, limits.requests_per_turn);
         let mut input = Input { bytes, at: 0, read, frames, requests, messages: 0 };
         let mut is_as_it_was = true;
-        let stores = self.runtime.is_stored;
         let step = loop {
-            let step = match stores {
-                false => self.converse::<false>(id, &mut input, turn),
-                true => self.converse::<true>(id, &mut input, turn),
-            };
-            let step = match step {
+            let step = match self.converse(id, &mut input, turn) {
                 Taken::NotOpen => self.arrive_or_leave(id, &mut input, turn, env),
                 step => step,
             };
@@ -307,18 +302,16 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// The hot path: frames to messages to the application, until the input or the share ends.
     // Not inlined, so that the loop has the registers to itself.
     #[inline(never)]
-    fn converse<const STORES: bool>(
-        &mut self,
-        id: LocalId,
-        input: &mut Input<'_>,
-        turn: &mut Turn<'_>,
-    ) -> Taken {
+    fn converse(&mut self, id: LocalId, input: &mut Input<'_>, turn: &mut Turn<'_>) -> Taken {
         let Parts { connections, runtime, .. } = self;
         let Some(connection) = connections.slab.get_mut(id) else { return Taken::Gone };
         let Endpoint::Open(open) = &mut connection.endpoint else { return Taken::NotOpen };
         let Attachment::Live(live) = &mut connection.attachment else {
             return self.hear_watcher(id, input, turn);
         };
+        if runtime.is_stored {
+            runtime.note_count(live.slot, id);
+        }
         let callee = Callee {
             id,
             peer: &connection.peer,
@@ -327,8 +320,6 @@ impl<A: Application, E: Environment> Parts<A, E> {
             outlet: Some((&mut connection.transport, open.params())),
         };
         let begin = input.at;
-        let slot = live.slot;
-        let count = if STORES { runtime.count_before(slot, id) } else { None };
         input.messages = 0;
         // One guard around all these messages: a panic ends this connection at whichever message it
         // came, and a guard for each message would keep the callback from being inlined.
@@ -338,12 +329,19 @@ impl<A: Application, E: Environment> Parts<A, E> {
         live.messages += input.messages;
         live.bytes_in += (input.at - begin) as u64;
         turn.setup.metrics.messages.add(input.messages);
-        if STORES {
-            self.runtime.note_change(slot, id, count);
-            if self.hold_reply(id, turn) == Reply::IsHeld {
-                return self.stop_conversation(id, called, turn);
-            }
+        if self.runtime.is_stored {
+            return self.end_stored_conversation(id, called, turn);
         }
+        self.end_conversation(id, called, turn)
+    }
+
+    #[inline(always)]
+    fn end_conversation(
+        &mut self,
+        id: LocalId,
+        called: Option<Result<Pause, Panicked>>,
+        turn: &mut Turn<'_>,
+    ) -> Taken {
         match called {
             Some(Ok(Pause::AllTaken)) => Taken::All,
             Some(Ok(pause)) => self.pause(id, pause, turn),
@@ -358,26 +356,20 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
-    /// The replies of a conversation are held: no more is heard until they leave.
+    /// The same where sessions are stored. If the replies are held, no more is heard until they leave.
     #[inline(never)]
-    fn stop_conversation(
+    fn end_stored_conversation(
         &mut self,
         id: LocalId,
         called: Option<Result<Pause, Panicked>>,
         turn: &mut Turn<'_>,
     ) -> Taken {
-        let taken = match called {
-            Some(Ok(pause)) => self.pause(id, pause, turn),
-            Some(Err(_)) => {
-                self.end_panicked(id, turn);
-                Taken::Again
-            }
-            None => Taken::NeedMore,
-        };
+        let reply = self.end_stored_call(id, turn);
+        let taken = self.end_conversation(id, called, turn);
         let is_open = self.connections.get(id).is_some_and(|connection| connection.is_open());
-        match taken {
-            Taken::Again if is_open => Taken::Wait,
-            taken => taken,
+        match (taken, reply) {
+            (Taken::Again, Reply::IsHeld) if is_open => Taken::Wait,
+            (taken, _) => taken,
         }
     }
 
