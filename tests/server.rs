@@ -36,6 +36,7 @@ mod server {
     mod requests;
     mod resume;
     mod sessions;
+    mod store;
     mod takeover;
     mod timers;
     mod unix;

@@ -260,6 +260,11 @@ rejections! {
         "length_required", "411 Length Required",
         "a request body needs a Content-Length, and no Transfer-Encoding");
 
+    /// The server has just started, and reads from its store which sessions there are.
+    Recovering => Row::new(
+        "recovering", UNAVAILABLE, "the sessions are being recovered: try again in a moment")
+        .retried();
+
     /// The content of a request for the application did not arrive in time.
     BodyTimeout => Row::new(
         "body_timeout", "408 Request Timeout", "the request body took too long");

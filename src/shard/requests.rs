@@ -182,6 +182,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if setup.status.draining_since().is_some() {
             return Err(Rejection::Draining);
         }
+        if !self.restoring.is_done() {
+            return Err(Rejection::Recovering);
+        }
         if route == Route::Figures {
             // Its origin was `Route::of`'s to judge.
             return Ok(Answered::Watch { length, accept });

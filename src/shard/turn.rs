@@ -18,6 +18,7 @@ use crate::observe::metrics::ReactorMetrics;
 use crate::observe::turn_trace::TurnTrace;
 use crate::protocol::ProtocolLimits;
 use crate::server_status::ServerStatus;
+use crate::session::SessionId;
 use crate::token::LocalId;
 
 /// What does not change while a shard runs.
@@ -89,6 +90,26 @@ impl Turn<'_> {
         };
         log::error!(
             connection:% = id, reactor = self.setup.reactor; "the application panicked: {outcome}"
+        );
+    }
+
+    /// The state of a session cannot be stored, and its count is without it.
+    #[cold]
+    pub(super) fn note_unsaved(&mut self, id: &SessionId) {
+        self.setup.metrics.panics.add(1);
+        log::error!(
+            session = id.prefix().as_str(), reactor = self.setup.reactor;
+            "the state of a session was not stored: the application panicked, or it is too large"
+        );
+    }
+
+    /// The state of a session that comes from the store cannot be read.
+    #[cold]
+    pub(super) fn note_unloaded(&mut self, id: &SessionId) {
+        self.setup.metrics.panics.add(1);
+        log::error!(
+            session = id.prefix().as_str(), reactor = self.setup.reactor;
+            "the application panicked over the stored state of a session, which begins with a new one"
         );
     }
 

@@ -1,6 +1,6 @@
 //! The clients of a [`TestServer`]: tungstenite's, and plain requests, at the other end of a wire.
 //!
-//! Next: `main.rs`, the program around it all.
+//! Next: `store`: what outlives a server.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -8,6 +8,7 @@ pub(crate) mod frames;
 pub(crate) mod head;
 pub(crate) mod session;
 pub(crate) mod shard;
+pub(crate) mod store;
 
 #[allow(dead_code, reason = "its seeded conversations are for its own test")]
 #[path = "../oracle/comparison.rs"]
@@ -28,4 +29,5 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("head", head::run),
     ("session", session::run),
     ("shard", shard::run),
+    ("store", store::run),
 ];

@@ -20,6 +20,7 @@
 #![allow(unreachable_pub, reason = "`pub` says which items the other files here use")]
 
 mod clients;
+mod crashes;
 mod held_up;
 mod parked;
 mod pause;
@@ -29,6 +30,7 @@ mod pieces;
 mod spread;
 mod stage;
 mod stale_upgrades;
+mod stored;
 mod told;
 mod torture;
 mod trace_capture;
@@ -82,7 +84,7 @@ fn a_seed_replays_to_the_letter() {
 
 /// Every word that traces have here: whatever else stood in one, a peer would have put there.
 const WORDS: &str = "\
-    a accepted accepting again alarm all an and answer any answered answers application at away backlog \
+    a accepted accepting again changed held sent store stored commit committing alarm all an and answer any answered answers application at away backlog \
     beginning begins binary blocked box broadcast busy by close closed come compressed count delivered \
     descriptor discarded done drain due end ended event expired for fragment frame from full go goes \
     goodbye half handed has \

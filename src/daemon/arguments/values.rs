@@ -8,7 +8,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use revolve::config::{AllowedOrigins, Origin, SessionRate};
+use revolve::config::{AllowedOrigins, Origin, SessionRate, StoreSync};
 
 /// `https://a,https://b`, blanks allowed around the commas.
 pub(super) fn origins(text: &str) -> Option<AllowedOrigins> {
@@ -35,6 +35,14 @@ pub(super) fn session_rate(text: &str) -> Option<SessionRate> {
         None => (text, SessionRate::WINDOW),
     };
     Some(SessionRate { sessions: number(sessions)?, window })
+}
+
+/// `always`, or milliseconds.
+pub(super) fn store_sync(text: &str) -> Option<StoreSync> {
+    match text.eq_ignore_ascii_case("always") {
+        true => Some(StoreSync::Always),
+        false => number(text).map(|ms| StoreSync::Every(Duration::from_millis(ms))),
+    }
 }
 
 pub(super) fn time_or_off(text: &str) -> Option<Option<Duration>> {
