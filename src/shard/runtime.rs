@@ -407,7 +407,9 @@ fn note_end<T>(ended: &EndedSession<T>, is_stored: bool, changes: &mut Changes) 
         return;
     }
     let is_to_be_told = match ended.reason() {
-        SessionEnd::Evicted | SessionEnd::NotKept => true,
+        SessionEnd::Evicted => true,
+        // Kept nowhere, if there was nothing to be kept.
+        SessionEnd::NotKept => ended.was_worth_keeping(),
         // The store reckons that itself, by when it was left; unless it was not sent that yet.
         SessionEnd::Expired => changes.has(ended.slot()),
         // The first was noted then, for its id may name another one by now; the others go on.
