@@ -115,7 +115,12 @@ impl TurnTrace {
     }
 
     pub(crate) fn batch_stored(&mut self, number: u64) {
-        self.note(format_args!("stored: commit {number}"));
+        self.note(format_args!("committed {number}"));
+    }
+
+    /// What it is to be told waits for this batch.
+    pub(crate) fn held_for(&mut self, id: LocalId, number: u64) {
+        self.fact(id, format_args!("held for commit {number}"));
     }
 
     pub(crate) fn gave_up(&mut self, jobs: usize) {

@@ -12,6 +12,11 @@ use std::collections::HashSet;
 
 use super::id::{SessionId, SessionSlot};
 
+/// Ids of sessions that are no more, beyond which none is to be begun until the store has taken them: 65,536, which are
+/// 10 MiB at the most. While a store is slow, clients that begin sessions in a full table would else add to them without
+/// end.
+pub const GONE_MOST: usize = 1 << 16;
+
 /// Changes that were not sent yet.
 #[derive(Debug, Default)]
 pub struct Changes {
@@ -58,6 +63,12 @@ impl Changes {
         self.known.contains(&slot)
     }
 
+    /// Whether no session is to be begun now, because each may end another one.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.gone.len() >= GONE_MOST
+    }
+
     /// Whether nothing has.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -69,5 +80,29 @@ impl Changes {
     pub fn take(&mut self) -> Collected {
         let Changes { slots, known, gone } = std::mem::take(self);
         Collected { slots, known, gone }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_stands_here_once_and_ids_that_are_gone_are_bounded() {
+        let mut changes = Changes::default();
+        let id = SessionId::parse("a").unwrap();
+        changes.note(SessionSlot(3));
+        changes.note(SessionSlot(1));
+        changes.note(SessionSlot(3));
+        changes.note_forgotten(SessionSlot(4), &id);
+        assert!(changes.has(SessionSlot(4)) && !changes.has(SessionSlot(2)));
+        let collected = changes.take();
+        assert_eq!(collected.slots, [SessionSlot(3), SessionSlot(1), SessionSlot(4)]);
+        assert_eq!(collected.gone, [id.clone()]);
+        assert!(changes.is_empty());
+        (1..GONE_MOST).for_each(|_| changes.note_gone(&id));
+        assert!(!changes.is_full());
+        changes.note_gone(&id);
+        assert!(changes.is_full());
     }
 }

@@ -35,6 +35,8 @@ pub struct EndedSession<T> {
     pub(super) count: u64,
     pub(super) state: Contained<T>,
     pub(super) reason: SessionEnd,
+    /// Whether anything was lost with it: else no store has it.
+    pub(super) was_worth_keeping: bool,
     /// Where it was in its table.
     pub(super) slot: SessionSlot,
 }
@@ -48,6 +50,10 @@ impl<T> EndedSession<T> {
 
     pub(crate) fn id(&self) -> &SessionId {
         &self.id
+    }
+
+    pub(crate) fn was_worth_keeping(&self) -> bool {
+        self.was_worth_keeping
     }
 
     pub(crate) fn slot(&self) -> SessionSlot {

@@ -103,7 +103,8 @@ impl<T> Session<T> {
 
     #[inline(always)]
     pub(super) fn into_ended(self, slot: SessionSlot, reason: SessionEnd) -> EndedSession<T> {
+        let was_worth_keeping = self.is_worth_keeping();
         let Session { id, count, state, .. } = self;
-        EndedSession { id, count, state, reason, slot }
+        EndedSession { id, count, state, reason, was_worth_keeping, slot }
     }
 }

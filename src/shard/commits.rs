@@ -60,6 +60,14 @@ impl Commits {
         self.under_way.as_ref().is_some_and(|batch| batch.sessions.contains(&slot))
     }
 
+    /// The number of the batch that is under way, or of the next one.
+    pub(super) fn number_of(&self, stage: Stage) -> u64 {
+        match stage {
+            Stage::UnderWay => self.sent,
+            Stage::Collected => self.sent + 1,
+        }
+    }
+
     /// When the store has to have answered.
     pub(super) fn due(&self, timeout: Duration) -> Option<Instant> {
         self.under_way.as_ref().map(|batch| batch.since + timeout)

@@ -66,6 +66,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         let Parts { connections, runtime, commits, .. } = self;
         let Some(connection) = connections.slab.get_mut(id) else { return Reply::Leaves };
+        let number = commits.number_of(stage);
+        turn.tell(|trace| trace.held_for(id, number));
         turn.setup.metrics.bytes_out.add(runtime.cork.len() as u64);
         turn.setup.metrics.replies_held.add(1);
         let pool = &mut connections.pool;

@@ -219,12 +219,13 @@ impl<S: Stream> ConnectionSet<S> {
             turn.tell(|trace| trace.discarded(id, discarded));
             return;
         }
-        if connection.is_open() && connection.transport.backlog.held() > 0 {
+        if queued > 0 && connection.is_open() && connection.transport.backlog.held() > 0 {
             note_level(connection, config);
             return self.stop_for_store(id, turn);
         }
-        let can_flush =
-            connection.transport.backlog.has_free() && connection.transport.is_writable();
+        let can_flush = queued > 0
+            && connection.transport.is_writable()
+            && connection.transport.backlog.has_free();
         let is_throttled = queued > 0 && {
             note_level(connection, config);
             let mark = config.max_send_buffer;

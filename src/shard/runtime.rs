@@ -325,10 +325,20 @@ impl<A: Application> Runtime<A> {
 
     /// A connection lets go of its session.
     pub(super) fn detach(&mut self, slot: SessionSlot, connection: LocalId, turn: &mut Turn<'_>) {
-        let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
-        if *is_stored {
-            changes.note(slot);
+        if self.is_stored {
+            return self.detach_stored(slot, connection, turn);
         }
+        let Runtime { application, sessions, commands, .. } = self;
+        sessions.detach(slot, connection, turn.now, |ended| {
+            tell_end(application, commands, ended, turn);
+        });
+    }
+
+    /// The same where sessions are stored: apart, so that the other one stays as short as it is.
+    #[inline(never)]
+    fn detach_stored(&mut self, slot: SessionSlot, connection: LocalId, turn: &mut Turn<'_>) {
+        let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
+        changes.note(slot);
         sessions.detach(slot, connection, turn.now, |ended| {
             note_end(&ended, *is_stored, changes);
             tell_end(application, commands, ended, turn);
@@ -393,15 +403,19 @@ impl<A: Application> Runtime<A> {
 /// The store is to forget a session that has ended, unless that ends there by itself.
 #[inline]
 fn note_end<T>(ended: &EndedSession<T>, is_stored: bool, changes: &mut Changes) {
+    if !is_stored {
+        return;
+    }
     let is_to_be_told = match ended.reason() {
-        SessionEnd::Evicted | SessionEnd::NotKept => true,
+        SessionEnd::Evicted => true,
+        // Kept nowhere, if there was nothing to be kept.
+        SessionEnd::NotKept => ended.was_worth_keeping(),
         // The store reckons that itself, by when it was left; unless it was not sent that yet.
         SessionEnd::Expired => changes.has(ended.slot()),
-        // It was noted then, for its id may name another one by now.
-        SessionEnd::Forgotten => false,
-        SessionEnd::ServerEnded => false,
+        // The first was noted then, for its id may name another one by now; the others go on.
+        SessionEnd::Forgotten | SessionEnd::ServerEnded => false,
     };
-    if is_stored && is_to_be_told {
+    if is_to_be_told {
         changes.note_gone(ended.id());
     }
 }

@@ -566,3 +566,50 @@ fn without_the_gate_or_without_a_sync_clients_were_told_what_is_lost() {
     assert!(found(Storing::BehindReplies, Lie::None) >= 15);
     assert!(found(Storing::BeforeReplies, Lie::SyncData) >= 15);
 }
+
+/// A machine of which the store has a batch and does not answer.
+fn waiting() -> (Machine<Tally>, Line) {
+    let config = Config { workers: NonZeroUsize::MIN, access_log: false, ..Config::default() };
+    let how = (4, Storing::BeforeReplies);
+    let mut machine = Machine::storing(&Arc::new(config), how, 1, Faults::default(), |_| Tally);
+    machine.recover(Vec::new());
+    let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    let mut line = Line::new(address, Wire::new(20_000, 0));
+    line.say(&upgrade("?session_id=a"));
+    machine.connect(0, &line.wire, address);
+    turns(&mut machine, &mut line);
+    line.say(&frame(0x81, b"count", &mut Chance(1)));
+    turns(&mut machine, &mut line);
+    assert_eq!(machine.net.borrow().batches.len(), 1);
+    (machine, line)
+}
+
+fn turns(machine: &mut Machine<Tally>, line: &mut Line) {
+    machine.quiet(|| line.act(usize::MAX, &mut Chance(1), &mut Vec::new()));
+}
+
+/// So much time passes as it does for a process that runs.
+fn pass(machine: &mut Machine<Tally>, line: &mut Line, seconds: u64) {
+    for _ in 0..10 * seconds {
+        machine.now += Duration::from_millis(100);
+        turns(machine, line);
+    }
+}
+
+#[test]
+fn a_store_has_its_time_and_once_more_after_the_process_was_stopped() {
+    let (mut machine, mut line) = waiting();
+    pass(&mut machine, &mut line, 29);
+    assert!(!machine.has_ended());
+    pass(&mut machine, &mut line, 2);
+    assert!(machine.has_ended() && line.counts.is_empty());
+
+    let (mut machine, mut line) = waiting();
+    machine.now += Duration::from_secs(1000);
+    turns(&mut machine, &mut line);
+    pass(&mut machine, &mut line, 29);
+    assert!(!machine.has_ended());
+    drop(machine.net.borrow_mut().store_batch(0));
+    pass(&mut machine, &mut line, 5);
+    assert!(!machine.has_ended() && line.counts == [1]);
+}

@@ -84,20 +84,24 @@ fn a_seed_replays_to_the_letter() {
 
 /// Every word that traces have here: whatever else stood in one, a peer would have put there.
 const WORDS: &str = "\
-    a accepted accepting again changed held sent store stored commit committing alarm all an and answer any answered answers application at away backlog \
-    beginning begins binary blocked box broadcast busy by close closed come compressed count delivered \
+    a accepted accepting again alarm all an and answer any answered answers application at away backlog \
+    beginning begins binary blocked box broadcast busy by changed close closed come commit committed committing compressed count delivered \
     descriptor discarded done drain due end ended event expired for fragment frame from full go goes \
-    goodbye half handed has \
+    goodbye half handed has held \
     in is its job jobs kB kept last later left let listener loaded look lost low mail mailbox many map mails more ms new \
     next no \
     nobody not nothing of off on one our over parked pauses peer ping pong post queued reactor \
     reactors read readable ready refused request resumed room s say session sessions shrinks \
-    slept slots socket sockets spent spurious stream takes text that the throttled thrown timer to told too \
+    sent slept slots socket sockets spent spurious store stored stream takes text that the throttled thrown timer to told too \
     turn until upgrade us wait waiting waits watches what who with woken writable write written B Bad Conflict Content \
     Error Found Internal Large Length Many Not Request Requests Required Server Service Timeout Too Unavailable Upgrade";
 
 /// What a few seeds suffice to hear.
-const PHRASES: [&str; 40] = [
+const PHRASES: [&str; 44] = [
+    "changed sessions sent to the store: commit ",
+    "held for commit ",
+    "committed ",
+    "committing: not read until its session is stored",
     "the application answers later",
     "its answer has come",
     "accepted from",
