@@ -98,7 +98,7 @@ mod tests {
         assert!(changes.has(SessionSlot(4)) && !changes.has(SessionSlot(2)));
         let collected = changes.take();
         assert_eq!(collected.slots, [SessionSlot(3), SessionSlot(1), SessionSlot(4)]);
-        assert_eq!(collected.gone, [id.clone()]);
+        assert_eq!(collected.gone, std::slice::from_ref(&id));
         assert!(changes.is_empty());
         (1..GONE_MOST).for_each(|_| changes.note_gone(&id));
         assert!(!changes.is_full());
