@@ -186,6 +186,9 @@
 //!   thread or reactor wants run on a reactor.
 //! - **mailbox**: how another reactor's words get into a turn. **waker**: what ends the sleep for them;
 //!   of a connection, what brings it back to be visited.
+//! - **store**: where sessions outlive the process. **batch**, **commit**: the sessions that a reactor has
+//!   changed, on their way there. **held**: bytes that must not leave before a session is stored; their
+//!   connection is **committing**, and not read.
 //! - **half-close**, **linger**: ending our half of a stream, and reading on for a moment.
 //! - **deadline**: when to look again whatever happens. **alarm**: an entry in the **timer wheel**, a
 //!   hint to look at a connection then.

@@ -9,6 +9,8 @@
 //! checks counts and fencing; at the end `world.rs` checks that nothing is stuck, lost or
 //! reordered. What it does not do: real sockets (`tests/server.rs`).
 //!
+//! In `crashes.rs` the server ends at any moment, and the next one starts on what its disk has kept.
+//!
 //! On the same machine `torture.rs` plays one conversation over and over, in which each system call
 //! fails once.
 //!
