@@ -59,7 +59,7 @@ pub(crate) use long_way::{Ending, NotQueued, storage_of_cork};
 pub(crate) use metrics::ApplicationMetrics;
 pub use metrics::{CounterMetric, GaugeMetric, InvalidMetric};
 pub(crate) use question::Question;
-pub(crate) use question::{Answered, Undo};
+pub(crate) use question::{Returned, Undo};
 pub(crate) use remote::{ForRecipient, Post, PostOutbox};
 pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Storing, Wake};
 pub use request::HttpRequest;

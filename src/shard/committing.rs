@@ -25,6 +25,10 @@ use crate::store::{Batch, BatchLimits, Change, CommitBatch, NotTaken, Presence, 
 use crate::token::LocalId;
 use crate::transport::out_buffer::Stage;
 
+/// What the log says of a session that is stored without its state.
+const NOT_STORED: &str =
+    "the state of a session was not stored: the application panicked, or it is too large";
+
 /// If a deadline is found missed by so much, the process is taken to have been stopped: 250 ms, as much as a turn may
 /// take before it counts as slow.
 const PAUSE_LEAST: Duration = Duration::from_millis(250);
@@ -190,7 +194,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let state = match guard(|| A::save(kept.session.state())) {
             Ok(saved) => saved,
             Err(_) => {
-                turn.note_unsaved(&id);
+                turn.note_lost_state(&id, NOT_STORED);
                 None
             }
         };
@@ -232,23 +236,22 @@ impl<A: Application, E: Environment> Parts<A, E> {
 /// Adds a change to the last piece, or to a new one.
 fn add(pieces: &mut Vec<Batch>, limits: BatchLimits, change: &Change, turn: &mut Turn<'_>) {
     let Some(last) = pieces.last_mut() else { return };
-    let is_full = match last.push(change) {
-        Ok(()) => return,
-        Err(NotTaken::BatchFull) => true,
-        Err(NotTaken::StateTooLarge) => false,
-    };
-    if is_full {
-        let mut next = Batch::new(limits);
-        // `Options::check`: a batch has room for the largest change.
-        let added = next.push(change);
-        debug_assert_eq!(added, Ok(()));
-        pieces.push(next);
-        return;
-    }
-    // Its count is stored all the same.
-    if let Change::Save(record) = change {
-        turn.note_unsaved(&record.id);
-        let record = Record { state: None, ..record.clone() };
-        add(pieces, limits, &Change::Save(record), turn);
+    match last.push(change) {
+        Ok(()) => {}
+        Err(NotTaken::BatchFull) => {
+            let mut next = Batch::new(limits);
+            // `Options::check`: a batch has room for the largest change.
+            let added = next.push(change);
+            debug_assert_eq!(added, Ok(()));
+            pieces.push(next);
+        }
+        Err(NotTaken::StateTooLarge) => {
+            // Its count is stored all the same.
+            if let Change::Save(record) = change {
+                turn.note_lost_state(&record.id, NOT_STORED);
+                let record = Record { state: None, ..record.clone() };
+                add(pieces, limits, &Change::Save(record), turn);
+            }
+        }
     }
 }

@@ -307,7 +307,10 @@ impl<A: Application> Runtime<A> {
             Some(State { version, bytes }) => A::load(&SavedState { version, bytes: bytes.into() }),
         });
         let state = match state.or_else(|_| {
-            turn.note_unloaded(&id);
+            turn.note_lost_state(
+                &id,
+                "the application panicked over the stored state of a session, which begins with a new one",
+            );
             guard(A::Session::default)
         }) {
             Ok(state) => state,

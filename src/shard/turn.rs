@@ -93,24 +93,11 @@ impl Turn<'_> {
         );
     }
 
-    /// The state of a session cannot be stored, and its count is without it.
+    /// The state of a session cannot be stored, or not be read when it comes back; its count can.
     #[cold]
-    pub(super) fn note_unsaved(&mut self, id: &SessionId) {
+    pub(super) fn note_lost_state(&mut self, id: &SessionId, why: &str) {
         self.setup.metrics.panics.add(1);
-        log::error!(
-            session = id.prefix().as_str(), reactor = self.setup.reactor;
-            "the state of a session was not stored: the application panicked, or it is too large"
-        );
-    }
-
-    /// The state of a session that comes from the store cannot be read.
-    #[cold]
-    pub(super) fn note_unloaded(&mut self, id: &SessionId) {
-        self.setup.metrics.panics.add(1);
-        log::error!(
-            session = id.prefix().as_str(), reactor = self.setup.reactor;
-            "the application panicked over the stored state of a session, which begins with a new one"
-        );
+        log::error!(session = id.prefix().as_str(), reactor = self.setup.reactor; "{why}");
     }
 
     /// A connection ends because there is no memory for what it sends, or for what it is sent.

@@ -212,17 +212,7 @@ impl OutBuffer {
         now: Instant,
         pool: &mut BufferPool,
     ) -> Result<(), TryReserveError> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let queued = self.queued.get_or_insert_with(|| pool.take(now));
-        queued.push(bytes)?;
-        if queued.held_collected > 0 {
-            queued.held_collected += bytes.len();
-        } else if queued.held_under_way > 0 {
-            queued.held_under_way += bytes.len();
-        }
-        Ok(())
+        self.append(bytes, None, now, pool)
     }
 
     /// Appends bytes that are held, until this batch is stored. None are to be held for the batch under way
@@ -238,14 +228,26 @@ impl OutBuffer {
         now: Instant,
         pool: &mut BufferPool,
     ) -> Result<(), TryReserveError> {
+        self.append(bytes, Some(stage), now, pool)
+    }
+
+    /// Appends bytes that wait for the later of this batch and the one that the bytes before them wait for.
+    fn append(
+        &mut self,
+        bytes: &[u8],
+        stage: Option<Stage>,
+        now: Instant,
+        pool: &mut BufferPool,
+    ) -> Result<(), TryReserveError> {
         if bytes.is_empty() {
             return Ok(());
         }
         let queued = self.queued.get_or_insert_with(|| pool.take(now));
         queued.push(bytes)?;
-        match stage {
-            Stage::UnderWay if queued.held_collected == 0 => queued.held_under_way += bytes.len(),
-            Stage::UnderWay | Stage::Collected => queued.held_collected += bytes.len(),
+        if stage == Some(Stage::Collected) || queued.held_collected > 0 {
+            queued.held_collected += bytes.len();
+        } else if stage == Some(Stage::UnderWay) || queued.held_under_way > 0 {
+            queued.held_under_way += bytes.len();
         }
         Ok(())
     }

@@ -73,6 +73,14 @@ class Counting:
         except (OSError, EOFError, asyncio.IncompleteReadError):
             return
 
+    async def count_beyond(self, least, seconds):
+        """Counts until it was told more than that, and has all its answers."""
+        stop = asyncio.Event()
+        counting = asyncio.create_task(self.count(stop))
+        await until(lambda: self.told > least, seconds, f"a count above {least}")
+        stop.set()
+        await counting
+
     async def leave(self):
         self.raw.writer.close()
 
@@ -170,19 +178,11 @@ async def with_a_sync_that_comes_later_only_what_was_not_written_is_lost():
 async def a_restart_keeps_time_to_live_and_the_number_of_sessions():
     with tempfile.TemporaryDirectory() as directory:
         clients = [Counting(number) for number in range(8)]
-
-        async def count_once(daemon, client):
-            await client.connect(daemon)
-            stop = asyncio.Event()
-            counting = asyncio.create_task(client.count(stop))
-            await until(lambda: client.told > 0, 5, "a first count")
-            stop.set()
-            await counting
-            await client.leave()
-
         async with Daemon(*store_of(directory)) as daemon:
             for client in clients:
-                await count_once(daemon, client)
+                await client.connect(daemon)
+                await client.count_beyond(0, 5)
+                await client.leave()
         async with Daemon(*store_of(directory, "--workers", "1", "--max-sessions", "3")) as daemon:
             found = await scrape(daemon)
             expect(found.value("revolve_sessions_detached", reactor="0"), 3, "sessions kept")
@@ -223,11 +223,7 @@ async def what_keeps_a_store_from_opening_is_one_line_that_names_the_file():
             require("another process has this store open" in line, f"a second owner: {line!r}")
             client = Counting(1)
             await client.connect(daemon)
-            stop = asyncio.Event()
-            counting = asyncio.create_task(client.count(stop))
-            await until(lambda: client.told > 500, 10, "some counts")
-            stop.set()
-            await counting
+            await client.count_beyond(500, 10)
             await client.leave()
             # Beside a running server.
             code, out, _ = command("store", "check", directory)
