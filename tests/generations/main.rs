@@ -6,13 +6,20 @@
 //! has what it says. So a node that was paused, cut off or taken over harms nobody: its commit is refused, and its replies
 //! have not left. There is no lock, no lease, and nobody has to find out who is dead.
 //!
-//! `record.rs` are the store's four operations, as the scripts in `scripts/` do them; `tests/redis` compares the two on a
+//! The first commit on another connection to the store gets a new generation as well: behind a failover the store may know
+//! the former owner only, and what was sent on the former connection may still arrive. Nothing has to be done when a node
+//! connects again: what was not answered is sent again, and each session gets its generation when it has something to commit.
+//! What the search takes for granted is that a node has one commit of a session under way at a time, that a token is used
+//! for one claim only, and that the connections of a node are numbered upwards.
+//!
+//! `record.rs` has the store's three operations, as the scripts in `scripts/` do them; `tests/redis` compares the two on a
 //! real server. `world.rs` is two nodes, one session, one store, the messages between them, and what can go wrong.
 //! `search.rs` visits everything that can happen within bounds, without a limit of depth. Here stands what must never be
 //! found; and that it is found, in a few steps, when one of the rules is taken out: what each rule is for.
 //!
-//! What it does not show: times (a claim that its node has given up can still arrive, and displace a newer one; which is
-//! safe), more than two nodes, and that the scripts run as one (the server promises that, and `tests/redis` tries it).
+//! What it does not show: times (a claim that its node has given up can still arrive, and displace a newer one; that is safe,
+//! but for nothing), more than two nodes, and that a script runs as a whole (the server promises that, and `tests/redis`
+//! tries it).
 //!
 //! `cargo test --test generations -- --nocapture` prints how many states there are, and the steps to what goes wrong
 //! without a rule.
@@ -31,7 +38,7 @@ use record::Rules;
 use search::{Found, search};
 use world::{Bounds, Laws, Promise, Violation};
 
-/// Generations, revisions and counts. Small, so that a state is.
+/// Generations and counts. Small, so that a state is.
 type Number = u8;
 
 fn searched(what: &str, bounds: Bounds, laws: Laws) -> Found {
@@ -160,21 +167,21 @@ fn without_a_generation_a_late_notice_displaces_the_newer_client() {
     goes_wrong("plain notices", TAKEOVERS, with(rules), &[Violation::FalseTakeover]);
 }
 
-/// A commit of which the answer was lost is sent again, and again something newer; then the first one arrives. It has the
+/// A commit of which the answer was lost is sent again, and then something newer; then the first one arrives. It has the
 /// same generation, so the fence does not stop it.
 #[test]
-fn without_taking_sessions_again_a_late_commit_takes_counts_back() {
-    let rules = Rules { reassert: false, ..ALL };
-    goes_wrong("no reassert, cut", CUTS, with(rules), &[Violation::WentBack]);
+fn without_a_generation_for_each_connection_a_late_commit_takes_counts_back() {
+    let rules = Rules { attempts: false, ..ALL };
+    goes_wrong("no attempts, cut", CUTS, with(rules), &[Violation::WentBack]);
 }
 
 /// The replica has not heard of the takeover. Both nodes go on, and the newer one overwrites what the older one has
 /// acknowledged since. A fence alone ("a smaller generation is refused") does not help: the record's is the older one's.
 #[test]
-fn without_taking_sessions_again_a_failover_makes_two_owners() {
-    let rules = Rules { reassert: false, ..ALL };
+fn without_a_generation_for_each_connection_a_failover_makes_two_owners() {
+    let rules = Rules { attempts: false, ..ALL };
     let expected = [Violation::CountedTwice, Violation::WentBack];
-    goes_wrong("no reassert, failover", FAILOVER, with(rules), &expected);
+    goes_wrong("no attempts, failover", FAILOVER, with(rules), &expected);
 }
 
 /// A generation that only counts on from the record is given twice, if the record was lost.
@@ -186,7 +193,7 @@ fn without_the_clock_two_owners_have_one_generation() {
     goes_wrong("no clock, failover", FAILOVER, with(rules), &expected);
 }
 
-/// What the node sent when it connected again arrives behind its farewell.
+/// What the node has sent on its former connection arrives behind its farewell.
 #[test]
 fn without_tombstones_a_forgotten_session_comes_back() {
     let rules = Rules { tombstones: false, ..ALL };
@@ -201,7 +208,8 @@ fn a_failover_loses_what_was_acknowledged_and_not_replicated() {
     goes_wrong("no replica", FAILOVER, laws, &[Violation::WentBack, Violation::CountedTwice]);
 }
 
-/// One of the two alone does no harm, as shown above.
+/// One of the two alone does no harm, as shown above. So the clocks of a primary and its replicas have to agree better than
+/// a failover takes: within a second, say.
 #[test]
 fn a_loss_and_a_clock_that_goes_back_together_lose_what_is_acknowledged_later() {
     let bounds = Bounds { clock_jumps: 1, ..FLUSH };

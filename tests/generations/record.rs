@@ -1,4 +1,4 @@
-//! What the store does: the four scripts (`scripts/*.lua`), each as a function of the stored record.
+//! What the store does: the three scripts (`scripts/*.lua`), each as a function of the stored record.
 //!
 //! `tests/redis` runs the same calls through these and through the scripts on a real server, and compares. Each rule can
 //! be taken out, so that the search shows what it is for. Knows no nodes and no network.
@@ -14,9 +14,8 @@ pub(crate) struct Rules {
     pub(crate) tokens: bool,
     /// A generation is no less than the store's time.
     pub(crate) clock: bool,
-    /// A node that has connected again takes its sessions again before it commits; a commit is stored under the very
-    /// generation that the record has, and not under a greater one.
-    pub(crate) reassert: bool,
+    /// The first commit on another connection gets a new generation.
+    pub(crate) attempts: bool,
     /// What is forgotten leaves a tombstone.
     pub(crate) tombstones: bool,
     /// A node replies to its client when the store has answered, not before.
@@ -33,7 +32,7 @@ impl Rules {
         fence: true,
         tokens: true,
         clock: true,
-        reassert: true,
+        attempts: true,
         tombstones: true,
         gate: true,
         notices_have_generations: true,
@@ -50,7 +49,7 @@ pub(crate) struct Record {
     /// The claim that it belongs to, and the last attempt of that.
     pub(crate) token: Option<u8>,
     pub(crate) attempt: u8,
-    /// The generation that its owner had when it took it again; 0 after a claim.
+    /// The generation that its owner had when a commit got it a new one; 0 after a claim.
     pub(crate) from: Number,
     /// `None`: nothing was committed yet. That is a count of 0.
     pub(crate) count: Option<Number>,
@@ -80,23 +79,13 @@ pub(crate) struct Known {
     pub(crate) count: Number,
 }
 
-/// What claim and reassert answer, and whom they tell of it.
+/// What claim and commit answer, and whom they tell of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Owned {
     pub(crate) generation: Number,
     pub(crate) count: Option<Number>,
     /// The node that is told that it is not the owner any more.
     pub(crate) told: Option<u8>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Committed {
-    /// It is stored.
-    Stored,
-    /// Another claim came since.
-    TakenOver,
-    /// The record is older than the owner, or is not there.
-    Lost,
 }
 
 fn next_generation(rules: Rules, after: Number, clock: Number) -> Number {
@@ -140,59 +129,36 @@ fn own(
     former.filter(|&node| node != caller.node)
 }
 
-/// `scripts/commit.lua`, for one session of the batch.
-pub(crate) fn commit(stored: &mut Option<Record>, rules: Rules, known: Known) -> Committed {
-    let Some(record) = stored else {
-        return if rules.reassert { Committed::Lost } else { create(stored, known) };
-    };
-    if record.generation > known.generation && rules.fence {
-        return Committed::TakenOver;
-    }
-    if record.generation < known.generation {
-        if rules.reassert {
-            return Committed::Lost;
-        }
-        record.generation = known.generation;
-    }
-    record.count = Some(known.count);
-    Committed::Stored
-}
-
-/// Without the rule `reassert`: the owner makes what is lost anew.
-fn create(stored: &mut Option<Record>, known: Known) -> Committed {
-    *stored = Some(Record {
-        generation: known.generation,
-        node: None,
-        token: None,
-        attempt: 0,
-        from: 0,
-        count: Some(known.count),
-    });
-    Committed::Stored
-}
-
-/// `scripts/reassert.lua`; `None` if the session has been taken over.
-pub(crate) fn reassert(
+/// `scripts/commit.lua`, for one session of the batch; `None` if the session has been taken over.
+pub(crate) fn commit(
     stored: &mut Option<Record>,
     rules: Rules,
     caller: Caller,
     clock: Number,
     known: Known,
 ) -> Option<Owned> {
+    let (mine, count) = (known.generation, Some(known.count));
+    let generation = stored.as_ref().map_or(0, |record| record.generation);
+    let same = Owned { generation: mine, count, told: None };
     if let Some(record) = stored {
+        let is_on = !rules.attempts || record.attempt == caller.attempt;
+        if generation == mine && is_on || generation > mine && !rules.fence {
+            record.count = count;
+            return Some(same);
+        }
+        if generation > mine && (record.from != mine || !rules.tokens) {
+            return None;
+        }
         if rules.tokens && caller.is_late(record) {
             return None;
         }
-        // A greater generation that was made of this one is that of an attempt of which the answer was lost.
-        let is_own = rules.tokens && record.from == known.generation;
-        if record.generation > known.generation && !is_own {
-            return None;
-        }
     }
-    let generation = stored.as_ref().map_or(0, |record| record.generation).max(known.generation);
-    let generation = next_generation(rules, generation, clock);
-    let count = Some(known.count);
-    let told = own(stored, caller, known.generation, generation, count);
+    if !rules.attempts {
+        own(stored, caller, 0, mine, count);
+        return Some(same);
+    }
+    let generation = next_generation(rules, generation.max(mine), clock);
+    let told = own(stored, caller, mine, generation, count);
     Some(Owned { generation, count, told })
 }
 

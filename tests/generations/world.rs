@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::Number;
-use super::record::{self, Caller, Committed, Known, Owned, Record, Rules};
+use super::record::{self, Caller, Known, Owned, Record, Rules};
 
 /// How often each thing happens at most: what makes the states finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -64,10 +64,6 @@ enum Doing {
     Nothing,
     /// A reply waits for the store.
     Committing,
-    /// It takes the session again; perhaps a reply waits for that.
-    Reasserting {
-        holds: bool,
-    },
     Forgetting,
 }
 
@@ -95,16 +91,14 @@ struct Node {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Request {
     Claim { token: u8 },
-    Commit { known: Known, life: u8 },
-    Reassert { token: u8, known: Known, life: u8 },
+    Commit { token: u8, known: Known, life: u8 },
     Forget { generation: Number },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Answer {
     Claimed { token: u8, generation: Number, count: Number },
-    Committed { known: Known, how: Committed },
-    Reasserted { known: Known, generation: Option<Number> },
+    Committed { known: Known, generation: Option<Number> },
     Forgotten { generation: Number },
 }
 
@@ -340,7 +334,7 @@ impl World {
                 world.left.cuts -= 1;
                 world.nodes[usize::from(node)].is_cut = true;
             }
-            Step::ConnectsAgain(node) => world.connect_again(laws, node),
+            Step::ConnectsAgain(node) => world.connect_again(node),
             Step::Arrives(Delivery(message)) => {
                 world.under_way.remove(&message);
                 world.take(laws, message)?;
@@ -418,11 +412,12 @@ impl World {
         owner.known.count += 1;
         owner.doing = Doing::Committing;
         let (known, life) = (owner.known, owner.life);
+        let request = owner.request();
         if !laws.rules.gate {
             let told = Told { life, losses: self.ledger.losses, changes: 0, version: 0 };
             self.ledger.acknowledge(told, known.count)?;
         }
-        self.send(node, Request::Commit { known, life });
+        request.into_iter().for_each(|request| self.send(node, request));
         Ok(())
     }
 
@@ -434,26 +429,17 @@ impl World {
         self.send(node, request);
     }
 
-    /// What was asked on the former connection is asked again, as a later attempt; what was to be committed is told when
-    /// the session is taken again.
-    fn connect_again(&mut self, laws: Laws, number: u8) {
+    /// What was asked on the former connection, and not answered, is asked again.
+    fn connect_again(&mut self, number: u8) {
         let node = &mut self.nodes[usize::from(number)];
         node.is_cut = false;
         node.connection += 1;
-        let mut requests: Vec<Request> = Vec::new();
-        requests.extend(node.claiming.map(|token| Request::Claim { token }));
-        if let Some(owner) = &mut node.owner {
-            let holds = owner.doing == Doing::Committing;
-            if laws.rules.reassert && (holds || owner.doing == Doing::Nothing) {
-                owner.doing = Doing::Reasserting { holds };
-            }
-            requests.extend(owner.request());
-        }
-        self.under_way
-            .retain(|message| !matches!(message, Message::Answer { node, .. } if *node == number));
-        for request in requests {
-            self.send(number, request);
-        }
+        let claim = node.claiming.map(|token| Request::Claim { token });
+        let requests = [claim, node.owner.as_ref().and_then(Owner::request)];
+        let is_of_it =
+            |message: &Message| matches!(message, Message::Answer { node, .. } if *node == number);
+        self.under_way.retain(|message| !is_of_it(message));
+        requests.into_iter().flatten().for_each(|request| self.send(number, request));
     }
 
     fn take_answer(
@@ -479,29 +465,14 @@ impl World {
         let Some(owner) = &mut node.owner else { return Ok(()) };
         let count = owner.known.count;
         match answer {
-            Answer::Committed { how: Committed::Stored, .. } => {
+            Answer::Committed { generation: Some(generation), .. } => {
+                owner.known.generation = generation;
                 owner.doing = Doing::Nothing;
                 if laws.rules.gate {
                     self.ledger.acknowledge(told, count)?;
                 }
             }
-            Answer::Committed { how: Committed::Lost, .. } => {
-                owner.doing = Doing::Reasserting { holds: true };
-                let request = owner.request();
-                if let Some(request) = request {
-                    self.send(number, request);
-                }
-            }
-            Answer::Reasserted { generation: Some(generation), .. } => {
-                let holds = matches!(owner.doing, Doing::Reasserting { holds: true });
-                owner.known.generation = generation;
-                owner.doing = Doing::Nothing;
-                if holds && laws.rules.gate {
-                    self.ledger.acknowledge(told, count)?;
-                }
-            }
-            Answer::Committed { how: Committed::TakenOver, .. }
-            | Answer::Reasserted { generation: None, .. } => self.close(number)?,
+            Answer::Committed { generation: None, .. } => self.close(number)?,
             Answer::Forgotten { .. } | Answer::Claimed { .. } => node.owner = None,
         }
         Ok(())
@@ -557,16 +528,8 @@ impl World {
                 notice = told.map(|node| Message::Notice { node, generation });
                 Answer::Claimed { token, generation, count: count.unwrap_or(0) }
             }
-            Request::Commit { known, life } => {
-                let how = record::commit(&mut kept.record, rules, known);
-                if before != kept.record {
-                    kept.life = life;
-                }
-                Answer::Committed { known, how }
-            }
-            Request::Reassert { token, known, life } => {
-                let caller = caller(token);
-                let owned = record::reassert(&mut kept.record, rules, caller, clock, known);
+            Request::Commit { token, known, life } => {
+                let owned = record::commit(&mut kept.record, rules, caller(token), clock, known);
                 if before != kept.record {
                     kept.life = life;
                     kept.pass_to(token);
@@ -579,7 +542,7 @@ impl World {
                 notice = owned.and_then(|Owned { generation, told, .. }| {
                     told.map(|node| Message::Notice { node, generation })
                 });
-                Answer::Reasserted { known, generation }
+                Answer::Committed { known, generation }
             }
             Request::Forget { generation } => {
                 if record::forget(&mut kept.record, rules, generation) {
@@ -598,7 +561,7 @@ impl World {
         }
         if self.nodes[usize::from(node)].connection == connection {
             let life = match request {
-                Request::Commit { life, .. } | Request::Reassert { life, .. } => life,
+                Request::Commit { life, .. } => life,
                 _ => self.ledger.life,
             };
             let Kept { changes, version, .. } = self.store;
@@ -641,9 +604,6 @@ impl Node {
             Answer::Committed { known, .. } => {
                 owner.doing == Doing::Committing && known == owner.known
             }
-            Answer::Reasserted { known, .. } => {
-                matches!(owner.doing, Doing::Reasserting { .. }) && known == owner.known
-            }
             Answer::Forgotten { generation } => {
                 owner.doing == Doing::Forgetting && generation == owner.known.generation
             }
@@ -657,8 +617,7 @@ impl Owner {
         let (known, life) = (self.known, self.life);
         match self.doing {
             Doing::Nothing => None,
-            Doing::Committing => Some(Request::Commit { known, life }),
-            Doing::Reasserting { .. } => Some(Request::Reassert { token: self.claim, known, life }),
+            Doing::Committing => Some(Request::Commit { token: self.claim, known, life }),
             Doing::Forgetting => Some(Request::Forget { generation: known.generation }),
         }
     }

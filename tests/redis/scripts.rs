@@ -9,8 +9,8 @@ use revolve::resp::script::Calling;
 use revolve::resp::{Connection, Event, Pipeline, Reply, Script, Subscriber};
 
 use crate::Number;
-use crate::record::{self, Caller, Committed, Known, Owned, Record, Rules};
-use crate::server::{Redis, ask, bulk, options};
+use crate::record::{self, Caller, Known, Owned, Record, Rules};
+use crate::server::{Redis, ask, bulk, ok, options};
 
 /// Longer than any test.
 const TTL_MS: Number = 3_600_000;
@@ -18,7 +18,6 @@ const TTL_MS: Number = 3_600_000;
 struct Scripts {
     claim: Script,
     commit: Script,
-    reassert: Script,
     forget: Script,
 }
 
@@ -27,7 +26,6 @@ impl Scripts {
         Scripts {
             claim: Script::new(include_str!("../generations/scripts/claim.lua")),
             commit: Script::new(include_str!("../generations/scripts/commit.lua")),
-            reassert: Script::new(include_str!("../generations/scripts/reassert.lua")),
             forget: Script::new(include_str!("../generations/scripts/forget.lua")),
         }
     }
@@ -60,48 +58,48 @@ impl Scripts {
         }
     }
 
-    /// A letter for each session.
-    fn commit(&self, connection: &mut Connection, batch: &[(&str, Known)]) -> String {
+    /// For each session the generation under which it is stored, if it is.
+    fn commit_batch(
+        &self,
+        connection: &mut Connection,
+        (node, attempt): (u8, u8),
+        batch: &[(&str, u8, Known)],
+    ) -> Vec<Option<Number>> {
         let mut pipeline = Pipeline::new();
         pipeline.push_script(&self.commit, Calling::ByName, batch.len(), |call| {
-            batch.iter().for_each(|(key, _)| call.add(key));
+            batch.iter().for_each(|(key, ..)| call.add(key));
+            call.add_number(node.into());
+            call.add_number(attempt.into());
             call.add_number(TTL_MS);
-            for (_, known) in batch {
+            call.add("node:");
+            for (key, token, known) in batch {
+                call.add(key);
+                call.add_number((*token).into());
                 call.add_number(known.generation);
                 call.add_number(known.count);
                 call.add(state_of(known.count.to_string().as_bytes()));
             }
         });
         let replies = connection.exchange(&pipeline).unwrap();
-        match &replies[..] {
-            [Reply::Bulk(letters)] => String::from_utf8(letters.clone()).unwrap(),
-            other => panic!("{other:?}"),
-        }
+        let [Reply::Array(answers)] = &replies[..] else { panic!("{replies:?}") };
+        assert_eq!(answers.len(), batch.len());
+        let of_answer = |(answer, (.., known)): (&Reply, &(&str, u8, Known))| match answer {
+            Reply::Integer(0) => None,
+            Reply::Integer(1) => Some(known.generation),
+            new => Some(number(new).unwrap()),
+        };
+        answers.iter().zip(batch).map(of_answer).collect()
     }
 
-    fn reassert(
+    fn commit(
         &self,
         connection: &mut Connection,
         key: &str,
         caller: Caller,
         known: Known,
     ) -> Option<Number> {
-        let reply = connection.run(&self.reassert, 1, |call| {
-            call.add(key);
-            call.add_number(caller.node.into());
-            call.add_number(caller.token.into());
-            call.add_number(caller.attempt.into());
-            call.add_number(TTL_MS);
-            call.add("node:");
-            call.add(key);
-            call.add_number(known.generation);
-            call.add_number(known.count);
-            call.add(state_of(known.count.to_string().as_bytes()));
-        });
-        match reply.unwrap() {
-            Reply::Null => None,
-            reply => Some(number(&reply).unwrap()),
-        }
+        let batch = [(key, caller.token, known)];
+        self.commit_batch(connection, (caller.node, caller.attempt), &batch)[0]
     }
 
     fn forget(&self, connection: &mut Connection, key: &str, generation: Number) -> bool {
@@ -201,25 +199,20 @@ fn each_script_does_what_the_model_does() {
                     assert_eq!((generation, count), (expected, its_count), "seed {seed}");
                     format!("claim, {}", if count.is_some() { "with a count" } else { "new" })
                 }
-                3..=4 => {
-                    let letter = scripts.commit(&mut connection, &[(&key, known)]);
-                    let expected = match record::commit(&mut model, Rules::ALL, known) {
-                        Committed::Stored => "S",
-                        Committed::TakenOver => "T",
-                        Committed::Lost => "L",
-                    };
-                    assert_eq!(letter, expected, "seed {seed}");
-                    format!("commit, {letter}")
-                }
-                5..=6 => {
-                    let generation = scripts.reassert(&mut connection, &key, caller, known);
+                3..=6 => {
+                    let generation = scripts.commit(&mut connection, &key, caller, known);
                     generations.extend(generation);
                     let times = (began, time_us(&mut connection));
                     let clock = clock_of(generation.unwrap_or(0), times);
-                    let expected = record::reassert(&mut model, Rules::ALL, caller, clock, known);
+                    let expected = record::commit(&mut model, Rules::ALL, caller, clock, known);
                     let expected = expected.map(|owned| owned.generation);
                     assert_eq!(generation, expected, "seed {seed}");
-                    format!("reassert, {}", generation.is_some())
+                    match generation {
+                        None => "commit, taken over",
+                        Some(same) if same == known.generation => "commit, stored",
+                        Some(_) => "commit, stored under a new generation",
+                    }
+                    .to_owned()
                 }
                 _ if random.below(3) == 0 => {
                     assert!(ask(&mut connection, &["DEL", &key]).integer().is_some());
@@ -243,7 +236,7 @@ fn each_script_does_what_the_model_does() {
     }
     println!("{outcomes:?}");
     // Every answer that a script has was given.
-    assert_eq!(outcomes.len(), 10, "{outcomes:?}");
+    assert_eq!(outcomes.len(), 8, "{outcomes:?}");
 }
 
 /// A batch is stored session by session: one that was taken over keeps no other from being stored.
@@ -253,22 +246,28 @@ fn of_a_batch_each_session_is_judged_alone() {
     let (mut connection, scripts) = (server.connect(), Scripts::new());
     connection.load(&[&scripts.commit]).unwrap();
     let keys: Vec<String> = (0..512).map(|number| format!("session:{number}")).collect();
-    let mine = |node: u8| Caller { node, token: node, attempt: 0 };
+    let (mine, others) = ((1, 0), Caller { node: 2, token: 2, attempt: 0 });
+    let caller = Caller { node: 1, token: 1, attempt: 0 };
     let mut batch = Vec::new();
     for (number, key) in keys.iter().enumerate() {
-        let (generation, _) = scripts.claim(&mut connection, key, mine(1));
-        batch.push((key.as_str(), Known { generation, count: number as Number }));
+        let (generation, _) = scripts.claim(&mut connection, key, caller);
+        batch.push((key.as_str(), 1, Known { generation, count: number as Number }));
         if number % 3 == 1 {
-            scripts.claim(&mut connection, key, mine(2));
+            scripts.claim(&mut connection, key, others);
         } else if number % 3 == 2 {
             ask(&mut connection, &["DEL", key]);
         }
     }
-    let letters = scripts.commit(&mut connection, &batch);
-    assert_eq!(letters, "STL".repeat(171)[..512]);
-    for (number, key) in keys.iter().enumerate() {
-        let count = stored(&mut connection, key).and_then(|record| record.count);
-        assert_eq!(count, (number % 3 == 0).then_some(number as Number), "{key}");
+    let answers = scripts.commit_batch(&mut connection, mine, &batch);
+    for (number, (key, _, known)) in batch.iter().enumerate() {
+        let record = stored(&mut connection, key).unwrap();
+        match number % 3 {
+            0 => assert_eq!(answers[number], Some(known.generation), "{key}"),
+            1 => assert_eq!(answers[number], None, "{key}"),
+            _ => assert!(answers[number] > Some(known.generation), "{key}"),
+        }
+        assert_eq!(record.count, (number % 3 != 1).then_some(known.count), "{key}");
+        assert_eq!(record.token, Some(if number % 3 == 1 { 2 } else { 1 }), "{key}");
     }
 }
 
@@ -277,6 +276,7 @@ fn of_a_batch_each_session_is_judged_alone() {
 fn a_takeover_is_told_to_the_node_that_has_the_session() {
     let server = Redis::start(&[]);
     let (mut connection, scripts) = (server.connect(), Scripts::new());
+    connection.load(&[&scripts.commit]).unwrap();
     let mut subscriber = Subscriber::connect(&server.address("", ""), &options()).unwrap();
     subscriber.subscribe(&["node:1", "node:2"]).unwrap();
     let patience = options().reply_timeout;
@@ -296,7 +296,7 @@ fn a_takeover_is_told_to_the_node_that_has_the_session() {
     assert_eq!(scripts.claim(&mut connection, "key", caller(2, 3)), (second, None));
     // Node 1 has had a greater one, of which the store knows nothing any more.
     let known = Known { generation: second + 1, count: 7 };
-    let third = scripts.reassert(&mut connection, "key", caller(1, 4), known).unwrap();
+    let third = scripts.commit(&mut connection, "key", caller(1, 4), known).unwrap();
     assert!(third > second + 1);
     assert_eq!(next(), told(2, third));
     // A tombstone belongs to nobody.
@@ -327,14 +327,11 @@ fn nodes_that_take_a_session_from_each_other_never_count_the_same() {
             let mut known = Known { generation, count: count.unwrap_or(0) };
             for _ in 0..20 {
                 known.count += 1;
-                match scripts.commit(&mut connection, &[("key", known)]).as_str() {
-                    "S" => acknowledged.push(known.count),
-                    "T" => {
-                        refused += 1;
-                        break;
-                    }
-                    other => panic!("{other}"),
+                if scripts.commit(&mut connection, "key", caller, known) != Some(generation) {
+                    refused += 1;
+                    break;
                 }
+                acknowledged.push(known.count);
             }
         }
         (acknowledged, refused)
@@ -361,17 +358,63 @@ fn a_session_whose_time_is_over_begins_again_under_a_greater_generation() {
     let (mut connection, scripts) = (server.connect(), Scripts::new());
     connection.load(&[&scripts.commit]).unwrap();
     let caller = |token| Caller { node: 1, token, attempt: 0 };
+    let expire = |connection: &mut Connection| {
+        assert_eq!(ask(connection, &["PEXPIRE", "key", "1"]), Reply::Integer(1));
+        while ask(connection, &["EXISTS", "key"]) != Reply::Integer(0) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    };
     let (first, _) = scripts.claim(&mut connection, "key", caller(1));
     let known = Known { generation: first, count: 3 };
-    assert_eq!(scripts.commit(&mut connection, &[("key", known)]), "S");
-    assert_eq!(ask(&mut connection, &["PEXPIRE", "key", "1"]), Reply::Integer(1));
-    while ask(&mut connection, &["EXISTS", "key"]) != Reply::Integer(0) {
-        thread::sleep(Duration::from_millis(1));
-    }
-    assert_eq!(scripts.commit(&mut connection, &[("key", known)]), "L");
+    assert_eq!(scripts.commit(&mut connection, "key", caller(1), known), Some(first));
+    expire(&mut connection);
     let (second, count) = scripts.claim(&mut connection, "key", caller(2));
     assert!(second > first && count.is_none());
-    assert_eq!(scripts.commit(&mut connection, &[("key", known)]), "T");
+    assert_eq!(scripts.commit(&mut connection, "key", caller(1), known), None);
     assert_eq!(ask(&mut connection, &["HGET", "key", "count"]), Reply::Null);
-    assert_eq!(ask(&mut connection, &["HGET", "key", "node"]), bulk("1"));
+    // If nobody has claimed it meanwhile, its owner goes on with what it has.
+    expire(&mut connection);
+    let known = Known { generation: second, count: 4 };
+    let third = scripts.commit(&mut connection, "key", caller(2), known);
+    assert!(third > Some(second));
+    assert_eq!(ask(&mut connection, &["HGET", "key", "count"]), bulk("4"));
+}
+
+/// A replica that has not heard of a takeover becomes the primary. Both nodes think that they are the owner; whichever commits
+/// first there goes on, and the other one is refused.
+#[test]
+fn behind_a_failover_one_of_two_owners_goes_on() {
+    let scripts = Scripts::new();
+    for a_is_first in [true, false] {
+        let (old, new) = (Redis::start(&[]), Redis::start(&[]));
+        let mut replica = new.connect();
+        assert_eq!(ask(&mut replica, &["REPLICAOF", old.host(), "6379"]), ok());
+        let mut connection = old.connect();
+        connection.load(&[&scripts.commit]).unwrap();
+        let caller = |node, attempt| Caller { node, token: node, attempt };
+        let (first, _) = scripts.claim(&mut connection, "key", caller(1, 0));
+        let known = Known { generation: first, count: 1 };
+        assert_eq!(scripts.commit(&mut connection, "key", caller(1, 0), known), Some(first));
+        // As `--store-replicas 1` waits; so this count must not be lost.
+        while ask(&mut connection, &["WAIT", "1", "100"]) != Reply::Integer(1) {}
+        assert_eq!(ask(&mut replica, &["REPLICAOF", "NO", "ONE"]), ok());
+        let (second, count) = scripts.claim(&mut connection, "key", caller(2, 0));
+        assert_eq!(count, Some(1));
+        let known = Known { generation: second, count: 2 };
+        assert_eq!(scripts.commit(&mut connection, "key", caller(2, 0), known), Some(second));
+
+        replica.load(&[&scripts.commit]).unwrap();
+        let mut commit = |node: u8, generation, count| {
+            let known = Known { generation, count };
+            scripts.commit(&mut replica, "key", caller(node, 1), known)
+        };
+        let (a, b) = ((1, first, 2), (2, second, 3));
+        let (winner, loser) = if a_is_first { (a, b) } else { (b, a) };
+        let generation = commit(winner.0, winner.1, winner.2).expect("the first one goes on");
+        assert!(generation > second);
+        assert_eq!(commit(loser.0, loser.1, loser.2), None);
+        assert_eq!(commit(winner.0, generation, winner.2 + 1), Some(generation));
+        let record = stored(&mut replica, "key").unwrap();
+        assert_eq!((record.count, record.node), (Some(winner.2 + 1), Some(winner.0)));
+    }
 }

@@ -38,7 +38,7 @@ impl Redis {
         let child = Command::new("redis-server")
             .args(["--bind", &host, "--port", "6379", "--unixsocket", "redis.sock"])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
-            .args(["--logfile", "redis.log", "--dir", "."])
+            .args(["--logfile", "redis.log", "--dir", ".", "--repl-diskless-sync-delay", "0"])
             .args(options)
             .current_dir(&folder)
             .stdin(Stdio::null())
