@@ -7,7 +7,7 @@
 //!
 //! Invariant: once the receiver is gone and each send has returned, the channel is empty.
 //!
-//! Next: [`crate::session`]: what outlives a connection.
+//! Next: [`crate::resp`]: a server that others share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -170,7 +170,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let (since, sessions) = (turn.now, collected.known);
         self.commits.under_way = Some(UnderWay { number, since, sessions, waiting });
         turn.tell(|trace| trace.batch_sent(number));
-        env.commit(CommitBatch { number, pieces });
+        env.commit(CommitBatch { number, pieces, claims: Vec::new() });
     }
 
     /// A session as it is to be stored, if it is.
@@ -200,7 +200,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         };
         let state =
             state.map(|SavedState { version, bytes }| State { version, bytes: bytes.into() });
-        Some(Record { id, generation: 1, count, state, presence })
+        Some(Record { id, generation: 1, token: 0, count, state, presence })
     }
 
     /// The store has a batch: what waited for it leaves.

@@ -18,6 +18,7 @@
 //!
 //! Next: `segment`: the files that hold them.
 
+use super::claim::Claim;
 use super::record::{self, Change};
 
 /// Bytes in front of the entries.
@@ -140,6 +141,8 @@ pub struct CommitBatch {
     /// Its changes in order, in as many batches as their limit asks for. None, if nothing of what has changed is to be
     /// stored.
     pub pieces: Vec<Batch>,
+    /// What is claimed when the changes are stored; only in a store that several machines share.
+    pub claims: Vec<Claim>,
 }
 
 /// Changes to be stored together.
@@ -245,7 +248,14 @@ mod tests {
     fn save(state_bytes: usize) -> Change {
         let state = Some(State { version: 1, bytes: vec![0; state_bytes].into() });
         let id = SessionId::parse("a").unwrap();
-        Change::Save(Record { id, generation: 1, count: 1, state, presence: Presence::Attached })
+        Change::Save(Record {
+            id,
+            generation: 1,
+            token: 0,
+            count: 1,
+            state,
+            presence: Presence::Attached,
+        })
     }
 
     #[test]

@@ -199,7 +199,15 @@ mod tests {
         let line = |state, presence| {
             let mut live = Live::default();
             let id = SessionId::parse("a~b").unwrap();
-            let saved = Saved { id, generation: 2, count: u64::MAX, state, presence, order: None };
+            let saved = Saved {
+                id,
+                generation: 2,
+                token: 0,
+                count: u64::MAX,
+                state,
+                presence,
+                order: None,
+            };
             live.apply(Entry::Save(saved), |_| true);
             let mut out = Vec::new();
             write_json(&live.into_entries()[0], &mut out).unwrap();

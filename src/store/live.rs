@@ -209,7 +209,15 @@ mod tests {
 
     fn save(name: &str, generation: u64, presence: Presence) -> Entry<'static> {
         let state = Some((1, &b"12345"[..]));
-        Entry::Save(Saved { id: id(name), generation, count: 1, state, presence, order: None })
+        Entry::Save(Saved {
+            id: id(name),
+            generation,
+            token: 0,
+            count: 1,
+            state,
+            presence,
+            order: None,
+        })
     }
 
     fn forget(name: &str, generation: u64) -> Entry<'static> {

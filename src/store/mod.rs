@@ -42,7 +42,7 @@
 //!
 //! # Parts
 //!
-//! [`record`] is a session as it is stored, and the codec; [`error`] what can go wrong; [`disk`] what is asked of a file
+//! [`record`] is a session as it is stored, and the codec; [`claim`] what a store of several machines is asked; [`error`] what can go wrong; [`disk`] what is asked of a file
 //! system, and [`directory`] the real one (the simulated one is in `src/testing`). [`batch`] is the unit of writing,
 //! [`segment`] the files, [`reader`] the batches of one. [`live`] is what entries add up to; [`replay`] reads a log, and
 //! [`recovery`] makes it one that can be appended to. `background` makes segments in advance, `compaction` merges them;
@@ -52,6 +52,7 @@
 
 mod background;
 pub mod batch;
+pub mod claim;
 mod compaction;
 pub mod directory;
 pub mod disk;
@@ -70,6 +71,7 @@ pub mod thread;
 #[cfg(feature = "internals")]
 pub use background::Preallocation;
 pub use batch::{Batch, BatchLimits, CommitBatch, NotTaken};
+pub use claim::{Claim, Claimed, Outcome, Takeover};
 #[cfg(feature = "internals")]
 pub use compaction::{Compacted, Compaction};
 pub use directory::Directory;

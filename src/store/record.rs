@@ -7,7 +7,7 @@
 //!
 //! Invariant: what is decoded and encoded again are the same bytes, but for what was skipped.
 //!
-//! Next: `error`: what can go wrong.
+//! Next: `claim`: what is asked of a store that several machines share.
 
 use std::fmt;
 
@@ -20,6 +20,8 @@ pub struct Record {
     pub id: SessionId,
     /// Which session of this name it is: a later one has a greater number.
     pub generation: u64,
+    /// In a store that several machines share: the claim that it is stored for ([`super::Claim`]). 0 in a store of one.
+    pub token: u64,
     /// Messages that it has counted.
     pub count: u64,
     /// What the application wants to keep of its own state.
@@ -99,6 +101,8 @@ pub struct Saved<'a> {
     /// See [`Record`].
     pub generation: u64,
     /// See [`Record`].
+    pub token: u64,
+    /// See [`Record`].
     pub count: u64,
     /// See [`State`].
     pub state: Option<(u32, &'a [u8])>,
@@ -113,8 +117,8 @@ impl Saved<'_> {
     #[must_use]
     pub fn into_record(self) -> Record {
         let state = self.state.map(|(version, bytes)| State { version, bytes: bytes.into() });
-        let Saved { id, generation, count, presence, .. } = self;
-        Record { id, generation, count, state, presence }
+        let Saved { id, generation, token, count, presence, .. } = self;
+        Record { id, generation, token, count, state, presence }
     }
 }
 
@@ -134,8 +138,9 @@ const STATE: u8 = 5;
 const LEFT_AT: u8 = 6;
 const STARTED_AT: u8 = 7;
 const ORDER: u8 = 8;
+const TOKEN: u8 = 9;
 /// The greatest tag that this version knows.
-const LAST_TAG: u8 = ORDER;
+const LAST_TAG: u8 = TOKEN;
 
 /// Appends a change.
 pub fn encode(change: &Change, out: &mut Vec<u8>) {
@@ -155,6 +160,9 @@ pub fn encode_save(record: &Record, order: Option<u64>, out: &mut Vec<u8>) {
         out.push(SAVE);
         field(out, ID, record.id.text().as_str().as_bytes());
         integer(out, GENERATION, record.generation);
+        if record.token != 0 {
+            integer(out, TOKEN, record.token);
+        }
         integer(out, COUNT, record.count);
         if let Some(state) = &record.state {
             integer(out, STATE_VERSION, u64::from(state.version));
@@ -224,6 +232,7 @@ fn saved<'a>(fields: &[Option<&'a [u8]>; LAST_TAG as usize + 1]) -> Result<Saved
     Ok(Saved {
         id: read_id(field(ID))?,
         generation: read_integer(field(GENERATION).ok_or(Malformed)?)?,
+        token: read_token(field(TOKEN))?,
         count: read_integer(field(COUNT).ok_or(Malformed)?)?,
         state,
         presence: match field(LEFT_AT) {
@@ -232,6 +241,14 @@ fn saved<'a>(fields: &[Option<&'a [u8]>; LAST_TAG as usize + 1]) -> Result<Saved
         },
         order: field(ORDER).map(read_integer).transpose()?,
     })
+}
+
+/// One form for none: no field.
+fn read_token(field: Option<&[u8]>) -> Result<u64, Malformed> {
+    match field.map(read_integer).transpose()? {
+        Some(0) => Err(Malformed),
+        token => Ok(token.unwrap_or(0)),
+    }
 }
 
 fn read_id(field: Option<&[u8]>) -> Result<SessionId, Malformed> {
@@ -308,6 +325,7 @@ mod tests {
         Record {
             id: SessionId::parse(name).unwrap(),
             generation: 0x0100,
+            token: 0x0203,
             count: 0,
             state: Some(State { version: u32::MAX, bytes: Box::from(*b"\0state\0") }),
             presence: Presence::Left { at_ms: u64::MAX },
@@ -321,7 +339,8 @@ mod tests {
     }
 
     fn changes() -> Vec<Change> {
-        let bare = Record { state: None, presence: Presence::Attached, ..record("b.-_~") };
+        let bare =
+            Record { state: None, token: 0, presence: Presence::Attached, ..record("b.-_~") };
         let compact = Record { count: u64::MAX, ..record("0123456789012345678901") };
         let large = State { version: 0, bytes: vec![7; 70_000].into() };
         vec![
@@ -360,6 +379,7 @@ mod tests {
         let usual = Record {
             id: SessionId::parse("AAECAwQFBgcICQoLDA0ODw").unwrap(),
             generation: 1,
+            token: 0,
             count: 1000,
             state: None,
             presence: Presence::Left { at_ms: 1_800_000_000_000 },

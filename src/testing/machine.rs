@@ -107,7 +107,7 @@ impl Net {
 
     /// The batch at this place in [`Self::batches`] is safe, which its shard is told. What was in it.
     pub fn store_batch(&mut self, index: usize) -> Vec<Batch> {
-        let (shard, CommitBatch { number, pieces }) = self.batches.remove(index);
+        let (shard, CommitBatch { number, pieces, .. }) = self.batches.remove(index);
         if !self.ended[shard] {
             self.answers[shard].push_back(Mail::Stored(number));
             self.wakes[shard] = true;

@@ -81,7 +81,8 @@ impl TestStore {
             let state = record.state.as_ref().map(|state| (state.version, &*state.bytes));
             let (id, presence) = (record.id.clone(), record.presence);
             let (generation, count) = (record.generation, record.count);
-            let saved = Saved { id, generation, count, state, presence, order: None };
+            let saved =
+                Saved { id, generation, token: record.token, count, state, presence, order: None };
             kept.live.apply(Entry::Save(saved), |_| true);
         }
         (sessions, kept.now_ms)

@@ -16,7 +16,7 @@ pub(crate) fn run(data: &[u8]) {
     }
 }
 
-fn cuts(length: usize, style: u8, seed: u8) -> Vec<usize> {
+pub(super) fn cuts(length: usize, style: u8, seed: u8) -> Vec<usize> {
     match style % 4 {
         0 => Vec::new(),
         1 => (1..length.min(1500)).collect(),

@@ -168,7 +168,7 @@ fn check_life(steps: &[u8]) {
                 let name = format!("s{}", which % 9);
                 let id = SessionId::parse(&name).expect("a name");
                 let presence = Presence::Left { at_ms: u64::from(which) };
-                let record = Record { id, generation: 1, count, state: None, presence };
+                let record = Record { id, generation: 1, token: 0, count, state: None, presence };
                 let mut batch = Batch::new(OPTIONS.batch);
                 batch.push(&Change::Save(record)).expect("it is small");
                 sent.insert(name.clone(), count);

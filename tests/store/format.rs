@@ -61,7 +61,7 @@ fn write() -> SimulatedDisk {
     ];
     for (name, generation, count, state, presence) in records {
         let id = SessionId::parse(name).expect("a name");
-        let record = Record { id, generation, count, state, presence };
+        let record = Record { id, generation, token: 0, count, state, presence };
         commit(&mut store, &[Change::Save(record)]).expect("nothing fails");
     }
     let last = commit(&mut store, &[save("gone", 1, 0), forget("gone")]).expect("nothing fails");

@@ -19,7 +19,14 @@ fn change(chance: &mut Chance, number: u64) -> Change {
     let id = SessionId::parse(&id_text(&bytes)).expect("a name");
     let count = chance.next() % 100_000;
     let presence = Presence::Left { at_ms: NOW_MS + number % 1000 };
-    Change::Save(Record { id, generation: 1_800_000_000_000_000, count, state: None, presence })
+    Change::Save(Record {
+        id,
+        generation: 1_800_000_000_000_000,
+        token: 0,
+        count,
+        state: None,
+        presence,
+    })
 }
 
 /// 22 characters of base64url, as fresh ids have them.

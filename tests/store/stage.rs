@@ -18,6 +18,7 @@ pub fn save(name: &str, count: u64, state_bytes: usize) -> Change {
     Change::Save(Record {
         id,
         generation: 1,
+        token: 0,
         count,
         state,
         presence: Presence::Left { at_ms: NOW_MS },

@@ -101,7 +101,14 @@ impl<D: Disk> Server<D> {
             true => Presence::Attached,
             false => Presence::Left { at_ms: self.now_ms - self.chance.within(0, 2) as u64 },
         };
-        Change::Save(Record { id, generation: self.generation, count: self.count, state, presence })
+        Change::Save(Record {
+            id,
+            generation: self.generation,
+            token: 0,
+            count: self.count,
+            state,
+            presence,
+        })
     }
 
     /// Appends a batch; whether the store took it.

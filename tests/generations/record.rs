@@ -1,0 +1,179 @@
+//! What the store does: the three scripts (`scripts/*.lua`), each as a function of the stored record.
+//!
+//! `tests/redis` runs the same calls through these and through the scripts on a real server, and compares. Each rule can
+//! be taken out, so that the search shows what it is for. Knows no nodes and no network.
+
+use super::Number;
+
+/// The rules that make it safe. All are on in the scripts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// A commit of a smaller generation is refused.
+    pub(crate) fence: bool,
+    /// What is sent again is told from what another owner sends, and from what arrives late.
+    pub(crate) tokens: bool,
+    /// A generation is no less than the store's time.
+    pub(crate) clock: bool,
+    /// The first commit on another connection gets a new generation.
+    pub(crate) attempts: bool,
+    /// What is forgotten leaves a tombstone.
+    pub(crate) tombstones: bool,
+    /// A node replies to its client when the store has answered, not before.
+    pub(crate) gate: bool,
+    /// A node that is told of a takeover looks at the generation.
+    pub(crate) notices_have_generations: bool,
+    /// The store answers when its replica has it too (WAIT 1).
+    pub(crate) wait: bool,
+}
+
+impl Rules {
+    /// As it is made, without a replica to wait for.
+    pub(crate) const ALL: Rules = Rules {
+        fence: true,
+        tokens: true,
+        clock: true,
+        attempts: true,
+        tombstones: true,
+        gate: true,
+        notices_have_generations: true,
+        wait: false,
+    };
+}
+
+/// One session as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Record {
+    pub(crate) generation: Number,
+    /// Whom the next claim tells; a tombstone has none.
+    pub(crate) node: Option<u8>,
+    /// The claim that it belongs to, and the last attempt of that.
+    pub(crate) token: Option<u8>,
+    pub(crate) attempt: u8,
+    /// The generation that its owner had when a commit got it a new one; 0 after a claim.
+    pub(crate) from: Number,
+    /// `None`: nothing was committed yet. That is a count of 0.
+    pub(crate) count: Option<Number>,
+}
+
+/// Who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Caller {
+    pub(crate) node: u8,
+    /// The client's coming: another one each time.
+    pub(crate) token: u8,
+    /// Which of the node's connections to the store it is: what is sent again is sent on a later one.
+    pub(crate) attempt: u8,
+}
+
+impl Caller {
+    /// Whether this call, or a later one for the same claim, has been here before: it was delayed.
+    fn is_late(&self, record: &Record) -> bool {
+        record.token == Some(self.token) && record.attempt >= self.attempt
+    }
+}
+
+/// What an owner knows of its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Known {
+    pub(crate) generation: Number,
+    pub(crate) count: Number,
+}
+
+/// What claim and commit answer, and whom they tell of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Owned {
+    pub(crate) generation: Number,
+    pub(crate) count: Option<Number>,
+    /// The node that is told that it is not the owner any more.
+    pub(crate) told: Option<u8>,
+}
+
+fn next_generation(rules: Rules, after: Number, clock: Number) -> Number {
+    if rules.clock { clock.max(after + 1) } else { after + 1 }
+}
+
+/// `scripts/claim.lua`
+pub(crate) fn claim(
+    stored: &mut Option<Record>,
+    rules: Rules,
+    caller: Caller,
+    clock: Number,
+) -> Owned {
+    let generation = stored.as_ref().map_or(0, |record| record.generation);
+    let count = stored.as_ref().and_then(|record| record.count);
+    if rules.tokens && stored.as_ref().is_some_and(|record| caller.is_late(record)) {
+        return Owned { generation, count, told: None };
+    }
+    let generation = next_generation(rules, generation, clock);
+    let told = own(stored, caller, 0, generation, count);
+    Owned { generation, count, told }
+}
+
+/// Writes the record of a new owner; whom that displaces.
+fn own(
+    stored: &mut Option<Record>,
+    caller: Caller,
+    from: Number,
+    generation: Number,
+    count: Option<Number>,
+) -> Option<u8> {
+    let former = stored.take().and_then(|record| record.node);
+    *stored = Some(Record {
+        generation,
+        node: Some(caller.node),
+        token: Some(caller.token),
+        attempt: caller.attempt,
+        from,
+        count,
+    });
+    former.filter(|&node| node != caller.node)
+}
+
+/// `scripts/commit.lua`, for one session of the batch; `None` if the session has been taken over.
+pub(crate) fn commit(
+    stored: &mut Option<Record>,
+    rules: Rules,
+    caller: Caller,
+    clock: Number,
+    known: Known,
+) -> Option<Owned> {
+    let (mine, count) = (known.generation, Some(known.count));
+    let generation = stored.as_ref().map_or(0, |record| record.generation);
+    let same = Owned { generation: mine, count, told: None };
+    if let Some(record) = stored {
+        let is_on = !rules.attempts || record.attempt == caller.attempt;
+        if generation == mine && is_on || generation > mine && !rules.fence {
+            record.count = count;
+            return Some(same);
+        }
+        if generation > mine && (record.from != mine || !rules.tokens) {
+            return None;
+        }
+        if rules.tokens && caller.is_late(record) {
+            return None;
+        }
+    }
+    if !rules.attempts {
+        own(stored, caller, 0, mine, count);
+        return Some(same);
+    }
+    let generation = next_generation(rules, generation.max(mine), clock);
+    let told = own(stored, caller, mine, generation, count);
+    Some(Owned { generation, count, told })
+}
+
+/// `scripts/forget.lua`; whether it is forgotten, and not taken over.
+pub(crate) fn forget(stored: &mut Option<Record>, rules: Rules, generation: Number) -> bool {
+    if stored.as_ref().is_some_and(|record| record.generation > generation) {
+        return false;
+    }
+    *stored = rules.tombstones.then_some(Record {
+        generation: generation + 1,
+        node: None,
+        token: None,
+        attempt: 0,
+        from: 0,
+        count: None,
+    });
+    true
+}

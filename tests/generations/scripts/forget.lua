@@ -1,0 +1,17 @@
+-- A session ends: the application or the table has given it up.
+--
+-- KEYS[1]  the session's record
+-- ARGV     generation, for how many ms the tombstone stays
+-- Returns  S (forgotten) or T (taken over by another claim)
+--
+-- What is left is a tombstone: the next generation, and nothing else. It refuses what the same owner has sent before and what
+-- arrives later, and would bring the session back. It has to outlast what may be under way on a connection that was cut.
+local stored = tonumber(redis.call('HGET', KEYS[1], 'generation')) or 0
+local generation = tonumber(ARGV[1])
+if stored > generation then
+  return 'T'
+end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'generation', string.format('%.0f', generation + 1))
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 'S'
