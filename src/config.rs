@@ -27,7 +27,10 @@ use std::time::Duration;
 pub use address::{Address, UNIX_PATH_ALLOWED};
 pub use limits::Limits;
 pub use origins::{AllowedOrigins, ORIGINS_ALLOWED, Origin};
-pub use storage::{STORE_ALLOWED, StoreLocation, StoreSync};
+pub use storage::{
+    NODE_ALLOWED, REDIS_TIMEOUT, REDIS_TTL_LEAST, STORE_ALLOWED, STORE_PREFIX_ALLOWED,
+    StoreLocation, StoreSync,
+};
 pub(crate) use subprotocols::is_token;
 pub use subprotocols::{SUBPROTOCOLS_ALLOWED, Subprotocols};
 
@@ -126,11 +129,24 @@ pub struct Config {
     /// [`StoreSync::Always`].
     pub store_sync: StoreSync,
     /// How long the store may take to make a change safe. Default 30 s: longer than a busy disk takes. Then the server
-    /// ends with an error, as it does when a write or a sync fails: replies cannot be held for ever.
+    /// ends with an error, as it does when a write or a sync fails: replies cannot be held for ever. With a Redis it does
+    /// not end: those who wait are disconnected (1013), and [`REDIS_TIMEOUT`] is a better value.
     pub store_timeout: Duration,
     /// Whether a store that is damaged is repaired: what is behind the damage is given up. Default off: then the server
     /// does not start, and says what a repair would cost. Without a store it means nothing.
     pub store_repair: bool,
+    /// What stands before the name of each key and channel in a Redis. Default `revolve:`. Servers with the same one share
+    /// their sessions.
+    pub store_prefix: String,
+    /// Replicas of the Redis that must have what has changed before a reply leaves. Default 0: a failover may lose the
+    /// counts of the last moments.
+    pub store_replicas: usize,
+    /// Whether a server starts without its Redis, and waits for it; upgrades get 503 until it is there. Default on. If not,
+    /// it does not start.
+    pub store_wait: bool,
+    /// The name of this server among those that share a Redis. Default: a random one, another at each start. Two that run
+    /// must not have the same: neither would be told when the other takes a session.
+    pub node: Option<String>,
     /// WebSocket connections at most, over all reactors; beyond it upgrades get 503. Sockets of
     /// every kind are at most twice as many, and some for refusals ([`Limits::socket_margin`]).
     /// Default: no limit but the process's file descriptors.
@@ -198,6 +214,10 @@ impl Default for Config {
             store_sync: StoreSync::Always,
             store_timeout: Duration::from_secs(30),
             store_repair: false,
+            store_prefix: "revolve:".to_owned(),
+            store_replicas: 0,
+            store_wait: true,
+            node: None,
             limit_concurrency: None,
             limit_per_ip: None,
             limit_sessions_per_ip: None,
@@ -359,7 +379,19 @@ impl Config {
         {
             return refuse("store-sync", &self.store_sync, bounds::STORE_SYNC.allowed);
         }
-        bounds::STORE_TIMEOUT.check("store-timeout", self.store_timeout)
+        bounds::STORE_TIMEOUT.check("store-timeout", self.store_timeout)?;
+        if !storage::is_prefix(&self.store_prefix) {
+            return refuse("store-prefix", &self.store_prefix, STORE_PREFIX_ALLOWED);
+        }
+        if let Some(node) = self.node.as_ref().filter(|node| !storage::is_node(node)) {
+            return refuse("node", node, NODE_ALLOWED);
+        }
+        bounds::STORE_REPLICAS.check("store-replicas", self.store_replicas)?;
+        if self.store.is_shared() && self.session_ttl < REDIS_TTL_LEAST {
+            let allowed = "at least 10 seconds, which a store in Redis needs";
+            return refuse("session-ttl", &self.session_ttl.as_secs_f64(), allowed);
+        }
+        Ok(())
     }
 
     fn validate_times(&self) -> Result<(), ConfigError> {
@@ -467,6 +499,28 @@ mod tests {
             assert!(shares.clone().max().unwrap() - shares.min().unwrap() <= 1, "equal shares");
             assert_eq!(config.sessions_kept(), kept);
         }
+    }
+
+    #[test]
+    fn names_in_a_store_have_bounds() {
+        let shared =
+            || Config { store: StoreLocation::parse("redis://host").unwrap(), ..Config::default() };
+        assert_eq!(shared().validate(), Ok(()));
+        let node = |text: &str| Some(text.to_owned());
+        let prefix = |text: &str| text.to_owned();
+        for (config, option) in [
+            (Config { node: node(""), ..shared() }, "node"),
+            (Config { node: node("a b"), ..shared() }, "node"),
+            (Config { node: node(&"n".repeat(65)), ..shared() }, "node"),
+            (Config { store_prefix: prefix("a b"), ..shared() }, "store-prefix"),
+            (Config { store_prefix: "p".repeat(65), ..shared() }, "store-prefix"),
+            (Config { store_replicas: 17, ..shared() }, "store-replicas"),
+            (Config { session_ttl: Duration::from_secs(9), ..shared() }, "session-ttl"),
+        ] {
+            assert_eq!(config.validate().unwrap_err().option, option);
+        }
+        let config = Config { node: node("web-1.eu"), store_prefix: prefix(""), ..shared() };
+        assert_eq!(config.validate(), Ok(()));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! Invariant: once the receiver is gone and each send has returned, the channel is empty.
 //!
-//! Next: [`crate::resp`]: a server that others share.
+//! Next: [`crate::session`]: what outlives a connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -84,6 +84,12 @@
 //! |---|---|
 //! | [`protocol`] | sans-IO: request heads, the handshake, frames, messages, the endpoint's states |
 //!
+//! The protocol of Redis, which is another one, and has nothing to do with the first:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`resp`] | a client of Redis, for threads that may wait |
+//!
 //! The settings and bounds of the server around it, in one place:
 //!
 //! | module | what it is |
@@ -99,9 +105,8 @@
 //! | [`transport`] | one socket: its readiness, reads and writes; listeners; how many sockets there may be |
 //! | [`contained`] | code and values of the application, so that a panic of theirs does no harm |
 //! | [`inbox`] | a bounded channel that keeps nothing when its receiver is gone |
-//! | [`resp`] | a client of Redis (not used by a server yet) |
 //! | [`session`] | ids, who owns them, and one reactor's table of them |
-//! | [`store`] | the log in which sessions outlive the process, and the thread that writes it |
+//! | [`store`] | the log in which sessions outlive the process, or the Redis in which they do; the thread that writes |
 //! | [`connection`] | a transport and an endpoint; why a connection stopped: `Rest`; the slab, the ready queue, the timer wheel |
 //!
 //! The application, and what it can ask for:
@@ -262,8 +267,8 @@ pub mod protocol;
 mod reactor;
 #[cfg(feature = "internals")]
 pub mod reactor;
-// No server uses it yet, so what is built by default does without; its page is on the tour.
-#[cfg(all(doc, not(feature = "internals")))]
+#[cfg(not(feature = "internals"))]
+#[allow(dead_code, reason = "a whole client, of which the store uses most")]
 mod resp;
 #[cfg(feature = "internals")]
 pub mod resp;
@@ -314,6 +319,7 @@ pub use config::{
     StoreLocation, StoreSync, Subprotocols,
 };
 pub use offload::{Cancellation, PoolFull};
+pub use resp::{AddressError, ServerAddress};
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
 pub use server_store::{StoreAccessError, StoreCheck, check_store, dump_store};
 pub use session::{EndedSession, SessionEnd, owner_of};

@@ -224,7 +224,12 @@ fn introduce(
 
 /// Where sessions are stored, and what that promises.
 fn tell_store(config: &Config) {
-    if config.store != StoreLocation::None {
+    if config.store.is_shared() {
+        log::info!(
+            "sessions: stored in {}; a reply leaves when its session is there",
+            config.store
+        );
+    } else if config.store != StoreLocation::None {
         let promise = match config.store_sync {
             StoreSync::Always => "a reply leaves when its session is on the disk".to_owned(),
             StoreSync::Every(time) => {

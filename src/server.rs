@@ -471,6 +471,7 @@ impl<A: Application> ServerHandle<A> {
                 self.join();
                 Err(match why {
                     NoStore::Open(error) => ServeError::Store(StoreAccessError::new(error)),
+                    NoStore::Away(why) => ServeError::Store(StoreAccessError::of_line(why)),
                     NoStore::Thread(error) => ServeError::Start(error),
                 })
             }

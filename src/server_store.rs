@@ -6,7 +6,9 @@
 //!
 //! Invariant: a session that was stored goes to the reactor on which its id is looked for.
 //!
-//! Next: [`crate::server`], which starts one reactor a core, and this.
+//! Next: `shared`: the threads of a store that several machines share.
+
+mod shared;
 
 use std::error::Error;
 use std::fmt;
@@ -23,6 +25,7 @@ use crate::mailbox::MailSender;
 use crate::server_status::ServerStatus;
 use crate::session::owner_of;
 use crate::store::inspect::{self, Check};
+use crate::store::redis::requests::RedisThreads;
 use crate::store::thread::{
     CommitReceiver, CommitSender, Reports, StoreEnd, StoreThread, commit_channel, now_ms,
 };
@@ -70,6 +73,10 @@ impl StoreAccessError {
     pub(crate) fn new(error: impl Error + Send + Sync + 'static) -> Self {
         StoreAccessError(Box::new(error))
     }
+
+    pub(crate) fn of_line(line: String) -> Self {
+        StoreAccessError(line.into())
+    }
 }
 
 /// Looks whether the store in a directory can be read. Changes nothing, and works beside a running server.
@@ -105,6 +112,8 @@ const LOOK: Duration = Duration::from_millis(1);
 pub(crate) enum NoStore {
     /// It cannot be opened.
     Open(OpenError),
+    /// It does not serve, and is not to be waited for.
+    Away(String),
     /// The system has no threads left.
     Thread(std::io::Error),
 }
@@ -122,7 +131,7 @@ pub(crate) struct ReactorEnds {
 /// A store that is not open yet.
 #[derive(Debug)]
 pub(crate) struct UnopenedStore {
-    directory: PathBuf,
+    location: StoreLocation,
     commits: (CommitSender, CommitReceiver),
     recovered: Vec<InboxSender<Vec<Recovered>>>,
 }
@@ -130,10 +139,13 @@ pub(crate) struct UnopenedStore {
 impl UnopenedStore {
     /// The store that the settings name, if they name one.
     pub(crate) fn of(config: &Config, status: &ServerStatus) -> Option<UnopenedStore> {
-        let StoreLocation::File(directory) = &config.store else { return None };
-        status.expect_sessions();
+        match &config.store {
+            StoreLocation::None => return None,
+            StoreLocation::File(_) => status.expect_sessions(),
+            StoreLocation::Redis(_) => status.expect_shared_store(),
+        }
         let commits = commit_channel(config.workers.get());
-        Some(UnopenedStore { directory: directory.clone(), commits, recovered: Vec::new() })
+        Some(UnopenedStore { location: config.store.clone(), commits, recovered: Vec::new() })
     }
 
     /// The ends of the next reactor.
@@ -141,16 +153,17 @@ impl UnopenedStore {
         let Some(store) = store else {
             return ReactorEnds { storing: Storing::Nothing, commits: None, recovered: None };
         };
+        let commits = Some(store.commits.0.clone());
+        if store.location.is_shared() {
+            return ReactorEnds { storing: Storing::BeforeReplies, commits, recovered: None };
+        }
         let (sender, recovered) = inbox(1);
         store.recovered.push(sender);
-        ReactorEnds {
-            storing: match config.store_sync {
-                StoreSync::Always => Storing::BeforeReplies,
-                StoreSync::Every(_) => Storing::BehindReplies,
-            },
-            commits: Some(store.commits.0.clone()),
-            recovered: Some(recovered),
-        }
+        let storing = match config.store_sync {
+            StoreSync::Always => Storing::BeforeReplies,
+            StoreSync::Every(_) => Storing::BehindReplies,
+        };
+        ReactorEnds { storing, commits, recovered: Some(recovered) }
     }
 
     /// Opens it, gives each reactor its sessions, and starts the thread that stores what they change.
@@ -164,8 +177,17 @@ impl UnopenedStore {
         status: &Arc<ServerStatus>,
         mail: &Arc<[MailSender<S>]>,
     ) -> Result<ServerStore, NoStore> {
-        let begun = Instant::now();
-        let UnopenedStore { directory, commits: (_, receiver), recovered } = self;
+        let (begun, timeout) = (Instant::now(), config.store_timeout);
+        let UnopenedStore { location, commits: (_, receiver), recovered } = self;
+        let directory = match location {
+            StoreLocation::File(directory) => directory,
+            StoreLocation::Redis(address) => {
+                let threads = shared::start(&address, config, receiver, status, mail)?;
+                return Ok(ServerStore { threads: Threads::Shared(threads), timeout });
+            }
+            // Of none there is no value of this type.
+            StoreLocation::None => PathBuf::new(),
+        };
         let opening =
             Opening { options: options(config), now_ms: now_ms(), repair: config.store_repair };
         let (store, recovery) =
@@ -192,7 +214,7 @@ impl UnopenedStore {
             thread::sleep(LOOK);
         }
         status.store_metrics().note_recovery(count, begun.elapsed());
-        Ok(ServerStore { thread, timeout: config.store_timeout })
+        Ok(ServerStore { threads: Threads::File(thread), timeout })
     }
 }
 
@@ -226,17 +248,26 @@ pub(crate) fn by_owner(sessions: Vec<Recovered>, reactors: usize) -> Vec<Vec<Rec
     shares
 }
 
-/// An open store and its thread.
+/// A store that is open, or on its way, and its threads.
 #[derive(Debug)]
 pub(crate) struct ServerStore {
-    thread: StoreThread,
+    threads: Threads,
     timeout: Duration,
+}
+
+#[derive(Debug)]
+enum Threads {
+    File(StoreThread),
+    Shared(RedisThreads),
 }
 
 impl ServerStore {
     /// Whether its thread has ended.
     pub(crate) fn has_ended(&self) -> bool {
-        self.thread.has_ended()
+        match &self.threads {
+            Threads::File(thread) => thread.has_ended(),
+            Threads::Shared(threads) => threads.has_ended(),
+        }
     }
 
     /// Waits, when the reactors have ended, until all is safe and the store is closed. After a failure there is nothing
@@ -245,11 +276,21 @@ impl ServerStore {
         if status.store_failure().is_some() {
             return;
         }
-        if self.thread.join(self.timeout) == StoreEnd::Hangs {
-            let seconds = self.timeout.as_secs_f64();
-            status.fail_store(&format!(
-                "what the last turns have changed was not stored within {seconds} s (--store-timeout)"
-            ));
+        let seconds = self.timeout.as_secs_f64();
+        match self.threads {
+            Threads::File(thread) => {
+                if thread.join(self.timeout) == StoreEnd::Hangs {
+                    status.fail_store(&format!(
+                        "what the last turns have changed was not stored within {seconds} s (--store-timeout)"
+                    ));
+                }
+            }
+            Threads::Shared(threads) => {
+                // A batch may come while it connects, and then has its own time.
+                if threads.join(2 * self.timeout) == StoreEnd::Hangs {
+                    log::warn!("store: what the last turns have changed may not be stored");
+                }
+            }
         }
     }
 }

@@ -82,6 +82,10 @@ pub const STORE_SYNC: Bounds<Duration> = Bounds {
 pub const STORE_TIMEOUT: Bounds<Duration> =
     Bounds { range: Duration::from_secs(1)..=DAY, allowed: "a time from 1 to 86400 seconds" };
 
+/// Of [`super::Config::store_replicas`].
+pub const STORE_REPLICAS: Bounds<usize> =
+    Bounds { range: 0..=16, allowed: "a number from 0 to 16" };
+
 /// Of [`super::Config::limit_sessions_per_ip`]: the range is its window's, the text tells of all of it.
 pub const LIMIT_SESSIONS_PER_IP: Bounds<Duration> = Bounds {
     range: Duration::from_secs(1)..=DAY,

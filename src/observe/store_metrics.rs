@@ -34,11 +34,44 @@ const FAMILIES: [(&str, &str, &str, CellOf); 8] = [
     ("revolve_store_syncs_total", "counter", "Syncs, each for one batch or several.", |s| &s.syncs),
 ];
 
+/// Families of a store that several machines share.
+const SHARED_FAMILIES: [(&str, &str, &str, CellOf); 6] = [
+    ("revolve_store_available", "gauge", "Whether the shared store serves.", |s| {
+        &s.shared.is_available
+    }),
+    ("revolve_store_connections_total", "counter", "Connections made to it for batches.", |s| {
+        &s.shared.connections
+    }),
+    ("revolve_store_claims_total", "counter", "Sessions that were claimed there.", |s| {
+        &s.shared.claims
+    }),
+    (
+        "revolve_store_refused_total",
+        "counter",
+        "Sessions of which nothing was stored, because another claim has them.",
+        |s| &s.shared.refused,
+    ),
+    (
+        "revolve_store_takeovers_total",
+        "counter",
+        "Takeovers of sessions by other nodes that were heard of.",
+        |s| &s.shared.takeovers,
+    ),
+    ("revolve_store_unavailable_total", "counter", "Batches without an answer in time.", |s| {
+        &s.shared.unavailable
+    }),
+];
+
 /// Appends it.
 pub fn render(store: &StoreMetrics, reactors: &[Arc<ReactorMetrics>], out: &mut String) {
     let mut page = Page(std::mem::take(out));
     for (name, kind, help, cell) in FAMILIES {
         page.one(name, kind, help, cell(store).get());
+    }
+    if store.shared.is_used.get() != 0 {
+        for (name, kind, help, cell) in SHARED_FAMILIES {
+            page.one(name, kind, help, cell(store).get());
+        }
     }
     let seconds = Duration::from_nanos(store.recovery_ns.get()).as_secs_f64();
     page.one(
@@ -62,7 +95,7 @@ pub fn render(store: &StoreMetrics, reactors: &[Arc<ReactorMetrics>], out: &mut 
 
 fn render_syncs(store: &StoreMetrics, page: &mut Page) {
     let name = "revolve_store_sync_seconds";
-    page.family(name, "histogram", "What a sync took.");
+    page.family(name, "histogram", "What a sync took; with Redis, a round trip.");
     let mut seen = 0;
     let bounds =
         SYNC_BOUNDS_US.iter().map(|&us| Duration::from_micros(us).as_secs_f64().to_string());
@@ -103,6 +136,18 @@ mod tests {
             "revolve_store_waiting{reactor=\"0\"} 0",
         ] {
             assert!(page.lines().any(|l| l == line), "{line}\n{page}");
+        }
+        assert!(!page.contains("revolve_store_available"), "it is shared with nobody");
+    }
+
+    #[test]
+    fn of_a_shared_store_the_page_tells_more() {
+        let store = StoreMetrics::default();
+        store.shared.note_use();
+        let mut page = String::new();
+        render(&store, &[], &mut page);
+        for (name, ..) in SHARED_FAMILIES {
+            assert!(page.lines().any(|line| line == format!("{name} 0")), "{name}\n{page}");
         }
     }
 }

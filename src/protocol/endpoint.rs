@@ -8,7 +8,7 @@
 //! kept-alive connection makes room for the next, and that a request of which the answer was awaited is
 //! read again.
 //!
-//! Next: `config`, the server around it: every setting and bound.
+//! Next: [`crate::resp`]: what is spoken to a server of Redis.
 
 use std::time::Instant;
 

@@ -144,7 +144,7 @@ impl ServerAddress {
 
     /// Where it listens.
     #[must_use]
-    pub fn place(&self) -> &Place {
+    pub(crate) fn place(&self) -> &Place {
         &self.place
     }
 
@@ -156,7 +156,7 @@ impl ServerAddress {
 
     /// The number of the database.
     #[must_use]
-    pub fn database(&self) -> u32 {
+    pub(crate) fn database(&self) -> u32 {
         self.database
     }
 }

@@ -23,6 +23,9 @@ use super::socket::Socket;
 /// Bytes that one read may take: the replies of a batch, most of the time.
 const READ_BYTES: usize = 16 << 10;
 
+/// How long a wait is, between two looks at what else there is to do.
+const SLICE: Duration = Duration::from_millis(100);
+
 /// How a connection is made, and what it bears.
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
@@ -178,12 +181,28 @@ impl Connection {
         pipeline: &Pipeline,
         deadline: Instant,
     ) -> Result<Vec<Reply>, ConnectionError> {
+        self.exchange_while(pipeline, deadline, || {})
+    }
+
+    /// As [`Self::exchange`], until this moment; while it waits, `meanwhile` runs some ten times a second.
+    ///
+    /// # Errors
+    ///
+    /// As that.
+    pub fn exchange_while(
+        &mut self,
+        pipeline: &Pipeline,
+        deadline: Instant,
+        mut meanwhile: impl FnMut(),
+    ) -> Result<Vec<Reply>, ConnectionError> {
         self.send(pipeline, deadline)?;
         let mut replies = Vec::with_capacity(pipeline.len());
         while replies.len() < pipeline.len() {
-            match self.receive(deadline)? {
+            let slice = deadline.min(Instant::now() + SLICE);
+            match self.receive(slice)? {
                 Some(reply) => replies.push(reply),
-                None => return self.failed(ConnectionError::TimedOut),
+                None if slice == deadline => return self.failed(ConnectionError::TimedOut),
+                None => meanwhile(),
             }
         }
         if self.decoder.is_between_replies() {

@@ -9,8 +9,7 @@
 //! connect again: after any error a connection is of no use, and the caller makes another one.
 //!
 //! A server is trusted with what we store there, and with nothing else. What it sends is checked and bounded before it
-//! takes memory, and its texts cannot break a line of the log. Compiled with the feature `internals` alone, until a store
-//! uses it.
+//! takes memory, and its texts cannot break a line of the log.
 //!
 //! Invariant: the nth reply belongs to the nth command, or there is an error and the connection is of no use.
 //!
@@ -28,9 +27,12 @@ pub mod subscriber;
 
 pub use address::{AddressError, ServerAddress};
 pub use connection::{ConnectOptions, Connection};
+#[cfg(feature = "internals")]
 pub use decoder::{Decoder, Malformed};
 pub use error::ConnectionError;
 pub use pipeline::Pipeline;
-pub use reply::{ErrorKind, Reply, ServerError};
+pub use reply::Reply;
+#[cfg(feature = "internals")]
+pub use reply::{ErrorKind, ServerError};
 pub use script::Script;
 pub use subscriber::{Event, Subscriber};

@@ -6,7 +6,7 @@
 //!
 //! Invariant: what is returned came in this order, and nothing between was left out while the connection lasted.
 //!
-//! Next: [`crate::session`]: what outlives a connection.
+//! Next: [`crate::config`]: the server around all this, every setting and bound.
 
 use std::time::{Duration, Instant};
 

@@ -6,7 +6,7 @@
 //!
 //! Invariant: what is called damage was seen twice.
 //!
-//! Next: [`crate::connection`]: a transport, an endpoint, and why they rest.
+//! Next: [`crate::store::redis`]: the store that several machines share.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Figures;
+use super::claim::Outcome;
 
 /// Upper bounds of the histogram of syncs, in microseconds: from a good solid-state disk to one that hangs.
 pub const SYNC_BOUNDS_US: [u64; 12] =
@@ -61,12 +62,69 @@ pub struct StoreMetrics {
     pub recovered: StoreCell,
     /// See `recovered`.
     pub recovery_ns: StoreCell,
+    /// What there is to count of a store that several machines share, and only there.
+    pub shared: SharedMetrics,
+}
+
+/// What is counted of a store that several machines share. Its round trips are counted as syncs: to whoever waits for a
+/// reply they are the same.
+#[derive(Debug, Default)]
+pub struct SharedMetrics {
+    /// 1 if there is one.
+    pub is_used: StoreCell,
+    /// 1 if it can be had.
+    pub is_available: StoreCell,
+    /// Connections that were made to it, for batches.
+    pub connections: StoreCell,
+    /// Sessions of which nothing was stored, because another claim has them.
+    pub refused: StoreCell,
+    /// Takeovers that it has told of.
+    pub takeovers: StoreCell,
+    /// Batches that were not answered in time.
+    pub unavailable: StoreCell,
+    /// Sessions that were claimed.
+    pub claims: StoreCell,
+}
+
+impl SharedMetrics {
+    /// There is such a store; it cannot be had yet.
+    pub fn note_use(&self) {
+        self.is_used.set(1);
+    }
+
+    pub(super) fn note_availability(&self, is_available: bool) {
+        self.is_available.set(u64::from(is_available));
+    }
+
+    pub(super) fn note_connection(&self) {
+        self.connections.add(1);
+    }
+
+    pub(super) fn note_takeover(&self) {
+        self.takeovers.add(1);
+    }
+
+    pub(super) fn note_outcome(&self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Stored { taken_over, claimed, .. } => {
+                self.refused.add(taken_over.len() as u64);
+                self.claims.add(claimed.len() as u64);
+            }
+            Outcome::Unavailable { .. } => self.unavailable.add(1),
+        }
+    }
 }
 
 impl StoreMetrics {
     /// A reactor's batch was written.
     pub(super) fn note_commit(&self, sessions: u64) {
         self.commits.add(1);
+        self.sessions.add(sessions);
+    }
+
+    /// So many batches with so many sessions were stored together.
+    pub(super) fn note_group(&self, batches: u64, sessions: u64) {
+        self.commits.add(batches);
         self.sessions.add(sessions);
     }
 

@@ -47,6 +47,8 @@
 //! [`segment`] the files, [`reader`] the batches of one. [`live`] is what entries add up to; [`replay`] reads a log, and
 //! [`recovery`] makes it one that can be appended to. `background` makes segments in advance, `compaction` merges them;
 //! [`file_store`] is the log itself. [`metrics`] are what [`thread`] counts, which runs a store; [`inspect`] looks at a log from outside.
+//! [`redis`] is the other kind of store, which several machines share: no log of ours, and none of the above but records,
+//! claims and the channel from the reactors.
 //!
 //! Next: [`crate::store::record`]: what is stored.
 
@@ -64,6 +66,7 @@ pub mod metrics;
 pub mod reader;
 pub mod record;
 pub mod recovery;
+pub mod redis;
 pub mod replay;
 pub mod segment;
 pub mod thread;
@@ -71,7 +74,9 @@ pub mod thread;
 #[cfg(feature = "internals")]
 pub use background::Preallocation;
 pub use batch::{Batch, BatchLimits, CommitBatch, NotTaken};
-pub use claim::{Claim, Claimed, Outcome, Takeover};
+pub use claim::Outcome;
+#[cfg(feature = "internals")]
+pub use claim::{Claim, Claimed, Takeover};
 #[cfg(feature = "internals")]
 pub use compaction::{Compacted, Compaction};
 pub use directory::Directory;

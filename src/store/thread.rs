@@ -44,6 +44,13 @@ pub fn commit_channel(reactors: usize) -> (CommitSender, CommitReceiver) {
     (CommitSender(sender), CommitReceiver(receiver))
 }
 
+impl CommitReceiver {
+    /// The channel itself.
+    pub(super) fn into_inner(self) -> Receiver<(usize, CommitBatch)> {
+        self.0
+    }
+}
+
 impl CommitSender {
     /// Passes a batch of this reactor on. Never waits: there is room for all that may be under way.
     pub fn send(&self, reactor: usize, batch: CommitBatch) {

@@ -1,4 +1,4 @@
-//! What the store does: the three scripts (`scripts/*.lua`), each as a function of the stored record.
+//! What the store does: the three scripts (`src/store/redis/*.lua`), each as a function of the stored record.
 //!
 //! `tests/redis` runs the same calls through these and through the scripts on a real server, and compares. Each rule can
 //! be taken out, so that the search shows what it is for. Knows no nodes and no network.
@@ -22,8 +22,21 @@ pub(crate) struct Rules {
     pub(crate) gate: bool,
     /// A node that is told of a takeover looks at the generation.
     pub(crate) notices_have_generations: bool,
+    /// When a node that comes back to a session trusts what it has of it in memory.
+    pub(crate) trust: Trust,
     /// The store answers when its replica has it too (WAIT 1).
     pub(crate) wait: bool,
+}
+
+/// When what is in memory is taken to be no older than what is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Never: it is not used.
+    Never,
+    /// If the generation before the claim is the one that the node has.
+    OfFormer,
+    /// Whenever there is something.
+    Always,
 }
 
 impl Rules {
@@ -36,6 +49,7 @@ impl Rules {
         tombstones: true,
         gate: true,
         notices_have_generations: true,
+        trust: Trust::OfFormer,
         wait: false,
     };
 }
@@ -83,6 +97,8 @@ pub(crate) struct Known {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Owned {
     pub(crate) generation: Number,
+    /// Of a claim: the generation before it; 0 if there was none, or the claim is late.
+    pub(crate) former: Number,
     pub(crate) count: Option<Number>,
     /// The node that is told that it is not the owner any more.
     pub(crate) told: Option<u8>,
@@ -92,21 +108,21 @@ fn next_generation(rules: Rules, after: Number, clock: Number) -> Number {
     if rules.clock { clock.max(after + 1) } else { after + 1 }
 }
 
-/// `scripts/claim.lua`
+/// `claim.lua`
 pub(crate) fn claim(
     stored: &mut Option<Record>,
     rules: Rules,
     caller: Caller,
     clock: Number,
 ) -> Owned {
-    let generation = stored.as_ref().map_or(0, |record| record.generation);
+    let former = stored.as_ref().map_or(0, |record| record.generation);
     let count = stored.as_ref().and_then(|record| record.count);
     if rules.tokens && stored.as_ref().is_some_and(|record| caller.is_late(record)) {
-        return Owned { generation, count, told: None };
+        return Owned { generation: former, former: 0, count, told: None };
     }
-    let generation = next_generation(rules, generation, clock);
+    let generation = next_generation(rules, former, clock);
     let told = own(stored, caller, 0, generation, count);
-    Owned { generation, count, told }
+    Owned { generation, former, count, told }
 }
 
 /// Writes the record of a new owner; whom that displaces.
@@ -129,7 +145,7 @@ fn own(
     former.filter(|&node| node != caller.node)
 }
 
-/// `scripts/commit.lua`, for one session of the batch; `None` if the session has been taken over.
+/// `commit.lua`, for one session of the batch; `None` if the session has been taken over.
 pub(crate) fn commit(
     stored: &mut Option<Record>,
     rules: Rules,
@@ -139,7 +155,7 @@ pub(crate) fn commit(
 ) -> Option<Owned> {
     let (mine, count) = (known.generation, Some(known.count));
     let generation = stored.as_ref().map_or(0, |record| record.generation);
-    let same = Owned { generation: mine, count, told: None };
+    let same = Owned { generation: mine, former: 0, count, told: None };
     if let Some(record) = stored {
         let is_on = !rules.attempts || record.attempt == caller.attempt;
         if generation == mine && is_on || generation > mine && !rules.fence {
@@ -159,10 +175,10 @@ pub(crate) fn commit(
     }
     let generation = next_generation(rules, generation.max(mine), clock);
     let told = own(stored, caller, mine, generation, count);
-    Some(Owned { generation, count, told })
+    Some(Owned { generation, former: 0, count, told })
 }
 
-/// `scripts/forget.lua`; whether it is forgotten, and not taken over.
+/// `forget.lua`; whether it is forgotten, and not taken over.
 pub(crate) fn forget(stored: &mut Option<Record>, rules: Rules, generation: Number) -> bool {
     if stored.as_ref().is_some_and(|record| record.generation > generation) {
         return false;

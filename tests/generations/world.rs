@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::Number;
-use super::record::{self, Caller, Known, Owned, Record, Rules};
+use super::record::{self, Caller, Known, Owned, Record, Rules, Trust};
 
 /// How often each thing happens at most: what makes the states finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -56,6 +56,8 @@ pub(crate) enum Violation {
     CameBack,
     /// A node has told its client that a newer connection has the session (4001), and there is none.
     FalseTakeover,
+    /// A node goes on with what it has in memory of a session, and something newer is stored.
+    Stale,
 }
 
 /// What a node is about to do with its session.
@@ -97,7 +99,7 @@ enum Request {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Answer {
-    Claimed { token: u8, generation: Number, count: Number },
+    Claimed { token: u8, generation: Number, former: Number, count: Number },
     Committed { known: Known, generation: Option<Number> },
     Forgotten { generation: Number },
 }
@@ -450,8 +452,20 @@ impl World {
         told: Told,
     ) -> Result<(), Violation> {
         let node = &mut self.nodes[usize::from(number)];
-        if let Answer::Claimed { token, generation, count } = answer {
+        if let Answer::Claimed { token, generation, former, count } = answer {
             node.claiming = None;
+            // What it has in memory stays, if that is not older. (A commit that is under way is answered before: a claim
+            // stands behind it.) It may be newer, behind a failover: what is stored counts then, as if another node had
+            // come.
+            let in_memory = node.owner.as_ref().filter(|owner| owner.doing == Doing::Nothing);
+            let is_trusted = |owner: &&Owner| match laws.rules.trust {
+                Trust::Never => false,
+                Trust::OfFormer => owner.known.generation == former,
+                Trust::Always => true,
+            };
+            if in_memory.filter(is_trusted).is_some_and(|owner| owner.known.count < count) {
+                return Err(Violation::Stale);
+            }
             // An older connection of this node gets its 4001 here, and what it waits for is dropped.
             let known = Known { generation, count };
             let Told { life, changes, .. } = told;
@@ -514,7 +528,7 @@ impl World {
         let mut notice = None;
         let answer = match request {
             Request::Claim { token } => {
-                let Owned { generation, count, told } =
+                let Owned { generation, former, count, told } =
                     record::claim(&mut kept.record, rules, caller(token), clock);
                 let had_count = before.as_ref().is_some_and(|record| record.count.is_some());
                 // What was lost may be a tombstone.
@@ -526,7 +540,8 @@ impl World {
                     kept.pass_to(token);
                 }
                 notice = told.map(|node| Message::Notice { node, generation });
-                Answer::Claimed { token, generation, count: count.unwrap_or(0) }
+                let count = count.unwrap_or(0);
+                Answer::Claimed { token, generation, former, count }
             }
             Request::Commit { token, known, life } => {
                 let owned = record::commit(&mut kept.record, rules, caller(token), clock, known);

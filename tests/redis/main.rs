@@ -1,8 +1,10 @@
 //! The client of Redis, and the scripts of sessions on several machines, against a real `redis-server`.
 //!
 //! `client.rs` is what `src/resp` promises: commands, errors of each kind, what happens when a server does not answer, and
-//! messages. `scripts.rs` runs the scripts of `tests/generations/scripts` and compares each answer with that of the model,
-//! of which every state is visited there; and it runs them from many connections at once. `server.rs` starts the servers.
+//! messages. `scripts.rs` runs the scripts of `src/store/redis` and compares each answer with that of the model,
+//! of which every state is visited there; and it runs them from many connections at once. `node.rs` is the store's threads as
+//! one server has them, `store.rs` what they do on a good day, `faults.rs` on all others, and `speed.rs` how much in what
+//! time. `server.rs` starts the servers.
 //!
 //! Not a part of a plain `cargo test`, because it needs a program: `tests/run --only redis` installs that and runs this. A
 //! test that finds no server fails.
@@ -11,8 +13,12 @@
 #![allow(clippy::print_stdout, reason = "a test's report")]
 
 mod client;
+mod faults;
+mod node;
 mod scripts;
 mod server;
+mod speed;
+mod store;
 
 #[allow(dead_code, reason = "some of it is for the search")]
 #[path = "../generations/record.rs"]

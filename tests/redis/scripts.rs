@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use revolve::resp::script::Calling;
 use revolve::resp::{Connection, Event, Pipeline, Reply, Script, Subscriber};
+use revolve::store::redis::scripts;
 
 use crate::Number;
 use crate::record::{self, Caller, Known, Owned, Record, Rules};
@@ -23,11 +24,7 @@ struct Scripts {
 
 impl Scripts {
     fn new() -> Scripts {
-        Scripts {
-            claim: Script::new(include_str!("../generations/scripts/claim.lua")),
-            commit: Script::new(include_str!("../generations/scripts/commit.lua")),
-            forget: Script::new(include_str!("../generations/scripts/forget.lua")),
-        }
+        Scripts { claim: scripts::claim(), commit: scripts::commit(), forget: scripts::forget() }
     }
 
     fn claim(
@@ -36,6 +33,17 @@ impl Scripts {
         key: &str,
         caller: Caller,
     ) -> (Number, Option<Number>) {
+        let (generation, _, count) = self.claim_with_former(connection, key, caller);
+        (generation, count)
+    }
+
+    /// The generation, the one before, and the count.
+    fn claim_with_former(
+        &self,
+        connection: &mut Connection,
+        key: &str,
+        caller: Caller,
+    ) -> (Number, Number, Option<Number>) {
         let reply = connection.run(&self.claim, 1, |call| {
             call.add(key);
             call.add_number(caller.node.into());
@@ -47,10 +55,11 @@ impl Scripts {
         });
         match reply.unwrap() {
             Reply::Array(answer) => match &answer[..] {
-                [generation, count, state] => {
-                    // The state goes with the count.
+                [generation, former, count, version, state] => {
+                    // The state goes with the count, and its version with both.
                     assert_eq!(count.bytes().map(state_of), state.bytes().map(<[u8]>::to_vec));
-                    (number(generation).unwrap(), number(count))
+                    assert_eq!(number(count).map(|count| count % 3), number(version));
+                    (number(generation).unwrap(), number(former).unwrap(), number(count))
                 }
                 other => panic!("{other:?}"),
             },
@@ -77,6 +86,7 @@ impl Scripts {
                 call.add_number((*token).into());
                 call.add_number(known.generation);
                 call.add_number(known.count);
+                call.add_number(known.count % 3);
                 call.add(state_of(known.count.to_string().as_bytes()));
             }
         });
@@ -191,12 +201,13 @@ fn each_script_does_what_the_model_does() {
             let call = random.below(8);
             let outcome = match call {
                 0..=2 => {
-                    let (generation, count) = scripts.claim(&mut connection, &key, caller);
+                    let answer = scripts.claim_with_former(&mut connection, &key, caller);
+                    let (generation, _, count) = answer;
                     generations.push(generation);
                     let clock = clock_of(generation, (began, time_us(&mut connection)));
-                    let Owned { generation: expected, count: its_count, .. } =
-                        record::claim(&mut model, Rules::ALL, caller, clock);
-                    assert_eq!((generation, count), (expected, its_count), "seed {seed}");
+                    let expected = record::claim(&mut model, Rules::ALL, caller, clock);
+                    let Owned { generation, former, count: its_count, .. } = expected;
+                    assert_eq!(answer, (generation, former, its_count), "seed {seed}");
                     format!("claim, {}", if count.is_some() { "with a count" } else { "new" })
                 }
                 3..=6 => {

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
@@ -23,6 +23,20 @@ pub(crate) struct Redis {
     child: Child,
     host: String,
     folder: PathBuf,
+    options: Vec<String>,
+}
+
+fn spawn(host: &str, folder: &Path, options: &Vec<String>) -> Child {
+    Command::new("redis-server")
+        .args(["--bind", host, "--port", "6379", "--unixsocket", "redis.sock"])
+        .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+        .args(["--logfile", "redis.log", "--dir", ".", "--repl-diskless-sync-delay", "0"])
+        .args(options)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed: tests/run --only redis installs it")
 }
 
 impl Redis {
@@ -35,22 +49,26 @@ impl Redis {
         // What a process of the same number has left.
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).expect("a folder for the server");
-        let child = Command::new("redis-server")
-            .args(["--bind", &host, "--port", "6379", "--unixsocket", "redis.sock"])
-            .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
-            .args(["--logfile", "redis.log", "--dir", ".", "--repl-diskless-sync-delay", "0"])
-            .args(options)
-            .current_dir(&folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed: tests/run --only redis installs it");
-        let mut server = Redis { child, host, folder };
-        server.wait_until(|server| {
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        let child = spawn(&host, &folder, &options);
+        let mut server = Redis { child, host, folder, options };
+        server.wait_until_it_listens();
+        server
+    }
+
+    /// Starts it again, where it was, with what it has on the disk.
+    pub(crate) fn start_again(&mut self) {
+        self.end();
+        let _ = fs::remove_file(self.socket());
+        self.child = spawn(&self.host, &self.folder, &self.options);
+        self.wait_until_it_listens();
+    }
+
+    fn wait_until_it_listens(&mut self) {
+        self.wait_until(|server| {
             let is_bound = TcpStream::connect((server.host.as_str(), 6379)).is_ok();
             is_bound && server.socket().exists()
         });
-        server
     }
 
     /// Waits for something about this server that nobody announces.

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use lexopt::{Arg, Parser};
-use revolve::config::Address;
+use revolve::config::{Address, REDIS_TIMEOUT, StoreLocation};
 
 #[cfg(test)]
 mod documented;
@@ -109,12 +109,9 @@ pub(crate) fn parse(
         let Some(Given { name, value }) = given else { continue };
         let text = value.to_str().ok_or(NotAllowed);
         text.and_then(|text| (row.set)(&mut settings, text))
-            .map_err(|NotAllowed| bad_value(name, value, &row.allowed()))?;
+            .map_err(|NotAllowed| refusal(row, name, value))?;
     }
-    settings.config.listen = vec![match &settings.uds {
-        Some(path) => Address::Unix(path.clone()),
-        None => SocketAddr::new(settings.host, settings.port).into(),
-    }];
+    complete(&mut settings);
     settings.config.validate().map_err(|error| {
         let index = OPTIONS.iter().position(|row| row.name == error.option);
         match index.and_then(|index| given[index].as_ref()) {
@@ -124,6 +121,28 @@ pub(crate) fn parse(
         }
     })?;
     Ok(Command::Run(Box::new(settings)))
+}
+
+/// Puts together what several options say.
+fn complete(settings: &mut Settings) {
+    settings.config.store_timeout = settings.store_timeout.unwrap_or({
+        let is_shared = settings.config.store.is_shared();
+        if is_shared { REDIS_TIMEOUT } else { settings.config.store_timeout }
+    });
+    settings.config.listen = vec![match &settings.uds {
+        Some(path) => Address::Unix(path.clone()),
+        None => SocketAddr::new(settings.host, settings.port).into(),
+    }];
+}
+
+/// What is wrong with the value of an option. An address of a Redis is not repeated: it may have a password.
+fn refusal(row: &Row, name: &str, value: &OsStr) -> UsageError {
+    if row.name == "store"
+        && let Some(why) = StoreLocation::why_no_address(&value.to_string_lossy())
+    {
+        return UsageError(format!("{name}: {why}"));
+    }
+    bad_value(name, value, &row.allowed())
 }
 
 /// `store check DIR`, `store dump DIR`: options and environment have no say in these.
@@ -191,8 +210,9 @@ mod tests {
     use std::time::Duration;
 
     use revolve::config::{
-        AllowedOrigins, Config, ORIGINS_ALLOWED, STORE_ALLOWED, SUBPROTOCOLS_ALLOWED, SessionRate,
-        StoreLocation, StoreSync, Subprotocols, UNIX_PATH_ALLOWED, bounds,
+        AllowedOrigins, Config, NODE_ALLOWED, ORIGINS_ALLOWED, STORE_ALLOWED, STORE_PREFIX_ALLOWED,
+        SUBPROTOCOLS_ALLOWED, SessionRate, StoreLocation, StoreSync, Subprotocols,
+        UNIX_PATH_ALLOWED, bounds,
     };
 
     use super::options::TRUTHS;
@@ -243,6 +263,10 @@ mod tests {
         ("store-sync", "50"),
         ("store-timeout", "1.5"),
         ("store-repair", "true"),
+        ("store-wait", "false"),
+        ("store-prefix", "chat:"),
+        ("store-replicas", "1"),
+        ("node", "web-1"),
         ("limit-concurrency", "100"),
         ("limit-per-ip", "20"),
         ("limit-sessions-per-ip", "100/2.5"),
@@ -444,6 +468,9 @@ mod tests {
             ("store-sync", "0", bounds::STORE_SYNC.allowed),
             ("store-sync", "never", bounds::STORE_SYNC.allowed),
             ("store-timeout", "0.5", "a time from 1 to 86400 seconds"),
+            ("store-prefix", "a b", STORE_PREFIX_ALLOWED),
+            ("store-replicas", "17", bounds::STORE_REPLICAS.allowed),
+            ("node", "a/b", NODE_ALLOWED),
             ("offload-threads", "0", "a number from 1 to 1024"),
             ("slow-turn-ms", "3600001", "0 or a number of milliseconds from 1 to 3600000"),
             ("session-ids", "some", "any or issued"),
@@ -468,6 +495,22 @@ mod tests {
     }
 
     #[test]
+    fn the_address_of_a_redis_is_not_repeated_and_has_a_time_of_its_own() {
+        for text in ["redis://:hunter2@host:x", "redis:hunter2@host", "rediss://:hunter2@host"] {
+            let line = error(&["--store", text], &[]);
+            assert!(line.starts_with("--store: ") && !line.contains("hunter2"), "{line}");
+            let line = error(&[], &[("REVOLVE_STORE", text)]);
+            assert!(line.starts_with("REVOLVE_STORE: ") && !line.contains("hunter2"), "{line}");
+        }
+        let timeout = |args: &[&str]| settings(args, &[]).config.store_timeout.as_secs_f64();
+        assert_eq!(timeout(&[]), 30.0);
+        assert_eq!(timeout(&["--store", "redis://host"]), 2.0);
+        assert_eq!(timeout(&["--store", "redis://host", "--store-timeout", "5"]), 5.0);
+        let short = error(&["--store", "redis://host", "--session-ttl", "9"], &[]);
+        assert!(short.starts_with("--session-ttl: \"9\" is not at least 10 seconds"), "{short}");
+    }
+
+    #[test]
     fn the_bounds_named_here_are_those_of_the_config() {
         let defaults = Config::default;
         let day = Duration::from_secs(86_401);
@@ -488,6 +531,9 @@ mod tests {
             Config { store: StoreLocation::File(PathBuf::new()), ..defaults() },
             Config { store_sync: StoreSync::Every(day), ..defaults() },
             Config { store_timeout: day, ..defaults() },
+            Config { store_prefix: " ".to_owned(), ..defaults() },
+            Config { store_replicas: 17, ..defaults() },
+            Config { node: Some(String::new()), ..defaults() },
             Config {
                 limit_sessions_per_ip: Some(SessionRate {
                     sessions: std::num::NonZeroU32::MIN,

@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use revolve::config::{
-    AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, STORE_ALLOWED, SUBPROTOCOLS_ALLOWED,
-    SessionIds, StoreLocation, Subprotocols, UNIX_PATH_ALLOWED, bounds,
+    AllowedOrigins, Config, NODE_ALLOWED, ORIGINS_ALLOWED, Origin, PageFor, STORE_ALLOWED,
+    STORE_PREFIX_ALLOWED, SUBPROTOCOLS_ALLOWED, SessionIds, StoreLocation, Subprotocols,
+    UNIX_PATH_ALLOWED, bounds,
 };
 
 use super::values::{
@@ -36,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) port: u16,
     /// Instead of host and port.
     pub(crate) uds: Option<PathBuf>,
+    /// Instead of what is right for the store.
+    pub(crate) store_timeout: Option<Duration>,
     pub(crate) app: App,
     /// Of the counter; `None` is off.
     pub(crate) heartbeat: Option<Duration>,
@@ -50,6 +53,7 @@ impl Default for Settings {
             host: Ipv4Addr::LOCALHOST.into(),
             port: 8000,
             uds: None,
+            store_timeout: None,
             app: App::Counter,
             heartbeat: Some(Duration::from_secs(30)),
             log_level: LevelFilter::Info,
@@ -292,7 +296,7 @@ pub(super) static OPTIONS: &[Row] = &[
         group: "Sessions",
         name: "store",
         takes: Takes::Value("WHERE", STORE_ALLOWED),
-        about: "Keep sessions across restarts, in this directory",
+        about: "Keep sessions across restarts, in this directory, or in a Redis that servers share",
         set: |s, text| store(&mut s.config.store, StoreLocation::parse(text)),
         show: |s| s.config.store.to_string(),
     },
@@ -308,9 +312,9 @@ pub(super) static OPTIONS: &[Row] = &[
         group: "Sessions",
         name: "store-timeout",
         takes: Takes::Value("SECS", bounds::STORE_TIMEOUT.allowed),
-        about: "Time the disk may take; then the server ends",
-        set: |s, text| store(&mut s.config.store_timeout, time(text)),
-        show: |s| seconds(s.config.store_timeout),
+        about: "Time the disk may take; then the server ends. Time Redis may take",
+        set: |s, text| store(&mut s.store_timeout, time(text).map(Some)),
+        show: |s| s.store_timeout.map_or("30 (2 for Redis)".to_owned(), seconds),
     },
     Row {
         group: "Sessions",
@@ -319,6 +323,38 @@ pub(super) static OPTIONS: &[Row] = &[
         about: "Give up what is damaged of the store, and start",
         set: |s, text| store(&mut s.config.store_repair, meant(&TRUTHS, text)),
         show: |s| s.config.store_repair.to_string(),
+    },
+    Row {
+        group: "Sessions",
+        name: "store-wait",
+        takes: Takes::Truth,
+        about: "Start without Redis, and wait for it",
+        set: |s, text| store(&mut s.config.store_wait, meant(&TRUTHS, text)),
+        show: |s| s.config.store_wait.to_string(),
+    },
+    Row {
+        group: "Sessions",
+        name: "store-prefix",
+        takes: Takes::Value("TEXT", STORE_PREFIX_ALLOWED),
+        about: "What keys in Redis begin with; servers with the same share sessions",
+        set: |s, text| store(&mut s.config.store_prefix, Some(text.to_owned())),
+        show: |s| s.config.store_prefix.clone(),
+    },
+    Row {
+        group: "Sessions",
+        name: "store-replicas",
+        takes: Takes::Value("N", bounds::STORE_REPLICAS.allowed),
+        about: "Replicas of Redis that must have a count before its reply leaves",
+        set: |s, text| store(&mut s.config.store_replicas, number(text)),
+        show: |s| s.config.store_replicas.to_string(),
+    },
+    Row {
+        group: "Sessions",
+        name: "node",
+        takes: Takes::Value("NAME", NODE_ALLOWED),
+        about: "Name of this server among those that share a Redis",
+        set: |s, text| store(&mut s.config.node, Some(Some(text.to_owned()))),
+        show: |s| s.config.node.clone().unwrap_or("random".to_owned()),
     },
     Row {
         group: "Limits",

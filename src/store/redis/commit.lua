@@ -2,7 +2,8 @@
 --
 -- KEYS     the sessions' records
 -- ARGV     node, attempt (the number of the node's connection to this server), time to live in ms, prefix of the nodes'
---          channels; then for each session: id, token of the claim, generation that the owner has, count, state
+--          channels; then for each session: id, token of the claim, generation that the owner has, count, version
+--          of the state and state; of one without a state these two are empty
 -- Returns  for each session: 1 if it is stored; the owner's new generation, if it is stored under another one; 0 if the
 --          session has been taken over, and nothing is stored
 --
@@ -15,11 +16,11 @@
 local node, attempt, ttl = ARGV[1], ARGV[2], ARGV[3]
 local answer, time = {}, nil
 for i, key in ipairs(KEYS) do
-  local id, token, generation, count, state = unpack(ARGV, 5 * i, 5 * i + 4)
+  local id, token, generation, count, version, state = unpack(ARGV, 6 * i - 1, 6 * i + 4)
   local stored = redis.call('HMGET', key, 'generation', 'attempt', 'token', 'from', 'node')
   local owner, mine = tonumber(stored[1]) or 0, tonumber(generation)
   if owner == mine and stored[2] == attempt then
-    redis.call('HSET', key, 'count', count, 'state', state)
+    redis.call('HSET', key, 'count', count, 'version', version, 'state', state)
     redis.call('PEXPIRE', key, ttl)
     answer[i] = 1
   elseif (owner > mine and tonumber(stored[4]) ~= mine)
@@ -29,7 +30,7 @@ for i, key in ipairs(KEYS) do
     time = time or redis.call('TIME')
     local new = string.format('%.0f', math.max(owner + 1, mine + 1, time[1] * 1000000 + time[2]))
     redis.call('HSET', key, 'generation', new, 'node', node, 'token', token, 'attempt', attempt, 'from', generation,
-      'count', count, 'state', state)
+      'count', count, 'version', version, 'state', state)
     redis.call('PEXPIRE', key, ttl)
     if stored[5] and stored[5] ~= node then
       redis.call('PUBLISH', ARGV[4] .. stored[5], new .. ' ' .. id)

@@ -1,0 +1,160 @@
+//! The thread that hears which sessions other nodes have claimed.
+//!
+//! So that a client that has moved on is let go of at once. What is published while the connection is away is lost, and is
+//! found out by the next commit of the session, which is refused: no promise rests on what is heard here. A server that is
+//! gone without a word is found out by PING. Started by `requests`.
+//!
+//! Invariant: what is told was published on this node's channel, and names a session and a generation.
+//!
+//! Next: `requests`: the thread that asks.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::RedisOptions;
+use super::link::connect_options;
+use crate::contained::guard;
+use crate::resp::{ConnectionError, Event, Subscriber};
+use crate::session::{SessionId, owner_of};
+use crate::store::claim::Takeover;
+use crate::store::metrics::StoreMetrics;
+
+/// For how long one wait is: so late an end is noticed.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// After so long a silence the server is asked whether it is there.
+const PING_AFTER: Duration = Duration::from_secs(2);
+
+/// After so long a silence it is not.
+const SILENCE_MOST: Duration = Duration::from_secs(6);
+
+/// For how long a connection may be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Between two attempts to connect.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// Whom to tell: the reactor that has the session, if this node has it.
+pub type TellTakeover = Box<dyn Fn(usize, Takeover) + Send>;
+
+/// What the thread works with.
+pub struct Takeovers {
+    /// Which Redis.
+    pub options: RedisOptions,
+    /// So many there are.
+    pub reactors: usize,
+    /// Whom to tell.
+    pub tell: TellTakeover,
+    /// Who counts.
+    pub metrics: Arc<StoreMetrics>,
+    /// Set when the thread is to end.
+    pub is_over: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Takeovers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Takeovers").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Takeovers {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no threads left.
+    pub fn start(self) -> io::Result<JoinHandle<()>> {
+        thread::Builder::new().name("store-takeovers".to_owned()).spawn(move || {
+            if guard(|| self.run()).is_err() {
+                log::error!("store: takeovers by other nodes are not heard any more: it panicked");
+            }
+        })
+    }
+
+    fn run(&self) {
+        let mut is_told = false;
+        while !self.is_over() {
+            match self.listen() {
+                Ok(()) => return,
+                // Whether Redis can be had at all is told elsewhere; what it refuses us here is not.
+                Err(ConnectionError::Refused { command, error }) if !is_told => {
+                    is_told = true;
+                    log::warn!(
+                        "store: takeovers by other nodes are heard late: {}: {}",
+                        self.options.address,
+                        ConnectionError::Refused { command, error }
+                    );
+                }
+                Err(_) => {}
+            }
+            let until = Instant::now() + AGAIN_AFTER;
+            while !self.is_over() && Instant::now() < until {
+                thread::sleep(SLICE);
+            }
+        }
+    }
+
+    /// Listens on one connection, until it fails or the thread is to end.
+    fn listen(&self) -> Result<(), ConnectionError> {
+        let options = connect_options(&self.options, "takeovers", CONNECT_TIMEOUT);
+        let mut subscriber = Subscriber::connect(&self.options.address, &options)?;
+        subscriber.subscribe(&[self.options.channel()])?;
+        let (mut heard, mut asked) = (Instant::now(), Instant::now());
+        while !self.is_over() {
+            match subscriber.next_event(SLICE)? {
+                Some(event) => {
+                    heard = Instant::now();
+                    self.take(&event);
+                }
+                None if heard.elapsed() > SILENCE_MOST => return Err(ConnectionError::TimedOut),
+                None if heard.elapsed() > PING_AFTER && asked.elapsed() > PING_AFTER => {
+                    asked = Instant::now();
+                    subscriber.ping()?;
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, event: &Event) {
+        let Event::Message { payload, .. } = event else { return };
+        // Whoever may publish may write anything.
+        let Some(takeover) = takeover(payload) else { return };
+        self.metrics.shared.note_takeover();
+        let reactor = owner_of(takeover.id.text().as_str(), self.reactors);
+        (self.tell)(reactor, takeover);
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+}
+
+/// What a message says.
+fn takeover(payload: &[u8]) -> Option<Takeover> {
+    let (generation, id) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
+    Some(Takeover { id: SessionId::parse(id).ok()?, generation: generation.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_names_a_generation_and_a_session() {
+        let found = takeover(b"1764190000000000 abc").unwrap();
+        assert_eq!((found.generation, found.id), (1_764_190_000_000_000, id("abc")));
+        for payload in [&b"5"[..], b"5 ", b"abc 5", b"5 a b", b"-5 a", b"", b"5 \xff"] {
+            assert_eq!(takeover(payload), None, "{payload:?}");
+        }
+    }
+
+    fn id(text: &str) -> SessionId {
+        SessionId::parse(text).unwrap()
+    }
+}
