@@ -40,10 +40,10 @@ pub(super) fn start<S: Send + 'static>(
     let metrics = status.store_metrics().clone();
     let threads = RedisThreads::start(options, commits, mail.len(), metrics, reports);
     let threads = threads.map_err(NoStore::Thread)?;
-    // Behind a panic of the thread nothing comes; the status has the reason.
-    if !config.store_wait
-        && let Ok(Err(why)) = is_there.recv()
-    {
+    if config.store_wait {
+        drop(is_there);
+    } else if let Ok(Err(why)) = is_there.recv() {
+        // Behind a panic of the thread nothing comes: the status has the reason.
         return Err(NoStore::Away(format!("{address}: {why}")));
     }
     Ok(threads)
@@ -90,11 +90,11 @@ fn reports<S: Send + 'static>(
         availability: Box::new(move |is_available, why| {
             let told = if is_available { Ok(()) } else { Err(why.to_owned()) };
             // Nobody listens any more once the server has started.
-            let _ = first.send(told);
+            let decides = first.send(told).is_ok();
             of_availability.note_store_away(!is_available);
             if is_available {
                 log::info!("store: {address}: it serves");
-            } else {
+            } else if !decides {
                 log::warn!("store: {address}: {why}; upgrades get 503 until it serves");
             }
         }),

@@ -10,7 +10,7 @@ use revolve::store::redis::RedisOptions;
 use revolve::store::redis::link::{Link, eviction_warning};
 use revolve::store::redis::scripts::Scripts;
 use revolve::store::thread::StoreEnd;
-use revolve::store::{Claim, Outcome};
+use revolve::store::{Change, Claim, Outcome};
 
 use crate::node::{Committed, Node, Owned, PATIENCE, Told, id, options, state};
 use crate::server::{Redis, ask, ok};
@@ -293,4 +293,77 @@ fn under_cuts_no_count_is_acknowledged_twice() {
     assert!(connections > 4, "nothing was cut");
     let mut last = Node::serving(options(server.address("", ""), "c"));
     assert!(last.claim(1, "s").count >= *all.iter().max().unwrap());
+}
+
+/// A key that is no session of ours, under the name of one: its batch has no answer, and all others do.
+#[test]
+fn what_redis_refuses_in_one_batch_keeps_no_other_from_its_answer() {
+    let server = Redis::start(&[]);
+    let mut node = Node::serving(impatient(&server));
+    assert_eq!(ask(&mut server.connect(), &["SET", "test:session:s", "mine"]), ok());
+    for token in (1..20).step_by(2) {
+        let wrong = node.send(0, &[], vec![Claim { token, id: id("s") }]);
+        let unavailable = Told::Settled(0, Outcome::Unavailable { number: wrong });
+        node.wait_for(|told| *told == unavailable);
+        node.send(1, &[], vec![Claim { token: token + 1, id: id("t") }]);
+        assert!(matches!(node.outcome(), Outcome::Stored { .. }));
+    }
+    assert_eq!(node.metrics.shared.connections.get(), 1);
+}
+
+/// What docs/operations.md says that a user needs: it is enough, and without any of it the reason is told.
+#[test]
+fn a_user_needs_these_rights_and_no_others() {
+    const RIGHTS: [&str; 14] = [
+        "+evalsha",
+        "+script|load",
+        "+set",
+        "+hget",
+        "+hmget",
+        "+hset",
+        "+del",
+        "+pexpire",
+        "+time",
+        "+publish",
+        "+subscribe",
+        "+ping",
+        "+wait",
+        "+select",
+    ];
+    let mut server = Redis::start(&[]);
+    let mut connection = server.connect();
+    let user = ["ACL", "SETUSER", "me", "on", ">pw", "~test:*", "&test:*", "-@all"];
+    assert_eq!(ask(&mut connection, &[&user[..], &RIGHTS].concat()), ok());
+    let own = options(server.address("me:pw@", ""), "a");
+    let mut node = Node::serving(RedisOptions { timeout: SHORT, ..own });
+    server.wait_until(|_| {
+        let reply = ask(&mut connection, &["PUBSUB", "NUMSUB", "test:node:a"]);
+        reply.array().unwrap()[1].integer() == Some(1)
+    });
+    let mut other = Node::serving(options(server.address("me:pw@", ""), "b"));
+    let mut owned = Owned::new("s", &node.claim(1, "s"));
+    assert_eq!(node.commit(&mut owned, 1), Committed::Stored);
+    assert_eq!(other.claim(2, "s").count, 1);
+    node.wait_for(|told| matches!(told, Told::TakenOver(..)));
+    let forget = Change::Forget { id: id("t"), generation: 1 };
+    node.send(0, &[forget], vec![]);
+    assert!(matches!(node.outcome(), Outcome::Stored { .. }));
+    let mut set = |right: &str| {
+        assert_eq!(ask(&mut connection, &["ACL", "SETUSER", "me", right]), ok());
+    };
+    set("-evalsha");
+    node.send(0, &[], vec![Claim { token: 3, id: id("u") }]);
+    node.wait_until_away("NOPERM");
+    assert!(matches!(node.outcome(), Outcome::Unavailable { .. }));
+    set("+evalsha");
+    node.wait_until_available();
+    // The script itself may run; what it asks is no fault of the server.
+    set("-hset");
+    node.send(0, &[], vec![Claim { token: 4, id: id("u") }]);
+    assert!(matches!(node.outcome(), Outcome::Unavailable { .. }));
+    set("+hset");
+    set("-set");
+    node.wait_until_away("NOPERM");
+    set("+set");
+    node.wait_until_available();
 }

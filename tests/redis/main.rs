@@ -4,7 +4,7 @@
 //! messages. `scripts.rs` runs the scripts of `src/store/redis` and compares each answer with that of the model,
 //! of which every state is visited there; and it runs them from many connections at once. `node.rs` is the store's threads as
 //! one server has them, `store.rs` what they do on a good day, `faults.rs` on all others, and `speed.rs` how much in what
-//! time. `server.rs` starts the servers.
+//! time; `daemon.rs` is the program around them. `server.rs` starts the servers.
 //!
 //! Not a part of a plain `cargo test`, because it needs a program: `tests/run --only redis` installs that and runs this. A
 //! test that finds no server fails.
@@ -13,6 +13,7 @@
 #![allow(clippy::print_stdout, reason = "a test's report")]
 
 mod client;
+mod daemon;
 mod faults;
 mod node;
 mod scripts;

@@ -1,8 +1,8 @@
 //! The thread that asks Redis: it takes the reactors' batches, sends them, and tells what came of them.
 //!
 //! One thread and one connection for all reactors. All batches that wait are one pipeline, so it grows with the load. Any
-//! trouble ends the connection: the next one is made at once, then after longer and longer pauses, and what is unanswered
-//! is sent again, as a later attempt. A batch whose time is over is told as unavailable. While nothing is asked, Redis is
+//! trouble with Redis ends the connection: the next one is made at once, then after longer and longer pauses, and what is
+//! unanswered is sent again, as a later attempt. A batch whose time is over is told as unavailable. While nothing is asked, Redis is
 //! tried once a second. Knows no mailbox: it is given closures with which to answer. Made by `server_store.rs`.
 //!
 //! A batch may wait for `--store-timeout` since the thread has seen it, which it does every 100 ms, but for the moments in
@@ -163,6 +163,8 @@ struct Requests {
     /// When Redis has answered last.
     heard: Instant,
     availability: Availability,
+    /// What was said of batches that were given up, so that it is not said of each.
+    given_up: Availability,
     metrics: Arc<StoreMetrics>,
     answers: Answers,
     /// No reactor is left.
@@ -205,6 +207,7 @@ impl Requests {
             link: None,
             heard: now,
             availability: Availability::default(),
+            given_up: Availability::default(),
             metrics,
             answers,
             is_over: false,
@@ -350,12 +353,19 @@ impl Requests {
         });
         let settled = match replies {
             Ok(replies) => self.unanswered.settle(replies),
-            Err(error) => Settled { outcomes: Vec::new(), trouble: Some(error.into()) },
+            Err(error) => {
+                Settled { outcomes: Vec::new(), trouble: Some(error.into()), given_up: None }
+            }
         };
         for (reactor, batch, seen) in arrived {
             self.unanswered.receive(reactor, batch, seen + self.options.timeout);
         }
         self.heard = Instant::now();
+        if let Some(why) = settled.given_up.map(|trouble| trouble.to_string())
+            && self.given_up.note(false, &why, self.heard)
+        {
+            log::warn!("store: {}: {why}; what was asked is given up", self.options.address);
+        }
         match settled.trouble {
             Some(trouble) => self.give_up(&trouble),
             None => {

@@ -80,13 +80,12 @@ impl Takeovers {
         while !self.is_over() {
             match self.listen() {
                 Ok(()) => return,
-                // Whether Redis can be had at all is told elsewhere; what it refuses us here is not.
-                Err(ConnectionError::Refused { command, error }) if !is_told => {
+                // Whether Redis can be had at all is told elsewhere; that it refuses us this is not.
+                Err(ConnectionError::Refused { command: "SUBSCRIBE", error }) if !is_told => {
                     is_told = true;
                     log::warn!(
-                        "store: takeovers by other nodes are heard late: {}: {}",
-                        self.options.address,
-                        ConnectionError::Refused { command, error }
+                        "store: {}: takeovers by other nodes are noticed late: SUBSCRIBE is refused: {error}",
+                        self.options.address
                     );
                 }
                 Err(_) => {}

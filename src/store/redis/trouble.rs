@@ -1,13 +1,14 @@
 //! Why Redis has not done what it was asked, in one line that an operator can act on.
 //!
-//! Whatever it is, the connection is given up, and what is unanswered is sent again on the next one. Values only. Made by
-//! `calls`, `unanswered` and `link`.
+//! The connection is given up then, and what is unanswered is sent again on the next one; but for what is wrong with one
+//! batch alone, and would be so again. Values only. Made by `calls`, `unanswered` and `link`.
 //!
 //! Next: `calls`: a batch, as calls of the scripts.
 
 use std::fmt;
 
 use crate::resp::ConnectionError;
+use crate::resp::reply::ErrorKind;
 
 /// What is wrong.
 #[derive(Debug)]
@@ -21,6 +22,19 @@ pub enum Trouble {
         /// So many should (`--store-replicas`).
         wanted: u32,
     },
+}
+
+impl Trouble {
+    /// Whether it is what one call has met, and not the server: a key that is of another type, say.
+    #[must_use]
+    pub fn is_of_one_call(&self) -> bool {
+        match self {
+            Trouble::Connection(ConnectionError::Refused { error, .. }) => {
+                error.kind() == ErrorKind::Other
+            }
+            _ => false,
+        }
+    }
 }
 
 impl From<ConnectionError> for Trouble {

@@ -43,6 +43,8 @@ pub struct Settled {
     pub outcomes: Vec<(usize, Outcome)>,
     /// Why others have none.
     pub trouble: Option<Trouble>,
+    /// Why some of these were given up, though the server serves.
+    pub given_up: Option<Trouble>,
 }
 
 impl Unanswered {
@@ -104,9 +106,10 @@ impl Unanswered {
     }
 
     /// Takes the replies to the pipeline that was written last, all of them. Batches of which one call was refused go on
-    /// waiting, and so do all, if too few replicas have it.
+    /// waiting, and so do all, if too few replicas have it. One that would be refused again is given up: nobody knows what
+    /// of it was stored.
     pub fn settle(&mut self, mut replies: Vec<Reply>) -> Settled {
-        let mut settled = Settled { outcomes: Vec::new(), trouble: None };
+        let mut settled = Settled { outcomes: Vec::new(), trouble: None, given_up: None };
         if let Some(wanted) = self.replicas.take() {
             settled.trouble = of_wait(replies.pop(), wanted).err();
         }
@@ -118,8 +121,13 @@ impl Unanswered {
                 continue;
             };
             let own: Vec<Reply> = replies.by_ref().take(calls.len()).collect();
-            match calls::outcome(waiting.batch.number, calls, own.into_iter()) {
+            let number = waiting.batch.number;
+            match calls::outcome(number, calls, own.into_iter()) {
                 Ok(outcome) if are_safe => settled.outcomes.push((waiting.reactor, outcome)),
+                Err(trouble) if trouble.is_of_one_call() => {
+                    settled.given_up = Some(trouble);
+                    settled.outcomes.push((waiting.reactor, Outcome::Unavailable { number }));
+                }
                 Ok(_) => self.waiting.push_back(waiting),
                 Err(trouble) => {
                     settled.trouble = Some(trouble);

@@ -11,7 +11,7 @@ use crate::store::redis::calls::SESSIONS_A_CALL;
 use crate::store::redis::scripts::Scripts;
 
 /// What a server may say instead of what a script answers, and what that is.
-const ERRORS: [(&str, ErrorKind); 8] = [
+const ERRORS: [(&str, ErrorKind); 7] = [
     ("NOSCRIPT No matching script", ErrorKind::NoScript),
     ("LOADING Redis is loading the dataset in memory", ErrorKind::Loading),
     ("OOM command not allowed when used memory > 'maxmemory'", ErrorKind::OutOfMemory),
@@ -19,7 +19,6 @@ const ERRORS: [(&str, ErrorKind); 8] = [
     ("NOAUTH Authentication required", ErrorKind::NotAuthenticated),
     ("MISCONF Redis is configured to save RDB snapshots", ErrorKind::NotPersisting),
     ("NOREPLICAS Not enough good replicas to write", ErrorKind::NoReplicas),
-    ("WRONGTYPE Operation against a key", ErrorKind::Other),
 ];
 
 fn id(text: &str) -> SessionId {
@@ -202,6 +201,26 @@ fn each_reply_may_be_an_error_and_is_asked_for_again() {
             assert_eq!(settled.outcomes, [outcomes()[1 - other].clone()], "{at}, {line}");
             assert!(written.unanswered.is_empty());
         }
+    }
+}
+
+/// What would be refused again is not asked again, and does not cost the others their connection.
+#[test]
+fn what_is_wrong_with_one_batch_alone_ends_it() {
+    for at in 0..5 {
+        let mut written = written(0);
+        let mut wrong = replies();
+        let line = b"WRONGTYPE Operation against a key holding the wrong kind of value";
+        wrong[at] = Reply::Error(ServerError::from_line(line));
+        let settled = written.unanswered.settle(wrong);
+        let mut expected = outcomes();
+        match at {
+            0..4 => expected[0].1 = Outcome::Unavailable { number: 1 },
+            _ => expected[1].1 = Outcome::Unavailable { number: 4 },
+        }
+        assert_eq!(settled.outcomes, expected);
+        assert!(settled.trouble.is_none() && written.unanswered.is_empty());
+        assert!(settled.given_up.unwrap().to_string().contains("WRONGTYPE"));
     }
 }
 
