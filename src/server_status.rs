@@ -37,6 +37,8 @@ pub struct ServerStatus {
     /// Reactors that do not have the sessions yet which a store had.
     unrestored: AtomicUsize,
     has_store: AtomicBool,
+    /// Whether a store that several machines share does not answer.
+    is_store_away: AtomicBool,
     store_metrics: Arc<StoreMetrics>,
     store_failure: OnceLock<String>,
 }
@@ -60,6 +62,7 @@ impl ServerStatus {
             drained: AtomicUsize::new(0),
             unrestored: AtomicUsize::new(0),
             has_store: AtomicBool::new(false),
+            is_store_away: AtomicBool::new(false),
             store_metrics: Arc::default(),
             store_failure: OnceLock::new(),
         }
@@ -139,6 +142,27 @@ impl ServerStatus {
     pub fn expect_sessions(&self) {
         self.has_store.store(true, Ordering::Relaxed);
         self.unrestored.store(self.reactors().len(), Ordering::Release);
+    }
+
+    /// There is a store that several machines share. Until it has answered it is away.
+    #[allow(dead_code, reason = "it is called by the thread of such a store")]
+    pub fn expect_shared_store(&self) {
+        self.has_store.store(true, Ordering::Relaxed);
+        self.note_store_away(true);
+    }
+
+    /// The store that several machines share does not answer, or does so again. No session begins or comes back while it
+    /// is away, because none is claimed.
+    #[allow(dead_code, reason = "it is called by the thread of such a store")]
+    pub fn note_store_away(&self, is_away: bool) {
+        self.is_store_away.store(is_away, Ordering::Release);
+    }
+
+    /// Whether it does not.
+    #[inline]
+    #[must_use]
+    pub fn is_store_away(&self) -> bool {
+        self.is_store_away.load(Ordering::Acquire)
     }
 
     /// One more reactor has its sessions.

@@ -134,7 +134,8 @@ impl Route {
         if request.has_body() {
             return Err(Rejection::UnexpectedBody);
         }
-        let is_ready = status.draining_since().is_none() && !status.is_recovering();
+        let is_ready =
+            status.draining_since().is_none() && !status.is_recovering() && !status.is_store_away();
         let persistence = Persistence::of(request);
         let text;
         let (line, kind, body) = match self {
@@ -466,6 +467,10 @@ mod tests {
         let (ready, persistence) = answer(get, &status);
         assert!(ready.starts_with("HTTP/1.1 200 OK\r\n") && ready.ends_with("{\"ready\": true}"));
         assert_eq!(persistence, Some(Persistence::KeepAlive));
+        status.expect_shared_store();
+        assert!(answer(get, &status).0.starts_with("HTTP/1.1 503 "));
+        status.note_store_away(false);
+        assert!(answer(get, &status).0.starts_with("HTTP/1.1 200 "));
         status.begin_drain(Instant::now());
         let (draining, _) = answer(get, &status);
         assert!(draining.starts_with("HTTP/1.1 503 "), "{draining}");

@@ -42,6 +42,7 @@ pub struct Claimed {
 
 /// How a batch has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(dead_code, reason = "it is made by the thread of such a store")]
 pub enum Outcome {
     /// All of it is safe, but for what is named here.
     Stored {
