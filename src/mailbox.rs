@@ -3,7 +3,9 @@
 //! Many senders, one receiver. A full box gives the mail back; what to do with it is the sender's
 //! decision (a shard keeps it, and lets the connection that it is about wait). Answers of off-loaded
 //! jobs have a box of their own, with room for as many as the reactor may have under way. So no thread
-//! of the pool ever waits for a reactor that is held up; and what the store has stored is a number. Wakes are coalesced: while one is on its way, a
+//! of the pool ever waits for a reactor that is held up; and what the store has stored is a number. What one that
+//! several machines share says of a batch has a box with room for those that may be under way, and takeovers have
+//! another. Wakes are coalesced: while one is on its way, a
 //! further mail needs none. A wake without mail says that there is something new in what the reactors
 //! share ([`crate::server_status::ServerStatus`]), the drain; or in the reactor's box of posts.
 //!
@@ -11,6 +13,7 @@
 //!
 //! Next: [`crate::http`]: the plain requests on the same port.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +25,7 @@ use crate::application::{Broadcast, Direct};
 use crate::inbox::{Inbox, InboxSender, NotSent, inbox};
 use crate::observe::slab_map::SlabMap;
 use crate::offload::Finished;
+use crate::store::{Outcome, Takeover};
 use crate::token::Peer;
 use crate::transport::connection_limiter::Permit;
 
@@ -57,6 +61,10 @@ pub enum Mail<S> {
     Finished(Finished),
     /// The store has this batch of yours.
     Stored(u64),
+    /// How a batch of yours has ended in a store that several machines share.
+    Settled(Outcome),
+    /// Another node has one of your sessions.
+    TakenOver(Takeover),
     /// Reactor `asker` has a watcher, and wants a map of your slab.
     Look {
         /// Who asks.
@@ -72,6 +80,10 @@ pub struct Mailbox<S> {
     mails: Inbox<Mail<S>>,
     answers: Inbox<Finished>,
     stored: Arc<AtomicU64>,
+    outcomes: Inbox<Outcome>,
+    takeovers: Inbox<Takeover>,
+    /// Whether there may be something in those two.
+    looks: Cell<bool>,
     wake: Arc<WakeFlag<AtomicBool>>,
 }
 
@@ -81,7 +93,10 @@ pub struct MailSender<S> {
     mails: InboxSender<Mail<S>>,
     answers: InboxSender<Finished>,
     /// The number of the batch that was stored, until that is received; 0 then. There is one under way at a time.
+    /// [`SHARED`] if there is something in the two boxes that follow.
     stored: Arc<AtomicU64>,
+    outcomes: InboxSender<Outcome>,
+    takeovers: InboxSender<Takeover>,
     wake: Arc<WakeFlag<AtomicBool>>,
     waker: Arc<Waker>,
 }
@@ -92,6 +107,8 @@ impl<S> Clone for MailSender<S> {
             mails: self.mails.clone(),
             answers: self.answers.clone(),
             stored: self.stored.clone(),
+            outcomes: self.outcomes.clone(),
+            takeovers: self.takeovers.clone(),
             wake: self.wake.clone(),
             waker: self.waker.clone(),
         }
@@ -115,14 +132,19 @@ pub fn mailbox<S>(
     let wake = Arc::new(WakeFlag::default());
     let waker = Arc::new(Waker::new(registry, token)?);
     let stored = Arc::new(AtomicU64::new(0));
+    let (outcome_sender, outcomes) = inbox(OUTCOMES_MOST);
+    let (takeover_sender, takeovers) = inbox(TAKEOVERS_MOST);
     let sender = MailSender {
         mails: mail_sender,
         answers: answer_sender,
         stored: stored.clone(),
+        outcomes: outcome_sender,
+        takeovers: takeover_sender,
         wake: wake.clone(),
         waker,
     };
-    Ok((sender, Mailbox { mails, answers, stored, wake }))
+    let looks = Cell::new(false);
+    Ok((sender, Mailbox { mails, answers, stored, outcomes, takeovers, looks, wake }))
 }
 
 impl<S> MailSender<S> {
@@ -163,6 +185,37 @@ impl<S> MailSender<S> {
         self.wake();
     }
 
+    /// Tells the reactor how its batch has ended in a store that several machines share. There is always room: it has
+    /// one under way, and the one with which it ends.
+    #[allow(dead_code, reason = "it is called by the thread of such a store")]
+    pub fn send_outcome(&self, outcome: Outcome) {
+        let sent = self.outcomes.send(outcome);
+        debug_assert!(!matches!(sent, Err(NotSent::Full(_))), "more outcomes than batches");
+        self.tell_of_shared();
+    }
+
+    /// Tells the reactor that another node has one of its sessions.
+    ///
+    /// # Errors
+    ///
+    /// The takeover itself, when too many wait there. If it is dropped, the next commit tells.
+    #[allow(dead_code, reason = "it is called by the thread of such a store")]
+    pub fn send_takeover(&self, takeover: Takeover) -> Result<(), Takeover> {
+        match self.takeovers.send(takeover) {
+            Ok(()) => self.tell_of_shared(),
+            Err(NotSent::Full(takeover)) => return Err(takeover),
+            Err(NotSent::Closed(_)) => {}
+        }
+        Ok(())
+    }
+
+    /// Behind what was put into the box: so whoever takes the mark finds it.
+    #[allow(dead_code, reason = "it is called by the thread of such a store")]
+    fn tell_of_shared(&self) {
+        self.stored.store(SHARED, Ordering::Release);
+        self.wake();
+    }
+
     /// Wakes the receiver, so that it looks at what it shares with the sender. Never waits.
     pub fn wake(&self) {
         if self.wake.raise() == Raised::First
@@ -184,11 +237,38 @@ impl<S> Mailbox<S> {
     /// The next mail, if there is one.
     #[must_use]
     pub fn receive(&self) -> Option<Mail<S>> {
-        if self.stored.load(Ordering::Relaxed) != 0 {
-            return Some(Mail::Stored(self.stored.swap(0, Ordering::Acquire)));
+        if (self.stored.load(Ordering::Relaxed) != 0 || self.looks.get())
+            && let Some(mail) = self.receive_from_store()
+        {
+            return Some(mail);
         }
         let answer = self.answers.receive().map(Mail::Finished);
         answer.or_else(|| self.mails.receive())
+    }
+}
+
+/// In place of the number of a batch: there is something of a store that several machines share.
+const SHARED: u64 = u64::MAX;
+
+/// Batches of a reactor that may be under way: one, and the one with which it ends.
+const OUTCOMES_MOST: usize = 2;
+
+/// Takeovers that wait in a reactor's box at the most: 1024. The sender keeps what is more.
+const TAKEOVERS_MOST: usize = 1024;
+
+impl<S> Mailbox<S> {
+    #[cold]
+    fn receive_from_store(&self) -> Option<Mail<S>> {
+        match self.stored.swap(0, Ordering::Acquire) {
+            0 => {}
+            // What comes from now on sets it anew.
+            SHARED => self.looks.set(true),
+            number => return Some(Mail::Stored(number)),
+        }
+        let outcome = self.outcomes.receive().map(Mail::Settled);
+        let mail = outcome.or_else(|| self.takeovers.receive().map(Mail::TakenOver));
+        self.looks.set(mail.is_some());
+        mail
     }
 }
 
@@ -238,6 +318,7 @@ impl<F: Flag> WakeFlag<F> {
 mod tests {
     use super::*;
     use crate::offload::{Job, JobId, in_a_box};
+    use crate::session::SessionId;
     use mio::{Events, Poll};
     use std::time::Duration;
 
@@ -277,6 +358,36 @@ mod tests {
         sender.send_answer(job.run().unwrap());
         assert!(matches!(mailbox.receive(), Some(Mail::Finished(_))));
         assert!(matches!(mailbox.receive(), Some(Mail::Look { .. })));
+    }
+
+    #[test]
+    fn what_a_shared_store_says_comes_in_order_and_a_full_box_gives_takeovers_back() {
+        let poll = Poll::new().unwrap();
+        let (sender, mailbox) = mailbox::<()>(1, 1, poll.registry(), Token(0)).unwrap();
+        let takeover = |generation| Takeover { id: SessionId::parse("a").unwrap(), generation };
+        sender.send(mail()).unwrap();
+        for generation in 0..TAKEOVERS_MOST as u64 {
+            sender.send_takeover(takeover(generation)).unwrap();
+        }
+        assert_eq!(sender.send_takeover(takeover(9)), Err(takeover(9)));
+        sender.send_outcome(Outcome::Unavailable { number: 1 });
+        sender.send_outcome(Outcome::Unavailable { number: 2 });
+        let next = || match mailbox.receive() {
+            Some(Mail::Settled(Outcome::Unavailable { number })) => ("batch", number),
+            Some(Mail::TakenOver(takeover)) => ("takeover", takeover.generation),
+            Some(Mail::Look { .. }) => ("mail", 0),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([next(), next()], [("batch", 1), ("batch", 2)]);
+        for generation in 0..TAKEOVERS_MOST as u64 {
+            assert_eq!(next(), ("takeover", generation));
+        }
+        assert_eq!(next(), ("mail", 0));
+        assert!(mailbox.receive().is_none());
+        sender.send_takeover(takeover(7)).unwrap();
+        assert_eq!(next(), ("takeover", 7));
+        sender.send_stored(5);
+        assert!(matches!(mailbox.receive(), Some(Mail::Stored(5))));
     }
 
     impl Flag for loom::sync::atomic::AtomicBool {

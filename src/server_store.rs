@@ -155,7 +155,7 @@ impl UnopenedStore {
         };
         let commits = Some(store.commits.0.clone());
         if store.location.is_shared() {
-            return ReactorEnds { storing: Storing::BeforeReplies, commits, recovered: None };
+            return ReactorEnds { storing: Storing::Shared, commits, recovered: None };
         }
         let (sender, recovered) = inbox(1);
         store.recovered.push(sender);

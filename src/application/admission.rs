@@ -118,6 +118,9 @@ impl<'a, A: Application> Upgrade<'a, A> {
 
     /// The state of the session that the client names, if there is one: so a session can be kept
     /// from those who merely know its id, before an older connection is displaced.
+    ///
+    /// Where several machines share the sessions this is the session as this machine has it: `None` while another one
+    /// has it, or none.
     #[must_use]
     pub fn session(&self) -> Option<&'a A::Session> {
         self.session.map(Session::state)

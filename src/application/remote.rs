@@ -181,6 +181,17 @@ pub enum Storing {
     BeforeReplies,
     /// Nobody waits.
     BehindReplies,
+    /// The same as [`Self::BeforeReplies`], in a store that several machines share: a session has to be claimed before a
+    /// connection gets it.
+    Shared,
+}
+
+impl Storing {
+    /// Whether several machines share the sessions.
+    #[must_use]
+    pub fn is_shared(self) -> bool {
+        self == Storing::Shared
+    }
 }
 
 /// Ends a reactor's sleep.

@@ -41,8 +41,8 @@ pub enum Rest {
     /// Its backlog is above the high-water mark, and we do not read: its own flush, when the
     /// socket takes bytes again and the backlog falls below the low-water mark.
     Throttled,
-    /// It waits for as many off-loaded jobs as it may, or for the answer to its request, and we do not
-    /// read: an answer, in the mailbox. An edge that tells that the peer has hung up ends it before
+    /// It waits for as many off-loaded jobs as it may, for the answer to its request, or for its session, which is
+    /// claimed, and we do not read: an answer, in the mailbox. An edge that tells that the peer has hung up ends it before
     /// ([`Connection::look_for_hang_up`]), and so it does one that is waiting.
     Parked,
     /// It is to be handed over, and the owner's mailbox is full; or it has sent something to others,

@@ -265,6 +265,11 @@ rejections! {
         "recovering", UNAVAILABLE, "the sessions are being recovered: try again in a moment")
         .retried();
 
+    /// The store that this server shares with others does not answer: without it nobody knows whose a session is.
+    StoreAway => Row::new(
+        "store_away", UNAVAILABLE, "sessions cannot be stored now: try again later")
+        .retried();
+
     /// The content of a request for the application did not arrive in time.
     BodyTimeout => Row::new(
         "body_timeout", "408 Request Timeout", "the request body took too long");

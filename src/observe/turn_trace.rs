@@ -110,12 +110,24 @@ impl TurnTrace {
         self.note(format_args!("off-loaded jobs: {jobs}"));
     }
 
-    pub(crate) fn batch_sent(&mut self, number: u64) {
+    pub(crate) fn batch_sent(&mut self, number: u64, claims: usize) {
         self.note(format_args!("changed sessions sent to the store: commit {number}"));
+        if claims > 0 {
+            self.note(format_args!("sessions claimed with it: {claims}"));
+        }
     }
 
     pub(crate) fn batch_stored(&mut self, number: u64) {
         self.note(format_args!("committed {number}"));
+    }
+
+    pub(crate) fn batch_is_lost(&mut self, number: u64) {
+        self.note(format_args!("the store has not answered: commit {number}"));
+    }
+
+    /// Its session is to be claimed.
+    pub(crate) fn claims(&mut self, id: LocalId) {
+        self.fact(id, format_args!("parked: its session is claimed"));
     }
 
     /// What it is to be told waits for this batch.

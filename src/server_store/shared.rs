@@ -16,7 +16,6 @@ use crate::config::Config;
 use crate::mailbox::MailSender;
 use crate::resp::ServerAddress;
 use crate::server_status::ServerStatus;
-use crate::store::Outcome;
 use crate::store::redis::RedisOptions;
 use crate::store::redis::requests::{RedisThreads, SharedReports};
 use crate::store::thread::CommitReceiver;
@@ -74,19 +73,15 @@ fn reports<S: Send + 'static>(
     mail: &Arc<[MailSender<S>]>,
     first: mpsc::Sender<Result<(), String>>,
 ) -> SharedReports {
-    let (answers, failures) = (mail.clone(), mail.clone());
-    let (of_outcomes, of_availability, of_failure) =
-        (status.clone(), status.clone(), status.clone());
+    let (answers, takeovers, failures) = (mail.clone(), mail.clone(), mail.clone());
+    let (of_availability, of_failure) = (status.clone(), status.clone());
     let address = address.clone();
     SharedReports {
-        settled: Box::new(move |reactor, outcome| match outcome {
-            Outcome::Stored { number, .. } => answers[reactor].send_stored(number),
-            Outcome::Unavailable { .. } => {
-                of_outcomes.fail_store("Redis has not answered in time");
-                answers.iter().for_each(MailSender::wake);
-            }
+        settled: Box::new(move |reactor, outcome| answers[reactor].send_outcome(outcome)),
+        // One that finds no room is found out by the next commit of the session.
+        taken_over: Box::new(move |reactor, takeover| {
+            let _ = takeovers[reactor].send_takeover(takeover);
         }),
-        taken_over: Box::new(|_reactor, _takeover| {}),
         availability: Box::new(move |is_available, why| {
             let told = if is_available { Ok(()) } else { Err(why.to_owned()) };
             // Nobody listens any more once the server has started.

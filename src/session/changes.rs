@@ -8,12 +8,14 @@
 //!
 //! Next: [`crate::store`]: where sessions outlive the process.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::mem::take;
 
 use super::id::{SessionId, SessionSlot};
+use super::ownership::Ownerships;
 
 /// Ids of sessions that are no more, beyond which none is to be begun until the store has taken them: 65,536, which are
-/// 10 MiB at the most. While a store is slow, clients that begin sessions in a full table would else add to them without
+/// 20 MiB at the most, each of them twice. While a store is slow, clients that begin sessions in a full table would else add to them without
 /// end.
 pub const GONE_MOST: usize = 1 << 16;
 
@@ -23,7 +25,20 @@ pub struct Changes {
     /// In the order of their first change.
     slots: Vec<SessionSlot>,
     known: HashSet<SessionSlot>,
-    gone: Vec<SessionId>,
+    gone: Vec<Gone>,
+    /// Where an id stands in there.
+    gone_at: HashMap<SessionId, usize>,
+    /// By what the sessions are this node's, if several machines share them.
+    pub owned: Ownerships,
+}
+
+/// A session that is to be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// Its id.
+    pub id: SessionId,
+    /// The greatest generation that is meant. 0 if it is not to be forgotten after all.
+    pub generation: u64,
 }
 
 /// Changes that are to be sent together.
@@ -34,11 +49,17 @@ pub struct Collected {
     pub slots: Vec<SessionSlot>,
     /// The same, to look one up.
     pub known: HashSet<SessionSlot>,
-    /// Ids of sessions that are to be forgotten, before those in `slots` are stored: one may have the same id.
-    pub gone: Vec<SessionId>,
+    /// Sessions that are to be forgotten, before those in `slots` are stored: one may have the same id.
+    pub gone: Vec<Gone>,
 }
 
 impl Changes {
+    /// None yet, of sessions that several machines share, or not.
+    #[must_use]
+    pub fn new(is_shared: bool) -> Changes {
+        Changes { owned: Ownerships::new(is_shared), ..Changes::default() }
+    }
+
     /// A session has changed.
     pub fn note(&mut self, slot: SessionSlot) {
         if self.known.insert(slot) {
@@ -47,14 +68,49 @@ impl Changes {
     }
 
     /// A session is no more.
-    pub fn note_gone(&mut self, id: &SessionId) {
-        self.gone.push(id.clone());
+    pub fn note_gone(&mut self, slot: SessionSlot, id: &SessionId) {
+        // The file store goes by the order of changes.
+        let generation = match self.owned.is_shared() {
+            true => self.owned.of(slot).map_or(0, |ownership| ownership.generation),
+            false => u64::MAX,
+        };
+        self.note_gone_of(id, generation);
+    }
+
+    /// The same by its generation.
+    pub fn note_gone_of(&mut self, id: &SessionId, generation: u64) {
+        if let Some(&at) = self.gone_at.get(id) {
+            self.gone[at].generation = self.gone[at].generation.max(generation);
+            return;
+        }
+        self.gone_at.insert(id.clone(), self.gone.len());
+        self.gone.push(Gone { id: id.clone(), generation });
+    }
+
+    /// Whether the store is to be told that the session called `id` is no more.
+    #[must_use]
+    pub fn is_gone(&self, id: &SessionId) -> bool {
+        self.gone_at.get(id).is_some_and(|&at| self.gone[at].generation > 0)
+    }
+
+    /// If so, it has this generation by now.
+    pub fn raise_gone(&mut self, id: &SessionId, generation: u64) {
+        if self.is_gone(id) {
+            self.note_gone_of(id, generation);
+        }
+    }
+
+    /// The store need not be told: another node has it.
+    pub fn take_back_gone(&mut self, id: &SessionId) {
+        if let Some(&at) = self.gone_at.get(id) {
+            self.gone[at].generation = 0;
+        }
     }
 
     /// The id of a session names it no more: what its connection is told now waits for that, too.
     pub fn note_forgotten(&mut self, slot: SessionSlot, id: &SessionId) {
         self.note(slot);
-        self.note_gone(id);
+        self.note_gone(slot, id);
     }
 
     /// Whether this session has changed.
@@ -78,13 +134,17 @@ impl Changes {
     /// Takes all of it.
     #[must_use]
     pub fn take(&mut self) -> Collected {
-        let Changes { slots, known, gone } = std::mem::take(self);
+        let Changes { slots, known, gone, gone_at, .. } = self;
+        gone_at.clear();
+        let (slots, known, mut gone) = (take(slots), take(known), take(gone));
+        gone.retain(|gone| gone.generation > 0);
         Collected { slots, known, gone }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::ownership::Ownership;
     use super::*;
 
     #[test]
@@ -98,11 +158,33 @@ mod tests {
         assert!(changes.has(SessionSlot(4)) && !changes.has(SessionSlot(2)));
         let collected = changes.take();
         assert_eq!(collected.slots, [SessionSlot(3), SessionSlot(1), SessionSlot(4)]);
-        assert_eq!(collected.gone, std::slice::from_ref(&id));
+        assert_eq!(collected.gone, [Gone { id: id.clone(), generation: u64::MAX }]);
         assert!(changes.is_empty());
-        (1..GONE_MOST).for_each(|_| changes.note_gone(&id));
-        assert!(!changes.is_full());
-        changes.note_gone(&id);
+        let ids = (0..).map(|n| SessionId::parse(&format!("s{n}")).unwrap());
+        ids.take(GONE_MOST - 1).for_each(|id| changes.note_gone(SessionSlot(0), &id));
+        changes.note_gone(SessionSlot(0), &SessionId::parse("s0").unwrap());
+        assert!(!changes.is_full(), "one of them twice");
+        changes.note_gone(SessionSlot(0), &id);
         assert!(changes.is_full());
+    }
+
+    #[test]
+    fn what_is_gone_has_the_generation_that_its_owner_had_last() {
+        let mut changes = Changes::new(true);
+        let [a, b] = ["a", "b"].map(|text| SessionId::parse(text).unwrap());
+        changes.owned.set(SessionSlot(2), Ownership { generation: 5, token: 1 });
+        changes.note_gone(SessionSlot(2), &a);
+        changes.raise_gone(&a, 7);
+        changes.raise_gone(&a, 6);
+        changes.raise_gone(&b, 9);
+        assert!(changes.is_gone(&a) && !changes.is_gone(&b));
+        changes.note_gone(SessionSlot(0), &b);
+        assert!(!changes.is_gone(&b), "it was nobody's");
+        changes.note_gone_of(&b, 3);
+        changes.take_back_gone(&b);
+        assert_eq!(changes.take().gone, [Gone { id: a, generation: 7 }]);
+        assert_eq!(changes.owned.of(SessionSlot(2)).map(|owned| owned.token), Some(1));
+        changes.owned.remove(SessionSlot(2));
+        assert_eq!((changes.owned.of(SessionSlot(2)), changes.owned.slots()), (None, 3));
     }
 }

@@ -25,6 +25,9 @@ pub enum SessionEnd {
     NotKept,
     /// The application had it forgotten ([`crate::Context::forget_session`]), and its connection has left.
     Forgotten,
+    /// It is not this server's any more: another node has taken it over, or may have, because a store that they share
+    /// did not answer in time. It lives on in the store.
+    Moved,
     /// The server ends.
     ServerEnded,
 }

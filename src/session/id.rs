@@ -47,6 +47,14 @@ impl Hash for Form {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionSlot(pub(super) u32);
 
+impl SessionSlot {
+    /// Its number, for those who need an order.
+    #[must_use]
+    pub fn index(self) -> u32 {
+        self.0
+    }
+}
+
 /// Text of a [`SessionId`], wherever it is kept.
 pub struct SessionIdText<'a>(TextForm<'a>);
 

@@ -3,7 +3,8 @@
 //! [`id`] is the name of a session, and pure; [`rate`] bounds how many an address may create; [`ended`] is
 //! what is left of a session that is no more; `one` is a session, `index` finds it by its id, and `sharers`
 //! are the connections of one that has several; `keyed_hash` is that of an id; [`table`] is one reactor's share
-//! of all sessions, `stored` what of it goes to a store, and [`changes`] what that has not been sent.
+//! of all sessions, `stored` what of it goes to a store; [`ownership`] is by what a session is this node's, and
+//! [`changes`] what the store has not been sent.
 //!
 //! Next: [`crate::session::id`]: what it is called.
 
@@ -13,6 +14,7 @@ pub mod id;
 mod index;
 mod keyed_hash;
 mod one;
+pub mod ownership;
 pub mod rate;
 mod sharers;
 pub mod stored;
@@ -22,5 +24,6 @@ pub use changes::Changes;
 pub use ended::{EndedSession, SessionEnd};
 pub use id::{BadSessionId, IdSource, SessionId, SessionSlot, owner_of};
 pub use one::Session;
+pub use ownership::Ownership;
 pub use sharers::Joining;
 pub use table::{Attached, NotAttached, SessionTable};

@@ -35,6 +35,8 @@ pub(super) enum Standing {
     Stored,
     /// It goes. Its id names it no more: it is not in the index, and ends with its last connection.
     Forgotten,
+    /// The same, because it is not this node's any more.
+    Disowned,
 }
 
 impl<T> Session<T> {
@@ -86,7 +88,7 @@ impl<T> Session<T> {
     /// Whether it has counted more than `before`, or its state was lent out to be changed since this was last
     /// asked. One that was forgotten is stored no more, whatever it counts.
     pub fn take_change(&mut self, before: u64) -> bool {
-        if self.standing == Standing::Forgotten {
+        if self.is_unnamed() {
             return false;
         }
         let was_lent = self.standing == Standing::Touched;
@@ -96,9 +98,9 @@ impl<T> Session<T> {
         was_lent || self.count != before
     }
 
-    /// Whether the application had it forgotten.
-    pub(super) fn is_forgotten(&self) -> bool {
-        self.standing == Standing::Forgotten
+    /// Whether its id names it no more: the application had it forgotten, or it is another node's.
+    pub(super) fn is_unnamed(&self) -> bool {
+        matches!(self.standing, Standing::Forgotten | Standing::Disowned)
     }
 
     #[inline(always)]

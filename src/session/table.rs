@@ -11,7 +11,6 @@
 
 use std::fmt;
 use std::io;
-use std::slice;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -116,13 +115,15 @@ pub struct SessionTable<T> {
     pub(super) index: Index,
     /// Keyed, because clients may choose ids.
     pub(super) hasher: KeyedHash,
-    sharers: Sharers,
-    oldest: Option<Link>,
+    pub(super) sharers: Sharers,
+    pub(super) oldest: Option<Link>,
     newest: Option<Link>,
     /// Those in the list.
-    detached: usize,
-    held: usize,
-    capacity: usize,
+    pub(super) detached: usize,
+    pub(super) held: usize,
+    pub(super) capacity: usize,
+    /// Whether those that are too many leave when the caller says so ([`Self::evict_oldest`]), and not at once.
+    pub(super) evicts_late: bool,
     ttl: Duration,
     /// The same, for comparisons with stamps; as good as never if that is beyond all of them.
     ttl_nanos: u64,
@@ -164,6 +165,7 @@ impl<T: Default> SessionTable<T> {
             detached: 0,
             held: 0,
             capacity,
+            evicts_late: false,
             ttl,
             ttl_nanos: u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX),
             policy,
@@ -186,12 +188,7 @@ impl<T: Default> SessionTable<T> {
     /// other.
     #[must_use]
     pub fn connections_of(&self, id: &SessionId) -> &[LocalId] {
-        let Some(slot) = self.find(id) else { return &[] };
-        match &self.entries[slot as usize].presence {
-            Presence::InUse(Use::Attached(connection)) => slice::from_ref(connection),
-            Presence::InUse(Use::Other(OtherUse::Shared)) => self.sharers.of(slot),
-            Presence::InUse(Use::Other(OtherUse::Held(_))) | Presence::Detached { .. } => &[],
-        }
+        self.find(id).map_or(&[], |slot| self.speakers_of(SessionSlot(slot)))
     }
 
     /// The session called `id`, if it is there: what [`Self::attach`] would find.
@@ -354,7 +351,7 @@ impl<T: Default> SessionTable<T> {
     /// it was forgotten before.
     pub fn forget(&mut self, slot: SessionSlot, connection: LocalId) -> Option<&SessionId> {
         let session = self.of_connection(slot, connection)?;
-        if session.is_forgotten() {
+        if session.is_unnamed() {
             return None;
         }
         (session.standing, session.holds) = (Standing::Forgotten, 0);
@@ -372,14 +369,19 @@ impl<T: Default> SessionTable<T> {
         now: Instant,
         ended: impl FnMut(EndedSession<T>),
     ) {
-        let leaves = |session: &Session<T>| session.is_forgotten() || session.others > 0;
+        let leaves = |session: &Session<T>| session.is_unnamed() || session.others > 0;
         if self.in_slot(slot, connection).is_some_and(leaves) {
             self.detach(slot, connection, now, ended);
         }
     }
 
     /// A session goes, unless a request holds it.
-    fn end(&mut self, slot: u32, reason: SessionEnd, mut ended: impl FnMut(EndedSession<T>)) {
+    pub(super) fn end(
+        &mut self,
+        slot: u32,
+        reason: SessionEnd,
+        mut ended: impl FnMut(EndedSession<T>),
+    ) {
         if self.entries[slot as usize].session.holds > 0 {
             self.unlink(slot);
             self.entries[slot as usize].presence =
@@ -390,7 +392,10 @@ impl<T: Default> SessionTable<T> {
         match reason {
             SessionEnd::Expired => self.totals.expired += 1,
             SessionEnd::Evicted => self.totals.evicted += 1,
-            SessionEnd::NotKept | SessionEnd::Forgotten | SessionEnd::ServerEnded => {}
+            SessionEnd::NotKept
+            | SessionEnd::Forgotten
+            | SessionEnd::Moved
+            | SessionEnd::ServerEnded => {}
         }
         let session = self.remove(slot);
         ended(session.into_ended(SessionSlot(slot), reason));
@@ -399,8 +404,10 @@ impl<T: Default> SessionTable<T> {
     /// Nobody speaks for a session any more: its time to live begins, if it is to be kept.
     fn leave(&mut self, slot: u32, now: Instant, ended: impl FnMut(EndedSession<T>)) {
         let session = &self.entries[slot as usize].session;
-        if session.is_forgotten() {
-            return self.end(slot, SessionEnd::Forgotten, ended);
+        match session.standing {
+            Standing::Forgotten => return self.end(slot, SessionEnd::Forgotten, ended),
+            Standing::Disowned => return self.end(slot, SessionEnd::Moved, ended),
+            Standing::Opened | Standing::Touched | Standing::Stored => {}
         }
         if !session.is_worth_keeping() || self.ttl.is_zero() {
             return self.end(slot, SessionEnd::NotKept, ended);
@@ -426,6 +433,7 @@ impl<T: Default> SessionTable<T> {
         self.newest = Some(link);
         self.detached += 1;
         if self.detached > self.capacity
+            && !self.evicts_late
             && let Some(oldest) = self.oldest
         {
             self.end(oldest.get() - 1, SessionEnd::Evicted, ended);
@@ -545,7 +553,7 @@ impl<T: Default> SessionTable<T> {
     /// The id and the count of every session that an id names, in no order.
     #[cfg(feature = "internals")]
     pub fn counts(&self) -> impl Iterator<Item = (&SessionId, u64)> {
-        let named = self.entries.iter().filter(|(_, entry)| !entry.session.is_forgotten());
+        let named = self.entries.iter().filter(|(_, entry)| !entry.session.is_unnamed());
         named.map(|(_, entry)| (&entry.session.id, entry.session.count))
     }
 
@@ -555,7 +563,7 @@ impl<T: Default> SessionTable<T> {
     ///
     /// If it does not hold.
     pub fn invariants(&self) {
-        assert!(self.detached <= self.capacity);
+        assert!(self.detached <= self.capacity || self.evicts_late);
         let mut listed = 0;
         let (mut at, mut older) = (self.oldest, None);
         while let Some(link) = at {
@@ -573,13 +581,13 @@ impl<T: Default> SessionTable<T> {
         let (mut held, mut named, mut shared) = (0, 0, 0);
         for (slot, entry) in &self.entries {
             let is_named = self.find(&entry.session.id) == Some(slot as u32);
-            assert_eq!(is_named, !entry.session.is_forgotten());
+            assert_eq!(is_named, !entry.session.is_unnamed());
             named += usize::from(is_named);
             let is_attached = matches!(
                 entry.presence,
                 Presence::InUse(Use::Attached(_) | Use::Other(OtherUse::Shared))
             );
-            let is_over = entry.session.is_forgotten();
+            let is_over = entry.session.is_unnamed();
             assert!(!is_over || is_attached && entry.session.holds == 0, "a forgotten one is kept");
             match entry.presence {
                 Presence::InUse(Use::Attached(_)) => {}
@@ -617,7 +625,7 @@ impl<T: Default> SessionTable<T> {
 
     /// An id is compared with those alone whose keyed hash begins as its own does, which nobody
     /// outside can aim at: how long a miss takes says nothing about the ids that there are.
-    fn find(&self, id: &SessionId) -> Option<u32> {
+    pub(super) fn find(&self, id: &SessionId) -> Option<u32> {
         self.find_by(self.hash(id), id)
     }
 
@@ -647,7 +655,7 @@ impl<T: Default> SessionTable<T> {
     }
 
     /// Takes the session out of the list of the detached, if it is there.
-    fn unlink(&mut self, slot: u32) {
+    pub(super) fn unlink(&mut self, slot: u32) {
         let Presence::Detached { older, newer, .. } = self.entries[slot as usize].presence else {
             return;
         };
@@ -668,7 +676,7 @@ impl<T: Default> SessionTable<T> {
     #[inline(always)]
     fn remove(&mut self, slot: u32) -> Session<T> {
         self.unlink(slot);
-        if !self.entries[slot as usize].session.is_forgotten() {
+        if !self.entries[slot as usize].session.is_unnamed() {
             self.unname(slot);
         }
         self.entries.remove(slot as usize).session
@@ -676,7 +684,7 @@ impl<T: Default> SessionTable<T> {
 
     /// Takes the session out of the index.
     #[inline(always)]
-    fn unname(&mut self, slot: u32) {
+    pub(super) fn unname(&mut self, slot: u32) {
         let hash = self.hash(&self.entries[slot as usize].session.id);
         self.index.remove(hash, slot);
     }

@@ -8,7 +8,7 @@
 //! Invariant: a connection that is no longer open has neither session nor timers nor jobs, and nothing is
 //! kept for it.
 //!
-//! Next: `committing`: how sessions get to the store.
+//! Next: `refreshing`: which sessions are stored although nothing has changed.
 
 use std::io;
 use std::time::Duration;
@@ -54,6 +54,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
     pub(super) fn leave_aside(&mut self, id: LocalId, cause: CloseCause, turn: &mut Turn<'_>) {
         self.leave_open(id, cause, LastWords::Aside, turn);
         self.send_aside(id, turn);
+    }
+
+    /// Ends a WebSocket outside of its own visit, without a word: the caller says something else.
+    pub(super) fn leave_unsaid(&mut self, id: LocalId, turn: &mut Turn<'_>) {
+        self.leave_open(id, CloseCause::Lost, LastWords::Unsaid, turn);
     }
 
     /// Takes a connection out of Open.
@@ -239,6 +244,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// The socket failed: nothing can be said any more.
     pub(super) fn lose(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         turn.tell(|trace| trace.lost(id));
+        self.claims.may_have_lost |= !self.claims.is_empty();
         self.leave_open(id, CloseCause::Lost, LastWords::Unsaid, turn);
         self.connections.cut(id, turn);
     }

@@ -9,11 +9,11 @@
 //! Invariant: bytes that depend on a session that differs from what is stored of it do not leave. Each connection that
 //! holds bytes stands in [`Commits`](super::commits::Commits), under the batch that it waits for.
 //!
-//! Next: `awaiting`: a request that waits for its answer.
+//! Next: `disowning`: sessions that are not this node's any more.
 
 use std::time::{Duration, Instant};
 
-use super::commits::UnderWay;
+use super::commits::{UnderWay, Waiting};
 use super::parts::Parts;
 use super::turn::Turn;
 use crate::application::{Application, SavedState};
@@ -21,6 +21,7 @@ use crate::connection::{Attachment, Rest};
 use crate::contained::guard;
 use crate::environment::Environment;
 use crate::session::SessionSlot;
+use crate::session::changes::Gone;
 use crate::store::{Batch, BatchLimits, Change, CommitBatch, NotTaken, Presence, Record, State};
 use crate::token::LocalId;
 use crate::transport::out_buffer::Stage;
@@ -79,11 +80,15 @@ impl<A: Application, E: Environment> Parts<A, E> {
         runtime.cork.clear();
         runtime.trim_cork(&turn.setup.config.limits);
         let backlog = &connection.transport.backlog;
-        match stage {
-            Stage::UnderWay if !backlog.is_held_for(Stage::Collected) => {
-                commits.under_way.iter_mut().for_each(|batch| batch.waiting.push(id));
+        let session = commits
+            .is_shared()
+            .then(|| runtime.sessions.in_slot(live.slot, id).map(|session| session.id().clone()));
+        let waiting = Waiting { connection: id, session: session.flatten() };
+        match (stage, &mut commits.under_way) {
+            (Stage::UnderWay, Some(batch)) if !backlog.is_held_for(Stage::Collected) => {
+                batch.waiting.push(waiting);
             }
-            Stage::UnderWay | Stage::Collected => commits.waiting.push(id),
+            _ => commits.waiting.push(waiting),
         }
         if let Err(error) = held {
             self.lose_to(id, &error, turn);
@@ -101,19 +106,37 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     #[inline(never)]
     fn send_or_wait(&mut self, turn: &mut Turn<'_>, env: &mut E) {
-        match self.commits.due(turn.setup.config.store_timeout) {
-            None if self.runtime.changes.is_empty() => {}
-            None => self.send_changes(turn, env),
-            Some(due) if turn.now < due => {}
-            Some(due) => self.give_up_if_late(due, turn, env),
+        if self.commits.is_shared() {
+            self.refresh_some(turn);
+        }
+        if self.commits.is_busy() {
+            match self.commits.due(turn.setup.config.store_timeout) {
+                Some(due) if turn.now >= due => self.give_up_if_late(due, turn, env),
+                _ => {}
+            }
+        } else if self.has_something_to_send() {
+            self.send_changes(turn, env);
+        }
+        if self.commits.is_shared() {
+            self.evict_some(turn);
         }
         let waiting = self.commits.waiting_connections();
         turn.setup.metrics.waits_for_store.set(waiting as u64);
     }
 
+    /// Whether a batch could be sent now. Not before all that was claimed with the last one is in the table: what is told
+    /// of those sessions is told behind it.
+    pub(super) fn has_something_to_send(&self) -> bool {
+        let has_changed = !self.runtime.changes.is_empty() || self.claims.has_unsent();
+        has_changed && !self.commits.is_busy() && !self.claims.has_answers()
+    }
+
     /// Whether something is not stored yet.
     pub(super) fn waits_for_store(&self) -> bool {
-        !self.runtime.changes.is_empty() || self.commits.is_busy()
+        !self.runtime.changes.is_empty()
+            || self.commits.is_busy()
+            || self.claims.has_unsent()
+            || self.claims.has_answers()
     }
 
     /// Sends what is left when the shard ends, whether or not the store has answered.
@@ -143,14 +166,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn send_changes(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         let collected = self.runtime.changes.take();
         let mut pieces = vec![Batch::new(self.commits.limits)];
-        for id in collected.gone {
-            // The file store goes by the order of changes.
-            add(
-                &mut pieces,
-                self.commits.limits,
-                &Change::Forget { id, generation: u64::MAX },
-                turn,
-            );
+        for Gone { id, generation } in collected.gone {
+            let change = Change::Forget { id, generation };
+            add(&mut pieces, self.commits.limits, &change, turn);
         }
         let wall_clock_ms = env.wall_clock_ms();
         for &slot in &collected.slots {
@@ -162,15 +180,17 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.commits.sent += 1;
         let number = self.commits.sent;
         let waiting = std::mem::take(&mut self.commits.waiting);
-        for &id in &waiting {
-            if let Some(connection) = self.connections.get_mut(id) {
+        for waiting in &waiting {
+            if let Some(connection) = self.connections.get_mut(waiting.connection) {
                 connection.transport.backlog.batch_leaves();
             }
         }
         let (since, sessions) = (turn.now, collected.known);
         self.commits.under_way = Some(UnderWay { number, since, sessions, waiting });
-        turn.tell(|trace| trace.batch_sent(number));
-        env.commit(CommitBatch { number, pieces, claims: Vec::new() });
+        let claims = self.claims.take_unsent();
+        let batch = CommitBatch { number, pieces, claims };
+        turn.tell(|trace| trace.batch_sent(number, batch.claims.len()));
+        env.commit(batch);
     }
 
     /// A session as it is to be stored, if it is.
@@ -185,7 +205,15 @@ impl<A: Application, E: Environment> Parts<A, E> {
             let ago = turn.now.saturating_duration_since(at).as_millis() as u64;
             wall_clock_ms.saturating_sub(ago)
         };
-        let kept = self.runtime.sessions.kept(slot)?;
+        let sessions = &self.runtime.sessions;
+        let ownership = self.runtime.changes.owned.of(slot);
+        let (kept, generation, token) = match self.commits.is_shared() {
+            true => {
+                let ownership = ownership?;
+                (sessions.named(slot)?, ownership.generation, ownership.token)
+            }
+            false => (sessions.kept(slot)?, 1, 0),
+        };
         let presence = match kept.left {
             None => Presence::Attached,
             Some(at) => Presence::Left { at_ms: at_ms(at) },
@@ -200,7 +228,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         };
         let state =
             state.map(|SavedState { version, bytes }| State { version, bytes: bytes.into() });
-        Some(Record { id, generation: 1, token: 0, count, state, presence })
+        Some(Record { id, generation, token, count, state, presence })
     }
 
     /// The store has a batch: what waited for it leaves.
@@ -211,12 +239,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
         };
         debug_assert_eq!(batch.number, number);
         turn.tell(|trace| trace.batch_stored(number));
-        for id in batch.waiting {
-            self.release_replies(id, turn);
+        for waiting in batch.waiting {
+            self.release_replies(waiting.connection, turn);
         }
     }
 
-    fn release_replies(&mut self, id: LocalId, turn: &mut Turn<'_>) {
+    pub(super) fn release_replies(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let backlog = &mut connection.transport.backlog;
         if !backlog.is_held_for(Stage::UnderWay) {

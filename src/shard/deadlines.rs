@@ -104,6 +104,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                     return self.leave_aside(id, CloseCause::slow_consumer(), turn);
                 }
                 Endpoint::Handshaking(_) | Endpoint::Pending(_) => {
+                    self.claims.may_have_lost |= !self.claims.is_empty();
                     return self.connections.cut(id, turn);
                 }
                 _ => {}
@@ -140,6 +141,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
             TimeoutEvent::HeadLate => self.refuse_aside(id, Rejection::HeadTimeout, turn),
             TimeoutEvent::BodyLate => self.refuse_aside(id, Rejection::BodyTimeout, turn),
+            TimeoutEvent::AnswerLate if self.claims.contains(id) => {
+                self.refuse_waiting(id, Rejection::StoreAway, turn);
+            }
             TimeoutEvent::AnswerLate => self.refuse_waiting(id, Rejection::AdmissionBusy, turn),
             TimeoutEvent::Silent => {
                 turn.setup.metrics.silent.add(1);

@@ -250,6 +250,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
         }
         self.forget_ended(turn);
+        self.forget_lost_claims(turn);
         self.reap(turn);
         // There is no time left for shares.
         self.runtime.end_sessions(usize::MAX, turn);

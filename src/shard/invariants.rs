@@ -63,6 +63,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let is_there = |id| self.connections.get(id).is_some();
         assert!(self.pending.connections().all(is_there), "a request outlived its connection");
         sessions.invariants();
+        self.claims.invariants();
+        assert!(self.claims.connections().all(is_there), "an upgrade outlived its connection");
     }
 
     /// What must hold of a connection and of the parts that know it.
@@ -70,9 +72,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let id = connection.id;
         let jobs = self.runtime.commands.jobs.of(id);
         let backlog = &connection.transport.backlog;
+        let is_claiming = self.claims.contains(id);
         // The table at `Rest`: each stop has its waker. Those of the other stops are the set's.
         match connection.rest {
-            Rest::Parked => assert!(jobs > 0, "{id}: parked, and no answer comes"),
+            Rest::Parked => assert!(jobs > 0 || is_claiming, "{id}: parked, and no answer comes"),
             Rest::Waiting => assert!(self.deliveries.holds(id), "{id}: waits for nothing"),
             Rest::Committing => assert!(backlog.held() > 0, "{id}: waits for no commit"),
             _ => {}
@@ -90,7 +93,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let awaits_answer = matches!(connection.endpoint, Endpoint::Pending(_));
         assert!(!awaits_answer || connection.rest == Rest::Parked, "{id}: read, without an answer");
         let is_pending = self.pending.contains(id);
-        assert!(is_pending || !awaits_answer, "{id}: waits, and nobody knows of it");
+        assert!(is_pending || is_claiming || !awaits_answer, "{id}: waits, and nobody knows of it");
+        assert!(!is_claiming || awaits_answer && !is_pending, "{id}: claims, and does not wait");
         assert!(!is_pending || jobs == 1, "{id}: waits for one answer");
         assert_eq!(has_session || watches, is_open, "{id}: a session while open");
         assert_eq!(self.watchers.told().contains(&id), watches, "{id}: told while it watches");

@@ -25,6 +25,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if self.deliveries.has_mail {
             self.read_mail(turn, env);
         }
+        self.take_claimed(turn, env);
     }
 
     #[inline(never)]
@@ -64,6 +65,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
                     self.take_finished(finished, turn);
                 }
                 Some(Mail::Stored(number)) => self.take_stored(number, turn),
+                Some(Mail::Settled(outcome)) => self.take_outcome(outcome, turn),
+                Some(Mail::TakenOver(takeover)) => self.take_takeover(takeover, turn),
                 Some(Mail::Broadcast(frame)) => {
                     turn.tell(|trace| trace.broadcast(frame.len()));
                     self.deliveries.broadcasts.push_back(frame);

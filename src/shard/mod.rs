@@ -11,10 +11,11 @@
 //! The parts, each of which owns its data:
 //!
 //! - `connection_set`: the slab, the ready queue, the timer wheel;
-//! - `runtime`: the application and its sessions;
+//! - `runtime`: the application and its sessions; `shared_sessions`: what else becomes of those that machines share;
 //! - `deliveries`: mail that waits for room, and broadcasts under way;
 //! - `lifecycle`: the state of the accept queue, and of the drain;
-//! - `pending`: requests whose answer is awaited; `commits`: what is known of the store;
+//! - `pending`: requests whose answer is awaited; `claims`: those whose session is being claimed; `commits`: what is
+//!   known of the store;
 //! - `parts`: all of them side by side, and the watchers of the live page; `observing`: what the
 //!   observer is shown of them.
 //!
@@ -22,11 +23,11 @@
 //!
 //! - `sessions`: what connections do to the sessions, and who is told when one ends; `restoring`: those that a store
 //!   had;
-//! - `closing`, `committing`, `awaiting`, `refusing`: how a WebSocket ends, how sessions get to the store and what waits
-//!   for that, and how a request waits for its answer or is refused;
+//! - `closing`, `refreshing`, `committing`, `disowning`, `awaiting`, `refusing`: how a WebSocket ends, how sessions get to
+//!   the store and what waits for that, what is another machine's, and how a request waits for its answer or is refused;
 //! - `callbacks`: timers and off-loaded jobs; `direct`: what is for one connection;
 //!   `fanout`: broadcasts; `posts`: what other threads want done;
-//! - `upgrade`, `watching`, `plain_requests`, `requests`: what a request leads to;
+//! - `upgrade`, `claiming`, `watching`, `plain_requests`, `requests`: what a request leads to;
 //! - `visit`: one connection's share of a turn;
 //! - `accepting`, `mail`: where connections come from; `deadlines`, `drain`: how they end;
 //! - `invariants`: what must hold between turns, in one place.
@@ -39,6 +40,8 @@
 mod accepting;
 mod awaiting;
 mod callbacks;
+mod claiming;
+mod claims;
 mod closing;
 mod commits;
 mod committing;
@@ -46,6 +49,7 @@ mod connection_set;
 mod deadlines;
 mod deliveries;
 mod direct;
+mod disowning;
 mod drain;
 mod evictions;
 mod fanout;
@@ -58,12 +62,14 @@ mod parts;
 mod pending;
 mod plain_requests;
 mod posts;
+mod refreshing;
 mod refusals;
 mod refusing;
 mod requests;
 mod restoring;
 mod runtime;
 mod sessions;
+mod shared_sessions;
 mod turn;
 mod upgrade;
 mod visit;
@@ -214,6 +220,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         parts.sweep(turn, env);
         turn.end_step(env);
         parts.forget_ended(turn);
+        parts.forget_lost_claims(turn);
         // What was commanded by then: at a timer or a deadline, in a broadcast or the drain.
         parts.forward_commands(None, turn, env);
         parts.send_mail(turn, env);
@@ -336,7 +343,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             || self.may_sweep()
             || lifecycle.ends_sessions
             || watchers.is_drawing()
-            || (runtime.is_stored && !runtime.changes.is_empty() && !commits.is_busy())
+            || (runtime.is_stored && self.has_store_to_do())
         {
             return Some(Duration::ZERO);
         }
@@ -351,7 +358,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // need wake it.
         if !is_congested {
             consider(timers.next_at());
-            consider(runtime.sessions.next_expiry());
+            consider(runtime.next_expiry());
         }
         consider(watchers.next_look());
         consider(lifecycle.resumes_at());
@@ -359,8 +366,18 @@ impl<A: Application, E: Environment> Parts<A, E> {
         consider(deliveries.retries_at(now));
         if runtime.is_stored {
             consider(commits.due(setup.config.store_timeout));
+            consider(commits.is_shared().then_some(commits.refresh.next));
         }
         next.map(|next| next.saturating_duration_since(now))
+    }
+
+    /// Whether something is to be done in the next turn for the store, or because it has answered.
+    #[cold]
+    fn has_store_to_do(&self) -> bool {
+        let Parts { runtime, commits, claims, .. } = self;
+        self.has_something_to_send()
+            || claims.has_answers()
+            || commits.is_shared() && (commits.refresh.is_under_way() || runtime.can_evict())
     }
 
     /// Gives storage back that one large message left behind.

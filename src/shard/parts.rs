@@ -7,6 +7,7 @@
 
 use std::time::Instant;
 
+use super::claims::Claims;
 use super::commits::{Commits, Restoring};
 use super::connection_set::ConnectionSet;
 use super::deliveries::Deliveries;
@@ -14,7 +15,7 @@ use super::lifecycle::Lifecycle;
 use super::pending::PendingRequests;
 use super::runtime::Runtime;
 use super::turn::Setup;
-use crate::application::{Application, Hosted, Posts, Storing};
+use crate::application::{Application, Hosted, Posts};
 use crate::environment::Environment;
 use crate::observe::watchers::Watchers;
 use crate::store::BatchLimits;
@@ -29,6 +30,7 @@ pub(super) struct Parts<A: Application, E: Environment> {
     pub(super) lifecycle: Lifecycle,
     pub(super) watchers: Watchers,
     pub(super) pending: PendingRequests<A>,
+    pub(super) claims: Claims<A>,
     pub(super) commits: Commits,
     pub(super) restoring: Restoring,
 }
@@ -43,13 +45,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let reactors = setup.config.workers.get();
         Parts {
             connections: ConnectionSet::new(now),
-            runtime: Runtime::new(application, storing != Storing::Nothing, setup),
+            runtime: Runtime::new(application, storing, setup),
             posts,
             deliveries: Deliveries::new(setup.reactor, reactors, remote),
             lifecycle: Lifecycle::new(),
             watchers: Watchers::new(reactors, now),
             pending: PendingRequests::default(),
-            commits: Commits::new(storing, limits),
+            claims: Claims::default(),
+            commits: Commits::new(storing, limits, now),
             restoring: recovered.map_or(Restoring::Done, Restoring::Awaited),
         }
     }

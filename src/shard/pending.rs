@@ -6,7 +6,7 @@
 //! Invariant: they stand in the order in which they came, one for each connection. What was taken for one that
 //! does not open is given back.
 //!
-//! Next: `commits`: what is known of the store.
+//! Next: `claims`: those whose session is being claimed.
 
 use std::time::Instant;
 

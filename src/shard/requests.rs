@@ -8,10 +8,10 @@
 //!
 //! Next: `visit`: a connection's share of a turn.
 
+use super::claims::AcceptedUpgrade;
 use super::parts::Parts;
 use super::plain_requests::Responded;
-use super::turn::Turn;
-use super::upgrade::AcceptedUpgrade;
+use super::turn::{Setup, Turn};
 use crate::application::{Answer, Application, Deferred, Refusal};
 use crate::connection::Rest;
 use crate::environment::Environment;
@@ -93,8 +93,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
             Ok(Answered::Upgrade(length, accepted)) => {
                 *at += length;
-                self.upgrade(id, accepted, turn, env);
-                // It may have off-loaded as much as it may in `on_open` already.
+                if self.commits.is_shared() {
+                    self.claim_session(id, accepted, turn, env);
+                } else {
+                    self.upgrade(id, accepted, turn, env);
+                }
+                // It waits for its session, or may have off-loaded as much as it may in `on_open` already.
                 match self.connections.get(id) {
                     Some(connection) if connection.rest == Rest::Parked => Served::Wait,
                     _ => Served::Answered,
@@ -139,6 +143,25 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if is_full { Served::Wait } else { Served::Answered }
     }
 
+    /// Whether WebSockets open now.
+    ///
+    /// # Errors
+    ///
+    /// Why none does.
+    #[inline]
+    fn may_upgrade(&self, setup: &Setup) -> Result<(), Rejection> {
+        if setup.status.draining_since().is_some() {
+            return Err(Rejection::Draining);
+        }
+        if !self.restoring.is_done() {
+            return Err(Rejection::Recovering);
+        }
+        if setup.status.is_store_away() {
+            return Err(Rejection::StoreAway);
+        }
+        Ok(())
+    }
+
     /// Reads the request at the start of `received` and decides what becomes of it.
     fn answer(
         &mut self,
@@ -179,12 +202,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             return Ok(Answered::Plain { length, persistence });
         }
         let accept = handshake::judge(&request)?;
-        if setup.status.draining_since().is_some() {
-            return Err(Rejection::Draining);
-        }
-        if !self.restoring.is_done() {
-            return Err(Rejection::Recovering);
-        }
+        self.may_upgrade(setup)?;
         if route == Route::Figures {
             // Its origin was `Route::of`'s to judge.
             return Ok(Answered::Watch { length, accept });
@@ -205,7 +223,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         Ok(match self.ask_application(id, &request, session_id.as_ref(), turn) {
             Ok(Answer::Now(terms)) => {
-                Answered::Upgrade(length, AcceptedUpgrade { accept, params, session_id, terms })
+                let claimed = None;
+                let accepted = AcceptedUpgrade { accept, params, session_id, terms, claimed };
+                Answered::Upgrade(length, accepted)
             }
             Ok(Answer::Later(deferred)) => Answered::Later(deferred, session_id),
             Err(refusal) => Answered::Refused(refusal),

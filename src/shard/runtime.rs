@@ -8,7 +8,7 @@
 //!
 //! Invariant: every callback of the application runs inside of `guard`.
 //!
-//! Next: `deliveries`: what is on its way to others.
+//! Next: `shared_sessions`: what else becomes of them where several machines share them.
 
 use std::borrow::Cow;
 use std::io;
@@ -19,7 +19,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::turn::{Setup, Turn};
 use crate::application::{
     Acceptance, Answer, Application, Commands, Context, Ending, ForUpgrade, NotQueued,
-    ReactorContext, Refusal, SavedState, Upgrade, storage_of_cork,
+    ReactorContext, Refusal, SavedState, Storing, Upgrade, storage_of_cork,
 };
 use crate::config::{Limits, Subprotocols};
 use crate::contained::{Contained, Panicked, guard};
@@ -37,11 +37,32 @@ use crate::store::{Record, Recovered, State};
 use crate::token::{LocalId, Peer};
 use crate::transport::Outlet;
 
+/// The session that a connection is to have.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    /// Any new one.
+    New,
+    /// The one that the client names.
+    Named(&'a SessionId),
+    /// A new one, under an id that was drawn before.
+    Drawn(&'a SessionId),
+}
+
+impl<'a> Wanted<'a> {
+    /// Its id, if that is known.
+    pub(super) fn id(self) -> Option<&'a SessionId> {
+        match self {
+            Wanted::New => None,
+            Wanted::Named(id) | Wanted::Drawn(id) => Some(id),
+        }
+    }
+}
+
 /// The application of a reactor, its sessions, and what its callbacks write to.
 pub(super) struct Runtime<A: Application> {
-    application: Contained<A>,
+    pub(super) application: Contained<A>,
     pub(super) sessions: SessionTable<A::Session>,
-    ids: IdSource,
+    pub(super) ids: IdSource,
     pub(super) commands: Commands<A>,
     /// What the store has not been sent; nothing, if there is none.
     pub(super) changes: Changes,
@@ -109,19 +130,24 @@ pub(super) enum Next {
 }
 
 impl<A: Application> Runtime<A> {
-    pub(super) fn new(application: A, is_stored: bool, setup: &Setup) -> Self {
+    pub(super) fn new(application: A, storing: Storing, setup: &Setup) -> Self {
+        let is_stored = storing != Storing::Nothing;
         let Setup { reactor, beginning, config, .. } = setup;
         // A session that comes from the store was left before the shard began.
         let oldest = beginning.checked_sub(config.session_ttl).filter(|_| is_stored);
         // Each reactor bounds its own share; ids spread evenly, and nothing is shared to count.
         let capacity = config.sessions_of(*reactor);
         let (ttl, policy) = (config.session_ttl, config.session_ids);
+        let mut sessions = SessionTable::new(capacity, ttl, policy, oldest.unwrap_or(*beginning));
+        if storing.is_shared() {
+            sessions.evict_late();
+        }
         Runtime {
             application: Contained::new(application),
-            sessions: SessionTable::new(capacity, ttl, policy, oldest.unwrap_or(*beginning)),
+            sessions,
             ids: IdSource::new(*reactor, config.workers.get()),
             commands: Commands::new(*reactor, *beginning, config),
-            changes: Changes::default(),
+            changes: Changes::new(storing.is_shared()),
             is_stored,
             counted: None,
             cork: Vec::with_capacity(storage_of_cork(&config.limits)),
@@ -133,6 +159,15 @@ impl<A: Application> Runtime<A> {
     /// The application, for a test to look at. No callback runs here.
     pub(super) fn application_mut(&mut self) -> &mut A {
         self.application.get_mut()
+    }
+
+    /// When the next session expires: none does of which the store has not been sent all.
+    #[inline]
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        let next = self.sessions.next_expiry()?;
+        let waits = self.changes.owned.is_shared()
+            && self.sessions.oldest().is_some_and(|oldest| self.changes.has(oldest));
+        (!waits).then_some(next)
     }
 
     /// A turn begins. Says whether the time of a session is over, and if so tells the table the time.
@@ -280,19 +315,26 @@ impl<A: Application> Runtime<A> {
     /// When `random` fails.
     pub(super) fn attach(
         &mut self,
-        requested: Option<&SessionId>,
+        wanted: Wanted<'_>,
         connection: (LocalId, Joining),
         turn: &mut Turn<'_>,
         mut random: impl FnMut(&mut [u8]) -> io::Result<()>,
     ) -> Result<Attached, NotAttached> {
         let Runtime { application, sessions, ids, commands, changes, is_stored, .. } = self;
-        let fresh = || ids.next(&mut random);
+        let (requested, drawn) = match wanted {
+            Wanted::New => (None, None),
+            Wanted::Named(id) => (Some(id), None),
+            Wanted::Drawn(id) => (None, Some(id)),
+        };
+        let fresh = || drawn.cloned().map_or_else(|| ids.next(&mut random), Ok);
         let attached = sessions.attach(requested, connection, turn.now, fresh, |ended| {
             note_end(&ended, *is_stored, changes);
             tell_end(application, commands, ended, turn);
         });
-        // Else it would be found expired after a restart, however long somebody speaks for it.
-        if let (Ok(Attached { slot, resumed: true }), true) = (&attached, *is_stored) {
+        // Else it would be found expired after a restart, however long somebody speaks for it. A claim has told that.
+        if let (Ok(Attached { slot, resumed: true }), true) = (&attached, *is_stored)
+            && !changes.owned.is_shared()
+        {
             changes.note(*slot);
         }
         attached
@@ -302,6 +344,19 @@ impl<A: Application> Runtime<A> {
     pub(super) fn restore(&mut self, recovered: Recovered, turn: &mut Turn<'_>) {
         let Recovered { record, age_ms, .. } = recovered;
         let Record { id, count, state, .. } = record;
+        let age = Duration::from_millis(age_ms);
+        let since = turn.now.checked_sub(age).unwrap_or(turn.setup.beginning);
+        let _ = self.put_back((id, count), state, since, turn);
+    }
+
+    /// Makes a session of what was stored, left at `since`; `None` if the application panics over all of it.
+    pub(super) fn put_back(
+        &mut self,
+        (id, count): (SessionId, u64),
+        state: Option<State>,
+        since: Instant,
+        turn: &mut Turn<'_>,
+    ) -> Option<SessionSlot> {
         let state = guard(|| match state {
             None => A::Session::default(),
             Some(State { version, bytes }) => A::load(&SavedState { version, bytes: bytes.into() }),
@@ -315,15 +370,13 @@ impl<A: Application> Runtime<A> {
         }) {
             Ok(state) => state,
             // The store still has it.
-            Err(_) => return,
+            Err(_) => return None,
         };
-        let age = Duration::from_millis(age_ms);
-        let since = turn.now.checked_sub(age).unwrap_or(turn.setup.beginning);
         let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
         sessions.restore((id, count), state, since, |ended| {
             note_end(&ended, *is_stored, changes);
             tell_end(application, commands, ended, turn);
-        });
+        })
     }
 
     /// A connection lets go of its session.
@@ -371,6 +424,9 @@ impl<A: Application> Runtime<A> {
 
     /// Lets `most` sessions expire whose time is over.
     pub(super) fn expire(&mut self, most: usize, turn: &mut Turn<'_>) {
+        if self.changes.owned.is_shared() {
+            return self.expire_shared(most, turn);
+        }
         let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
         sessions.expire(turn.now, most, |ended| {
             note_end(&ended, *is_stored, changes);
@@ -405,28 +461,31 @@ impl<A: Application> Runtime<A> {
 
 /// The store is to forget a session that has ended, unless that ends there by itself.
 #[inline]
-fn note_end<T>(ended: &EndedSession<T>, is_stored: bool, changes: &mut Changes) {
+pub(super) fn note_end<T>(ended: &EndedSession<T>, is_stored: bool, changes: &mut Changes) {
     if !is_stored {
         return;
     }
     let is_to_be_told = match ended.reason() {
+        // Claimed is kept, until the store is told; and those that leave early or late are only dropped here.
+        reason if changes.owned.is_shared() => reason == SessionEnd::NotKept,
         SessionEnd::Evicted => true,
         // Kept nowhere, if there was nothing to be kept.
         SessionEnd::NotKept => ended.was_worth_keeping(),
         // The store reckons that itself, by when it was left; unless it was not sent that yet.
         SessionEnd::Expired => changes.has(ended.slot()),
         // The first was noted then, for its id may name another one by now; the others go on.
-        SessionEnd::Forgotten | SessionEnd::ServerEnded => false,
+        SessionEnd::Forgotten | SessionEnd::Moved | SessionEnd::ServerEnded => false,
     };
     if is_to_be_told {
-        changes.note_gone(ended.id());
+        changes.note_gone(ended.slot(), ended.id());
     }
+    changes.owned.remove(ended.slot());
 }
 
 /// Tells the application of a session that has ended. With the default callback nothing is left of this but
 /// the drop of the state.
 #[inline]
-fn tell_end<A: Application>(
+pub(super) fn tell_end<A: Application>(
     application: &mut Contained<A>,
     commands: &mut Commands<A>,
     ended: EndedSession<A::Session>,

@@ -11,6 +11,7 @@
 
 use super::evictions::REPORT_SLOT;
 use super::parts::Parts;
+use super::runtime::Wanted;
 use super::turn::Turn;
 use crate::application::Application;
 use crate::environment::Environment;
@@ -25,12 +26,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// When no fresh id can be made, or the application panicked over the state of a new session.
     pub(super) fn attach_session(
         &mut self,
-        requested: Option<&SessionId>,
+        wanted: Wanted<'_>,
         connection: (LocalId, Joining),
         turn: &mut Turn<'_>,
         env: &mut E,
     ) -> Result<Attached, NotAttached> {
-        let attached = self.runtime.attach(requested, connection, turn, |room| env.random(room));
+        let attached = self.runtime.attach(wanted, connection, turn, |room| env.random(room));
         self.note_session_ends(turn);
         attached
     }
@@ -79,6 +80,19 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.runtime.expire(limits.expiries_per_turn, turn);
         let expired = self.runtime.sessions.totals().expired - before;
         turn.tell(|trace| trace.expired(expired));
+        self.note_session_ends(turn);
+    }
+
+    /// Lets a share of the sessions leave that are too many, where they do not leave at once.
+    pub(super) fn evict_some(&mut self, turn: &mut Turn<'_>) {
+        let mut share = turn.setup.config.limits.expiries_per_turn;
+        if !self.runtime.can_evict() || self.deliveries.is_congested(&turn.setup.config.limits) {
+            return;
+        }
+        while share > 0 && self.runtime.can_evict() {
+            share -= 1;
+            self.runtime.evict(turn);
+        }
         self.note_session_ends(turn);
     }
 

@@ -6,10 +6,11 @@
 //! Invariant: a session has one live connection at most, and the newer one has it; unless the newer one
 //! shares it.
 //!
-//! Next: `watching`: WebSockets without a session.
+//! Next: `claiming`: the same where several machines share the sessions.
 
+use super::claims::AcceptedUpgrade;
 use super::parts::Parts;
-use super::runtime::{Asked, CloseCause};
+use super::runtime::{Asked, CloseCause, Wanted};
 use super::turn::{Outcome, Turn};
 use crate::application::{
     Answer, Application, Decision, Due, KeepRequest, NotOpening, Owner, Refusal, Terms,
@@ -20,19 +21,10 @@ use crate::environment::Environment;
 use crate::http::{Body, Rejection};
 use crate::mailbox::{Handoff, Mail};
 use crate::observe::slow_turn::Callback;
-use crate::protocol::deflate::DeflateParams;
-use crate::protocol::handshake::{self, Accept};
+use crate::protocol::handshake;
 use crate::protocol::head::Request;
 use crate::session::{Attached, Joining, NotAttached, SessionId, SessionSlot};
 use crate::token::LocalId;
-
-/// An upgrade that the application has accepted.
-pub(super) struct AcceptedUpgrade<A: Application> {
-    pub(super) accept: Accept,
-    pub(super) params: Option<DeflateParams>,
-    pub(super) session_id: Option<SessionId>,
-    pub(super) terms: Terms<A>,
-}
 
 /// Whether an upgrade was counted as a new session of its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,8 +130,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
         env: &mut E,
     ) {
-        let joining = accepted.terms.joining;
-        match self.claim((id, joining), accepted.session_id.as_ref(), turn, env) {
+        match self.claim(id, &accepted, turn, env) {
             Ok(attached) => self.open(id, accepted, attached, turn),
             Err(rejection) => {
                 self.refuse(id, rejection, Body::Sent, turn);
@@ -151,7 +142,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// An upgrade that the application has accepted is refused.
-    fn call_not_opening(&mut self, id: LocalId, not_opening: NotOpening<A>, turn: &mut Turn<'_>) {
+    pub(super) fn call_not_opening(
+        &mut self,
+        id: LocalId,
+        not_opening: NotOpening<A>,
+        turn: &mut Turn<'_>,
+    ) {
         // A panic is counted and told there, and ends nothing more than this connection.
         let _ = self.call_for_reactor(turn.setup, |application, cx| {
             if let Some(not_opening) = not_opening.into_inner() {
@@ -168,11 +164,18 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// Why there is none for it; then it holds nothing.
     fn claim(
         &mut self,
-        (id, joining): (LocalId, Joining),
-        session_id: Option<&SessionId>,
+        id: LocalId,
+        accepted: &AcceptedUpgrade<A>,
         turn: &mut Turn<'_>,
         env: &mut E,
     ) -> Result<Attached, Rejection> {
+        let joining = accepted.terms.joining;
+        let wanted = match (&accepted.session_id, accepted.claimed) {
+            (None, _) => Wanted::New,
+            (Some(id), Some(claimed)) if claimed.is_drawn => Wanted::Drawn(id),
+            (Some(id), _) => Wanted::Named(id),
+        };
+        let session_id = wanted.id();
         // The request that is answered last is not always the one that the client sent last. A client
         // may give up on a busy reactor and connect again by way of another one. If its old request
         // were served now, it would displace the client's new connection, or its frames would count
@@ -192,7 +195,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         let newcomer = self.count_newcomer(id, session_id, turn)?;
         let claimed = self.claim_place((id, joining), session_id, turn).and_then(|()| {
-            self.attach_session(session_id, (id, joining), turn, env).map_err(|error| {
+            self.attach_session(wanted, (id, joining), turn, env).map_err(|error| {
                 if let NotAttached::Panicked = error {
                     turn.note_panic(id, Outcome::Refuses);
                 }
@@ -206,7 +209,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
             self.uncount_newcomer(id, turn);
         }
         if let Ok(attached) = &claimed {
-            self.overtake((id, joining), attached.slot, turn);
+            match accepted.claimed {
+                None => self.overtake((id, joining), attached.slot, turn),
+                // It has overtaken others already, when it began to wait for its claim.
+                Some(claimed) => {
+                    self.runtime.changes.owned.set(attached.slot, claimed.ownership);
+                    self.hold_for_those_who_wait(id, attached.slot, turn);
+                }
+            }
         }
         // It has its session as a connection now, or will never have it.
         self.forget_pending(id, turn);
@@ -228,15 +238,35 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // Its own: the one that it named may not have been taken up.
         let Some(session) = self.runtime.sessions.in_slot(slot, newer) else { return };
         let session_id = session.id().clone();
+        self.outrun_older((newer, joining), &session_id, turn);
+        self.hold_for_pending(&session_id, turn);
+    }
+
+    /// The first half of that, for a session that may not be here yet.
+    pub(super) fn outrun_older(
+        &mut self,
+        (newer, joining): (LocalId, Joining),
+        session_id: &SessionId,
+        turn: &mut Turn<'_>,
+    ) {
         match joining {
-            Joining::Shares => self.pending.outrun(&session_id, newer),
+            Joining::Shares => self.pending.outrun(session_id, newer),
             Joining::TakesOver => {
-                for older in self.pending.before(&session_id, newer) {
+                for older in self.pending.before(session_id, newer) {
                     self.refuse_waiting(older, Rejection::Overtaken, turn);
                 }
             }
         }
-        self.hold_for_pending(&session_id, turn);
+    }
+
+    /// The second half: the session stays for requests that came behind `newer`, which has it now.
+    fn hold_for_those_who_wait(&mut self, newer: LocalId, slot: SessionSlot, turn: &mut Turn<'_>) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let session =
+            self.runtime.sessions.in_slot(slot, newer).map(|session| session.id().clone());
+        session.into_iter().for_each(|session| self.hold_for_pending(&session, turn));
     }
 
     /// The place under the limit, and who has to go for it. Unless the newer connection shares the session, it

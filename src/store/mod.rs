@@ -74,9 +74,7 @@ pub mod thread;
 #[cfg(feature = "internals")]
 pub use background::Preallocation;
 pub use batch::{Batch, BatchLimits, CommitBatch, NotTaken};
-pub use claim::Outcome;
-#[cfg(feature = "internals")]
-pub use claim::{Claim, Claimed, Takeover};
+pub use claim::{Claim, Claimed, Outcome, Takeover};
 #[cfg(feature = "internals")]
 pub use compaction::{Compacted, Compaction};
 pub use directory::Directory;

@@ -30,7 +30,7 @@ use crate::offload::pool::PoolFigures;
 use crate::server_status::ServerStatus;
 use crate::server_store::by_owner;
 use crate::shard::Shard;
-use crate::store::{Batch, CommitBatch, Recovered};
+use crate::store::{Batch, CommitBatch, Outcome, Recovered, Takeover};
 use crate::token::{LocalId, Peer};
 
 type TestMail = Mail<Scripted>;
@@ -113,6 +113,23 @@ impl Net {
             self.wakes[shard] = true;
         }
         pieces
+    }
+
+    /// The store that several machines share tells a shard how its batch has ended.
+    pub fn settle(&mut self, shard: usize, outcome: Outcome) {
+        self.tell(shard, Mail::Settled(outcome));
+    }
+
+    /// The same of a session that another node has.
+    pub fn take_over(&mut self, shard: usize, takeover: Takeover) {
+        self.tell(shard, Mail::TakenOver(takeover));
+    }
+
+    fn tell(&mut self, shard: usize, mail: TestMail) {
+        if !self.ended[shard] {
+            self.answers[shard].push_back(mail);
+            self.wakes[shard] = true;
+        }
     }
 
     /// Runs the jobs that have been off-loaded; whether there were any.
@@ -318,7 +335,8 @@ impl<A: Application> Machine<A> {
         Machine::storing(config, network, random, faults, make)
     }
 
-    /// The same, with a store: no shard has its sessions before [`Self::recover`] was called.
+    /// The same, with a store: no shard has its sessions before [`Self::recover`] was called; unless several machines
+    /// share it.
     pub fn storing(
         config: &Arc<Config>,
         (box_capacity, storing): (usize, Storing),
@@ -339,13 +357,14 @@ impl<A: Application> Machine<A> {
         });
         let (remote, posts) = Remote::new(box_capacity, wakes);
         let mut restore = Vec::new();
-        if storing != Storing::Nothing {
+        let is_recovered = !matches!(storing, Storing::Nothing | Storing::Shared);
+        if is_recovered {
             status.expect_sessions();
         }
         let station = |(number, posts)| {
             let (config, status) = (config.clone(), status.clone());
             let application = make(ReactorStart { reactor: number, remote: remote.clone() });
-            let recovered = (storing != Storing::Nothing).then(|| {
+            let recovered = is_recovered.then(|| {
                 let (sender, recovered) = inbox(1);
                 restore.push(sender);
                 recovered

@@ -385,6 +385,13 @@ impl<S: Stream> Transport<S> {
         self.queue(bytes, |backlog| backlog.push_held(bytes, stage, now, pool))
     }
 
+    /// What is held will not leave. How many bytes that were.
+    pub fn drop_held(&mut self, pool: &mut BufferPool) -> usize {
+        let dropped = self.backlog.drop_held(pool);
+        self.bytes_out -= dropped as u64;
+        dropped
+    }
+
     /// Queues bytes, which are counted already; those for which there is no memory are not any more.
     fn let_wait(&mut self, bytes: &[u8], now: Instant, pool: &mut BufferPool) -> io::Result<()> {
         self.queue(bytes, |backlog| backlog.push(bytes, now, pool))

@@ -150,6 +150,30 @@ impl OutBuffer {
         }
     }
 
+    /// What is held is not to leave at all. How many bytes that were.
+    pub fn drop_held(&mut self, pool: &mut BufferPool) -> usize {
+        let Some(queued) = &mut self.queued else { return 0 };
+        let dropped = queued.held();
+        (queued.held_under_way, queued.held_collected) = (0, 0);
+        queued.len -= dropped;
+        if queued.len == 0 {
+            self.clear(pool);
+            return dropped;
+        }
+        let mut left = dropped;
+        while left > 0
+            && let Some(last) = queued.chunks.back_mut()
+        {
+            let cut = left.min(last.len());
+            last.truncate(last.len() - cut);
+            left -= cut;
+            if last.is_empty() {
+                queued.chunks.pop_back();
+            }
+        }
+        dropped
+    }
+
     /// All that waits, as one piece.
     ///
     /// # Errors
@@ -419,6 +443,28 @@ mod tests {
         buffer.clear(&mut pool);
         buffer.push_held(b"again", UnderWay, later, &mut pool).unwrap();
         assert_eq!((buffer.front(), buffer.len()), (&b""[..], 5));
+    }
+
+    #[test]
+    fn what_is_held_can_be_dropped_and_the_rest_leaves() {
+        use Stage::{Collected, UnderWay};
+        let (mut buffer, mut pool) = (OutBuffer::default(), BufferPool::default());
+        let now = Instant::now();
+        assert_eq!(buffer.drop_held(&mut pool), 0);
+        buffer.push(&vec![1; CHUNK - 1], now, &mut pool).unwrap();
+        buffer.advance(10, now, &mut pool);
+        assert_eq!(buffer.drop_held(&mut pool), 0);
+        buffer.push_held(&vec![2; CHUNK], UnderWay, now, &mut pool).unwrap();
+        buffer.push_held(&vec![3; 2 * CHUNK], Collected, now, &mut pool).unwrap();
+        buffer.push(b"behind", now, &mut pool).unwrap();
+        assert_eq!(buffer.drop_held(&mut pool), 3 * CHUNK + 6);
+        assert_eq!((buffer.len(), buffer.held()), (CHUNK - 11, 0));
+        buffer.push(b"more", now, &mut pool).unwrap();
+        let all = [&[1; CHUNK - 11][..], b"more"].concat();
+        assert!(buffer.to_vec().unwrap() == all && buffer.storage() <= all.len() + SLACK);
+        buffer.clear(&mut pool);
+        buffer.push_held(b"all of it", UnderWay, now, &mut pool).unwrap();
+        assert_eq!((buffer.drop_held(&mut pool), buffer.is_empty()), (9, true));
     }
 
     #[test]

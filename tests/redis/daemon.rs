@@ -12,15 +12,15 @@ use crate::server::Redis;
 
 const PASSWORD: &str = "hunter2";
 
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     lines: Receiver<String>,
-    said: Vec<String>,
+    pub(crate) said: Vec<String>,
 }
 
 impl Daemon {
     /// One whose store is named by the environment, as it should be where there is a password.
-    fn start(store: &str, options: &[&str]) -> Daemon {
+    pub(crate) fn start(store: &str, options: &[&str]) -> Daemon {
         let mut child = Command::new(env!("CARGO_BIN_EXE_revolve"))
             .env("REVOLVE_STORE", store)
             .args(["--port", "0", "--workers", "2"])
@@ -38,7 +38,7 @@ impl Daemon {
     }
 
     /// The next line in which this stands.
-    fn wait_for(&mut self, text: &str) -> String {
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) => self.said.push(line.clone()),
@@ -51,13 +51,13 @@ impl Daemon {
     }
 
     /// Its address.
-    fn address(&mut self) -> String {
+    pub(crate) fn address(&mut self) -> String {
         let line = self.wait_for("listening on ");
         let (_, rest) = line.split_once("listening on ").expect("it is there");
         rest.split_once(": ").expect("an address, and more").0.to_owned()
     }
 
-    fn end(&mut self) -> ExitStatus {
+    pub(crate) fn end(&mut self) -> ExitStatus {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().is_ok_and(|s| s.success()));
         self.ended()
@@ -89,7 +89,7 @@ impl Drop for Daemon {
     }
 }
 
-fn get(address: &str, path: &str) -> String {
+pub(crate) fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();

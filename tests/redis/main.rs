@@ -4,7 +4,7 @@
 //! messages. `scripts.rs` runs the scripts of `src/store/redis` and compares each answer with that of the model,
 //! of which every state is visited there; and it runs them from many connections at once. `node.rs` is the store's threads as
 //! one server has them, `store.rs` what they do on a good day, `faults.rs` on all others, and `speed.rs` how much in what
-//! time; `daemon.rs` is the program around them. `server.rs` starts the servers.
+//! time; `daemon.rs` is the program around them, and `two_daemons.rs` two of it. `server.rs` starts the servers.
 //!
 //! Not a part of a plain `cargo test`, because it needs a program: `tests/run --only redis` installs that and runs this. A
 //! test that finds no server fails.
@@ -20,6 +20,7 @@ mod scripts;
 mod server;
 mod speed;
 mod store;
+mod two_daemons;
 
 #[allow(dead_code, reason = "some of it is for the search")]
 #[path = "../generations/record.rs"]

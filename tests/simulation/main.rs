@@ -9,7 +9,8 @@
 //! checks counts and fencing; at the end `world.rs` checks that nothing is stuck, lost or
 //! reordered. What it does not do: real sockets (`tests/server.rs`).
 //!
-//! In `crashes.rs` the server ends at any moment, and the next one starts on what its disk has kept.
+//! In `crashes.rs` the server ends at any moment, and the next one starts on what its disk has kept. In `shared.rs`
+//! several servers share their sessions on one store (`arbiter.rs`).
 //!
 //! On the same machine `torture.rs` plays one conversation over and over, in which each system call
 //! fails once.
@@ -21,6 +22,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test's report")]
 #![allow(unreachable_pub, reason = "`pub` says which items the other files here use")]
 
+mod arbiter;
 mod clients;
 mod crashes;
 mod held_up;
@@ -29,6 +31,7 @@ mod pause;
 mod pending;
 #[path = "pieces.rs"]
 mod pieces;
+mod shared;
 mod spread;
 mod stage;
 mod stale_upgrades;

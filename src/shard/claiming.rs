@@ -1,0 +1,311 @@
+//! How a connection gets its session where several machines share them: the store is asked first.
+//!
+//! An upgrade that the application has accepted is parked, and its session claimed with the next batch, also one whose id
+//! was just drawn. When the store has answered, the session is in the table as the store has it, or as it is here if
+//! nobody else has had it meanwhile; then the upgrade goes on as any other (`upgrade`). So what an older connection says
+//! that is displaced elsewhere is never acknowledged, and what is stored is never older than what a client was told.
+//! Sends nothing: claims ride in the batches of `committing`. Called by `requests` and `mail`.
+//!
+//! Invariant: a session that has a connection here was claimed, and each connection that waits for a claim gets its answer
+//! with that of the batch.
+//!
+//! Next: `watching`: WebSockets without a session.
+
+use std::collections::HashSet;
+
+use super::claims::{AcceptedUpgrade, ClaimedSession, Claiming};
+use super::connection_set::Share;
+use super::disowning::Why;
+use super::parts::Parts;
+use super::turn::Turn;
+use crate::application::Application;
+use crate::config::SessionIds;
+use crate::connection::Attachment;
+use crate::environment::Environment;
+use crate::http::{Body, Rejection};
+use crate::observe::turn_trace;
+use crate::protocol::endpoint::Endpoint;
+use crate::session::{Joining, NotAttached, Ownership, SessionId};
+use crate::store::{Claimed, Outcome, Takeover};
+use crate::token::LocalId;
+
+impl<A: Application, E: Environment> Parts<A, E> {
+    /// Parks an upgrade until the store has said that its session is this node's.
+    pub(super) fn claim_session(
+        &mut self,
+        id: LocalId,
+        mut accepted: AcceptedUpgrade<A>,
+        turn: &mut Turn<'_>,
+        env: &mut E,
+    ) {
+        match self.wanted_session(id, &accepted, turn, env) {
+            Ok(wanted) => self.park_for_claim(id, wanted, accepted, turn),
+            Err(rejection) => {
+                self.refuse(id, rejection, Body::Sent, turn);
+                if let Some(not_opening) = accepted.terms.not_opening.take() {
+                    self.call_not_opening(id, not_opening, turn);
+                }
+            }
+        }
+    }
+
+    /// The session that is to be claimed for an upgrade, and whether its id was drawn here.
+    ///
+    /// # Errors
+    ///
+    /// Why none is to be.
+    fn wanted_session(
+        &mut self,
+        id: LocalId,
+        accepted: &AcceptedUpgrade<A>,
+        turn: &mut Turn<'_>,
+        env: &mut E,
+    ) -> Result<(SessionId, bool), Rejection> {
+        let Some(connection) = self.connections.get(id) else { return Err(Rejection::StoreAway) };
+        // As in `upgrade`; only that nobody here knows whether there is such a session.
+        if connection.transport.has_ended() && accepted.session_id.is_some() {
+            return Err(Rejection::Superseded);
+        }
+        if accepted.terms.joining == Joining::TakesOver && self.pending.is_outrun(id) {
+            return Err(Rejection::Overtaken);
+        }
+        if turn.setup.status.is_store_away() {
+            return Err(Rejection::StoreAway);
+        }
+        if self.claims.is_full() || self.runtime.changes.is_full() {
+            return Err(Rejection::OwnerBusy);
+        }
+        let no_id = |_| Rejection::from(NotAttached::NoId);
+        if !self.claims.has_begun() {
+            let mut random = [0; 8];
+            env.random(&mut random).map_err(no_id)?;
+            self.claims.begin(turn.setup.reactor, u64::from_le_bytes(random));
+        }
+        match &accepted.session_id {
+            Some(named) => Ok((named.clone(), false)),
+            None => {
+                let drawn = self.runtime.draw_id(|room| env.random(room)).map_err(no_id)?;
+                Ok((drawn, true))
+            }
+        }
+    }
+
+    fn park_for_claim(
+        &mut self,
+        id: LocalId,
+        (session, is_drawn): (SessionId, bool),
+        accepted: AcceptedUpgrade<A>,
+        turn: &mut Turn<'_>,
+    ) {
+        // If its answer was awaited, it came no later for that.
+        let by = self.pending.deadline(id);
+        let by = by.unwrap_or_else(|| turn.now + turn.setup.protocol_limits.handshake_timeout);
+        if !is_drawn {
+            self.outrun_older((id, accepted.terms.joining), &session, turn);
+        }
+        self.forget_pending(id, turn);
+        self.claims.push((session, is_drawn), (id, accepted));
+        turn.tell(|trace| trace.claims(id));
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.endpoint.await_answer(by);
+        }
+        self.connections.park(id);
+    }
+
+    /// Upgrades wait no more of which the connection has gone, or was refused, in this turn.
+    #[inline]
+    pub(super) fn forget_lost_claims(&mut self, turn: &mut Turn<'_>) {
+        if self.claims.may_have_lost {
+            self.forget_lost(turn);
+        }
+    }
+
+    #[cold]
+    fn forget_lost(&mut self, turn: &mut Turn<'_>) {
+        let connections = &self.connections;
+        let lost = self.claims.take_lost(|id| {
+            let connection = connections.get(id);
+            connection.is_some_and(|c| matches!(c.endpoint, Endpoint::Pending(_)))
+        });
+        for (id, accepted) in lost {
+            if let Some(not_opening) = accepted.terms.not_opening {
+                self.call_not_opening(id, not_opening, turn);
+            }
+        }
+    }
+
+    /// A batch has ended: what waited for it leaves, or never will.
+    pub(super) fn take_outcome(&mut self, outcome: Outcome, turn: &mut Turn<'_>) {
+        let Some(batch) = self.commits.under_way.take() else {
+            debug_assert!(false, "a batch ends once");
+            return;
+        };
+        match outcome {
+            Outcome::Stored { number, taken_over, regenerated, claimed } => {
+                debug_assert_eq!(batch.number, number);
+                turn.tell(|trace| trace.batch_stored(number));
+                for (id, generation) in regenerated {
+                    self.runtime.regenerate(&id, generation);
+                }
+                self.claims.note_answers(claimed);
+                self.commits.under_way = Some(batch);
+                // While it stands there: it has those who wait for it.
+                let taken_over: HashSet<_> = taken_over.into_iter().collect();
+                self.disown(&taken_over, Why::TakenOver, turn);
+                let batch = self.commits.under_way.take();
+                for waiting in batch.into_iter().flat_map(|batch| batch.waiting) {
+                    self.release_replies(waiting.connection, turn);
+                }
+            }
+            Outcome::Unavailable { number } => {
+                debug_assert_eq!(batch.number, number);
+                turn.tell(|trace| trace.batch_is_lost(number));
+                let ids = self.runtime.ids_in(&batch.sessions);
+                self.disown(&ids, Why::Unavailable, turn);
+                for waiting in batch.waiting {
+                    self.part_with(waiting.connection, Why::Unavailable, turn);
+                }
+                let is_away = turn.setup.status.is_store_away();
+                let unanswered = self.claims.take_unanswered(is_away);
+                self.refuse_unanswered(unanswered, turn);
+            }
+        }
+    }
+
+    /// Another node has a session.
+    pub(super) fn take_takeover(&mut self, takeover: Takeover, turn: &mut Turn<'_>) {
+        let Takeover { id, generation } = takeover;
+        self.claims.note_takeover(&id, generation);
+        if self.runtime.ownership_of(&id).is_some_and(|ours| ours.generation < generation) {
+            self.disown(&HashSet::from([id]), Why::TakenOver, turn);
+        }
+    }
+
+    /// Opens a share of the WebSockets whose claims were answered.
+    #[inline]
+    pub(super) fn take_claimed(&mut self, turn: &mut Turn<'_>, env: &mut E) {
+        if self.claims.has_answers() {
+            self.take_some_claimed(turn, env);
+        }
+    }
+
+    #[inline(never)]
+    fn take_some_claimed(&mut self, turn: &mut Turn<'_>, env: &mut E) {
+        for _ in 0..turn.setup.config.limits.mails_per_turn {
+            let Some((claimed, claiming)) = self.claims.next_answer() else { break };
+            self.take_one_claimed(claimed, claiming, turn, env);
+        }
+        if !self.claims.has_answers() {
+            // Each claim is answered with its batch: there are none.
+            let unanswered = self.claims.take_unanswered(false);
+            debug_assert!(unanswered.is_empty(), "claims that were not answered");
+            self.refuse_unanswered(unanswered, turn);
+        }
+    }
+
+    fn refuse_unanswered(
+        &mut self,
+        unanswered: Vec<(LocalId, AcceptedUpgrade<A>)>,
+        turn: &mut Turn<'_>,
+    ) {
+        for (id, accepted) in unanswered {
+            self.refuse_claimed(id, accepted, Rejection::StoreAway, turn);
+        }
+    }
+
+    fn refuse_claimed(
+        &mut self,
+        id: LocalId,
+        mut accepted: AcceptedUpgrade<A>,
+        rejection: Rejection,
+        turn: &mut Turn<'_>,
+    ) {
+        self.refuse_waiting(id, rejection, turn);
+        if let Some(not_opening) = accepted.terms.not_opening.take() {
+            self.call_not_opening(id, not_opening, turn);
+        }
+    }
+
+    /// The session of an upgrade is this node's.
+    fn take_one_claimed(
+        &mut self,
+        claimed: Claimed,
+        claiming: Claiming<A>,
+        turn: &mut Turn<'_>,
+        env: &mut E,
+    ) {
+        let Claiming { session, is_drawn, upgrade, overtaken_by, .. } = claiming;
+        let ownership = Ownership { generation: claimed.generation, token: claimed.token };
+        if self.runtime.changes.is_gone(&session) {
+            // It was forgotten while the claim was under way: now the store is told so, and asked again behind that.
+            self.runtime.changes.raise_gone(&session, claimed.generation);
+            if let Some(upgrade) = upgrade {
+                self.claims.push((session, is_drawn), upgrade);
+            }
+            return;
+        }
+        if !self.runtime.renew(&session, claimed.former, ownership, turn.now) {
+            self.disown(&HashSet::from([session.clone()]), Why::TakenOver, turn);
+        }
+        if overtaken_by > claimed.generation {
+            // Another node was faster to claim it again than we to hear of ours.
+            self.disown(&HashSet::from([session]), Why::TakenOver, turn);
+            if let Some((id, accepted)) = upgrade {
+                self.refuse_claimed(id, accepted, Rejection::Overtaken, turn);
+            }
+            return;
+        }
+        let is_known = claimed.is_known;
+        match upgrade {
+            None => {}
+            Some((id, accepted)) if turn.setup.status.draining_since().is_some() => {
+                self.refuse_claimed(id, accepted, Rejection::Draining, turn);
+            }
+            Some((id, accepted)) => {
+                let wanted = (session.clone(), is_drawn);
+                self.open_claimed((id, accepted), wanted, claimed, (turn, env));
+            }
+        }
+        if !is_known && self.runtime.sessions.slot_of(&session).is_none() {
+            // Nothing came of it: the store need not keep it.
+            self.runtime.changes.note_gone_of(&session, ownership.generation);
+        }
+    }
+
+    /// Goes on with an upgrade, with the session as the store has it if this node has none.
+    fn open_claimed(
+        &mut self,
+        (id, mut accepted): (LocalId, AcceptedUpgrade<A>),
+        (session, is_drawn): (SessionId, bool),
+        claimed: Claimed,
+        (turn, env): (&mut Turn<'_>, &mut E),
+    ) {
+        let ownership = Ownership { generation: claimed.generation, token: claimed.token };
+        let is_here = self.runtime.sessions.slot_of(&session).is_some();
+        if !is_here && claimed.is_known {
+            self.runtime.load(&session, claimed, ownership, turn);
+        } else if !is_here && !is_drawn && turn.setup.config.session_ids != SessionIds::Any {
+            // The client does not name its session, and there is none by that name.
+            match self.runtime.draw_id(|room| env.random(room)) {
+                Ok(drawn) => self.claims.push((drawn, true), (id, accepted)),
+                Err(_) => self.refuse_claimed(id, accepted, Rejection::NoSessionId, turn),
+            }
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.endpoint.read_again(turn.now, &turn.setup.protocol_limits);
+        self.observe(id, turn_trace::Why::Call("its answer has come"), turn);
+        self.connections.unpark(id, turn);
+        accepted.session_id = Some(session);
+        accepted.claimed = Some(ClaimedSession { ownership, is_drawn });
+        self.upgrade(id, accepted, turn, env);
+        if let Some(connection) = self.connections.get_mut(id)
+            && let Attachment::Never = connection.attachment
+        {
+            // It was refused; what stands behind the request is not read any more.
+            drop(connection.take_tail());
+        }
+        self.uncork_and_settle(id, Share::UsedUp, turn);
+        self.observed(&[], turn);
+    }
+}

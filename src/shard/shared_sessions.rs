@@ -1,0 +1,128 @@
+//! What becomes of the sessions of a reactor where several machines share them: loaded, renewed, given up, made room of.
+//!
+//! The table does it, and the ownerships beside it are kept in step. Asks no store, and knows no connections. Called by
+//! `claiming`, `disowning` and `committing`.
+//!
+//! Invariant: no session leaves the table early or late before the store was sent what it has changed: what is held for it
+//! would leave, and be stored nowhere.
+//!
+//! Next: `deliveries`: what is on its way to others.
+
+use std::collections::HashSet;
+use std::io;
+use std::time::Instant;
+
+use super::runtime::{Runtime, note_end, tell_end};
+use super::turn::Turn;
+use crate::application::Application;
+use crate::session::{Ownership, SessionId, SessionSlot};
+use crate::store::Claimed;
+
+impl<A: Application> Runtime<A> {
+    /// By what the session called `id` is this node's, if it is in the table.
+    pub(super) fn ownership_of(&self, id: &SessionId) -> Option<Ownership> {
+        self.changes.owned.of(self.sessions.slot_of(id)?)
+    }
+
+    /// A fresh id of this reactor.
+    ///
+    /// # Errors
+    ///
+    /// When `random` fails.
+    pub(super) fn draw_id(
+        &mut self,
+        mut random: impl FnMut(&mut [u8]) -> io::Result<()>,
+    ) -> io::Result<SessionId> {
+        self.ids.next(&mut random)
+    }
+
+    /// The store has given a session of ours a greater generation.
+    pub(super) fn regenerate(&mut self, id: &SessionId, generation: u64) {
+        self.changes.raise_gone(id, generation);
+        let Some(slot) = self.sessions.slot_of(id) else { return };
+        if let Some(ownership) = self.changes.owned.of(slot) {
+            let generation = generation.max(ownership.generation);
+            self.changes.owned.set(slot, Ownership { generation, ..ownership });
+        }
+    }
+
+    /// A session was claimed that had this generation before. If it is here with that one, nobody else has had it
+    /// meanwhile, and it goes on as it is. `false` if it is here and somebody has.
+    pub(super) fn renew(
+        &mut self,
+        id: &SessionId,
+        former: u64,
+        ownership: Ownership,
+        now: Instant,
+    ) -> bool {
+        let Some(slot) = self.sessions.slot_of(id) else { return true };
+        if self.changes.owned.of(slot).is_none_or(|ours| ours.generation != former) {
+            return false;
+        }
+        self.changes.owned.set(slot, ownership);
+        self.sessions.renew(slot, now);
+        true
+    }
+
+    /// Puts a session into the table as the store has it.
+    pub(super) fn load(
+        &mut self,
+        id: &SessionId,
+        claimed: Claimed,
+        ownership: Ownership,
+        turn: &mut Turn<'_>,
+    ) {
+        let stored = (id.clone(), claimed.count);
+        if let Some(slot) = self.put_back(stored, claimed.state, turn.now, turn) {
+            self.changes.owned.set(slot, ownership);
+        }
+    }
+
+    /// A session is not this node's any more.
+    pub(super) fn disown(&mut self, slot: SessionSlot, turn: &mut Turn<'_>) {
+        let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
+        sessions.disown(slot, |ended| {
+            note_end(&ended, *is_stored, changes);
+            tell_end(application, commands, ended, turn);
+        });
+    }
+
+    /// The ids of the sessions in these slots that one names.
+    pub(super) fn ids_in(&self, slots: &HashSet<SessionSlot>) -> HashSet<SessionId> {
+        let named = slots.iter().filter_map(|&slot| self.sessions.named(slot));
+        named.map(|kept| kept.session.id().clone()).collect()
+    }
+
+    /// Lets `most` sessions expire whose time is over, of which the store was sent all.
+    pub(super) fn expire_shared(&mut self, most: usize, turn: &mut Turn<'_>) {
+        for _ in 0..most {
+            let before = self.sessions.detached();
+            if self.sessions.oldest().is_none_or(|oldest| self.changes.has(oldest)) {
+                return;
+            }
+            let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
+            sessions.expire(turn.now, 1, |ended| {
+                note_end(&ended, *is_stored, changes);
+                tell_end(application, commands, ended, turn);
+            });
+            if self.sessions.detached() == before {
+                return;
+            }
+        }
+    }
+
+    /// Whether a session has to leave because there are too many, and can.
+    pub(super) fn can_evict(&self) -> bool {
+        self.sessions.has_too_many()
+            && self.sessions.oldest().is_some_and(|oldest| !self.changes.has(oldest))
+    }
+
+    /// The session leaves that has been without a connection for the longest time.
+    pub(super) fn evict(&mut self, turn: &mut Turn<'_>) {
+        let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
+        sessions.evict_oldest(|ended| {
+            note_end(&ended, *is_stored, changes);
+            tell_end(application, commands, ended, turn);
+        });
+    }
+}
