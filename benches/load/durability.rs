@@ -5,6 +5,7 @@
 //! each form of each server once, then all again. The store's thread has the core of its reactor to share, as the whole
 //! server has in every run of this bench. Redis is driven by `redis-benchmark`, which comes with it. Called by `main`.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,12 +18,41 @@ use hdrhistogram::Histogram;
 use crate::Result;
 use crate::client::{Client, Letters, Script};
 use crate::cpu::Reading;
+use crate::pacing::Paced;
 use crate::report::Report;
 use crate::scenarios::{Setting, micros, settled, told};
 use crate::servers::{Flavour, Kind, Server, Store, launcher};
 
-/// Connections, and messages in flight on each.
-const LOADS: [(usize, usize); 4] = [(64, 1), (1000, 1), (64, 16), (1, 64)];
+/// What clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Load {
+    /// So many connections, each with so many messages in flight: as fast as it goes.
+    Closed(usize, usize),
+    /// So many messages a second over 64 connections, come what may: how long a reply takes when nothing is at its limit.
+    Open(u32),
+}
+
+const LOADS: [Load; 5] = [
+    Load::Open(5_000),
+    Load::Closed(64, 1),
+    Load::Closed(1000, 1),
+    Load::Closed(64, 16),
+    Load::Closed(1, 64),
+];
+
+/// Connections of an open load.
+const OPEN_CONNECTIONS: usize = 64;
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Load::Open(rate) => write!(f, "{rate} a second over {OPEN_CONNECTIONS} connections"),
+            Load::Closed(1, depth) => write!(f, "1 connection × {depth}"),
+            Load::Closed(connections, 1) => write!(f, "{connections} connections"),
+            Load::Closed(connections, depth) => write!(f, "{connections} connections × {depth}"),
+        }
+    }
+}
 
 /// What `--store-sync` is given; `None` is no store.
 const FORMS: [(&str, Option<&str>); 3] =
@@ -44,7 +74,7 @@ struct Run {
 
 /// All runs of one line of the table.
 struct Line {
-    load: (usize, usize),
+    load: Load,
     server: &'static str,
     runs: Vec<Run>,
     /// Why there are none.
@@ -68,7 +98,7 @@ pub(crate) fn measure(
     }
     for round in 1..=rounds {
         for line in &mut lines {
-            eprintln!("round {round}: {:?}, {}", line.load, line.server);
+            eprintln!("round {round}: {}, {}", line.load, line.server);
             let place = Place::new(&scratch)?;
             let form = FORMS.iter().find(|(name, _)| *name == line.server);
             let outcome = match form {
@@ -144,28 +174,34 @@ fn file_system(scratch: &Path) -> String {
 fn run_revolve(
     revolve: &Server,
     setting: Setting,
-    (connections, depth): (usize, usize),
+    load: Load,
     sync: Option<&str>,
     place: &Place,
 ) -> Result<Run> {
     let store = sync.map(|sync| Store { directory: &place.0, sync });
     let running = revolve.start(Flavour { store, ..Flavour::default() }, setting.cores)?;
     let mut client = Client::new(running.address)?;
+    let (connections, depth) = match load {
+        Load::Closed(connections, depth) => (connections, depth),
+        Load::Open(_) => (OPEN_CONNECTIONS, 1),
+    };
     let script = Script::counted(16, depth, Letters::Ascii, Kind::Revolve);
     told(&running, || {
         client.open(connections, &script)?;
         timed(&mut client, &script, setting.warm_up())?;
         let earlier = Stored::read(running.address)?;
         let before = settled(&running)?;
-        let (latencies, span) = timed(&mut client, &script, setting.span() * 2)?;
+        let Measured { answered, span, micros_at: [p50_us, p99_us] } = match load {
+            Load::Closed(..) => timed(&mut client, &script, setting.span() * 2)?,
+            Load::Open(rate) => paced(&mut client, &script, rate, setting.span() * 2)?,
+        };
         let used = settled(&running)?.since(before);
         let later = Stored::read(running.address)?;
-        let answered = latencies.len() * depth as u64;
         let since = later.since(&earlier);
         Ok(Run {
             per_second: answered as f64 / span.as_secs_f64(),
-            p50_us: latencies.value_at_quantile(0.5) as f64 / 1e3,
-            p99_us: latencies.value_at_quantile(0.99) as f64 / 1e3,
+            p50_us,
+            p99_us,
             cpu_us: micros(used, answered),
             sessions_a_sync: (since.syncs > 0.0).then(|| since.sessions / since.syncs),
             sync_us: (since.syncs > 0.0).then(|| since.sync_seconds * 1e6 / since.syncs),
@@ -173,16 +209,28 @@ fn run_revolve(
     })
 }
 
-/// Every connection sends a batch when the one before it is answered, for `span`; then what is owed is waited for. How
-/// long each batch took, in nanoseconds, and the time of the whole.
-fn timed(
-    client: &mut Client,
-    script: &Script,
+/// What the client has seen.
+struct Measured {
+    answered: u64,
     span: Duration,
-) -> Result<(Histogram<u64>, Duration)> {
+    /// How long a batch of messages took, in the middle and for 99 of 100.
+    micros_at: [f64; 2],
+}
+
+/// Messages at fixed times.
+fn paced(client: &mut Client, script: &Script, rate: u32, span: Duration) -> Result<Measured> {
+    let begun = Instant::now();
+    let mut paced = Paced::begin(rate, span, OPEN_CONNECTIONS, 1)?;
+    while !paced.step(client, script, |_| 0)? {}
+    let micros_at = [0.5, 0.99].map(|share| paced.micros_at(0, share));
+    Ok(Measured { answered: paced.total(), span: begun.elapsed(), micros_at })
+}
+
+/// Every connection sends a batch when the one before it is answered, for `span`; then what is owed is waited for.
+fn timed(client: &mut Client, script: &Script, span: Duration) -> Result<Measured> {
     const PATIENCE: Duration = Duration::from_secs(15);
     let mut latencies = Histogram::<u64>::new(3)?;
-    let (begun, mut under_way) = (Instant::now(), 0);
+    let (begun, mut under_way, mut answered) = (Instant::now(), 0, 0);
     for connection in client.connections() {
         connection.due.push_back(Instant::now());
         connection.send(script)?;
@@ -195,6 +243,7 @@ fn timed(
             return Err(format!("{under_way} batches were not answered").into());
         }
         client.turn(Some(Duration::ZERO), script, |connection, progress| {
+            answered += progress.replies;
             if progress.replies == 0 || connection.owed > 0 {
                 return Ok(());
             }
@@ -210,7 +259,8 @@ fn timed(
             Ok(())
         })?;
     }
-    Ok((latencies, end - begun))
+    let micros_at = [0.5, 0.99].map(|share| latencies.value_at_quantile(share) as f64 / 1e3);
+    Ok(Measured { answered, span: end - begun, micros_at })
 }
 
 /// What `/metrics` tells of the store; all zero without one.
@@ -261,7 +311,10 @@ impl Drop for Redis {
 }
 
 /// INCR over as many connections, each with as many commands in a pipeline, on a key of many.
-fn run_redis(setting: Setting, (connections, depth): (usize, usize), place: &Place) -> Result<Run> {
+fn run_redis(setting: Setting, load: Load, place: &Place) -> Result<Run> {
+    let Load::Closed(connections, depth) = load else {
+        return Err("its bench sends no open load".into());
+    };
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
     let redis = launcher(setting.cores)
         .args(["redis-server", "--bind", "127.0.0.1", "--port", &port, "--save", ""])
@@ -323,13 +376,7 @@ fn table(lines: &[Line]) -> String {
          |---|---|--:|--:|--:|--:|--:|--:|\n",
     );
     for line in lines {
-        let (connections, depth) = line.load;
-        let load = match depth {
-            1 => format!("{connections} connections"),
-            _ if connections == 1 => format!("1 connection × {depth}"),
-            _ => format!("{connections} connections × {depth}"),
-        };
-        text.push_str(&format!("| {load} | {} |", line.server));
+        text.push_str(&format!("| {} | {} |", line.load, line.server));
         let Some(per_second) = middle_of(line, |run| Some(run.per_second)) else {
             text.push_str(&format!(" {} | | | | | |\n", line.absent.as_deref().unwrap_or("–")));
             continue;
