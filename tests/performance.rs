@@ -51,6 +51,27 @@ fn the_document_shows_the_committed_results() {
     }
 }
 
+/// Each number of a thousand and more that the README tells of the store stands in the committed table.
+#[test]
+fn the_readme_tells_committed_figures_of_the_store() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).expect("README.md");
+    let told = embedded(&readme, "stored").unwrap_or_else(|wrong| panic!("README.md: {wrong}"));
+    let table = fs::read_to_string(root.join("benches/results/store.md")).expect("the table");
+    let mut numbers = 0;
+    for word in told.split_whitespace() {
+        let Some(number) = word.contains(',').then(|| word.replace(',', "")) else { continue };
+        if number.parse::<u64>().is_ok_and(|number| number >= 1000) {
+            assert!(
+                table.contains(&format!("| {number} ")),
+                "{word} is not in benches/results/store.md"
+            );
+            numbers += 1;
+        }
+    }
+    assert!(numbers >= 4, "{told}");
+}
+
 /// The cells of a table's row.
 fn cells(row: &str) -> Vec<&str> {
     row.trim().trim_matches('|').split('|').map(str::trim).collect()
