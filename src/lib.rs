@@ -299,7 +299,7 @@ pub use application::{
     Acceptance, AnswerFollows, Application, CloseReason, Context, CounterMetric, GaugeMetric,
     HttpRequest, HttpResponse, InvalidField, InvalidMetric, JobHandle, JsonString, Message,
     NoResponse, OpenedRequest, PostError, ReactorContext, ReactorStart, Recipient, Refusal, Remote,
-    SavedState, Side, Subprotocol, Upgrade,
+    SavedState, Side, Subprotocol, TextPart, Upgrade,
 };
 pub use apps::counter::Counter;
 pub use apps::echo::Echo;

@@ -430,11 +430,8 @@ mod tests {
         let slab_maps = (0..reactors).map(|reactor| {
             let mut builder = SlabMapBuilder::default();
             for slot in 0..slots {
-                builder.push(if slot % 2 == 0 {
-                    SlotState::Watching
-                } else {
-                    SlotState::Throttled
-                });
+                let state = [SlotState::Watching, SlotState::Throttled][slot % 2];
+                builder.push_run(state, 1);
             }
             Some(builder.finish(reactor, slots))
         });

@@ -226,7 +226,7 @@ impl Application for Talkative {
     fn on_message(&mut self, cx: &mut Context<'_, Self>, _message: Message<'_>) {
         for _ in 0..TIMES {
             let count = cx.count_message();
-            cx.send_text_parts([r#"{"count": "#, itoa::Buffer::new().format(count), "}"]);
+            cx.send_text_parts([r#"{"count": "#.into(), count.into(), "}".into()]);
         }
     }
 }

@@ -7,7 +7,7 @@
 //! share it. One that nobody speaks for and that no request holds stands in the list of the detached, in the
 //! order of leaving, exactly once. One that was forgotten is attached, and no id names it.
 //!
-//! Next: `stored`: what of it goes to a store, and comes back.
+//! Next: `invariants`: what holds between two calls.
 
 use std::fmt;
 use std::io;
@@ -116,13 +116,13 @@ pub struct SessionTable<T> {
     pub(super) index: Index,
     /// Keyed, because clients may choose ids.
     pub(super) hasher: KeyedHash,
-    sharers: Sharers,
-    oldest: Option<Link>,
-    newest: Option<Link>,
+    pub(super) sharers: Sharers,
+    pub(super) oldest: Option<Link>,
+    pub(super) newest: Option<Link>,
     /// Those in the list.
-    detached: usize,
-    held: usize,
-    capacity: usize,
+    pub(super) detached: usize,
+    pub(super) held: usize,
+    pub(super) capacity: usize,
     ttl: Duration,
     /// The same, for comparisons with stamps; as good as never if that is beyond all of them.
     ttl_nanos: u64,
@@ -585,57 +585,6 @@ impl<T: Default> SessionTable<T> {
         named.map(|(_, entry)| (&entry.session.id, entry.session.count))
     }
 
-    /// Checks the invariant that the head of this file states, and that the index agrees.
-    ///
-    /// # Panics
-    ///
-    /// If it does not hold.
-    pub fn invariants(&self) {
-        assert!(self.detached <= self.capacity);
-        let mut listed = 0;
-        let (mut at, mut older) = (self.oldest, None);
-        while let Some(link) = at {
-            let Presence::Detached { older: back, newer, .. } =
-                self.entries[link.get() as usize - 1].presence
-            else {
-                panic!("a session that is in use stands in the list of the detached");
-            };
-            assert_eq!(back, older);
-            (at, older) = (newer, Some(link));
-            listed += 1;
-        }
-        assert_eq!(self.newest, older);
-        assert_eq!(listed, self.detached);
-        let (mut held, mut named, mut shared) = (0, 0, 0);
-        for (slot, entry) in &self.entries {
-            let is_named = self.find(&entry.session.id) == Some(slot as u32);
-            assert_eq!(is_named, !entry.session.is_forgotten());
-            named += usize::from(is_named);
-            let is_attached = matches!(
-                entry.presence,
-                Presence::InUse(Use::Attached(_) | Use::Other(OtherUse::Shared))
-            );
-            let is_over = entry.session.is_forgotten();
-            assert!(!is_over || is_attached && entry.session.holds == 0, "a forgotten one is kept");
-            match entry.presence {
-                Presence::InUse(Use::Attached(_)) => {}
-                Presence::InUse(Use::Other(OtherUse::Shared)) => {
-                    let sharers = self.sharers.of(slot as u32).len();
-                    assert_eq!(sharers, entry.session.connections());
-                    shared += 1;
-                }
-                Presence::InUse(Use::Other(OtherUse::Held(_))) => {
-                    assert!(entry.session.holds > 0, "held by nobody");
-                    held += 1;
-                }
-                Presence::Detached { .. } => {}
-            }
-        }
-        assert_eq!(held, self.held);
-        self.sharers.invariants(shared);
-        assert_eq!(self.index.len(), named);
-    }
-
     /// Ends `most` sessions, in the order of leaving. No connection speaks for any, and no request holds one. Whether
     /// some are left.
     pub fn end_all(&mut self, most: usize, mut ended: impl FnMut(EndedSession<T>)) -> bool {
@@ -653,7 +602,7 @@ impl<T: Default> SessionTable<T> {
 
     /// An id is compared with those alone whose keyed hash begins as its own does, which nobody
     /// outside can aim at: how long a miss takes says nothing about the ids that there are.
-    fn find(&self, id: &SessionId) -> Option<u32> {
+    pub(super) fn find(&self, id: &SessionId) -> Option<u32> {
         self.find_by(self.hash(id), id)
     }
 

@@ -100,14 +100,18 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let mut share = limits.look_slice;
         // Vacant slots are not looked at one by one, however many a former crowd has left.
         while share > 0 && builder.drawn() < end {
-            share -= 1;
             let at = builder.drawn();
-            if let Some(connection) = slab.at(at) {
-                builder.push(SlotState::of(connection));
-            } else {
+            let Some(state) = slab.at(at).map(SlotState::of) else {
                 let next = slab.next_from(at).map_or(end, |id| end.min(id.index as usize));
                 builder.push_run(SlotState::Vacant, next - at);
-            }
+                share -= 1;
+                continue;
+            };
+            let others = at + 1..end.min(at + share);
+            let same = others.take_while(|&slot| slab.at(slot).map(SlotState::of) == Some(state));
+            let length = 1 + same.count();
+            builder.push_run(state, length);
+            share -= length;
         }
         let stop = builder.drawn();
         let is_whole = stop >= end;

@@ -133,8 +133,8 @@ mod tests {
         metrics.reactors()[1].waits_for_store.set(4);
         metrics.reactors()[0].closed(CloseReason { code: 4001, side: Side::Server });
         let mut builder = SlabMapBuilder::default();
-        builder.push(SlotState::Open);
-        builder.push(SlotState::Open);
+        builder.push_run(SlotState::Open, 1);
+        builder.push_run(SlotState::Open, 1);
         let slab_maps = [None, Some(builder.finish(1, 2))];
         let store = StoreMetrics::default();
         store.note_sync(Duration::from_micros(130));
@@ -167,7 +167,7 @@ mod tests {
     fn a_reactor_of_ten_thousand_takes_little_room() {
         let metrics = ServerMetrics::new(1, &[], Arc::default());
         let mut builder = SlabMapBuilder::default();
-        (0..10_000).for_each(|_| builder.push(SlotState::Open));
+        (0..10_000).for_each(|_| builder.push_run(SlotState::Open, 1));
         let slab_map = [Some(builder.finish(0, 10_000))];
         let text = super::json(metrics.reactors(), None, 1, Duration::ZERO, slab_map.into_iter());
         assert!(text.len() < 600, "{text}");
