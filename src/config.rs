@@ -22,7 +22,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 use std::time::Duration;
 
-pub use address::{Address, UNIX_PATH_ALLOWED};
+pub use address::{Address, UNIX_PATH_ALLOWED, UnixPath};
 pub use limits::Limits;
 pub use origins::{AllowedOrigins, ORIGINS_ALLOWED, Origin};
 pub(crate) use subprotocols::is_token;
@@ -279,10 +279,10 @@ impl Config {
             return refuse("listen", &"", "one address at least");
         }
         for address in &self.listen {
-            if let Address::Unix(path) = address
-                && !address::is_unix_path(path)
+            if let Address::Unix(unix) = address
+                && !address::is_valid(unix)
             {
-                return refuse("uds", &path.display(), UNIX_PATH_ALLOWED);
+                return refuse("uds", unix, UNIX_PATH_ALLOWED);
             }
         }
         Ok(())
@@ -448,6 +448,10 @@ mod tests {
             Config { timeout_keep_alive: Duration::ZERO, ..Config::default() },
             Config { allowed_origins: AllowedOrigins::Only(vec![]), ..Config::default() },
             Config { listen: Vec::new(), ..Config::default() },
+            Config {
+                listen: vec![UnixPath { path: "s".into(), mode: Some(0o1000) }.into()],
+                ..Config::default()
+            },
         ] {
             assert!(config.validate().is_err());
         }

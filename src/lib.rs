@@ -292,7 +292,7 @@ pub use apps::counter::Counter;
 pub use apps::echo::Echo;
 pub use config::{
     Address, AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds, SessionRate,
-    Subprotocols,
+    Subprotocols, UnixPath,
 };
 pub use offload::{Cancellation, PoolFull};
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};

@@ -94,7 +94,12 @@ fn run(settings: Settings) -> u8 {
 }
 
 fn serve(settings: Settings, descriptors: Option<usize>, log: &LogQueue) -> u8 {
-    let Settings { config, app, heartbeat, log_format: format, .. } = settings;
+    let listen = daemon::listening::addresses(&settings);
+    let Settings { mut config, app, heartbeat, log_format: format, .. } = settings;
+    match listen {
+        Ok(listen) => config.listen = listen,
+        Err(error) => return refuse(format, &error, FAILED),
+    }
     // Before the first connection, so that no signal finds the default action; and before they are
     // let through, so that one which has waited does not either.
     let signals = Signals::new(SIGNALS).and_then(|signals| {

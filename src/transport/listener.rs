@@ -10,7 +10,7 @@
 //! Next: [`crate::contained`]: what belongs to the application, and may panic.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::thread;
 use std::time::Duration;
 
@@ -26,6 +26,25 @@ use crate::transport::unix_listener::UnixListener;
 /// How often a step is tried that a rival at the same instant can make fail: see [`patiently`].
 const ATTEMPTS: u32 = 20;
 
+/// What an IPv6 socket takes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Families {
+    One,
+    /// IPv4 too, under addresses that are mapped (RFC 4291 2.5.5.2).
+    Both,
+}
+
+/// `::` stands for all addresses of this machine. IPv4 is left out if the list has an IPv4 address of
+/// that port, which would be taken twice.
+fn families_of(address: SocketAddr, all: &[Address]) -> Families {
+    let is_beside = |other: SocketAddr| other.is_ipv4() && other.port() == address.port();
+    let stands_alone = !all.iter().filter_map(Address::tcp).any(is_beside);
+    match address.ip() {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) if stands_alone => Families::Both,
+        _ => Families::One,
+    }
+}
+
 /// A socket that listens.
 #[derive(Debug)]
 enum Listener {
@@ -37,7 +56,9 @@ impl Listener {
     fn accept(&self) -> io::Result<(socket::Socket, Peer)> {
         match self {
             Listener::Tcp(listener) => {
-                let (stream, address) = listener.accept()?;
+                let (stream, mut address) = listener.accept()?;
+                // An IPv4 client of `::` is the same peer as one of `0.0.0.0`.
+                address.set_ip(address.ip().to_canonical());
                 Ok((stream.into(), address.into()))
             }
             Listener::Unix(listener) => Ok((listener.accept()?, Peer::Unix)),
@@ -55,7 +76,7 @@ pub struct Listeners {
 
 impl Listeners {
     /// Binds every address, and gives each reactor its listeners. With them come the addresses that
-    /// they got, in the order given.
+    /// they got, in the order given. TCP addresses with port 0 get the same free port.
     ///
     /// # Errors
     ///
@@ -65,17 +86,45 @@ impl Listeners {
         backlog: u32,
         reactors: usize,
     ) -> Result<(Vec<Listeners>, Vec<Address>), (Address, io::Error)> {
+        let takes_any_port =
+            |failed: &Address| failed.tcp().is_some_and(|address| address.port() == 0);
+        // A port that is free at one address may be taken at the next.
+        for _ in 1..ATTEMPTS {
+            match Listeners::bind_once(addresses, backlog, reactors) {
+                Err((address, error))
+                    if error.kind() == io::ErrorKind::AddrInUse && takes_any_port(&address) => {}
+                outcome => return outcome,
+            }
+        }
+        Listeners::bind_once(addresses, backlog, reactors)
+    }
+
+    fn bind_once(
+        addresses: &[Address],
+        backlog: u32,
+        reactors: usize,
+    ) -> Result<(Vec<Listeners>, Vec<Address>), (Address, io::Error)> {
         let mut of_reactors: Vec<_> = (0..reactors).map(|_| Listeners::default()).collect();
         let mut bound = Vec::with_capacity(addresses.len());
+        let mut picked = None;
         for address in addresses {
             let failed = |error| (address.clone(), error);
             match address {
                 Address::Tcp(tcp) => {
-                    let (listeners, tcp) = bind(*tcp, backlog, reactors).map_err(failed)?;
+                    let families = families_of(*tcp, addresses);
+                    let mut wanted = *tcp;
+                    if let (0, Some(port)) = (tcp.port(), picked) {
+                        wanted.set_port(port);
+                    }
+                    let (listeners, got) =
+                        bind(wanted, families, backlog, reactors).map_err(failed)?;
+                    if tcp.port() == 0 {
+                        picked = Some(got.port());
+                    }
                     for (own, listener) in of_reactors.iter_mut().zip(listeners) {
                         own.listeners.push(Listener::Tcp(listener));
                     }
-                    bound.push(Address::Tcp(tcp));
+                    bound.push(Address::Tcp(got));
                 }
                 Address::Unix(path) => {
                     let listener = UnixListener::bind(path, backlog).map_err(failed)?;
@@ -143,12 +192,13 @@ impl Listeners {
 /// What `socket(2)`, `bind(2)` or `listen(2)` say.
 fn bind(
     address: SocketAddr,
+    families: Families,
     backlog: u32,
     count: usize,
 ) -> io::Result<(Vec<TcpListener>, SocketAddr)> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     let first = patiently(|| {
-        let socket = tcp_socket(address)?;
+        let socket = tcp_socket(address, families)?;
         // This fails if another server listens, and then it is in vain to try again.
         socket.bind(&address.into())?;
         Ok(socket.listen(backlog).map(|()| socket))
@@ -161,7 +211,7 @@ fn bind(
     let mut sockets = vec![first];
     while sockets.len() < count {
         sockets.push(patiently(|| {
-            let next = tcp_socket(bound)?;
+            let next = tcp_socket(bound, families)?;
             next.set_reuse_port(true)?;
             Ok(next.bind(&bound.into()).and_then(|()| next.listen(backlog)).map(|()| next))
         })?);
@@ -189,12 +239,12 @@ fn patiently(mut step: impl FnMut() -> io::Result<io::Result<Socket>>) -> io::Re
     step()?
 }
 
-fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+fn tcp_socket(address: SocketAddr, families: Families) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restart must not wait for the former server's connections to leave TIME_WAIT.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(families == Families::One)?;
     }
     // Accepted sockets inherit it, so it costs one call a listener and none a connection. The
     // cork decides what leaves together; Nagle's algorithm would only add a delayed ACK to it.
@@ -206,7 +256,7 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::net::{Ipv4Addr, TcpStream};
     use std::sync::Barrier;
 
     /// An address of this machine on which no other test connects or listens, so that a port found
@@ -220,8 +270,16 @@ mod tests {
         }
     }
 
+    fn bind_one(
+        address: SocketAddr,
+        backlog: u32,
+        count: usize,
+    ) -> io::Result<(Vec<TcpListener>, SocketAddr)> {
+        bind(address, Families::One, backlog, count)
+    }
+
     fn free_port(host: IpAddr) -> SocketAddr {
-        bind((host, 0).into(), 16, 1).unwrap().1
+        bind_one((host, 0).into(), 16, 1).unwrap().1
     }
 
     #[test]
@@ -231,27 +289,26 @@ mod tests {
                 continue; // This machine has no IPv6.
             }
             for count in [1, 2, 3, 16] {
-                let (listeners, bound) = bind((host, 0).into(), 16, count).unwrap();
+                let (listeners, bound) = bind_one((host, 0).into(), 16, count).unwrap();
                 assert_eq!(listeners.len(), count);
                 for listener in &listeners {
                     assert_eq!(listener.local_addr().unwrap(), bound);
                 }
                 for rival in [1, 3] {
-                    let error = bind(bound, 16, rival).unwrap_err();
+                    let error = bind_one(bound, 16, rival).unwrap_err();
                     assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{rival} against {count}");
                 }
                 drop(listeners);
-                assert!(bind(bound, 16, count).is_ok());
+                assert!(bind_one(bound, 16, count).is_ok());
             }
         }
     }
 
     #[test]
     fn each_listener_of_a_reactor_is_asked_in_its_turn() {
-        use std::net::TcpStream;
         use std::os::unix::net::UnixStream;
         let path = std::env::temp_dir().join(format!("revolve-turns-{}", std::process::id()));
-        let asked = [Address::Tcp((own_address(8), 0).into()), Address::Unix(path.clone())];
+        let asked = [Address::Tcp((own_address(8), 0).into()), Address::from(path.clone())];
         let (mut reactors, bound) = Listeners::bind(&asked, 16, 2).unwrap();
         let mut first = reactors.remove(0);
         assert_eq!(reactors[0].listeners.len(), 1, "a path has one listener");
@@ -279,6 +336,74 @@ mod tests {
     }
 
     #[test]
+    fn addresses_with_port_0_get_the_same_port() {
+        let hosts = [own_address(20), own_address(21), own_address(22)];
+        let asked = hosts.map(|host| Address::Tcp((host, 0).into()));
+        let (_listeners, bound) = Listeners::bind(&asked, 16, 2).unwrap();
+        let ports: Vec<_> = bound.iter().map(|address| address.tcp().unwrap().port()).collect();
+        assert!(ports[0] > 0 && ports.iter().all(|port| *port == ports[0]), "{bound:?}");
+        for address in bound {
+            TcpStream::connect(address.tcp().unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_taken_at_one_address_is_not_picked_for_all() {
+        let (first, second) = (own_address(23), own_address(24));
+        if first == second {
+            return; // Such addresses are Linux's.
+        }
+        // The kernel may pick any free port of the first address, and some of these are taken at the second:
+        // one in 30 or so, so that it picks such a one sooner or later.
+        let asked = [Address::Tcp((first, 0).into()), Address::Tcp((second, 0).into())];
+        let held: Vec<_> = (0..500).map(|_| StdListener::bind((second, 0)).unwrap()).collect();
+        for _ in 0..100 {
+            let (_listeners, bound) = Listeners::bind(&asked, 16, 1).unwrap();
+            let port = bound[1].tcp().unwrap().port();
+            assert_eq!(bound[0].tcp().unwrap().port(), port);
+            assert!(held.iter().all(|held| held.local_addr().unwrap().port() != port));
+        }
+        // One that was named is not changed.
+        let named = [(first, 0).into(), held[0].local_addr().unwrap()].map(Address::Tcp);
+        let (address, error) = Listeners::bind(&named, 16, 1).unwrap_err();
+        assert_eq!((address, error.kind()), (named[1].clone(), io::ErrorKind::AddrInUse));
+    }
+
+    #[test]
+    fn the_address_of_all_takes_both_families_in() {
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        if StdListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+            return; // This machine has no IPv6.
+        }
+        let peer_of = |listeners: &mut [Listeners], client: TcpStream| {
+            let own = client.local_addr().unwrap();
+            loop {
+                for listeners in listeners.iter_mut() {
+                    match listeners.accept() {
+                        Ok((_, peer)) if peer.address() == Some(own) => return peer,
+                        Ok(_) => {}
+                        Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                    }
+                }
+            }
+        };
+        let (mut both, bound) = Listeners::bind(&[any.into()], 16, 2).unwrap();
+        let port = bound[0].tcp().unwrap().port();
+        for host in [Ipv4Addr::LOCALHOST.into(), IpAddr::from(Ipv6Addr::LOCALHOST)] {
+            let peer = peer_of(&mut both, TcpStream::connect((host, port)).unwrap());
+            assert_eq!(peer.ip(), Some(host), "not a mapped one");
+        }
+        drop(both);
+        // Beside an IPv4 address of the same port it is of IPv6 alone.
+        let own = SocketAddr::from((own_address(25), 0));
+        let (mut beside, bound) = Listeners::bind(&[any.into(), own.into()], 16, 2).unwrap();
+        let (v6, v4) = (bound[0].tcp().unwrap(), bound[1].tcp().unwrap());
+        assert_eq!(v6.port(), v4.port());
+        peer_of(&mut beside, TcpStream::connect(v4).unwrap());
+        peer_of(&mut beside, TcpStream::connect((Ipv6Addr::LOCALHOST, v6.port())).unwrap());
+    }
+
+    #[test]
     fn of_two_servers_that_ask_at_one_moment_one_gets_the_port() {
         let any = IpAddr::from(Ipv4Addr::UNSPECIFIED);
         for (number, (count, rival_count)) in [(1, 1), (1, 4), (3, 3)].into_iter().enumerate() {
@@ -289,7 +414,7 @@ mod tests {
                 let start = Barrier::new(2);
                 let ask = |address, count| {
                     start.wait();
-                    let outcome = bind(address, 16, count);
+                    let outcome = bind_one(address, 16, count);
                     // Who got it keeps it until the other has asked.
                     start.wait();
                     outcome
@@ -316,22 +441,22 @@ mod tests {
         let in_use = |outcome: io::Result<()>| {
             assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::AddrInUse);
         };
-        let first = tcp_socket((own_address(9), 0).into()).unwrap();
+        let first = tcp_socket((own_address(9), 0).into(), Families::One).unwrap();
         first.bind(&SocketAddr::from((own_address(9), 0)).into()).unwrap();
         first.listen(16).unwrap();
         let bound = first.local_addr().unwrap();
         let address = bound.as_socket().unwrap();
-        in_use(bind(address, 16, 2).map(drop));
-        let sharing = tcp_socket(address).unwrap();
+        in_use(bind_one(address, 16, 2).map(drop));
+        let sharing = tcp_socket(address, Families::One).unwrap();
         sharing.set_reuse_port(true).unwrap();
         in_use(sharing.bind(&bound));
         first.set_reuse_port(true).unwrap();
         // A server's first socket does not share, so it is refused here too.
-        in_use(bind(address, 16, 2).map(drop));
-        let sibling = tcp_socket(address).unwrap();
+        in_use(bind_one(address, 16, 2).map(drop));
+        let sibling = tcp_socket(address, Families::One).unwrap();
         sibling.set_reuse_port(true).unwrap();
         sibling.bind(&bound).unwrap();
-        in_use(bind(address, 16, 2).map(drop));
+        in_use(bind_one(address, 16, 2).map(drop));
         sibling.listen(16).unwrap();
     }
 }

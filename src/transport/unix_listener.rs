@@ -1,17 +1,17 @@
 //! Listening under a path: a Unix socket and its file.
 //!
 //! The file outlives a process that was killed, so a file that is there may belong to a running server
-//! or to a dead one: an attempt to connect tells which. Who may connect is decided by the file's mode, which is what the
-//! process's umask leaves of 0777. Called by `listener.rs`.
+//! or to a dead one: an attempt to connect tells which. Who may connect is decided by the file's mode: the
+//! one that was asked for, or what the process's umask leaves of 0777. Called by `listener.rs`.
 //!
 //! Invariant: nothing is removed but a socket's file that no process listens on, and at the end our own.
 //!
 //! Next: [`crate::transport::listener`]: the same, for every kind of address.
 
-use std::fs::{self, File, Metadata, TryLockError};
+use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net;
 use std::path::{self, Path, PathBuf};
 use std::thread;
@@ -20,6 +20,7 @@ use std::time::Duration;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::config::UnixPath;
 use crate::transport::socket;
 
 /// How often the lock on the directory is tried, a millisecond apart.
@@ -34,13 +35,14 @@ pub struct UnixListener {
 }
 
 impl UnixListener {
-    /// Listens under `path`. The file of a server that is gone is replaced.
+    /// Listens there. The file of a server that is gone is replaced.
     ///
     /// # Errors
     ///
     /// `AddrInUse` if a server listens there, `AlreadyExists` if there is something other than a socket,
     /// `InvalidInput` if the path is too long, and what `bind(2)` and `listen(2)` say.
-    pub fn bind(path: &Path, backlog: u32) -> io::Result<UnixListener> {
+    pub fn bind(at: &UnixPath, backlog: u32) -> io::Result<UnixListener> {
+        let path = at.path.as_path();
         let absolute = path::absolute(path)?;
         let _lock = lock_directory(&absolute);
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -54,6 +56,10 @@ impl UnixListener {
             socket.bind(&address)?;
         }
         let file = SocketFile::at(absolute)?;
+        if let Some(mode) = at.mode {
+            // Before it listens: until then nobody can connect, whatever the umask has left.
+            fs::set_permissions(&file.path, Permissions::from_mode(mode))?;
+        }
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         socket.set_nonblocking(true)?;
         let listener = net::UnixListener::from(OwnedFd::from(socket));
@@ -196,15 +202,19 @@ mod tests {
         }
     }
 
+    fn bind(path: &Path, backlog: u32) -> io::Result<UnixListener> {
+        UnixListener::bind(&path.to_owned().into(), backlog)
+    }
+
     fn refused(path: &Path) -> io::ErrorKind {
-        UnixListener::bind(path, 16).expect_err("must be refused").kind()
+        bind(path, 16).expect_err("must be refused").kind()
     }
 
     #[test]
     fn the_file_is_there_while_it_listens() {
         let directory = Directory::new("while");
         let path = directory.path();
-        let listener = UnixListener::bind(&path, 16).unwrap();
+        let listener = bind(&path, 16).unwrap();
         let _client = UnixStream::connect(&path).unwrap();
         assert!(listener.accept().is_ok());
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
@@ -213,12 +223,24 @@ mod tests {
     }
 
     #[test]
+    fn the_file_has_the_mode_that_was_asked_for() {
+        let directory = Directory::new("mode");
+        let path = directory.path();
+        for mode in [0o600, 0o777, 0o000] {
+            let at = UnixPath { path: path.clone(), mode: Some(mode) };
+            let _listener = UnixListener::bind(&at, 16).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+        }
+        assert!(!path.exists());
+    }
+
+    #[test]
     fn a_dead_servers_file_is_replaced_and_a_living_ones_is_not() {
         let directory = Directory::new("stale");
         let path = directory.path();
         // std's listener leaves its file, as a process does that is killed.
         drop(StdListener::bind(&path).unwrap());
-        let first = UnixListener::bind(&path, 1).unwrap();
+        let first = bind(&path, 1).unwrap();
         assert_eq!(refused(&path), io::ErrorKind::AddrInUse);
         // A server whose queue is full is a living one, too.
         let mut queued = Vec::new();
@@ -260,9 +282,9 @@ mod tests {
     fn a_file_that_another_server_was_given_meanwhile_stays() {
         let directory = Directory::new("meanwhile");
         let path = directory.path();
-        let first = UnixListener::bind(&path, 16).unwrap();
+        let first = bind(&path, 16).unwrap();
         fs::remove_file(&path).unwrap();
-        let second = UnixListener::bind(&path, 16).unwrap();
+        let second = bind(&path, 16).unwrap();
         drop(first);
         let _client = UnixStream::connect(&path).unwrap();
         assert!(second.accept().is_ok());
@@ -275,7 +297,7 @@ mod tests {
         let start = Barrier::new(2);
         let ask = || {
             start.wait();
-            let outcome = UnixListener::bind(&path, 16);
+            let outcome = bind(&path, 16);
             // The one that got the path keeps it until the other has asked.
             start.wait();
             outcome

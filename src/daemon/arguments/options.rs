@@ -8,19 +8,17 @@
 //!
 //! Next: `usage`: what is said about all that.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
 use revolve::config::{
     AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SUBPROTOCOLS_ALLOWED, SessionIds,
-    Subprotocols, UNIX_PATH_ALLOWED, bounds,
+    Subprotocols, UNIX_PATH_ALLOWED, UnixPath, bounds,
 };
 
 use super::values::{
-    meant, number, origins, seconds, session_rate, show_time_or_off, time, time_or_off, word_for,
-    words,
+    Host, hosts, meant, number, origins, seconds, session_rate, show_time_or_off, time,
+    time_or_off, word_for, words,
 };
 use crate::daemon::logger::Format;
 
@@ -30,12 +28,13 @@ pub(super) const PREFIX: &str = "REVOLVE_";
 /// Everything that can be set.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// Valid: [`Config::validate`] has passed it. It listens where `host`, `port` and `uds` say.
+    /// Valid: [`Config::validate`] has passed it. Where it listens, `daemon/listening.rs` puts in.
     pub(crate) config: Config,
-    pub(crate) host: IpAddr,
+    /// Empty is 127.0.0.1.
+    pub(crate) hosts: Vec<Host>,
     pub(crate) port: u16,
-    /// Instead of host and port.
-    pub(crate) uds: Option<PathBuf>,
+    /// Instead of hosts and port.
+    pub(crate) uds: Option<UnixPath>,
     pub(crate) app: App,
     /// Of the counter; `None` is off.
     pub(crate) heartbeat: Option<Duration>,
@@ -47,7 +46,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             config: Config::default(),
-            host: Ipv4Addr::LOCALHOST.into(),
+            hosts: Vec::new(),
             port: 8000,
             uds: None,
             app: App::Counter,
@@ -111,6 +110,8 @@ pub(super) struct Row {
 pub(super) enum Takes {
     /// A value: its name in the help, and what ends the sentence "… is not".
     Value(&'static str, &'static str),
+    /// The same, and each time that it is given adds to the times before.
+    Values(&'static str, &'static str),
     /// One of these words.
     Word { of: &'static [&'static str] },
     /// `true` or `false`, as Uvicorn's has, or another of [`TRUTHS`]; alone it is true.
@@ -119,6 +120,7 @@ pub(super) enum Takes {
     Nothing,
 }
 
+const HOSTS_ALLOWED: &str = "a list of IP addresses and names such as 127.0.0.1,::1,localhost";
 const INTERVAL: Takes = Takes::Value("SECS", bounds::INTERVAL.allowed);
 
 /// All of them, as the help lists them.
@@ -126,26 +128,33 @@ pub(super) static OPTIONS: &[Row] = &[
     Row {
         group: "Listening",
         name: "host",
-        takes: Takes::Value("ADDRESS", "an IP address, such as 127.0.0.1, 0.0.0.0 or ::1"),
-        about: "Address to listen on; 0.0.0.0 is all IPv4 addresses, :: all IPv6 ones",
-        set: |s, text| store(&mut s.host, text.parse().ok()),
-        show: |s| s.host.to_string(),
+        takes: Takes::Values("HOST", HOSTS_ALLOWED),
+        about: "Addresses or names to listen on; also given several times. 0.0.0.0 is all IPv4 \
+                addresses, :: all of both families",
+        set: |s, text| {
+            s.hosts.extend(hosts(text).ok_or(NotAllowed)?);
+            Ok(())
+        },
+        show: |s| match &s.hosts[..] {
+            [] => "127.0.0.1".to_owned(),
+            hosts => hosts.iter().map(Host::to_string).collect::<Vec<_>>().join(","),
+        },
     },
     Row {
         group: "Listening",
         name: "port",
         takes: Takes::Value("N", "a number from 0 to 65535"),
-        about: "Port; 0 picks a free one and prints it",
+        about: "Port of all hosts; 0 picks a free one and prints it",
         set: |s, text| store(&mut s.port, number(text)),
         show: |s| s.port.to_string(),
     },
     Row {
         group: "Listening",
         name: "uds",
-        takes: Takes::Value("PATH", UNIX_PATH_ALLOWED),
+        takes: Takes::Value("PATH[:MODE]", UNIX_PATH_ALLOWED),
         about: "Unix socket to listen on, instead of host and port",
-        set: |s, text| store(&mut s.uds, Some(Some(PathBuf::from(text)))),
-        show: |s| s.uds.as_ref().map_or("none".to_owned(), |path| path.display().to_string()),
+        set: |s, text| store(&mut s.uds, UnixPath::parse(text).map(Some)),
+        show: |s| s.uds.as_ref().map_or("none".to_owned(), UnixPath::to_string),
     },
     Row {
         group: "Listening",
@@ -407,7 +416,7 @@ impl Row {
 
     pub(super) fn allowed(&self) -> String {
         match &self.takes {
-            Takes::Value(_, allowed) => (*allowed).to_owned(),
+            Takes::Value(_, allowed) | Takes::Values(_, allowed) => (*allowed).to_owned(),
             Takes::Word { of } => listed(of),
             Takes::Truth | Takes::Nothing => listed(&words(&TRUTHS)),
         }
@@ -420,7 +429,9 @@ impl Row {
     /// The left column of the help.
     pub(super) fn usage(&self) -> String {
         match &self.takes {
-            Takes::Value(metavar, _) => format!("--{} {metavar}", self.name),
+            Takes::Value(metavar, _) | Takes::Values(metavar, _) => {
+                format!("--{} {metavar}", self.name)
+            }
             Takes::Word { of } if of.len() > 2 => format!("--{} WORD", self.name),
             Takes::Word { of } => format!("--{} {}", self.name, of.join("|")),
             Takes::Truth => format!("--{} [true|false]", self.name),
