@@ -22,7 +22,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 use std::time::Duration;
 
-pub use address::{Address, UNIX_PATH_ALLOWED, UnixPath};
+pub use address::{Address, Inherited, UNIX_PATH_ALLOWED, UnixPath};
 pub use limits::Limits;
 pub use origins::{AllowedOrigins, ORIGINS_ALLOWED, Origin};
 pub(crate) use subprotocols::is_token;

@@ -79,6 +79,8 @@ fn refuse(format: Format, why: &dyn Display, status: u8) -> u8 {
 }
 
 fn run(settings: Settings) -> u8 {
+    // Before anything is opened that could be taken for one of them, and before there is a second thread.
+    let passed = daemon::passed::Passed::from_environment();
     let descriptors = daemon::inherited::raise_descriptor_limit();
     let log = match daemon::logger::install(settings.log_level, settings.log_format) {
         Ok(log) => log,
@@ -88,17 +90,27 @@ fn run(settings: Settings) -> u8 {
     };
     daemon::logger::log_panics();
     // Even a panic here leaves its line in the log before the process ends.
-    let status = panic::catch_unwind(AssertUnwindSafe(|| serve(settings, descriptors, &log)));
+    let status =
+        panic::catch_unwind(AssertUnwindSafe(|| serve(settings, passed, descriptors, &log)));
     log.flush(FLUSH_TIMEOUT);
     status.unwrap_or(FAILED)
 }
 
-fn serve(settings: Settings, descriptors: Option<usize>, log: &LogQueue) -> u8 {
-    let listen = daemon::listening::addresses(&settings);
+fn serve(
+    settings: Settings,
+    mut passed: daemon::passed::Passed,
+    descriptors: Option<usize>,
+    log: &LogQueue,
+) -> u8 {
+    let listen = daemon::listening::addresses(&settings, &mut passed);
     let Settings { mut config, app, heartbeat, log_format: format, .. } = settings;
     match listen {
         Ok(listen) => config.listen = listen,
         Err(error) => return refuse(format, &error, FAILED),
+    }
+    match passed.left() {
+        0 => {}
+        left => log::warn!("{} passed and not listened on; see --fd", plural(left, "socket")),
     }
     // Before the first connection, so that no signal finds the default action; and before they are
     // let through, so that one which has waited does not either.

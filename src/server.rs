@@ -85,7 +85,7 @@ impl Builder {
     fn tcp_addresses(&mut self) -> impl Iterator<Item = &mut SocketAddr> {
         self.config.listen.iter_mut().filter_map(|address| match address {
             Address::Tcp(address) => Some(address),
-            Address::Unix(_) => None,
+            Address::Unix(_) | Address::Inherited(_) => None,
         })
     }
 
@@ -477,6 +477,7 @@ impl fmt::Display for ServeError {
                     _ if is_out_of_descriptors(error) => Some(OUT_OF_DESCRIPTORS),
                     Address::Tcp(_) => tcp_advice(error.kind()),
                     Address::Unix(_) => unix_advice(error.kind()),
+                    Address::Inherited(_) => None,
                 };
                 match advice {
                     Some(advice) => write!(f, "cannot listen on {address}: {advice}"),

@@ -5,9 +5,11 @@
 //! Next: `bounds`: the range of each setting.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What a path of a Unix socket has to be, as the end of a sentence.
 pub const UNIX_PATH_ALLOWED: &str = if cfg!(any(target_os = "linux", target_os = "android")) {
@@ -24,7 +26,37 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A Unix socket, which is made there and removed by the drain.
     Unix(UnixPath),
+    /// A socket that listens already.
+    Inherited(Inherited),
 }
+
+/// A TCP or Unix socket that listens already, such as one that a supervisor passes to the process. The
+/// first reactor accepts what comes, and deals it out to all. A clone is the same socket.
+#[derive(Debug, Clone)]
+pub struct Inherited {
+    socket: Arc<OwnedFd>,
+    name: Arc<str>,
+}
+
+impl Inherited {
+    /// This socket, which errors call by this name: the descriptor's number, mostly. Whether it listens
+    /// is looked at when the server starts.
+    pub fn new(socket: OwnedFd, name: impl Into<Arc<str>>) -> Inherited {
+        Inherited { socket: Arc::new(socket), name: name.into() }
+    }
+
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl PartialEq for Inherited {
+    fn eq(&self, other: &Inherited) -> bool {
+        Arc::ptr_eq(&self.socket, &other.socket)
+    }
+}
+
+impl Eq for Inherited {}
 
 /// The path of a Unix socket, and who may connect to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +108,7 @@ impl Address {
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Address::Tcp(address) => Some(*address),
-            Address::Unix(_) => None,
+            Address::Unix(_) | Address::Inherited(_) => None,
         }
     }
 }
@@ -103,6 +135,26 @@ impl From<UnixPath> for Address {
     }
 }
 
+impl From<Inherited> for Address {
+    fn from(inherited: Inherited) -> Address {
+        Address::Inherited(inherited)
+    }
+}
+
+impl From<TcpListener> for Address {
+    fn from(listener: TcpListener) -> Address {
+        let number = listener.as_raw_fd().to_string();
+        Inherited::new(listener.into(), number).into()
+    }
+}
+
+impl From<net::UnixListener> for Address {
+    fn from(listener: net::UnixListener) -> Address {
+        let number = listener.as_raw_fd().to_string();
+        Inherited::new(listener.into(), number).into()
+    }
+}
+
 impl From<PathBuf> for Address {
     fn from(path: PathBuf) -> Address {
         Address::Unix(path.into())
@@ -110,10 +162,14 @@ impl From<PathBuf> for Address {
 }
 
 impl fmt::Display for Address {
-    /// The TCP address, or `unix:` and the path, of which what would break a line is escaped.
+    /// The TCP address; or `unix:` and the path, of which what would break a line is escaped; or which
+    /// descriptor it is.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Tcp(address) => address.fmt(f),
+            Address::Inherited(inherited) => {
+                write!(f, "descriptor {}", inherited.name.escape_debug())
+            }
             Address::Unix(UnixPath { path, .. }) => {
                 write!(f, "unix:{}", path.to_string_lossy().escape_debug())
             }

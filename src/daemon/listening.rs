@@ -1,4 +1,4 @@
-//! Where the daemon listens: from what the options say to the addresses of the server.
+//! Where the daemon listens: from what the options say, and what was passed, to the addresses of the server.
 //!
 //! Asks the system what a name stands for; binds nothing. Called by `main.rs`, once.
 //!
@@ -6,39 +6,36 @@
 //!
 //! Next: `inherited`: what else a process is given when it starts.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use revolve::config::Address;
 
 use crate::daemon::arguments::{Host, Settings};
+use crate::daemon::passed::Passed;
 
-/// A name that stands for no address.
-#[derive(Debug)]
-pub(crate) struct UnknownName {
-    name: String,
-    error: io::Error,
-}
-
-impl fmt::Display for UnknownName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let UnknownName { name, error } = self;
-        write!(
-            f,
-            "cannot listen on {name}: no address is known for it ({error}); choose another --host"
-        )
-    }
-}
-
-/// The addresses of the server, in the order of the options.
+/// The addresses of the server, in the order of the options: the sockets that `--fd` names; else the path
+/// of `--uds`; else the hosts. Where none of the three is given, all sockets that were passed, if any were.
 ///
 /// # Errors
 ///
-/// The first name of which the system knows no address.
-pub(crate) fn addresses(settings: &Settings) -> Result<Vec<Address>, UnknownName> {
+/// The line that says which of them cannot be had.
+pub(crate) fn addresses(settings: &Settings, passed: &mut Passed) -> Result<Vec<Address>, String> {
+    if !settings.passed.is_empty() {
+        let mut taken = Vec::new();
+        for which in &settings.passed {
+            taken.extend(passed.take(which)?);
+        }
+        return Ok(taken);
+    }
     if let Some(path) = &settings.uds {
         return Ok(vec![path.clone().into()]);
+    }
+    if settings.hosts.is_empty() {
+        let taken = passed.take_all()?;
+        if !taken.is_empty() {
+            return Ok(taken);
+        }
     }
     let mut hosts = Vec::new();
     for host in &settings.hosts {
@@ -55,7 +52,7 @@ pub(crate) fn addresses(settings: &Settings) -> Result<Vec<Address>, UnknownName
 }
 
 /// What a host stands for. RFC 6761 6.3: `localhost` is the loopback addresses, and no server is asked.
-fn addresses_of(host: &Host, has_ipv6: impl Fn() -> bool) -> Result<Vec<IpAddr>, UnknownName> {
+fn addresses_of(host: &Host, has_ipv6: impl Fn() -> bool) -> Result<Vec<IpAddr>, String> {
     let name = match host {
         Host::Address(address) => return Ok(vec![*address]),
         Host::Name(name) => name,
@@ -64,7 +61,11 @@ fn addresses_of(host: &Host, has_ipv6: impl Fn() -> bool) -> Result<Vec<IpAddr>,
         let v6 = has_ipv6().then_some(IpAddr::V6(Ipv6Addr::LOCALHOST));
         return Ok([IpAddr::V4(Ipv4Addr::LOCALHOST)].into_iter().chain(v6).collect());
     }
-    let unknown = |error| UnknownName { name: name.clone(), error };
+    let unknown = |error: io::Error| {
+        format!(
+            "cannot listen on {name}: no address is known for it ({error}); choose another --host"
+        )
+    };
     let found: Vec<_> = (name.as_str(), 0).to_socket_addrs().map_err(unknown)?.collect();
     if found.is_empty() {
         return Err(unknown(io::ErrorKind::NotFound.into()));
@@ -87,7 +88,11 @@ mod tests {
             Err(_) => Host::Name((*host).to_owned()),
         });
         let settings = Settings { hosts: hosts.collect(), port: 7, ..Settings::default() };
-        addresses(&settings).unwrap().iter().map(Address::to_string).collect()
+        addresses(&settings, &mut Passed::from_environment())
+            .unwrap()
+            .iter()
+            .map(Address::to_string)
+            .collect()
     }
 
     #[test]
@@ -116,7 +121,7 @@ mod tests {
     fn a_name_without_an_address_is_one_line() {
         // RFC 6761 6.4: no server knows a name under `invalid`.
         let host = Host::Name("no-such-host.invalid".to_owned());
-        let line = addresses_of(&host, || true).unwrap_err().to_string();
+        let line = addresses_of(&host, || true).unwrap_err();
         assert!(line.starts_with("cannot listen on no-such-host.invalid: no address is known"));
         assert!(line.ends_with("; choose another --host") && !line.contains('\n'), "{line}");
     }
@@ -126,6 +131,9 @@ mod tests {
         let uds = Some(std::path::PathBuf::from("s").into());
         let settings =
             Settings { uds, hosts: vec![Host::Name("x".to_owned())], ..Settings::default() };
-        assert_eq!(addresses(&settings).unwrap(), [Address::from(std::path::PathBuf::from("s"))]);
+        assert_eq!(
+            addresses(&settings, &mut Passed::from_environment()).unwrap(),
+            [Address::from(std::path::PathBuf::from("s"))]
+        );
     }
 }

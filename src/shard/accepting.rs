@@ -19,9 +19,10 @@ use crate::environment::Environment;
 use crate::http::Rejection;
 use crate::mailbox::{Handoff, Mail};
 use crate::observe::turn_trace::{TurnTrace, Why};
-use crate::token::{LocalId, Peer};
+use crate::token::LocalId;
 use crate::transport::Edge;
 use crate::transport::connection_limiter::Admission;
+use crate::transport::listener::Accepted;
 
 /// What an error of `accept(2)` is about.
 enum AcceptFailure {
@@ -73,7 +74,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         for _ in 0..turn.setup.config.limits.accepts_per_turn {
             match env.accept() {
-                Ok((stream, peer)) => self.take_in(stream, peer, turn, env),
+                Ok(accepted) => self.take_in(accepted, turn, env),
                 Err(error) => match classify(&error) {
                     AcceptFailure::OneConnection => {}
                     AcceptFailure::QueueEmpty => return self.end_of_queue(env),
@@ -86,7 +87,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// A connection has been accepted; whether it may stay is for the limiter to say.
-    fn take_in(&mut self, stream: E::Stream, peer: Peer, turn: &mut Turn<'_>, env: &mut E) {
+    fn take_in(&mut self, accepted: Accepted<E::Stream>, turn: &mut Turn<'_>, env: &mut E) {
+        let Accepted { stream, peer, is_for_all } = accepted;
         let setup = turn.setup;
         setup.metrics.accepts.add(1);
         let limiter = setup.status.connection_limiter();
@@ -103,7 +105,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let (received, unsent) = (Vec::new(), Vec::new());
         let handoff = Handoff { stream, peer, received, unsent, deadline, permit };
         // In a drain it is served here, because the others may have ended by then.
-        if peer == Peer::Unix
+        if is_for_all
             && refusal.is_none()
             && self.lifecycle.is_running()
             && let Some(reactor) = self.deliveries.next_to_spread_to(setup.reactor, env)

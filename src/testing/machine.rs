@@ -29,6 +29,7 @@ use crate::offload::pool::PoolFigures;
 use crate::server_status::ServerStatus;
 use crate::shard::Shard;
 use crate::token::{LocalId, Peer};
+use crate::transport::listener::Accepted;
 
 type TestMail = Mail<Scripted>;
 
@@ -92,7 +93,7 @@ pub struct MachineEnvironment {
 impl Environment for MachineEnvironment {
     type Stream = Scripted;
 
-    fn accept(&mut self) -> io::Result<(Scripted, Peer)> {
+    fn accept(&mut self) -> io::Result<Accepted<Scripted>> {
         let mut net = self.net.borrow_mut();
         let fault = net.faults.strike(Call::Accept);
         if net.queues[self.shard].is_empty() {
@@ -115,7 +116,8 @@ impl Environment for MachineEnvironment {
             }
             _ => {}
         }
-        net.queues[self.shard].pop_front().ok_or_else(|| io::ErrorKind::WouldBlock.into())
+        let next = net.queues[self.shard].pop_front();
+        next.map(Accepted::from).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
     fn stop_listening(&mut self) {

@@ -1,6 +1,6 @@
 //! Listening sockets. Of a TCP address each reactor has one, on one port, and the kernel deals out
-//! connections (SO_REUSEPORT). Of a Unix path, where there is no such thing, the first reactor has
-//! the only one; its shard spreads what it accepts.
+//! connections (SO_REUSEPORT). Of a Unix path, where there is no such thing, and of a socket that the
+//! process was given, the first reactor has the only one; its shard spreads what it accepts.
 //!
 //! When to accept, and when to pause, is the shard's business. Bound once, by `server.rs`.
 //!
@@ -11,14 +11,17 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener as UnixStdListener;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use mio::net::TcpListener;
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::config::Address;
+use crate::config::{Address, Inherited};
 use crate::token::Peer;
 use crate::transport::socket;
 use crate::transport::unix_listener::UnixListener;
@@ -45,24 +48,73 @@ fn families_of(address: SocketAddr, all: &[Address]) -> Families {
     }
 }
 
+/// A connection that has been accepted.
+#[derive(Debug)]
+pub struct Accepted<S> {
+    /// Its socket.
+    pub stream: S,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// Its listener is the only one of that address, so what comes by it is for all reactors.
+    pub is_for_all: bool,
+}
+
+impl<S> From<(S, Peer)> for Accepted<S> {
+    /// By a listener of the usual kind.
+    fn from((stream, peer): (S, Peer)) -> Accepted<S> {
+        Accepted { stream, peer, is_for_all: peer == Peer::Unix }
+    }
+}
+
 /// A socket that listens.
 #[derive(Debug)]
 enum Listener {
+    /// One for each reactor.
     Tcp(TcpListener),
+    /// The only one of its path.
     Unix(UnixListener),
+    /// The same, of a socket that the process was given.
+    InheritedTcp(TcpListener),
+    InheritedUnix(mio::net::UnixListener),
 }
 
 impl Listener {
-    fn accept(&self) -> io::Result<(socket::Socket, Peer)> {
-        match self {
-            Listener::Tcp(listener) => {
-                let (stream, mut address) = listener.accept()?;
-                // An IPv4 client of `::` is the same peer as one of `0.0.0.0`.
-                address.set_ip(address.ip().to_canonical());
-                Ok((stream.into(), address.into()))
+    fn accept(&self) -> io::Result<Accepted<socket::Socket>> {
+        Ok(match self {
+            Listener::Tcp(listener) => accept_tcp(listener)?.into(),
+            Listener::Unix(listener) => (listener.accept()?, Peer::Unix).into(),
+            Listener::InheritedTcp(listener) => {
+                Accepted { is_for_all: true, ..accept_tcp(listener)?.into() }
             }
-            Listener::Unix(listener) => Ok((listener.accept()?, Peer::Unix)),
+            Listener::InheritedUnix(listener) => {
+                (socket::Socket::from(listener.accept()?.0), Peer::Unix).into()
+            }
+        })
+    }
+
+    /// Of a socket that the process was given.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if it is no stream socket that listens.
+    fn inherit(inherited: &Inherited) -> io::Result<(Listener, Address)> {
+        let socket = Socket::from(inherited.socket().try_clone_to_owned()?);
+        if !listens(&socket) {
+            let why = "it is no stream socket that listens";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        if let Some(tcp) = address.as_socket() {
+            socket.set_tcp_nodelay(true)?;
+            let listener = TcpListener::from_std(StdListener::from(socket));
+            return Ok((Listener::InheritedTcp(listener), tcp.into()));
+        }
+        // One without a path, or with an abstract name, is displayed as `unix:`.
+        let path = address.as_pathname().unwrap_or(Path::new("")).to_owned();
+        let listener = UnixStdListener::from(OwnedFd::from(socket));
+        let listener = mio::net::UnixListener::from_std(listener);
+        Ok((Listener::InheritedUnix(listener), path.into()))
     }
 }
 
@@ -126,6 +178,13 @@ impl Listeners {
                     }
                     bound.push(Address::Tcp(got));
                 }
+                Address::Inherited(inherited) => {
+                    let (listener, address) = Listener::inherit(inherited).map_err(failed)?;
+                    if let Some(first) = of_reactors.first_mut() {
+                        first.listeners.push(listener);
+                    }
+                    bound.push(address);
+                }
                 Address::Unix(path) => {
                     let listener = UnixListener::bind(path, backlog).map_err(failed)?;
                     if let Some(first) = of_reactors.first_mut() {
@@ -146,8 +205,13 @@ impl Listeners {
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         for listener in &mut self.listeners {
             match listener {
-                Listener::Tcp(listener) => registry.register(listener, token, Interest::READABLE),
+                Listener::Tcp(listener) | Listener::InheritedTcp(listener) => {
+                    registry.register(listener, token, Interest::READABLE)
+                }
                 Listener::Unix(listener) => listener.register(registry, token),
+                Listener::InheritedUnix(listener) => {
+                    registry.register(listener, token, Interest::READABLE)
+                }
             }?;
         }
         Ok(())
@@ -159,7 +223,7 @@ impl Listeners {
     /// # Errors
     ///
     /// `WouldBlock` when none of them has one; whatever `accept(2)` says.
-    pub fn accept(&mut self) -> io::Result<(socket::Socket, Peer)> {
+    pub fn accept(&mut self) -> io::Result<Accepted<socket::Socket>> {
         for _ in 0..self.listeners.len() {
             let at = self.next;
             self.next = (at + 1) % self.listeners.len();
@@ -171,10 +235,36 @@ impl Listeners {
         Err(io::ErrorKind::WouldBlock.into())
     }
 
-    /// Stops listening: the kernel forgets closed sockets, and the file of a Unix path goes.
+    /// Stops listening: the kernel forgets closed sockets, and the file of a Unix path goes. A socket that
+    /// the process was given goes on for whoever else has it.
     pub fn close(&mut self) {
         self.listeners.clear();
     }
+}
+
+fn accept_tcp(listener: &TcpListener) -> io::Result<(socket::Socket, Peer)> {
+    let (stream, mut address) = listener.accept()?;
+    // An IPv4 client of `::` is the same peer as one of `0.0.0.0`.
+    address.set_ip(address.ip().to_canonical());
+    Ok((stream.into(), address.into()))
+}
+
+/// Whether it is a TCP or a Unix stream socket, and listens.
+fn listens(socket: &Socket) -> bool {
+    let is_stream = socket.r#type().is_ok_and(|kind| kind == Type::STREAM);
+    let is_ours = |address: SockAddr| address.is_unix() || address.as_socket().is_some();
+    is_stream && is_listening(socket) && socket.local_addr().is_ok_and(is_ours)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn is_listening(socket: &Socket) -> bool {
+    socket.is_listener().unwrap_or(false)
+}
+
+/// Elsewhere there is no way to ask that all systems have; `accept` will tell.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn is_listening(_: &Socket) -> bool {
+    true
 }
 
 /// Binds `count` listeners to `address` and says which port they got.
@@ -325,7 +415,7 @@ mod tests {
         while accepted.len() < 6 {
             assert!(std::time::Instant::now() < give_up);
             match first.accept() {
-                Ok((_, peer)) => accepted.push(peer),
+                Ok(found) => accepted.push(found.peer),
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             }
         }
@@ -380,7 +470,7 @@ mod tests {
             loop {
                 for listeners in listeners.iter_mut() {
                     match listeners.accept() {
-                        Ok((_, peer)) if peer.address() == Some(own) => return peer,
+                        Ok(found) if found.peer.address() == Some(own) => return found.peer,
                         Ok(_) => {}
                         Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
                     }
@@ -401,6 +491,50 @@ mod tests {
         assert_eq!(v6.port(), v4.port());
         peer_of(&mut beside, TcpStream::connect(v4).unwrap());
         peer_of(&mut beside, TcpStream::connect((Ipv6Addr::LOCALHOST, v6.port())).unwrap());
+    }
+
+    #[test]
+    fn a_socket_that_was_given_is_accepted_from_for_all() {
+        let tcp = StdListener::bind((own_address(26), 0)).unwrap();
+        let at = tcp.local_addr().unwrap();
+        let path = std::env::temp_dir().join(format!("revolve-given-{}", std::process::id()));
+        let unix = UnixStdListener::bind(&path).unwrap();
+        let given = [Address::from(tcp), Address::from(unix)];
+        let (mut reactors, bound) = Listeners::bind(&given, 16, 2).unwrap();
+        assert_eq!(bound, [Address::from(at), Address::from(path.clone())]);
+        assert!(reactors[1].listeners.is_empty());
+        let mut accept = || loop {
+            match reactors[0].accept() {
+                Ok(accepted) => return accepted,
+                // It does not block.
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        let client = TcpStream::connect(at).unwrap();
+        let found = accept();
+        assert_eq!(found.peer.address(), Some(client.local_addr().unwrap()));
+        assert!(found.is_for_all);
+        let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let found = accept();
+        assert!(found.peer == Peer::Unix && found.is_for_all);
+        reactors[0].close();
+        // Its giver has it still.
+        let Address::Inherited(inherited) = &given[0] else { panic!("it was given") };
+        assert!(listens(&Socket::from(inherited.socket().try_clone_to_owned().unwrap())));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn what_does_not_listen_is_refused() {
+        let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let datagrams = std::net::UdpSocket::bind((own_address(27), 0)).unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        for socket in [OwnedFd::from(stream), datagrams.into(), file.into()] {
+            let given = [Inherited::new(socket, "5").into()];
+            let (address, error) = Listeners::bind(&given, 16, 2).unwrap_err();
+            assert_eq!(address.to_string(), "descriptor 5");
+            assert_eq!(error.to_string(), "it is no stream socket that listens");
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
-"""Cases: where the daemon listens. Hosts, names, both families, one port, and the mode of a Unix socket.
+"""Cases: where the daemon listens. Hosts, names, both families, one port, the mode of a Unix socket, and
+sockets that it is passed.
 
 Not here: what a Unix socket's file goes through (unix_socket.py), and ports that are in use
 (command_line.py).
 """
 
 import asyncio
+import os
 import pathlib
 import re
 import shutil
@@ -12,7 +14,7 @@ import socket
 import stat
 import tempfile
 
-from harness import Daemon, case, command, expect, require, run, until
+from harness import Daemon, Failure, case, command, expect, require, run, until
 
 HOME = pathlib.Path(tempfile.mkdtemp(prefix="revolve-"))
 
@@ -92,6 +94,110 @@ async def a_unix_socket_has_the_mode_that_was_asked_for():
         require(not path.exists(), "the file is gone")
     code, _, err = command("--uds", f"{path}:688")
     expect(code, 2, f"exit code ({err!r})")
+
+
+def listener(family=socket.AF_INET, address=("127.0.0.1", 0)):
+    made = socket.socket(family)
+    made.bind(address)
+    made.listen(128)
+    return made
+
+
+@case
+async def sockets_that_are_passed_are_listened_on_without_an_option():
+    path = HOME / "passed"
+    with listener() as first, listener() as second, listener(socket.AF_UNIX, str(path)) as unix:
+        async with Daemon("--workers", "3", passed=(first, second, unix)) as daemon:
+            ports = [made.getsockname()[1] for made in (first, second)]
+            wanted = [f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}", f"unix:{path}"]
+            await until(lambda: addresses(daemon) == wanted, 10, f"{wanted} in the log")
+            for port in ports:
+                daemon.port = port
+                clients = [await daemon.connect() for _ in range(30)]
+                _, page = await ask("127.0.0.1", port, "/metrics")
+                held = [line for line in page.splitlines() if line.startswith("revolve_websockets{")]
+                require(all(int(line.split()[-1]) >= 9 for line in held), f"each has a share: {held}")
+                for client in clients:
+                    await client.send("hello")
+                    expect(await client.recv(), '{"count": 1}', "reply")
+                    await client.close()
+                await until_none(port)
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            require((await reader.read()).startswith(b"HTTP/1.1 200"), "/healthz over the path")
+            writer.close()
+            # They are its own: no child of it would have them.
+            for fd in (3, 4, 5):
+                with open(f"/proc/{daemon.process.pid}/fdinfo/{fd}", encoding="ascii") as info:
+                    [flags] = [line.split()[1] for line in info if line.startswith("flags:")]
+                require(int(flags, 8) & os.O_CLOEXEC, f"descriptor {fd} is closed by exec: {flags}")
+                require(int(flags, 8) & os.O_NONBLOCK, f"descriptor {fd} does not block: {flags}")
+        require(path.exists(), "the path is not its own, so it stays")
+        # The socket goes on for who passed it: the next server answers who came in between.
+        waiting = asyncio.create_task(ask("127.0.0.1", first.getsockname()[1], "/healthz"))
+        await asyncio.sleep(0)
+        async with Daemon(passed=(first,)):
+            expect((await waiting)[0], 200, "a client that came between two servers")
+
+
+async def until_none(port):
+    async def is_empty():
+        _, page = await ask("127.0.0.1", port, "/metrics")
+        lines = [line for line in page.splitlines() if line.startswith("revolve_websockets{")]
+        return sum(int(line.split()[-1]) for line in lines) == 0
+
+    await until(is_empty, 10, "no WebSocket is open")
+
+
+@case
+async def fd_chooses_by_number_and_by_name():
+    with listener() as first, listener() as second:
+        for which in ("4", "chat"):
+            names = {"LISTEN_FDNAMES": "other:chat"}
+            async with Daemon("--fd", which, passed=(first, second), extra=names) as daemon:
+                expect(daemon.port, second.getsockname()[1], f"the port of --fd {which}")
+                said = "1 socket passed and not listened on; see --fd"
+                await until(lambda: any(said in line for line in daemon.lines()), 10, said)
+        async with Daemon("--fd", "3", "--fd", "4", passed=(first, second)) as daemon:
+            await until(lambda: len(addresses(daemon)) == 2, 10, "both")
+
+
+@case
+async def a_descriptor_that_is_no_listener_is_one_line_and_exit_1():
+    with socket.socket() as silent, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        for passed in (silent, datagrams):
+            daemon = Daemon(passed=(passed,))
+            try:
+                await daemon.__aenter__()
+            except Failure:
+                pass
+            expect(await daemon.ended(10), 1, "exit code")
+            [line] = daemon.lines()
+            require("descriptor 3: it is no stream socket that listens" in line, line)
+    for options, code, words in (
+        (("--fd", "7"), 1, "cannot listen on descriptor 7: it was not passed"),
+        (("--fd", "http"), 1, "cannot listen on descriptor http: it was not passed"),
+        # Its standard input is /dev/null.
+        (("--fd", "0"), 1, "cannot listen on descriptor 0: it is no stream socket that listens"),
+        (("--fd", "1:2"), 2, "--fd"),
+    ):
+        found, out, err = command(*options)
+        expect((found, out, len(err.splitlines())), (code, "", 1), f"{options}: {err!r}")
+        require(words in err, err)
+    # Told of, and for another process.
+    extra = {"LISTEN_FDS": "1", "LISTEN_PID": "1"}
+    found, _, err = command("--fd", "3", extra=extra)
+    require(found == 1 and "was not passed" in err, err)
+
+
+@case
+async def descriptor_0_as_inetd_passes_it():
+    with listener() as first:
+        fd = first.fileno()
+        # `before` runs where its standard input is set already.
+        async with Daemon("--fd", "0", before=lambda: os.dup2(fd, 0)) as daemon:
+            expect(daemon.port, first.getsockname()[1], "port")
+            expect((await ask("127.0.0.1", daemon.port, "/healthz"))[0], 200, "/healthz")
 
 
 try:

@@ -21,7 +21,7 @@ mod values;
 pub(crate) use options::{App, Settings};
 use options::{NotAllowed, OPTIONS, PREFIX, Row, Takes};
 use usage::{UsageError, bad_value, help, unknown_option, unknown_variable, version};
-pub(crate) use values::{Host, seconds};
+pub(crate) use values::{Host, Passing, seconds};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -199,6 +199,7 @@ mod tests {
         ("host", "::1,localhost"),
         ("port", "0"),
         ("uds", "/run/revolve.sock:660"),
+        ("fd", "3,http"),
         ("workers", "1000"),
         ("backlog", "7"),
         ("ws-path", "/chat"),
@@ -327,6 +328,7 @@ mod tests {
         assert_eq!(error(&[name, "maybe"], &[]), format!("{name}: \"maybe\" is not {TRUTH}"));
     }
 
+    const PASSED: &str = "a list of descriptors and their names such as 3,http";
     const HOSTS: &str = "a list of IP addresses and names such as 127.0.0.1,::1,localhost";
     const TRUTH: &str = "true, false, yes, no, on, off, 1 or 0";
 
@@ -405,6 +407,9 @@ mod tests {
             ("host", "::1,", HOSTS),
             ("host", "-a", HOSTS),
             ("uds", "/run/s:999", UNIX_PATH_ALLOWED),
+            ("fd", "3,", PASSED),
+            ("fd", "a:b", PASSED),
+            ("fd", "99999999999", PASSED),
             ("port", "99999", "a number from 0 to 65535"),
             ("port", "-1", "a number from 0 to 65535"),
             ("port", "+1", "a number from 0 to 65535"),

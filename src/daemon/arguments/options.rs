@@ -17,8 +17,8 @@ use revolve::config::{
 };
 
 use super::values::{
-    Host, hosts, meant, number, origins, seconds, session_rate, show_time_or_off, time,
-    time_or_off, word_for, words,
+    Host, Passing, hosts, meant, number, origins, passed, seconds, session_rate, show_time_or_off,
+    time, time_or_off, word_for, words,
 };
 use crate::daemon::logger::Format;
 
@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) port: u16,
     /// Instead of hosts and port.
     pub(crate) uds: Option<UnixPath>,
+    /// Instead of all three.
+    pub(crate) passed: Vec<Passing>,
     pub(crate) app: App,
     /// Of the counter; `None` is off.
     pub(crate) heartbeat: Option<Duration>,
@@ -49,6 +51,7 @@ impl Default for Settings {
             hosts: Vec::new(),
             port: 8000,
             uds: None,
+            passed: Vec::new(),
             app: App::Counter,
             heartbeat: Some(Duration::from_secs(30)),
             log_level: LevelFilter::Info,
@@ -155,6 +158,20 @@ pub(super) static OPTIONS: &[Row] = &[
         about: "Unix socket to listen on, instead of host and port",
         set: |s, text| store(&mut s.uds, UnixPath::parse(text).map(Some)),
         show: |s| s.uds.as_ref().map_or("none".to_owned(), UnixPath::to_string),
+    },
+    Row {
+        group: "Listening",
+        name: "fd",
+        takes: Takes::Values("N", "a list of descriptors and their names such as 3,http"),
+        about: "Listen on sockets that were passed: 0, or of LISTEN_FDS by number or name",
+        set: |s, text| {
+            s.passed.extend(passed(text).ok_or(NotAllowed)?);
+            Ok(())
+        },
+        show: |s| match &s.passed[..] {
+            [] => "none".to_owned(),
+            passed => passed.iter().map(Passing::to_string).collect::<Vec<_>>().join(","),
+        },
     },
     Row {
         group: "Listening",

@@ -2,7 +2,7 @@
 //!
 //! Texts only, drawn from the table of options. Prints nothing. Called by `daemon/arguments/mod.rs`.
 //!
-//! Next: `listening`: where the server listens.
+//! Next: `passed`: sockets that listen already.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};

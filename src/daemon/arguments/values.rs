@@ -28,6 +28,35 @@ impl fmt::Display for Host {
     }
 }
 
+/// A socket that was passed, by its number or its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Passing {
+    Number(usize),
+    Name(String),
+}
+
+impl fmt::Display for Passing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Passing::Number(number) => number.fmt(f),
+            Passing::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+/// `3,http`.
+pub(super) fn passed(text: &str) -> Option<Vec<Passing>> {
+    // sd_listen_fds_with_names(3): a name is ASCII without control characters and colons. No comma here.
+    let is_name = |text: &str| {
+        (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+    };
+    let one = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => number::<u16>(text).map(|number| Passing::Number(number.into())),
+        false => is_name(text).then(|| Passing::Name(text.to_owned())),
+    };
+    text.split(',').map(one).collect()
+}
+
 /// `127.0.0.1,localhost`, blanks allowed around the commas.
 pub(super) fn hosts(text: &str) -> Option<Vec<Host>> {
     text.split(',').map(|one| host(one.trim())).collect()
