@@ -84,6 +84,9 @@ pub struct Config {
     /// Where to listen: TCP addresses and Unix sockets, one at least. Default `127.0.0.1:8000`: open
     /// to the machine alone until told otherwise.
     pub listen: Vec<Address>,
+    /// An address for operators: `/healthz`, `/readyz`, `/metrics` and the live page are there, and no longer
+    /// at the addresses of [`Self::listen`]; nothing else is. Default none.
+    pub admin: Option<Address>,
     /// Number of reactors, a thread each. Default: the cores this process may use.
     pub workers: NonZeroUsize,
     /// Connections that the kernel queues for us before they are accepted, per listener.
@@ -168,6 +171,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)).into()],
+            admin: None,
             workers: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             backlog: 2048,
             ws_path: "/ws/chat/".to_owned(),
@@ -278,11 +282,12 @@ impl Config {
         if self.listen.is_empty() {
             return refuse("listen", &"", "one address at least");
         }
-        for address in &self.listen {
+        let listen = self.listen.iter().map(|address| ("uds", address));
+        for (option, address) in listen.chain(self.admin.iter().map(|address| ("admin", address))) {
             if let Address::Unix(unix) = address
-                && !address::is_valid(unix)
+                && !unix.is_valid()
             {
-                return refuse("uds", unix, UNIX_PATH_ALLOWED);
+                return refuse(option, unix, UNIX_PATH_ALLOWED);
             }
         }
         Ok(())

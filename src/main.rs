@@ -152,7 +152,8 @@ impl Daemon {
             Err(error @ ServeError::Config(_)) => return refuse(format, &error, MISUSED),
             Err(error) => return refuse(format, &error, FAILED),
         };
-        introduce(&config, app, heartbeat, server.addresses(), descriptors);
+        let bound = (server.addresses(), server.admin_address());
+        introduce(&config, app, heartbeat, bound, descriptors);
         let drain = seconds(config.timeout_graceful_shutdown);
         match watch(signals, server.shutdown_trigger(), drain, log) {
             Ok(()) => wait(server),
@@ -168,7 +169,7 @@ fn introduce(
     config: &Config,
     app: App,
     heartbeat: Option<Duration>,
-    bound: &[Address],
+    (bound, admin): (&[Address], Option<&Address>),
     descriptors: Option<usize>,
 ) {
     let reactors = plural(config.workers.get(), "reactor");
@@ -188,6 +189,10 @@ fn introduce(
     log::info!("revolve {}: {reactors}, {app}", env!("CARGO_PKG_VERSION"));
     for address in bound {
         tell_address(config, address);
+    }
+    if let Some(address) = admin {
+        log::info!("admin on {address}: {}", own_paths(config));
+        tell_page(config, address);
     }
     if config.ws_per_message_deflate {
         log::info!("permessage-deflate: agreed to where a client offers it");
@@ -217,13 +222,29 @@ fn introduce(
 
 /// What is at an address.
 fn tell_address(config: &Config, bound: &Address) {
-    let near = bound.tcp().map(reachable);
-    let (websocket, page) = match near {
-        Some(near) => (format!("ws://{near}{}", config.ws_path), format!("http://{near}/")),
-        None => (format!("WebSockets at {}", config.ws_path), format!("/ on {bound}")),
+    let websocket = match bound.tcp().map(reachable) {
+        Some(near) => format!("ws://{near}{}", config.ws_path),
+        None => format!("WebSockets at {}", config.ws_path),
     };
-    let metrics = if config.metrics { ", /metrics" } else { "" };
-    log::info!("listening on {bound}: {websocket} (also /healthz, /readyz{metrics})");
+    if config.admin.is_some() {
+        return log::info!("listening on {bound}: {websocket}");
+    }
+    log::info!("listening on {bound}: {websocket} (also {})", own_paths(config));
+    tell_page(config, bound);
+}
+
+/// The paths that have an answer of the server's own, but for the page's.
+fn own_paths(config: &Config) -> &'static str {
+    if config.metrics { "/healthz, /readyz, /metrics" } else { "/healthz, /readyz" }
+}
+
+/// Where the live page is, and for whom.
+fn tell_page(config: &Config, bound: &Address) {
+    let near = bound.tcp().map(reachable);
+    let page = match near {
+        Some(near) => format!("http://{near}/"),
+        None => format!("/ on {bound}"),
+    };
     match (config.page, config.page_for) {
         (false, _) => {}
         (true, PageFor::Any) => log::info!("live page: {page} (for anyone: --page-for any)"),

@@ -122,8 +122,7 @@ impl Builder {
         self.config.validate().map_err(ServeError::Config)?;
         let config = Arc::new(self.config);
         let workers = config.workers.get();
-        let (listeners, addresses) = Listeners::bind(&config.listen, config.backlog, workers)
-            .map_err(|(address, error)| ServeError::Listen { address, error })?;
+        let Bound { listeners, addresses, admin } = Bound::bind(&config)?;
         let status =
             Arc::new(ServerStatus::new(workers, Rejection::LABELS, self.log_lines_dropped));
         let sockets = Sockets::open_all(listeners, &config.limits).map_err(ServeError::Start)?;
@@ -177,7 +176,33 @@ impl Builder {
             // One that has gone says why when it is joined.
             let _ = start.send(());
         }
-        Ok(ServerHandle { addresses, threads, trigger, remote })
+        Ok(ServerHandle { addresses, admin, threads, trigger, remote })
+    }
+}
+
+/// All that a server listens on.
+struct Bound {
+    /// Of each reactor.
+    listeners: Vec<Listeners>,
+    addresses: Vec<Address>,
+    admin: Option<Address>,
+}
+
+impl Bound {
+    fn bind(config: &Config) -> Result<Bound, ServeError> {
+        let (backlog, workers) = (config.backlog, config.workers.get());
+        let (mut listeners, addresses) = Listeners::bind(&config.listen, backlog, workers)
+            .map_err(|(address, error)| ServeError::Listen { address, error })?;
+        let mut admin = None;
+        if let Some(address) = &config.admin {
+            let address = std::slice::from_ref(address);
+            let (own, mut bound) = Listeners::bind(address, backlog, workers)
+                .map_err(|(address, error)| ServeError::Admin { address, error })?;
+            let pairs = listeners.into_iter().zip(own);
+            listeners = pairs.map(|(public, admin)| public.with_admin(admin)).collect();
+            admin = bound.pop();
+        }
+        Ok(Bound { listeners, addresses, admin })
     }
 }
 
@@ -338,6 +363,7 @@ pub struct Summary {
 /// A running server of this application. Dropping the handle leaves it running.
 pub struct ServerHandle<A: Application> {
     addresses: Vec<Address>,
+    admin: Option<Address>,
     threads: Vec<JoinHandle<io::Result<DrainOutcome>>>,
     trigger: ShutdownTrigger,
     remote: Remote<A>,
@@ -354,6 +380,12 @@ impl<A: Application> ServerHandle<A> {
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// Where operators ask: [`Config::admin`], with the port that it got.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<&Address> {
+        self.admin.as_ref()
     }
 
     /// Begins the drain, and returns at once: no new connections, 1001 to everyone, an end when
@@ -413,6 +445,13 @@ pub enum ServeError {
     Config(ConfigError),
     /// The address cannot be listened on.
     Listen {
+        /// Which one.
+        address: Address,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The same of [`Config::admin`].
+    Admin {
         /// Which one.
         address: Address,
         /// What the system said.
@@ -484,6 +523,12 @@ impl fmt::Display for ServeError {
                     None => write!(f, "cannot listen on {address}: {error}"),
                 }
             }
+            ServeError::Admin { address, error } if is_out_of_descriptors(error) => {
+                write!(f, "cannot listen on {address} for --admin: {OUT_OF_DESCRIPTORS}")
+            }
+            ServeError::Admin { address, error } => {
+                write!(f, "cannot listen on {address} for --admin: {error}")
+            }
             ServeError::Start(error) if is_out_of_descriptors(error) => {
                 write!(f, "cannot start: {OUT_OF_DESCRIPTORS}")
             }
@@ -497,7 +542,9 @@ impl std::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             ServeError::Config(error) => Some(error),
-            ServeError::Listen { error, .. } | ServeError::Start(error) => Some(error),
+            ServeError::Listen { error, .. }
+            | ServeError::Admin { error, .. }
+            | ServeError::Start(error) => Some(error),
             ServeError::Application => None,
         }
     }

@@ -12,6 +12,7 @@ mod server {
     mod client;
     mod gate;
 
+    mod admin;
     mod admission;
     mod application;
     mod broadcast;

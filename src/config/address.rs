@@ -68,6 +68,12 @@ pub struct UnixPath {
 }
 
 impl UnixPath {
+    /// Whether a socket can be made there with that mode.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        is_unix_path(&self.path) && self.mode.is_none_or(|mode| mode <= MODE_MOST)
+    }
+
     /// Reads a path, or a path, a colon and three or four octal digits: the mode of the file. `None` if
     /// there is no such mode.
     #[must_use]
@@ -111,11 +117,6 @@ impl Address {
             Address::Unix(_) | Address::Inherited(_) => None,
         }
     }
-}
-
-/// Whether a socket can be made there with that mode.
-pub(super) fn is_valid(UnixPath { path, mode }: &UnixPath) -> bool {
-    is_unix_path(path) && mode.is_none_or(|mode| mode <= MODE_MOST)
 }
 
 /// Whether the kernel has room for this path (`sun_path`). An empty one would be no path.

@@ -19,7 +19,7 @@ use crate::environment::Environment;
 use crate::http::Rejection;
 use crate::mailbox::{Handoff, Mail};
 use crate::observe::turn_trace::{TurnTrace, Why};
-use crate::token::LocalId;
+use crate::token::{Entrance, LocalId, Peer};
 use crate::transport::Edge;
 use crate::transport::connection_limiter::Admission;
 use crate::transport::listener::Accepted;
@@ -88,11 +88,17 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// A connection has been accepted; whether it may stay is for the limiter to say.
     fn take_in(&mut self, accepted: Accepted<E::Stream>, turn: &mut Turn<'_>, env: &mut E) {
-        let Accepted { stream, peer, is_for_all } = accepted;
+        let Accepted { stream, peer, entrance, is_for_all } = accepted;
         let setup = turn.setup;
         setup.metrics.accepts.add(1);
         let limiter = setup.status.connection_limiter();
-        let (permit, refusal) = match limiter.admit(peer, &setup.config) {
+        // Who watches the server has no address to count: else the limit of an address that a proxy and a
+        // scraper share would shut out the one that tells of it.
+        let counted = match entrance {
+            Entrance::Public => peer,
+            Entrance::Admin => Peer::Unix,
+        };
+        let (permit, refusal) = match limiter.admit(counted, &setup.config) {
             Admission::Granted(permit) => (permit, None),
             Admission::Refused(permit, limit) => (Some(permit), Some(limit)),
             Admission::Dropped(limit) => {
@@ -103,7 +109,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         };
         let deadline = turn.now + setup.config.timeout_handshake;
         let (received, unsent) = (Vec::new(), Vec::new());
-        let handoff = Handoff { stream, peer, received, unsent, deadline, permit };
+        let handoff = Handoff { stream, peer, entrance, received, unsent, deadline, permit };
         // In a drain it is served here, because the others may have ended by then.
         if is_for_all
             && refusal.is_none()
@@ -159,12 +165,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
         env: &mut E,
     ) -> Option<LocalId> {
-        let Handoff { stream, peer, received, unsent, deadline, permit } = handoff;
+        let Handoff { stream, peer, entrance, received, unsent, deadline, permit } = handoff;
         let slab = &mut self.connections.slab;
         let id = slab.insert(|id| Connection::new(stream, id, peer, deadline));
         self.connections.inherit_alarm(id);
         let connection = self.connections.slab.get_mut(id)?;
-        connection.permit = permit;
+        (connection.entrance, connection.permit) = (entrance, permit);
         if let Err(error) = env.register(connection.transport.stream_mut(), id) {
             log::warn!(reactor = turn.setup.reactor; "cannot watch a connection: {error}");
             self.connections.slab.remove(id);

@@ -158,7 +158,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let mut slots = head::header_slots();
         let (head, behind) = received.split_at(length);
         let request = Request::parse(head, &mut slots, &setup.protocol_limits)?;
-        if http::leads_to_application(request.path, config) {
+        let visitor = connection.visitor();
+        if http::leads_to_application(request.path, visitor, config) {
             let responded = self.respond(id, &request, (length, behind), turn)?;
             return Ok(match responded {
                 Responded::NotYet => Answered::NotYet,
@@ -168,12 +169,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 Responded::Later(deferred) => Answered::Later(deferred, None),
             });
         }
-        let (peer, cork) = (connection.peer, &mut self.runtime.cork);
+        let cork = &mut self.runtime.cork;
         if request.method == "OPTIONS" {
-            let persistence = http::tell_methods(&request, peer, config, cork)?;
+            let persistence = http::tell_methods(&request, visitor, config, cork)?;
             return Ok(Answered::Plain { length, persistence });
         }
-        let route = Route::of(&request, peer, config)?;
+        let route = Route::of(&request, visitor, config)?;
         if !matches!(route, Route::WebSocket | Route::Figures) {
             let persistence = route.respond(&request, &setup.status, config, turn.now, cork)?;
             return Ok(Answered::Plain { length, persistence });

@@ -24,7 +24,7 @@ use crate::protocol::deflate::DeflateParams;
 use crate::protocol::handshake::{self, Accept};
 use crate::protocol::head::Request;
 use crate::session::{Attached, Joining, NotAttached, SessionId, SessionSlot};
-use crate::token::LocalId;
+use crate::token::{LocalId, Visitor};
 
 /// An upgrade that the application has accepted.
 pub(super) struct AcceptedUpgrade<A: Application> {
@@ -65,7 +65,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         turn.setup.metrics.handed_over(owner);
         turn.tell(|trace| trace.handed_over(id, owner, received.len()));
-        let peer = connection.peer;
+        let Visitor { peer, entrance } = connection.visitor();
         let config = &turn.setup.config;
         let deadline = connection
             .endpoint
@@ -76,7 +76,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             let mut copied = Vec::new();
             copied.try_reserve_exact(received.len())?;
             copied.extend_from_slice(received);
-            Ok(Handoff { stream, peer, received: copied, unsent, deadline, permit })
+            Ok(Handoff { stream, peer, entrance, received: copied, unsent, deadline, permit })
         });
         match packed {
             Ok(handoff) => self.deliveries.post(owner, Mail::HandOver(handoff), env),

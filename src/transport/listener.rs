@@ -22,7 +22,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::config::{Address, Inherited};
-use crate::token::Peer;
+use crate::token::{Entrance, Peer};
 use crate::transport::socket;
 use crate::transport::unix_listener::UnixListener;
 
@@ -55,14 +55,16 @@ pub struct Accepted<S> {
     pub stream: S,
     /// Who is at the other end.
     pub peer: Peer,
+    /// Where it came in.
+    pub entrance: Entrance,
     /// Its listener is the only one of that address, so what comes by it is for all reactors.
     pub is_for_all: bool,
 }
 
 impl<S> From<(S, Peer)> for Accepted<S> {
-    /// By a listener of the usual kind.
+    /// By a listener of the usual kind, for everybody.
     fn from((stream, peer): (S, Peer)) -> Accepted<S> {
-        Accepted { stream, peer, is_for_all: peer == Peer::Unix }
+        Accepted { stream, peer, entrance: Entrance::Public, is_for_all: peer == Peer::Unix }
     }
 }
 
@@ -122,6 +124,8 @@ impl Listener {
 #[derive(Debug, Default)]
 pub struct Listeners {
     listeners: Vec<Listener>,
+    /// How many of them, the first ones, are for everybody; the others are the admin entrance.
+    public: usize,
     /// Which one is asked next.
     next: usize,
 }
@@ -194,7 +198,17 @@ impl Listeners {
                 }
             }
         }
+        for own in &mut of_reactors {
+            own.public = own.listeners.len();
+        }
         Ok((of_reactors, bound))
+    }
+
+    /// Those of a reactor, and behind them its listeners of the admin address.
+    #[must_use]
+    pub fn with_admin(mut self, admin: Listeners) -> Listeners {
+        self.listeners.extend(admin.listeners);
+        self
     }
 
     /// Asks for an edge under `token` when one of them has a connection.
@@ -229,6 +243,9 @@ impl Listeners {
             self.next = (at + 1) % self.listeners.len();
             match self.listeners[at].accept() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(accepted) if at >= self.public => {
+                    return Ok(Accepted { entrance: Entrance::Admin, ..accepted });
+                }
                 outcome => return outcome,
             }
         }

@@ -191,6 +191,23 @@ async def a_descriptor_that_is_no_listener_is_one_line_and_exit_1():
 
 
 @case
+async def operators_have_an_address_of_their_own():
+    path = HOME / "admin"
+    async with Daemon("--admin", f"unix:{path}:600") as daemon:
+        expect(stat.S_IMODE(path.stat().st_mode), 0o600, "mode")
+        said = f"admin on unix:{path}: /healthz, /readyz, /metrics"
+        await until(lambda: any(said in line for line in daemon.lines()), 10, said)
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        require((await reader.read()).startswith(b"HTTP/1.1 200"), "/metrics over the path")
+        writer.close()
+        expect((await ask("127.0.0.1", daemon.port, "/metrics"))[0], 404, "/metrics for all")
+        async with daemon.connect() as client:
+            await client.send("hello")
+            expect(await client.recv(), '{"count": 1}', "reply")
+
+
+@case
 async def descriptor_0_as_inetd_passes_it():
     with listener() as first:
         fd = first.fileno()

@@ -200,6 +200,7 @@ mod tests {
         ("port", "0"),
         ("uds", "/run/revolve.sock:660"),
         ("fd", "3,http"),
+        ("admin", "unix:/run/admin.sock:600"),
         ("workers", "1000"),
         ("backlog", "7"),
         ("ws-path", "/chat"),
@@ -328,6 +329,8 @@ mod tests {
         assert_eq!(error(&[name, "maybe"], &[]), format!("{name}: \"maybe\" is not {TRUTH}"));
     }
 
+    const ADMIN: &str = "an address with a port such as 127.0.0.1:9000, or unix: and a path such as \
+                         unix:/run/admin.sock:600";
     const PASSED: &str = "a list of descriptors and their names such as 3,http";
     const HOSTS: &str = "a list of IP addresses and names such as 127.0.0.1,::1,localhost";
     const TRUTH: &str = "true, false, yes, no, on, off, 1 or 0";
@@ -407,6 +410,9 @@ mod tests {
             ("host", "::1,", HOSTS),
             ("host", "-a", HOSTS),
             ("uds", "/run/s:999", UNIX_PATH_ALLOWED),
+            ("admin", "9000", ADMIN),
+            ("admin", "unix:", ADMIN),
+            ("admin", "unix:/a:888", ADMIN),
             ("fd", "3,", PASSED),
             ("fd", "a:b", PASSED),
             ("fd", "99999999999", PASSED),

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use revolve::config::{
-    AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SUBPROTOCOLS_ALLOWED, SessionIds,
-    Subprotocols, UNIX_PATH_ALLOWED, UnixPath, bounds,
+    Address, AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SUBPROTOCOLS_ALLOWED,
+    SessionIds, Subprotocols, UNIX_PATH_ALLOWED, UnixPath, bounds,
 };
 
 use super::values::{
-    Host, Passing, hosts, meant, number, origins, passed, seconds, session_rate, show_time_or_off,
-    time, time_or_off, word_for, words,
+    Host, Passing, admin, hosts, meant, number, origins, passed, seconds, session_rate,
+    show_time_or_off, time, time_or_off, word_for, words,
 };
 use crate::daemon::logger::Format;
 
@@ -123,6 +123,7 @@ pub(super) enum Takes {
     Nothing,
 }
 
+const ADMIN_ALLOWED: &str = "an address with a port such as 127.0.0.1:9000, or unix: and a path such as unix:/run/admin.sock:600";
 const HOSTS_ALLOWED: &str = "a list of IP addresses and names such as 127.0.0.1,::1,localhost";
 const INTERVAL: Takes = Takes::Value("SECS", bounds::INTERVAL.allowed);
 
@@ -171,6 +172,18 @@ pub(super) static OPTIONS: &[Row] = &[
         show: |s| match &s.passed[..] {
             [] => "none".to_owned(),
             passed => passed.iter().map(Passing::to_string).collect::<Vec<_>>().join(","),
+        },
+    },
+    Row {
+        group: "Listening",
+        name: "admin",
+        takes: Takes::Value("ADDRESS", ADMIN_ALLOWED),
+        about: "/healthz, /readyz, /metrics and the page are there, and nowhere else",
+        set: |s, text| store(&mut s.config.admin, admin(text).map(Some)),
+        show: |s| match &s.config.admin {
+            None => "none".to_owned(),
+            Some(Address::Unix(path)) => format!("unix:{path}"),
+            Some(address) => address.to_string(),
         },
     },
     Row {

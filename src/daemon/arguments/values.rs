@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use revolve::config::{AllowedOrigins, Origin, SessionRate};
+use revolve::config::{Address, AllowedOrigins, Origin, SessionRate, UnixPath};
 
 /// Where to listen: an address, or a name that stands for some.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +82,14 @@ fn is_host_name(text: &str) -> bool {
     text.len() <= 253
         && labels.clone().all(is_label)
         && labels.next_back().is_some_and(|last| !is_number(last))
+}
+
+/// `127.0.0.1:9000`, or `unix:` and a path.
+pub(super) fn admin(text: &str) -> Option<Address> {
+    match text.strip_prefix("unix:") {
+        Some(path) => UnixPath::parse(path).filter(UnixPath::is_valid).map(Address::Unix),
+        None => text.parse().ok().map(Address::Tcp),
+    }
 }
 
 /// `https://a,https://b`, blanks allowed around the commas.
