@@ -8,16 +8,17 @@
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
 //!
-//! Next: `address`: where a server listens. Then `bounds`, `limits`, `origins` and `subprotocols`.
+//! Next: `address`: where a server listens. Then `bounds`, `limits`, `origins`, `proxies` and `subprotocols`.
 
 mod address;
 pub mod bounds;
 mod limits;
 mod origins;
+mod proxies;
 mod subprotocols;
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 use std::time::Duration;
@@ -25,10 +26,12 @@ use std::time::Duration;
 pub use address::{Address, Inherited, UNIX_PATH_ALLOWED, UnixPath};
 pub use limits::Limits;
 pub use origins::{AllowedOrigins, ORIGINS_ALLOWED, Origin};
+pub use proxies::{PROXIES_ALLOWED, TrustedProxies};
 pub(crate) use subprotocols::is_token;
 pub use subprotocols::{SUBPROTOCOLS_ALLOWED, Subprotocols};
 
 use crate::protocol::ProtocolLimits;
+pub use crate::protocol::forwarded::ProxyHeaders;
 
 /// Paths that have an answer of their own whatever the settings are, so none of them can be
 /// [`Config::ws_path`]. (`/` has one too, and can: a request says which of the two it wants.)
@@ -87,6 +90,13 @@ pub struct Config {
     /// An address for operators: `/healthz`, `/readyz`, `/metrics` and the live page are there, and no longer
     /// at the addresses of [`Self::listen`]; nothing else is. Default none.
     pub admin: Option<Address>,
+    /// Whether the proxies of [`Self::forwarded_allow_ips`] begin each connection with a header of the PROXY
+    /// protocol. Default off.
+    pub proxy_protocol: bool,
+    /// In which field those proxies tell for whom they send a request. Default in none.
+    pub proxy_headers: ProxyHeaders,
+    /// Whom to believe that. Default this machine: the loopback addresses and Unix sockets.
+    pub forwarded_allow_ips: TrustedProxies,
     /// Number of reactors, a thread each. Default: the cores this process may use.
     pub workers: NonZeroUsize,
     /// Connections that the kernel queues for us before they are accepted, per listener.
@@ -172,6 +182,9 @@ impl Default for Config {
         Config {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)).into()],
             admin: None,
+            proxy_protocol: false,
+            proxy_headers: ProxyHeaders::Off,
+            forwarded_allow_ips: TrustedProxies::default(),
             workers: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             backlog: 2048,
             ws_path: "/ws/chat/".to_owned(),
@@ -253,6 +266,13 @@ impl Config {
     #[must_use]
     pub fn sessions_kept(&self) -> usize {
         self.max_sessions.max(self.workers.get())
+    }
+
+    /// Whether this peer is a proxy that may say for whom it speaks.
+    #[must_use]
+    pub(crate) fn speaks_for_others(&self, peer: Option<IpAddr>) -> bool {
+        let is_asked = self.proxy_protocol || self.proxy_headers != ProxyHeaders::Off;
+        is_asked && self.forwarded_allow_ips.contain(peer)
     }
 
     /// How many sockets there may be, if that is bounded: twice as many as WebSockets, because one

@@ -291,8 +291,8 @@ pub use application::{
 pub use apps::counter::Counter;
 pub use apps::echo::Echo;
 pub use config::{
-    Address, AllowedOrigins, Config, ConfigError, Inherited, Limits, Origin, PageFor, SessionIds,
-    SessionRate, Subprotocols, UnixPath,
+    Address, AllowedOrigins, Config, ConfigError, Inherited, Limits, Origin, PageFor, ProxyHeaders,
+    SessionIds, SessionRate, Subprotocols, TrustedProxies, UnixPath,
 };
 pub use offload::{Cancellation, PoolFull};
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};

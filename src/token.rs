@@ -173,6 +173,8 @@ pub enum Entrance {
     /// Where the server listens for everybody.
     #[default]
     Public,
+    /// There too, by a proxy that has to say first for whom it speaks (the PROXY protocol).
+    BehindProxy,
     /// At the address for operators alone ([`crate::Config::admin`]).
     Admin,
 }

@@ -33,6 +33,7 @@ mod server {
     mod metrics;
     mod offload;
     mod pressure;
+    mod proxies;
     mod questions;
     mod requests;
     mod resume;

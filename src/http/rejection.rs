@@ -260,6 +260,11 @@ rejections! {
         "length_required", "411 Length Required",
         "a request body needs a Content-Length, and no Transfer-Encoding");
 
+    /// A proxy that is to say for whom it speaks does not begin with a header of the PROXY protocol.
+    BadProxyHeader => Row::new(
+        "bad_proxy_header", BAD_REQUEST, "needed first: a PROXY protocol header")
+        .told("; --proxy-protocol is set, and --forwarded-allow-ips has this peer");
+
     /// The content of a request for the application did not arrive in time.
     BodyTimeout => Row::new(
         "body_timeout", "408 Request Timeout", "the request body took too long");
@@ -449,6 +454,7 @@ mod tests {
             Rejection::OriginNotAllowed,
             Rejection::NotForPeer,
             Rejection::ForeignOrigin,
+            Rejection::BadProxyHeader,
         ];
         assert_eq!(told, expected);
     }

@@ -94,9 +94,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let limiter = setup.status.connection_limiter();
         // Who watches the server has no address to count: else the limit of an address that a proxy and a
         // scraper share would shut out the one that tells of it.
-        let counted = match entrance {
-            Entrance::Public => peer,
-            Entrance::Admin => Peer::Unix,
+        // Nor has a proxy one that speaks for others: they are counted when it has said who they are.
+        let is_relay = setup.config.speaks_for_others(peer.ip());
+        let (counted, entrance) = match entrance {
+            Entrance::Public if is_relay && setup.config.proxy_protocol => {
+                (Peer::Unix, Entrance::BehindProxy)
+            }
+            Entrance::Public if !is_relay => (peer, entrance),
+            _ => (Peer::Unix, entrance),
         };
         let (permit, refusal) = match limiter.admit(counted, &setup.config) {
             Admission::Granted(permit) => (permit, None),

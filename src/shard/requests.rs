@@ -10,9 +10,11 @@
 
 use super::parts::Parts;
 use super::plain_requests::Responded;
+use super::relayed::{Preface, client_of};
 use super::turn::Turn;
 use super::upgrade::AcceptedUpgrade;
 use crate::application::{Answer, Application, Deferred, Refusal};
+use crate::config::ProxyHeaders;
 use crate::connection::Rest;
 use crate::environment::Environment;
 use crate::http::{self, Body, Persistence, Rejection, Route};
@@ -67,12 +69,19 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
         env: &mut E,
     ) -> Served {
+        if self.awaits_proxy_header(id) {
+            return match self.read_proxy_header(id, input, at, turn) {
+                // A further call reads the request, as behind an answered one.
+                Preface::Done => Served::Answered,
+                Preface::NeedMore => Served::NeedMore,
+            };
+        }
         *at += head::leading_empty_lines(&input[*at..]);
         let received = &mut input[*at..];
         if received.is_empty() || *received == *b"\r" {
             return Served::NeedMore;
         }
-        match self.answer(id, received, turn) {
+        match self.answer_client(id, received, turn) {
             Ok(Answered::NotYet) => Served::NeedMore,
             Ok(Answered::Plain { length, persistence }) => {
                 *at += length;
@@ -139,6 +148,29 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if is_full { Served::Wait } else { Served::Answered }
     }
 
+    /// [`Self::answer`], as of the client for whom a proxy sends the request. The connection is the
+    /// client's from then on, unless a further request may come: its own fields say who sends that.
+    fn answer_client(
+        &mut self,
+        id: LocalId,
+        received: &mut [u8],
+        turn: &mut Turn<'_>,
+    ) -> Result<Answered<A>, Rejection> {
+        let direct = self.connections.get(id).map(|connection| connection.peer);
+        let answered = self.answer(id, received, turn);
+        let is_the_clients = matches!(
+            answered,
+            Ok(Answered::Upgrade(..) | Answered::Watch { .. } | Answered::Refused(_)) | Err(_)
+        );
+        if !is_the_clients
+            && turn.setup.config.proxy_headers != ProxyHeaders::Off
+            && let (Some(connection), Some(direct)) = (self.connections.get_mut(id), direct)
+        {
+            connection.peer = direct;
+        }
+        answered
+    }
+
     /// Reads the request at the start of `received` and decides what becomes of it.
     fn answer(
         &mut self,
@@ -158,6 +190,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let mut slots = head::header_slots();
         let (head, behind) = received.split_at(length);
         let request = Request::parse(head, &mut slots, &setup.protocol_limits)?;
+        connection.peer = client_of(&request, connection.visitor(), config);
         let visitor = connection.visitor();
         if http::leads_to_application(request.path, visitor, config) {
             let responded = self.respond(id, &request, (length, behind), turn)?;

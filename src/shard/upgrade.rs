@@ -14,6 +14,7 @@ use super::turn::{Outcome, Turn};
 use crate::application::{
     Answer, Application, Decision, Due, KeepRequest, NotOpening, Owner, Refusal, Terms,
 };
+use crate::config::ProxyHeaders;
 use crate::connection::{Attachment, LiveSession};
 use crate::contained::{Contained, Panicked};
 use crate::environment::Environment;
@@ -186,6 +187,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // Nor may one that waited while a newer one has begun to share it.
         if joining == Joining::TakesOver && self.pending.is_outrun(id) {
             return Err(Rejection::Overtaken);
+        }
+        if turn.setup.config.proxy_headers != ProxyHeaders::Off {
+            self.count_address(id, turn)?;
         }
         let newcomer = self.count_newcomer(id, session_id, turn)?;
         let claimed = self.claim_place((id, joining), session_id, turn).and_then(|()| {

@@ -208,6 +208,31 @@ async def operators_have_an_address_of_their_own():
 
 
 @case
+async def a_proxy_says_who_the_client_is_and_nobody_else_does():
+    options = ("--log-format", "json", "--proxy-protocol", "--proxy-headers", "x-forwarded-for")
+    first = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\n"
+    async with Daemon(*options) as daemon:
+        expect((await ask("127.0.0.1", daemon.port, "/healthz", first=first))[0], 200, "with a header")
+        expect((await ask("127.0.0.1", daemon.port, "/healthz"))[0], 400, "without one")
+        # What its client invents in the field is not believed: that one is no proxy of ours.
+        fields = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
+        fields += ["Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "X-Forwarded-For: 192.0.2.9"]
+        reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+        head = "\r\n".join(["GET /ws/chat/ HTTP/1.1", "Host: a", *fields, "", ""])
+        writer.write(first + head.encode())
+        require((await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101"), "an upgrade")
+        said = '"peer":"192.0.2.7:4711"'
+        await until(lambda: any(said in line for line in daemon.lines()), 10, said)
+        writer.close()
+    async with Daemon(*options, "--forwarded-allow-ips", "192.0.2.1") as daemon:
+        fields = ["X-Forwarded-For: 192.0.2.9"]
+        expect((await ask("127.0.0.1", daemon.port, "/", fields))[0], 403, "marked as forwarded")
+        expect((await ask("127.0.0.1", daemon.port, "/healthz"))[0], 200, "without a header")
+        found = await ask("127.0.0.1", daemon.port, "/healthz", first=first)
+        expect(found[0], 505, "a header from elsewhere")
+
+
+@case
 async def descriptor_0_as_inetd_passes_it():
     with listener() as first:
         fd = first.fileno()

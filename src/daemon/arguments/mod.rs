@@ -167,8 +167,8 @@ mod tests {
     use std::time::Duration;
 
     use revolve::config::{
-        AllowedOrigins, Config, ORIGINS_ALLOWED, SUBPROTOCOLS_ALLOWED, SessionRate, Subprotocols,
-        UNIX_PATH_ALLOWED, UnixPath, bounds,
+        AllowedOrigins, Config, ORIGINS_ALLOWED, PROXIES_ALLOWED, SUBPROTOCOLS_ALLOWED,
+        SessionRate, Subprotocols, UNIX_PATH_ALLOWED, UnixPath, bounds,
     };
 
     use super::options::TRUTHS;
@@ -223,6 +223,9 @@ mod tests {
         ("timeout-handshake", "0.1"),
         ("timeout-keep-alive", "75"),
         ("max-send-buffer", "1024"),
+        ("proxy-protocol", "true"),
+        ("proxy-headers", "forwarded"),
+        ("forwarded-allow-ips", "10.0.0.0/8,unix"),
         ("page", "false"),
         ("page-for", "any"),
         ("metrics", "false"),
@@ -410,6 +413,8 @@ mod tests {
             ("host", "::1,", HOSTS),
             ("host", "-a", HOSTS),
             ("uds", "/run/s:999", UNIX_PATH_ALLOWED),
+            ("forwarded-allow-ips", "10.0.0.1/8", PROXIES_ALLOWED),
+            ("proxy-headers", "x-real-ip", "none, x-forwarded-for or forwarded"),
             ("admin", "9000", ADMIN),
             ("admin", "unix:", ADMIN),
             ("admin", "unix:/a:888", ADMIN),

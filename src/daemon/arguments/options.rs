@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use revolve::config::{
-    Address, AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PageFor, SUBPROTOCOLS_ALLOWED,
-    SessionIds, Subprotocols, UNIX_PATH_ALLOWED, UnixPath, bounds,
+    Address, AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PROXIES_ALLOWED, PageFor,
+    ProxyHeaders, SUBPROTOCOLS_ALLOWED, SessionIds, Subprotocols, TrustedProxies,
+    UNIX_PATH_ALLOWED, UnixPath, bounds,
 };
 
 use super::values::{
@@ -71,6 +72,11 @@ const APPS: [(&str, App); 2] = [("counter", App::Counter), ("echo", App::Echo)];
 const SESSION_IDS: [(&str, SessionIds); 2] =
     [("any", SessionIds::Any), ("issued", SessionIds::Issued)];
 const PAGE_FOR: [(&str, PageFor); 2] = [("loopback", PageFor::Loopback), ("any", PageFor::Any)];
+const PROXY_HEADERS: [(&str, ProxyHeaders); 3] = [
+    ("none", ProxyHeaders::Off),
+    ("x-forwarded-for", ProxyHeaders::XForwardedFor),
+    ("forwarded", ProxyHeaders::Forwarded),
+];
 /// What people write for yes and no, in unit files, compose files and charts.
 pub(super) const TRUTHS: [(&str, bool); 8] = [
     ("true", true),
@@ -375,6 +381,30 @@ pub(super) static OPTIONS: &[Row] = &[
         about: "Unsent bytes before we stop reading",
         set: |s, text| store(&mut s.config.max_send_buffer, number(text)),
         show: |s| s.config.max_send_buffer.to_string(),
+    },
+    Row {
+        group: "Proxies",
+        name: "proxy-protocol",
+        takes: Takes::Truth,
+        about: "Proxies begin with a PROXY header, version 1 or 2",
+        set: |s, text| store(&mut s.config.proxy_protocol, meant(&TRUTHS, text)),
+        show: |s| s.config.proxy_protocol.to_string(),
+    },
+    Row {
+        group: "Proxies",
+        name: "proxy-headers",
+        takes: Takes::Word { of: &words(&PROXY_HEADERS) },
+        about: "The field in which proxies tell for whom a request is",
+        set: |s, text| store(&mut s.config.proxy_headers, meant(&PROXY_HEADERS, text)),
+        show: |s| word_for(&PROXY_HEADERS, s.config.proxy_headers),
+    },
+    Row {
+        group: "Proxies",
+        name: "forwarded-allow-ips",
+        takes: Takes::Value("LIST", PROXIES_ALLOWED),
+        about: "The proxies that are believed",
+        set: |s, text| store(&mut s.config.forwarded_allow_ips, TrustedProxies::parse(text)),
+        show: |s| s.config.forwarded_allow_ips.to_string(),
     },
     Row {
         group: "Pages",
