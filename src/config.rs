@@ -8,13 +8,15 @@
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
 //!
-//! Next: `address`: where a server listens. Then `bounds`, `limits`, `origins`, `proxies` and `subprotocols`.
+//! Next: `address`: where a server listens. Then `bounds`, `limits`, `origins`, `proxies`, `subprotocols`
+//! and `storage`.
 
 mod address;
 pub mod bounds;
 mod limits;
 mod origins;
 mod proxies;
+mod storage;
 mod subprotocols;
 
 use std::fmt;
@@ -27,6 +29,7 @@ pub use address::{Address, Inherited, UNIX_PATH_ALLOWED, UnixPath};
 pub use limits::Limits;
 pub use origins::{AllowedOrigins, ORIGINS_ALLOWED, Origin};
 pub use proxies::{PROXIES_ALLOWED, TrustedProxies};
+pub use storage::{STORE_ALLOWED, StoreLocation, StoreSync};
 pub(crate) use subprotocols::is_token;
 pub use subprotocols::{SUBPROTOCOLS_ALLOWED, Subprotocols};
 
@@ -130,6 +133,17 @@ pub struct Config {
     pub max_sessions: usize,
     /// Which ids may be resumed. Default [`SessionIds::Any`].
     pub session_ids: SessionIds,
+    /// Where sessions are stored, so that they outlive the process. Default [`StoreLocation::None`].
+    pub store: StoreLocation,
+    /// When a stored session is safe from a loss of power, and whether replies wait for that. Default
+    /// [`StoreSync::Always`].
+    pub store_sync: StoreSync,
+    /// How long the store may take to make a change safe. Default 30 s: longer than a busy disk takes. Then the server
+    /// ends with an error, as it does when a write or a sync fails: replies cannot be held for ever.
+    pub store_timeout: Duration,
+    /// Whether a store that is damaged is repaired: what is behind the damage is given up. Default off: then the server
+    /// does not start, and says what a repair would cost. Without a store it means nothing.
+    pub store_repair: bool,
     /// WebSocket connections at most, over all reactors; beyond it upgrades get 503. Sockets of
     /// every kind are at most twice as many, and some for refusals ([`Limits::socket_margin`]).
     /// Default: no limit but the process's file descriptors.
@@ -197,6 +211,10 @@ impl Default for Config {
             session_ttl: Duration::from_secs(3600),
             max_sessions: 1_000_000,
             session_ids: SessionIds::Any,
+            store: StoreLocation::None,
+            store_sync: StoreSync::Always,
+            store_timeout: Duration::from_secs(30),
+            store_repair: false,
             limit_concurrency: None,
             limit_per_ip: None,
             limit_sessions_per_ip: None,
@@ -295,6 +313,7 @@ impl Config {
         self.validate_path()?;
         self.validate_numbers()?;
         self.validate_times()?;
+        self.validate_store()?;
         self.limits.validate()
     }
 
@@ -354,6 +373,18 @@ impl Config {
             return refuse("ws-subprotocols", &self.ws_subprotocols, SUBPROTOCOLS_ALLOWED);
         }
         Ok(())
+    }
+
+    fn validate_store(&self) -> Result<(), ConfigError> {
+        if !self.store.is_valid() {
+            return refuse("store", &self.store, STORE_ALLOWED);
+        }
+        if let StoreSync::Every(time) = self.store_sync
+            && !bounds::STORE_SYNC.range.contains(&time)
+        {
+            return refuse("store-sync", &self.store_sync, bounds::STORE_SYNC.allowed);
+        }
+        bounds::STORE_TIMEOUT.check("store-timeout", self.store_timeout)
     }
 
     fn validate_times(&self) -> Result<(), ConfigError> {
@@ -471,6 +502,8 @@ mod tests {
             Config { max_sessions: 0, ..Config::default() },
             Config { timeout_handshake: Duration::ZERO, ..Config::default() },
             Config { timeout_keep_alive: Duration::ZERO, ..Config::default() },
+            Config { store_timeout: Duration::ZERO, ..Config::default() },
+            Config { store_sync: StoreSync::Every(Duration::ZERO), ..Config::default() },
             Config { allowed_origins: AllowedOrigins::Only(vec![]), ..Config::default() },
             Config { listen: Vec::new(), ..Config::default() },
             Config {

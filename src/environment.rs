@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use crate::mailbox::Mail;
 use crate::offload::Job;
+use crate::store::CommitBatch;
 use crate::token::LocalId;
 use crate::transport::Stream;
 use crate::transport::listener::Accepted;
@@ -68,12 +69,19 @@ pub trait Environment {
     /// slow.
     fn clock(&mut self) -> Instant;
 
+    /// The time by the wall clock, in milliseconds of 1970: what the store's records tell. Read once a batch.
+    fn wall_clock_ms(&mut self) -> u64;
+
     /// Takes a job that is not to be run here. Mail tells when it is done.
     ///
     /// # Errors
     ///
     /// The job itself, when the pool cannot run it.
     fn offload(&mut self, job: Job) -> Result<(), Job>;
+
+    /// Passes changed sessions on to the store. Mail tells when they are safe: until then no other batch is sent, but for
+    /// the one with which a shard ends.
+    fn commit(&mut self, batch: CommitBatch);
 
     /// Fills `room` from a generator that nobody can predict: session ids come from it.
     ///

@@ -100,6 +100,7 @@
 //! | [`contained`] | code and values of the application, so that a panic of theirs does no harm |
 //! | [`inbox`] | a bounded channel that keeps nothing when its receiver is gone |
 //! | [`session`] | ids, who owns them, and one reactor's table of them |
+//! | [`store`] | the log in which sessions outlive the process, and the thread that writes it |
 //! | [`connection`] | a transport and an endpoint; why a connection stopped: `Rest`; the slab, the ready queue, the timer wheel |
 //!
 //! The application, and what it can ask for:
@@ -128,6 +129,7 @@
 //! | [`shard`] | all that one thread owns, and its turn |
 //! | [`memory`] | the most memory that all this can take, term by term |
 //! | [`reactor`] | the event loop |
+//! | [`server_store`] | what the reactors of a server need of a store, opening it, its end |
 //! | [`server`] | bind, one thread a reactor, drain, join |
 //!
 //! And the same without a kernel:
@@ -184,6 +186,9 @@
 //!   thread or reactor wants run on a reactor.
 //! - **mailbox**: how another reactor's words get into a turn. **waker**: what ends the sleep for them;
 //!   of a connection, what brings it back to be visited.
+//! - **store**: where sessions outlive the process. **batch**, **commit**: the sessions that a reactor has
+//!   changed, on their way there. **held**: bytes that must not leave before a session is stored; their
+//!   connection is **committing**, and not read.
 //! - **half-close**, **linger**: ending our half of a stream, and reading on for a moment.
 //! - **deadline**: when to look again whatever happens. **alarm**: an entry in the **timer wheel**, a
 //!   hint to look at a connection then.
@@ -265,6 +270,10 @@ mod server_status;
 #[cfg(feature = "internals")]
 pub mod server_status;
 #[cfg(not(feature = "internals"))]
+mod server_store;
+#[cfg(feature = "internals")]
+pub mod server_store;
+#[cfg(not(feature = "internals"))]
 mod session;
 #[cfg(feature = "internals")]
 pub mod session;
@@ -272,6 +281,10 @@ pub mod session;
 mod shard;
 #[cfg(feature = "internals")]
 pub mod shard;
+#[cfg(not(feature = "internals"))]
+mod store;
+#[cfg(feature = "internals")]
+pub mod store;
 #[cfg(not(feature = "internals"))]
 mod token;
 #[cfg(feature = "internals")]
@@ -286,16 +299,17 @@ pub use application::{
     Acceptance, AnswerFollows, Application, CloseReason, Context, CounterMetric, GaugeMetric,
     HttpRequest, HttpResponse, InvalidField, InvalidMetric, JobHandle, JsonString, Message,
     NoResponse, OpenedRequest, PostError, ReactorContext, ReactorStart, Recipient, Refusal, Remote,
-    Side, Subprotocol, Upgrade,
+    SavedState, Side, Subprotocol, Upgrade,
 };
 pub use apps::counter::Counter;
 pub use apps::echo::Echo;
 pub use config::{
     Address, AllowedOrigins, Config, ConfigError, Inherited, Limits, Origin, PageFor, ProxyHeaders,
-    SessionIds, SessionRate, Subprotocols, TrustedProxies, UnixPath,
+    SessionIds, SessionRate, StoreLocation, StoreSync, Subprotocols, TrustedProxies, UnixPath,
 };
 pub use offload::{Cancellation, PoolFull};
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
+pub use server_store::{StoreAccessError, StoreCheck, check_store, dump_store};
 pub use session::{EndedSession, SessionEnd, owner_of};
 pub use token::{ConnectionId, InvalidConnectionId, IpPeer, Peer};
 

@@ -3,7 +3,7 @@
 //! Many senders, one receiver. A full box gives the mail back; what to do with it is the sender's
 //! decision (a shard keeps it, and lets the connection that it is about wait). Answers of off-loaded
 //! jobs have a box of their own, with room for as many as the reactor may have under way. So no thread
-//! of the pool ever waits for a reactor that is held up. Wakes are coalesced: while one is on its way, a
+//! of the pool ever waits for a reactor that is held up; and what the store has stored is a number. Wakes are coalesced: while one is on its way, a
 //! further mail needs none. A wake without mail says that there is something new in what the reactors
 //! share ([`crate::server_status::ServerStatus`]), the drain; or in the reactor's box of posts.
 //!
@@ -13,7 +13,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use mio::{Registry, Token, Waker};
@@ -57,6 +57,8 @@ pub enum Mail<S> {
     Direct(Direct),
     /// A job that you off-loaded is done.
     Finished(Finished),
+    /// The store has this batch of yours.
+    Stored(u64),
     /// Reactor `asker` has a watcher, and wants a map of your slab.
     Look {
         /// Who asks.
@@ -71,6 +73,7 @@ pub enum Mail<S> {
 pub struct Mailbox<S> {
     mails: Inbox<Mail<S>>,
     answers: Inbox<Finished>,
+    stored: Arc<AtomicU64>,
     wake: Arc<WakeFlag<AtomicBool>>,
 }
 
@@ -79,6 +82,8 @@ pub struct Mailbox<S> {
 pub struct MailSender<S> {
     mails: InboxSender<Mail<S>>,
     answers: InboxSender<Finished>,
+    /// The number of the batch that was stored, until that is received; 0 then. There is one under way at a time.
+    stored: Arc<AtomicU64>,
     wake: Arc<WakeFlag<AtomicBool>>,
     waker: Arc<Waker>,
 }
@@ -88,6 +93,7 @@ impl<S> Clone for MailSender<S> {
         MailSender {
             mails: self.mails.clone(),
             answers: self.answers.clone(),
+            stored: self.stored.clone(),
             wake: self.wake.clone(),
             waker: self.waker.clone(),
         }
@@ -110,10 +116,15 @@ pub fn mailbox<S>(
     let (answer_sender, answers) = inbox(answers);
     let wake = Arc::new(WakeFlag::default());
     let waker = Arc::new(Waker::new(registry, token)?);
-    Ok((
-        MailSender { mails: mail_sender, answers: answer_sender, wake: wake.clone(), waker },
-        Mailbox { mails, answers, wake },
-    ))
+    let stored = Arc::new(AtomicU64::new(0));
+    let sender = MailSender {
+        mails: mail_sender,
+        answers: answer_sender,
+        stored: stored.clone(),
+        wake: wake.clone(),
+        waker,
+    };
+    Ok((sender, Mailbox { mails, answers, stored, wake }))
 }
 
 impl<S> MailSender<S> {
@@ -148,6 +159,12 @@ impl<S> MailSender<S> {
         }
     }
 
+    /// Tells the reactor that the store has its batch of this number. There is always room: it has one under way.
+    pub fn send_stored(&self, number: u64) {
+        self.stored.store(number, Ordering::Release);
+        self.wake();
+    }
+
     /// Wakes the receiver, so that it looks at what it shares with the sender. Never waits.
     pub fn wake(&self) {
         if self.wake.raise() == Raised::First
@@ -169,6 +186,9 @@ impl<S> Mailbox<S> {
     /// The next mail, if there is one.
     #[must_use]
     pub fn receive(&self) -> Option<Mail<S>> {
+        if self.stored.load(Ordering::Relaxed) != 0 {
+            return Some(Mail::Stored(self.stored.swap(0, Ordering::Acquire)));
+        }
         let answer = self.answers.receive().map(Mail::Finished);
         answer.or_else(|| self.mails.receive())
     }

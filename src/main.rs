@@ -3,7 +3,7 @@
 //! It decides nothing about connections, sessions or protocols. The operating system calls it.
 //!
 //! Invariant: every way out has an exit code of its own. 0: served and drained, or printed what was
-//! asked for. 1: the environment, or a dead reactor. 2: usage. 128 + n: signal n, when it came a second
+//! asked for. 1: the environment, a store that failed, or a dead reactor. 2: usage. 128 + n: signal n, when it came a second
 //! time.
 //!
 //! Next: `daemon`: its parts.
@@ -15,6 +15,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,11 +24,12 @@ use revolve::config::{Address, AllowedOrigins, Config, Origin, PageFor, SessionI
 use revolve::memory::{Bytes, Fitting, MemoryBound};
 use revolve::{
     Application, Counter, Echo, ReactorStart, ServeError, Server, ServerHandle, ShutdownTrigger,
+    StoreLocation, StoreSync, check_store, dump_store,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use daemon::arguments::{App, Command, Settings, seconds};
+use daemon::arguments::{App, Command, LookAtStore, Settings, seconds};
 use daemon::logger::{FLUSH_TIMEOUT, Format, LogQueue};
 
 /// Served, drained, printed.
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
     let status = match daemon::arguments::parse(env::args_os().skip(1), env::vars_os()) {
         Ok(Command::Run(settings)) => run(*settings),
         Ok(Command::Print(text)) => print(&text),
+        Ok(Command::Look(what, directory)) => look_at_store(what, &directory),
         Err(error) => refuse(Format::Text, &error, MISUSED),
     };
     ExitCode::from(status)
@@ -76,6 +79,26 @@ fn refuse(format: Format, why: &dyn Display, status: u8) -> u8 {
         Format::Json => log::error!("{why}"),
     }
     status
+}
+
+/// What is found goes to stdout; why there is nothing, or that something is damaged, to stderr.
+fn look_at_store(what: LookAtStore, directory: &Path) -> u8 {
+    let failed = |why: &dyn Display| refuse(Format::Text, why, FAILED);
+    match what {
+        LookAtStore::Check => match check_store(directory) {
+            Ok(check) if check.is_damaged() => failed(&check),
+            Ok(check) => print(&format!("{check}\n")),
+            Err(error) => failed(&error),
+        },
+        LookAtStore::Dump => {
+            let mut out = io::BufWriter::new(io::stdout().lock());
+            match dump_store(directory, &mut out) {
+                Ok(None) => DONE,
+                Ok(Some(damage)) => failed(&damage),
+                Err(error) => failed(&error),
+            }
+        }
+    }
 }
 
 fn run(settings: Settings) -> u8 {
@@ -204,6 +227,7 @@ fn introduce(
         plural(config.sessions_kept(), "session"),
         seconds(config.session_ttl),
     );
+    tell_store(config);
     match &config.allowed_origins {
         AllowedOrigins::Any => log::info!(
             "origins: pages of any site may connect; --allowed-origins names those that may"
@@ -218,6 +242,22 @@ fn introduce(
         "to stop: Ctrl-C or SIGTERM, which drains for at most {} s; a second one ends at once",
         seconds(config.timeout_graceful_shutdown)
     );
+}
+
+/// Where sessions are stored, and what that promises.
+fn tell_store(config: &Config) {
+    if config.store != StoreLocation::None {
+        let promise = match config.store_sync {
+            StoreSync::Always => "a reply leaves when its session is on the disk".to_owned(),
+            StoreSync::Every(time) => {
+                format!(
+                    "sessions are on the disk at most {} ms after they are written",
+                    time.as_millis()
+                )
+            }
+        };
+        log::info!("sessions: stored in {}; {promise}", config.store);
+    }
 }
 
 /// What is at an address.
@@ -374,5 +414,7 @@ fn wait<A: Application>(server: ServerHandle<A>) -> u8 {
     if summary.panicked > 0 {
         log::error!("{} ended by a panic", plural(summary.panicked, "reactor"));
     }
-    if summary.failed + summary.panicked > 0 { FAILED } else { DONE }
+    // The log has said why, where a store has failed.
+    let is_sound = summary.failed + summary.panicked == 0 && summary.store_failure.is_none();
+    if is_sound { DONE } else { FAILED }
 }

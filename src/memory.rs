@@ -14,13 +14,14 @@ use std::fs;
 use std::num::NonZeroUsize;
 
 use crate::application::storage_of_cork;
-use crate::config::Config;
+use crate::config::{Config, StoreLocation};
 use crate::connection::Connection;
 use crate::connection::timer_wheel::{Slot, Tick};
 use crate::mailbox::Mail;
 use crate::observe::page;
 use crate::protocol::{ProtocolLimits, deflate, frame, message, reassembly};
 use crate::session::SessionTable;
+use crate::session::changes::GONE_MOST;
 use crate::session::rate::SessionRates;
 use crate::token::LocalId;
 use crate::transport::out_buffer;
@@ -31,6 +32,9 @@ const METRICS_BYTES: usize = 8 << 10;
 
 /// One reactor's numbers in what a watcher is told.
 const FIGURES_BYTES: usize = 2 << 10;
+
+/// One session in a batch for the store, without its state.
+const RECORD_BYTES: usize = 512;
 
 /// What a message that is not finished costs beside its bytes, and an allocation its allocator.
 const BOOKKEEPING: usize = 256;
@@ -83,6 +87,7 @@ impl MemoryBound {
             if config.page { page::html(&config.ws_path).len() + BOOKKEEPING * 8 } else { 0 };
         let metrics = if config.metrics { (reactors + 1) * METRICS_BYTES } else { 0 };
         let reply = message.max(metrics).max(page);
+        let stores = config.store != StoreLocation::None;
         let held = [
             // A message of which the end has not come. Its storage never passes `ws_max_size`, or
             // what a deflated one of that size may take on the wire
@@ -96,6 +101,8 @@ impl MemoryBound {
             out_buffer::SLACK,
             // What a used-up share leaves of one read, or a request that is not whole (shard/visit.rs).
             limits.receive_buffer_bytes,
+            // Its session on the way to the store (shard/committing.rs).
+            if stores { limits.stored_state_bytes + RECORD_BYTES } else { 0 },
             // The address in the connection limiter's table, which grows by doubling.
             if config.limit_per_ip.is_some() { 128 } else { 0 },
             BOOKKEEPING,
@@ -144,6 +151,8 @@ impl MemoryBound {
             message::SPARE_MOST * (message::SPARE_BYTES.min(longest) + reassembly::LEAD),
             deflating,
             out_buffer::POOL,
+            // Ids of sessions that are no more, for the store.
+            if stores { GONE_MOST * SessionTable::<T>::BESIDE_SLOT_BYTES * 2 } else { 0 },
             // Mail, and broadcasts under way; of the daemon's applications these are heartbeats.
             (limits.mailbox_capacity + limits.mails_waiting_most) * size_of::<Mail<Socket>>(),
             (limits.mailbox_capacity + limits.broadcasts_queued) * BOOKKEEPING,

@@ -5,7 +5,7 @@
 //!
 //! Invariant: all events of a poll are noted before the first is acted on.
 //!
-//! Next: [`crate::server`], which starts one of these a core.
+//! Next: [`crate::server_store`]: what the reactors of a server need of a store.
 
 use std::io;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ use crate::observe::metrics::ReactorMetrics;
 use crate::offload::Job;
 use crate::offload::pool::{Pool, TaskEnd};
 use crate::shard::{DrainOutcome, Shard};
+use crate::store::CommitBatch;
+use crate::store::thread::{CommitSender, now_ms};
 use crate::token::LocalId;
 use crate::transport::Edge;
 use crate::transport::listener::{Accepted, Listeners};
@@ -184,6 +186,8 @@ pub struct OsEnvironment {
     pub number: usize,
     /// Threads for what must not be run here.
     pub pool: Arc<Pool<Task>>,
+    /// The way to the store, if there is one.
+    pub commits: Option<CommitSender>,
 }
 
 /// A job, and the way back to its reactor.
@@ -249,6 +253,17 @@ impl Environment for OsEnvironment {
     fn offload(&mut self, job: Job) -> Result<(), Job> {
         let back = self.senders[self.number].clone();
         self.pool.take(Task { job, back }).map_err(|task| task.job)
+    }
+
+    fn wall_clock_ms(&mut self) -> u64 {
+        now_ms()
+    }
+
+    fn commit(&mut self, batch: CommitBatch) {
+        // A shard without a store has nothing to commit.
+        if let Some(commits) = &self.commits {
+            commits.send(self.number, batch);
+        }
     }
 
     fn random(&mut self, room: &mut [u8]) -> io::Result<()> {

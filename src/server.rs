@@ -18,14 +18,16 @@ use std::time::{Duration, Instant};
 use mio::{Poll, Registry};
 
 use crate::application::{Application, Hosted, ReactorStart, Remote, Wake};
-use crate::config::{Address, Config, ConfigError, Limits};
+use crate::config::{Address, Config, ConfigError, Limits, StoreLocation};
 use crate::contained::{Contained, Panicked, guard};
 use crate::http::Rejection;
 use crate::mailbox::{MailSender, Mailbox, mailbox};
 use crate::offload::pool::{Pool, PoolLimits};
 use crate::reactor::{LISTENER, MAILBOX, OsEnvironment, Reactor, Task};
 use crate::server_status::ServerStatus;
+use crate::server_store::{NoStore, ReactorEnds, ServerStore, StoreAccessError, UnopenedStore};
 use crate::shard::{DrainOutcome, Shard};
+use crate::store::thread::CommitSender;
 use crate::transport::listener::Listeners;
 use crate::transport::socket::Socket;
 
@@ -101,6 +103,26 @@ impl Builder {
         self
     }
 
+    /// Where sessions are stored, so that they outlive the process. Default: nowhere.
+    /// [`Application::save`] and [`Application::load`] are about their state.
+    ///
+    /// ```
+    /// use revolve::{Echo, Server, StoreLocation};
+    ///
+    /// # let directory = std::env::temp_dir().join(format!("revolve-doc-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&directory).unwrap();
+    /// let store = StoreLocation::File(directory.clone());
+    /// let server = Server::builder().port(0).store(store).serve(|_| Echo)?;
+    /// server.shutdown();
+    /// assert_eq!(server.join().store_failure, None);
+    /// # std::fs::remove_dir_all(&directory).unwrap();
+    /// # Ok::<(), revolve::ServeError>(())
+    /// ```
+    pub fn store(mut self, location: StoreLocation) -> Self {
+        self.config.store = location;
+        self
+    }
+
     /// Where a logger counts the lines it dropped, to be shown on `/metrics`.
     pub fn dropped_log_lines(mut self, count: Arc<AtomicU64>) -> Self {
         self.log_lines_dropped = count;
@@ -108,12 +130,14 @@ impl Builder {
     }
 
     /// Binds the addresses and starts a thread a reactor, each with an application that `make` makes
-    /// there; it is told which reactor that is, and how threads reach it. Returns once all of them are made, and have had their `on_start`: none serves before.
+    /// there; it is told which reactor that is, and how threads reach it. Returns once all of them are made, and have
+    /// had their `on_start`: none serves before. With a store ([`Self::store`]) it returns when that is read; until then
+    /// upgrades get 503.
     ///
     /// # Errors
     ///
     /// A setting out of its bounds, an address that cannot be had, a system out of descriptors or
-    /// threads, or an application that panicked. Then nothing is left running.
+    /// threads, a store that cannot be opened, or an application that panicked. Then nothing is left running.
     pub fn serve<A, F>(self, make: F) -> Result<ServerHandle<A>, ServeError>
     where
         A: Application,
@@ -130,24 +154,23 @@ impl Builder {
         let trigger = ShutdownTrigger { senders: senders.into(), status: status.clone() };
         let pool = Arc::new(Pool::new(pool_limits(&config), status.pool().clone(), Task::run));
         let make = Arc::new(Contained::new(make));
-        let wakes = trigger
-            .senders
-            .iter()
-            .cloned()
-            .map(|sender| -> Wake { Box::new(move || sender.wake()) });
-        let (remote, posts) = Remote::new(config.limits.mailbox_capacity, wakes);
+        let (remote, posts) = Remote::new(config.limits.mailbox_capacity, trigger.wakes());
+        let mut store = UnopenedStore::of(&config, &status);
         let mut starts = Vec::with_capacity(workers);
         let (report, reports) = mpsc::channel();
         let mut threads = Vec::with_capacity(workers);
         for ((number, sockets), posts) in sockets.into_iter().enumerate().zip(posts) {
             let birth = ReactorStart { reactor: number, remote: remote.clone() };
             let remote = remote.clone();
+            let ReactorEnds { storing, commits, recovered } =
+                UnopenedStore::next_ends(&mut store, &config);
             let args = ReactorArgs {
                 number,
                 config: config.clone(),
                 status: status.clone(),
                 trigger: trigger.clone(),
                 pool: pool.clone(),
+                commits,
             };
             let (start, is_started) = mpsc::channel();
             starts.push(start);
@@ -155,7 +178,13 @@ impl Builder {
             let make = make.clone();
             let thread =
                 thread::Builder::new().name(format!("reactor-{number}")).spawn(move || {
-                    let make = || Hosted { application: make.get()(birth), posts, remote };
+                    let make = || Hosted {
+                        application: make.get()(birth),
+                        posts,
+                        remote,
+                        storing,
+                        recovered,
+                    };
                     args.run(sockets, make, gate)
                 });
             match thread {
@@ -176,7 +205,8 @@ impl Builder {
             // One that has gone says why when it is joined.
             let _ = start.send(());
         }
-        Ok(ServerHandle { addresses, admin, threads, trigger, remote })
+        let handle = ServerHandle { addresses, admin, threads, trigger, remote, store: None };
+        handle.open_store(store, &config)
     }
 }
 
@@ -272,6 +302,7 @@ struct ReactorArgs {
     status: Arc<ServerStatus>,
     trigger: ShutdownTrigger,
     pool: Arc<Pool<Task>>,
+    commits: Option<CommitSender>,
 }
 
 impl ReactorArgs {
@@ -293,6 +324,7 @@ impl ReactorArgs {
             senders,
             number: self.number,
             pool: self.pool,
+            commits: self.commits,
         };
         let now = Instant::now();
         let slow_turn = self.config.slow_turn.unwrap_or(Duration::MAX);
@@ -331,6 +363,12 @@ pub struct ShutdownTrigger {
 }
 
 impl ShutdownTrigger {
+    /// What ends the sleep of each reactor.
+    fn wakes(&self) -> impl Iterator<Item = Wake> {
+        let senders = self.senders.iter().cloned();
+        senders.map(|sender| -> Wake { Box::new(move || sender.wake()) })
+    }
+
     /// Begins the drain, and returns at once, whatever the reactors are busy with. Further calls change
     /// nothing.
     pub fn begin(&self) {
@@ -345,7 +383,7 @@ impl ShutdownTrigger {
 }
 
 /// How a server ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Summary {
     /// WebSockets that were closed in good order during the drain.
     pub closed: u64,
@@ -358,6 +396,9 @@ pub struct Summary {
     pub panicked: usize,
     /// Reactors that the system failed: their poll could not be waited for.
     pub failed: usize,
+    /// Why sessions could not be stored any more, in one line; then the server has ended because of that, at once, and
+    /// no client was told of anything that is not stored ([`crate::StoreSync::Always`]). The log has said it.
+    pub store_failure: Option<String>,
 }
 
 /// A running server of this application. Dropping the handle leaves it running.
@@ -367,6 +408,7 @@ pub struct ServerHandle<A: Application> {
     threads: Vec<JoinHandle<io::Result<DrainOutcome>>>,
     trigger: ShutdownTrigger,
     remote: Remote<A>,
+    store: Option<ServerStore>,
 }
 
 impl<A: Application> fmt::Debug for ServerHandle<A> {
@@ -417,6 +459,7 @@ impl<A: Application> ServerHandle<A> {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
+            && self.store.as_ref().is_none_or(ServerStore::has_ended)
     }
 
     /// Waits for the end.
@@ -433,7 +476,37 @@ impl<A: Application> ServerHandle<A> {
                 Err(_) => summary.panicked += 1,
             }
         }
+        let status = &self.trigger.status;
+        if let Some(store) = self.store {
+            store.join(status);
+        }
+        summary.store_failure = status.store_failure().map(str::to_owned);
         summary
+    }
+
+    /// Opens the store, if there is to be one, and gives the reactors what it had. If it cannot be opened, they end.
+    fn open_store(
+        mut self,
+        store: Option<UnopenedStore>,
+        config: &Config,
+    ) -> Result<Self, ServeError> {
+        let Some(store) = store else { return Ok(self) };
+        let ShutdownTrigger { senders, status } = &self.trigger;
+        match store.open(config, status, senders) {
+            Ok(store) => {
+                self.store = Some(store);
+                Ok(self)
+            }
+            Err(why) => {
+                status.give_up_store();
+                senders.iter().for_each(MailSender::wake);
+                self.join();
+                Err(match why {
+                    NoStore::Open(error) => ServeError::Store(StoreAccessError::new(error)),
+                    NoStore::Thread(error) => ServeError::Start(error),
+                })
+            }
+        }
     }
 }
 
@@ -459,6 +532,8 @@ pub enum ServeError {
     },
     /// The system has no descriptors or no threads left.
     Start(io::Error),
+    /// The store cannot be opened ([`Config::store`]): a line that names the file, and says what to do.
+    Store(StoreAccessError),
     /// The application panicked while it was made, or in `on_start`. The panic hook has said where.
     Application,
 }
@@ -533,6 +608,7 @@ impl fmt::Display for ServeError {
                 write!(f, "cannot start: {OUT_OF_DESCRIPTORS}")
             }
             ServeError::Start(error) => write!(f, "cannot start: {error}"),
+            ServeError::Store(error) => error.fmt(f),
             ServeError::Application => f.write_str("cannot start: the application panicked"),
         }
     }
@@ -545,6 +621,7 @@ impl std::error::Error for ServeError {
             ServeError::Listen { error, .. }
             | ServeError::Admin { error, .. }
             | ServeError::Start(error) => Some(error),
+            ServeError::Store(error) => Some(error),
             ServeError::Application => None,
         }
     }

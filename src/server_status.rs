@@ -11,14 +11,16 @@
 //!
 //! Next: [`crate::mailbox`]: how other threads reach a reactor.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::application::ApplicationMetrics;
 use crate::observe::metrics::{ReactorMetrics, ServerMetrics};
+use crate::observe::store_metrics;
 use crate::offload::pool::PoolFigures;
 use crate::session::rate::SessionRates;
+use crate::store::metrics::StoreMetrics;
 use crate::transport::connection_limiter::ConnectionLimiter;
 
 /// What all of a server's threads may see.
@@ -32,6 +34,11 @@ pub struct ServerStatus {
     /// Reactors that have sent all that their applications had to say about it.
     announced: AtomicUsize,
     drained: AtomicUsize,
+    /// Reactors that do not have the sessions yet which a store had.
+    unrestored: AtomicUsize,
+    has_store: AtomicBool,
+    store_metrics: Arc<StoreMetrics>,
+    store_failure: OnceLock<String>,
 }
 
 impl ServerStatus {
@@ -51,6 +58,10 @@ impl ServerStatus {
             draining_since: OnceLock::new(),
             announced: AtomicUsize::new(0),
             drained: AtomicUsize::new(0),
+            unrestored: AtomicUsize::new(0),
+            has_store: AtomicBool::new(false),
+            store_metrics: Arc::default(),
+            store_failure: OnceLock::new(),
         }
     }
 
@@ -71,6 +82,9 @@ impl ServerStatus {
     pub fn metrics_page(&self, now: Instant) -> String {
         let since = self.draining_since();
         let mut page = self.metrics.render(since.map_or(Duration::ZERO, |since| now - since));
+        if self.has_store.load(Ordering::Relaxed) {
+            store_metrics::render(&self.store_metrics, self.reactors(), &mut page);
+        }
         self.application_metrics.render(&mut page);
         page
     }
@@ -119,6 +133,47 @@ impl ServerStatus {
     #[must_use]
     pub fn is_announced(&self) -> bool {
         self.announced.load(Ordering::Acquire) >= self.reactors().len()
+    }
+
+    /// No reactor has its sessions yet: a store is to be read.
+    pub fn expect_sessions(&self) {
+        self.has_store.store(true, Ordering::Relaxed);
+        self.unrestored.store(self.reactors().len(), Ordering::Release);
+    }
+
+    /// One more reactor has its sessions.
+    pub fn note_restored(&self) {
+        self.unrestored.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether sessions are still read from a store.
+    #[must_use]
+    pub fn is_recovering(&self) -> bool {
+        self.unrestored.load(Ordering::Acquire) > 0
+    }
+
+    /// What the store's thread counts.
+    #[must_use]
+    pub fn store_metrics(&self) -> &Arc<StoreMetrics> {
+        &self.store_metrics
+    }
+
+    /// Nothing is stored any more. The log tells why, once. Wakes nobody.
+    pub fn fail_store(&self, why: &str) {
+        if self.store_failure.set(why.to_owned()).is_ok() {
+            log::error!("the server ends, because sessions cannot be stored: {why}");
+        }
+    }
+
+    /// The same of a store that was never open: whoever wanted to open it says why.
+    pub fn give_up_store(&self) {
+        let _ = self.store_failure.set("it was not opened".to_owned());
+    }
+
+    /// Why nothing is stored any more, if that is so.
+    #[must_use]
+    pub fn store_failure(&self) -> Option<&str> {
+        self.store_failure.get().map(String::as_str)
     }
 
     /// One more reactor has said goodbye to all its WebSockets, or has no time left for it. Each reactor

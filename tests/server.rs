@@ -38,6 +38,7 @@ mod server {
     mod requests;
     mod resume;
     mod sessions;
+    mod store;
     mod takeover;
     mod timers;
     mod unix;

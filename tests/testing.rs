@@ -9,12 +9,12 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::rc::Rc;
 use std::time::Duration;
 
-use revolve::testing::{Received, Refused, TestServer};
+use revolve::testing::{Received, Refused, TestServer, TestStore};
 use revolve::{
     Acceptance, Application, Cancellation, CloseReason, Config, Context, Counter, CounterMetric,
     Echo, EndedSession, GaugeMetric, HttpRequest, HttpResponse, InvalidMetric, Limits, Message,
     NoResponse, ReactorContext, Recipient, Refusal, SessionIds, SessionRate, SetTimerError, Side,
-    Subprotocol, Subprotocols, TooManyTimers, Upgrade,
+    StoreSync, Subprotocol, Subprotocols, TooManyTimers, Upgrade,
 };
 
 #[path = "../examples/chat.rs"]
@@ -1324,4 +1324,107 @@ fn a_timer_of_no_time_holds_no_reactor() {
     // And a job of a connection that has gone is counted when it panics.
     server.connect("").disconnect();
     assert!(server.metrics().contains("revolve_panics_total{reactor=\"0\"} 1\n"));
+}
+
+// --- sessions that outlive a server ---
+
+fn counter_with(store: &TestStore, config: Config) -> TestServer<Counter> {
+    TestServer::with_store(config, store, |_| Counter::new(None))
+}
+
+fn count(number: u64) -> String {
+    format!("{{\"count\": {number}}}")
+}
+
+#[test]
+fn a_store_that_does_not_answer_ends_the_server_and_nobody_is_told() {
+    let store = TestStore::new();
+    let server = counter_with(&store, Config::default());
+    let (ann, bob) = (server.connect("session_id=ann"), server.connect("session_id=bob"));
+    ann.send_text("hello");
+    assert_eq!(ann.text(), count(1));
+    server.hold_store();
+    ann.send_text("hello again");
+    server.advance(29 * SECOND);
+    // Who waits for nothing is served.
+    assert!(!server.has_ended() && server.connect("session_id=cyd").receive().is_none());
+    server.advance(2 * SECOND);
+    assert!(server.has_ended());
+    for client in [ann, bob] {
+        let end = client.receive();
+        assert!(matches!(end, Some(Received::Closed { .. })), "{end:?}");
+    }
+    assert_eq!(store.count("ann"), Some(1));
+}
+
+#[test]
+fn a_drain_waits_until_all_is_stored() {
+    let store = TestStore::new();
+    let server = counter_with(&store, Config::default());
+    let ann = server.connect("session_id=ann");
+    server.hold_store();
+    ann.send_text("hello");
+    server.shut_down();
+    server.advance(SECOND);
+    assert!(!server.has_ended());
+    server.release_store();
+    server.advance(SECOND);
+    assert!(server.has_ended());
+    assert_eq!(ann.text(), count(1));
+    assert_eq!(
+        (ann.receive(), store.count("ann")),
+        (closed(1001, "server is going away"), Some(1))
+    );
+}
+
+#[test]
+fn what_does_not_wait_is_stored_with_the_drain_however_slow_the_store_is() {
+    let store = TestStore::new();
+    let store_sync = StoreSync::Every(SECOND);
+    let server = counter_with(&store, Config { store_sync, ..Config::default() });
+    let ann = server.connect("session_id=ann");
+    server.hold_store();
+    for number in 1..=3 {
+        ann.send_text("hello");
+        assert_eq!(ann.text(), count(number));
+    }
+    server.shut_down();
+    // Its time is up, and what is not stored is sent with the end.
+    server.advance(11 * SECOND);
+    assert!(server.has_ended());
+    server.release_store();
+    assert_eq!(store.count("ann"), Some(3));
+}
+
+#[test]
+fn a_session_has_the_rest_of_its_time_after_a_restart() {
+    let session_ttl = 100 * SECOND;
+    let config = || Config { session_ttl, ..Config::default() };
+    let store = TestStore::new();
+    let server = counter_with(&store, config());
+    for name in ["ann", "bob"] {
+        let client = server.connect(&format!("session_id={name}"));
+        client.send_text("hello");
+        assert_eq!(client.text(), count(1));
+        client.disconnect();
+        server.advance(40 * SECOND);
+    }
+    server.crash();
+    // Ann left 80 s ago, and Bob 40.
+    let server = counter_with(&store, config());
+    server.advance(30 * SECOND);
+    let next = |name: &str| {
+        let client = server.connect(&format!("session_id={name}"));
+        client.send_text("hello");
+        client.text()
+    };
+    assert_eq!((next("ann"), next("bob")), (count(1), count(2)));
+    // Those who are there when it ends are as if they had left at the next start.
+    server.crash();
+    store.advance(1000 * SECOND);
+    let server = counter_with(&store, config());
+    server.advance(99 * SECOND);
+    let client = server.connect("session_id=bob");
+    client.send_text("hello");
+    assert_eq!(client.text(), count(3));
 }

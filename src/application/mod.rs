@@ -59,9 +59,9 @@ pub(crate) use long_way::{Ending, NotQueued, storage_of_cork};
 pub(crate) use metrics::ApplicationMetrics;
 pub use metrics::{CounterMetric, GaugeMetric, InvalidMetric};
 pub(crate) use question::Question;
-pub(crate) use question::{Answered, Undo};
+pub(crate) use question::{Returned, Undo};
 pub(crate) use remote::{ForRecipient, Post, PostOutbox};
-pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Wake};
+pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Storing, Wake};
 pub use request::HttpRequest;
 pub(crate) use request::{RequestBody, RequestHead};
 pub use response::{AnswerFollows, HttpResponse, InvalidField, NoResponse};
@@ -336,6 +336,27 @@ pub trait Application: Sized + 'static {
         let _ = (cx, key);
     }
 
+    /// What the store ([`crate::Builder::store`]) is to keep of a session's state; nothing, by default: then a session comes back after a restart
+    /// with its count, and a state that is new.
+    ///
+    /// Called for a session whose state was lent out to be changed, when the turn ends in which that was. It sees
+    /// nothing else of the application, so it can be called for any session at any time. At most
+    /// [`Limits::stored_state_bytes`]; of a state that is larger, or over which it panics, nothing is stored, and the
+    /// log says so.
+    #[must_use]
+    fn save(state: &Self::Session) -> Option<SavedState> {
+        let _ = state;
+        None
+    }
+
+    /// The state of a session that comes back from the store: what [`Self::save`] has written, in this version of the
+    /// program or in another one.
+    #[must_use]
+    fn load(saved: &SavedState) -> Self::Session {
+        let _ = saved;
+        Self::Session::default()
+    }
+
     /// A session is no more: exactly once for each that ceases to be, when nobody
     /// speaks for it any more and its id names it no longer. What was put elsewhere on its behalf (a place in
     /// a room, a row in a data base) can be let go of here. [`crate::SessionEnd`] has the reasons.
@@ -398,6 +419,15 @@ pub trait Application: Sized + 'static {
 /// Tells of wrong use by the application, once each: it has a documented outcome, the same in all builds.
 pub(crate) fn tell_misuse(told: &Once, what: fmt::Arguments<'_>) {
     told.call_once(|| log::error!("wrong use by the application, told once: {what}"));
+}
+
+/// A session's state as an application has written it, for the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedState {
+    /// How the bytes are to be read: the application's own numbering.
+    pub version: u32,
+    /// The state.
+    pub bytes: Vec<u8>,
 }
 
 /// Which side ended a connection.

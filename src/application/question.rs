@@ -22,10 +22,10 @@ use crate::offload::{JobId, Progress, Value, boxed};
 pub(crate) type ForReactor<A> =
     Contained<Box<dyn FnOnce(&mut A, &mut ReactorContext<'_, A>) + Send>>;
 
-type AskReactor<A> = dyn FnOnce(&mut A, &mut ReactorContext<'_, A>) -> Answered<A> + Send;
+type AskReactor<A> = dyn FnOnce(&mut A, &mut ReactorContext<'_, A>) -> Returned<A> + Send;
 
 /// What a question returns.
-pub(crate) struct Answered<A: Application> {
+pub(crate) struct Returned<A: Application> {
     pub(crate) value: Value,
     /// What gives back what it has taken, if it takes anything.
     pub(crate) undo: Option<ForReactor<A>>,
@@ -44,7 +44,7 @@ pub(crate) struct Undo<A: Application> {
 pub(crate) fn asking<A: Application, T: Send + 'static>(
     question: impl FnOnce(&mut A, &mut ReactorContext<'_, A>) -> T + Send + 'static,
 ) -> Ask<A> {
-    Contained::new(Box::new(|application: &mut A, cx: &mut ReactorContext<'_, A>| Answered {
+    Contained::new(Box::new(|application: &mut A, cx: &mut ReactorContext<'_, A>| Returned {
         value: boxed(question(application, cx)),
         undo: None,
     }))
@@ -61,7 +61,7 @@ pub(crate) fn asking_with_undo<A: Application, T: Clone + Send + 'static>(
         let undo = move |application: &mut A, cx: &mut ReactorContext<'_, A>| {
             undo(application, cx, taken);
         };
-        Answered { value: boxed(value), undo: Some(Contained::new(Box::new(undo))) }
+        Returned { value: boxed(value), undo: Some(Contained::new(Box::new(undo))) }
     }))
 }
 

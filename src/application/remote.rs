@@ -22,6 +22,7 @@ use crate::contained::Contained;
 use crate::inbox::{Inbox, InboxSender, NotSent, inbox};
 use crate::offload::Finished;
 use crate::session::owner_of;
+use crate::store::Recovered;
 
 /// What is to be done for one connection.
 pub(crate) type ForRecipient<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>) + Send>>;
@@ -146,7 +147,13 @@ impl<A: Application> Hosted<A> {
     #[cfg(feature = "internals")]
     pub fn alone(application: A) -> Self {
         let remote = Remote(Arc::new([]));
-        Hosted { application, posts: Posts(inbox(1).1), remote }
+        Hosted {
+            application,
+            posts: Posts(inbox(1).1),
+            remote,
+            storing: Storing::Nothing,
+            recovered: None,
+        }
     }
 }
 
@@ -158,6 +165,22 @@ pub struct Hosted<A: Application> {
     pub posts: Posts<A>,
     /// The way to the reactors of its server.
     pub remote: Remote<A>,
+    /// Whether its sessions are stored.
+    pub storing: Storing,
+    /// Where the sessions that were stored come in, once they are read; `None` if there are none to wait for.
+    pub recovered: Option<Inbox<Vec<Recovered>>>,
+}
+
+/// Whether sessions are stored, and who waits for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Storing {
+    /// They are not.
+    #[default]
+    Nothing,
+    /// A reply leaves when its session is stored.
+    BeforeReplies,
+    /// Nobody waits.
+    BehindReplies,
 }
 
 /// Ends a reactor's sleep.

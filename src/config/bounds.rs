@@ -72,6 +72,16 @@ pub const SESSION_TTL: Bounds<Duration> = Bounds {
 pub const MAX_SESSIONS: Bounds<usize> =
     Bounds { range: 1..=u32::MAX as usize / 2, allowed: "a number from 1 to 2147483647" };
 
+/// Of [`super::Config::store_sync`], unless it is always.
+pub const STORE_SYNC: Bounds<Duration> = Bounds {
+    range: MILLISECOND..=Duration::from_secs(60),
+    allowed: "always or a number of milliseconds from 1 to 60000",
+};
+
+/// Of [`super::Config::store_timeout`]. At least so long as a disk may take that wakes from its sleep.
+pub const STORE_TIMEOUT: Bounds<Duration> =
+    Bounds { range: Duration::from_secs(1)..=DAY, allowed: "a time from 1 to 86400 seconds" };
+
 /// Of [`super::Config::limit_sessions_per_ip`]: the range is its window's, the text tells of all of it.
 pub const LIMIT_SESSIONS_PER_IP: Bounds<Duration> = Bounds {
     range: Duration::from_secs(1)..=DAY,
@@ -122,14 +132,24 @@ mod tests {
             let ends = format!(" from {least} to {most}");
             assert!(numbers.allowed.contains(&ends), "{ends}: {}", numbers.allowed);
         }
-        for times in [INTERVAL, SESSION_TTL, LIMIT_SESSIONS_PER_IP, REQUEST_TIMEOUT, UP_TO_A_DAY] {
+        let all_times = [
+            INTERVAL,
+            SESSION_TTL,
+            STORE_TIMEOUT,
+            LIMIT_SESSIONS_PER_IP,
+            REQUEST_TIMEOUT,
+            UP_TO_A_DAY,
+        ];
+        for times in all_times {
             let (least, most) = times.range.into_inner();
             let ends = format!(" {} to {} seconds", least.as_secs_f64(), most.as_secs_f64());
             assert!(times.allowed.contains(&ends), "{ends}: {}", times.allowed);
         }
-        let (least, most) = SLOW_TURN.range.into_inner();
-        let ends = format!(" milliseconds from {} to {}", least.as_millis(), most.as_millis());
-        assert!(SLOW_TURN.allowed.ends_with(&ends), "{ends}: {}", SLOW_TURN.allowed);
+        for times in [SLOW_TURN, STORE_SYNC] {
+            let (least, most) = times.range.into_inner();
+            let ends = format!(" milliseconds from {} to {}", least.as_millis(), most.as_millis());
+            assert!(times.allowed.ends_with(&ends), "{ends}: {}", times.allowed);
+        }
         let behind_the_slash = format!(" at most {} further ", WS_PATH.range.end() - 1);
         assert!(WS_PATH.allowed.contains(&behind_the_slash), "{}", WS_PATH.allowed);
     }

@@ -132,6 +132,13 @@ pub struct Limits {
     /// Applications' timers looked at in a turn: a hundred thousand that are due at once take
     /// 98 turns, and in each of them the others are served.
     pub timers_per_turn: usize,
+    /// Bytes of a session's state that are stored at most. 64 KiB: a state is written whole whenever it has changed.
+    pub stored_state_bytes: usize,
+    /// Bytes of sessions that are stored in one piece. 1 MiB: a piece is one write and one checksum.
+    pub store_batch_bytes: usize,
+    /// Sessions that a reactor takes from the store in a turn, when it starts. 4,096: some 2 ms, and a million in two
+    /// hundred turns.
+    pub restores_per_turn: usize,
     /// Off-loaded jobs that one connection may wait for. 8; then no more is read from it until one is
     /// done. With 1, each message is answered before the next one is heard.
     pub offloads_per_connection: usize,
@@ -186,6 +193,7 @@ impl Limits {
             ("limits.mails_waiting_most", self.mails_waiting_most),
             ("limits.alarms_per_turn", self.alarms_per_turn),
             ("limits.expiries_per_turn", self.expiries_per_turn),
+            ("limits.restores_per_turn", self.restores_per_turn),
             ("limits.broadcast_slice", self.broadcast_slice),
             ("limits.broadcasts_queued", self.broadcasts_queued),
             ("limits.goodbyes_per_turn", self.goodbyes_per_turn),
@@ -248,6 +256,15 @@ impl Limits {
                 "a size from 0 to what limits.head_bytes leaves of limits.receive_buffer_bytes";
             return refuse("limits.request_body_bytes", &self.request_body_bytes, allowed);
         }
+        let (batch, state) = (self.store_batch_bytes, self.stored_state_bytes);
+        if !(4096..=4 << 20).contains(&batch) {
+            return refuse("limits.store_batch_bytes", &batch, "a size from 4096 to 4194304 bytes");
+        }
+        // Of a batch with one session: its header, the longest id, and the numbers.
+        if state > batch - 1024 {
+            let allowed = "at most that of limits.store_batch_bytes without 1024";
+            return refuse("limits.stored_state_bytes", &state, allowed);
+        }
         // At 0 the reactor would spin: each look is at once due again, and so is each pause. So would
         // the thread that watches the pool.
         for (option, value) in [
@@ -302,6 +319,9 @@ impl Default for Limits {
             offload_stall: Duration::from_secs(1),
             offload_idle: Duration::from_secs(30),
             offload_orphan_timeout: Duration::from_secs(30),
+            stored_state_bytes: 64 << 10,
+            store_batch_bytes: 1 << 20,
+            restores_per_turn: 4096,
             close_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(5),
             linger_bytes: 64 << 20,

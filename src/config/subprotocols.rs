@@ -5,7 +5,7 @@
 //! Invariant: what is chosen was offered by this client, and is a token, so it can stand in a header
 //! field.
 //!
-//! Next: [`crate::token`]: the name of one connection among many.
+//! Next: `storage`: where sessions are stored.
 
 use std::fmt;
 

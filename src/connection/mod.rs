@@ -49,8 +49,20 @@ pub enum Rest {
     /// and too much is under way. We do not read: what waits (`shard/deliveries.rs`) is tried again each turn,
     /// and, while a mailbox is full, each millisecond.
     Waiting,
+    /// What it is to be told must not leave before its session is stored, and we do not read: the store's
+    /// mail. An edge that tells that the peer has hung up ends it before, as one that is parked.
+    Committing,
     /// Closed, failed or timed out: the reaper, at the end of this turn.
     Ended,
+}
+
+impl Rest {
+    /// Whether a connection that rests so is not read until something else than its socket allows it.
+    #[inline]
+    #[must_use]
+    pub fn is_unread(self) -> bool {
+        matches!(self, Rest::Parked | Rest::Waiting | Rest::Committing)
+    }
 }
 
 /// What a connection has to do with a session.
@@ -322,7 +334,7 @@ impl<S: Stream> Connection<S> {
     #[must_use]
     pub fn deadline(&self, limits: &ProtocolLimits, config: &Config) -> Option<Instant> {
         let protocol = self.endpoint.deadline(limits);
-        if self.transport.backlog.is_empty() && !matches!(self.rest, Rest::Parked | Rest::Waiting) {
+        if self.transport.backlog.is_empty() && !self.rest.is_unread() {
             return protocol;
         }
         self.deadline_with_backlog(protocol, config)
@@ -347,8 +359,7 @@ impl<S: Stream> Connection<S> {
     /// be seen, so the peer must not be judged by them.
     #[must_use]
     pub fn is_deaf(&self) -> bool {
-        matches!(self.rest, Rest::Throttled | Rest::Parked | Rest::Waiting)
-            && matches!(self.endpoint, Endpoint::Open(_))
+        (self.rest == Rest::Throttled || self.rest.is_unread()) && self.is_open()
     }
 
     /// Whether the peer of a connection that is not read has hung up. Where only the peer's half has

@@ -141,7 +141,7 @@ impl Route {
         if request.has_body() {
             return Err(Rejection::UnexpectedBody);
         }
-        let is_ready = status.draining_since().is_none();
+        let is_ready = status.draining_since().is_none() && !status.is_recovering();
         let persistence = Persistence::of(request);
         let text;
         let (line, kind, body) = match self {

@@ -265,6 +265,11 @@ rejections! {
         "bad_proxy_header", BAD_REQUEST, "needed first: a PROXY protocol header")
         .told("; --proxy-protocol is set, and --forwarded-allow-ips has this peer");
 
+    /// The server has just started, and reads from its store which sessions there are.
+    Recovering => Row::new(
+        "recovering", UNAVAILABLE, "the sessions are being recovered: try again in a moment")
+        .retried();
+
     /// The content of a request for the application did not arrive in time.
     BodyTimeout => Row::new(
         "body_timeout", "408 Request Timeout", "the request body took too long");

@@ -6,7 +6,7 @@
 //!
 //! Invariant: label values come from closed sets, so no peer can grow the page.
 //!
-//! Next: [`crate::observe::page`]: the same figures in a browser.
+//! Next: [`crate::observe::store_metrics`]: those of the store.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -127,6 +127,10 @@ pub struct ReactorMetrics {
     pub offloads_given_up: Cell,
     /// Upgrades that the application refused.
     pub refused: Cell,
+    /// Replies that were held until their session was stored, and connections that wait for that now.
+    pub replies_held: Cell,
+    /// See `replies_held`.
+    pub waits_for_store: Cell,
     /// Readiness events that the poll returned.
     pub events: Cell,
     events_per_turn: [Cell; EVENT_BOUNDS.len() + 1],
@@ -440,14 +444,15 @@ const SECONDS: [(&str, &str, &str, CellOf); 3] = [
     }),
 ];
 
-struct Page(String);
+/// A page under way.
+pub(super) struct Page(pub(super) String);
 
 impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn sample(
+    pub(super) fn sample(
         &mut self,
         name: &str,
         labels: std::fmt::Arguments<'_>,
@@ -456,8 +461,19 @@ impl Page {
         let _ = writeln!(self.0, "{name}{{{labels}}} {value}");
     }
 
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+    pub(super) fn one(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        value: impl std::fmt::Display,
+    ) {
         self.family(name, kind, help);
+        self.plain(name, value);
+    }
+
+    /// A sample without labels.
+    pub(super) fn plain(&mut self, name: &str, value: impl std::fmt::Display) {
         let _ = writeln!(self.0, "{name} {value}");
     }
 }

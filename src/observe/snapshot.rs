@@ -25,13 +25,16 @@ const RUNS_MAX: usize = 6;
 pub(crate) struct Outgoing {
     pub(crate) left: u64,
     pub(crate) backlog: usize,
+    /// Of the backlog, what must not leave before its session is stored.
+    pub(crate) held: usize,
     pub(crate) is_writable: bool,
 }
 
 impl Outgoing {
     pub(crate) fn of<S: Stream>(transport: &Transport<S>) -> Outgoing {
         let (left, backlog) = (transport.left(), transport.backlog.len());
-        Outgoing { left, backlog, is_writable: transport.is_writable() }
+        let held = transport.backlog.held();
+        Outgoing { left, backlog, held, is_writable: transport.is_writable() }
     }
 
     /// What was written between then and now, while `discarded` bytes were thrown away. If nothing
@@ -43,17 +46,27 @@ impl Outgoing {
         discarded: usize,
         cork_bytes: usize,
     ) -> Option<String> {
+        let written = self.written(before, discarded, cork_bytes);
+        if self.held == 0 || self.held == before.held {
+            return written;
+        }
+        let held = format!("{} held", Bytes(self.held as u64));
+        Some(written.map_or(held.clone(), |written| format!("{written}, {held}")))
+    }
+
+    fn written(self, before: Outgoing, discarded: usize, cork_bytes: usize) -> Option<String> {
         let left = self.left.saturating_sub(before.left);
+        let backlog = self.backlog - self.held;
         // All that there was to write, then and since.
-        let offered = left + self.backlog as u64 + discarded as u64;
+        let offered = left + backlog as u64 + discarded as u64;
         let is_one_write = before.backlog == 0 && offered < cork_bytes as u64;
         let how = if is_one_write { "in one write" } else { "written" };
-        let waiting = Bytes(self.backlog as u64);
+        let waiting = Bytes(backlog as u64);
         match offered {
             0 => None,
             // It is told as discarded.
-            _ if left == 0 && self.backlog == 0 && before.backlog > 0 => None,
-            _ if self.backlog == 0 => Some(format!("{} {how}", Bytes(left))),
+            _ if left == 0 && backlog == 0 && before.backlog > 0 => None,
+            _ if backlog == 0 => Some(format!("{} {how}", Bytes(left))),
             // A share is used up, or a signal came in between.
             _ if self.is_writable => Some(format!("{} {how}, {waiting} wait", Bytes(left))),
             _ => Some(format!("{} {how}, the socket is full, {waiting} wait", Bytes(left))),
@@ -142,6 +155,7 @@ impl Snapshot {
             Rest::Spent => "spent: goes on next turn",
             Rest::Throttled => "throttled: not read until its backlog shrinks",
             Rest::Parked => "parked: not read until a job of its is done",
+            Rest::Committing => "committing: not read until its session is stored",
             Rest::Waiting => "waiting: not read until what waits is delivered",
             Rest::Ended => "ended",
         };
@@ -352,7 +366,7 @@ mod tests {
         assert_eq!(past(300, &[]), "more of a frame 300 B");
     }
 
-    const IDLE: Outgoing = Outgoing { left: 100, backlog: 0, is_writable: true };
+    const IDLE: Outgoing = Outgoing { left: 100, backlog: 0, held: 0, is_writable: true };
 
     fn resting(rest: Rest) -> Snapshot {
         Snapshot {
@@ -371,7 +385,8 @@ mod tests {
     fn one_write_is_called_so_only_where_it_was_one() {
         let before = IDLE;
         let told = |left, backlog, before: Outgoing| {
-            let after = Outgoing { left: before.left + left, backlog, is_writable: backlog == 0 };
+            let left = before.left + left;
+            let after = Outgoing { left, backlog, held: 0, is_writable: backlog == 0 };
             after.written_since(before, 0, 1000)
         };
         assert_eq!(told(0, 0, before), None);
@@ -387,7 +402,8 @@ mod tests {
     fn what_was_discarded_was_not_written() {
         let before = Outgoing { backlog: 66_900, ..IDLE };
         let told = |left, discarded, before: Outgoing| {
-            let after = Outgoing { left: before.left + left, backlog: 0, is_writable: true };
+            let left = before.left + left;
+            let after = Outgoing { left, backlog: 0, held: 0, is_writable: true };
             after.written_since(before, discarded, 1000)
         };
         assert_eq!(told(0, 66_900, before), None);

@@ -110,6 +110,19 @@ impl TurnTrace {
         self.note(format_args!("off-loaded jobs: {jobs}"));
     }
 
+    pub(crate) fn batch_sent(&mut self, number: u64) {
+        self.note(format_args!("changed sessions sent to the store: commit {number}"));
+    }
+
+    pub(crate) fn batch_stored(&mut self, number: u64) {
+        self.note(format_args!("committed {number}"));
+    }
+
+    /// What it is to be told waits for this batch.
+    pub(crate) fn held_for(&mut self, id: LocalId, number: u64) {
+        self.fact(id, format_args!("held for commit {number}"));
+    }
+
     pub(crate) fn gave_up(&mut self, jobs: usize) {
         self.note(format_args!("off-loaded jobs that nobody waits for any more: {jobs}"));
     }
@@ -117,6 +130,12 @@ impl TurnTrace {
     pub(crate) fn expired(&mut self, sessions: u64) {
         if sessions > 0 {
             self.note(format_args!("sessions expired: {sessions}"));
+        }
+    }
+
+    pub(crate) fn restored(&mut self, sessions: usize) {
+        if sessions > 0 {
+            self.note(format_args!("sessions from the store: {sessions}"));
         }
     }
 
@@ -449,7 +468,7 @@ mod tests {
     }
 
     fn outgoing(left: u64, backlog: usize) -> Outgoing {
-        Outgoing { left, backlog, is_writable: backlog == 0 }
+        Outgoing { left, backlog, held: 0, is_writable: backlog == 0 }
     }
 
     fn lines(trace: TurnTrace) -> Vec<String> {

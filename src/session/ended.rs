@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use super::id::SessionId;
+use super::id::{SessionId, SessionSlot};
 use crate::contained::Contained;
 
 /// Why a session ended.
@@ -35,6 +35,10 @@ pub struct EndedSession<T> {
     pub(super) count: u64,
     pub(super) state: Contained<T>,
     pub(super) reason: SessionEnd,
+    /// Whether anything was lost with it: else no store has it.
+    pub(super) was_worth_keeping: bool,
+    /// Where it was in its table.
+    pub(super) slot: SessionSlot,
 }
 
 impl<T> EndedSession<T> {
@@ -42,6 +46,18 @@ impl<T> EndedSession<T> {
     #[must_use]
     pub fn session_id(&self) -> String {
         self.id.text().as_str().to_owned()
+    }
+
+    pub(crate) fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    pub(crate) fn was_worth_keeping(&self) -> bool {
+        self.was_worth_keeping
+    }
+
+    pub(crate) fn slot(&self) -> SessionSlot {
+        self.slot
     }
 
     /// How many messages it had counted.

@@ -8,6 +8,7 @@
 //! Next: [`crate::session::rate`]: how many new sessions an address may make.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::io;
 
 use crate::protocol::target::{parameter, percent_decoded};
@@ -24,7 +25,7 @@ const PREFIX: usize = 8;
 /// The 22 characters of base64url that we issue (128 random bits) are kept as 16 bytes, which
 /// halves what a parked session costs; so is any other text of that form, so that the mapping
 /// stays one to one.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionId(Form);
 
 #[derive(Clone, PartialEq, Eq)]
@@ -32,6 +33,19 @@ enum Form {
     Compact([u8; 16]),
     Named(Box<str>),
 }
+
+impl Hash for Form {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(match self {
+            Form::Compact(bytes) => bytes,
+            Form::Named(text) => text.as_bytes(),
+        });
+    }
+}
+
+/// Place of a session in the table of its reactor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionSlot(pub(super) u32);
 
 /// Text of a [`SessionId`], wherever it is kept.
 pub struct SessionIdText<'a>(TextForm<'a>);

@@ -3,10 +3,11 @@
 //! [`id`] is the name of a session, and pure; [`rate`] bounds how many an address may create; [`ended`] is
 //! what is left of a session that is no more; `one` is a session, `index` finds it by its id, and `sharers`
 //! are the connections of one that has several; `keyed_hash` is that of an id; [`table`] is one reactor's share
-//! of all sessions.
+//! of all sessions, `stored` what of it goes to a store, and [`changes`] what that has not been sent.
 //!
 //! Next: [`crate::session::id`]: what it is called.
 
+pub mod changes;
 pub mod ended;
 pub mod id;
 mod index;
@@ -14,10 +15,12 @@ mod keyed_hash;
 mod one;
 pub mod rate;
 mod sharers;
+pub mod stored;
 pub mod table;
 
+pub use changes::Changes;
 pub use ended::{EndedSession, SessionEnd};
-pub use id::{BadSessionId, IdSource, SessionId, owner_of};
+pub use id::{BadSessionId, IdSource, SessionId, SessionSlot, owner_of};
 pub use one::Session;
 pub use sharers::Joining;
-pub use table::{Attached, NotAttached, SessionSlot, SessionTable};
+pub use table::{Attached, NotAttached, SessionTable};

@@ -7,7 +7,7 @@
 //! Next: `index`: which session an id names.
 
 use super::ended::{EndedSession, SessionEnd};
-use super::id::SessionId;
+use super::id::{SessionId, SessionSlot};
 use crate::contained::Contained;
 
 /// One session: the server's count, and the application's state.
@@ -31,6 +31,8 @@ pub(super) enum Standing {
     Opened,
     /// Its state was lent out to be changed: it stays.
     Touched,
+    /// The same, and it was not lent out since it was last sent to the store.
+    Stored,
     /// It goes. Its id names it no more: it is not in the index, and ends with its last connection.
     Forgotten,
 }
@@ -63,7 +65,7 @@ impl<T> Session<T> {
 
     /// The application's state, to change: from here on the session is worth keeping.
     pub fn state_mut(&mut self) -> &mut T {
-        if self.standing == Standing::Opened {
+        if matches!(self.standing, Standing::Opened | Standing::Stored) {
             self.standing = Standing::Touched;
         }
         self.state.get_mut()
@@ -78,7 +80,20 @@ impl<T> Session<T> {
     /// Whether anything would be lost with it. One that was only opened is not kept, so that
     /// connecting alone cannot push other people's sessions out of the table.
     pub(super) fn is_worth_keeping(&self) -> bool {
-        self.count > 0 || self.standing == Standing::Touched
+        self.count > 0 || matches!(self.standing, Standing::Touched | Standing::Stored)
+    }
+
+    /// Whether it has counted more than `before`, or its state was lent out to be changed since this was last
+    /// asked. One that was forgotten is stored no more, whatever it counts.
+    pub fn take_change(&mut self, before: u64) -> bool {
+        if self.standing == Standing::Forgotten {
+            return false;
+        }
+        let was_lent = self.standing == Standing::Touched;
+        if was_lent {
+            self.standing = Standing::Stored;
+        }
+        was_lent || self.count != before
     }
 
     /// Whether the application had it forgotten.
@@ -87,8 +102,9 @@ impl<T> Session<T> {
     }
 
     #[inline(always)]
-    pub(super) fn into_ended(self, reason: SessionEnd) -> EndedSession<T> {
+    pub(super) fn into_ended(self, slot: SessionSlot, reason: SessionEnd) -> EndedSession<T> {
+        let was_worth_keeping = self.is_worth_keeping();
         let Session { id, count, state, .. } = self;
-        EndedSession { id, count, state, reason }
+        EndedSession { id, count, state, reason, was_worth_keeping, slot }
     }
 }

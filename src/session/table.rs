@@ -7,7 +7,7 @@
 //! share it. One that nobody speaks for and that no request holds stands in the list of the detached, in the
 //! order of leaving, exactly once. One that was forgotten is attached, and no id names it.
 //!
-//! Next: [`crate::connection`]: a transport, an endpoint, and why they rest.
+//! Next: `stored`: what of it goes to a store, and comes back.
 
 use std::fmt;
 use std::io;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::ended::{EndedSession, SessionEnd};
-use super::id::{ID_MOST, SessionId};
+use super::id::{ID_MOST, SessionId, SessionSlot};
 use super::index::Index;
 use super::keyed_hash::KeyedHash;
 use super::one::{Session, Standing};
@@ -37,10 +37,6 @@ const GRACE: Duration = Duration::from_secs(1);
 /// What the state of a session may have at most in its own type, in bytes. It is made on a reactor's stack
 /// and moved a few times: 16 KiB leave a stack of 2 MiB alone.
 const STATE_MOST: usize = 16 << 10;
-
-/// Place of a session in its table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionSlot(u32);
 
 /// A session found or made for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,15 +66,15 @@ pub struct TableTotals {
 }
 
 #[derive(Debug)]
-struct Entry<T> {
-    session: Session<T>,
-    presence: Presence,
+pub(super) struct Entry<T> {
+    pub(super) session: Session<T>,
+    pub(super) presence: Presence,
 }
 
 /// Whether a connection speaks for the session. In two steps, because an enum of three would need a word
 /// for its tag, in each session.
 #[derive(Debug, Clone, Copy)]
-enum Presence {
+pub(super) enum Presence {
     InUse(Use),
     /// With its neighbours in the list of the detached, older and newer.
     Detached {
@@ -92,14 +88,14 @@ const _: () = assert!(size_of::<Presence>() == 16, "the niches serve as tags");
 
 /// Why a session that is not in the list is there.
 #[derive(Debug, Clone, Copy)]
-enum Use {
+pub(super) enum Use {
     Attached(LocalId),
     Other(OtherUse),
 }
 
 /// The same, where no one connection speaks for it. In two steps for the same reason.
 #[derive(Debug, Clone, Copy)]
-enum OtherUse {
+pub(super) enum OtherUse {
     /// Two connections or more speak for it: [`SessionTable::sharers`] has them.
     Shared,
     /// It would be gone, but for a request that waits for its answer.
@@ -108,18 +104,18 @@ enum OtherUse {
 
 /// Nanoseconds from the table's beginning, plus one: a time in half the room of an `Instant`, and
 /// none for the tag of [`Presence`].
-type Stamp = std::num::NonZeroU64;
+pub(super) type Stamp = std::num::NonZeroU64;
 
 /// A slab index plus one, so that an `Option` of it has no tag.
-type Link = std::num::NonZeroU32;
+pub(super) type Link = std::num::NonZeroU32;
 
 /// One reactor's sessions.
 pub struct SessionTable<T> {
-    entries: Slab<Entry<T>>,
+    pub(super) entries: Slab<Entry<T>>,
     /// Slab indices by hash of the id: the key is not stored a second time.
-    index: Index,
+    pub(super) index: Index,
     /// Keyed, because clients may choose ids.
-    hasher: KeyedHash,
+    pub(super) hasher: KeyedHash,
     sharers: Sharers,
     oldest: Option<Link>,
     newest: Option<Link>,
@@ -397,7 +393,7 @@ impl<T: Default> SessionTable<T> {
             SessionEnd::NotKept | SessionEnd::Forgotten | SessionEnd::ServerEnded => {}
         }
         let session = self.remove(slot);
-        ended(session.into_ended(reason));
+        ended(session.into_ended(SessionSlot(slot), reason));
     }
 
     /// Nobody speaks for a session any more: its time to live begins, if it is to be kept.
@@ -409,9 +405,19 @@ impl<T: Default> SessionTable<T> {
         if !session.is_worth_keeping() || self.ttl.is_zero() {
             return self.end(slot, SessionEnd::NotKept, ended);
         }
+        self.stand_behind(slot, self.stamp(now), ended);
+    }
+
+    /// The session becomes the last in the list of the detached. If there are too many, the first goes.
+    #[inline(always)]
+    pub(super) fn stand_behind(
+        &mut self,
+        slot: u32,
+        since: Stamp,
+        ended: impl FnMut(EndedSession<T>),
+    ) {
         let older = self.newest;
-        self.entries[slot as usize].presence =
-            Presence::Detached { since: self.stamp(now), older, newer: None };
+        self.entries[slot as usize].presence = Presence::Detached { since, older, newer: None };
         let link = Link::MIN.saturating_add(slot);
         match older {
             Some(older) => self.set_newer(older, Some(link)),
@@ -461,10 +467,14 @@ impl<T: Default> SessionTable<T> {
         }
     }
 
-    fn stamp(&self, now: Instant) -> Stamp {
+    pub(super) fn stamp(&self, now: Instant) -> Stamp {
         // 64 bits last 584 years.
         let nanos = now.saturating_duration_since(self.beginning).as_nanos() as u64;
         Stamp::MIN.saturating_add(nanos)
+    }
+
+    pub(super) fn time(&self, stamp: Stamp) -> Instant {
+        self.beginning + Duration::from_nanos(stamp.get() - 1)
     }
 
     fn is_due(&self, slot: u32, now: Instant) -> bool {
@@ -490,10 +500,7 @@ impl<T: Default> SessionTable<T> {
     fn expiry(&self, slot: u32) -> Option<Instant> {
         match self.entries[slot as usize].presence {
             // Far beyond any uptime an Instant may not reach; then it is as good as never.
-            Presence::Detached { since, .. } => {
-                let since = self.beginning + Duration::from_nanos(since.get() - 1);
-                since.checked_add(self.ttl)
-            }
+            Presence::Detached { since, .. } => self.time(since).checked_add(self.ttl),
             Presence::InUse(_) => None,
         }
     }
@@ -604,7 +611,7 @@ impl<T: Default> SessionTable<T> {
         self.oldest.is_some()
     }
 
-    fn hash(&self, id: &SessionId) -> u64 {
+    pub(super) fn hash(&self, id: &SessionId) -> u64 {
         self.hasher.of(id.bytes())
     }
 
@@ -615,7 +622,7 @@ impl<T: Default> SessionTable<T> {
     }
 
     #[inline(always)]
-    fn find_by(&self, hash: u64, id: &SessionId) -> Option<u32> {
+    pub(super) fn find_by(&self, hash: u64, id: &SessionId) -> Option<u32> {
         self.index.find(hash, |slot| {
             #[cfg(test)]
             self.compared.set(self.compared.get() + 1);

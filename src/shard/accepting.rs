@@ -176,6 +176,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.connections.inherit_alarm(id);
         let connection = self.connections.slab.get_mut(id)?;
         (connection.entrance, connection.permit) = (entrance, permit);
+        if self.commits.hold_replies() {
+            connection.transport.gate();
+        }
         if let Err(error) = env.register(connection.transport.stream_mut(), id) {
             log::warn!(reactor = turn.setup.reactor; "cannot watch a connection: {error}");
             self.connections.slab.remove(id);

@@ -240,6 +240,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
             outlet: Some((&mut connection.transport, open.params())),
         };
         let before = self.runtime.cork.len();
+        if self.runtime.is_stored {
+            self.runtime.note_count(live.slot, id);
+        }
         let called = self.runtime.invoke(callee, |application, cx, _| callback(application, cx));
         let Some(outcome) = called else { return };
         // Nothing of the cork has left meanwhile: it stands behind a backlog.
@@ -247,6 +250,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
             self.runtime.commands.end_unqueued(NotQueued::SlowConsumer, before);
         }
         turn.observer.slow_turns.called(name, 1, Some(id));
+        // Before a command ends it: then it has no session any more that could be asked for.
+        if self.runtime.is_stored {
+            let _ = self.end_stored_call(id, turn);
+        }
         match outcome {
             Ok(()) => {
                 let _ = self.apply_commands(id, turn);

@@ -8,7 +8,7 @@
 //! Invariant: a connection that is no longer open has neither session nor timers nor jobs, and nothing is
 //! kept for it.
 //!
-//! Next: `awaiting`: a request that waits for its answer.
+//! Next: `committing`: how sessions get to the store.
 
 use std::io;
 use std::time::Duration;
@@ -69,7 +69,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if let Attachment::Never | Attachment::Former = former {
             return;
         }
-        if matches!(connection.rest, Rest::Parked | Rest::Waiting) {
+        if connection.rest.is_unread() {
             // What was not read of it meanwhile is read now: its Close may be in it.
             connection.rest = Rest::Spent;
             self.connections.queue(id);
@@ -162,10 +162,16 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let (session, is_resumed) = (live.slot, live.is_resumed);
         let callee = Callee { id, peer: &connection.peer, session, is_resumed, outlet: None };
+        if self.runtime.is_stored {
+            self.runtime.note_count(session, id);
+        }
         let called = self.runtime.invoke(callee, |application, cx, _| {
             application.on_close(cx, reason);
         });
         let Some(outcome) = called else { return };
+        if self.runtime.is_stored {
+            self.runtime.note_change(session, id);
+        }
         turn.observer.slow_turns.called(Callback::Close, 1, Some(id));
         // It is closing already.
         let _ = self.runtime.take_ending();

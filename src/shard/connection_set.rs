@@ -196,7 +196,7 @@ impl<S: Stream> ConnectionSet<S> {
     /// alarm.
     pub(super) fn settle(&mut self, id: LocalId, share: Share, turn: &mut Turn<'_>) {
         let Some(connection) = self.slab.get_mut(id) else { return };
-        if matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended) {
+        if connection.rest.is_unread() || connection.rest == Rest::Ended {
             return self.settle_unread(id, turn);
         }
         let config = &turn.setup.config;
@@ -219,11 +219,19 @@ impl<S: Stream> ConnectionSet<S> {
             turn.tell(|trace| trace.discarded(id, discarded));
             return;
         }
-        let can_flush = queued > 0 && connection.transport.is_writable();
+        if queued > 0 && connection.is_open() && connection.transport.backlog.held() > 0 {
+            note_level(connection, config);
+            return self.stop_for_store(id, turn);
+        }
+        let can_flush = queued > 0
+            && connection.transport.is_writable()
+            && connection.transport.backlog.has_free();
         let is_throttled = queued > 0 && {
             note_level(connection, config);
             let mark = config.max_send_buffer;
-            queued > if connection.rest == Rest::Throttled { mark / 2 } else { mark }
+            // What is held waits for the store, and not for the peer.
+            let offered = queued - connection.transport.backlog.held();
+            offered > if connection.rest == Rest::Throttled { mark / 2 } else { mark }
         };
         let goes_on = share == Share::UsedUp || has_readable;
         let rest = if can_flush || (!is_throttled && goes_on) {
@@ -247,6 +255,13 @@ impl<S: Stream> ConnectionSet<S> {
         set_alarm(connection, &mut self.wheel, turn.setup);
     }
 
+    /// Something of an open connection is held: it is not read until that leaves.
+    #[inline(never)]
+    fn stop_for_store(&mut self, id: LocalId, turn: &Turn<'_>) {
+        self.stop_reading(id, Rest::Committing);
+        self.settle_unread(id, turn);
+    }
+
     /// The same for a connection that is not read: it keeps its rest, whatever there is to read.
     #[cold]
     fn settle_unread(&mut self, id: LocalId, turn: &Turn<'_>) {
@@ -255,7 +270,7 @@ impl<S: Stream> ConnectionSet<S> {
             return;
         }
         note_level(connection, &turn.setup.config);
-        if connection.transport.is_writable() && !connection.transport.backlog.is_empty() {
+        if connection.transport.is_writable() && connection.transport.backlog.has_free() {
             self.ready.push(id, &mut connection.mark);
         }
         set_alarm(connection, &mut self.wheel, turn.setup);
@@ -320,7 +335,8 @@ impl<S: Stream> ConnectionSet<S> {
             Rest::Throttled => config.max_send_buffer / 2,
             _ => config.max_send_buffer,
         };
-        Ok(if connection.transport.backlog.len() <= mark { Room::Enough } else { Room::None })
+        let backlog = &connection.transport.backlog;
+        Ok(if backlog.len() - backlog.held() <= mark { Room::Enough } else { Room::None })
     }
 
     /// Writes what stands aside to a connection, and settles it.
@@ -345,9 +361,13 @@ impl<S: Stream> ConnectionSet<S> {
         self.stop_reading(id, Rest::Parked);
     }
 
-    /// Reads again from a connection that was not read.
+    /// Reads again from a connection that was not read, unless what it is to be told is held.
     pub(super) fn unpark(&mut self, id: LocalId, turn: &Turn<'_>) {
         if let Some(connection) = self.slab.get_mut(id) {
+            if connection.is_open() && connection.transport.backlog.held() > 0 {
+                connection.rest = Rest::Committing;
+                return;
+            }
             connection.rest = Rest::Spent;
             connection.endpoint.listened_again(turn.now, &turn.setup.protocol_limits);
         }
@@ -412,7 +432,7 @@ impl<S: Stream> ConnectionSet<S> {
         let id = connection.id;
         assert!(self.ended.is_empty(), "the reaper has been");
         let transport = &connection.transport;
-        let can_write = !transport.backlog.is_empty() && transport.is_writable();
+        let can_write = transport.backlog.has_free() && transport.is_writable();
         match connection.rest {
             Rest::Blocked => {
                 assert!(!transport.has_readable(), "{id}: blocked, with something to read");
@@ -428,7 +448,7 @@ impl<S: Stream> ConnectionSet<S> {
                 assert!(is_above, "{id}: throttled below the low-water mark");
                 assert!(!transport.is_writable(), "{id}: throttled, with room to write");
             }
-            Rest::Parked | Rest::Waiting => {
+            Rest::Parked | Rest::Waiting | Rest::Committing => {
                 let is_queued = self.ready.contains(id);
                 assert!(!can_write || is_queued, "{id}: not read, with something to write");
                 let is_over = match transport.inbound() {

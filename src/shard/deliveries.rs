@@ -250,7 +250,7 @@ impl<A: Application, S: Stream> Deliveries<A, S> {
             return;
         }
         if let Some(connection) = connections.get(id)
-            && !matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended)
+            && !(connection.rest.is_unread() || connection.rest == Rest::Ended)
             && connection.is_open()
         {
             connections.stop_reading(id, Rest::Waiting);

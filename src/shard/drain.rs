@@ -148,6 +148,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[cold]
     fn end_drain_if_due(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         let status = &turn.setup.status;
+        if let Phase::Abandoned = self.lifecycle.phase {
+            let left = self.connections.slab.iter().filter(|c| c.has_had_session()).count();
+            status.note_drained();
+            let outcome = DrainOutcome { cut: left as u64, ..DrainOutcome::default() };
+            return self.end(outcome, turn, env);
+        }
         if let Phase::Draining { since, released, cut, words, .. } = self.lifecycle.phase {
             let until = since + turn.setup.config.timeout_graceful_shutdown;
             let (closed, duration) = (released - cut, turn.now.saturating_duration_since(since));
@@ -202,6 +208,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             && !self.deliveries.has_mail
             // What `on_close` off-loaded is done too: it may be what keeps a session.
             && self.runtime.commands.jobs.awaited() == 0
+            && !(self.runtime.is_stored && self.waits_for_store())
             && !self.waits_for_a_connection();
         self.lifecycle.ends_sessions = false;
         if has_left {
@@ -246,6 +253,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.reap(turn);
         // There is no time left for shares.
         self.runtime.end_sessions(usize::MAX, turn);
+        self.send_last_batch(turn, env);
         // What `on_close` off-loaded just now is begun if a thread is free. Nobody waits for it.
         self.forward_commands(None, turn, env);
         self.runtime.commands.jobs.cancel_all();

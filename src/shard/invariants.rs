@@ -11,6 +11,7 @@ use crate::connection::{Attachment, Connection, Rest};
 use crate::environment::Environment;
 use crate::protocol::endpoint::Endpoint;
 use crate::token::LocalId;
+use crate::transport::out_buffer::Stage;
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Checks every invariant of the shard, connection by connection. Costs as much as there are
@@ -68,12 +69,20 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn check(&self, connection: &Connection<E::Stream>) {
         let id = connection.id;
         let jobs = self.runtime.commands.jobs.of(id);
+        let backlog = &connection.transport.backlog;
         // The table at `Rest`: each stop has its waker. Those of the other stops are the set's.
         match connection.rest {
             Rest::Parked => assert!(jobs > 0, "{id}: parked, and no answer comes"),
             Rest::Waiting => assert!(self.deliveries.holds(id), "{id}: waits for nothing"),
+            Rest::Committing => assert!(backlog.held() > 0, "{id}: waits for no commit"),
             _ => {}
         }
+        for stage in [Stage::UnderWay, Stage::Collected] {
+            let is_known = !backlog.is_held_for(stage) || self.commits.knows(id, stage);
+            assert!(is_known, "{id}: held, and nobody will let it go: {stage:?}");
+        }
+        let is_read = connection.is_open() && !connection.rest.is_unread();
+        assert!(!is_read || backlog.held() == 0, "{id}: read, while its replies are held");
         // Exactly while open, it speaks for a session or watches.
         let has_session = matches!(connection.attachment, Attachment::Live(_));
         let watches = matches!(connection.attachment, Attachment::Watching);

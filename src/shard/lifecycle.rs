@@ -97,6 +97,8 @@ pub(super) enum Phase {
         outcome: DrainOutcome,
         until: Instant,
     },
+    /// The store has failed: nothing more is said, and the shard ends in this turn.
+    Abandoned,
     Ended(DrainOutcome),
 }
 
@@ -182,6 +184,14 @@ impl Lifecycle {
         Drain::Begun
     }
 
+    /// Ends in this turn, because what clients would be told cannot be stored.
+    pub(super) fn abandon(&mut self, turn: &mut Turn<'_>) {
+        turn.setup.status.begin_drain(turn.now);
+        if self.outcome().is_none() {
+            self.phase = Phase::Abandoned;
+        }
+    }
+
     /// What every client is told when the server goes away.
     pub(super) fn goodbye(&self) -> CloseCause {
         CloseCause::Ours(CloseCode::Away, self.goodbye.clone())
@@ -236,7 +246,7 @@ impl Lifecycle {
             Phase::Drained { until, .. } | Phase::Leaving { until, .. } => {
                 Some(until.min(now + LOOK))
             }
-            Phase::Running | Phase::Ended(_) => None,
+            Phase::Running | Phase::Abandoned | Phase::Ended(_) => None,
         }
     }
 

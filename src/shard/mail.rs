@@ -30,8 +30,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[inline(never)]
     fn read_mail(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         // A wake without mail says that there is something new in what all reactors share.
+        if turn.setup.status.store_failure().is_some() {
+            self.lifecycle.abandon(turn);
+        }
         if turn.setup.status.draining_since().is_some() {
             self.begin_drain(turn, env);
+        }
+        if !self.restoring.is_done() {
+            self.restore_some(turn);
         }
         let limits = &turn.setup.config.limits;
         let mut share = limits.mails_per_turn;
@@ -44,7 +50,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
             match env.receive() {
                 None => {
-                    self.deliveries.has_mail = false;
+                    self.deliveries.has_mail = self.restoring.is_under_way();
                     return;
                 }
                 Some(Mail::HandOver(handoff)) => {
@@ -57,6 +63,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                     share += 1;
                     self.take_finished(finished, turn);
                 }
+                Some(Mail::Stored(number)) => self.take_stored(number, turn),
                 Some(Mail::Broadcast(frame)) => {
                     turn.tell(|trace| trace.broadcast(frame.len()));
                     self.deliveries.broadcasts.push_back(frame);

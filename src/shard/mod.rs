@@ -14,15 +14,16 @@
 //! - `runtime`: the application and its sessions;
 //! - `deliveries`: mail that waits for room, and broadcasts under way;
 //! - `lifecycle`: the state of the accept queue, and of the drain;
-//! - `pending`: requests whose answer is awaited;
+//! - `pending`: requests whose answer is awaited; `commits`: what is known of the store;
 //! - `parts`: all of them side by side, and the watchers of the live page; `observing`: what the
 //!   observer is shown of them.
 //!
 //! The steps, and what several steps need:
 //!
-//! - `sessions`: what connections do to the sessions, and who is told when one ends;
-//! - `closing`, `awaiting`, `refusing`: how a WebSocket ends, and how a request waits for its answer or is
-//!   refused;
+//! - `sessions`: what connections do to the sessions, and who is told when one ends; `restoring`: those that a store
+//!   had;
+//! - `closing`, `committing`, `awaiting`, `refusing`: how a WebSocket ends, how sessions get to the store and what waits
+//!   for that, and how a request waits for its answer or is refused;
 //! - `callbacks`: timers and off-loaded jobs; `direct`: what is for one connection;
 //!   `fanout`: broadcasts; `posts`: what other threads want done;
 //! - `relayed`: for whom a proxy speaks; `upgrade`, `watching`, `plain_requests`, `requests`: what a
@@ -40,6 +41,8 @@ mod accepting;
 mod awaiting;
 mod callbacks;
 mod closing;
+mod commits;
+mod committing;
 mod connection_set;
 mod deadlines;
 mod deliveries;
@@ -60,6 +63,7 @@ mod refusals;
 mod refusing;
 mod relayed;
 mod requests;
+mod restoring;
 mod runtime;
 mod sessions;
 mod turn;
@@ -216,6 +220,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         parts.forward_commands(None, turn, env);
         parts.send_mail(turn, env);
         parts.reap(turn);
+        parts.send_batch(turn, env);
         parts.end_drain(turn, env);
         parts.trim();
         parts.publish(setup);
@@ -314,7 +319,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
 impl<A: Application, E: Environment> Parts<A, E> {
     /// When the next turn has to be, whatever happens; `None` if only an event can cause one.
     fn timeout(&self, now: Instant, setup: &Setup) -> Option<Duration> {
-        let Parts { connections, runtime, deliveries, lifecycle, watchers, .. } = self;
+        let Parts { connections, runtime, deliveries, lifecycle, watchers, commits, .. } = self;
         let limits = &setup.config.limits;
         let timers = &runtime.commands.timers;
         let is_congested = deliveries.is_congested(limits);
@@ -333,6 +338,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             || self.may_sweep()
             || lifecycle.ends_sessions
             || watchers.is_drawing()
+            || (runtime.is_stored && !runtime.changes.is_empty() && !commits.is_busy())
         {
             return Some(Duration::ZERO);
         }
@@ -353,6 +359,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         consider(lifecycle.resumes_at());
         consider(lifecycle.drain_deadline(now, setup.config.timeout_graceful_shutdown));
         consider(deliveries.retries_at(now));
+        if runtime.is_stored {
+            consider(commits.due(setup.config.store_timeout));
+        }
         next.map(|next| next.saturating_duration_since(now))
     }
 

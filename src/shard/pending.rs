@@ -6,7 +6,7 @@
 //! Invariant: they stand in the order in which they came, one for each connection. What was taken for one that
 //! does not open is given back.
 //!
-//! Next: `parts`: all of them together.
+//! Next: `commits`: what is known of the store.
 
 use std::time::Instant;
 

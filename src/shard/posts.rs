@@ -11,7 +11,7 @@
 use super::direct::{Whereabouts, note_undelivered};
 use super::parts::Parts;
 use super::turn::Turn;
-use crate::application::{Answered, Application, ForRecipient, Post, Question, Undo};
+use crate::application::{Application, ForRecipient, Post, Question, Returned, Undo};
 use crate::environment::Environment;
 use crate::observe::slow_turn::Callback;
 use crate::token::LocalId;
@@ -82,7 +82,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         });
         turn.observer.slow_turns.called(Callback::Post, 1, None);
         let (value, undo) = match answer.ok().flatten() {
-            Some(Answered { value, undo }) => (Some(value), undo),
+            Some(Returned { value, undo }) => (Some(value), undo),
             None => (None, None),
         };
         match (progress.answer(id, value), undo) {

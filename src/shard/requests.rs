@@ -171,6 +171,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
         answered
     }
 
+    /// Whether a WebSocket may open now.
+    fn takes_websockets(&self, turn: &Turn<'_>) -> Result<(), Rejection> {
+        if turn.setup.status.draining_since().is_some() {
+            return Err(Rejection::Draining);
+        }
+        if self.restoring.is_done() { Ok(()) } else { Err(Rejection::Recovering) }
+    }
+
     /// Reads the request at the start of `received` and decides what becomes of it.
     fn answer(
         &mut self,
@@ -213,9 +221,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             return Ok(Answered::Plain { length, persistence });
         }
         let accept = handshake::judge(&request)?;
-        if setup.status.draining_since().is_some() {
-            return Err(Rejection::Draining);
-        }
+        self.takes_websockets(turn)?;
         if route == Route::Figures {
             // Its origin was `Route::of`'s to judge.
             return Ok(Answered::Watch { length, accept });

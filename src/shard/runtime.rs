@@ -12,14 +12,14 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::turn::{Setup, Turn};
 use crate::application::{
     Acceptance, Answer, Application, Commands, Context, Ending, ForUpgrade, NotQueued,
-    ReactorContext, Refusal, Upgrade, storage_of_cork,
+    ReactorContext, Refusal, SavedState, Upgrade, storage_of_cork,
 };
 use crate::config::{Limits, Subprotocols};
 use crate::contained::{Contained, Panicked, guard};
@@ -30,8 +30,10 @@ use crate::protocol::frame;
 use crate::protocol::head::Request;
 use crate::protocol::message::Scratch;
 use crate::session::{
-    Attached, EndedSession, IdSource, Joining, NotAttached, SessionId, SessionSlot, SessionTable,
+    Attached, Changes, EndedSession, IdSource, Joining, NotAttached, Session, SessionEnd,
+    SessionId, SessionSlot, SessionTable,
 };
+use crate::store::{Record, Recovered, State};
 use crate::token::{LocalId, Peer};
 use crate::transport::Outlet;
 
@@ -41,6 +43,11 @@ pub(super) struct Runtime<A: Application> {
     pub(super) sessions: SessionTable<A::Session>,
     ids: IdSource,
     pub(super) commands: Commands<A>,
+    /// What the store has not been sent; nothing, if there is none.
+    pub(super) changes: Changes,
+    pub(super) is_stored: bool,
+    /// What a session had counted before the callback under way.
+    counted: Option<u64>,
 
     // Storage that every connection uses in its turn, so that none has to own it.
     pub(super) cork: Vec<u8>,
@@ -102,16 +109,21 @@ pub(super) enum Next {
 }
 
 impl<A: Application> Runtime<A> {
-    pub(super) fn new(application: A, setup: &Setup) -> Self {
+    pub(super) fn new(application: A, is_stored: bool, setup: &Setup) -> Self {
         let Setup { reactor, beginning, config, .. } = setup;
+        // A session that comes from the store was left before the shard began.
+        let oldest = beginning.checked_sub(config.session_ttl).filter(|_| is_stored);
         // Each reactor bounds its own share; ids spread evenly, and nothing is shared to count.
         let capacity = config.sessions_of(*reactor);
         let (ttl, policy) = (config.session_ttl, config.session_ids);
         Runtime {
             application: Contained::new(application),
-            sessions: SessionTable::new(capacity, ttl, policy, *beginning),
+            sessions: SessionTable::new(capacity, ttl, policy, oldest.unwrap_or(*beginning)),
             ids: IdSource::new(*reactor, config.workers.get()),
             commands: Commands::new(*reactor, *beginning, config),
+            changes: Changes::default(),
+            is_stored,
+            counted: None,
             cork: Vec::with_capacity(storage_of_cork(&config.limits)),
             scratch: Scratch::default(),
             deflater: Deflater::new(&setup.protocol_limits),
@@ -167,6 +179,25 @@ impl<A: Application> Runtime<A> {
         };
         let application = application.get_mut();
         Some(guard(|| callback(application, &mut cx, scratch)))
+    }
+
+    /// A callback is called that may change the session of this connection, which is to be stored: for
+    /// [`Self::note_change`].
+    // Not inlined, as the other one: where nothing is stored, nothing of them is on the path.
+    #[inline(never)]
+    pub(super) fn note_count(&mut self, slot: SessionSlot, id: LocalId) {
+        self.counted = self.sessions.in_slot(slot, id).map(Session::count);
+    }
+
+    /// It has returned.
+    #[inline(never)]
+    pub(super) fn note_change(&mut self, slot: SessionSlot, id: LocalId) {
+        if let Some(before) = self.counted.take()
+            && let Some(session) = self.sessions.of_connection(slot, id)
+            && session.take_change(before)
+        {
+            self.changes.note(slot);
+        }
     }
 
     /// Calls the application for no WebSocket in particular.
@@ -254,43 +285,105 @@ impl<A: Application> Runtime<A> {
         turn: &mut Turn<'_>,
         mut random: impl FnMut(&mut [u8]) -> io::Result<()>,
     ) -> Result<Attached, NotAttached> {
-        let Runtime { application, sessions, ids, commands, .. } = self;
+        let Runtime { application, sessions, ids, commands, changes, is_stored, .. } = self;
         let fresh = || ids.next(&mut random);
-        sessions.attach(requested, connection, turn.now, fresh, |ended| {
+        let attached = sessions.attach(requested, connection, turn.now, fresh, |ended| {
+            note_end(&ended, *is_stored, changes);
             tell_end(application, commands, ended, turn);
-        })
+        });
+        // Else it would be found expired after a restart, however long somebody speaks for it.
+        if let (Ok(Attached { slot, resumed: true }), true) = (&attached, *is_stored) {
+            changes.note(*slot);
+        }
+        attached
+    }
+
+    /// A session comes back from the store, behind those that were left before it.
+    pub(super) fn restore(&mut self, recovered: Recovered, turn: &mut Turn<'_>) {
+        let Recovered { record, age_ms, .. } = recovered;
+        let Record { id, count, state, .. } = record;
+        let state = guard(|| match state {
+            None => A::Session::default(),
+            Some(State { version, bytes }) => A::load(&SavedState { version, bytes: bytes.into() }),
+        });
+        let state = match state.or_else(|_| {
+            turn.note_lost_state(
+                &id,
+                "the application panicked over the stored state of a session, which begins with a new one",
+            );
+            guard(A::Session::default)
+        }) {
+            Ok(state) => state,
+            // The store still has it.
+            Err(_) => return,
+        };
+        let age = Duration::from_millis(age_ms);
+        let since = turn.now.checked_sub(age).unwrap_or(turn.setup.beginning);
+        let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
+        sessions.restore((id, count), state, since, |ended| {
+            note_end(&ended, *is_stored, changes);
+            tell_end(application, commands, ended, turn);
+        });
     }
 
     /// A connection lets go of its session.
     pub(super) fn detach(&mut self, slot: SessionSlot, connection: LocalId, turn: &mut Turn<'_>) {
+        if self.is_stored {
+            return self.detach_stored(slot, connection, turn);
+        }
         let Runtime { application, sessions, commands, .. } = self;
         sessions.detach(slot, connection, turn.now, |ended| {
             tell_end(application, commands, ended, turn);
         });
     }
 
+    /// The same where sessions are stored: apart, so that the other one stays as short as it is.
+    #[inline(never)]
+    fn detach_stored(&mut self, slot: SessionSlot, connection: LocalId, turn: &mut Turn<'_>) {
+        let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
+        changes.note(slot);
+        sessions.detach(slot, connection, turn.now, |ended| {
+            note_end(&ended, *is_stored, changes);
+            tell_end(application, commands, ended, turn);
+        });
+    }
+
     /// A newer connection takes the session of this one over.
     pub(super) fn displace(&mut self, slot: SessionSlot, connection: LocalId, turn: &mut Turn<'_>) {
-        let Runtime { application, sessions, commands, .. } = self;
+        let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
+        if *is_stored {
+            changes.note(slot);
+        }
         sessions.displace(slot, connection, turn.now, |ended| {
+            note_end(&ended, *is_stored, changes);
             tell_end(application, commands, ended, turn);
         });
     }
 
     /// A request that held a session waits no more.
     pub(super) fn release(&mut self, session: &SessionId, turn: &mut Turn<'_>) {
-        let Runtime { application, sessions, commands, .. } = self;
-        sessions.release(session, |ended| tell_end(application, commands, ended, turn));
+        let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
+        sessions.release(session, |ended| {
+            note_end(&ended, *is_stored, changes);
+            tell_end(application, commands, ended, turn);
+        });
     }
 
     /// Lets `most` sessions expire whose time is over.
     pub(super) fn expire(&mut self, most: usize, turn: &mut Turn<'_>) {
-        let Runtime { application, sessions, commands, .. } = self;
-        sessions.expire(turn.now, most, |ended| tell_end(application, commands, ended, turn));
+        let Runtime { application, sessions, commands, changes, is_stored, .. } = self;
+        sessions.expire(turn.now, most, |ended| {
+            note_end(&ended, *is_stored, changes);
+            tell_end(application, commands, ended, turn);
+        });
     }
 
     /// Ends `most` sessions, because the server ends. Whether some are left.
     pub(super) fn end_sessions(&mut self, most: usize, turn: &mut Turn<'_>) -> bool {
+        // Those that are stored go on.
+        if self.is_stored {
+            return false;
+        }
         let Runtime { application, sessions, commands, .. } = self;
         sessions.end_all(most, |ended| tell_end(application, commands, ended, turn))
     }
@@ -307,6 +400,26 @@ impl<A: Application> Runtime<A> {
     pub(super) fn trim(&mut self, kept_bytes: usize) {
         self.scratch.trim(kept_bytes);
         self.deflater.trim(kept_bytes);
+    }
+}
+
+/// The store is to forget a session that has ended, unless that ends there by itself.
+#[inline]
+fn note_end<T>(ended: &EndedSession<T>, is_stored: bool, changes: &mut Changes) {
+    if !is_stored {
+        return;
+    }
+    let is_to_be_told = match ended.reason() {
+        SessionEnd::Evicted => true,
+        // Kept nowhere, if there was nothing to be kept.
+        SessionEnd::NotKept => ended.was_worth_keeping(),
+        // The store reckons that itself, by when it was left; unless it was not sent that yet.
+        SessionEnd::Expired => changes.has(ended.slot()),
+        // The first was noted then, for its id may name another one by now; the others go on.
+        SessionEnd::Forgotten | SessionEnd::ServerEnded => false,
+    };
+    if is_to_be_told {
+        changes.note_gone(ended.id());
     }
 }
 

@@ -7,7 +7,7 @@
 //! Invariant: a session that ends while the server runs is told to the application exactly once, and what
 //! that commands is forwarded in the same turn.
 //!
-//! Next: `closing`: the first of the steps, because all others may lead to it.
+//! Next: `restoring`: those that a store had.
 
 use super::evictions::REPORT_SLOT;
 use super::parts::Parts;
@@ -56,6 +56,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
             && let Some(session) = runtime.sessions.forget(slot, id)
         {
             pending.let_go(session);
+            if runtime.is_stored {
+                runtime.changes.note_forgotten(slot, session);
+            }
         }
     }
 
@@ -81,7 +84,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Takes what the application has for all connections here, and sees to it that the log tells of it if a
     /// session left early just now.
-    fn note_session_ends(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn note_session_ends(&mut self, turn: &mut Turn<'_>) {
         self.take_commands_for_all();
         let evicted = self.runtime.sessions.totals().evicted;
         if let Some(at) = turn.observer.evictions.note(evicted, turn.now) {

@@ -18,6 +18,7 @@ use crate::observe::metrics::ReactorMetrics;
 use crate::observe::turn_trace::TurnTrace;
 use crate::protocol::ProtocolLimits;
 use crate::server_status::ServerStatus;
+use crate::session::SessionId;
 use crate::token::LocalId;
 
 /// What does not change while a shard runs.
@@ -90,6 +91,13 @@ impl Turn<'_> {
         log::error!(
             connection:% = id, reactor = self.setup.reactor; "the application panicked: {outcome}"
         );
+    }
+
+    /// The state of a session cannot be stored, or not be read when it comes back; its count can.
+    #[cold]
+    pub(super) fn note_lost_state(&mut self, id: &SessionId, why: &str) {
+        self.setup.metrics.panics.add(1);
+        log::error!(session = id.prefix().as_str(), reactor = self.setup.reactor; "{why}");
     }
 
     /// A connection ends because there is no memory for what it sends, or for what it is sent.

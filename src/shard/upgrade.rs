@@ -191,6 +191,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if turn.setup.config.proxy_headers != ProxyHeaders::Off {
             self.count_address(id, turn)?;
         }
+        if self.runtime.is_stored && self.runtime.changes.is_full() {
+            return Err(Rejection::OwnerBusy);
+        }
         let newcomer = self.count_newcomer(id, session_id, turn)?;
         let claimed = self.claim_place((id, joining), session_id, turn).and_then(|()| {
             self.attach_session(session_id, (id, joining), turn, env).map_err(|error| {

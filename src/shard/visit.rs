@@ -13,6 +13,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::callbacks::Reading;
 use super::closing::{Lost, cause_of};
+use super::committing::Reply;
 use super::connection_set::{Flushed, Room, Share, uncork};
 use super::parts::Parts;
 use super::requests::Served;
@@ -20,6 +21,7 @@ use super::runtime::{Callee, CloseCause};
 use super::turn::Turn;
 use crate::application::{Application, Context};
 use crate::connection::{Attachment, Filled, FilledPast, Rest};
+use crate::contained::Panicked;
 use crate::environment::Environment;
 use crate::protocol::endpoint::{Discarded, Endpoint, Event, Open};
 use crate::protocol::frame::Violation;
@@ -130,7 +132,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // An id in the ready queue may have outlived its connection.
         let Some(mut connection) = self.connections.slab.get_mut(id) else { return };
         connection.mark.clear();
-        if matches!(connection.rest, Rest::Parked | Rest::Waiting | Rest::Ended) {
+        if connection.rest.is_unread() || connection.rest == Rest::Ended {
             return self.visit_unread(id, turn);
         }
         if is_congested || !connection.transport.backlog.is_empty() {
@@ -307,6 +309,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let Attachment::Live(live) = &mut connection.attachment else {
             return self.hear_watcher(id, input, turn);
         };
+        if runtime.is_stored {
+            runtime.note_count(live.slot, id);
+        }
         let callee = Callee {
             id,
             peer: &connection.peer,
@@ -324,6 +329,19 @@ impl<A: Application, E: Environment> Parts<A, E> {
         live.messages += input.messages;
         live.bytes_in += (input.at - begin) as u64;
         turn.setup.metrics.messages.add(input.messages);
+        if self.runtime.is_stored {
+            return self.end_stored_conversation(id, called, turn);
+        }
+        self.end_conversation(id, called, turn)
+    }
+
+    #[inline(always)]
+    fn end_conversation(
+        &mut self,
+        id: LocalId,
+        called: Option<Result<Pause, Panicked>>,
+        turn: &mut Turn<'_>,
+    ) -> Taken {
         match called {
             Some(Ok(Pause::AllTaken)) => Taken::All,
             Some(Ok(pause)) => self.pause(id, pause, turn),
@@ -335,6 +353,23 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 debug_assert!(false, "a displaced connection is closed before it is visited");
                 Taken::NeedMore
             }
+        }
+    }
+
+    /// The same where sessions are stored. If the replies are held, no more is heard until they leave.
+    #[inline(never)]
+    fn end_stored_conversation(
+        &mut self,
+        id: LocalId,
+        called: Option<Result<Pause, Panicked>>,
+        turn: &mut Turn<'_>,
+    ) -> Taken {
+        let reply = self.end_stored_call(id, turn);
+        let taken = self.end_conversation(id, called, turn);
+        let is_open = self.connections.get(id).is_some_and(|connection| connection.is_open());
+        match (taken, reply) {
+            (Taken::Again, Reply::IsHeld) if is_open => Taken::Wait,
+            (taken, _) => taken,
         }
     }
 

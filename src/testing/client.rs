@@ -1,6 +1,6 @@
 //! The clients of a [`TestServer`]: tungstenite's, and plain requests, at the other end of a wire.
 //!
-//! Next: `main.rs`, the program around it all.
+//! Next: `store`: what outlives a server.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -142,6 +142,16 @@ impl Line {
 
     /// Reads what has come, and answers pings and a Close; whether there was anything.
     pub(super) fn listen(&mut self) -> bool {
+        // Most clients have heard nothing, and there may be thousands.
+        let has_come = {
+            let wire = self.wire.borrow();
+            wire.has_output() || wire.has_ended()
+        };
+        has_come && self.hear()
+    }
+
+    /// The same, with what was read already: what came behind the head of the response.
+    fn hear(&mut self) -> bool {
         let Some(socket) = &mut self.socket else { return false };
         let waiting = self.wire.borrow().down.len();
         let mut has_heard = false;
@@ -188,7 +198,7 @@ impl io::Read for ClientEnd {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let mut wire = self.0.borrow_mut();
         let bytes = wire.receive(room.len());
-        if bytes.is_empty() && !wire.server_fin && !wire.closed {
+        if bytes.is_empty() && !wire.has_ended() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         room[..bytes.len()].copy_from_slice(&bytes);
@@ -396,6 +406,7 @@ impl<A: Application> TestUpgrade<A> {
         let socket = WebSocket::from_partially_read(end, rest, Role::Client, Some(config));
         let mut world = server.0.borrow_mut();
         world.lines[line].socket = Some(socket);
+        world.lines[line].hear();
         drop(world);
         server.settle();
         Ok(TestClient { server, line, headers })

@@ -18,16 +18,19 @@ use std::time::{Duration, Instant};
 
 use super::faults::{Call, ECONNABORTED, Fault, Faults};
 use super::wire::{Scripted, Wire, Written};
-use crate::application::{Application, Hosted, ReactorStart, Remote, Wake};
+use crate::application::{Application, Hosted, ReactorStart, Remote, Storing, Wake};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::http::Rejection;
+use crate::inbox::{InboxSender, inbox};
 use crate::mailbox::Mail;
 use crate::observe::metrics::ReactorMetrics;
 use crate::offload::Job;
 use crate::offload::pool::PoolFigures;
 use crate::server_status::ServerStatus;
+use crate::server_store::by_owner;
 use crate::shard::Shard;
+use crate::store::{Batch, CommitBatch, Recovered};
 use crate::token::{LocalId, Peer};
 use crate::transport::listener::Accepted;
 
@@ -53,6 +56,11 @@ pub struct Net {
     pub jobs: Vec<(usize, Job)>,
     /// Whether a job waits for [`Job::begin`]; if not, a thread takes each at once.
     pub jobs_wait: bool,
+    /// Batches that the store has not taken yet, each with its shard: one of each shard at the most.
+    pub batches: Vec<(usize, CommitBatch)>,
+    /// What the wall clock said when the machine began: it may be set.
+    pub beginning_ms: u64,
+    beginning: Option<Instant>,
     figures: Arc<PoolFigures>,
     random: u64,
     /// Mails that found a full box.
@@ -60,7 +68,34 @@ pub struct Net {
     faults: Faults,
 }
 
+/// The wall clock where nobody sets it: in 2027.
+pub const BEGINNING_MS: u64 = 1_800_000_000_000;
+
 impl Net {
+    fn new(workers: usize, box_capacity: usize, now: Instant, faults: Faults) -> Net {
+        Net {
+            queues: (0..workers).map(|_| VecDeque::new()).collect(),
+            listening: vec![true; workers],
+            arrivals: vec![false; workers],
+            boxes: (0..workers).map(|_| VecDeque::new()).collect(),
+            answers: (0..workers).map(|_| VecDeque::new()).collect(),
+            wakes: vec![false; workers],
+            ended: vec![false; workers],
+            box_capacity,
+            beginning_ms: BEGINNING_MS,
+            beginning: Some(now),
+            faults,
+            ..Net::default()
+        }
+    }
+
+    /// The time by the wall clock.
+    #[must_use]
+    pub fn wall_clock_ms(&self, now: Instant) -> u64 {
+        let since = self.beginning.map_or(Duration::ZERO, |beginning| now - beginning);
+        self.beginning_ms + since.as_millis() as u64
+    }
+
     /// Runs the job at this place in [`Self::jobs`], and sends its value home.
     pub fn run_job(&mut self, index: usize) {
         let (shard, job) = self.jobs.remove(index);
@@ -69,6 +104,16 @@ impl Net {
             self.answers[shard].push_back(Mail::Finished(finished));
             self.wakes[shard] = true;
         }
+    }
+
+    /// The batch at this place in [`Self::batches`] is safe, which its shard is told. What was in it.
+    pub fn store_batch(&mut self, index: usize) -> Vec<Batch> {
+        let (shard, CommitBatch { number, pieces }) = self.batches.remove(index);
+        if !self.ended[shard] {
+            self.answers[shard].push_back(Mail::Stored(number));
+            self.wakes[shard] = true;
+        }
+        pieces
     }
 
     /// Runs the jobs that have been off-loaded; whether there were any.
@@ -192,6 +237,19 @@ impl Environment for MachineEnvironment {
         Ok(())
     }
 
+    fn commit(&mut self, batch: CommitBatch) {
+        let mut net = self.net.borrow_mut();
+        let is_under_way = |(shard, _): &&(usize, CommitBatch)| *shard == self.shard;
+        let under_way = net.batches.iter().filter(is_under_way).count();
+        // The second is the one with which the shard ends.
+        assert!(under_way < 2, "three are under way");
+        net.batches.push((self.shard, batch));
+    }
+
+    fn wall_clock_ms(&mut self) -> u64 {
+        self.net.borrow().wall_clock_ms(self.now)
+    }
+
     fn random(&mut self, room: &mut [u8]) -> io::Result<()> {
         let mut net = self.net.borrow_mut();
         if let Some(Fault::Errno(errno)) = net.faults.strike(Call::Random) {
@@ -235,6 +293,8 @@ pub struct Machine<A: Application> {
     stations: Vec<Station<A>>,
     /// The way in for other threads.
     pub remote: Remote<A>,
+    /// Where each shard waits for the sessions that were stored.
+    restore: Vec<InboxSender<Vec<Recovered>>>,
     /// To which shards something was posted since their last turn.
     posted: Arc<[AtomicBool]>,
     wires: Vec<Rc<RefCell<Wire>>>,
@@ -256,33 +316,44 @@ impl<A: Application> Machine<A> {
         faults: Faults,
         make: impl Fn(ReactorStart<A>) -> A,
     ) -> Machine<A> {
+        let network = (box_capacity, Storing::Nothing);
+        Machine::storing(config, network, random, faults, make)
+    }
+
+    /// The same, with a store: no shard has its sessions before [`Self::recover`] was called.
+    pub fn storing(
+        config: &Arc<Config>,
+        (box_capacity, storing): (usize, Storing),
+        random: u64,
+        faults: Faults,
+        make: impl Fn(ReactorStart<A>) -> A,
+    ) -> Machine<A> {
         let workers = config.workers.get();
         let status = Arc::new(ServerStatus::new(workers, Rejection::LABELS, Arc::default()));
         let now = Instant::now();
-        let net = Rc::new(RefCell::new(Net {
-            queues: (0..workers).map(|_| VecDeque::new()).collect(),
-            listening: vec![true; workers],
-            arrivals: vec![false; workers],
-            boxes: (0..workers).map(|_| VecDeque::new()).collect(),
-            answers: (0..workers).map(|_| VecDeque::new()).collect(),
-            wakes: vec![false; workers],
-            ended: vec![false; workers],
-            figures: status.pool().clone(),
-            box_capacity,
-            random,
-            faults,
-            ..Net::default()
-        }));
+        let net = Net::new(workers, box_capacity, now, faults);
+        let net = Net { figures: status.pool().clone(), random, ..net };
+        let net = Rc::new(RefCell::new(net));
         let posted: Arc<[AtomicBool]> = (0..workers).map(|_| AtomicBool::new(false)).collect();
         let wakes = (0..workers).map(|number| -> Wake {
             let posted = posted.clone();
             Box::new(move || posted[number].store(true, Ordering::Release))
         });
         let (remote, posts) = Remote::new(box_capacity, wakes);
+        let mut restore = Vec::new();
+        if storing != Storing::Nothing {
+            status.expect_sessions();
+        }
         let station = |(number, posts)| {
             let (config, status) = (config.clone(), status.clone());
             let application = make(ReactorStart { reactor: number, remote: remote.clone() });
-            let hosted = Hosted { application, posts, remote: remote.clone() };
+            let recovered = (storing != Storing::Nothing).then(|| {
+                let (sender, recovered) = inbox(1);
+                restore.push(sender);
+                recovered
+            });
+            let remote = remote.clone();
+            let hosted = Hosted { application, posts, remote, storing, recovered };
             let shard = Shard::start(number, config, status, hosted, now);
             let shard = shard.unwrap_or_else(|_| panic!("`on_start` of reactor {number} panicked"));
             let wakes_at = shard.timeout(now).map(|sleep| now + sleep);
@@ -303,12 +374,26 @@ impl<A: Application> Machine<A> {
             status,
             stations,
             remote,
+            restore,
             posted,
             wires: Vec::new(),
             events_per_poll: config.limits.events_per_poll,
             is_limited: config.limit_concurrency.is_some(),
             turns: 0,
             after_turn: None,
+        }
+    }
+
+    /// The store was read: each shard is given the sessions that it owns.
+    ///
+    /// # Panics
+    ///
+    /// If that was done before.
+    pub fn recover(&mut self, sessions: Vec<Recovered>) {
+        let shares = by_owner(sessions, self.restore.len().max(1));
+        for (at, (share, sender)) in shares.into_iter().zip(self.restore.drain(..)).enumerate() {
+            assert!(sender.send(share).is_ok(), "a start has sessions once");
+            self.net.borrow_mut().wakes[at] = true;
         }
     }
 
@@ -457,6 +542,17 @@ impl<A: Application> Machine<A> {
 
     fn retries_soon(&self) -> bool {
         self.wakes_at().is_some_and(|at| at <= self.now + Duration::from_millis(2))
+    }
+
+    /// Everything ends where it stands, as at a power loss: nothing is said, and no callback is called. What the store has
+    /// not taken is lost.
+    pub fn crash(&mut self) {
+        self.stations.clear();
+        let mut net = self.net.borrow_mut();
+        net.queues.iter_mut().for_each(VecDeque::clear);
+        net.boxes.iter_mut().for_each(VecDeque::clear);
+        net.jobs.clear();
+        net.batches.clear();
     }
 
     /// Tells every shard to go away.

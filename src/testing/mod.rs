@@ -50,11 +50,12 @@
 //!
 //! [`faults`] can be planned on a [`wire`]; of wires and shards the [`machine`] is built, and on that the
 //! test kit, whose other end is in `client`. revolve's own simulation, torture and fuzz target are built
-//! of them too.
+//! of them too. `store` keeps sessions from one server to the next. Without a server, `simulated_disk` is what the file store is tested on.
 //!
 //! Next: [`crate::testing::faults`]: what can go wrong.
 
 mod client;
+mod store;
 
 #[cfg(not(feature = "internals"))]
 #[expect(dead_code, reason = "revolve's own tests use the rest")]
@@ -66,6 +67,8 @@ pub mod faults;
 mod machine;
 #[cfg(feature = "internals")]
 pub mod machine;
+#[cfg(feature = "internals")]
+pub mod simulated_disk;
 #[cfg(not(feature = "internals"))]
 #[expect(dead_code, reason = "revolve's own tests use the rest")]
 mod wire;
@@ -80,8 +83,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::application::{Application, ReactorStart, Remote};
-use crate::config::Config;
+use crate::application::{Application, ReactorStart, Remote, Storing};
+use crate::config::{Config, StoreSync};
 
 use client::Line;
 pub use client::{
@@ -90,6 +93,7 @@ pub use client::{
 };
 use faults::Faults;
 use machine::Machine;
+pub use store::TestStore;
 
 /// Rounds in which everybody acts, after which nobody will ever come to rest.
 const ROUNDS_MOST: usize = 100_000;
@@ -114,6 +118,8 @@ struct World<A: Application> {
     machine: Machine<A>,
     lines: Vec<Line>,
     holds_jobs: bool,
+    store: Option<TestStore>,
+    holds_store: bool,
 }
 
 impl<A: Application> TestServer<A> {
@@ -128,7 +134,7 @@ impl<A: Application> TestServer<A> {
         TestServer::with_config(Config { workers, ..Config::default() }, make)
     }
 
-    /// A server with this configuration, in which address, port and backlog mean nothing.
+    /// A server with this configuration, in which address, port, backlog and store mean nothing.
     ///
     /// # Panics
     ///
@@ -136,16 +142,98 @@ impl<A: Application> TestServer<A> {
     #[must_use]
     #[track_caller]
     pub fn with_config(config: Config, make: impl Fn(ReactorStart<A>) -> A) -> Self {
+        TestServer::start(config, None, make)
+    }
+
+    /// A server that has the sessions of this store, and stores there what changes. [`Config::store_sync`] says whether
+    /// replies wait for that; [`Config::store`] means nothing.
+    ///
+    /// ```
+    /// use revolve::testing::{TestServer, TestStore};
+    /// use revolve::{Config, Counter};
+    ///
+    /// let store = TestStore::new();
+    /// let start = || TestServer::with_store(Config::default(), &store, |_| Counter::new(None));
+    ///
+    /// let server = start();
+    /// let ann = server.connect("session_id=ann");
+    /// ann.send_text("hello");
+    /// assert_eq!(ann.text(), r#"{"count": 1}"#);
+    ///
+    /// // What is not stored was never answered, and may be lost.
+    /// server.hold_store();
+    /// ann.send_text("hello again");
+    /// assert_eq!(ann.receive(), None);
+    /// server.crash();
+    ///
+    /// let ann = start().connect("session_id=ann");
+    /// ann.send_text("where was I?");
+    /// assert_eq!(ann.text(), r#"{"count": 2}"#);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If a setting is out of its bounds.
+    #[must_use]
+    #[track_caller]
+    pub fn with_store(
+        config: Config,
+        store: &TestStore,
+        make: impl Fn(ReactorStart<A>) -> A,
+    ) -> Self {
+        TestServer::start(config, Some(store.clone()), make)
+    }
+
+    #[track_caller]
+    fn start(
+        config: Config,
+        store: Option<TestStore>,
+        make: impl Fn(ReactorStart<A>) -> A,
+    ) -> Self {
         if let Err(error) = config.validate() {
             panic!("{error}");
         }
         let ws_path = config.ws_path.clone();
-        let capacity = config.limits.mailbox_capacity;
-        let machine = Machine::new(&Arc::new(config), capacity, 1, Faults::default(), make);
-        let world = World { ws_path, machine, lines: Vec::new(), holds_jobs: false };
+        let storing = match (&store, config.store_sync) {
+            (None, _) => Storing::Nothing,
+            (Some(_), StoreSync::Always) => Storing::BeforeReplies,
+            (Some(_), StoreSync::Every(_)) => Storing::BehindReplies,
+        };
+        let network = (config.limits.mailbox_capacity, storing);
+        let ttl = config.session_ttl;
+        let mut machine = Machine::storing(&Arc::new(config), network, 1, Faults::default(), make);
+        if let Some(store) = &store {
+            let (sessions, now_ms) = store.open(ttl);
+            machine.net.borrow_mut().beginning_ms = now_ms;
+            machine.recover(sessions);
+        }
+        let (lines, holds_jobs, holds_store) = (Vec::new(), false, false);
+        let world = World { ws_path, machine, lines, holds_jobs, store, holds_store };
         let server = TestServer(Rc::new(RefCell::new(world)));
         server.settle();
         server
+    }
+
+    /// From now on what has changed waits for [`Self::release_store`], and so do the replies that depend on it. To the
+    /// server its disk is slow: after [`Config::store_timeout`] it ends.
+    pub fn hold_store(&self) {
+        self.0.borrow_mut().holds_store = true;
+    }
+
+    /// Stores what has waited, and whatever changes from now on.
+    pub fn release_store(&self) {
+        self.0.borrow_mut().holds_store = false;
+        self.settle();
+    }
+
+    /// Everything ends where it stands, as if the process were killed: no callback is called, no client is told, and what
+    /// is not stored is lost. Clients see the end of their stream.
+    pub fn crash(&self) {
+        let mut world = self.0.borrow_mut();
+        world.tell_time();
+        world.machine.crash();
+        drop(world);
+        self.settle();
     }
 
     /// Opens a WebSocket; `query` is what stands behind the question mark.
@@ -289,10 +377,29 @@ impl<A: Application> World<A> {
             acted |= self.machine.turn_if_woken(shard);
         }
         acted |= !self.holds_jobs && self.machine.net.borrow_mut().run_jobs();
+        acted |= !self.holds_store && self.store_changes();
         for line in &mut self.lines {
             acted |= line.listen();
         }
         acted
+    }
+
+    /// Stores what has been sent to the store; whether there was anything.
+    fn store_changes(&mut self) -> bool {
+        let Some(store) = &self.store else { return false };
+        let mut net = self.machine.net.borrow_mut();
+        let now_ms = net.wall_clock_ms(self.machine.now);
+        let has_stored = !net.batches.is_empty();
+        while !net.batches.is_empty() {
+            store.take(&net.store_batch(0), now_ms);
+        }
+        has_stored
+    }
+
+    fn tell_time(&self) {
+        if let Some(store) = &self.store {
+            store.note_time(self.machine.net.borrow().wall_clock_ms(self.machine.now));
+        }
     }
 
     /// A socket to this reactor, or to each in its turn.

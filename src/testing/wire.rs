@@ -131,6 +131,12 @@ impl Wire {
         !self.down.is_empty()
     }
 
+    /// Whether the server has ended its half, or is gone.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.server_fin || self.closed
+    }
+
     /// The client reads up to `most` bytes.
     pub fn receive(&mut self, most: usize) -> Vec<u8> {
         let taken: Vec<u8> = self.down.drain(..most.min(self.down.len())).collect();

@@ -38,10 +38,11 @@ pub mod out_buffer;
 pub mod socket;
 pub mod unix_listener;
 
+use std::collections::TryReserveError;
 use std::io;
 use std::time::Instant;
 
-use crate::transport::out_buffer::{BufferPool, OutBuffer};
+use crate::transport::out_buffer::{BufferPool, OutBuffer, Stage};
 
 /// What a connection needs of a socket; in tests, of a script.
 pub trait Stream: io::Read + io::Write {
@@ -171,6 +172,8 @@ pub struct Transport<S> {
     writable: bool,
     /// Whether something is missing in what was sent; then `writable` is false.
     is_cut: bool,
+    /// Whether replies may have to wait for a store: then none leaves past the cork.
+    is_gated: bool,
     /// Bytes that have left or wait: not those that were discarded, nor those of a failed write.
     pub bytes_out: u64,
 }
@@ -186,6 +189,7 @@ impl<S: Stream> Transport<S> {
             // True of every fresh socket; if not, the first write will tell.
             writable: true,
             is_cut: false,
+            is_gated: false,
             bytes_out: 0,
         }
     }
@@ -360,13 +364,42 @@ impl<S: Stream> Transport<S> {
         Ok(())
     }
 
+    /// From now on all that callbacks say comes by the cork, however long it is.
+    pub fn gate(&mut self) {
+        self.is_gated = true;
+    }
+
+    /// Lets bytes wait until this batch is stored.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Self::send`].
+    pub fn hold(
+        &mut self,
+        bytes: &[u8],
+        stage: Stage,
+        now: Instant,
+        pool: &mut BufferPool,
+    ) -> io::Result<()> {
+        self.bytes_out += bytes.len() as u64;
+        self.queue(bytes, |backlog| backlog.push_held(bytes, stage, now, pool))
+    }
+
     /// Queues bytes, which are counted already; those for which there is no memory are not any more.
     fn let_wait(&mut self, bytes: &[u8], now: Instant, pool: &mut BufferPool) -> io::Result<()> {
+        self.queue(bytes, |backlog| backlog.push(bytes, now, pool))
+    }
+
+    fn queue(
+        &mut self,
+        bytes: &[u8],
+        push: impl FnOnce(&mut OutBuffer) -> Result<(), TryReserveError>,
+    ) -> io::Result<()> {
         let before = self.backlog.len();
         let kept = match self.is_cut {
             // That there was no memory has been told when it was cut.
             true => Err(io::ErrorKind::BrokenPipe.into()),
-            false => self.backlog.push(bytes, now, pool).map_err(io::Error::from),
+            false => push(&mut self.backlog).map_err(io::Error::from),
         };
         kept.inspect_err(|_| {
             let queued = self.backlog.len() - before;
@@ -394,7 +427,7 @@ impl<S: Stream> Transport<S> {
         now: Instant,
         pool: &mut BufferPool,
     ) -> io::Result<()> {
-        while self.writable && share > 0 && !self.backlog.is_empty() {
+        while self.writable && share > 0 && self.backlog.has_free() {
             let front = self.backlog.front();
             let offered = &front[..front.len().min(share)];
             let outcome = self.stream.write(offered);
@@ -448,7 +481,7 @@ impl<S: Stream> Transport<S> {
 impl<S: Stream> Outlet for Transport<S> {
     fn send_past(&mut self, cork: &mut Vec<u8>, payload: &[u8]) -> Result<usize, usize> {
         let mut sent = 0;
-        if self.writable && self.backlog.is_empty() {
+        if self.writable && self.backlog.is_empty() && !self.is_gated {
             let outcome = self.stream.write_both(cork, payload);
             // An error comes again when the cork is written, and there is somebody who hears it.
             sent = has_written(outcome, cork.len() + payload.len(), &mut self.writable)

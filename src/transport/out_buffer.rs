@@ -8,7 +8,12 @@
 //! Growing can fail, for a peer decides how long a queue gets. The caller of `push` then ends that
 //! connection.
 //!
-//! Invariant: storage is held exactly while bytes are queued, and is at most [`SLACK`] more.
+//! The end of a queue may be *held*: bytes that must not leave before a batch of sessions is stored, and all
+//! that is queued behind them. One batch is under way at a time, and one is collected meanwhile; so there are
+//! two stages ([`Stage`]).
+//!
+//! Invariant: storage is held exactly while bytes are queued, and is at most [`SLACK`] more. Held bytes are
+//! the last of the queue: first those of the batch under way, then those of the one that is collected.
 //!
 //! Next: [`crate::transport::network`]: which addresses the limits count as one.
 
@@ -41,6 +46,19 @@ struct Queued {
     /// When the socket last took a byte, or the queue last was empty.
     progress: Instant,
     level: Level,
+    /// Bytes that wait for the batch under way.
+    held_under_way: usize,
+    /// Bytes behind those, which wait for the batch that is collected.
+    held_collected: usize,
+}
+
+/// For which batch bytes are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The one that the store has.
+    UnderWay,
+    /// The one that is collected.
+    Collected,
 }
 
 /// Whether a queue has been above the high-water mark, and not fallen to the low-water mark since. It
@@ -78,11 +96,58 @@ impl OutBuffer {
         self.queued.is_none()
     }
 
-    /// What to write next; empty if nothing waits. There may be more behind it.
+    /// What to write next; empty if nothing waits that may leave. There may be more behind it.
     #[must_use]
     pub fn front(&self) -> &[u8] {
         let first = self.queued.as_ref().and_then(|queued| Some((queued.chunks.front()?, queued)));
-        first.map_or(&[], |(chunk, queued)| &chunk[queued.start..])
+        first.map_or(&[], |(chunk, queued)| {
+            let front = &chunk[queued.start..];
+            &front[..front.len().min(queued.free())]
+        })
+    }
+
+    /// Whether anything waits that may leave.
+    #[must_use]
+    pub fn has_free(&self) -> bool {
+        self.queued.as_ref().is_some_and(|queued| queued.free() > 0)
+    }
+
+    /// Bytes that are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.queued.as_ref().map_or(0, |queued| queued.held())
+    }
+
+    /// Whether bytes are held for this batch.
+    #[must_use]
+    pub fn is_held_for(&self, stage: Stage) -> bool {
+        self.queued.as_ref().is_some_and(|queued| match stage {
+            Stage::UnderWay => queued.held_under_way > 0,
+            Stage::Collected => queued.held_collected > 0,
+        })
+    }
+
+    /// The batch that was collected is under way now. A second call changes nothing.
+    pub fn batch_leaves(&mut self) {
+        if let Some(queued) = &mut self.queued {
+            let collected = std::mem::take(&mut queued.held_collected);
+            debug_assert!(
+                collected == 0 || queued.held_under_way == 0,
+                "one batch is under way at a time"
+            );
+            queued.held_under_way += collected;
+        }
+    }
+
+    /// The batch under way is stored: what was held for it may leave.
+    pub fn batch_is_stored(&mut self, now: Instant) {
+        if let Some(queued) = &mut self.queued
+            && queued.held_under_way > 0
+        {
+            queued.held_under_way = 0;
+            // The socket was not offered them before.
+            queued.progress = now;
+        }
     }
 
     /// All that waits, as one piece.
@@ -93,6 +158,7 @@ impl OutBuffer {
     pub fn to_vec(&self) -> Result<Vec<u8>, TryReserveError> {
         let mut all = Vec::new();
         if let Some(queued) = &self.queued {
+            debug_assert_eq!(queued.held(), 0, "what is held is not handed over");
             all.try_reserve_exact(queued.len)?;
             all.extend_from_slice(self.front());
             queued.chunks.iter().skip(1).for_each(|chunk| all.extend_from_slice(chunk));
@@ -107,10 +173,10 @@ impl OutBuffer {
         self.queued.as_ref().map_or(0, |queued| queued.chunks.iter().map(Vec::capacity).sum())
     }
 
-    /// Since when no byte has left, if any wait.
+    /// Since when no byte has left, if any wait that may.
     #[must_use]
     pub fn stalled_since(&self) -> Option<Instant> {
-        self.queued.as_ref().map(|queued| queued.progress)
+        self.queued.as_ref().filter(|queued| queued.free() > 0).map(|queued| queued.progress)
     }
 
     /// Whether it has been above the high-water mark, and is not known to have fallen to the low-water
@@ -134,7 +200,7 @@ impl OutBuffer {
         }
     }
 
-    /// Appends.
+    /// Appends. Behind bytes that are held these are held too, for the same batch as the last of them.
     ///
     /// # Errors
     ///
@@ -146,10 +212,44 @@ impl OutBuffer {
         now: Instant,
         pool: &mut BufferPool,
     ) -> Result<(), TryReserveError> {
+        self.append(bytes, None, now, pool)
+    }
+
+    /// Appends bytes that are held, until this batch is stored. None are to be held for the batch under way
+    /// behind some for the one that is collected: those wait for it too.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Self::push`].
+    pub fn push_held(
+        &mut self,
+        bytes: &[u8],
+        stage: Stage,
+        now: Instant,
+        pool: &mut BufferPool,
+    ) -> Result<(), TryReserveError> {
+        self.append(bytes, Some(stage), now, pool)
+    }
+
+    /// Appends bytes that wait for the later of this batch and the one that the bytes before them wait for.
+    fn append(
+        &mut self,
+        bytes: &[u8],
+        stage: Option<Stage>,
+        now: Instant,
+        pool: &mut BufferPool,
+    ) -> Result<(), TryReserveError> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.queued.get_or_insert_with(|| pool.take(now)).push(bytes)
+        let queued = self.queued.get_or_insert_with(|| pool.take(now));
+        queued.push(bytes)?;
+        if stage == Some(Stage::Collected) || queued.held_collected > 0 {
+            queued.held_collected += bytes.len();
+        } else if stage == Some(Stage::UnderWay) || queued.held_under_way > 0 {
+            queued.held_under_way += bytes.len();
+        }
+        Ok(())
     }
 
     /// Notes that the socket took `count` bytes of [`Self::front`].
@@ -159,6 +259,7 @@ impl OutBuffer {
             return;
         };
         debug_assert!(queued.start + count <= queued.chunks.front().map_or(0, Vec::len));
+        debug_assert!(count <= queued.free(), "what is held has left");
         queued.start += count;
         queued.len -= count;
         if queued.len == 0 {
@@ -181,6 +282,14 @@ impl OutBuffer {
 }
 
 impl Queued {
+    fn held(&self) -> usize {
+        self.held_under_way + self.held_collected
+    }
+
+    fn free(&self) -> usize {
+        self.len - self.held()
+    }
+
     fn push(&mut self, mut bytes: &[u8]) -> Result<(), TryReserveError> {
         // Before the only chunk grows, the room of what has left is used again, if that is the
         // larger part: so no byte is moved more often than another one leaves.
@@ -229,7 +338,15 @@ impl BufferPool {
             }
             None => {
                 let chunks = VecDeque::with_capacity(1);
-                Box::new(Queued { chunks, start: 0, len: 0, progress: now, level: Level::Normal })
+                Box::new(Queued {
+                    chunks,
+                    start: 0,
+                    len: 0,
+                    progress: now,
+                    level: Level::Normal,
+                    held_under_way: 0,
+                    held_collected: 0,
+                })
             }
         }
     }
@@ -240,6 +357,7 @@ impl BufferPool {
             queued.chunks.shrink_to(4);
             queued.chunks.iter_mut().for_each(Vec::clear);
             (queued.start, queued.len, queued.level) = (0, 0, Level::Normal);
+            (queued.held_under_way, queued.held_collected) = (0, 0);
             self.spare.push(queued);
         }
     }
@@ -268,6 +386,39 @@ mod tests {
         assert_eq!(pool.spare.len(), 1);
         buffer.push(b"again", later, &mut pool).unwrap();
         assert_eq!((buffer.front(), pool.spare.len()), (&b"again"[..], 0));
+    }
+
+    #[test]
+    fn what_is_held_leaves_batch_by_batch_and_nothing_overtakes_it() {
+        use Stage::{Collected, UnderWay};
+        let (mut buffer, mut pool) = (OutBuffer::default(), BufferPool::default());
+        let now = Instant::now();
+        buffer.push(b"before ", now, &mut pool).unwrap();
+        buffer.push_held(b"one ", Collected, now, &mut pool).unwrap();
+        buffer.push(b"pong ", now, &mut pool).unwrap();
+        assert_eq!((buffer.front(), buffer.held()), (&b"before "[..], 9));
+        buffer.batch_leaves();
+        buffer.push(b"more ", now, &mut pool).unwrap();
+        assert!(buffer.is_held_for(UnderWay) && !buffer.is_held_for(Collected));
+        buffer.push_held(b"two ", Collected, now, &mut pool).unwrap();
+        // The session of the first is stored by the second batch too.
+        buffer.push_held(b"three ", UnderWay, now, &mut pool).unwrap();
+        buffer.advance(7, now, &mut pool);
+        assert_eq!(
+            (buffer.front(), buffer.stalled_since(), buffer.has_free()),
+            (&b""[..], None, false)
+        );
+        let later = now + Duration::from_secs(1);
+        buffer.batch_is_stored(later);
+        assert_eq!((buffer.front(), buffer.stalled_since()), (&b"one pong more "[..], Some(later)));
+        buffer.advance(4, later, &mut pool);
+        buffer.batch_leaves();
+        buffer.batch_is_stored(later);
+        assert_eq!(buffer.front(), b"pong more two three ");
+        assert_eq!(buffer.held(), 0);
+        buffer.clear(&mut pool);
+        buffer.push_held(b"again", UnderWay, later, &mut pool).unwrap();
+        assert_eq!((buffer.front(), buffer.len()), (&b""[..], 5));
     }
 
     #[test]

@@ -17,13 +17,23 @@ use std::os::fd::OwnedFd;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use rustix::net::{RecvFlags, SendFlags};
 
 use super::Stream;
+
+/// A peer that is gone is an error and not a signal. Where there is no such flag, the socket has it as an option.
+#[cfg(not(target_vendor = "apple"))]
+const WITHOUT_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const WITHOUT_SIGNAL: SendFlags = SendFlags::empty();
 
 /// A connected socket of either family.
 #[derive(Debug)]
 // mio's type for TCP is what holds the descriptor. None of its calls that are used here is one that
-// only TCP has, and it is the one of the two types that sends with MSG_NOSIGNAL in every version.
+// only TCP has, and it is the one of the two types that sends with MSG_NOSIGNAL in every version. recv and
+// send are rustix's, which on Linux are the system calls themselves: the C library's are cancellation points
+// of its threads, which nobody here cancels, and take 50 instructions more each (740 a message of the daemon's
+// ping-pong with them, 639 without).
 pub struct Socket(TcpStream);
 
 impl From<TcpStream> for Socket {
@@ -41,14 +51,15 @@ impl From<UnixStream> for Socket {
 impl Read for Socket {
     #[inline(always)]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
+        let (count, _) = rustix::net::recv(&self.0, buffer, RecvFlags::empty())?;
+        Ok(count)
     }
 }
 
 impl Write for Socket {
     #[inline(always)]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        Ok(rustix::net::send(&self.0, bytes, WITHOUT_SIGNAL)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

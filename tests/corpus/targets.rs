@@ -9,6 +9,7 @@ pub(crate) mod head;
 pub(crate) mod proxy;
 pub(crate) mod session;
 pub(crate) mod shard;
+pub(crate) mod store;
 
 #[allow(dead_code, reason = "its seeded conversations are for its own test")]
 #[path = "../oracle/comparison.rs"]
@@ -30,4 +31,5 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("proxy", proxy::run),
     ("session", session::run),
     ("shard", shard::run),
+    ("store", store::run),
 ];

@@ -22,6 +22,7 @@ use revolve::observe::metrics::ReactorMetrics;
 use revolve::offload::Job;
 use revolve::server_status::ServerStatus;
 use revolve::shard::Shard;
+use revolve::store::CommitBatch;
 use revolve::token::{LocalId, Peer};
 use revolve::transport::listener::Accepted;
 use revolve::{Application, Config, Counter, Echo};
@@ -122,8 +123,16 @@ impl Environment for Gate {
         panic!("nobody here looks for slow turns")
     }
 
+    fn wall_clock_ms(&mut self) -> u64 {
+        0
+    }
+
     fn offload(&mut self, job: Job) -> Result<(), Job> {
         Err(job)
+    }
+
+    fn commit(&mut self, _batch: CommitBatch) {
+        panic!("no session is stored here")
     }
 
     fn random(&mut self, room: &mut [u8]) -> io::Result<()> {

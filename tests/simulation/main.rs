@@ -9,6 +9,8 @@
 //! checks counts and fencing; at the end `world.rs` checks that nothing is stuck, lost or
 //! reordered. What it does not do: real sockets (`tests/server.rs`).
 //!
+//! In `crashes.rs` the server ends at any moment, and the next one starts on what its disk has kept.
+//!
 //! On the same machine `torture.rs` plays one conversation over and over, in which each system call
 //! fails once.
 //!
@@ -20,6 +22,7 @@
 #![allow(unreachable_pub, reason = "`pub` says which items the other files here use")]
 
 mod clients;
+mod crashes;
 mod held_up;
 mod parked;
 mod pause;
@@ -29,6 +32,7 @@ mod pieces;
 mod spread;
 mod stage;
 mod stale_upgrades;
+mod stored;
 mod told;
 mod torture;
 mod trace_capture;
@@ -83,19 +87,23 @@ fn a_seed_replays_to_the_letter() {
 /// Every word that traces have here: whatever else stood in one, a peer would have put there.
 const WORDS: &str = "\
     a accepted accepting again alarm all an and answer any answered answers application at away backlog \
-    beginning begins binary blocked box broadcast busy by close closed come compressed count delivered \
+    beginning begins binary blocked box broadcast busy by changed close closed come commit committed committing compressed count delivered \
     descriptor discarded done drain due end ended event expired for fragment frame from full go goes \
-    goodbye half handed has \
+    goodbye half handed has held \
     in is its job jobs kB kept last later left let listener loaded look lost low mail mailbox many map mails more ms new \
     next no \
     nobody not nothing of off on one our over parked pauses peer ping pong post queued reactor \
     reactors read readable ready refused request resumed room s say session sessions shrinks \
-    slept slots socket sockets spent spurious stream takes text that the throttled thrown timer to told too \
+    sent slept slots socket sockets spent spurious store stored stream takes text that the throttled thrown timer to told too \
     turn until upgrade us wait waiting waits watches what who with woken writable write written B Bad Conflict Content \
     Error Found Internal Large Length Many Not Request Requests Required Server Service Timeout Too Unavailable Upgrade";
 
 /// What a few seeds suffice to hear.
-const PHRASES: [&str; 40] = [
+const PHRASES: [&str; 44] = [
+    "changed sessions sent to the store: commit ",
+    "held for commit ",
+    "committed ",
+    "committing: not read until its session is stored",
     "the application answers later",
     "its answer has come",
     "accepted from",

@@ -90,6 +90,9 @@ pub struct Log {
     pub obituaries: HashMap<SocketAddr, u64>,
     /// Jobs off-loaded for such sessions, and how many of them were answered.
     pub rites: (u64, u64),
+    /// The id of a client's session; and the ids of which a session was forgotten, whose counts nobody vouches for.
+    pub ids: HashMap<SocketAddr, String>,
+    pub forgotten_ids: HashSet<String>,
     /// The counts that were given to a client, in order.
     pub given: HashMap<SocketAddr, Vec<u64>>,
     /// Broadcasts sent, by reactor.
@@ -321,6 +324,7 @@ impl Application for Recorder {
         let peer = address(cx.peer());
         assert_eq!(cx.connection_mut().replace(peer), None, "it has another one's state");
         log.names.insert(address(cx.peer()), cx.connection_id());
+        log.ids.insert(address(cx.peer()), cx.session_id());
         let before = log.broadcasts.clone();
         log.broadcasts_before.insert(address(cx.peer()), before);
         let told = (&*cx.session_id(), cx.count(), cx.is_resumed());
@@ -343,6 +347,7 @@ impl Application for Recorder {
         match message {
             Message::Text("forget") => {
                 log.ledger.forget(*cx.session());
+                log.forgotten_ids.insert(cx.session_id());
                 cx.forget_session();
             }
             Message::Text("quit") => {
@@ -438,6 +443,7 @@ impl Application for Recorder {
         // Now and then its last wish is that all be forgotten.
         if log.has_last_words && log.closes.is_multiple_of(11) {
             log.ledger.forget(*cx.session());
+            log.forgotten_ids.insert(cx.session_id());
             cx.forget_session();
         }
         if is_taken_over {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use revolve::application::Storing;
 use revolve::config::{Config, Limits, SessionIds, SessionRate};
 use revolve::connection::timer_wheel;
 use revolve::http::Rejection;
@@ -22,6 +23,7 @@ use super::pieces::faults::Faults;
 use super::pieces::machine::{Machine, Net};
 use super::pieces::recorder::{LARGEST, Log, Recorder, assert_as_planned};
 use super::pieces::streams::{Wire, Written};
+use super::stored::Stored;
 use super::told;
 use super::trace_capture;
 
@@ -75,6 +77,7 @@ pub struct Totals {
     undecided: u64,
     /// Jobs that were taken back, and questions that other reactors have answered.
     taken_back: u64,
+    batches: u64,
     questions: u64,
     learned: u64,
     /// What they had taken for upgrades that did not open.
@@ -147,6 +150,7 @@ impl Totals {
         self.deferred += other.deferred;
         self.undecided += other.undecided;
         self.taken_back += other.taken_back;
+        self.batches += other.batches;
         self.questions += other.questions;
         self.learned += other.learned;
         self.undone += other.undone;
@@ -208,6 +212,7 @@ impl Totals {
             self.deferred,
             self.undecided,
             self.taken_back,
+            self.batches,
             self.questions,
             self.learned,
             self.undone,
@@ -247,6 +252,8 @@ struct World {
     machine: Machine<Recorder>,
     clients: Vec<Client>,
     log: Rc<RefCell<Log>>,
+    storing: Storing,
+    stored: Stored,
     /// By how much a timer may be late.
     late: Duration,
     /// Posts that boxes took for reactors, and those that found a full one.
@@ -281,6 +288,8 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
         // Shorter and longer than the time to the first ping.
         timeout_handshake: Duration::from_secs(chance.pick(&[10, 40])),
         access_log: false,
+        // Nobody here has a disk that hangs.
+        store_timeout: Duration::from_secs(86_400),
         limits: Limits {
             receive_buffer_bytes: chance.pick(&[256, 1024, 8192]),
             head_bytes: 300,
@@ -382,9 +391,17 @@ pub fn run(seed: u64) -> Totals {
     log.borrow_mut().has_last_words = true;
     let config = Arc::new(config);
     let box_capacity = chance.within(1, 3);
-    let mut machine = Machine::new(&config, box_capacity, seed, Faults::default(), |start| {
-        Recorder { reactor: start.reactor(), log: log.clone() }
+    let storing = match chance.within(0, 9) {
+        0..=4 => Storing::Nothing,
+        5..=8 => Storing::BeforeReplies,
+        _ => Storing::BehindReplies,
+    };
+    let how = (box_capacity, storing);
+    let mut machine = Machine::storing(&config, how, seed, Faults::default(), |start| Recorder {
+        reactor: start.reactor(),
+        log: log.clone(),
     });
+    machine.recover(Vec::new());
     let (checked, waiting_most) = (log.clone(), waiting_most(&config));
     machine.after_turn = Some(Rc::new(move |machine, at, before| {
         check_turn(machine, at, before);
@@ -402,6 +419,8 @@ pub fn run(seed: u64) -> Totals {
         machine,
         clients,
         log,
+        storing,
+        stored: Stored::default(),
         late,
         posted: 0,
         full_post_boxes: 0,
@@ -410,6 +429,7 @@ pub fn run(seed: u64) -> Totals {
         kept_for_what_they_said,
     };
     world.bustle();
+    world.wait_for_no_store();
     world.wait_for_no_job();
     world.settle();
     world.check_attentive();
@@ -429,7 +449,11 @@ impl World {
                 58..=60 => {
                     some_job_goes_on(&mut self.machine.net.borrow_mut(), &mut self.chance);
                 }
-                61..=95 => self.some_shard_turns(),
+                61..=91 => self.some_shard_turns(),
+                92..=94 => {
+                    self.stored.take_some(&mut self.machine.net.borrow_mut(), &mut self.chance);
+                }
+                95 => self.wait_for_no_store(),
                 96 => self.some_thread_posts(),
                 97 => {
                     let errno = self.chance.pick(&[4, 103, 24]); // EINTR, ECONNABORTED, EMFILE
@@ -511,12 +535,30 @@ impl World {
 
     /// Everyone acts until nobody has anything to do without time passing.
     fn quiet(&mut self) {
-        self.quiet_with(some_job_goes_on);
+        self.quiet_with(|net, chance, stored| {
+            some_job_goes_on(net, chance) | stored.take_some(net, chance)
+        });
+    }
+
+    /// Nothing is stored. Then nobody has heard of what is not.
+    fn wait_for_no_store(&mut self) {
+        if self.storing != Storing::BeforeReplies {
+            return;
+        }
+        self.quiet_with(|net, chance, _| some_job_goes_on(net, chance));
+        let log = self.log.borrow();
+        for client in &self.clients {
+            let Some(id) = log.ids.get(&client.address) else { continue };
+            let told = client.counts().last().copied().unwrap_or(0);
+            let is_safe =
+                told == 0 || log.forgotten_ids.contains(id) || self.stored.may_be_known(id, told);
+            assert!(is_safe, "{}: heard {told}, and that is not stored", client.address);
+        }
     }
 
     /// No job goes on, and those who hang up meanwhile are let go of.
     fn wait_for_no_job(&mut self) {
-        self.quiet_with(|_, _| false);
+        self.quiet_with(|net, chance, stored| stored.take_some(net, chance));
         let log = self.log.borrow();
         for client in &self.clients {
             let wire = client.wire.borrow();
@@ -531,8 +573,8 @@ impl World {
         }
     }
 
-    fn quiet_with(&mut self, job_goes_on: impl Fn(&mut Net, &mut Chance) -> bool) {
-        let World { machine, clients, chance, .. } = self;
+    fn quiet_with(&mut self, goes_on: impl Fn(&mut Net, &mut Chance, &mut Stored) -> bool) {
+        let World { machine, clients, chance, stored, .. } = self;
         let net = machine.net.clone();
         machine.quiet(|| {
             let mut acted = false;
@@ -540,7 +582,7 @@ impl World {
                 client.act(chance);
                 acted = true;
             }
-            acted | job_goes_on(&mut net.borrow_mut(), chance)
+            acted | goes_on(&mut net.borrow_mut(), chance, stored)
         });
         let log = self.log.borrow();
         let is_overdue = |due: &Instant| *due + self.late <= self.machine.now;
@@ -730,7 +772,10 @@ impl World {
         let log = self.log.borrow();
         assert_eq!(log.opens, log.closes, "each open has its close");
         log.check_sessions(&self.machine);
-        assert!(log.ledger.is_empty(), "each session has its end");
+        if self.storing == Storing::Nothing {
+            assert!(log.ledger.is_empty(), "each session has its end");
+        }
+        self.check_stored();
         assert_eq!(log.admitted, log.opens + log.not_opened, "accepted: it opens, or it does not");
         assert_eq!(log.drains, self.machine.len(), "each reactor says that it drains, once");
         for client in &self.clients {
@@ -738,6 +783,19 @@ impl World {
             let wire: &Wire = &client.wire.borrow();
             if client.is_owed_a_close() && !wire.reset {
                 assert!(client.has_closed(), "{}: no Close {client:?}", client.address);
+            }
+        }
+    }
+
+    /// All that is worth keeping is stored.
+    fn check_stored(&self) {
+        if self.storing == Storing::Nothing {
+            return;
+        }
+        assert!(self.machine.net.borrow().batches.is_empty(), "a batch is under way");
+        for shard in self.machine.shards() {
+            for (id, count) in shard.session_counts() {
+                assert_eq!(self.stored.count(&id), Some(count), "{id} is not stored as it is");
             }
         }
     }
@@ -794,6 +852,7 @@ impl World {
             refused: log.refused,
             deferred: log.deferred,
             undecided: log.undecided,
+            batches: self.stored.batches,
             taken_back: log.taken_back.values().map(|taken| taken.len() as u64).sum(),
             questions: log.questions,
             learned: log.learned,

@@ -121,6 +121,12 @@ impl Crowd {
         }
     }
 
+    /// The server is there from now on. Nobody is connected.
+    pub(crate) fn move_to(&mut self, server: SocketAddr) {
+        assert!(self.lines.is_empty());
+        self.server = server;
+    }
+
     /// Each comes once more, hears its count, and leaves in good order: a hundred at a time.
     pub(crate) fn audit(&mut self) {
         let numbers: Vec<usize> = (0..self.people.len()).collect();

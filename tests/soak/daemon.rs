@@ -103,6 +103,12 @@ impl Daemon {
         Metrics(sums)
     }
 
+    /// Ends it as a crash does.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it is ours");
+        let _ = self.child.wait();
+    }
+
     /// Asks it to end; its exit code.
     pub(crate) fn stop(mut self) -> Option<i32> {
         let pid = self.child.id().to_string();

@@ -4,8 +4,11 @@
 //! repeated. In the end the daemon's memory and descriptors are where they were at the start, its
 //! gauges at 0, and its tables hold exactly the sessions that counted.
 //!
+//! With `--crashes` the daemon stores its sessions, and is killed every few seconds, in the middle of it all. It
+//! starts again on the same store, with another number of reactors, and everybody comes back.
+//!
 //! ```text
-//! cargo test --release --test soak -- [--minutes N | --seconds N] [--clients N] [--seed N]
+//! cargo test --release --test soak -- [--minutes N | --seconds N] [--clients N] [--seed N] [--crashes]
 //! ```
 //!
 //! Not a part of a plain `cargo test`: it takes a minute at least (`tests/run --only soak`). It
@@ -40,6 +43,9 @@ const REACTORS: usize = 4;
 const PING_INTERVAL: u64 = 5;
 const PING_TIMEOUT: u64 = 10;
 
+/// How long a daemon lives that is killed.
+const CRASH_EVERY: Duration = Duration::from_secs(4);
+
 /// What memory may have grown by, in bytes: the spare buffers that a reactor may keep for its next
 /// burst (`transport/out_buffer.rs` bounds them at 4 MiB), and as much again for the allocator's holes.
 const GROWTH_MOST: u64 = 2 * REACTORS as u64 * (4 << 20);
@@ -48,6 +54,7 @@ struct Options {
     lasts: Duration,
     clients: usize,
     seed: u64,
+    crashes: bool,
 }
 
 fn options() -> Options {
@@ -55,6 +62,7 @@ fn options() -> Options {
         lasts: Duration::from_secs(60),
         clients: 2000,
         seed: Instant::now().elapsed().subsec_nanos().into(),
+        crashes: false,
     };
     options.seed ^= u64::from(std::process::id()) << 20;
     let mut arguments = std::env::args().skip(1);
@@ -68,7 +76,10 @@ fn options() -> Options {
             "--seconds" => options.lasts = Duration::from_secs(number()),
             "--clients" => options.clients = number() as usize,
             "--seed" => options.seed = number(),
-            _ => panic!("{argument}? It takes --minutes, --seconds, --clients and --seed."),
+            "--crashes" => options.crashes = true,
+            _ => panic!(
+                "{argument}? It takes --minutes, --seconds, --clients, --seed and --crashes."
+            ),
         }
     }
     options
@@ -90,17 +101,56 @@ impl Rest {
     }
 }
 
-fn main() -> ExitCode {
-    let Options { lasts, clients, seed } = options();
-    let minutes = lasts.as_secs_f64() / 60.0;
-    println!("soak: {clients} clients, {REACTORS} reactors, {minutes:.1} minutes, --seed {seed}");
-    let daemon = Daemon::start(&[
-        ("--workers", REACTORS.to_string()),
+/// A daemon with so many reactors, and these options besides.
+fn start(reactors: usize, more: &[(&str, String)]) -> Daemon {
+    let options = [
+        ("--workers", reactors.to_string()),
         ("--ws-ping-interval", PING_INTERVAL.to_string()),
         ("--ws-ping-timeout", PING_TIMEOUT.to_string()),
         ("--heartbeat", "3".to_owned()),
         ("--timeout-handshake", "60".to_owned()),
-    ]);
+    ];
+    Daemon::start(&[&options[..], more].concat())
+}
+
+/// Everybody counts while the daemon is killed and started again; whether nothing was lost.
+fn crash(Options { lasts, clients, seed, .. }: Options) -> bool {
+    let directory = std::env::temp_dir().join(format!("revolve-soak-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory for the store");
+    let store = [("--store", format!("file:{}", directory.display()))];
+    let mut daemon = start(REACTORS, &store);
+    let mut crowd = Crowd::new(daemon.address, clients, seed);
+    let mut crashes = 0;
+    let begun = Instant::now();
+    while begun.elapsed() < lasts {
+        crowd.mill(CRASH_EVERY);
+        daemon.kill();
+        // What they had said, and were not told of, may have been counted.
+        crowd.dismiss();
+        crashes += 1;
+        daemon = start(1 + crashes % REACTORS, &store);
+        crowd.move_to(daemon.address);
+    }
+    crowd.audit();
+    println!("{crashes} crashes  {}", crowd.tally());
+    let kept = daemon.quiet_metrics().sum("revolve_sessions_detached");
+    let owed = crowd.sessions();
+    let complaints = daemon.complaints();
+    let code = daemon.stop();
+    let _ = std::fs::remove_dir_all(&directory);
+    println!("sessions: {kept} kept of {owed} that counted; exit code {code:?}; {complaints:?}");
+    kept == owed && owed > 0 && crashes > 1 && code == Some(0) && complaints.is_empty()
+}
+
+fn main() -> ExitCode {
+    let options = options();
+    let Options { lasts, clients, seed, crashes } = options;
+    let minutes = lasts.as_secs_f64() / 60.0;
+    println!("soak: {clients} clients, {REACTORS} reactors, {minutes:.1} minutes, --seed {seed}");
+    if crashes {
+        return if crash(options) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let daemon = start(REACTORS, &[]);
     let mut crowd = Crowd::new(daemon.address, clients, seed);
     // What is allocated once is allocated now, and does not count as growth.
     crowd.mill((lasts / 6).min(Duration::from_secs(60)));

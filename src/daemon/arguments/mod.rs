@@ -9,6 +9,7 @@
 //! Next: `values`: what the texts of options mean.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use lexopt::{Arg, Parser};
 
@@ -27,8 +28,19 @@ pub(crate) use values::{Host, Passing, seconds};
 #[derive(Debug)]
 pub(crate) enum Command {
     Run(Box<Settings>),
+    /// To look at a store.
+    Look(LookAtStore, PathBuf),
     /// The text to print: the help, or which build this is.
     Print(String),
+}
+
+/// What is looked for in a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LookAtStore {
+    /// Whether it can be read.
+    Check,
+    /// Every session of it.
+    Dump,
 }
 
 /// Reads the arguments (without the program's name) and the environment.
@@ -51,6 +63,7 @@ pub(crate) fn parse(
             Arg::Short('V') | Arg::Long("version") => return Ok(Command::Print(version())),
             Arg::Short(letter) => return Err(unknown_option(&format!("-{letter}"))),
             Arg::Long(name) => format!("--{name}"),
+            Arg::Value(value) if value == "store" => return parse_store(&mut parser),
             Arg::Value(value) => {
                 let line = format!("unexpected argument {value:?}; only options are allowed");
                 return Err(UsageError(format!("{line}, see --help")));
@@ -124,6 +137,28 @@ fn settings_of(given: &[Option<Given>]) -> Result<Settings, UsageError> {
     Ok(settings)
 }
 
+/// `store check DIR`, `store dump DIR`: options and environment have no say in these.
+fn parse_store(parser: &mut Parser) -> Result<Command, UsageError> {
+    const USAGE: &str = "revolve store takes check or dump, and a directory; see --help";
+    let mut words = Vec::new();
+    while let Some(arg) = parser.next().map_err(|error| UsageError(error.to_string()))? {
+        match arg {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(help())),
+            Arg::Value(word) => words.push(word),
+            _ => return Err(UsageError(USAGE.to_owned())),
+        }
+    }
+    match words.as_slice() {
+        [what, directory] if what == "check" => {
+            Ok(Command::Look(LookAtStore::Check, directory.into()))
+        }
+        [what, directory] if what == "dump" => {
+            Ok(Command::Look(LookAtStore::Dump, directory.into()))
+        }
+        _ => Err(UsageError(USAGE.to_owned())),
+    }
+}
+
 /// The texts of a setting, and the option or variable they came with. All but [`Takes::Values`] have one.
 struct Given {
     name: String,
@@ -167,8 +202,9 @@ mod tests {
     use std::time::Duration;
 
     use revolve::config::{
-        AllowedOrigins, Config, ORIGINS_ALLOWED, PROXIES_ALLOWED, SUBPROTOCOLS_ALLOWED,
-        SessionRate, Subprotocols, UNIX_PATH_ALLOWED, UnixPath, bounds,
+        AllowedOrigins, Config, ORIGINS_ALLOWED, PROXIES_ALLOWED, STORE_ALLOWED,
+        SUBPROTOCOLS_ALLOWED, SessionRate, StoreLocation, StoreSync, Subprotocols,
+        UNIX_PATH_ALLOWED, UnixPath, bounds,
     };
 
     use super::options::TRUTHS;
@@ -217,6 +253,10 @@ mod tests {
         ("session-ids", "issued"),
         ("session-ttl", "0"),
         ("max-sessions", "10"),
+        ("store", "file:/var/lib/revolve"),
+        ("store-sync", "50"),
+        ("store-timeout", "1.5"),
+        ("store-repair", "true"),
         ("limit-concurrency", "100"),
         ("limit-per-ip", "20"),
         ("limit-sessions-per-ip", "100/2.5"),
@@ -446,6 +486,11 @@ mod tests {
             ("allowed-origins", "https://a,", ORIGINS_ALLOWED),
             ("allowed-origins", "https://a/index.html", ORIGINS_ALLOWED),
             ("session-ttl", "31536001", "a time from 0 to 31536000 seconds"),
+            ("store", "/var/lib/revolve", STORE_ALLOWED),
+            ("store", "file:", STORE_ALLOWED),
+            ("store-sync", "0", bounds::STORE_SYNC.allowed),
+            ("store-sync", "never", bounds::STORE_SYNC.allowed),
+            ("store-timeout", "0.5", "a time from 1 to 86400 seconds"),
             ("offload-threads", "0", "a number from 1 to 1024"),
             ("slow-turn-ms", "3600001", "0 or a number of milliseconds from 1 to 3600000"),
             ("session-ids", "some", "any or issued"),
@@ -487,6 +532,9 @@ mod tests {
             Config { offload_threads: many, ..defaults() },
             Config { slow_turn: Some(day), ..defaults() },
             Config { session_ttl: 366 * day, ..defaults() },
+            Config { store: StoreLocation::File(PathBuf::new()), ..defaults() },
+            Config { store_sync: StoreSync::Every(day), ..defaults() },
+            Config { store_timeout: day, ..defaults() },
             Config {
                 limit_sessions_per_ip: Some(SessionRate {
                     sessions: std::num::NonZeroU32::MIN,

@@ -13,13 +13,13 @@ use std::time::Duration;
 use log::LevelFilter;
 use revolve::config::{
     Address, AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PROXIES_ALLOWED, PageFor,
-    ProxyHeaders, SUBPROTOCOLS_ALLOWED, SessionIds, Subprotocols, TrustedProxies,
-    UNIX_PATH_ALLOWED, UnixPath, bounds,
+    ProxyHeaders, STORE_ALLOWED, SUBPROTOCOLS_ALLOWED, SessionIds, StoreLocation, Subprotocols,
+    TrustedProxies, UNIX_PATH_ALLOWED, UnixPath, bounds,
 };
 
 use super::values::{
     Host, Passing, admin, hosts, meant, number, origins, passed, seconds, session_rate,
-    show_time_or_off, time, time_or_off, word_for, words,
+    show_time_or_off, store_sync, time, time_or_off, word_for, words,
 };
 use crate::daemon::logger::Format;
 
@@ -332,6 +332,38 @@ pub(super) static OPTIONS: &[Row] = &[
         about: "Sessions kept; then the longest away goes",
         set: |s, text| store(&mut s.config.max_sessions, number(text)),
         show: |s| s.config.max_sessions.to_string(),
+    },
+    Row {
+        group: "Sessions",
+        name: "store",
+        takes: Takes::Value("WHERE", STORE_ALLOWED),
+        about: "Keep sessions across restarts, in this directory",
+        set: |s, text| store(&mut s.config.store, StoreLocation::parse(text)),
+        show: |s| s.config.store.to_string(),
+    },
+    Row {
+        group: "Sessions",
+        name: "store-sync",
+        takes: Takes::Value("always|MS", bounds::STORE_SYNC.allowed),
+        about: "When they are on the disk: before the reply, or so many milliseconds after it",
+        set: |s, text| store(&mut s.config.store_sync, store_sync(text)),
+        show: |s| s.config.store_sync.to_string(),
+    },
+    Row {
+        group: "Sessions",
+        name: "store-timeout",
+        takes: Takes::Value("SECS", bounds::STORE_TIMEOUT.allowed),
+        about: "Time the disk may take; then the server ends",
+        set: |s, text| store(&mut s.config.store_timeout, time(text)),
+        show: |s| seconds(s.config.store_timeout),
+    },
+    Row {
+        group: "Sessions",
+        name: "store-repair",
+        takes: Takes::Truth,
+        about: "Give up what is damaged of the store, and start",
+        set: |s, text| store(&mut s.config.store_repair, meant(&TRUTHS, text)),
+        show: |s| s.config.store_repair.to_string(),
     },
     Row {
         group: "Limits",

@@ -16,7 +16,7 @@ const COLUMN: usize = 28;
 pub(super) fn help() -> String {
     let mut out = format!(
         "revolve {}: WebSocket sessions that count and resume, one event loop a core\n\n\
-         Usage: revolve [OPTION]...\n",
+         Usage: revolve [OPTION]...\n       revolve store check|dump DIR\n",
         env!("CARGO_PKG_VERSION")
     );
     let defaults = Settings::default();
@@ -34,6 +34,8 @@ pub(super) fn help() -> String {
     out.push_str("\nOther\n");
     push_entry(&mut out, "-h, --help", "Print this");
     push_entry(&mut out, "-V, --version", "Print version, commit and features");
+    push_entry(&mut out, "store check DIR", "Say whether the store in DIR can be read");
+    push_entry(&mut out, "store dump DIR", "Print its sessions, one JSON object a line");
     out.push_str(
         "\nIn brackets: the default. SECS: seconds, fractions allowed. All of the above can\n\
          stand in the environment, as REVOLVE_WS_MAX_SIZE=65536, and what is on or off as\n\

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use revolve::config::{Address, AllowedOrigins, Origin, SessionRate, UnixPath};
+use revolve::config::{Address, AllowedOrigins, Origin, SessionRate, StoreSync, UnixPath};
 
 /// Where to listen: an address, or a name that stands for some.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +117,14 @@ pub(super) fn session_rate(text: &str) -> Option<SessionRate> {
         None => (text, SessionRate::WINDOW),
     };
     Some(SessionRate { sessions: number(sessions)?, window })
+}
+
+/// `always`, or milliseconds.
+pub(super) fn store_sync(text: &str) -> Option<StoreSync> {
+    match text.eq_ignore_ascii_case("always") {
+        true => Some(StoreSync::Always),
+        false => number(text).map(|ms| StoreSync::Every(Duration::from_millis(ms))),
+    }
 }
 
 pub(super) fn time_or_off(text: &str) -> Option<Option<Duration>> {

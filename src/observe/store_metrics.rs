@@ -1,0 +1,108 @@
+//! The part of the metrics page that tells of the store; nothing of it stands on the page of a server without one.
+//!
+//! Renders what the store's thread and the reactors have counted. Counts nothing. Called by `server_status.rs`.
+//!
+//! Invariant: label values come from closed sets, so no peer can grow the page.
+//!
+//! Next: [`crate::observe::page`]: the same figures in a browser.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::metrics::{Page, ReactorMetrics};
+use crate::store::metrics::{SYNC_BOUNDS_US, StoreCell, StoreMetrics};
+
+type CellOf = fn(&StoreMetrics) -> &StoreCell;
+
+/// Families with one sample: name, type, help, cell.
+const FAMILIES: [(&str, &str, &str, CellOf); 8] = [
+    ("revolve_store_commits_total", "counter", "Batches of reactors that were stored.", |s| {
+        &s.commits
+    }),
+    ("revolve_store_sessions_total", "counter", "Sessions in these batches.", |s| &s.sessions),
+    ("revolve_store_written_bytes_total", "counter", "Bytes of them in the log.", |s| &s.bytes),
+    ("revolve_store_live_bytes", "gauge", "Bytes of live sessions at the last compaction.", |s| {
+        &s.live_bytes
+    }),
+    ("revolve_store_segments", "gauge", "Segments of the log that are not compacted yet.", |s| {
+        &s.segments
+    }),
+    ("revolve_store_compactions_total", "counter", "Compactions of the log.", |s| &s.compactions),
+    ("revolve_store_recovered_sessions", "gauge", "Sessions that the start has found.", |s| {
+        &s.recovered
+    }),
+    ("revolve_store_syncs_total", "counter", "Syncs, each for one batch or several.", |s| &s.syncs),
+];
+
+/// Appends it.
+pub fn render(store: &StoreMetrics, reactors: &[Arc<ReactorMetrics>], out: &mut String) {
+    let mut page = Page(std::mem::take(out));
+    for (name, kind, help, cell) in FAMILIES {
+        page.one(name, kind, help, cell(store).get());
+    }
+    let seconds = Duration::from_nanos(store.recovery_ns.get()).as_secs_f64();
+    page.one(
+        "revolve_store_recovery_seconds",
+        "gauge",
+        "What the start took to find them.",
+        seconds,
+    );
+    render_syncs(store, &mut page);
+    let (name, waiting) = ("revolve_store_held_total", "revolve_store_waiting");
+    page.family(name, "counter", "Replies that were held until their session was stored.");
+    for (number, reactor) in reactors.iter().enumerate() {
+        page.sample(name, format_args!("reactor=\"{number}\""), reactor.replies_held.get());
+    }
+    page.family(waiting, "gauge", "Connections whose replies are held now.");
+    for (number, reactor) in reactors.iter().enumerate() {
+        page.sample(waiting, format_args!("reactor=\"{number}\""), reactor.waits_for_store.get());
+    }
+    *out = page.0;
+}
+
+fn render_syncs(store: &StoreMetrics, page: &mut Page) {
+    let name = "revolve_store_sync_seconds";
+    page.family(name, "histogram", "What a sync took.");
+    let mut seen = 0;
+    let bounds =
+        SYNC_BOUNDS_US.iter().map(|&us| Duration::from_micros(us).as_secs_f64().to_string());
+    for (count, bound) in store.syncs_by_time().zip(bounds.chain(["+Inf".to_owned()])) {
+        seen += count;
+        page.sample("revolve_store_sync_seconds_bucket", format_args!("le=\"{bound}\""), seen);
+    }
+    let sum = Duration::from_nanos(store.sync_ns.get()).as_secs_f64();
+    page.plain("revolve_store_sync_seconds_sum", sum);
+    page.plain("revolve_store_sync_seconds_count", seen);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_tells_of_syncs_by_their_time() {
+        let store = StoreMetrics::default();
+        store.note_recovery(12, Duration::from_millis(1500));
+        for us in [90, 300, 301, 2_000_000] {
+            store.note_sync(Duration::from_micros(us));
+        }
+        let mut page = String::from("before\n");
+        render(&store, &[Arc::default()], &mut page);
+        for line in [
+            "before",
+            "# TYPE revolve_store_sync_seconds histogram",
+            "revolve_store_sync_seconds_bucket{le=\"0.0001\"} 1",
+            "revolve_store_sync_seconds_bucket{le=\"0.0003\"} 2",
+            "revolve_store_sync_seconds_bucket{le=\"0.0005\"} 3",
+            "revolve_store_sync_seconds_bucket{le=\"1\"} 3",
+            "revolve_store_sync_seconds_bucket{le=\"+Inf\"} 4",
+            "revolve_store_sync_seconds_sum 2.000691",
+            "revolve_store_sync_seconds_count 4",
+            "revolve_store_recovered_sessions 12",
+            "revolve_store_recovery_seconds 1.5",
+            "revolve_store_waiting{reactor=\"0\"} 0",
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line}\n{page}");
+        }
+    }
+}
