@@ -9,17 +9,19 @@
 //!
 //! Next: [`crate::contained`]: what belongs to the application, and may panic.
 
+use std::ffi::OsStr;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener as UnixStdListener;
-use std::path::Path;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use mio::net::TcpListener;
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketType, ipproto, sockopt};
 
 use crate::config::{Address, Inherited};
 use crate::token::{Entrance, Peer};
@@ -100,23 +102,23 @@ impl Listener {
     ///
     /// `InvalidInput` if it is no stream socket that listens.
     fn inherit(inherited: &Inherited) -> io::Result<(Listener, Address)> {
-        let socket = Socket::from(inherited.socket().try_clone_to_owned()?);
-        if !listens(&socket) {
+        let socket = inherited.socket().try_clone_to_owned()?;
+        let Some(address) = listens(socket.as_fd()) else {
             let why = "it is no stream socket that listens";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        }
-        socket.set_nonblocking(true)?;
-        let address = socket.local_addr()?;
-        if let Some(tcp) = address.as_socket() {
-            socket.set_tcp_nodelay(true)?;
-            let listener = TcpListener::from_std(StdListener::from(socket));
-            return Ok((Listener::InheritedTcp(listener), tcp.into()));
-        }
-        // One without a path, or with an abstract name, is displayed as `unix:`.
-        let path = address.as_pathname().unwrap_or(Path::new("")).to_owned();
-        let listener = UnixStdListener::from(OwnedFd::from(socket));
-        let listener = mio::net::UnixListener::from_std(listener);
-        Ok((Listener::InheritedUnix(listener), path.into()))
+        };
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok(match &address {
+            Address::Unix(_) => {
+                let listener = mio::net::UnixListener::from_std(UnixStdListener::from(socket));
+                (Listener::InheritedUnix(listener), address)
+            }
+            _ => {
+                sockopt::set_tcp_nodelay(&socket, true)?;
+                let listener = TcpListener::from_std(StdListener::from(socket));
+                (Listener::InheritedTcp(listener), address)
+            }
+        })
     }
 }
 
@@ -266,21 +268,30 @@ fn accept_tcp(listener: &TcpListener) -> io::Result<(socket::Socket, Peer)> {
     Ok((stream.into(), address.into()))
 }
 
-/// Whether it is a TCP or a Unix stream socket, and listens.
-fn listens(socket: &Socket) -> bool {
-    let is_stream = socket.r#type().is_ok_and(|kind| kind == Type::STREAM);
-    let is_ours = |address: SockAddr| address.is_unix() || address.as_socket().is_some();
-    is_stream && is_listening(socket) && socket.local_addr().is_ok_and(is_ours)
+/// Where a socket listens, if it is a TCP or a Unix stream socket that does.
+fn listens(socket: BorrowedFd<'_>) -> Option<Address> {
+    let is_stream = sockopt::socket_type(socket) == Ok(SocketType::STREAM);
+    let address = rustix::net::getsockname(socket).ok().and_then(address_of);
+    address.filter(|_| is_stream && is_listening(socket))
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn is_listening(socket: &Socket) -> bool {
-    socket.is_listener().unwrap_or(false)
+/// None of another family. A Unix socket without a path, or with an abstract name, is displayed as `unix:`.
+fn address_of(name: SocketAddrAny) -> Option<Address> {
+    if let Ok(tcp) = SocketAddr::try_from(name.clone()) {
+        return Some(tcp.into());
+    }
+    let unix = SocketAddrUnix::try_from(name).ok()?;
+    Some(PathBuf::from(OsStr::from_bytes(unix.path_bytes().unwrap_or_default())).into())
 }
 
-/// Elsewhere there is no way to ask that all systems have; `accept` will tell.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn is_listening(_: &Socket) -> bool {
+#[cfg(not(target_vendor = "apple"))]
+fn is_listening(socket: BorrowedFd<'_>) -> bool {
+    sockopt::socket_acceptconn(socket).unwrap_or(false)
+}
+
+/// Apple's systems cannot be asked; `accept` will tell.
+#[cfg(target_vendor = "apple")]
+fn is_listening(_: BorrowedFd<'_>) -> bool {
     true
 }
 
@@ -307,25 +318,29 @@ fn bind(
     let first = patiently(|| {
         let socket = tcp_socket(address, families)?;
         // This fails if another server listens, and then it is in vain to try again.
-        socket.bind(&address.into())?;
-        Ok(socket.listen(backlog).map(|()| socket))
+        rustix::net::bind(&socket, &address)?;
+        Ok(listen(socket, backlog))
     })?;
-    let bound = first.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+    let bound = first.local_addr()?;
     // One reactor alone has no siblings, and shares with nobody.
     if count > 1 {
-        first.set_reuse_port(true)?;
+        sockopt::set_socket_reuseport(&first, true)?;
     }
     let mut sockets = vec![first];
     while sockets.len() < count {
         sockets.push(patiently(|| {
             let next = tcp_socket(bound, families)?;
-            next.set_reuse_port(true)?;
-            Ok(next.bind(&bound.into()).and_then(|()| next.listen(backlog)).map(|()| next))
+            sockopt::set_socket_reuseport(&next, true)?;
+            let outcome = rustix::net::bind(&next, &bound).map_err(io::Error::from);
+            Ok(outcome.and_then(|()| listen(next, backlog)))
         })?);
     }
-    let listeners =
-        sockets.into_iter().map(|socket| TcpListener::from_std(StdListener::from(socket)));
-    Ok((listeners.collect(), bound))
+    Ok((sockets.into_iter().map(TcpListener::from_std).collect(), bound))
+}
+
+fn listen(socket: StdListener, backlog: i32) -> io::Result<StdListener> {
+    rustix::net::listen(&socket, backlog)?;
+    Ok(socket)
 }
 
 /// Tries a step again whose inner result is EADDRINUSE.
@@ -334,7 +349,9 @@ fn bind(
 /// to fail makes, for an instant, our `listen` and the siblings' `bind` fail too. Of two servers that
 /// call `listen` at the same instant, both can be refused. When a step is tried again, either that
 /// instant is over, or `bind` finds that the other server listens.
-fn patiently(mut step: impl FnMut() -> io::Result<io::Result<Socket>>) -> io::Result<Socket> {
+fn patiently(
+    mut step: impl FnMut() -> io::Result<io::Result<StdListener>>,
+) -> io::Result<StdListener> {
     for _ in 1..ATTEMPTS {
         match step()? {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -346,16 +363,19 @@ fn patiently(mut step: impl FnMut() -> io::Result<io::Result<Socket>>) -> io::Re
     step()?
 }
 
-fn tcp_socket(address: SocketAddr, families: Families) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+/// One that will listen: std's type is a name for the descriptor until then.
+fn tcp_socket(address: SocketAddr, families: Families) -> io::Result<StdListener> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = socket::open(family, Some(ipproto::TCP))?;
     // A restart must not wait for the former server's connections to leave TIME_WAIT.
-    socket.set_reuse_address(true)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
-        socket.set_only_v6(families == Families::One)?;
+        sockopt::set_ipv6_v6only(&socket, families == Families::One)?;
     }
     // Accepted sockets inherit it, so it costs one call a listener and none a connection. The
     // cork decides what leaves together; Nagle's algorithm would only add a delayed ACK to it.
-    socket.set_tcp_nodelay(true)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    let socket = StdListener::from(socket);
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
@@ -364,6 +384,7 @@ fn tcp_socket(address: SocketAddr, families: Families) -> io::Result<Socket> {
 mod tests {
     use super::*;
     use std::net::{Ipv4Addr, TcpStream};
+    use std::os::fd::OwnedFd;
     use std::sync::Barrier;
 
     /// An address of this machine on which no other test connects or listens, so that a port found
@@ -537,7 +558,7 @@ mod tests {
         reactors[0].close();
         // Its giver has it still.
         let Address::Inherited(inherited) = &given[0] else { panic!("it was given") };
-        assert!(listens(&Socket::from(inherited.socket().try_clone_to_owned().unwrap())));
+        assert_eq!(listens(inherited.socket()), Some(Address::from(at)));
         std::fs::remove_file(path).unwrap();
     }
 
@@ -593,21 +614,24 @@ mod tests {
             assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::AddrInUse);
         };
         let first = tcp_socket((own_address(9), 0).into(), Families::One).unwrap();
-        first.bind(&SocketAddr::from((own_address(9), 0)).into()).unwrap();
-        first.listen(16).unwrap();
-        let bound = first.local_addr().unwrap();
-        let address = bound.as_socket().unwrap();
+        let bind_to = |socket: &StdListener, address: SocketAddr| {
+            rustix::net::bind(socket, &address).map_err(io::Error::from)
+        };
+        let share = |socket: &StdListener| sockopt::set_socket_reuseport(socket, true).unwrap();
+        bind_to(&first, (own_address(9), 0).into()).unwrap();
+        let first = listen(first, 16).unwrap();
+        let address = first.local_addr().unwrap();
         in_use(bind_one(address, 16, 2).map(drop));
         let sharing = tcp_socket(address, Families::One).unwrap();
-        sharing.set_reuse_port(true).unwrap();
-        in_use(sharing.bind(&bound));
-        first.set_reuse_port(true).unwrap();
+        share(&sharing);
+        in_use(bind_to(&sharing, address));
+        share(&first);
         // A server's first socket does not share, so it is refused here too.
         in_use(bind_one(address, 16, 2).map(drop));
         let sibling = tcp_socket(address, Families::One).unwrap();
-        sibling.set_reuse_port(true).unwrap();
-        sibling.bind(&bound).unwrap();
+        share(&sibling);
+        bind_to(&sibling, address).unwrap();
         in_use(bind_one(address, 16, 2).map(drop));
-        sibling.listen(16).unwrap();
+        listen(sibling, 16).unwrap();
     }
 }

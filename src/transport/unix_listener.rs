@@ -10,7 +10,6 @@
 
 use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net;
 use std::path::{self, Path, PathBuf};
@@ -18,7 +17,8 @@ use std::thread;
 use std::time::Duration;
 
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, SockAddr, Socket, Type};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix};
 
 use crate::config::UnixPath;
 use crate::transport::socket;
@@ -45,24 +45,24 @@ impl UnixListener {
         let path = at.path.as_path();
         let absolute = path::absolute(path)?;
         let _lock = lock_directory(&absolute);
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        let socket = socket::open(AddressFamily::UNIX, None)?;
         // As it was given: made absolute it may be longer than an address can be.
-        let address = SockAddr::unix(path)?;
-        if let Err(error) = socket.bind(&address) {
-            if error.kind() != io::ErrorKind::AddrInUse {
-                return Err(error);
+        let address = address_of(path)?;
+        if let Err(error) = rustix::net::bind(&socket, &address) {
+            if error != Errno::ADDRINUSE {
+                return Err(error.into());
             }
             remove_stale(&absolute, &address)?;
-            socket.bind(&address)?;
+            rustix::net::bind(&socket, &address)?;
         }
         let file = SocketFile::at(absolute)?;
         if let Some(mode) = at.mode {
             // Before it listens: until then nobody can connect, whatever the umask has left.
             fs::set_permissions(&file.path, Permissions::from_mode(mode))?;
         }
-        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-        socket.set_nonblocking(true)?;
-        let listener = net::UnixListener::from(OwnedFd::from(socket));
+        rustix::net::listen(&socket, i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        let listener = net::UnixListener::from(socket);
+        listener.set_nonblocking(true)?;
         Ok(UnixListener { _file: file, listener: mio::net::UnixListener::from_std(listener) })
     }
 
@@ -85,13 +85,22 @@ impl UnixListener {
     }
 }
 
+/// # Errors
+///
+/// `InvalidInput` if it is too long, or has a byte that no path has.
+fn address_of(path: &Path) -> io::Result<SocketAddrUnix> {
+    // std asks for room for the NUL, which not every program that is to connect can do without.
+    net::SocketAddr::from_pathname(path)?;
+    Ok(SocketAddrUnix::new(path)?)
+}
+
 /// Removes the file that is in the way, if a server has left it: it is a socket's, and refuses
 /// connections.
 ///
 /// # Errors
 ///
 /// As those of [`UnixListener::bind`] for what else is there.
-fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
+fn remove_stale(path: &Path, address: &SocketAddrUnix) -> io::Result<()> {
     // Not through a symbolic link: what it points to is not ours to judge.
     let is_socket = match fs::symlink_metadata(path) {
         Ok(found) => found.file_type().is_socket(),
@@ -101,18 +110,16 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     if !is_socket {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let probe = socket::open(AddressFamily::UNIX, None)?;
     // A server whose queue is full would let a blocking probe wait.
-    probe.set_nonblocking(true)?;
-    match probe.connect(address) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+    rustix::io::ioctl_fionbio(&probe, true)?;
+    match rustix::net::connect(&probe, address) {
+        Err(Errno::CONNREFUSED) => match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+        Err(Errno::NOENT) => Ok(()),
+        Err(error @ (Errno::ACCESS | Errno::PERM)) => Err(error.into()),
         // It answers, or its queue is full (EAGAIN), or it is a socket of another type (EPROTOTYPE).
         _ => Err(io::ErrorKind::AddrInUse.into()),
     }
@@ -178,6 +185,7 @@ impl Drop for SocketFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::{Domain, SockAddr, Socket, Type};
     use std::os::unix::net::{UnixDatagram, UnixListener as StdListener, UnixStream};
     use std::sync::Barrier;
 
@@ -275,6 +283,8 @@ mod tests {
         assert!(datagrams.exists());
         assert_eq!(refused(&directory.0), io::ErrorKind::AlreadyExists);
         assert_eq!(refused(&directory.0.join("none/s")), io::ErrorKind::NotFound);
+        // 108 bytes are Linux's most, with the NUL.
+        assert_eq!(refused(Path::new(&"s".repeat(108))), io::ErrorKind::InvalidInput);
         assert_eq!(refused(&path.join("s")), io::ErrorKind::NotADirectory);
     }
 
