@@ -204,7 +204,7 @@ impl Report {
         println!("\n{}", self.circumstances().join("\n"));
     }
 
-    fn circumstances(&self) -> Vec<String> {
+    pub(crate) fn circumstances(&self) -> Vec<String> {
         let mut waited = self.waited.clone();
         waited.sort_by(f64::total_cmp);
         let worst = waited.get(waited.len().saturating_sub(1) * 95 / 100).copied().unwrap_or(0.0);

@@ -29,6 +29,8 @@ pub enum SlotState {
     Closing = 4,
     /// Somebody who watches the reactors.
     Watching = 5,
+    /// A WebSocket of which a reply is held until its session is stored.
+    Held = 6,
 }
 
 impl SlotState {
@@ -38,6 +40,7 @@ impl SlotState {
         match (&connection.endpoint, connection.attachment) {
             (Endpoint::Handshaking(_) | Endpoint::Pending(_), _) => SlotState::Handshaking,
             (Endpoint::Open(_), Attachment::Watching) => SlotState::Watching,
+            (Endpoint::Open(_), _) if connection.transport.backlog.held() > 0 => SlotState::Held,
             (Endpoint::Open(_), _) if connection.rest == Rest::Throttled => SlotState::Throttled,
             (Endpoint::Open(_), _) => SlotState::Open,
             (Endpoint::Closing(_) | Endpoint::Closed, _) => SlotState::Closing,
@@ -47,7 +50,7 @@ impl SlotState {
 
 /// Bits of a run that hold the state; its length stands above them.
 const STATE_BITS: u32 = 3;
-const _: () = assert!((SlotState::Watching as u32) < 1 << STATE_BITS);
+const _: () = assert!((SlotState::Held as u32) < 1 << STATE_BITS);
 
 /// A slab map that is being drawn.
 #[derive(Debug, Default)]

@@ -128,6 +128,8 @@ pub struct SessionTable<T> {
     ttl_nanos: u64,
     policy: SessionIds,
     beginning: Instant,
+    /// A time, and its stamp.
+    reckoned: (Instant, Stamp),
     totals: TableTotals,
     /// No session expires before then: the reactor had been stopped.
     grace: Option<Instant>,
@@ -168,6 +170,7 @@ impl<T: Default> SessionTable<T> {
             ttl_nanos: u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX),
             policy,
             beginning,
+            reckoned: (beginning, Stamp::MIN),
             totals: TableTotals::default(),
             grace: None,
             #[cfg(test)]
@@ -197,7 +200,7 @@ impl<T: Default> SessionTable<T> {
     /// The session called `id`, if it is there: what [`Self::attach`] would find.
     #[must_use]
     pub fn peek(&self, id: &SessionId, now: Instant) -> Option<&Session<T>> {
-        let found = self.find(id).filter(|&found| !self.is_due(found, now) || self.waits(now))?;
+        let found = self.find_live(id, now)?;
         Some(&self.entries[found as usize].session)
     }
 
@@ -220,16 +223,28 @@ impl<T: Default> SessionTable<T> {
         let hash = id.map(|id| self.hash(id));
         if let Some(found) = id.zip(hash).and_then(|(id, hash)| self.find_by(hash, id)) {
             // Its time may be over although its turn to be forgotten has not come.
-            if self.is_due(found, now) && !self.waits(now) {
+            let stamp = self.reckon(now);
+            if self.is_due(found, stamp) && !self.waits(now) {
                 self.end(found, SessionEnd::Expired, ended);
             } else {
-                self.unlink(found);
-                self.join(found, connection, joining);
+                self.take_up(found, connection, joining);
                 return Ok(Attached { slot: SessionSlot(found), resumed: true });
             }
         }
-        let (id, hash) = match (id, hash, self.policy) {
-            (Some(id), Some(hash), SessionIds::Any) => (id.clone(), hash),
+        self.make(id.zip(hash), connection, fresh)
+    }
+
+    /// A new session.
+    // Not inlined: what it needs of stack and registers would cost a resume some fifteen instructions.
+    #[inline(never)]
+    fn make(
+        &mut self,
+        wanted: Option<(&SessionId, u64)>,
+        connection: LocalId,
+        fresh: impl FnOnce() -> io::Result<SessionId>,
+    ) -> Result<Attached, NotAttached> {
+        let (id, hash) = match (wanted, self.policy) {
+            (Some((id, hash)), SessionIds::Any) => (id.clone(), hash),
             _ => {
                 let id = fresh().map_err(|_| NotAttached::NoId)?;
                 let hash = self.hash(&id);
@@ -249,6 +264,18 @@ impl<T: Default> SessionTable<T> {
     }
 
     /// A connection speaks for the session in `slot` from now on.
+    #[inline(always)]
+    fn take_up(&mut self, slot: u32, connection: LocalId, joining: Joining) {
+        let presence = &mut self.entries[slot as usize].presence;
+        if let Presence::Detached { older, newer, .. } = *presence {
+            *presence = Presence::InUse(Use::Attached(connection));
+            self.close_gap(older, newer);
+        } else {
+            self.join(slot, connection, joining);
+        }
+    }
+
+    /// The same, of a session that is not in the list.
     fn join(&mut self, slot: u32, connection: LocalId, joining: Joining) {
         let Entry { session, presence } = &mut self.entries[slot as usize];
         let alone = match (*presence, joining) {
@@ -322,11 +349,7 @@ impl<T: Default> SessionTable<T> {
     /// A request for the session called `id` waits for its answer: until [`Self::release`] the session
     /// neither expires nor makes room for another one. Whether there is such a session.
     pub fn hold(&mut self, id: &SessionId, now: Instant) -> bool {
-        let Some(found) =
-            self.find(id).filter(|&found| !self.is_due(found, now) || self.waits(now))
-        else {
-            return false;
-        };
+        let Some(found) = self.find_live(id, now) else { return false };
         // It keeps its place in the list: to ask for a session in vain does not prolong its life.
         self.entries[found as usize].session.holds += 1;
         true
@@ -405,7 +428,8 @@ impl<T: Default> SessionTable<T> {
         if !session.is_worth_keeping() || self.ttl.is_zero() {
             return self.end(slot, SessionEnd::NotKept, ended);
         }
-        self.stand_behind(slot, self.stamp(now), ended);
+        let since = self.reckon(now);
+        self.stand_behind(slot, since, ended);
     }
 
     /// The session becomes the last in the list of the detached. If there are too many, the first goes.
@@ -477,12 +501,24 @@ impl<T: Default> SessionTable<T> {
         self.beginning + Duration::from_nanos(stamp.get() - 1)
     }
 
-    fn is_due(&self, slot: u32, now: Instant) -> bool {
-        let is_held = self.entries[slot as usize].session.holds > 0;
-        !is_held && self.expiry(slot).is_some_and(|due| due <= now)
+    /// The same; what it has reckoned last it knows. In one turn it is always the same time.
+    #[inline]
+    fn reckon(&mut self, now: Instant) -> Stamp {
+        if now != self.reckoned.0 {
+            self.reckoned = (now, self.stamp(now));
+        }
+        self.reckoned.1
     }
 
-    /// Whether the time of a session has run out. In stamps, which are compared with a subtraction.
+    #[inline]
+    fn is_due(&self, slot: u32, now: Stamp) -> bool {
+        let Entry { session, presence } = &self.entries[slot as usize];
+        session.holds == 0 && self.is_over(*presence, now)
+    }
+
+    /// Whether the time of a session has run out. In stamps, which are compared with a subtraction. One that may stay for
+    /// ever has `u64::MAX` nanoseconds, which no stamp reaches.
+    #[inline]
     fn is_over(&self, presence: Presence, now: Stamp) -> bool {
         match presence {
             Presence::Detached { since, .. } => {
@@ -630,6 +666,11 @@ impl<T: Default> SessionTable<T> {
         })
     }
 
+    /// The session called `id`, if its time is not over.
+    fn find_live(&self, id: &SessionId, now: Instant) -> Option<u32> {
+        self.find(id).filter(|&found| !self.is_due(found, self.stamp(now)) || self.waits(now))
+    }
+
     fn set_newer(&mut self, link: Link, to: Option<Link>) {
         if let Presence::Detached { newer, .. } =
             &mut self.entries[link.get() as usize - 1].presence
@@ -651,6 +692,12 @@ impl<T: Default> SessionTable<T> {
         let Presence::Detached { older, newer, .. } = self.entries[slot as usize].presence else {
             return;
         };
+        self.close_gap(older, newer);
+    }
+
+    /// A session that stood between these two has left the list.
+    #[inline(always)]
+    fn close_gap(&mut self, older: Option<Link>, newer: Option<Link>) {
         match older {
             Some(older) => self.set_newer(older, newer),
             None => self.oldest = newer,

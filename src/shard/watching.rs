@@ -128,7 +128,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Sends what is known of all reactors to all that watch here and have read the last frame.
     fn send_figures(&mut self, turn: &mut Turn<'_>) {
-        let text = self.watchers.take_figures(turn.setup.status.reactors(), turn.now);
+        let text = {
+            let status = &turn.setup.status;
+            self.watchers.take_figures(status.reactors(), status.store(), turn.now)
+        };
         let mut encoded = Vec::with_capacity(frame::MAX_HEADER + text.len());
         frame::encode(OpCode::Data(Data::Text), text.as_bytes(), &mut encoded);
         for id in self.watchers.told().to_vec() {
