@@ -8,14 +8,15 @@
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
 //!
-//! Next: `address`: where a server listens. Then `bounds`, `limits`, `origins`, `proxies`, `subprotocols`
-//! and `storage`.
+//! Next: `address`: where a server listens. Then `bounds`, `limits`, `origins`, `proxies`, `subprotocols`,
+//! `response_fields` and `storage`.
 
 mod address;
 pub mod bounds;
 mod limits;
 mod origins;
 mod proxies;
+mod response_fields;
 mod storage;
 mod subprotocols;
 
@@ -29,8 +30,9 @@ pub use address::{Address, Inherited, UNIX_PATH_ALLOWED, UnixPath};
 pub use limits::Limits;
 pub use origins::{AllowedOrigins, ORIGINS_ALLOWED, Origin};
 pub use proxies::{PROXIES_ALLOWED, TrustedProxies};
+pub use response_fields::{FIELD_ALLOWED, InvalidField, ResponseFields};
+pub(crate) use response_fields::{check_value, push_field};
 pub use storage::{STORE_ALLOWED, StoreLocation, StoreSync};
-pub(crate) use subprotocols::is_token;
 pub use subprotocols::{SUBPROTOCOLS_ALLOWED, Subprotocols};
 
 use crate::protocol::ProtocolLimits;
@@ -125,6 +127,8 @@ pub struct Config {
     /// Which subprotocol a WebSocket opens in where the application chooses none. Default
     /// [`Subprotocols::None`].
     pub ws_subprotocols: Subprotocols,
+    /// Header fields that every response has, besides its own. Default none.
+    pub response_fields: ResponseFields,
     /// How long a session outlives its last connection. Default one hour.
     pub session_ttl: Duration,
     /// Sessions kept without a connection, over all reactors, each of which has an equal share, and
@@ -208,6 +212,7 @@ impl Default for Config {
             ws_ping_timeout: Some(Duration::from_secs(20)),
             allowed_origins: AllowedOrigins::Any,
             ws_subprotocols: Subprotocols::None,
+            response_fields: ResponseFields::default(),
             session_ttl: Duration::from_secs(3600),
             max_sessions: 1_000_000,
             session_ids: SessionIds::Any,
@@ -371,6 +376,10 @@ impl Config {
         }
         if !self.ws_subprotocols.is_valid() {
             return refuse("ws-subprotocols", &self.ws_subprotocols, SUBPROTOCOLS_ALLOWED);
+        }
+        if !self.response_fields.is_valid() {
+            let bytes = self.response_fields.lines().len();
+            return refuse("header", &format!("{bytes} bytes"), FIELD_ALLOWED);
         }
         Ok(())
     }

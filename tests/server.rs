@@ -36,6 +36,7 @@ mod server {
     mod proxies;
     mod questions;
     mod requests;
+    mod response_fields;
     mod resume;
     mod sessions;
     mod store;

@@ -64,7 +64,7 @@ pub(crate) use remote::{ForRecipient, Post, PostOutbox};
 pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Storing, Wake};
 pub use request::HttpRequest;
 pub(crate) use request::{RequestBody, RequestHead};
-pub use response::{AnswerFollows, HttpResponse, InvalidField, NoResponse};
+pub use response::{AnswerFollows, HttpResponse, NoResponse};
 pub(crate) use response::{Caching, ResponseContent, TEXT, reason_phrase};
 
 /// The behaviour of a server. Each reactor makes a value of its own, on its own thread: state in

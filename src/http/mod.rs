@@ -160,7 +160,7 @@ impl Route {
         };
         let guards = if self == Route::Page { page::FIELDS } else { "" };
         let fields = [guards, connection_field(request, persistence)].concat();
-        Response::new(line, kind, &fields, body).write(content, out);
+        Response::new(line, kind, &fields, body).write(content, config, out);
         Ok(persistence)
     }
 
@@ -237,7 +237,7 @@ pub fn tell_methods(
     let persistence = Persistence::of(request);
     let fields = [&allow, connection_field(request, persistence)].concat();
     let response = Response { kind: None, ..Response::new("200 OK", TEXT, &fields, "") };
-    response.write(Body::Sent, out);
+    response.write(Body::Sent, config, out);
     Ok(persistence)
 }
 
@@ -251,19 +251,19 @@ fn connection_field(request: &Request<'_, '_>, persistence: Persistence) -> &'st
 }
 
 /// Appends the response for a request that is refused. The connection closes after it.
-pub fn refuse(rejection: Rejection, content: Body, out: &mut Vec<u8>) {
+pub fn refuse(rejection: Rejection, content: Body, config: &Config, out: &mut Vec<u8>) {
     let body = format!("{}\n", rejection.advice());
     let (line, fields) = (rejection.status(), rejection.fields());
-    Response::new(line, TEXT, &fields, &body).write(content, out);
+    Response::new(line, TEXT, &fields, &body).write(content, config, out);
 }
 
 /// Appends the response for an upgrade that the application refuses. The connection closes after it.
-pub fn refuse_upgrade(refusal: &Refusal, out: &mut Vec<u8>) {
+pub fn refuse_upgrade(refusal: &Refusal, config: &Config, out: &mut Vec<u8>) {
     let line = format!("{} {}", refusal.status, refusal.phrase());
     let fields = format!("Connection: close\r\n{}", refusal.fields);
     let (kind, body) = refusal.reason.content();
     // An upgrade is a GET, so the response may have content.
-    Response::new(&line, kind, &fields, &body).write(Body::Sent, out);
+    Response::new(&line, kind, &fields, &body).write(Body::Sent, config, out);
 }
 
 /// Whether a request for this path is the application's to answer: it is none of the server's own,
@@ -302,6 +302,7 @@ pub fn content_length(request: &Request<'_, '_>, config: &Config) -> Result<usiz
 pub fn respond(
     asked: &HttpRequest<'_>,
     response: &HttpResponse,
+    config: &Config,
     out: &mut Vec<u8>,
 ) -> Result<Persistence, TryReserveError> {
     let request = asked.head.0;
@@ -324,9 +325,14 @@ pub fn respond(
     let content = if request.method == "HEAD" { Body::Omitted } else { Body::Sent };
     let response = Response { line: &line, kind, caching, fields: &fields, body };
     // The server's own pages have bounds; this has none but the application's.
-    let lengths = [kind.map_or(0, str::len), fields.len(), body.map_or(0, <[u8]>::len)];
+    let lengths = [
+        kind.map_or(0, str::len),
+        fields.len(),
+        config.response_fields.lines().len(),
+        body.map_or(0, <[u8]>::len),
+    ];
     out.try_reserve(RESPONSE_HEAD_BYTES + lengths.iter().sum::<usize>())?;
-    response.write(content, out);
+    response.write(content, config, out);
     Ok(persistence)
 }
 
@@ -355,15 +361,16 @@ impl<'a> Response<'a> {
         Response { line, kind, caching: NO_STORE, fields, body }
     }
 
-    fn write(&self, content: Body, out: &mut Vec<u8>) {
+    fn write(&self, content: Body, config: &Config, out: &mut Vec<u8>) {
         let Response { line, caching, fields, .. } = self;
         // RFC 9110 6.6.1: a server with a clock sends Date.
         let date = httpdate::fmt_http_date(wall_clock::now());
         let kind = self.kind.map_or(String::new(), |kind| format!("Content-Type: {kind}\r\n"));
         let length =
             self.body.map_or(String::new(), |body| format!("Content-Length: {}\r\n", body.len()));
+        let more = config.response_fields.lines();
         let head =
-            format!("HTTP/1.1 {line}\r\nDate: {date}\r\n{kind}{length}{caching}{fields}\r\n");
+            format!("HTTP/1.1 {line}\r\nDate: {date}\r\n{kind}{length}{caching}{fields}{more}\r\n");
         out.extend_from_slice(head.as_bytes());
         if let (Body::Sent, Some(body)) = (content, self.body) {
             out.extend_from_slice(body);
@@ -395,7 +402,7 @@ mod tests {
         let mut out = Vec::new();
         let answered = route.respond(&request, status, &config, Instant::now(), &mut out);
         if let Err(rejection) = answered {
-            refuse(rejection, Body::Sent, &mut out);
+            refuse(rejection, Body::Sent, &config, &mut out);
         }
         (String::from_utf8(out).unwrap(), answered.ok())
     }
@@ -654,7 +661,7 @@ mod tests {
             let request = Request::parse(head.as_bytes(), &mut slots, &limits).unwrap();
             let asked = HttpRequest { head: RequestHead(&request), body, peer: Peer::Unix };
             let mut out = Vec::new();
-            let persistence = respond(&asked, response, &mut out).unwrap();
+            let persistence = respond(&asked, response, &Config::default(), &mut out).unwrap();
             let text = String::from_utf8(out).unwrap();
             let lines = text.split("\r\n").filter(|line| !line.starts_with("Date: "));
             (lines.collect::<Vec<_>>().join("|"), persistence)

@@ -374,6 +374,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
         }
         cork.extend_from_slice(terms.fields.as_bytes());
+        cork.extend_from_slice(turn.setup.config.response_fields.lines().as_bytes());
         if let Some(params) = params {
             params.write_field(cork);
         }

@@ -202,7 +202,7 @@ mod tests {
     use std::time::Duration;
 
     use revolve::config::{
-        AllowedOrigins, Config, ORIGINS_ALLOWED, PROXIES_ALLOWED, STORE_ALLOWED,
+        AllowedOrigins, Config, FIELD_ALLOWED, ORIGINS_ALLOWED, PROXIES_ALLOWED, STORE_ALLOWED,
         SUBPROTOCOLS_ALLOWED, SessionRate, StoreLocation, StoreSync, Subprotocols,
         UNIX_PATH_ALLOWED, UnixPath, bounds,
     };
@@ -269,6 +269,7 @@ mod tests {
         ("page", "false"),
         ("page-for", "any"),
         ("metrics", "false"),
+        ("header", "X-Robots-Tag: noindex"),
         ("timeout-graceful-shutdown", "0"),
         ("log-level", "trace"),
         ("log-format", "json"),
@@ -336,6 +337,17 @@ mod tests {
         assert_eq!(
             hosts(&["--host", "::1", "--host=a.b,0.0.0.0"], &env),
             ["::1", "a.b", "0.0.0.0"]
+        );
+    }
+
+    #[test]
+    fn header_fields_stand_in_the_order_of_the_options() {
+        let set = settings(&["--header", "X-A:1", "--header=X-B: 2", "--header", "X-A:3"], &[]);
+        assert_eq!(set.config.response_fields.to_string(), "X-A: 1, X-B: 2, X-A: 3");
+        let long = format!("--header=X-A:{}", "a".repeat(1500));
+        assert_eq!(
+            error(&[&long, &long], &[]),
+            format!("--header: \"3014 bytes\" is not {FIELD_ALLOWED}")
         );
     }
 
@@ -488,6 +500,10 @@ mod tests {
             ("session-ttl", "31536001", "a time from 0 to 31536000 seconds"),
             ("store", "/var/lib/revolve", STORE_ALLOWED),
             ("store", "file:", STORE_ALLOWED),
+            ("header", "X-Robots-Tag", FIELD_ALLOWED),
+            ("header", ":noindex", FIELD_ALLOWED),
+            ("header", "X:a\r\nSet-Cookie: b", FIELD_ALLOWED),
+            ("header", "Content-Length:0", FIELD_ALLOWED),
             ("store-sync", "0", bounds::STORE_SYNC.allowed),
             ("store-sync", "never", bounds::STORE_SYNC.allowed),
             ("store-timeout", "0.5", "a time from 1 to 86400 seconds"),

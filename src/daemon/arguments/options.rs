@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use revolve::config::{
-    Address, AllowedOrigins, Config, ORIGINS_ALLOWED, Origin, PROXIES_ALLOWED, PageFor,
-    ProxyHeaders, STORE_ALLOWED, SUBPROTOCOLS_ALLOWED, SessionIds, StoreLocation, Subprotocols,
-    TrustedProxies, UNIX_PATH_ALLOWED, UnixPath, bounds,
+    Address, AllowedOrigins, Config, FIELD_ALLOWED, ORIGINS_ALLOWED, Origin, PROXIES_ALLOWED,
+    PageFor, ProxyHeaders, STORE_ALLOWED, SUBPROTOCOLS_ALLOWED, SessionIds, StoreLocation,
+    Subprotocols, TrustedProxies, UNIX_PATH_ALLOWED, UnixPath, bounds,
 };
 
 use super::values::{
@@ -461,6 +461,14 @@ pub(super) static OPTIONS: &[Row] = &[
         about: "Prometheus text at /metrics; without it 404",
         set: |s, text| store(&mut s.config.metrics, meant(&TRUTHS, text)),
         show: |s| if s.config.metrics { "on" } else { "off" }.to_owned(),
+    },
+    Row {
+        group: "Pages",
+        name: "header",
+        takes: Takes::Values("NAME:VALUE", FIELD_ALLOWED),
+        about: "A header field of every response; also given several times",
+        set: |s, text| s.config.response_fields.add_line(text).map_err(|_| NotAllowed),
+        show: |s| s.config.response_fields.to_string(),
     },
     Row {
         group: "Stopping",
