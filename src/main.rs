@@ -121,10 +121,14 @@ fn run(settings: Settings) -> u8 {
 
 fn serve(
     settings: Settings,
-    mut passed: daemon::passed::Passed,
+    passed: Result<daemon::passed::Passed, String>,
     descriptors: Option<usize>,
     log: &LogQueue,
 ) -> u8 {
+    let mut passed = match passed {
+        Ok(passed) => passed,
+        Err(error) => return refuse(settings.log_format, &error, FAILED),
+    };
     let listen = daemon::listening::addresses(&settings, &mut passed);
     let Settings { mut config, app, heartbeat, log_format: format, .. } = settings;
     match listen {

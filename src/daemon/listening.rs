@@ -88,7 +88,7 @@ mod tests {
             Err(_) => Host::Name((*host).to_owned()),
         });
         let settings = Settings { hosts: hosts.collect(), port: 7, ..Settings::default() };
-        addresses(&settings, &mut Passed::from_environment())
+        addresses(&settings, &mut Passed::from_environment().unwrap())
             .unwrap()
             .iter()
             .map(Address::to_string)
@@ -132,7 +132,7 @@ mod tests {
         let settings =
             Settings { uds, hosts: vec![Host::Name("x".to_owned())], ..Settings::default() };
         assert_eq!(
-            addresses(&settings, &mut Passed::from_environment()).unwrap(),
+            addresses(&settings, &mut Passed::from_environment().unwrap()).unwrap(),
             [Address::from(std::path::PathBuf::from("s"))]
         );
     }

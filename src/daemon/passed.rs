@@ -12,6 +12,7 @@
 use std::env;
 use std::io;
 use std::os::fd::AsFd;
+use std::process;
 
 use listenfd::ListenFd;
 use revolve::config::{Address, Inherited};
@@ -35,15 +36,24 @@ pub(crate) struct Passed {
 impl Passed {
     /// Those that the environment tells of, if it tells them to this process. Called while there is one
     /// thread, because the variables are removed: they are not for children.
-    pub(crate) fn from_environment() -> Passed {
-        let number = |name: &str| env::var(name).ok().and_then(|text| text.parse().ok());
-        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-        let is_sane = number("LISTEN_FDS").is_none_or(|count: usize| count <= MOST);
-        Passed {
-            first: number("LISTEN_FDS_FIRST_FD").unwrap_or(FIRST),
-            sockets: if is_sane { ListenFd::from_env() } else { ListenFd::empty() },
+    ///
+    /// # Errors
+    ///
+    /// The line that says that `LISTEN_FDS` is no number of sockets: they are there, and would be passed over.
+    pub(crate) fn from_environment() -> Result<Passed, String> {
+        let text = |name: &str| env::var_os(name).map(|text| text.to_string_lossy().into_owned());
+        let told = count_told(
+            text("LISTEN_FDS").as_deref(),
+            text("LISTEN_PID").as_deref(),
+            process::id(),
+        )?;
+        let first = text("LISTEN_FDS_FIRST_FD").and_then(|text| text.parse().ok());
+        let names = text("LISTEN_FDNAMES").unwrap_or_default();
+        Ok(Passed {
+            first: first.unwrap_or(FIRST),
+            sockets: if told > 0 { ListenFd::from_env() } else { ListenFd::empty() },
             names: names.split(':').map(str::to_owned).collect(),
-        }
+        })
     }
 
     /// All of them.
@@ -95,10 +105,54 @@ impl Passed {
     }
 }
 
+/// How many sockets `LISTEN_FDS` tells the process `own` of. Without `LISTEN_PID` it is meant, too: some who pass
+/// sockets do not know the number of the process yet.
+fn count_told(count: Option<&str>, pid: Option<&str>, own: u32) -> Result<usize, String> {
+    let Some(count) = count.filter(|count| !count.is_empty()) else { return Ok(0) };
+    if pid.is_some_and(|pid| !pid.is_empty() && pid.parse() != Ok(own)) {
+        return Ok(0);
+    }
+    match count.parse() {
+        Ok(told) if told <= MOST => Ok(told),
+        _ => Err(format!("LISTEN_FDS: {count:?} is not a number of sockets from 0 to {MOST}")),
+    }
+}
+
 /// Descriptor 0, as inetd and a unit with `StandardInput=socket` pass it.
 fn standard_input() -> Result<Address, String> {
     let owned: io::Result<_> = io::stdin().as_fd().try_clone_to_owned();
     owned
         .map(|socket| Inherited::new(socket, "0").into())
         .map_err(|error| format!("cannot listen on descriptor 0: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_are_told_of_by_a_number_to_one_process() {
+        for (count, pid, told) in [
+            (None, None, Ok(0)),
+            (None, Some("7"), Ok(0)),
+            (Some(""), Some("7"), Ok(0)),
+            (Some("0"), Some("7"), Ok(0)),
+            (Some("2"), Some("7"), Ok(2)),
+            (Some("2"), None, Ok(2)),
+            (Some("2"), Some(""), Ok(2)),
+            (Some("1024"), Some("7"), Ok(1024)),
+            (Some("2"), Some("8"), Ok(0)),
+            (Some("2"), Some("seven"), Ok(0)),
+            // Not for this process, so not its mistake.
+            (Some("x"), Some("8"), Ok(0)),
+            (Some("x"), Some("7"), Err("\"x\"")),
+            (Some("-1"), None, Err("\"-1\"")),
+            (Some("1025"), Some("7"), Err("\"1025\"")),
+            (Some("99999999999999999999"), Some("7"), Err("\"99999999999999999999\"")),
+        ] {
+            let line =
+                |text| format!("LISTEN_FDS: {text} is not a number of sockets from 0 to 1024");
+            assert_eq!(count_told(count, pid, 7), told.map_err(line), "{count:?} {pid:?}");
+        }
+    }
 }

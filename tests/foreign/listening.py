@@ -1,5 +1,5 @@
 """Cases: where the daemon listens. Hosts, names, both families, one port, the mode of a Unix socket, and
-sockets that it is passed.
+sockets that it is passed; the address of operators; who a proxy says that the client is; and header fields.
 
 Not here: what a Unix socket's file goes through (unix_socket.py), and ports that are in use
 (command_line.py).
@@ -184,10 +184,35 @@ async def a_descriptor_that_is_no_listener_is_one_line_and_exit_1():
         found, out, err = command(*options)
         expect((found, out, len(err.splitlines())), (code, "", 1), f"{options}: {err!r}")
         require(words in err, err)
+    # Told of in no way that means anything.
+    for count in ("x", "-1", "1025"):
+        found, out, err = command("--port", "0", extra={"LISTEN_FDS": count})
+        expect((found, out, len(err.splitlines())), (1, "", 1), f"LISTEN_FDS={count}: {err!r}")
+        require(f'LISTEN_FDS: "{count}" is not a number of sockets' in err, err)
     # Told of, and for another process.
     extra = {"LISTEN_FDS": "1", "LISTEN_PID": "1"}
     found, _, err = command("--fd", "3", extra=extra)
     require(found == 1 and "was not passed" in err, err)
+
+
+@case
+async def every_response_has_the_header_fields_of_the_options():
+    options = ("--header", "X-Robots-Tag: noindex", "--header=Server:ours")
+    async with Daemon(*options) as daemon:
+        for target in ("/healthz", "/nothing"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+            writer.write(f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+            head = (await reader.read()).partition(b"\r\n\r\n")[0]
+            expect(head.count(b"\r\nX-Robots-Tag: noindex\r\nServer: ours"), 1, f"in {head}")
+            writer.close()
+        async with daemon.connect() as client:
+            found = client.response.headers
+            expect((found["X-Robots-Tag"], found["Server"]), ("noindex", "ours"), "of the 101")
+            await client.send("hello")
+            expect(await client.recv(), '{"count": 1}', "reply")
+    for wrong in ("X-Robots-Tag", "Content-Length: 1", "X: a\r\nY: b"):
+        found, _, err = command("--header", wrong)
+        expect((found, len(err.splitlines())), (2, 1), f"{wrong!r}: {err!r}")
 
 
 @case
