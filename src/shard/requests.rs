@@ -61,6 +61,8 @@ pub(super) enum Served {
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Serves one request, if a whole one is there. `at` is where it begins in the input.
+    // Inlined it would make each visit that ends a WebSocket set up the stack that a request needs: 32 instructions.
+    #[inline(never)]
     pub(super) fn serve_request(
         &mut self,
         id: LocalId,
