@@ -65,7 +65,7 @@ pub(crate) use remote::{ForRecipient, Post, PostOutbox};
 pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Storing, Wake};
 pub use request::HttpRequest;
 pub(crate) use request::{RequestBody, RequestHead};
-pub use response::{AnswerFollows, HttpResponse, InvalidField, NoResponse};
+pub use response::{AnswerFollows, HttpResponse, NoResponse};
 pub(crate) use response::{Caching, ResponseContent, TEXT, reason_phrase};
 use text_part::BEHIND_MOST;
 pub use text_part::TextPart;

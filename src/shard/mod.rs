@@ -26,7 +26,8 @@
 //!   for that, and how a request waits for its answer or is refused;
 //! - `callbacks`: timers and off-loaded jobs; `direct`: what is for one connection;
 //!   `fanout`: broadcasts; `posts`: what other threads want done;
-//! - `upgrade`, `watching`, `plain_requests`, `requests`: what a request leads to;
+//! - `relayed`: for whom a proxy speaks; `upgrade`, `watching`, `plain_requests`, `requests`: what a
+//!   request leads to;
 //! - `visit`: one connection's share of a turn;
 //! - `accepting`, `mail`: where connections come from; `deadlines`, `drain`: how they end;
 //! - `invariants`: what must hold between turns, in one place.
@@ -60,6 +61,7 @@ mod plain_requests;
 mod posts;
 mod refusals;
 mod refusing;
+mod relayed;
 mod requests;
 mod restoring;
 mod runtime;

@@ -36,8 +36,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // What is told is mostly a slab map, which is compact already: no parameters for deflate.
         connection.endpoint.open(None, turn.now, &turn.setup.protocol_limits);
         connection.attachment = Attachment::Watching;
-        handshake::begin_response(accept, &mut self.runtime.cork);
-        handshake::end_response(&mut self.runtime.cork);
+        let cork = &mut self.runtime.cork;
+        handshake::begin_response(accept, cork);
+        cork.extend_from_slice(config.response_fields.lines().as_bytes());
+        handshake::end_response(cork);
         log::debug!(connection:% = id, reactor = turn.setup.reactor; "{} watches", connection.peer);
         turn.tell(|trace| trace.watches(id));
         self.watchers.add(id, turn.now, &config.limits);

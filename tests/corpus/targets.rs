@@ -6,6 +6,7 @@
 pub(crate) mod deflate;
 pub(crate) mod frames;
 pub(crate) mod head;
+pub(crate) mod proxy;
 pub(crate) mod session;
 pub(crate) mod shard;
 pub(crate) mod store;
@@ -27,6 +28,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("deflate", deflate::run),
     ("frames", frames::run),
     ("head", head::run),
+    ("proxy", proxy::run),
     ("session", session::run),
     ("shard", shard::run),
     ("store", store::run),
