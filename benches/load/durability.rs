@@ -19,7 +19,7 @@ use crate::Result;
 use crate::client::{Client, Letters, Script};
 use crate::cpu::Reading;
 use crate::pacing::Paced;
-use crate::report::Report;
+use crate::report::{Report, median};
 use crate::scenarios::{Setting, micros, settled, told};
 use crate::servers::{Flavour, Kind, Server, Store, launcher};
 
@@ -360,14 +360,11 @@ fn run_redis(setting: Setting, load: Load, place: &Place) -> Result<Run> {
 
 // ---- the table ----
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => None,
-        n if n % 2 == 1 => Some(values[middle]),
-        _ => Some((values[middle - 1] + values[middle]) / 2.0),
-    }
+/// The middle of values in any order.
+fn middle(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    median(&sorted)
 }
 
 fn table(lines: &[Line]) -> String {
@@ -385,7 +382,7 @@ fn table(lines: &[Line]) -> String {
         let is_baseline = baseline.server == line.server;
         let ratio = |of: fn(&Run) -> f64| {
             let pairs = line.runs.iter().zip(&baseline.runs);
-            let ratio = median(pairs.map(|(own, other)| of(own) / of(other)).collect());
+            let ratio = middle(pairs.map(|(own, other)| of(own) / of(other)));
             ratio
                 .filter(|_| !is_baseline)
                 .map(|ratio| format!(" ({ratio:.2}×)"))
@@ -409,5 +406,5 @@ fn table(lines: &[Line]) -> String {
 }
 
 fn middle_of(line: &Line, of: impl Fn(&Run) -> Option<f64>) -> Option<f64> {
-    median(line.runs.iter().filter_map(of).collect())
+    middle(line.runs.iter().filter_map(of))
 }

@@ -60,7 +60,8 @@ impl Series {
     }
 }
 
-fn median(sorted: &[f64]) -> Option<f64> {
+/// The middle of sorted values, or the mean of the two in the middle.
+pub(crate) fn median(sorted: &[f64]) -> Option<f64> {
     match sorted.len() {
         0 => None,
         n if n % 2 == 1 => Some(sorted[n / 2]),

@@ -1,10 +1,11 @@
 //! What a text message is joined of: text, and numbers that are written where they go.
 //!
-//! Of numbers below a hundred million eight digits are reckoned at once, and those not needed are cut off; that is
-//! three times as fast as formatting into a buffer and copying that. Larger ones are formatted by the standard library.
+//! Of numbers below a hundred million eight digits are reckoned at once, and those not needed are cut off. Beside
+//! formatting into a buffer and copying that, it saves 19 of the 252 instructions that a message takes (`turn/64x64`).
+//! Larger ones are formatted by the standard library.
 //! Called by [`Context::send_text_parts`](super::Context::send_text_parts).
 //!
-//! Invariant: what is written of a part is as long as the part says.
+//! Invariant: what is written of a part is no longer than the part says.
 //!
 //! Next: `long_way`: messages that are not short, and the bound of what is sent.
 

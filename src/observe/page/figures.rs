@@ -50,8 +50,8 @@ const STORE_NUMBERS: [(&str, StoreCellOf); 6] = [
     ("compactions", |s| &s.compactions),
 ];
 
-/// The figures of all reactors, and of the store if there is one. `looks` counts the frames there have been, so that a reader sees
-/// which it has missed; `slab_maps` come in the order of the reactors, `None` for one that has not
+/// The figures of all reactors, and of the store if there is one. `looks` counts the frames there have been, so that a
+/// reader sees which it has missed; `slab_maps` come in the order of the reactors, `None` for one that has not
 /// answered.
 #[must_use]
 pub fn json(
