@@ -8,33 +8,38 @@
 //! Invariant: after [`Config::validate`] no value is one on which a reactor could stall or grow
 //! without bound.
 //!
-//! Next: `address`: where a server listens. Then `bounds`, `limits`, `origins`, `subprotocols`
-//! and `storage`.
+//! Next: `address`: where a server listens. Then `bounds`, `limits`, `origins`, `proxies`, `subprotocols`,
+//! `response_fields` and `storage`.
 
 mod address;
 pub mod bounds;
 mod limits;
 mod origins;
+mod proxies;
+mod response_fields;
 mod storage;
 mod subprotocols;
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 use std::time::Duration;
 
-pub use address::{Address, UNIX_PATH_ALLOWED};
+pub use address::{Address, Inherited, UNIX_PATH_ALLOWED, UnixPath};
 pub use limits::Limits;
 pub use origins::{AllowedOrigins, ORIGINS_ALLOWED, Origin};
+pub use proxies::{PROXIES_ALLOWED, TrustedProxies};
+pub use response_fields::{FIELD_ALLOWED, InvalidField, ResponseFields};
+pub(crate) use response_fields::{check_value, push_field};
 pub use storage::{
     NODE_ALLOWED, REDIS_TIMEOUT, REDIS_TTL_LEAST, STORE_ALLOWED, STORE_PREFIX_ALLOWED,
     StoreLocation, StoreSync,
 };
-pub(crate) use subprotocols::is_token;
 pub use subprotocols::{SUBPROTOCOLS_ALLOWED, Subprotocols};
 
 use crate::protocol::ProtocolLimits;
+pub use crate::protocol::forwarded::ProxyHeaders;
 
 /// Paths that have an answer of their own whatever the settings are, so none of them can be
 /// [`Config::ws_path`]. (`/` has one too, and can: a request says which of the two it wants.)
@@ -90,6 +95,16 @@ pub struct Config {
     /// Where to listen: TCP addresses and Unix sockets, one at least. Default `127.0.0.1:8000`: open
     /// to the machine alone until told otherwise.
     pub listen: Vec<Address>,
+    /// An address for operators: `/healthz`, `/readyz`, `/metrics` and the live page are there, and no longer
+    /// at the addresses of [`Self::listen`]; nothing else is. Default none.
+    pub admin: Option<Address>,
+    /// Whether the proxies of [`Self::forwarded_allow_ips`] begin each connection with a header of the PROXY
+    /// protocol. Default off.
+    pub proxy_protocol: bool,
+    /// In which field those proxies tell for whom they send a request. Default in none.
+    pub proxy_headers: ProxyHeaders,
+    /// Whom to believe that. Default this machine: the loopback addresses and Unix sockets.
+    pub forwarded_allow_ips: TrustedProxies,
     /// Number of reactors, a thread each. Default: the cores this process may use.
     pub workers: NonZeroUsize,
     /// Connections that the kernel queues for us before they are accepted, per listener.
@@ -115,6 +130,8 @@ pub struct Config {
     /// Which subprotocol a WebSocket opens in where the application chooses none. Default
     /// [`Subprotocols::None`].
     pub ws_subprotocols: Subprotocols,
+    /// Header fields that every response has, besides its own. Default none.
+    pub response_fields: ResponseFields,
     /// How long a session outlives its last connection. Default one hour.
     pub session_ttl: Duration,
     /// Sessions kept without a connection, over all reactors, each of which has an equal share, and
@@ -198,6 +215,10 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)).into()],
+            admin: None,
+            proxy_protocol: false,
+            proxy_headers: ProxyHeaders::Off,
+            forwarded_allow_ips: TrustedProxies::default(),
             workers: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             backlog: 2048,
             ws_path: "/ws/chat/".to_owned(),
@@ -207,6 +228,7 @@ impl Default for Config {
             ws_ping_timeout: Some(Duration::from_secs(20)),
             allowed_origins: AllowedOrigins::Any,
             ws_subprotocols: Subprotocols::None,
+            response_fields: ResponseFields::default(),
             session_ttl: Duration::from_secs(3600),
             max_sessions: 1_000_000,
             session_ids: SessionIds::Any,
@@ -289,6 +311,13 @@ impl Config {
         self.max_sessions.max(self.workers.get())
     }
 
+    /// Whether this peer is a proxy that may say for whom it speaks.
+    #[must_use]
+    pub(crate) fn speaks_for_others(&self, peer: Option<IpAddr>) -> bool {
+        let is_asked = self.proxy_protocol || self.proxy_headers != ProxyHeaders::Off;
+        is_asked && self.forwarded_allow_ips.contain(peer)
+    }
+
     /// How many sockets there may be, if that is bounded: twice as many as WebSockets, because one
     /// that is closing, or has not asked yet, has no place among those; and a margin.
     #[must_use]
@@ -317,11 +346,12 @@ impl Config {
         if self.listen.is_empty() {
             return refuse("listen", &"", "one address at least");
         }
-        for address in &self.listen {
-            if let Address::Unix(path) = address
-                && !address::is_unix_path(path)
+        let listen = self.listen.iter().map(|address| ("uds", address));
+        for (option, address) in listen.chain(self.admin.iter().map(|address| ("admin", address))) {
+            if let Address::Unix(unix) = address
+                && !unix.is_valid()
             {
-                return refuse("uds", &path.display(), UNIX_PATH_ALLOWED);
+                return refuse(option, unix, UNIX_PATH_ALLOWED);
             }
         }
         Ok(())
@@ -366,6 +396,10 @@ impl Config {
         }
         if !self.ws_subprotocols.is_valid() {
             return refuse("ws-subprotocols", &self.ws_subprotocols, SUBPROTOCOLS_ALLOWED);
+        }
+        if !self.response_fields.is_valid() {
+            let bytes = self.response_fields.lines().len();
+            return refuse("header", &format!("{bytes} bytes"), FIELD_ALLOWED);
         }
         Ok(())
     }
@@ -535,6 +569,10 @@ mod tests {
             Config { store_sync: StoreSync::Every(Duration::ZERO), ..Config::default() },
             Config { allowed_origins: AllowedOrigins::Only(vec![]), ..Config::default() },
             Config { listen: Vec::new(), ..Config::default() },
+            Config {
+                listen: vec![UnixPath { path: "s".into(), mode: Some(0o1000) }.into()],
+                ..Config::default()
+            },
         ] {
             assert!(config.validate().is_err());
         }

@@ -13,8 +13,9 @@ use std::time::Instant;
 use crate::mailbox::Mail;
 use crate::offload::Job;
 use crate::store::CommitBatch;
-use crate::token::{LocalId, Peer};
+use crate::token::LocalId;
 use crate::transport::Stream;
+use crate::transport::listener::Accepted;
 
 /// The surroundings of one shard.
 pub trait Environment {
@@ -26,7 +27,7 @@ pub trait Environment {
     /// # Errors
     ///
     /// `WouldBlock` when there is none; whatever `accept(2)` says.
-    fn accept(&mut self) -> io::Result<(Self::Stream, Peer)>;
+    fn accept(&mut self) -> io::Result<Accepted<Self::Stream>>;
 
     /// Stops listening, for good.
     fn stop_listening(&mut self);

@@ -308,15 +308,16 @@ pub mod transport;
 pub use application::timers::{SetTimerError, TooManyTimers};
 pub use application::{
     Acceptance, AnswerFollows, Application, CloseReason, Context, CounterMetric, GaugeMetric,
-    HttpRequest, HttpResponse, InvalidField, InvalidMetric, JobHandle, JsonString, Message,
-    NoResponse, OpenedRequest, PostError, ReactorContext, ReactorStart, Recipient, Refusal, Remote,
-    SavedState, Side, Subprotocol, Upgrade,
+    HttpRequest, HttpResponse, InvalidMetric, JobHandle, JsonString, Message, NoResponse,
+    OpenedRequest, PostError, ReactorContext, ReactorStart, Recipient, Refusal, Remote, SavedState,
+    Side, Subprotocol, TextPart, Upgrade,
 };
 pub use apps::counter::Counter;
 pub use apps::echo::Echo;
 pub use config::{
-    Address, AllowedOrigins, Config, ConfigError, Limits, Origin, PageFor, SessionIds, SessionRate,
-    StoreLocation, StoreSync, Subprotocols,
+    Address, AllowedOrigins, Config, ConfigError, Inherited, InvalidField, Limits, Origin, PageFor,
+    ProxyHeaders, ResponseFields, SessionIds, SessionRate, StoreLocation, StoreSync, Subprotocols,
+    TrustedProxies, UnixPath,
 };
 pub use offload::{Cancellation, PoolFull};
 pub use resp::{AddressError, ServerAddress};

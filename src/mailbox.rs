@@ -26,7 +26,7 @@ use crate::inbox::{Inbox, InboxSender, NotSent, inbox};
 use crate::observe::slab_map::SlabMap;
 use crate::offload::Finished;
 use crate::store::{Outcome, Takeover};
-use crate::token::Peer;
+use crate::token::{Entrance, Peer};
 use crate::transport::connection_limiter::Permit;
 
 /// A connection on its way to the reactor that owns its session, as a plain value: the socket,
@@ -38,6 +38,8 @@ pub struct Handoff<S> {
     pub stream: S,
     /// Who is at the other end.
     pub peer: Peer,
+    /// Where it came in.
+    pub entrance: Entrance,
     /// Everything read and not taken, from the request's first byte on.
     pub received: Vec<u8>,
     /// Responses to earlier requests that the socket has not taken yet.

@@ -102,6 +102,8 @@ fn look_at_store(what: LookAtStore, directory: &Path) -> u8 {
 }
 
 fn run(settings: Settings) -> u8 {
+    // Before anything is opened that could be taken for one of them, and before there is a second thread.
+    let passed = daemon::passed::Passed::from_environment();
     let descriptors = daemon::inherited::raise_descriptor_limit();
     let log = match daemon::logger::install(settings.log_level, settings.log_format) {
         Ok(log) => log,
@@ -111,13 +113,32 @@ fn run(settings: Settings) -> u8 {
     };
     daemon::logger::log_panics();
     // Even a panic here leaves its line in the log before the process ends.
-    let status = panic::catch_unwind(AssertUnwindSafe(|| serve(settings, descriptors, &log)));
+    let status =
+        panic::catch_unwind(AssertUnwindSafe(|| serve(settings, passed, descriptors, &log)));
     log.flush(FLUSH_TIMEOUT);
     status.unwrap_or(FAILED)
 }
 
-fn serve(settings: Settings, descriptors: Option<usize>, log: &LogQueue) -> u8 {
-    let Settings { config, app, heartbeat, log_format: format, .. } = settings;
+fn serve(
+    settings: Settings,
+    passed: Result<daemon::passed::Passed, String>,
+    descriptors: Option<usize>,
+    log: &LogQueue,
+) -> u8 {
+    let mut passed = match passed {
+        Ok(passed) => passed,
+        Err(error) => return refuse(settings.log_format, &error, FAILED),
+    };
+    let listen = daemon::listening::addresses(&settings, &mut passed);
+    let Settings { mut config, app, heartbeat, log_format: format, .. } = settings;
+    match listen {
+        Ok(listen) => config.listen = listen,
+        Err(error) => return refuse(format, &error, FAILED),
+    }
+    match passed.left() {
+        0 => {}
+        left => log::warn!("{} passed and not listened on; see --fd", plural(left, "socket")),
+    }
     // Before the first connection, so that no signal finds the default action; and before they are
     // let through, so that one which has waited does not either.
     let signals = Signals::new(SIGNALS).and_then(|signals| {
@@ -158,7 +179,8 @@ impl Daemon {
             Err(error @ ServeError::Config(_)) => return refuse(format, &error, MISUSED),
             Err(error) => return refuse(format, &error, FAILED),
         };
-        introduce(&config, app, heartbeat, server.addresses(), descriptors);
+        let bound = (server.addresses(), server.admin_address());
+        introduce(&config, app, heartbeat, bound, descriptors);
         let drain = seconds(config.timeout_graceful_shutdown);
         match watch(signals, server.shutdown_trigger(), drain, log) {
             Ok(()) => wait(server),
@@ -174,7 +196,7 @@ fn introduce(
     config: &Config,
     app: App,
     heartbeat: Option<Duration>,
-    bound: &[Address],
+    (bound, admin): (&[Address], Option<&Address>),
     descriptors: Option<usize>,
 ) {
     let reactors = plural(config.workers.get(), "reactor");
@@ -194,6 +216,10 @@ fn introduce(
     log::info!("revolve {}: {reactors}, {app}", env!("CARGO_PKG_VERSION"));
     for address in bound {
         tell_address(config, address);
+    }
+    if let Some(address) = admin {
+        log::info!("admin on {address}: {}", own_paths(config));
+        tell_page(config, address);
     }
     if config.ws_per_message_deflate {
         log::info!("permessage-deflate: agreed to where a client offers it");
@@ -245,13 +271,29 @@ fn tell_store(config: &Config) {
 
 /// What is at an address.
 fn tell_address(config: &Config, bound: &Address) {
-    let near = bound.tcp().map(reachable);
-    let (websocket, page) = match near {
-        Some(near) => (format!("ws://{near}{}", config.ws_path), format!("http://{near}/")),
-        None => (format!("WebSockets at {}", config.ws_path), format!("/ on {bound}")),
+    let websocket = match bound.tcp().map(reachable) {
+        Some(near) => format!("ws://{near}{}", config.ws_path),
+        None => format!("WebSockets at {}", config.ws_path),
     };
-    let metrics = if config.metrics { ", /metrics" } else { "" };
-    log::info!("listening on {bound}: {websocket} (also /healthz, /readyz{metrics})");
+    if config.admin.is_some() {
+        return log::info!("listening on {bound}: {websocket}");
+    }
+    log::info!("listening on {bound}: {websocket} (also {})", own_paths(config));
+    tell_page(config, bound);
+}
+
+/// The paths that have an answer of the server's own, but for the page's.
+fn own_paths(config: &Config) -> &'static str {
+    if config.metrics { "/healthz, /readyz, /metrics" } else { "/healthz, /readyz" }
+}
+
+/// Where the live page is, and for whom.
+fn tell_page(config: &Config, bound: &Address) {
+    let near = bound.tcp().map(reachable);
+    let page = match near {
+        Some(near) => format!("http://{near}/"),
+        None => format!("/ on {bound}"),
+    };
     match (config.page, config.page_for) {
         (false, _) => {}
         (true, PageFor::Any) => log::info!("live page: {page} (for anyone: --page-for any)"),

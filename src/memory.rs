@@ -33,6 +33,9 @@ const METRICS_BYTES: usize = 8 << 10;
 /// One reactor's numbers in what a watcher is told.
 const FIGURES_BYTES: usize = 2 << 10;
 
+/// The store's numbers there.
+const STORE_FIGURES_BYTES: usize = 256;
+
 /// One session in a batch for the store, without its state.
 const RECORD_BYTES: usize = 512;
 
@@ -126,9 +129,10 @@ impl MemoryBound {
         let per_slot = 2 * slot.iter().sum::<usize>();
 
         // What a watcher is told at the most: of each reactor a slab in which no two neighbours are
-        // alike, its numbers, and its hand-overs to each other (page/figures.rs).
+        // alike, its numbers, and its hand-overs to each other; and the store's numbers (page/figures.rs).
         let slab_map = limits.slab_map_slots;
-        let figures = reactors * (3 * slab_map + FIGURES_BYTES + 21 * reactors);
+        let figures =
+            STORE_FIGURES_BYTES + reactors * (3 * slab_map + FIGURES_BYTES + 21 * reactors);
         // That in a backlog for each watcher, as text, which doubles when it grows, and encoded;
         // the slab maps of all reactors, and this one's, which doubles too (observe/watchers.rs).
         let watching =
@@ -411,6 +415,7 @@ mod tests {
     #[test]
     fn figures_are_no_longer_than_reckoned() {
         use crate::observe::slab_map::{SlabMapBuilder, SlotState};
+        use crate::store::metrics::StoreMetrics;
         let (reactors, slots) = (3, 1000);
         let metrics = ServerMetrics::new(reactors, Rejection::LABELS, Default::default());
         for (number, reactor) in metrics.reactors().iter().enumerate() {
@@ -425,16 +430,29 @@ mod tests {
         let slab_maps = (0..reactors).map(|reactor| {
             let mut builder = SlabMapBuilder::default();
             for slot in 0..slots {
-                builder.push(if slot % 2 == 0 {
-                    SlotState::Watching
-                } else {
-                    SlotState::Throttled
-                });
+                let state = [SlotState::Watching, SlotState::Throttled][slot % 2];
+                builder.push_run(state, 1);
             }
             Some(builder.finish(reactor, slots))
         });
-        let text = page::figures::json(metrics.reactors(), u64::MAX, Duration::MAX, slab_maps);
-        let reckoned = reactors * (3 * slots + FIGURES_BYTES + 21 * reactors);
+        let text = {
+            let (reactors, store) = (metrics.reactors(), StoreMetrics::default());
+            let StoreMetrics {
+                commits,
+                sessions,
+                syncs,
+                sync_ns,
+                bytes,
+                segments,
+                compactions,
+                ..
+            } = &store;
+            for cell in [commits, sessions, syncs, sync_ns, bytes, segments, compactions] {
+                cell.set(u64::MAX);
+            }
+            page::figures::json(reactors, Some(&store), u64::MAX, Duration::MAX, slab_maps)
+        };
+        let reckoned = STORE_FIGURES_BYTES + reactors * (3 * slots + FIGURES_BYTES + 21 * reactors);
         assert!(text.len() < reckoned, "{} of {reckoned}", text.len());
     }
 

@@ -24,9 +24,9 @@ use crate::offload::pool::{Pool, TaskEnd};
 use crate::shard::{DrainOutcome, Shard};
 use crate::store::CommitBatch;
 use crate::store::thread::{CommitSender, now_ms};
-use crate::token::{LocalId, Peer};
+use crate::token::LocalId;
 use crate::transport::Edge;
-use crate::transport::listener::Listeners;
+use crate::transport::listener::{Accepted, Listeners};
 use crate::transport::socket::Socket;
 
 /// The token of all listeners. Like the mailbox's it has generation 0, which no connection has.
@@ -214,7 +214,7 @@ impl Task {
 impl Environment for OsEnvironment {
     type Stream = Socket;
 
-    fn accept(&mut self) -> io::Result<(Socket, Peer)> {
+    fn accept(&mut self) -> io::Result<Accepted<Socket>> {
         self.listeners.accept()
     }
 

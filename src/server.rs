@@ -87,7 +87,7 @@ impl Builder {
     fn tcp_addresses(&mut self) -> impl Iterator<Item = &mut SocketAddr> {
         self.config.listen.iter_mut().filter_map(|address| match address {
             Address::Tcp(address) => Some(address),
-            Address::Unix(_) => None,
+            Address::Unix(_) | Address::Inherited(_) => None,
         })
     }
 
@@ -146,8 +146,7 @@ impl Builder {
         self.config.validate().map_err(ServeError::Config)?;
         let config = Arc::new(self.config);
         let workers = config.workers.get();
-        let (listeners, addresses) = Listeners::bind(&config.listen, config.backlog, workers)
-            .map_err(|(address, error)| ServeError::Listen { address, error })?;
+        let Bound { listeners, addresses, admin } = Bound::bind(&config)?;
         let status =
             Arc::new(ServerStatus::new(workers, Rejection::LABELS, self.log_lines_dropped));
         let sockets = Sockets::open_all(listeners, &config.limits).map_err(ServeError::Start)?;
@@ -206,8 +205,34 @@ impl Builder {
             // One that has gone says why when it is joined.
             let _ = start.send(());
         }
-        let handle = ServerHandle { addresses, threads, trigger, remote, store: None };
+        let handle = ServerHandle { addresses, admin, threads, trigger, remote, store: None };
         handle.open_store(store, &config)
+    }
+}
+
+/// All that a server listens on.
+struct Bound {
+    /// Of each reactor.
+    listeners: Vec<Listeners>,
+    addresses: Vec<Address>,
+    admin: Option<Address>,
+}
+
+impl Bound {
+    fn bind(config: &Config) -> Result<Bound, ServeError> {
+        let (backlog, workers) = (config.backlog, config.workers.get());
+        let (mut listeners, addresses) = Listeners::bind(&config.listen, backlog, workers)
+            .map_err(|(address, error)| ServeError::Listen { address, error })?;
+        let mut admin = None;
+        if let Some(address) = &config.admin {
+            let address = std::slice::from_ref(address);
+            let (own, mut bound) = Listeners::bind(address, backlog, workers)
+                .map_err(|(address, error)| ServeError::Admin { address, error })?;
+            let pairs = listeners.into_iter().zip(own);
+            listeners = pairs.map(|(public, admin)| public.with_admin(admin)).collect();
+            admin = bound.pop();
+        }
+        Ok(Bound { listeners, addresses, admin })
     }
 }
 
@@ -379,6 +404,7 @@ pub struct Summary {
 /// A running server of this application. Dropping the handle leaves it running.
 pub struct ServerHandle<A: Application> {
     addresses: Vec<Address>,
+    admin: Option<Address>,
     threads: Vec<JoinHandle<io::Result<DrainOutcome>>>,
     trigger: ShutdownTrigger,
     remote: Remote<A>,
@@ -396,6 +422,12 @@ impl<A: Application> ServerHandle<A> {
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// Where operators ask: [`Config::admin`], with the port that it got.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<&Address> {
+        self.admin.as_ref()
     }
 
     /// Begins the drain, and returns at once: no new connections, 1001 to everyone, an end when
@@ -492,6 +524,13 @@ pub enum ServeError {
         /// What the system said.
         error: io::Error,
     },
+    /// The same of [`Config::admin`].
+    Admin {
+        /// Which one.
+        address: Address,
+        /// What the system said.
+        error: io::Error,
+    },
     /// The system has no descriptors or no threads left.
     Start(io::Error),
     /// The store cannot be opened ([`Config::store`]): a line that names the file, and says what to do.
@@ -553,11 +592,18 @@ impl fmt::Display for ServeError {
                     _ if is_out_of_descriptors(error) => Some(OUT_OF_DESCRIPTORS),
                     Address::Tcp(_) => tcp_advice(error.kind()),
                     Address::Unix(_) => unix_advice(error.kind()),
+                    Address::Inherited(_) => None,
                 };
                 match advice {
                     Some(advice) => write!(f, "cannot listen on {address}: {advice}"),
                     None => write!(f, "cannot listen on {address}: {error}"),
                 }
+            }
+            ServeError::Admin { address, error } if is_out_of_descriptors(error) => {
+                write!(f, "cannot listen on {address} for --admin: {OUT_OF_DESCRIPTORS}")
+            }
+            ServeError::Admin { address, error } => {
+                write!(f, "cannot listen on {address} for --admin: {error}")
             }
             ServeError::Start(error) if is_out_of_descriptors(error) => {
                 write!(f, "cannot start: {OUT_OF_DESCRIPTORS}")
@@ -573,7 +619,9 @@ impl std::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             ServeError::Config(error) => Some(error),
-            ServeError::Listen { error, .. } | ServeError::Start(error) => Some(error),
+            ServeError::Listen { error, .. }
+            | ServeError::Admin { error, .. }
+            | ServeError::Start(error) => Some(error),
             ServeError::Store(error) => Some(error),
             ServeError::Application => None,
         }

@@ -85,8 +85,8 @@ impl ServerStatus {
     pub fn metrics_page(&self, now: Instant) -> String {
         let since = self.draining_since();
         let mut page = self.metrics.render(since.map_or(Duration::ZERO, |since| now - since));
-        if self.has_store.load(Ordering::Relaxed) {
-            store_metrics::render(&self.store_metrics, self.reactors(), &mut page);
+        if let Some(store) = self.store() {
+            store_metrics::render(store, self.reactors(), &mut page);
         }
         self.application_metrics.render(&mut page);
         page
@@ -174,7 +174,13 @@ impl ServerStatus {
         self.unrestored.load(Ordering::Acquire) > 0
     }
 
-    /// What the store's thread counts.
+    /// What the store's thread counts, if there is a store.
+    #[must_use]
+    pub fn store(&self) -> Option<&StoreMetrics> {
+        self.has_store.load(Ordering::Relaxed).then_some(&*self.store_metrics)
+    }
+
+    /// What the store's thread counts, whether there is one or not.
     #[must_use]
     pub fn store_metrics(&self) -> &Arc<StoreMetrics> {
         &self.store_metrics

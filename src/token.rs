@@ -1,5 +1,5 @@
 //! The names of a connection: on its reactor, slot and generation in one word, and in its server, with the
-//! reactor's number; and who its peer is, in three words.
+//! reactor's number; who its peer is, in three words; and by which entrance it came.
 //!
 //! The name on its reactor is what the poll hands back as a token, what the ready queue and the session table
 //! hold instead of a reference, and what the log calls a connection. (The timer wheel holds the slot
@@ -164,6 +164,34 @@ impl From<SocketAddr> for Peer {
             SocketAddr::V6(v6) => v6.scope_id(),
         };
         Peer::Ip(IpPeer { scope, port: address.port(), ip: address.ip() })
+    }
+}
+
+/// Where a connection came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Entrance {
+    /// Where the server listens for everybody.
+    #[default]
+    Public,
+    /// There too, by a proxy that has to say first for whom it speaks (the PROXY protocol).
+    BehindProxy,
+    /// At the address for operators alone ([`crate::Config::admin`]).
+    Admin,
+}
+
+/// Who sends a request, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Visitor {
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// Where the connection came in.
+    pub entrance: Entrance,
+}
+
+impl From<SocketAddr> for Visitor {
+    /// One of the public.
+    fn from(address: SocketAddr) -> Visitor {
+        Visitor { peer: address.into(), entrance: Entrance::Public }
     }
 }
 

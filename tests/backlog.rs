@@ -68,7 +68,7 @@ impl Producer {
             text.push_str(&"x".repeat(order.bytes - text.len()));
             match number % 2 {
                 0 => cx.send_text(&text),
-                _ => cx.send_text_parts([&text[..3], &text[3..]]),
+                _ => cx.send_text_parts([text[..3].into(), text[3..].into()]),
             }
             let mut notes = self.notes.borrow_mut();
             notes.last = cx.waiting_bytes();

@@ -1,9 +1,10 @@
-//! The benchmark figures in docs/performance.md are the committed ones.
+//! The benchmark figures in docs/performance.md and docs/durability.md are the committed ones.
 //!
-//! `cargo bench --bench load -- --write-docs` puts `benches/results/latest.md` between two markers
-//! of docs/performance.md, and `cargo bench --bench micro -- --scale --write-docs` puts `scale.md` between two
-//! others. This test fails when they differ, or when the markers are gone, or when the README compares other
-//! figures. It measures nothing; without committed results it asks for the markers only.
+//! `cargo bench --bench load -- --write-docs` puts `benches/results/latest.md` between two markers of
+//! docs/performance.md; `cargo bench --bench micro -- --scale --write-docs` puts `scale.md` between two others; `cargo
+//! bench --bench load -- --store --write-docs` puts `store.md` into docs/durability.md. This test fails when they differ,
+//! or when the markers are gone, or when the README compares other figures. It measures nothing; without committed
+//! results it asks for the markers only.
 
 use std::fs;
 use std::path::Path;
@@ -29,24 +30,46 @@ fn embedded<'a>(document: &'a str, name: &str) -> Result<&'a str, String> {
 #[test]
 fn the_document_shows_the_committed_results() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let document = fs::read_to_string(root.join("docs/performance.md"));
-    let document = document.expect("docs/performance.md");
-    for (name, file, command) in [
-        (LOAD, "latest.md", "cargo bench --bench load -- --render --write-docs"),
-        (SCALE, "scale.md", "cargo bench --bench micro -- --scale --write-docs"),
+    let (performance, durability) = ("docs/performance.md", "docs/durability.md");
+    for (document, name, file, command) in [
+        (performance, LOAD, "latest.md", "cargo bench --bench load -- --render --write-docs"),
+        (performance, SCALE, "scale.md", "cargo bench --bench micro -- --scale --write-docs"),
+        (durability, LOAD, "store.md", "cargo bench --bench load -- --store --write-docs"),
     ] {
-        let table = embedded(&document, name).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let text = fs::read_to_string(root.join(document)).expect(document);
+        let table = embedded(&text, name).unwrap_or_else(|wrong| panic!("{document}: {wrong}"));
         let path = root.join("benches/results").join(file);
         let Ok(committed) = fs::read_to_string(path) else { continue };
         assert!(
             table == committed.trim(),
-            "docs/performance.md does not show benches/results/{file}: {command}"
+            "{document} does not show benches/results/{file}: {command}"
         );
     }
     for file in ["latest.json", "latest.svg"] {
         let has_results = root.join("benches/results/latest.md").is_file();
         assert!(!has_results || root.join("benches/results").join(file).is_file(), "{file}");
     }
+}
+
+/// Each number of a thousand and more that the README tells of the store stands in the committed table.
+#[test]
+fn the_readme_tells_committed_figures_of_the_store() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).expect("README.md");
+    let told = embedded(&readme, "stored").unwrap_or_else(|wrong| panic!("README.md: {wrong}"));
+    let table = fs::read_to_string(root.join("benches/results/store.md")).expect("the table");
+    let mut numbers = 0;
+    for word in told.split_whitespace() {
+        let Some(number) = word.contains(',').then(|| word.replace(',', "")) else { continue };
+        if number.parse::<u64>().is_ok_and(|number| number >= 1000) {
+            assert!(
+                table.contains(&format!("| {number} ")),
+                "{word} is not in benches/results/store.md"
+            );
+            numbers += 1;
+        }
+    }
+    assert!(numbers >= 4, "{told}");
 }
 
 /// The cells of a table's row.

@@ -12,6 +12,7 @@ mod server {
     mod client;
     mod gate;
 
+    mod admin;
     mod admission;
     mod application;
     mod broadcast;
@@ -32,8 +33,10 @@ mod server {
     mod metrics;
     mod offload;
     mod pressure;
+    mod proxies;
     mod questions;
     mod requests;
+    mod response_fields;
     mod resume;
     mod sessions;
     mod store;

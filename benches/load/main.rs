@@ -12,7 +12,8 @@
 //!
 //! Files: `servers` builds and starts them, `client` is the load, `pacing` and `reconnects` are two
 //! forms of it, `scenarios` and `storm` say what is asked, `cpu` reads the kernel's figures, `report`
-//! keeps and prints the results, `picture` draws them.
+//! keeps and prints the results, `picture` draws them. `durability` is a run of its own: revolve with
+//! and without a store, beside Redis.
 
 // A bench is a program for a terminal, and a broken assumption should end it loudly.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
@@ -21,6 +22,7 @@
 
 mod client;
 mod cpu;
+mod durability;
 mod pacing;
 mod picture;
 mod reconnects;
@@ -54,9 +56,11 @@ usage: cargo bench --bench load -- [OPTIONS]
   --output DIR         where the results go
   --write-docs         put the table of the last complete run into docs/performance.md
   --render             no runs: draw and write the last results again
+  --store              revolve without a store, with one, and Redis that syncs each write; nothing else
 
 A complete run writes benches/results/latest.{json,md,svg}; any other run leaves them alone and
-writes to target/load/.";
+writes to target/load/. So does --store, unless it has --write-docs: then the table goes to
+benches/results/store.md and into docs/durability.md.";
 
 /// The results that are committed, and those that are not.
 const COMMITTED: &str = "benches/results";
@@ -76,6 +80,7 @@ struct Options {
     output: Option<PathBuf>,
     write_docs: bool,
     render: bool,
+    store: bool,
 }
 
 fn main() -> ExitCode {
@@ -107,6 +112,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options> {
             "--list" => options.list = true,
             "--write-docs" => options.write_docs = true,
             "--render" => options.render = true,
+            "--store" => options.store = true,
             "--help" | "-h" => {
                 println!("{USAGE}");
                 std::process::exit(0)
@@ -125,16 +131,17 @@ fn run(options: &Options) -> Result<()> {
     if !Path::new("benches/load").is_dir() {
         return Err("start it with `cargo bench --bench load`".into());
     }
+    if options.store {
+        return measure_store(options);
+    }
     let scenarios = pick(SCENARIOS, &options.only, |scenario| scenario.name)?;
     let wanted: Vec<&str> =
         pick(NAMES, &options.servers, |(name, _)| name)?.iter().map(|(name, _)| *name).collect();
     let complete = !options.quick && scenarios.len() == SCENARIOS.len();
     let complete = complete && wanted.len() == NAMES.len();
-    let scratch = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| PathBuf::from(SCRATCH), |target| PathBuf::from(target).join("load"));
     let output = options.output.clone().unwrap_or_else(|| match complete || options.render {
         true => COMMITTED.into(),
-        false => scratch,
+        false => scratch(),
     });
     if !options.render {
         let report = measure(options, &scenarios, &wanted)?;
@@ -162,6 +169,35 @@ fn list() -> Result<()> {
         println!("  {name:<18} {kind:?}");
     }
     Ok(())
+}
+
+/// What a store costs: a table, and with `--write-docs` the document that shows it.
+fn measure_store(options: &Options) -> Result<()> {
+    let say = |text: String| eprintln!("{text}");
+    let (servers, absent) = servers::prepare(&["revolve"], options.revolve.clone(), &say)?;
+    let [revolve] = &servers[..] else { return Err(format!("no revolve: {absent:?}").into()) };
+    cpu::raise_file_limit()?;
+    let cores = cpu::Cores::choose()?;
+    if let Some(cores) = cores {
+        cores.settle()?;
+    }
+    let setting = Setting { cores, quick: options.quick };
+    let rounds = options.repetitions.unwrap_or(if options.quick { 1 } else { 5 });
+    let scratch = scratch();
+    let table = durability::measure(revolve, setting, rounds, &scratch)?;
+    println!("{table}");
+    let place = if options.write_docs { COMMITTED.into() } else { scratch };
+    std::fs::create_dir_all(&place)?;
+    std::fs::write(place.join("store.md"), &table)?;
+    if options.write_docs {
+        report::write_docs(&place.join("store.md"), Path::new("docs/durability.md"))?;
+    }
+    Ok(())
+}
+
+fn scratch() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(SCRATCH), |target| PathBuf::from(target).join("load"))
 }
 
 /// Those of `all` that are `wanted`: by name, or by the beginning of a name. All when nothing is.

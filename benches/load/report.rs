@@ -60,7 +60,8 @@ impl Series {
     }
 }
 
-fn median(sorted: &[f64]) -> Option<f64> {
+/// The middle of sorted values, or the mean of the two in the middle.
+pub(crate) fn median(sorted: &[f64]) -> Option<f64> {
     match sorted.len() {
         0 => None,
         n if n % 2 == 1 => Some(sorted[n / 2]),
@@ -204,7 +205,7 @@ impl Report {
         println!("\n{}", self.circumstances().join("\n"));
     }
 
-    fn circumstances(&self) -> Vec<String> {
+    pub(crate) fn circumstances(&self) -> Vec<String> {
         let mut waited = self.waited.clone();
         waited.sort_by(f64::total_cmp);
         let worst = waited.get(waited.len().saturating_sub(1) * 95 / 100).copied().unwrap_or(0.0);

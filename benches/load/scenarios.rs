@@ -361,7 +361,7 @@ pub(crate) struct Run<'a> {
 }
 
 impl Run<'_> {
-    pub(crate) fn start(&self, flavour: Flavour) -> Result<(Running, Client)> {
+    pub(crate) fn start(&self, flavour: Flavour<'_>) -> Result<(Running, Client)> {
         let running = self.server.start(flavour, self.setting.cores)?;
         let client = Client::new(running.address)?;
         Ok((running, client))

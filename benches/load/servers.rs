@@ -42,7 +42,7 @@ pub(crate) type Absent = Vec<(&'static str, String)>;
 
 /// How a scenario wants its server.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Flavour {
+pub(crate) struct Flavour<'a> {
     pub(crate) echo: bool,
     /// Reactors; 0 means one. Only revolve has them.
     pub(crate) workers: usize,
@@ -50,6 +50,16 @@ pub(crate) struct Flavour {
     pub(crate) heartbeat: Option<u64>,
     /// Seconds between pings; `None` leaves the server's default.
     pub(crate) ping: Option<u64>,
+    /// Only revolve has one.
+    pub(crate) store: Option<Store<'a>>,
+}
+
+/// A store: where, and when replies leave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Store<'a> {
+    pub(crate) directory: &'a Path,
+    /// As `--store-sync` takes it.
+    pub(crate) sync: &'a str,
 }
 
 /// The names that `--servers` takes, in the order of every table.
@@ -144,7 +154,7 @@ fn install_reference(home: &Path) -> Result<PathBuf> {
 
 impl Server {
     /// Starts it on its core and waits until it has told its address.
-    pub(crate) fn start(&self, flavour: Flavour, cores: Option<Cores>) -> Result<Running> {
+    pub(crate) fn start(&self, flavour: Flavour<'_>, cores: Option<Cores>) -> Result<Running> {
         let mut command = launcher(cores);
         command.arg(&self.program).args(self.arguments(flavour));
         // A setting of the user's shell must not change what is measured.
@@ -172,7 +182,7 @@ impl Server {
         Ok(running)
     }
 
-    fn arguments(&self, flavour: Flavour) -> Vec<String> {
+    fn arguments(&self, flavour: Flavour<'_>) -> Vec<String> {
         let mut list: Vec<String> = Vec::new();
         let mut add = |words: &[&str]| list.extend(words.iter().map(|word| (*word).to_owned()));
         match self.kind {
@@ -194,6 +204,10 @@ impl Server {
                 if let Some(seconds) = flavour.ping {
                     add(&["--ws-ping-interval", &seconds.to_string()]);
                 }
+                if let Some(Store { directory, sync }) = flavour.store {
+                    let directory = directory.display();
+                    add(&["--store", &format!("file:{directory}"), "--store-sync", sync]);
+                }
             }
             Kind::Reference => {
                 add(&["-m", "uvicorn", "application:application", "--no-access-log"]);
@@ -214,7 +228,7 @@ impl Server {
 ///
 /// `setpriv --pdeathsig` asks the kernel to kill the child when its parent is gone, whatever ended
 /// it: a signal handler could not promise that.
-fn launcher(cores: Option<Cores>) -> Command {
+pub(crate) fn launcher(cores: Option<Cores>) -> Command {
     let tied = ["/usr/bin/setpriv", "/bin/setpriv"].iter().any(|path| Path::new(path).exists());
     let core = cores.map(|cores| cores.server.to_string());
     let mut command = Command::new(if tied {

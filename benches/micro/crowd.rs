@@ -50,7 +50,7 @@ impl Application for Chorus {
             return cx.broadcast_text(r#"{"ts": "2026-11-26T12:00:00.000000"}"#);
         }
         let count = cx.count_message();
-        cx.send_text_parts([r#"{"count": "#, itoa::Buffer::new().format(count), "}"]);
+        cx.send_text_parts([r#"{"count": "#.into(), count.into(), "}".into()]);
     }
 }
 

@@ -23,6 +23,7 @@ use revolve::server_status::ServerStatus;
 use revolve::shard::Shard;
 use revolve::store::CommitBatch;
 use revolve::token::{LocalId, Peer};
+use revolve::transport::listener::Accepted;
 use revolve::transport::{Edge, Stream};
 
 pub(crate) const REQUEST: &[u8] =
@@ -100,10 +101,10 @@ impl Quiet {
 impl Environment for Quiet {
     type Stream = Wire;
 
-    fn accept(&mut self) -> io::Result<(Wire, Peer)> {
-        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 4711)).into();
+    fn accept(&mut self) -> io::Result<Accepted<Wire>> {
+        let peer: Peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 4711)).into();
         self.queue = self.queue.checked_sub(1).ok_or(io::ErrorKind::WouldBlock)?;
-        Ok((Wire(Rc::clone(&self.traffic)), peer))
+        Ok((Wire(Rc::clone(&self.traffic)), peer).into())
     }
 
     fn stop_listening(&mut self) {}

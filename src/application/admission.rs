@@ -19,11 +19,10 @@ use std::time::Instant;
 use super::question::{Ask, Undo};
 use super::request::{HttpRequest, RequestHead, text};
 use super::response::{
-    HttpResponse, InvalidField, NoResponse, TEXT, check_content_type, error_in_json, push_field,
-    reason_phrase,
+    HttpResponse, NoResponse, TEXT, check_content_type, error_in_json, reason_phrase,
 };
 use super::{Application, Context, OpenedRequest, ReactorContext, tell_misuse};
-use crate::config::Subprotocols;
+use crate::config::{InvalidField, Subprotocols, push_field};
 use crate::contained::Contained;
 use crate::offload::{Value, Work};
 use crate::protocol::head::Request;

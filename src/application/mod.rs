@@ -4,13 +4,13 @@
 //! (close, broadcast, timer); the shard applies them when the callback has returned, or when their
 //! time has come. No callback ever gets hold of a connection or of the loop, so nothing re-enters
 //! it. Called by the shard; implemented by `apps/` and by programs that embed the server. The parts
-//! are `long_way`, `request`, `json`, `response`, `metrics`, `question`, `admission`, `deferral`, `jobs`, `offloading`,
+//! are `text_part`, `long_way`, `request`, `json`, `response`, `metrics`, `question`, `admission`, `deferral`, `jobs`, `offloading`,
 //! `kept`, `direct`, `remote` and `timers`.
 //!
 //! Invariant: the cork only ever holds whole frames of ours, behind what is left of one that has begun to
 //! leave.
 //!
-//! Next: `long_way`: messages that are not short, and the bound of what is sent.
+//! Next: `text_part`: what a text message is joined of.
 
 mod admission;
 mod deferral;
@@ -25,6 +25,7 @@ mod question;
 mod remote;
 mod request;
 mod response;
+mod text_part;
 pub mod timers;
 
 use std::collections::TryReserveError;
@@ -64,8 +65,10 @@ pub(crate) use remote::{ForRecipient, Post, PostOutbox};
 pub use remote::{Hosted, PostError, Posts, ReactorStart, Remote, Storing, Wake};
 pub use request::HttpRequest;
 pub(crate) use request::{RequestBody, RequestHead};
-pub use response::{AnswerFollows, HttpResponse, InvalidField, NoResponse};
+pub use response::{AnswerFollows, HttpResponse, NoResponse};
 pub(crate) use response::{Caching, ResponseContent, TEXT, reason_phrase};
+use text_part::BEHIND_MOST;
+pub use text_part::TextPart;
 
 /// The behaviour of a server. Each reactor makes a value of its own, on its own thread: state in
 /// it needs no lock, is shared with nothing, and need not be `Send`.
@@ -586,22 +589,27 @@ impl<A: Application> Context<'_, A> {
         self.send(Data::Text, text.as_bytes());
     }
 
-    /// Sends the parts as one text message, without joining them first.
+    /// Sends the parts as one text message, without joining them first: texts, and numbers ([`TextPart`]).
     #[inline(always)]
-    pub fn send_text_parts<const N: usize>(&mut self, parts: [&str; N]) {
-        let length = parts.iter().map(|part| part.len()).sum();
-        if self.deflate_writer.is_some() || length > frame::MAX_SHORT {
-            return self.long_way().send_parts(Data::Text, &parts.map(str::as_bytes));
+    pub fn send_text_parts<const N: usize>(&mut self, parts: [TextPart<'_>; N]) {
+        let length_most: usize = parts.iter().map(|part| part.length_most()).sum();
+        if self.deflate_writer.is_some() || length_most > frame::MAX_SHORT {
+            let texts = parts.map(TextPart::text);
+            return self.long_way().send_parts(Data::Text, &texts.each_ref().map(|t| t.as_bytes()));
         }
         // Room for the longest of the short ones: to compare with a constant costs nothing more than the
         // check that it stands for, of storage for the header.
         if !has_room(self.cork, frame::MAX_SHORT) && !self.long_way().make_room_for_a_short_one() {
             return;
         }
-        frame::encode_header(OpCode::Data(Data::Text), length, self.cork);
+        // What a number writes behind itself for a moment has the room that a short header leaves of a long one's.
+        const { assert!(BEHIND_MOST <= frame::MAX_HEADER - 2) };
+        let begin = self.cork.len();
+        frame::encode_header(OpCode::Data(Data::Text), 0, self.cork);
         for part in parts {
-            self.cork.extend_from_slice(part.as_bytes());
+            part.append(self.cork);
         }
+        frame::set_short_length(self.cork, begin);
     }
 
     /// Sends a binary message.

@@ -1,7 +1,7 @@
 //! What an application may say in plain HTTP, and what it may not.
 //!
 //! [`HttpResponse`] answers a plain request. [`super::Refusal`] and [`super::Acceptance`] take their header
-//! fields and content types through the same checks. A status that is none, or content behind a status
+//! fields and content types through the same checks (`config/response_fields.rs`). A status that is none, or content behind a status
 //! that has none, does not compile. Writes nothing to a connection: `http` does.
 //!
 //! Invariant: what gets into a response's head is a token or one line of visible ASCII, and is none of
@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::json::JsonString;
-use crate::config::is_token;
+use crate::config::{InvalidField, check_value, push_field};
 
 /// What a plain text is labelled with.
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
@@ -192,69 +192,6 @@ impl fmt::Display for NoResponse {
 
 impl std::error::Error for NoResponse {}
 
-/// A header field that would not be one, or not the application's to set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InvalidField {
-    /// The name is no token (RFC 9110 5.1).
-    Name,
-    /// The value has a byte other than visible ASCII, spaces and tabs: with a line end in it, what
-    /// follows would be fields of somebody else's making (CWE-113). Or it is an empty content type.
-    Value,
-    /// The field is the handshake's own, the session's, or one that frames the response.
-    Reserved,
-}
-
-impl fmt::Display for InvalidField {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            InvalidField::Name => "the name of a header field is letters, digits and hyphens",
-            InvalidField::Value => "the value of a header field is one line of visible ASCII",
-            InvalidField::Reserved => "this header field is set by the server",
-        })
-    }
-}
-
-impl std::error::Error for InvalidField {}
-
-/// Fields that frame the response, or that every 101 has.
-const RESERVED: [&str; 8] = [
-    "connection",
-    "content-length",
-    "content-type",
-    "date",
-    "transfer-encoding",
-    "upgrade",
-    "x-session-id",
-    "x-session-resumed",
-];
-
-/// What the names of the handshake's own fields begin with (RFC 6455 11.3).
-const HANDSHAKES: &str = "sec-websocket-";
-
-/// Appends a header field as a whole line.
-///
-/// # Errors
-///
-/// Why it is none.
-pub(super) fn push_field(name: &str, value: &str, out: &mut String) -> Result<(), InvalidField> {
-    if !is_token(name.as_bytes()) {
-        return Err(InvalidField::Name);
-    }
-    let is_handshakes = name
-        .get(..HANDSHAKES.len())
-        .is_some_and(|beginning| beginning.eq_ignore_ascii_case(HANDSHAKES));
-    if is_handshakes || RESERVED.iter().any(|known| name.eq_ignore_ascii_case(known)) {
-        return Err(InvalidField::Reserved);
-    }
-    check_value(value)?;
-    let parts = [name, ": ", value, "\r\n"];
-    out.reserve(parts.iter().map(|part| part.len()).sum());
-    for part in parts {
-        out.push_str(part);
-    }
-    Ok(())
-}
-
 /// Checks a content type, as the value of any field, and that there is one.
 ///
 /// # Errors
@@ -264,13 +201,6 @@ pub(super) fn check_content_type(kind: &str) -> Result<(), InvalidField> {
     match kind.is_empty() {
         true => Err(InvalidField::Value),
         false => check_value(kind),
-    }
-}
-
-fn check_value(value: &str) -> Result<(), InvalidField> {
-    match value.bytes().all(|b| matches!(b, b' '..=b'~' | b'\t')) {
-        true => Ok(()),
-        false => Err(InvalidField::Value),
     }
 }
 

@@ -42,13 +42,16 @@ impl Application for Counter {
         if let Message::Text(text) = message
             && is_quit(text)
         {
-            let total = itoa::Buffer::new().format(cx.count()).to_owned();
-            cx.send_text_parts([r#"{"bye": true, "total": "#, &total, "}"]);
+            cx.send_text_parts([
+                r#"{"bye": true, "total": "#.into(),
+                cx.count().into(),
+                "}".into(),
+            ]);
             cx.close(1000, "quit command received");
             return;
         }
         let count = cx.count_message();
-        cx.send_text_parts([r#"{"count": "#, itoa::Buffer::new().format(count), "}"]);
+        cx.send_text_parts([r#"{"count": "#.into(), count.into(), "}".into()]);
     }
 
     fn on_start(&mut self, cx: &mut ReactorContext<'_, Self>) {

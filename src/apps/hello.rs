@@ -19,7 +19,7 @@ pub(super) fn accept<A: Application>(upgrade: &Upgrade<'_, A>) -> Result<Accepta
     // an expired session, an id that is not taken up), the table finds none either and makes one that has
     // counted nothing. Where the upgrade is refused after this, for a limit, there is no 101.
     let count = upgrade.session_count().unwrap_or(0);
-    let accepted = upgrade.accept().header("X-Session-Count", itoa::Buffer::new().format(count))?;
+    let accepted = upgrade.accept().header("X-Session-Count", &count.to_string())?;
     if !asks_for_hello(upgrade.query()) {
         return Ok(accepted);
     }

@@ -5,7 +5,7 @@
 //! Invariant: a pattern matches whole labels of a host name, never a part of one, so
 //! `https://*.example.com` does not let `https://evilexample.com` in.
 //!
-//! Next: `subprotocols`: in which subprotocol they speak.
+//! Next: `proxies`: which peers speak for others.
 
 use std::fmt;
 

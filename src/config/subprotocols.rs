@@ -5,7 +5,7 @@
 //! Invariant: what is chosen was offered by this client, and is a token, so it can stand in a header
 //! field.
 //!
-//! Next: `storage`: where sessions are stored.
+//! Next: `response_fields`: header fields of the operator and of the application.
 
 use std::fmt;
 
@@ -80,7 +80,7 @@ impl fmt::Display for Subprotocols {
 
 /// Whether it is a token (RFC 9110 5.6.2), as names of fields and of subprotocols are.
 #[must_use]
-pub(crate) fn is_token(text: &[u8]) -> bool {
+pub(super) fn is_token(text: &[u8]) -> bool {
     let in_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
     !text.is_empty() && text.iter().all(in_token)
 }

@@ -25,7 +25,7 @@ use crate::protocol::ProtocolLimits;
 use crate::protocol::endpoint::{Closing, Endpoint};
 use crate::protocol::message::SPARE_BYTES;
 use crate::session::SessionSlot;
-use crate::token::{LocalId, Peer};
+use crate::token::{Entrance, LocalId, Peer, Visitor};
 use crate::transport::connection_limiter::{LimitReached, Permit};
 use crate::transport::{HangUp, Inbound, Stream, Transport};
 
@@ -140,6 +140,8 @@ pub struct Connection<S> {
     pub id: LocalId,
     /// Who is at the other end.
     pub(crate) peer: Peer,
+    /// Where it came in.
+    pub(crate) entrance: Entrance,
     /// Its permit among the sockets, and its place among the open WebSockets, if those are limited;
     /// given back when it is dropped.
     pub permit: Option<Permit>,
@@ -170,6 +172,7 @@ impl<S: Stream> Connection<S> {
             transport: Transport::new(stream),
             id,
             peer,
+            entrance: Entrance::Public,
             permit: None,
             endpoint: Endpoint::new(deadline),
             attachment: Attachment::Never,
@@ -180,6 +183,12 @@ impl<S: Stream> Connection<S> {
             put_off: 0,
             alarm: None,
         }
+    }
+
+    /// Who sends its requests, and where.
+    #[must_use]
+    pub fn visitor(&self) -> Visitor {
+        Visitor { peer: self.peer, entrance: self.entrance }
     }
 
     /// Whether nothing is left to be done for it: nothing to read, nothing to write, no reason for

@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::observe::page;
 use crate::protocol::head::{Content, Request};
 use crate::server_status::ServerStatus;
-use crate::token::Peer;
+use crate::token::{Entrance, Visitor};
 use crate::wall_clock;
 
 pub use rejection::Rejection;
@@ -90,12 +90,19 @@ impl Route {
     /// Any other gets the live page, or, if the page is not for this peer, what a plain request to the
     /// WebSocket path gets.
     ///
+    /// With an admin address the other routes lead there and nowhere else, and the WebSocket does not.
+    ///
     /// # Errors
     ///
     /// No such path, or why the page and its figures are not for this peer.
-    pub fn of(request: &Request<'_, '_>, peer: Peer, config: &Config) -> Result<Route, Rejection> {
-        let is_websocket = leads_to_websocket(request.path, &config.ws_path);
-        match Route::fixed(request.path) {
+    pub fn of(
+        request: &Request<'_, '_>,
+        visitor: Visitor,
+        config: &Config,
+    ) -> Result<Route, Rejection> {
+        let peer = visitor.peer;
+        let is_websocket = leads_to_websocket(request.path, visitor, config);
+        match Route::served(request.path, visitor, config) {
             None if is_websocket => Ok(Route::WebSocket),
             None => Err(Rejection::NotFound),
             Some(Route::Page) if is_websocket => {
@@ -154,8 +161,14 @@ impl Route {
         };
         let guards = if self == Route::Page { page::FIELDS } else { "" };
         let fields = [guards, connection_field(request, persistence)].concat();
-        Response::new(line, kind, &fields, body).write(content, out);
+        Response::new(line, kind, &fields, body).write(content, config, out);
         Ok(persistence)
+    }
+
+    /// The same, where this visitor is.
+    fn served(path: &str, visitor: Visitor, config: &Config) -> Option<Route> {
+        let is_here = config.admin.is_none() || visitor.entrance == Entrance::Admin;
+        is_here.then(|| Route::fixed(path))?
     }
 
     /// What stands at a path whatever the settings are.
@@ -171,7 +184,11 @@ impl Route {
     }
 }
 
-fn leads_to_websocket(path: &str, ws_path: &str) -> bool {
+fn leads_to_websocket(path: &str, visitor: Visitor, config: &Config) -> bool {
+    visitor.entrance == Entrance::Public && is_in(path, &config.ws_path)
+}
+
+fn is_in(path: &str, ws_path: &str) -> bool {
     path == ws_path
         || ws_path.strip_suffix('/') == Some(path)
         || ws_path.strip_suffix('*').is_some_and(|prefix| path.starts_with(prefix))
@@ -188,17 +205,19 @@ fn leads_to_websocket(path: &str, ws_path: &str) -> bool {
 /// No such path, not for this peer, or content.
 pub fn tell_methods(
     request: &Request<'_, '_>,
-    peer: Peer,
+    visitor: Visitor,
     config: &Config,
     out: &mut Vec<u8>,
 ) -> Result<Persistence, Rejection> {
-    let is_websocket = leads_to_websocket(request.path, &config.ws_path);
-    let methods = match Route::fixed(request.path) {
+    let is_websocket = leads_to_websocket(request.path, visitor, config);
+    let methods = match Route::served(request.path, visitor, config) {
         None if request.path == "*" => PLAIN_METHODS,
         None if is_websocket => WEBSOCKET_METHODS,
+        // Where there is no page for anybody: see above.
+        None if request.path == "/" => "OPTIONS",
         None => return Err(Rejection::NotFound),
         Some(Route::Figures) => {
-            page::admit(request, peer, config)?;
+            page::admit(request, visitor.peer, config)?;
             WEBSOCKET_METHODS
         }
         Some(Route::Page) if !config.page => {
@@ -219,7 +238,7 @@ pub fn tell_methods(
     let persistence = Persistence::of(request);
     let fields = [&allow, connection_field(request, persistence)].concat();
     let response = Response { kind: None, ..Response::new("200 OK", TEXT, &fields, "") };
-    response.write(Body::Sent, out);
+    response.write(Body::Sent, config, out);
     Ok(persistence)
 }
 
@@ -233,27 +252,28 @@ fn connection_field(request: &Request<'_, '_>, persistence: Persistence) -> &'st
 }
 
 /// Appends the response for a request that is refused. The connection closes after it.
-pub fn refuse(rejection: Rejection, content: Body, out: &mut Vec<u8>) {
+pub fn refuse(rejection: Rejection, content: Body, config: &Config, out: &mut Vec<u8>) {
     let body = format!("{}\n", rejection.advice());
     let (line, fields) = (rejection.status(), rejection.fields());
-    Response::new(line, TEXT, &fields, &body).write(content, out);
+    Response::new(line, TEXT, &fields, &body).write(content, config, out);
 }
 
 /// Appends the response for an upgrade that the application refuses. The connection closes after it.
-pub fn refuse_upgrade(refusal: &Refusal, out: &mut Vec<u8>) {
+pub fn refuse_upgrade(refusal: &Refusal, config: &Config, out: &mut Vec<u8>) {
     let line = format!("{} {}", refusal.status, refusal.phrase());
     let fields = format!("Connection: close\r\n{}", refusal.fields);
     let (kind, body) = refusal.reason.content();
     // An upgrade is a GET, so the response may have content.
-    Response::new(&line, kind, &fields, &body).write(Body::Sent, out);
+    Response::new(&line, kind, &fields, &body).write(Body::Sent, config, out);
 }
 
 /// Whether a request for this path is the application's to answer: it is none of the server's own,
-/// whether or not that is switched off, and does not lead to the WebSocket.
+/// whether or not that is switched off or leads somewhere here, and does not lead to the WebSocket.
 #[must_use]
-pub fn leads_to_application(path: &str, config: &Config) -> bool {
+pub fn leads_to_application(path: &str, visitor: Visitor, config: &Config) -> bool {
     // An OPTIONS for `*` asks about the server (RFC 9110 9.3.7).
-    Route::fixed(path).is_none() && !leads_to_websocket(path, &config.ws_path) && path != "*"
+    let is_nobodys = Route::fixed(path).is_none() && !is_in(path, &config.ws_path) && path != "*";
+    is_nobodys && visitor.entrance == Entrance::Public
 }
 
 /// How many bytes of content an application is given with this request, if it reads any.
@@ -283,6 +303,7 @@ pub fn content_length(request: &Request<'_, '_>, config: &Config) -> Result<usiz
 pub fn respond(
     asked: &HttpRequest<'_>,
     response: &HttpResponse,
+    config: &Config,
     out: &mut Vec<u8>,
 ) -> Result<Persistence, TryReserveError> {
     let request = asked.head.0;
@@ -305,9 +326,14 @@ pub fn respond(
     let content = if request.method == "HEAD" { Body::Omitted } else { Body::Sent };
     let response = Response { line: &line, kind, caching, fields: &fields, body };
     // The server's own pages have bounds; this has none but the application's.
-    let lengths = [kind.map_or(0, str::len), fields.len(), body.map_or(0, <[u8]>::len)];
+    let lengths = [
+        kind.map_or(0, str::len),
+        fields.len(),
+        config.response_fields.lines().len(),
+        body.map_or(0, <[u8]>::len),
+    ];
     out.try_reserve(RESPONSE_HEAD_BYTES + lengths.iter().sum::<usize>())?;
-    response.write(content, out);
+    response.write(content, config, out);
     Ok(persistence)
 }
 
@@ -336,15 +362,16 @@ impl<'a> Response<'a> {
         Response { line, kind, caching: NO_STORE, fields, body }
     }
 
-    fn write(&self, content: Body, out: &mut Vec<u8>) {
+    fn write(&self, content: Body, config: &Config, out: &mut Vec<u8>) {
         let Response { line, caching, fields, .. } = self;
         // RFC 9110 6.6.1: a server with a clock sends Date.
         let date = httpdate::fmt_http_date(wall_clock::now());
         let kind = self.kind.map_or(String::new(), |kind| format!("Content-Type: {kind}\r\n"));
         let length =
             self.body.map_or(String::new(), |body| format!("Content-Length: {}\r\n", body.len()));
+        let more = config.response_fields.lines();
         let head =
-            format!("HTTP/1.1 {line}\r\nDate: {date}\r\n{kind}{length}{caching}{fields}\r\n");
+            format!("HTTP/1.1 {line}\r\nDate: {date}\r\n{kind}{length}{caching}{fields}{more}\r\n");
         out.extend_from_slice(head.as_bytes());
         if let (Body::Sent, Some(body)) = (content, self.body) {
             out.extend_from_slice(body);
@@ -358,6 +385,7 @@ mod tests {
     use crate::config::RESERVED_PATHS;
     use crate::protocol::ProtocolLimits;
     use crate::protocol::head::header_slots;
+    use crate::token::Peer;
     use std::net::SocketAddr;
     use std::sync::Arc;
 
@@ -375,7 +403,7 @@ mod tests {
         let mut out = Vec::new();
         let answered = route.respond(&request, status, &config, Instant::now(), &mut out);
         if let Err(rejection) = answered {
-            refuse(rejection, Body::Sent, &mut out);
+            refuse(rejection, Body::Sent, &config, &mut out);
         }
         (String::from_utf8(out).unwrap(), answered.ok())
     }
@@ -417,6 +445,55 @@ mod tests {
         assert_eq!(at("/room/1", "/rooms/*"), Err(Rejection::NotFound));
         assert_eq!(at("/healthz", "/*"), Ok(Route::Health));
         assert_eq!(at("/ws/stats", "/*"), Ok(Route::Figures));
+    }
+
+    #[test]
+    fn with_an_admin_address_each_path_is_at_one_of_the_two() {
+        let admin = Some(SocketAddr::from(([127, 0, 0, 1], 9)).into());
+        let at = |path: &str, entrance, ws_path: &str, method: &str| {
+            let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let config = Config { admin: admin.clone(), ..with_path(ws_path) };
+            let mut slots = header_slots();
+            let limits = ProtocolLimits::from(&config);
+            let request = Request::parse(head.as_bytes(), &mut slots, &limits).unwrap();
+            let visitor = Visitor { peer: Peer::Unix, entrance };
+            if method == "OPTIONS" {
+                tell_methods(&request, visitor, &config, &mut Vec::new()).map(|_| None)
+            } else {
+                Route::of(&request, visitor, &config).map(Some)
+            }
+        };
+        let own = [
+            ("/", Route::Page),
+            ("/healthz", Route::Health),
+            ("/readyz", Route::Ready),
+            ("/metrics", Route::Metrics),
+            ("/ws/stats", Route::Figures),
+        ];
+        for (path, route) in own {
+            for (method, found) in [("GET", Some(route)), ("OPTIONS", None)] {
+                assert_eq!(at(path, Entrance::Admin, "/chat", method), Ok(found), "{path}");
+                assert_eq!(at(path, Entrance::Admin, "/*", method), Ok(found), "{path}");
+                let is_root = path == "/" && method == "OPTIONS";
+                let public = if is_root { Ok(None) } else { Err(Rejection::NotFound) };
+                assert_eq!(at(path, Entrance::Public, "/chat", method), public, "{path}");
+            }
+            let at_root = at(path, Entrance::Public, "/*", "GET");
+            assert_eq!(at_root, Ok(Some(Route::WebSocket)), "{path} is no other's there");
+        }
+        assert_eq!(at("/chat", Entrance::Public, "/chat", "GET"), Ok(Some(Route::WebSocket)));
+        for method in ["GET", "OPTIONS"] {
+            let refused = Err(Rejection::NotFound);
+            assert_eq!(at("/chat", Entrance::Admin, "/chat", method), refused);
+            assert_eq!(at("/rooms/1", Entrance::Admin, "/*", method), refused);
+        }
+        // What is the application's is so for the public alone.
+        let config = Config { admin, ..Config::default() };
+        for (entrance, expected) in [(Entrance::Public, true), (Entrance::Admin, false)] {
+            let visitor = Visitor { peer: Peer::Unix, entrance };
+            assert_eq!(leads_to_application("/notes", visitor, &config), expected);
+            assert!(!leads_to_application("/metrics", visitor, &config));
+        }
     }
 
     #[test]
@@ -569,11 +646,14 @@ mod tests {
             ("/*", "/notes", false),
         ] {
             let config = with_path(ws_path);
-            assert_eq!(leads_to_application(path, &config), expected, "{path} at {ws_path}");
+            let visitor = SocketAddr::from(([127, 0, 0, 1], 1)).into();
+            let leads = leads_to_application(path, visitor, &config);
+            assert_eq!(leads, expected, "{path} at {ws_path}");
         }
         let off = Config { metrics: false, page: false, ..Config::default() };
         for path in RESERVED_PATHS.into_iter().chain(["/"]) {
-            assert!(!leads_to_application(path, &off), "{path} stays the server's");
+            let visitor = SocketAddr::from(([127, 0, 0, 1], 1)).into();
+            assert!(!leads_to_application(path, visitor, &off), "{path} stays the server's");
         }
     }
 
@@ -586,7 +666,7 @@ mod tests {
             let request = Request::parse(head.as_bytes(), &mut slots, &limits).unwrap();
             let asked = HttpRequest { head: RequestHead(&request), body, peer: Peer::Unix };
             let mut out = Vec::new();
-            let persistence = respond(&asked, response, &mut out).unwrap();
+            let persistence = respond(&asked, response, &Config::default(), &mut out).unwrap();
             let text = String::from_utf8(out).unwrap();
             let lines = text.split("\r\n").filter(|line| !line.starts_with("Date: "));
             (lines.collect::<Vec<_>>().join("|"), persistence)

@@ -260,6 +260,11 @@ rejections! {
         "length_required", "411 Length Required",
         "a request body needs a Content-Length, and no Transfer-Encoding");
 
+    /// A proxy that is to say for whom it speaks does not begin with a header of the PROXY protocol.
+    BadProxyHeader => Row::new(
+        "bad_proxy_header", BAD_REQUEST, "needed first: a PROXY protocol header")
+        .told("; --proxy-protocol is set, and --forwarded-allow-ips has this peer");
+
     /// The server has just started, and reads from its store which sessions there are.
     Recovering => Row::new(
         "recovering", UNAVAILABLE, "the sessions are being recovered: try again in a moment")
@@ -459,6 +464,7 @@ mod tests {
             Rejection::OriginNotAllowed,
             Rejection::NotForPeer,
             Rejection::ForeignOrigin,
+            Rejection::BadProxyHeader,
         ];
         assert_eq!(told, expected);
     }

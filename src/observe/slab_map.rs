@@ -29,6 +29,8 @@ pub enum SlotState {
     Closing = 4,
     /// Somebody who watches the reactors.
     Watching = 5,
+    /// A WebSocket that is not read, because a reply of it is held until its session is stored.
+    Held = 6,
 }
 
 impl SlotState {
@@ -38,8 +40,11 @@ impl SlotState {
         match (&connection.endpoint, connection.attachment) {
             (Endpoint::Handshaking(_) | Endpoint::Pending(_), _) => SlotState::Handshaking,
             (Endpoint::Open(_), Attachment::Watching) => SlotState::Watching,
-            (Endpoint::Open(_), _) if connection.rest == Rest::Throttled => SlotState::Throttled,
-            (Endpoint::Open(_), _) => SlotState::Open,
+            (Endpoint::Open(_), _) => match connection.rest {
+                Rest::Throttled => SlotState::Throttled,
+                Rest::Committing => SlotState::Held,
+                _ => SlotState::Open,
+            },
             (Endpoint::Closing(_) | Endpoint::Closed, _) => SlotState::Closing,
         }
     }
@@ -47,7 +52,7 @@ impl SlotState {
 
 /// Bits of a run that hold the state; its length stands above them.
 const STATE_BITS: u32 = 3;
-const _: () = assert!((SlotState::Watching as u32) < 1 << STATE_BITS);
+const _: () = assert!((SlotState::Held as u32) < 1 << STATE_BITS);
 
 /// A slab map that is being drawn.
 #[derive(Debug, Default)]
@@ -57,11 +62,6 @@ pub struct SlabMapBuilder {
 }
 
 impl SlabMapBuilder {
-    /// Adds the next slot.
-    pub fn push(&mut self, state: SlotState) {
-        self.push_run(state, 1);
-    }
-
     /// Adds the next slots, which are all alike.
     pub fn push_run(&mut self, state: SlotState, slots: usize) {
         if slots == 0 {
@@ -115,7 +115,7 @@ mod tests {
             (SlotState::Watching, 1),
         ] {
             for _ in 0..times {
-                builder.push(state);
+                builder.push_run(state, 1);
             }
         }
         builder.push_run(SlotState::Watching, 2);

@@ -16,6 +16,7 @@ use crate::config::Limits;
 use crate::observe::metrics::ReactorMetrics;
 use crate::observe::page::figures;
 use crate::observe::slab_map::{SlabMap, SlabMapBuilder};
+use crate::store::metrics::StoreMetrics;
 use crate::token::LocalId;
 
 /// What one shard has to do with watching: as the one whose watchers are told, and as one that is
@@ -132,17 +133,18 @@ impl Watchers {
         !self.answers.iter().any(|answer| answer.is_awaited)
     }
 
-    /// The text of the frame that is owed: what is known of all reactors. A reactor that has not
+    /// The text of the frame that is owed: what is known of all reactors, and of the store. A reactor that has not
     /// answered is shown as one that does not: one that is held up is what people watch for.
     pub(crate) fn take_figures(
         &mut self,
         reactors: &[Arc<ReactorMetrics>],
+        store: Option<&StoreMetrics>,
         now: Instant,
     ) -> String {
         self.owes_frame = false;
         let uptime = now.saturating_duration_since(self.began);
         let slab_maps = self.answers.iter_mut().map(|answer| answer.slab_map.take());
-        figures::json(reactors, self.looks, uptime, slab_maps)
+        figures::json(reactors, store, self.looks, uptime, slab_maps)
     }
 
     // ---- as the one that is looked at ----

@@ -254,7 +254,7 @@ pub fn take_short<'a>(
         }
         room[blocks.len()] = last;
     }
-    let padded = room[..if length <= 64 { 4 } else { 8 }].as_flattened();
+    let padded = if length <= 64 { room[..4].as_flattened() } else { room.as_flattened() };
     Some(ShortFrame { is_text: *first == 0x81, padded, length })
 }
 
@@ -299,6 +299,16 @@ pub fn encode_header(opcode: OpCode, length: usize, out: &mut Vec<u8>) {
         out.extend_from_slice(&[0x80 | u8::from(opcode), length as u8]);
     } else {
         encode_long_header(opcode, length, out);
+    }
+}
+
+/// The short frame of ours that begins there and was encoded as an empty one gets the length that it has.
+#[inline(always)]
+pub fn set_short_length(out: &mut [u8], begin: usize) {
+    let length = out.len() - begin - 2;
+    debug_assert!(length <= MAX_SHORT, "{length} bytes");
+    if let Some(second) = out.get_mut(begin + 1) {
+        *second = length as u8;
     }
 }
 

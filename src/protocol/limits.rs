@@ -7,7 +7,7 @@
 //! Invariant, which the maker keeps: every time can be added to an `Instant`, and no size that a
 //! message or a head needs is 0.
 //!
-//! Next: [`crate::protocol::target`], the first thing that a peer says.
+//! Next: [`crate::protocol::proxy_header`], the first thing that a peer may say.
 
 use std::time::Duration;
 

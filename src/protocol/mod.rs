@@ -7,6 +7,7 @@
 //! In reading order:
 //!
 //! - [`limits`] are the bounds that all parts are given;
+//! - [`proxy_header`] and [`forwarded`] say for whom a proxy speaks;
 //! - [`target`], [`head`] and [`handshake`] turn a request into an open connection;
 //! - [`frame`] reads and writes one frame;
 //! - [`utf8`] says whether bytes are text;
@@ -21,11 +22,13 @@
 
 pub mod deflate;
 pub mod endpoint;
+pub mod forwarded;
 pub mod frame;
 pub mod handshake;
 pub mod head;
 pub mod limits;
 pub mod message;
+pub mod proxy_header;
 pub mod reassembly;
 pub mod target;
 pub mod utf8;

@@ -8,6 +8,7 @@
 //! Next: `address`: where the server is.
 
 use std::fmt;
+use std::io::Write;
 
 use super::script::{Calling, Script};
 
@@ -39,7 +40,10 @@ impl Parts {
 
     /// Appends a number.
     pub fn add_number(&mut self, number: u64) {
-        self.add(itoa::Buffer::new().format(number));
+        header(&mut self.bytes, b'$', number.checked_ilog10().map_or(1, |log| log as usize + 1));
+        decimal(&mut self.bytes, number);
+        self.bytes.extend_from_slice(b"\r\n");
+        self.count += 1;
     }
 }
 
@@ -136,8 +140,13 @@ impl fmt::Debug for Parts {
 
 fn header(bytes: &mut Vec<u8>, kind: u8, count: usize) {
     bytes.push(kind);
-    bytes.extend_from_slice(itoa::Buffer::new().format(count).as_bytes());
+    decimal(bytes, count as u64);
     bytes.extend_from_slice(b"\r\n");
+}
+
+fn decimal(bytes: &mut Vec<u8>, number: u64) {
+    // A vector takes all that is written.
+    let _ = write!(bytes, "{number}");
 }
 
 #[cfg(test)]

@@ -10,12 +10,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix};
+
 use super::address::Place;
+use crate::transport;
 
 /// The shortest time that a socket can be told to wait: to it, none at all means for ever.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -118,11 +122,16 @@ fn connect_tcp(address: &SocketAddr, deadline: Instant) -> io::Result<TcpStream>
     Ok(stream)
 }
 
-/// Not by std's call: that one waits for as long as the listener's queue is full.
+/// Not by std's call: that one waits for as long as the listener's queue is full. On Linux the time to send bounds that
+/// wait too (socket(7), SO_SNDTIMEO); elsewhere a full queue refuses at once.
 fn connect_unix(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
-    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
-    socket.connect_timeout(&socket2::SockAddr::unix(path)?, left(deadline)?)?;
-    Ok(UnixStream::from(OwnedFd::from(socket)))
+    let socket = transport::socket::open(AddressFamily::UNIX, None)?;
+    sockopt::set_socket_timeout(&socket, Timeout::Send, Some(left(deadline)?))?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) => Ok(UnixStream::from(socket)),
+        Err(Errno::AGAIN) => Err(io::ErrorKind::TimedOut.into()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// How long there is still to wait.

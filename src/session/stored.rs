@@ -78,7 +78,7 @@ impl<T: Default> SessionTable<T> {
     /// From now on those that are too many leave when [`Self::evict_oldest`] is called: not before the store has what
     /// they have changed.
     pub fn evict_late(&mut self) {
-        self.evicts_late = true;
+        (self.late_capacity, self.capacity) = (self.capacity, usize::MAX);
     }
 
     /// Where the session called `id` is.
@@ -108,7 +108,7 @@ impl<T: Default> SessionTable<T> {
     /// Whether there are more sessions without a connection than there may be.
     #[must_use]
     pub fn has_too_many(&self) -> bool {
-        self.detached > self.capacity
+        self.detached > self.late_capacity
     }
 
     /// The oldest leaves, to make room.

@@ -7,7 +7,7 @@
 //! share it. One that nobody speaks for and that no request holds stands in the list of the detached, in the
 //! order of leaving, exactly once. One that was forgotten is attached, and no id names it.
 //!
-//! Next: `stored`: what of it goes to a store, and comes back.
+//! Next: `invariants`: what holds between two calls.
 
 use std::fmt;
 use std::io;
@@ -117,18 +117,20 @@ pub struct SessionTable<T> {
     pub(super) hasher: KeyedHash,
     pub(super) sharers: Sharers,
     pub(super) oldest: Option<Link>,
-    newest: Option<Link>,
+    pub(super) newest: Option<Link>,
     /// Those in the list.
     pub(super) detached: usize,
     pub(super) held: usize,
     pub(super) capacity: usize,
-    /// Whether those that are too many leave when the caller says so ([`Self::evict_oldest`]), and not at once.
-    pub(super) evicts_late: bool,
+    /// The same, where those that are too many leave when the caller says so ([`Self::evict_oldest`]), and not at once.
+    pub(super) late_capacity: usize,
     ttl: Duration,
     /// The same, for comparisons with stamps; as good as never if that is beyond all of them.
     ttl_nanos: u64,
     policy: SessionIds,
     beginning: Instant,
+    /// A time, and its stamp.
+    reckoned: (Instant, Stamp),
     totals: TableTotals,
     /// No session expires before then: the reactor had been stopped.
     grace: Option<Instant>,
@@ -165,11 +167,12 @@ impl<T: Default> SessionTable<T> {
             detached: 0,
             held: 0,
             capacity,
-            evicts_late: false,
+            late_capacity: usize::MAX,
             ttl,
             ttl_nanos: u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX),
             policy,
             beginning,
+            reckoned: (beginning, Stamp::MIN),
             totals: TableTotals::default(),
             grace: None,
             #[cfg(test)]
@@ -194,7 +197,7 @@ impl<T: Default> SessionTable<T> {
     /// The session called `id`, if it is there: what [`Self::attach`] would find.
     #[must_use]
     pub fn peek(&self, id: &SessionId, now: Instant) -> Option<&Session<T>> {
-        let found = self.find(id).filter(|&found| !self.is_due(found, now) || self.waits(now))?;
+        let found = self.find_live(id, now)?;
         Some(&self.entries[found as usize].session)
     }
 
@@ -217,16 +220,28 @@ impl<T: Default> SessionTable<T> {
         let hash = id.map(|id| self.hash(id));
         if let Some(found) = id.zip(hash).and_then(|(id, hash)| self.find_by(hash, id)) {
             // Its time may be over although its turn to be forgotten has not come.
-            if self.is_due(found, now) && !self.waits(now) {
+            let stamp = self.reckon(now);
+            if self.is_due(found, stamp) && !self.waits(now) {
                 self.end(found, SessionEnd::Expired, ended);
             } else {
-                self.unlink(found);
-                self.join(found, connection, joining);
+                self.take_up(found, connection, joining);
                 return Ok(Attached { slot: SessionSlot(found), resumed: true });
             }
         }
-        let (id, hash) = match (id, hash, self.policy) {
-            (Some(id), Some(hash), SessionIds::Any) => (id.clone(), hash),
+        self.make(id.zip(hash), connection, fresh)
+    }
+
+    /// A new session.
+    // Not inlined: what it needs of stack and registers would cost a resume some fifteen instructions.
+    #[inline(never)]
+    fn make(
+        &mut self,
+        wanted: Option<(&SessionId, u64)>,
+        connection: LocalId,
+        fresh: impl FnOnce() -> io::Result<SessionId>,
+    ) -> Result<Attached, NotAttached> {
+        let (id, hash) = match (wanted, self.policy) {
+            (Some((id, hash)), SessionIds::Any) => (id.clone(), hash),
             _ => {
                 let id = fresh().map_err(|_| NotAttached::NoId)?;
                 let hash = self.hash(&id);
@@ -246,6 +261,18 @@ impl<T: Default> SessionTable<T> {
     }
 
     /// A connection speaks for the session in `slot` from now on.
+    #[inline(always)]
+    fn take_up(&mut self, slot: u32, connection: LocalId, joining: Joining) {
+        let presence = &mut self.entries[slot as usize].presence;
+        if let Presence::Detached { older, newer, .. } = *presence {
+            *presence = Presence::InUse(Use::Attached(connection));
+            self.close_gap(older, newer);
+        } else {
+            self.join(slot, connection, joining);
+        }
+    }
+
+    /// The same, of a session that is not in the list.
     fn join(&mut self, slot: u32, connection: LocalId, joining: Joining) {
         let Entry { session, presence } = &mut self.entries[slot as usize];
         let alone = match (*presence, joining) {
@@ -319,11 +346,7 @@ impl<T: Default> SessionTable<T> {
     /// A request for the session called `id` waits for its answer: until [`Self::release`] the session
     /// neither expires nor makes room for another one. Whether there is such a session.
     pub fn hold(&mut self, id: &SessionId, now: Instant) -> bool {
-        let Some(found) =
-            self.find(id).filter(|&found| !self.is_due(found, now) || self.waits(now))
-        else {
-            return false;
-        };
+        let Some(found) = self.find_live(id, now) else { return false };
         // It keeps its place in the list: to ask for a session in vain does not prolong its life.
         self.entries[found as usize].session.holds += 1;
         true
@@ -412,7 +435,8 @@ impl<T: Default> SessionTable<T> {
         if !session.is_worth_keeping() || self.ttl.is_zero() {
             return self.end(slot, SessionEnd::NotKept, ended);
         }
-        self.stand_behind(slot, self.stamp(now), ended);
+        let since = self.reckon(now);
+        self.stand_behind(slot, since, ended);
     }
 
     /// The session becomes the last in the list of the detached. If there are too many, the first goes.
@@ -433,7 +457,6 @@ impl<T: Default> SessionTable<T> {
         self.newest = Some(link);
         self.detached += 1;
         if self.detached > self.capacity
-            && !self.evicts_late
             && let Some(oldest) = self.oldest
         {
             self.end(oldest.get() - 1, SessionEnd::Evicted, ended);
@@ -485,12 +508,24 @@ impl<T: Default> SessionTable<T> {
         self.beginning + Duration::from_nanos(stamp.get() - 1)
     }
 
-    fn is_due(&self, slot: u32, now: Instant) -> bool {
-        let is_held = self.entries[slot as usize].session.holds > 0;
-        !is_held && self.expiry(slot).is_some_and(|due| due <= now)
+    /// The same; what it has reckoned last it knows. In one turn it is always the same time.
+    #[inline]
+    fn reckon(&mut self, now: Instant) -> Stamp {
+        if now != self.reckoned.0 {
+            self.reckoned = (now, self.stamp(now));
+        }
+        self.reckoned.1
     }
 
-    /// Whether the time of a session has run out. In stamps, which are compared with a subtraction.
+    #[inline]
+    fn is_due(&self, slot: u32, now: Stamp) -> bool {
+        let Entry { session, presence } = &self.entries[slot as usize];
+        session.holds == 0 && self.is_over(*presence, now)
+    }
+
+    /// Whether the time of a session has run out. In stamps, which are compared with a subtraction. One that may stay for
+    /// ever has `u64::MAX` nanoseconds, which no stamp reaches.
+    #[inline]
     fn is_over(&self, presence: Presence, now: Stamp) -> bool {
         match presence {
             Presence::Detached { since, .. } => {
@@ -557,57 +592,6 @@ impl<T: Default> SessionTable<T> {
         named.map(|(_, entry)| (&entry.session.id, entry.session.count))
     }
 
-    /// Checks the invariant that the head of this file states, and that the index agrees.
-    ///
-    /// # Panics
-    ///
-    /// If it does not hold.
-    pub fn invariants(&self) {
-        assert!(self.detached <= self.capacity || self.evicts_late);
-        let mut listed = 0;
-        let (mut at, mut older) = (self.oldest, None);
-        while let Some(link) = at {
-            let Presence::Detached { older: back, newer, .. } =
-                self.entries[link.get() as usize - 1].presence
-            else {
-                panic!("a session that is in use stands in the list of the detached");
-            };
-            assert_eq!(back, older);
-            (at, older) = (newer, Some(link));
-            listed += 1;
-        }
-        assert_eq!(self.newest, older);
-        assert_eq!(listed, self.detached);
-        let (mut held, mut named, mut shared) = (0, 0, 0);
-        for (slot, entry) in &self.entries {
-            let is_named = self.find(&entry.session.id) == Some(slot as u32);
-            assert_eq!(is_named, !entry.session.is_unnamed());
-            named += usize::from(is_named);
-            let is_attached = matches!(
-                entry.presence,
-                Presence::InUse(Use::Attached(_) | Use::Other(OtherUse::Shared))
-            );
-            let is_over = entry.session.is_unnamed();
-            assert!(!is_over || is_attached && entry.session.holds == 0, "a forgotten one is kept");
-            match entry.presence {
-                Presence::InUse(Use::Attached(_)) => {}
-                Presence::InUse(Use::Other(OtherUse::Shared)) => {
-                    let sharers = self.sharers.of(slot as u32).len();
-                    assert_eq!(sharers, entry.session.connections());
-                    shared += 1;
-                }
-                Presence::InUse(Use::Other(OtherUse::Held(_))) => {
-                    assert!(entry.session.holds > 0, "held by nobody");
-                    held += 1;
-                }
-                Presence::Detached { .. } => {}
-            }
-        }
-        assert_eq!(held, self.held);
-        self.sharers.invariants(shared);
-        assert_eq!(self.index.len(), named);
-    }
-
     /// Ends `most` sessions, in the order of leaving. No connection speaks for any, and no request holds one. Whether
     /// some are left.
     pub fn end_all(&mut self, most: usize, mut ended: impl FnMut(EndedSession<T>)) -> bool {
@@ -638,6 +622,11 @@ impl<T: Default> SessionTable<T> {
         })
     }
 
+    /// The session called `id`, if its time is not over.
+    fn find_live(&self, id: &SessionId, now: Instant) -> Option<u32> {
+        self.find(id).filter(|&found| !self.is_due(found, self.stamp(now)) || self.waits(now))
+    }
+
     fn set_newer(&mut self, link: Link, to: Option<Link>) {
         if let Presence::Detached { newer, .. } =
             &mut self.entries[link.get() as usize - 1].presence
@@ -659,6 +648,12 @@ impl<T: Default> SessionTable<T> {
         let Presence::Detached { older, newer, .. } = self.entries[slot as usize].presence else {
             return;
         };
+        self.close_gap(older, newer);
+    }
+
+    /// A session that stood between these two has left the list.
+    #[inline(always)]
+    fn close_gap(&mut self, older: Option<Link>, newer: Option<Link>) {
         match older {
             Some(older) => self.set_newer(older, newer),
             None => self.oldest = newer,

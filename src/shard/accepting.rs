@@ -19,9 +19,10 @@ use crate::environment::Environment;
 use crate::http::Rejection;
 use crate::mailbox::{Handoff, Mail};
 use crate::observe::turn_trace::{TurnTrace, Why};
-use crate::token::{LocalId, Peer};
+use crate::token::{Entrance, LocalId, Peer};
 use crate::transport::Edge;
 use crate::transport::connection_limiter::Admission;
+use crate::transport::listener::Accepted;
 
 /// What an error of `accept(2)` is about.
 enum AcceptFailure {
@@ -73,7 +74,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         for _ in 0..turn.setup.config.limits.accepts_per_turn {
             match env.accept() {
-                Ok((stream, peer)) => self.take_in(stream, peer, turn, env),
+                Ok(accepted) => self.take_in(accepted, turn, env),
                 Err(error) => match classify(&error) {
                     AcceptFailure::OneConnection => {}
                     AcceptFailure::QueueEmpty => return self.end_of_queue(env),
@@ -86,11 +87,23 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// A connection has been accepted; whether it may stay is for the limiter to say.
-    fn take_in(&mut self, stream: E::Stream, peer: Peer, turn: &mut Turn<'_>, env: &mut E) {
+    fn take_in(&mut self, accepted: Accepted<E::Stream>, turn: &mut Turn<'_>, env: &mut E) {
+        let Accepted { stream, peer, entrance, is_for_all } = accepted;
         let setup = turn.setup;
         setup.metrics.accepts.add(1);
         let limiter = setup.status.connection_limiter();
-        let (permit, refusal) = match limiter.admit(peer, &setup.config) {
+        // Who watches the server has no address to count: else the limit of an address that a proxy and a
+        // scraper share would shut out the one that tells of it.
+        // Nor has a proxy one that speaks for others: they are counted when it has said who they are.
+        let is_relay = setup.config.speaks_for_others(peer.ip());
+        let (counted, entrance) = match entrance {
+            Entrance::Public if is_relay && setup.config.proxy_protocol => {
+                (Peer::Unix, Entrance::BehindProxy)
+            }
+            Entrance::Public if !is_relay => (peer, entrance),
+            _ => (Peer::Unix, entrance),
+        };
+        let (permit, refusal) = match limiter.admit(counted, &setup.config) {
             Admission::Granted(permit) => (permit, None),
             Admission::Refused(permit, limit) => (Some(permit), Some(limit)),
             Admission::Dropped(limit) => {
@@ -101,9 +114,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         };
         let deadline = turn.now + setup.config.timeout_handshake;
         let (received, unsent) = (Vec::new(), Vec::new());
-        let handoff = Handoff { stream, peer, received, unsent, deadline, permit };
+        let handoff = Handoff { stream, peer, entrance, received, unsent, deadline, permit };
         // In a drain it is served here, because the others may have ended by then.
-        if peer == Peer::Unix
+        if is_for_all
             && refusal.is_none()
             && self.lifecycle.is_running()
             && let Some(reactor) = self.deliveries.next_to_spread_to(setup.reactor, env)
@@ -157,12 +170,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
         env: &mut E,
     ) -> Option<LocalId> {
-        let Handoff { stream, peer, received, unsent, deadline, permit } = handoff;
+        let Handoff { stream, peer, entrance, received, unsent, deadline, permit } = handoff;
         let slab = &mut self.connections.slab;
         let id = slab.insert(|id| Connection::new(stream, id, peer, deadline));
         self.connections.inherit_alarm(id);
         let connection = self.connections.slab.get_mut(id)?;
-        connection.permit = permit;
+        (connection.entrance, connection.permit) = (entrance, permit);
         if self.commits.hold_replies() {
             connection.transport.gate();
         }

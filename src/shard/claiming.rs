@@ -112,8 +112,20 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.connections.park(id);
     }
 
-    /// Upgrades wait no more of which the connection has gone, or was refused, in this turn.
-    #[inline]
+    /// Opens a share of the WebSockets whose claims were answered; and upgrades wait no more of which the connection has
+    /// gone, or was refused, in this turn. Before the commands of the turn are forwarded, and only in a server with a
+    /// store.
+    #[inline(never)]
+    pub(super) fn go_on_with_claims(&mut self, turn: &mut Turn<'_>, env: &mut E) {
+        turn.begin_step(env);
+        if self.claims.has_answers() {
+            self.take_some_claimed(turn, env);
+        }
+        self.forget_lost_claims(turn);
+        turn.end_step(env);
+    }
+
+    /// The second half of that.
     pub(super) fn forget_lost_claims(&mut self, turn: &mut Turn<'_>) {
         if self.claims.may_have_lost {
             self.forget_lost(turn);
@@ -121,6 +133,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     #[cold]
+    #[inline(never)]
     fn forget_lost(&mut self, turn: &mut Turn<'_>) {
         let connections = &self.connections;
         let lost = self.claims.take_lost(|id| {
@@ -181,17 +194,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
     }
 
-    /// Opens a share of the WebSockets whose claims were answered.
-    #[inline]
-    pub(super) fn take_claimed(&mut self, turn: &mut Turn<'_>, env: &mut E) {
-        if self.claims.has_answers() {
-            self.take_some_claimed(turn, env);
-        }
-    }
-
-    #[inline(never)]
     fn take_some_claimed(&mut self, turn: &mut Turn<'_>, env: &mut E) {
-        for _ in 0..turn.setup.config.limits.mails_per_turn {
+        let limits = &turn.setup.config.limits;
+        if self.deliveries.is_congested(limits) {
+            return;
+        }
+        for _ in 0..limits.mails_per_turn {
             let Some((claimed, claiming)) = self.claims.next_answer() else { break };
             self.take_one_claimed(claimed, claiming, turn, env);
         }

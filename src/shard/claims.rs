@@ -201,7 +201,7 @@ impl<A: Application> Claims<A> {
         self.connections().any(|waiting| waiting == connection)
     }
 
-    /// Checks that each claim is sent or to be sent.
+    /// Checks that each claim is sent or is to be sent.
     ///
     /// # Panics
     ///

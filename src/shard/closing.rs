@@ -244,7 +244,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// The socket failed: nothing can be said any more.
     pub(super) fn lose(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         turn.tell(|trace| trace.lost(id));
-        self.claims.may_have_lost |= !self.claims.is_empty();
+        if self.runtime.is_stored {
+            self.claims.may_have_lost = true;
+        }
         self.leave_open(id, CloseCause::Lost, LastWords::Unsaid, turn);
         self.connections.cut(id, turn);
     }

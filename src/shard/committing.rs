@@ -209,8 +209,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let ownership = self.runtime.changes.owned.of(slot);
         let (kept, generation, token) = match self.commits.is_shared() {
             true => {
+                let kept = sessions.named(slot)?;
+                debug_assert!(ownership.is_some(), "a session that was not claimed");
                 let ownership = ownership?;
-                (sessions.named(slot)?, ownership.generation, ownership.token)
+                (kept, ownership.generation, ownership.token)
             }
             false => (sessions.kept(slot)?, 1, 0),
         };

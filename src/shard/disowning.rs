@@ -84,7 +84,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 // The 101 was among it.
                 self.leave_unsaid(id, turn);
                 turn.setup.metrics.rejected(why.rejection().index());
-                http::refuse(why.rejection(), Body::Sent, &mut self.connections.aside);
+                let config = &turn.setup.config;
+                http::refuse(why.rejection(), Body::Sent, config, &mut self.connections.aside);
                 self.send_aside(id, turn);
             }
             Attachment::Live(_) => {

@@ -150,6 +150,15 @@ impl Lifecycle {
         }
     }
 
+    /// Whether a turn has nothing to do for it: nobody waits to be accepted, and nothing is drained.
+    #[inline]
+    pub(super) fn is_at_rest(&self) -> bool {
+        matches!(
+            (self.phase, self.listening),
+            (Phase::Running, Listening::Idle | Listening::Closed)
+        ) && !self.ends_sessions
+    }
+
     /// When accepting resumes that pauses now.
     pub(super) fn resumes_at(&self) -> Option<Instant> {
         match self.listening {

@@ -25,7 +25,6 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if self.deliveries.has_mail {
             self.read_mail(turn, env);
         }
-        self.take_claimed(turn, env);
     }
 
     #[inline(never)]

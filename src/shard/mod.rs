@@ -27,7 +27,8 @@
 //!   the store and what waits for that, what is another machine's, and how a request waits for its answer or is refused;
 //! - `callbacks`: timers and off-loaded jobs; `direct`: what is for one connection;
 //!   `fanout`: broadcasts; `posts`: what other threads want done;
-//! - `upgrade`, `claiming`, `watching`, `plain_requests`, `requests`: what a request leads to;
+//! - `relayed`: for whom a proxy speaks; `upgrade`, `claiming`, `watching`, `plain_requests`, `requests`: what a
+//!   request leads to;
 //! - `visit`: one connection's share of a turn;
 //! - `accepting`, `mail`: where connections come from; `deadlines`, `drain`: how they end;
 //! - `invariants`: what must hold between turns, in one place.
@@ -65,6 +66,7 @@ mod posts;
 mod refreshing;
 mod refusals;
 mod refusing;
+mod relayed;
 mod requests;
 mod restoring;
 mod runtime;
@@ -220,7 +222,9 @@ impl<A: Application, E: Environment> Shard<A, E> {
         parts.sweep(turn, env);
         turn.end_step(env);
         parts.forget_ended(turn);
-        parts.forget_lost_claims(turn);
+        if parts.runtime.is_stored {
+            parts.go_on_with_claims(turn, env);
+        }
         // What was commanded by then: at a timer or a deadline, in a broadcast or the drain.
         parts.forward_commands(None, turn, env);
         parts.send_mail(turn, env);
@@ -324,7 +328,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
 impl<A: Application, E: Environment> Parts<A, E> {
     /// When the next turn has to be, whatever happens; `None` if only an event can cause one.
     fn timeout(&self, now: Instant, setup: &Setup) -> Option<Duration> {
-        let Parts { connections, runtime, deliveries, lifecycle, watchers, commits, .. } = self;
+        let Parts { connections, runtime, deliveries, lifecycle, watchers, .. } = self;
         let limits = &setup.config.limits;
         let timers = &runtime.commands.timers;
         let is_congested = deliveries.is_congested(limits);
@@ -339,45 +343,63 @@ impl<A: Application, E: Environment> Parts<A, E> {
             || (deliveries.has_posts && !deliveries.is_congested_by_mail(limits))
             || connections.has_due()
             || !deliveries.broadcasts.is_empty()
-            || lifecycle.may_accept(now)
-            || self.may_sweep()
-            || lifecycle.ends_sessions
             || watchers.is_drawing()
-            || (runtime.is_stored && self.has_store_to_do())
+            || (!lifecycle.is_at_rest() && self.goes_on(now))
+            || (runtime.is_stored && self.has_store_to_do(is_congested))
         {
             return Some(Duration::ZERO);
         }
         let mut next = connections.next_alarm();
-        let mut consider = |at: Option<Instant>| {
-            next = match (next, at) {
-                (Some(next), Some(at)) => Some(next.min(at)),
-                (next, at) => next.or(at),
-            };
-        };
         // While the reactor is congested no timer's callback is called and no session expires, so neither
         // need wake it.
         if !is_congested {
-            consider(timers.next_at());
-            consider(runtime.next_expiry());
+            next = earlier(next, timers.next_at());
+            if !runtime.is_stored || !runtime.expiry_waits() {
+                next = earlier(next, runtime.sessions.next_expiry());
+            }
         }
-        consider(watchers.next_look());
-        consider(lifecycle.resumes_at());
-        consider(lifecycle.drain_deadline(now, setup.config.timeout_graceful_shutdown));
-        consider(deliveries.retries_at(now));
-        if runtime.is_stored {
-            consider(commits.due(setup.config.store_timeout));
-            consider(commits.is_shared().then_some(commits.refresh.next));
+        let is_usual = watchers.next_look().is_none()
+            && lifecycle.is_at_rest()
+            && !deliveries.waits_for_room()
+            && !runtime.is_stored;
+        if !is_usual {
+            next = earlier(next, self.next_rarely(now, setup));
         }
         next.map(|next| next.saturating_duration_since(now))
     }
 
     /// Whether something is to be done in the next turn for the store, or because it has answered.
-    #[cold]
-    fn has_store_to_do(&self) -> bool {
+    #[inline(never)]
+    fn has_store_to_do(&self, is_congested: bool) -> bool {
         let Parts { runtime, commits, claims, .. } = self;
-        self.has_something_to_send()
-            || claims.has_answers()
-            || commits.is_shared() && (commits.refresh.is_under_way() || runtime.can_evict())
+        // What an application says then could not be delivered.
+        let can_call = !is_congested && (claims.has_answers() || runtime.can_evict());
+        self.has_something_to_send() || can_call || commits.refresh.is_under_way()
+    }
+
+    /// Whether there is more to accept, to drain or to end.
+    #[cold]
+    fn goes_on(&self, now: Instant) -> bool {
+        let lifecycle = &self.lifecycle;
+        lifecycle.may_accept(now) || self.may_sweep() || lifecycle.ends_sessions
+    }
+
+    /// When something has to be done that mostly has not. Asked for only if there may be something: to put five answers
+    /// of "never" together took 17 instructions of each turn.
+    #[inline(never)]
+    fn next_rarely(&self, now: Instant, setup: &Setup) -> Option<Instant> {
+        let Parts { runtime, deliveries, lifecycle, watchers, commits, .. } = self;
+        let config = &setup.config;
+        [
+            watchers.next_look(),
+            lifecycle.resumes_at(),
+            lifecycle.drain_deadline(now, config.timeout_graceful_shutdown),
+            deliveries.retries_at(now),
+            runtime.is_stored.then(|| commits.due(config.store_timeout)).flatten(),
+            commits.is_shared().then_some(commits.refresh.next),
+        ]
+        .into_iter()
+        .fold(None, earlier)
     }
 
     /// Gives storage back that one large message left behind.
@@ -399,5 +421,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let totals = runtime.sessions.totals();
         metrics.expiries.set(totals.expired);
         metrics.evictions.set(totals.evicted);
+    }
+}
+
+/// The earlier of two times, either of which may be never.
+#[inline]
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        _ => one.or(other),
     }
 }

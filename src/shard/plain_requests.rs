@@ -81,7 +81,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
             Err(_) => return Err(Rejection::InternalError),
         };
-        match http::respond(&asked, &response, &mut self.runtime.cork) {
+        match http::respond(&asked, &response, &turn.setup.config, &mut self.runtime.cork) {
             Ok(persistence) => {
                 self.forget_pending(id, turn);
                 Ok(Responded::Now { content, persistence })

@@ -6,7 +6,7 @@
 //! not be delivered. Posts that wait for others keep none from running: two reactors that wait for each
 //! other's boxes would wait for ever.
 //!
-//! Next: `upgrade`: how connections become WebSockets.
+//! Next: `relayed`: for whom a proxy speaks.
 
 use super::direct::{Whereabouts, note_undelivered};
 use super::parts::Parts;

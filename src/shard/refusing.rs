@@ -26,7 +26,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
     ) {
         self.end_request(id, rejection, turn);
-        http::refuse(rejection, body, &mut self.runtime.cork);
+        http::refuse(rejection, body, &turn.setup.config, &mut self.runtime.cork);
     }
 
     /// A request is refused, for the caller to say so: it is counted, and its connection is to close.
@@ -64,7 +64,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// The same outside of a visit: the answer is written, and the connection settled.
     pub(super) fn refuse_aside(&mut self, id: LocalId, rejection: Rejection, turn: &mut Turn<'_>) {
         self.end_request(id, rejection, turn);
-        http::refuse(rejection, Body::Sent, &mut self.connections.aside);
+        http::refuse(rejection, Body::Sent, &turn.setup.config, &mut self.connections.aside);
         self.send_aside(id, turn);
     }
 
@@ -90,7 +90,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn.setup.metrics.refused.add(1);
         turn.tell(|trace| trace.refused_by_application(id, refusal.status));
         self.forget_pending(id, turn);
-        http::refuse_upgrade(refusal, &mut self.runtime.cork);
+        http::refuse_upgrade(refusal, &turn.setup.config, &mut self.runtime.cork);
         if let Some(connection) = self.connections.get_mut(id) {
             log::debug!(
                 connection:% = id, reactor = turn.setup.reactor;

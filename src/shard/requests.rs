@@ -11,8 +11,10 @@
 use super::claims::AcceptedUpgrade;
 use super::parts::Parts;
 use super::plain_requests::Responded;
+use super::relayed::{Preface, client_of};
 use super::turn::{Setup, Turn};
 use crate::application::{Answer, Application, Deferred, Refusal};
+use crate::config::ProxyHeaders;
 use crate::connection::Rest;
 use crate::environment::Environment;
 use crate::http::{self, Body, Persistence, Rejection, Route};
@@ -59,6 +61,8 @@ pub(super) enum Served {
 
 impl<A: Application, E: Environment> Parts<A, E> {
     /// Serves one request, if a whole one is there. `at` is where it begins in the input.
+    // Inlined it would make each visit that ends a WebSocket set up the stack that a request needs: 32 instructions.
+    #[inline(never)]
     pub(super) fn serve_request(
         &mut self,
         id: LocalId,
@@ -67,12 +71,19 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
         env: &mut E,
     ) -> Served {
+        if self.awaits_proxy_header(id) {
+            return match self.read_proxy_header(id, input, at, turn) {
+                // A further call reads the request, as behind an answered one.
+                Preface::Done => Served::Answered,
+                Preface::NeedMore => Served::NeedMore,
+            };
+        }
         *at += head::leading_empty_lines(&input[*at..]);
         let received = &mut input[*at..];
         if received.is_empty() || *received == *b"\r" {
             return Served::NeedMore;
         }
-        match self.answer(id, received, turn) {
+        match self.answer_client(id, received, turn) {
             Ok(Answered::NotYet) => Served::NeedMore,
             Ok(Answered::Plain { length, persistence }) => {
                 *at += length;
@@ -143,6 +154,29 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if is_full { Served::Wait } else { Served::Answered }
     }
 
+    /// [`Self::answer`], as of the client for whom a proxy sends the request. The connection is the
+    /// client's from then on, unless a further request may come: its own fields say who sends that.
+    fn answer_client(
+        &mut self,
+        id: LocalId,
+        received: &mut [u8],
+        turn: &mut Turn<'_>,
+    ) -> Result<Answered<A>, Rejection> {
+        let direct = self.connections.get(id).map(|connection| connection.peer);
+        let answered = self.answer(id, received, turn);
+        let is_the_clients = matches!(
+            answered,
+            Ok(Answered::Upgrade(..) | Answered::Watch { .. } | Answered::Refused(_)) | Err(_)
+        );
+        if !is_the_clients
+            && turn.setup.config.proxy_headers != ProxyHeaders::Off
+            && let (Some(connection), Some(direct)) = (self.connections.get_mut(id), direct)
+        {
+            connection.peer = direct;
+        }
+        answered
+    }
+
     /// Whether WebSockets open now.
     ///
     /// # Errors
@@ -155,9 +189,6 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         if !self.restoring.is_done() {
             return Err(Rejection::Recovering);
-        }
-        if setup.status.is_store_away() {
-            return Err(Rejection::StoreAway);
         }
         Ok(())
     }
@@ -181,7 +212,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let mut slots = head::header_slots();
         let (head, behind) = received.split_at(length);
         let request = Request::parse(head, &mut slots, &setup.protocol_limits)?;
-        if http::leads_to_application(request.path, config) {
+        connection.peer = client_of(&request, connection.visitor(), config);
+        let visitor = connection.visitor();
+        if http::leads_to_application(request.path, visitor, config) {
             let responded = self.respond(id, &request, (length, behind), turn)?;
             return Ok(match responded {
                 Responded::NotYet => Answered::NotYet,
@@ -191,12 +224,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 Responded::Later(deferred) => Answered::Later(deferred, None),
             });
         }
-        let (peer, cork) = (connection.peer, &mut self.runtime.cork);
+        let cork = &mut self.runtime.cork;
         if request.method == "OPTIONS" {
-            let persistence = http::tell_methods(&request, peer, config, cork)?;
+            let persistence = http::tell_methods(&request, visitor, config, cork)?;
             return Ok(Answered::Plain { length, persistence });
         }
-        let route = Route::of(&request, peer, config)?;
+        let route = Route::of(&request, visitor, config)?;
         if !matches!(route, Route::WebSocket | Route::Figures) {
             let persistence = route.respond(&request, &setup.status, config, turn.now, cork)?;
             return Ok(Answered::Plain { length, persistence });
@@ -206,6 +239,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if route == Route::Figures {
             // Its origin was `Route::of`'s to judge.
             return Ok(Answered::Watch { length, accept });
+        }
+        // The live page goes on meanwhile: it tells of that.
+        if setup.status.is_store_away() {
+            return Err(Rejection::StoreAway);
         }
         if !config.allowed_origins.allow(request.values("origin")) {
             return Err(Rejection::OriginNotAllowed);

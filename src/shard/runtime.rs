@@ -161,15 +161,6 @@ impl<A: Application> Runtime<A> {
         self.application.get_mut()
     }
 
-    /// When the next session expires: none does of which the store has not been sent all.
-    #[inline]
-    pub(super) fn next_expiry(&self) -> Option<Instant> {
-        let next = self.sessions.next_expiry()?;
-        let waits = self.changes.owned.is_shared()
-            && self.sessions.oldest().is_some_and(|oldest| self.changes.has(oldest));
-        (!waits).then_some(next)
-    }
-
     /// A turn begins. Says whether the time of a session is over, and if so tells the table the time.
     #[inline]
     pub(super) fn note_time(&mut self, now: Instant) -> bool {
@@ -460,31 +451,46 @@ impl<A: Application> Runtime<A> {
 }
 
 /// The store is to forget a session that has ended, unless that ends there by itself.
-#[inline]
+#[inline(always)]
 pub(super) fn note_end<T>(ended: &EndedSession<T>, is_stored: bool, changes: &mut Changes) {
-    if !is_stored {
-        return;
+    if is_stored {
+        note_stored_end(
+            (ended.reason(), ended.was_worth_keeping()),
+            ended.slot(),
+            ended.id(),
+            changes,
+        );
     }
-    let is_to_be_told = match ended.reason() {
-        // Claimed is kept, until the store is told; and those that leave early or late are only dropped here.
+}
+
+/// The same where sessions are stored: apart, so that the other one stays as short as it is.
+#[inline(never)]
+fn note_stored_end(
+    (reason, was_worth_keeping): (SessionEnd, bool),
+    slot: SessionSlot,
+    id: &SessionId,
+    changes: &mut Changes,
+) {
+    let is_to_be_told = match reason {
+        // What was claimed is kept until the store is told; and what leaves early or late is only dropped here.
         reason if changes.owned.is_shared() => reason == SessionEnd::NotKept,
         SessionEnd::Evicted => true,
         // Kept nowhere, if there was nothing to be kept.
-        SessionEnd::NotKept => ended.was_worth_keeping(),
+        SessionEnd::NotKept => was_worth_keeping,
         // The store reckons that itself, by when it was left; unless it was not sent that yet.
-        SessionEnd::Expired => changes.has(ended.slot()),
+        SessionEnd::Expired => changes.has(slot),
         // The first was noted then, for its id may name another one by now; the others go on.
         SessionEnd::Forgotten | SessionEnd::Moved | SessionEnd::ServerEnded => false,
     };
     if is_to_be_told {
-        changes.note_gone(ended.slot(), ended.id());
+        changes.note_gone(slot, id);
     }
-    changes.owned.remove(ended.slot());
+    changes.owned.remove(slot);
 }
 
 /// Tells the application of a session that has ended. With the default callback nothing is left of this but
 /// the drop of the state.
-#[inline]
+#[inline(always)]
 pub(super) fn tell_end<A: Application>(
     application: &mut Contained<A>,
     commands: &mut Commands<A>,

@@ -94,6 +94,8 @@ impl<A: Application> Runtime<A> {
     }
 
     /// Lets `most` sessions expire whose time is over, of which the store was sent all.
+    #[cold]
+    #[inline(never)]
     pub(super) fn expire_shared(&mut self, most: usize, turn: &mut Turn<'_>) {
         for _ in 0..most {
             let before = self.sessions.detached();
@@ -109,6 +111,13 @@ impl<A: Application> Runtime<A> {
                 return;
             }
         }
+    }
+
+    /// Whether no session expires now, because the store was not sent all of the oldest.
+    #[inline(never)]
+    pub(super) fn expiry_waits(&self) -> bool {
+        self.changes.owned.is_shared()
+            && self.sessions.oldest().is_some_and(|oldest| self.changes.has(oldest))
     }
 
     /// Whether a session has to leave because there are too many, and can.

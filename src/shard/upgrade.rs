@@ -15,6 +15,7 @@ use super::turn::{Outcome, Turn};
 use crate::application::{
     Answer, Application, Decision, Due, KeepRequest, NotOpening, Owner, Refusal, Terms,
 };
+use crate::config::ProxyHeaders;
 use crate::connection::{Attachment, LiveSession};
 use crate::contained::{Contained, Panicked};
 use crate::environment::Environment;
@@ -24,7 +25,7 @@ use crate::observe::slow_turn::Callback;
 use crate::protocol::handshake;
 use crate::protocol::head::Request;
 use crate::session::{Attached, Joining, NotAttached, SessionId, SessionSlot};
-use crate::token::LocalId;
+use crate::token::{LocalId, Visitor};
 
 /// Whether an upgrade was counted as a new session of its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         turn.setup.metrics.handed_over(owner);
         turn.tell(|trace| trace.handed_over(id, owner, received.len()));
-        let peer = connection.peer;
+        let Visitor { peer, entrance } = connection.visitor();
         let config = &turn.setup.config;
         let deadline = connection
             .endpoint
@@ -68,7 +69,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             let mut copied = Vec::new();
             copied.try_reserve_exact(received.len())?;
             copied.extend_from_slice(received);
-            Ok(Handoff { stream, peer, received: copied, unsent, deadline, permit })
+            Ok(Handoff { stream, peer, entrance, received: copied, unsent, deadline, permit })
         });
         match packed {
             Ok(handoff) => self.deliveries.post(owner, Mail::HandOver(handoff), env),
@@ -189,6 +190,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // Nor may one that waited while a newer one has begun to share it.
         if joining == Joining::TakesOver && self.pending.is_outrun(id) {
             return Err(Rejection::Overtaken);
+        }
+        if turn.setup.config.proxy_headers != ProxyHeaders::Off {
+            self.count_address(id, turn)?;
         }
         if self.runtime.is_stored && self.runtime.changes.is_full() {
             return Err(Rejection::OwnerBusy);
@@ -400,6 +404,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
         }
         cork.extend_from_slice(terms.fields.as_bytes());
+        cork.extend_from_slice(turn.setup.config.response_fields.lines().as_bytes());
         if let Some(params) = params {
             params.write_field(cork);
         }

@@ -36,8 +36,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // What is told is mostly a slab map, which is compact already: no parameters for deflate.
         connection.endpoint.open(None, turn.now, &turn.setup.protocol_limits);
         connection.attachment = Attachment::Watching;
-        handshake::begin_response(accept, &mut self.runtime.cork);
-        handshake::end_response(&mut self.runtime.cork);
+        let cork = &mut self.runtime.cork;
+        handshake::begin_response(accept, cork);
+        cork.extend_from_slice(config.response_fields.lines().as_bytes());
+        handshake::end_response(cork);
         log::debug!(connection:% = id, reactor = turn.setup.reactor; "{} watches", connection.peer);
         turn.tell(|trace| trace.watches(id));
         self.watchers.add(id, turn.now, &config.limits);
@@ -100,14 +102,18 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let mut share = limits.look_slice;
         // Vacant slots are not looked at one by one, however many a former crowd has left.
         while share > 0 && builder.drawn() < end {
-            share -= 1;
             let at = builder.drawn();
-            if let Some(connection) = slab.at(at) {
-                builder.push(SlotState::of(connection));
-            } else {
+            let Some(state) = slab.at(at).map(SlotState::of) else {
                 let next = slab.next_from(at).map_or(end, |id| end.min(id.index as usize));
                 builder.push_run(SlotState::Vacant, next - at);
-            }
+                share -= 1;
+                continue;
+            };
+            let others = at + 1..end.min(at + share);
+            let same = others.take_while(|&slot| slab.at(slot).map(SlotState::of) == Some(state));
+            let length = 1 + same.count();
+            builder.push_run(state, length);
+            share -= length;
         }
         let stop = builder.drawn();
         let is_whole = stop >= end;
@@ -128,7 +134,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Sends what is known of all reactors to all that watch here and have read the last frame.
     fn send_figures(&mut self, turn: &mut Turn<'_>) {
-        let text = self.watchers.take_figures(turn.setup.status.reactors(), turn.now);
+        let text = {
+            let status = &turn.setup.status;
+            self.watchers.take_figures(status.reactors(), status.store(), turn.now)
+        };
         let mut encoded = Vec::with_capacity(frame::MAX_HEADER + text.len());
         frame::encode(OpCode::Data(Data::Text), text.as_bytes(), &mut encoded);
         for id in self.watchers.told().to_vec() {

@@ -32,6 +32,7 @@ use crate::server_store::by_owner;
 use crate::shard::Shard;
 use crate::store::{Batch, CommitBatch, Outcome, Recovered, Takeover};
 use crate::token::{LocalId, Peer};
+use crate::transport::listener::Accepted;
 
 type TestMail = Mail<Scripted>;
 
@@ -154,7 +155,7 @@ pub struct MachineEnvironment {
 impl Environment for MachineEnvironment {
     type Stream = Scripted;
 
-    fn accept(&mut self) -> io::Result<(Scripted, Peer)> {
+    fn accept(&mut self) -> io::Result<Accepted<Scripted>> {
         let mut net = self.net.borrow_mut();
         let fault = net.faults.strike(Call::Accept);
         if net.queues[self.shard].is_empty() {
@@ -177,7 +178,8 @@ impl Environment for MachineEnvironment {
             }
             _ => {}
         }
-        net.queues[self.shard].pop_front().ok_or_else(|| io::ErrorKind::WouldBlock.into())
+        let next = net.queues[self.shard].pop_front();
+        next.map(Accepted::from).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
     fn stop_listening(&mut self) {

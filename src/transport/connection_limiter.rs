@@ -114,6 +114,38 @@ impl ConnectionLimiter {
         }
     }
 
+    /// Counts a socket against an address that was not known when it was let in, unless it is counted
+    /// against one already.
+    ///
+    /// # Errors
+    ///
+    /// The address has as many as `--limit-per-ip` says. Then the socket is not counted against it, so
+    /// what bounds those that are being refused is the limit of all sockets.
+    pub fn count_address(
+        self: &Arc<Self>,
+        permit: &mut Option<Permit>,
+        peer: Peer,
+        config: &Config,
+    ) -> Result<(), LimitReached> {
+        let counted = config.limit_per_ip.map(NonZeroUsize::get).zip(peer.ip());
+        let Some((limit, ip)) = counted else { return Ok(()) };
+        let permit = permit.get_or_insert_with(|| {
+            self.sockets.fetch_add(1, Ordering::Relaxed);
+            Permit(Box::new(Inside { limiter: self.clone(), network: None, has_place: false }))
+        });
+        if permit.0.network.is_some() {
+            return Ok(());
+        }
+        let network = Network::of(ip);
+        let mut counts = self.networks.lock(network.stripe());
+        if counts.get(&network).is_some_and(|count| *count >= limit) {
+            return Err(LimitReached::PerIp);
+        }
+        *counts.entry(network).or_insert(0) += 1;
+        permit.0.network = Some(network);
+        Ok(())
+    }
+
     /// Sockets inside, and addresses that have one, if they are counted: for tests.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
@@ -217,6 +249,30 @@ mod tests {
         assert!(matches!(enter(&limiter, "10.0.0.1", &config), Admission::Granted(Some(_))));
         inside.clear();
         assert_eq!(limiter.counts(), (0, 0), "who has left leaves nothing behind");
+    }
+
+    #[test]
+    fn an_address_that_is_told_later_counts_as_one_that_was_known() {
+        let (limiter, config) = (Arc::new(ConnectionLimiter::default()), limited(Some(2), None));
+        let peer: Peer = SocketAddr::from(([10, 0, 0, 1], 1)).into();
+        let mut permits: [Option<Permit>; 3] = [None, None, None];
+        let [first, second, third] = &mut permits;
+        assert_eq!(limiter.count_address(first, peer, &config), Ok(()));
+        assert_eq!(limiter.count_address(first, peer, &config), Ok(()), "counted once");
+        assert_eq!(limiter.count_address(second, peer, &config), Ok(()));
+        let refused = limiter.count_address(third, peer, &config);
+        assert_eq!(refused, Err(LimitReached::PerIp));
+        assert!(matches!(enter(&limiter, "10.0.0.1", &config), Admission::Refused(..)));
+        assert_eq!(limiter.count_address(third, Peer::Unix, &config), Ok(()));
+        assert_eq!(limiter.counts(), (3, 1));
+        *first = None;
+        assert_eq!(limiter.count_address(third, peer, &config), Ok(()));
+        permits = [None, None, None];
+        drop(permits);
+        assert_eq!(limiter.counts(), (0, 0));
+        let mut none = None;
+        assert_eq!(limiter.count_address(&mut none, peer, &limited(None, None)), Ok(()));
+        assert!(none.is_none(), "without limits nothing is counted");
     }
 
     #[test]

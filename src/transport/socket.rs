@@ -4,7 +4,7 @@
 //! shutdown(2) and poll are the same calls for both families, and the kernel finds the family by the
 //! descriptor. So there is one type, no branch in front of any call, and no room taken for a mark:
 //! an enum of both would make each connection's slot larger by 8 bytes. Which family it is, the
-//! connection's [`crate::token::Peer`] says. Opens no socket; the listeners do.
+//! connection's [`crate::token::Peer`] says. Connects none; the listeners open theirs by [`open`].
 //!
 //! Invariant: the descriptor is a stream socket.
 //!
@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketType};
 
 use super::Stream;
 
@@ -26,6 +26,26 @@ use super::Stream;
 const WITHOUT_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(target_vendor = "apple")]
 const WITHOUT_SIGNAL: SendFlags = SendFlags::empty();
+
+/// A new stream socket, which no child process inherits.
+///
+/// # Errors
+///
+/// What `socket(2)` says.
+#[cfg(not(target_vendor = "apple"))]
+pub(crate) fn open(family: AddressFamily, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
+    use rustix::net::SocketFlags;
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, protocol)?)
+}
+
+/// Where the flag cannot be asked for at once, and there is none for [`WITHOUT_SIGNAL`].
+#[cfg(target_vendor = "apple")]
+pub(crate) fn open(family: AddressFamily, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
+    let socket = rustix::net::socket(family, SocketType::STREAM, protocol)?;
+    rustix::io::ioctl_fioclex(&socket)?;
+    rustix::net::sockopt::set_socket_nosigpipe(&socket, true)?;
+    Ok(socket)
+}
 
 /// A connected socket of either family.
 #[derive(Debug)]
@@ -121,6 +141,15 @@ mod tests {
 
     trait Peer: Read + Write {}
     impl<T: Read + Write> Peer for T {}
+
+    #[test]
+    fn no_child_inherits_a_socket_that_is_opened() {
+        for family in [AddressFamily::INET, AddressFamily::UNIX] {
+            let socket = open(family, None).unwrap();
+            let flags = rustix::io::fcntl_getfd(&socket).unwrap();
+            assert!(flags.contains(rustix::io::FdFlags::CLOEXEC), "{family:?}");
+        }
+    }
 
     #[test]
     fn both_families_are_read_written_and_half_closed_alike() {

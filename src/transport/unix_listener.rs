@@ -1,25 +1,26 @@
 //! Listening under a path: a Unix socket and its file.
 //!
 //! The file outlives a process that was killed, so a file that is there may belong to a running server
-//! or to a dead one: an attempt to connect tells which. Who may connect is decided by the file's mode, which is what the
-//! process's umask leaves of 0777. Called by `listener.rs`.
+//! or to a dead one: an attempt to connect tells which. Who may connect is decided by the file's mode: the
+//! one that was asked for, or what the process's umask leaves of 0777. Called by `listener.rs`.
 //!
 //! Invariant: nothing is removed but a socket's file that no process listens on, and at the end our own.
 //!
 //! Next: [`crate::transport::listener`]: the same, for every kind of address.
 
-use std::fs::{self, File, Metadata, TryLockError};
+use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net;
 use std::path::{self, Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, SockAddr, Socket, Type};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix};
 
+use crate::config::UnixPath;
 use crate::transport::socket;
 
 /// How often the lock on the directory is tried, a millisecond apart.
@@ -34,29 +35,34 @@ pub struct UnixListener {
 }
 
 impl UnixListener {
-    /// Listens under `path`. The file of a server that is gone is replaced.
+    /// Listens there. The file of a server that is gone is replaced.
     ///
     /// # Errors
     ///
     /// `AddrInUse` if a server listens there, `AlreadyExists` if there is something other than a socket,
     /// `InvalidInput` if the path is too long, and what `bind(2)` and `listen(2)` say.
-    pub fn bind(path: &Path, backlog: u32) -> io::Result<UnixListener> {
+    pub fn bind(at: &UnixPath, backlog: u32) -> io::Result<UnixListener> {
+        let path = at.path.as_path();
         let absolute = path::absolute(path)?;
         let _lock = lock_directory(&absolute);
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        let socket = socket::open(AddressFamily::UNIX, None)?;
         // As it was given: made absolute it may be longer than an address can be.
-        let address = SockAddr::unix(path)?;
-        if let Err(error) = socket.bind(&address) {
-            if error.kind() != io::ErrorKind::AddrInUse {
-                return Err(error);
+        let address = address_of(path)?;
+        if let Err(error) = rustix::net::bind(&socket, &address) {
+            if error != Errno::ADDRINUSE {
+                return Err(error.into());
             }
             remove_stale(&absolute, &address)?;
-            socket.bind(&address)?;
+            rustix::net::bind(&socket, &address)?;
         }
         let file = SocketFile::at(absolute)?;
-        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-        socket.set_nonblocking(true)?;
-        let listener = net::UnixListener::from(OwnedFd::from(socket));
+        if let Some(mode) = at.mode {
+            // Before it listens: until then nobody can connect, whatever the umask has left.
+            fs::set_permissions(&file.path, Permissions::from_mode(mode))?;
+        }
+        rustix::net::listen(&socket, i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        let listener = net::UnixListener::from(socket);
+        listener.set_nonblocking(true)?;
         Ok(UnixListener { _file: file, listener: mio::net::UnixListener::from_std(listener) })
     }
 
@@ -79,13 +85,22 @@ impl UnixListener {
     }
 }
 
+/// # Errors
+///
+/// `InvalidInput` if it is too long, or has a byte that no path has.
+fn address_of(path: &Path) -> io::Result<SocketAddrUnix> {
+    // std asks for room for the NUL, which not every program that is to connect can do without.
+    net::SocketAddr::from_pathname(path)?;
+    Ok(SocketAddrUnix::new(path)?)
+}
+
 /// Removes the file that is in the way, if a server has left it: it is a socket's, and refuses
 /// connections.
 ///
 /// # Errors
 ///
 /// As those of [`UnixListener::bind`] for what else is there.
-fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
+fn remove_stale(path: &Path, address: &SocketAddrUnix) -> io::Result<()> {
     // Not through a symbolic link: what it points to is not ours to judge.
     let is_socket = match fs::symlink_metadata(path) {
         Ok(found) => found.file_type().is_socket(),
@@ -95,18 +110,16 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     if !is_socket {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let probe = socket::open(AddressFamily::UNIX, None)?;
     // A server whose queue is full would let a blocking probe wait.
-    probe.set_nonblocking(true)?;
-    match probe.connect(address) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+    rustix::io::ioctl_fionbio(&probe, true)?;
+    match rustix::net::connect(&probe, address) {
+        Err(Errno::CONNREFUSED) => match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+        Err(Errno::NOENT) => Ok(()),
+        Err(error @ (Errno::ACCESS | Errno::PERM)) => Err(error.into()),
         // It answers, or its queue is full (EAGAIN), or it is a socket of another type (EPROTOTYPE).
         _ => Err(io::ErrorKind::AddrInUse.into()),
     }
@@ -172,6 +185,7 @@ impl Drop for SocketFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::{Domain, SockAddr, Socket, Type};
     use std::os::unix::net::{UnixDatagram, UnixListener as StdListener, UnixStream};
     use std::sync::Barrier;
 
@@ -196,15 +210,19 @@ mod tests {
         }
     }
 
+    fn bind(path: &Path, backlog: u32) -> io::Result<UnixListener> {
+        UnixListener::bind(&path.to_owned().into(), backlog)
+    }
+
     fn refused(path: &Path) -> io::ErrorKind {
-        UnixListener::bind(path, 16).expect_err("must be refused").kind()
+        bind(path, 16).expect_err("must be refused").kind()
     }
 
     #[test]
     fn the_file_is_there_while_it_listens() {
         let directory = Directory::new("while");
         let path = directory.path();
-        let listener = UnixListener::bind(&path, 16).unwrap();
+        let listener = bind(&path, 16).unwrap();
         let _client = UnixStream::connect(&path).unwrap();
         assert!(listener.accept().is_ok());
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
@@ -213,12 +231,24 @@ mod tests {
     }
 
     #[test]
+    fn the_file_has_the_mode_that_was_asked_for() {
+        let directory = Directory::new("mode");
+        let path = directory.path();
+        for mode in [0o600, 0o777, 0o000] {
+            let at = UnixPath { path: path.clone(), mode: Some(mode) };
+            let _listener = UnixListener::bind(&at, 16).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+        }
+        assert!(!path.exists());
+    }
+
+    #[test]
     fn a_dead_servers_file_is_replaced_and_a_living_ones_is_not() {
         let directory = Directory::new("stale");
         let path = directory.path();
         // std's listener leaves its file, as a process does that is killed.
         drop(StdListener::bind(&path).unwrap());
-        let first = UnixListener::bind(&path, 1).unwrap();
+        let first = bind(&path, 1).unwrap();
         assert_eq!(refused(&path), io::ErrorKind::AddrInUse);
         // A server whose queue is full is a living one, too.
         let mut queued = Vec::new();
@@ -253,6 +283,8 @@ mod tests {
         assert!(datagrams.exists());
         assert_eq!(refused(&directory.0), io::ErrorKind::AlreadyExists);
         assert_eq!(refused(&directory.0.join("none/s")), io::ErrorKind::NotFound);
+        // 108 bytes are Linux's most, with the NUL.
+        assert_eq!(refused(Path::new(&"s".repeat(108))), io::ErrorKind::InvalidInput);
         assert_eq!(refused(&path.join("s")), io::ErrorKind::NotADirectory);
     }
 
@@ -260,9 +292,9 @@ mod tests {
     fn a_file_that_another_server_was_given_meanwhile_stays() {
         let directory = Directory::new("meanwhile");
         let path = directory.path();
-        let first = UnixListener::bind(&path, 16).unwrap();
+        let first = bind(&path, 16).unwrap();
         fs::remove_file(&path).unwrap();
-        let second = UnixListener::bind(&path, 16).unwrap();
+        let second = bind(&path, 16).unwrap();
         drop(first);
         let _client = UnixStream::connect(&path).unwrap();
         assert!(second.accept().is_ok());
@@ -275,7 +307,7 @@ mod tests {
         let start = Barrier::new(2);
         let ask = || {
             start.wait();
-            let outcome = UnixListener::bind(&path, 16);
+            let outcome = bind(&path, 16);
             // The one that got the path keeps it until the other has asked.
             start.wait();
             outcome

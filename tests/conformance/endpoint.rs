@@ -94,7 +94,7 @@ impl<'c> EchoServer<'c> {
                         }
                     }
                     Err(rejection) => {
-                        http::refuse(rejection, Body::Sent, written);
+                        http::refuse(rejection, Body::Sent, &Config::default(), written);
                         endpoint.finish(now, limits);
                     }
                 }

@@ -56,7 +56,7 @@ pub(crate) fn run(data: &[u8]) {
     if let Err(rejection) = answered {
         for content in [Body::Sent, Body::Omitted] {
             let mut out = Vec::new();
-            http::refuse(rejection, content, &mut out);
+            http::refuse(rejection, content, &Config::default(), &mut out);
             check_response(&out, content);
         }
     }

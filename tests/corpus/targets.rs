@@ -6,6 +6,7 @@
 pub(crate) mod deflate;
 pub(crate) mod frames;
 pub(crate) mod head;
+pub(crate) mod proxy;
 pub(crate) mod resp;
 pub(crate) mod session;
 pub(crate) mod shard;
@@ -28,6 +29,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("deflate", deflate::run),
     ("frames", frames::run),
     ("head", head::run),
+    ("proxy", proxy::run),
     ("resp", resp::run),
     ("session", session::run),
     ("shard", shard::run),

@@ -31,6 +31,18 @@ PATH = "/ws/chat/"
 # The daemon names its address in its first lines, in either log format.
 ADDRESS = re.compile(rb"127\.0\.0\.1:(\d{2,5})")
 
+# Puts descriptors where systemd passes them, tells of them as it does, and becomes the daemon.
+PASS_ON = """
+import fcntl, os, sys
+count = int(sys.argv[1])
+fds = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 100) for fd in sys.argv[2 : 2 + count]]
+for at, fd in enumerate(fds):
+    os.dup2(fd, 3 + at)
+    os.close(fd)
+os.environ |= {"LISTEN_FDS": str(count), "LISTEN_PID": str(os.getpid())}
+os.execv(sys.argv[2 + count], sys.argv[2 + count :])
+"""
+
 _started = []  # every Daemon of the case that runs, for its report and for the last resort
 _cases = []
 
@@ -114,15 +126,17 @@ class Daemon:
 
     `stderr` says what becomes of its log once the address is known: "read" (default), "blocked"
     (a small pipe that nobody empties) or "closed". `before` is called in the child before it becomes
-    the daemon. With `uds` it listens on that path instead.
+    the daemon. With `uds` it listens on that path instead. `passed` are sockets that it is passed from
+    descriptor 3 on, and told of as systemd does.
     """
 
-    def __init__(self, *options, extra=None, stderr="read", before=None, uds=None):
+    def __init__(self, *options, extra=None, stderr="read", before=None, uds=None, passed=()):
         self.options = (*(("--uds", str(uds)) if uds else ("--port", "0")), *options)
         self.uds = uds
         self.extra = extra
         self.stderr = stderr
         self.before = before
+        self.passed = [socket.fileno() for socket in passed]
         self.port = None
         self.listens = False
         self.log = bytearray()
@@ -137,8 +151,12 @@ class Daemon:
 
             fcntl.fcntl(out, fcntl.F_SETPIPE_SZ, 4096)
         self.spawned = time.perf_counter()
+        wrapper = ()
+        if self.passed:
+            wrapper = (sys.executable, "-c", PASS_ON, str(len(self.passed)), *map(str, self.passed))
         self.process = subprocess.Popen(
-            [BINARY, *self.options],
+            [*wrapper, BINARY, *self.options],
+            pass_fds=self.passed,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=into,

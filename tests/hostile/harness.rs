@@ -24,6 +24,7 @@ use revolve::server_status::ServerStatus;
 use revolve::shard::Shard;
 use revolve::store::CommitBatch;
 use revolve::token::{LocalId, Peer};
+use revolve::transport::listener::Accepted;
 use revolve::{Application, Config, Counter, Echo};
 
 use crate::client::{self, PING, PONG, TEXT, frame, metric, upgrade};
@@ -87,8 +88,8 @@ pub(crate) struct Gate {
 impl Environment for Gate {
     type Stream = Scripted;
 
-    fn accept(&mut self) -> io::Result<(Scripted, Peer)> {
-        self.queue.pop_front().ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    fn accept(&mut self) -> io::Result<Accepted<Scripted>> {
+        self.queue.pop_front().map(Accepted::from).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
     fn stop_listening(&mut self) {

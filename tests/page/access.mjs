@@ -4,11 +4,16 @@
 // through with the keyboard.
 
 import assert from 'node:assert/strict'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 
 import { Daemon, axe, connect, isOpen, noComplaints, pause, run, shows, test, text } from './harness.mjs'
 
 test('axe finds nothing, in both schemes, wide and narrow, in every state', async (visit) => {
-  const daemon = await Daemon.start('--workers', '2', '--no-access-log')
+  // With a store, so that its panel is looked at, too.
+  const directory = await mkdtemp(join(tmpdir(), 'revolve-page-'))
+  const daemon = await Daemon.start('--workers', '2', '--no-access-log', '--store', `file:${directory}`)
   await visit.crowd(daemon, 20, 100)
   for (const [colorScheme, width] of [['dark', 1440], ['light', 1440], ['dark', 390], ['light', 390]]) {
     // Without motion: a colour on its way to another has neither one's contrast.
@@ -35,6 +40,7 @@ test('axe finds nothing, in both schemes, wide and narrow, in every state', asyn
     await page.context().close()
   }
   await daemon.stop()
+  await rm(directory, { recursive: true })
 })
 
 test('the keyboard reaches and does everything', async (visit) => {
@@ -107,7 +113,8 @@ test('a screen reader is told of changes of state, and not of every number', asy
     'Connecting…',
     'Open. The session was resumed at 1,000. The count goes on.',
   ])
-  const landmarks = await page.locator('header.top, main, section[aria-labelledby]').count()
+  // What is hidden, as the store is where there is none, is no landmark.
+  const landmarks = await page.locator(':is(header.top, main, section[aria-labelledby]):visible').count()
   assert.equal(landmarks, 6)
   noComplaints(page)
   await daemon.stop()

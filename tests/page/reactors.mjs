@@ -1,12 +1,15 @@
 // Cases: the reactors' half of the page. Figures that agree with /metrics and move under load, every
-// kind of slot, hand-overs and close codes, 10,000 connections, and that nobody is asked when nobody
+// kind of slot, the store, hand-overs and close codes, 10,000 connections, and that nobody is asked when nobody
 // looks.
 //
 // How smooth it is with 10,000 is measured in the page and printed; asserted is that it goes on.
 // The README's picture, live.png, is wide-dark.png of target/page, with a palette of 256 colours.
 
 import assert from 'node:assert/strict'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { connect as dial } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 
 import { Daemon, PATH, connect, descriptors, noComplaints, pause, run, screenshot, shows, slots, test, text, total, until } from './harness.mjs'
 
@@ -74,6 +77,42 @@ test('every kind of slot is shown', async (visit) => {
   await until('they are gone', async () => (await slots(page, 'handshaking')) + (await slots(page, 'throttled')) === 0)
   noComplaints(page)
   await daemon.stop()
+})
+
+// A figure of the store's panel, as a number in the unit that is shown.
+const stored = (page, name) => page.evaluate((name) => {
+  const entry = [...document.querySelectorAll('#store-figures > div')].find((div) => div.querySelector('dt').innerText === name)
+  return Number.parseFloat(entry?.querySelector('dd').innerText.replace(',', '') ?? '')
+}, name)
+
+test('a store shows what it does, and without one nothing tells of it', async (visit) => {
+  const directory = await mkdtemp(join(tmpdir(), 'revolve-page-'))
+  const daemon = await Daemon.start('--workers', '2', '--no-access-log', '--store', `file:${directory}`)
+  const page = await visit.open(daemon)
+  await shows(page, 'live', 'Live, once a second.')
+  assert.ok(await page.isVisible('#store'))
+  assert.ok(await page.locator('#legend li', { hasText: 'held' }).isVisible())
+  const crowd = await visit.crowd(daemon, 50, 1000)
+  const figures = () => page.locator('#store-figures').innerText()
+  for (const name of ['Commits a second', 'Sessions a commit', 'Commits a sync', 'A sync', 'Written a second', 'Segments']) {
+    await until(`${name} is known`, async () => (await stored(page, name)) > 0, figures)
+  }
+  assert.match(await figures(), /A sync\s+[\d.]+ (µs|ms|s)/)
+  assert.match(await figures(), /Connections that wait\s+\d+/)
+  await screenshot(page, 'store')
+  crowd.leave()
+  await until('nothing is written any more', async () => (await stored(page, 'Commits a second')) === 0, figures)
+  assert.equal(await stored(page, 'Connections that wait'), 0)
+  noComplaints(page)
+  await daemon.stop()
+  await rm(directory, { recursive: true })
+  const without = await Daemon.start()
+  const plain = await visit.open(without)
+  await shows(plain, 'live', 'Live, once a second.')
+  assert.ok(!(await plain.isVisible('#store')))
+  assert.ok(!(await plain.locator('#legend li', { hasText: 'held' }).isVisible()))
+  noComplaints(plain)
+  await without.stop()
 })
 
 test('paused, nobody is asked and nobody turns', async (visit) => {

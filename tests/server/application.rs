@@ -196,7 +196,12 @@ impl Application for Inquisitive {
             }
             Message::Text(text) => {
                 cx.session_mut().0.push(text.to_owned());
-                cx.send_text_parts(["noted ", text, ", ", &self.heard.get().to_string()]);
+                cx.send_text_parts([
+                    "noted ".into(),
+                    text.into(),
+                    ", ".into(),
+                    u64::from(self.heard.get()).into(),
+                ]);
             }
             Message::Binary(bytes) => cx.send_binary(&bytes.repeat(2)),
         }

@@ -31,7 +31,7 @@ impl Application for Talker {
     type Connection = ();
 
     fn on_open(&mut self, cx: &mut Context<'_, Self>) {
-        cx.send_text_parts(["welcome, ", &rows(3000), "; "]);
+        cx.send_text_parts(["welcome, ".into(), (&rows(3000)).into(), "; ".into()]);
     }
 
     fn on_message(&mut self, cx: &mut Context<'_, Self>, message: Message<'_>) {

@@ -22,7 +22,7 @@ fn path() -> PathBuf {
 /// The same server on a free port and on a path.
 fn on_both(workers: usize) -> (Config, PathBuf) {
     let path = path();
-    let listen = vec![on_port(0), Address::Unix(path.clone())];
+    let listen = vec![on_port(0), Address::from(path.clone())];
     (Config { listen, ..config(workers) }, path)
 }
 
@@ -147,7 +147,7 @@ impl Application for Mirror {
 #[test]
 fn alone_it_needs_no_port_and_its_peer_has_no_address() {
     let path = path();
-    let listen = [Address::Unix(path.clone())];
+    let listen = [Address::from(path.clone())];
     let server =
         Server::builder().config(config(2)).listen(listen.clone()).serve(|_| Mirror).unwrap();
     assert_eq!(server.addresses(), listen);
@@ -163,7 +163,7 @@ fn a_path_that_cannot_be_had_is_one_clear_line() {
     let (config, path) = on_both(1);
     let server = Running::counter(config.clone());
     let said = |path: PathBuf| {
-        let listen = vec![on_port(0), Address::Unix(path)];
+        let listen = vec![on_port(0), Address::from(path)];
         let builder = Server::builder().config(Config { listen, ..config.clone() });
         let error = builder.serve(|_| Counter::new(None)).expect_err("must be refused");
         assert!(matches!(error, ServeError::Listen { .. }));

@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use revolve::application::Storing;
 use revolve::config::{Config, Limits};
+use revolve::observe::slab_map::SlotState;
 use revolve::store::record::{Entry, decode};
 use revolve::store::{Batch, BatchLimits, FileStore, Opening, Options, Recovered, Store};
 use revolve::testing::simulated_disk::{Lie, SimulatedDisk};
 use revolve::{Application, Context, Message, SavedState};
 
 use super::pieces::chance::Chance;
-use super::pieces::client_bytes::{Heard, Line, frame, upgrade};
+use super::pieces::client_bytes::{Heard, Line, frame, upgrade, watch};
 use super::pieces::faults::Faults;
 use super::pieces::machine::{BEGINNING_MS, Machine};
 use super::pieces::streams::Wire;
@@ -612,4 +613,38 @@ fn a_store_has_its_time_and_once_more_after_the_process_was_stopped() {
     drop(machine.net.borrow_mut().store_batch(0));
     pass(&mut machine, &mut line, 5);
     assert!(!machine.has_ended() && line.counts == [1]);
+}
+
+/// What a watcher was told last: the states of the first reactor's slots.
+fn slots_shown(machine: &mut Machine<Tally>, watcher: &mut Line) -> Vec<u64> {
+    let mut heard = Vec::new();
+    for _ in 0..12 {
+        machine.now += Duration::from_millis(100);
+        machine.quiet(|| watcher.act(usize::MAX, &mut Chance(1), &mut heard));
+    }
+    let Some(Heard::Text(text)) = heard.pop() else { panic!("{heard:?}") };
+    assert!(text.contains("\"store\":{\"commits\":"), "{text}");
+    let (_, runs) = text.split_once("\"runs\":[").expect("a slab is shown");
+    let runs = runs.split_once(']').expect("they end").0.split(',');
+    let run = |text: &str| text.parse::<u64>().expect("a number");
+    runs.map(run).flat_map(|run| (0..run >> 3).map(move |_| run & 7)).collect()
+}
+
+#[test]
+fn a_reply_that_is_held_shows_on_the_live_page() {
+    let (mut machine, mut line) = waiting();
+    let address = SocketAddr::from(([127, 0, 0, 1], 2));
+    let mut watcher = Line::new(address, Wire::new(20_000, 0));
+    watcher.say(&watch());
+    machine.connect(0, &watcher.wire, address);
+    turns(&mut machine, &mut watcher);
+    let [open, watching, held] =
+        [SlotState::Open, SlotState::Watching, SlotState::Held].map(|state| state as u64);
+    assert_eq!(slots_shown(&mut machine, &mut watcher), [held, watching]);
+    while !machine.net.borrow().batches.is_empty() {
+        drop(machine.net.borrow_mut().store_batch(0));
+        turns(&mut machine, &mut line);
+    }
+    assert_eq!(line.counts, [1]);
+    assert_eq!(slots_shown(&mut machine, &mut watcher), [open, watching]);
 }

@@ -538,7 +538,7 @@ impl Recorder {
         let (first, rest) = payload.split_at(burst.bytes / 2);
         for number in 0..burst.count {
             match number % 2 {
-                0 => cx.send_text_parts([first, rest]),
+                0 => cx.send_text_parts([first.into(), rest.into()]),
                 _ => cx.send_text(&payload),
             }
         }

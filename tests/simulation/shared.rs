@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use revolve::application::Storing;
 use revolve::config::{Config, Limits, SessionIds};
+use revolve::store::{Claim, Claimed, Outcome};
 use revolve::{Acceptance, Application, Context, Message, Refusal, SavedState, Upgrade};
 
 use super::arbiter::{Arbiter, Link, Notice, Request, Rules, notify};
@@ -54,16 +55,24 @@ impl Default for Life {
 }
 
 /// Counts.
-struct Tally;
+#[derive(Default)]
+struct Tally {
+    /// Upgrades that it has accepted and that were refused all the same.
+    not_opened: u64,
+}
 
 impl Application for Tally {
     type Session = Life;
     type Connection = ();
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
+        fn accepted(upgrade: &Upgrade<'_, Tally>) -> Acceptance<Tally> {
+            let accepted = upgrade.accept().otherwise(|tally: &mut Tally, _| tally.not_opened += 1);
+            if upgrade.parameter("share").is_some() { accepted.share() } else { accepted }
+        }
         match upgrade.parameter("later") {
-            Some(_) => upgrade.defer(|| (), |_, upgrade, ()| Ok(upgrade.accept())),
-            None => Ok(Acceptance::default()),
+            Some(_) => upgrade.defer(|| (), |_, upgrade, ()| Ok(accepted(upgrade))),
+            None => Ok(accepted(upgrade)),
         }
     }
 
@@ -121,6 +130,8 @@ struct Known {
     told: BTreeSet<(u64, u64)>,
     /// Whether it may have been forgotten, or is lost: then another life may follow.
     may_be_gone: bool,
+    /// The last life of which the store may have lost what it had: anything may be told of it.
+    lost_through: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +170,7 @@ struct Client {
     line: Line,
     heard: Vec<Heard>,
     leaves: bool,
+    shares: bool,
     /// What had been told of the session that it names when it came.
     knew: Option<(String, u64, u64)>,
 }
@@ -208,7 +220,9 @@ fn start(chance: &mut Chance, policy: SessionIds) -> Machine<Tally> {
         ..Config::default()
     };
     let seed = chance.next();
-    Machine::storing(&Arc::new(config), (4, Storing::Shared), seed, Faults::default(), |_| Tally)
+    Machine::storing(&Arc::new(config), (4, Storing::Shared), seed, Faults::default(), |_| {
+        Tally::default()
+    })
 }
 
 impl World {
@@ -382,6 +396,12 @@ impl World {
             true => format!("{query}&later=1"),
             false => query,
         };
+        let shares = self.chance.percent(15);
+        let query = match (shares, query.is_empty()) {
+            (true, true) => "?share=1".to_owned(),
+            (true, false) => format!("{query}&share=1"),
+            (false, _) => query,
+        };
         self.connections += 1;
         let address = SocketAddr::from(([127, 0, 0, 1], self.connections));
         let room = self.chance.pick(&[40, 20_000]);
@@ -391,7 +411,7 @@ impl World {
         let machine = &mut self.nodes[node].machine;
         let at = self.chance.within(0, machine.len() - 1);
         machine.connect(at, &line.wire, address);
-        self.clients.push(Client { node, line, heard: Vec::new(), leaves: false, knew });
+        self.clients.push(Client { node, line, heard: Vec::new(), leaves: false, shares, knew });
     }
 
     fn some_client_acts(&mut self) {
@@ -499,7 +519,11 @@ impl World {
         (is_hello, knew): (bool, Option<(u64, u64)>),
     ) {
         let known = self.known.entry(id.to_owned()).or_default();
+        let lost_through = known.lost_through;
         let mut complain = |what: &str| {
+            if life <= lost_through {
+                return;
+            }
             self.found.get_or_insert_with(|| format!("{id}: life {life}, {count}: {what}"));
         };
         if is_hello {
@@ -528,6 +552,9 @@ impl World {
     fn check_stored(&mut self) {
         for (id, known) in &self.known {
             let Some(&(life, count)) = known.told.last() else { continue };
+            if life <= known.lost_through {
+                continue;
+            }
             let stored = self.arbiter.stored(id).map_or(0, |(count, _)| count);
             if stored < count && !known.may_be_gone {
                 self.found.get_or_insert_with(|| {
@@ -645,14 +672,22 @@ impl World {
         self.settle();
     }
 
-    /// FLUSHALL, while nothing is under way: those who have sessions go on as if nothing had happened.
+    /// FLUSHALL. Those who have sessions go on as if nothing had happened. What was told before, and what is under way,
+    /// proves nothing any more; if nothing is, the same lives are told of from there.
     fn flush(&mut self) {
-        self.calm();
+        let lost_through = match self.chance.percent(50) {
+            true => {
+                self.calm();
+                0
+            }
+            false => LIVES.get(),
+        };
         self.totals.flushes += 1;
         self.arbiter.flush();
         for known in self.known.values_mut() {
             known.told.clear();
             known.may_be_gone = true;
+            known.lost_through = known.lost_through.max(lost_through);
         }
     }
 
@@ -667,7 +702,7 @@ impl World {
             self.settle();
         }
         self.totals.refreshed += commits(self) - before;
-        let mut live: BTreeMap<String, usize> = BTreeMap::new();
+        let mut live: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for at in 0..self.clients.len() {
             let line = &self.clients[at].line;
             let is_answered = line.hearing.is_open || line.is_over || line.wire.borrow().closed;
@@ -677,21 +712,27 @@ impl World {
             let is_live = line.hearing.is_open && !line.is_cut() && !line.wire.borrow().fin;
             if is_live && !self.clients[at].leaves {
                 let id = line.hearing.session.clone().expect("it is open");
-                if live.insert(id.clone(), at).is_some() {
-                    self.found.get_or_insert_with(|| format!("{id}: two have it"));
-                }
+                live.entry(id).or_default().push(at);
+            }
+        }
+        for (id, clients) in &live {
+            let first = self.clients[clients[0]].node;
+            let is_one = clients.iter().all(|&at| self.clients[at].node == first)
+                && clients.iter().filter(|&&at| !self.clients[at].shares).count() <= 1;
+            if !is_one {
+                self.found.get_or_insert_with(|| format!("{id}: two have it"));
             }
         }
         if self.found.is_some() {
             return;
         }
-        for (id, at) in live {
-            let told = self.known.get(&id).map_or(0, |known| known.told.len());
+        for at in live.into_values().flatten() {
+            let told = self.totals.told;
             let client = &self.clients[at];
             client.line.say(&frame(0x81, b"count", &mut self.chance));
             self.settle();
-            if self.known.get(&id).map_or(0, |known| known.told.len()) != told + 1 {
-                self.found.get_or_insert_with(|| format!("{id}: it is not answered"));
+            if self.totals.told != told + 1 {
+                self.found.get_or_insert_with(|| "who counts is not answered".to_owned());
             }
         }
         self.check_stored();
@@ -757,6 +798,113 @@ fn a_seed_of_several_nodes_replays_to_the_letter() {
         run(seed, Sabotage::None)
     };
     assert_eq!(run(3), run(3));
+}
+
+/// A node of one shard, and a client of which the session is claimed: the store does not answer.
+fn claiming(more: &[u8]) -> (Machine<Tally>, Line) {
+    let config = Config { workers: NonZeroUsize::MIN, access_log: false, ..Config::default() };
+    let how = (4, Storing::Shared);
+    let make = |_| Tally::default();
+    let mut machine = Machine::storing(&Arc::new(config), how, 1, Faults::default(), make);
+    let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    let mut line = Line::new(address, Wire::new(20_000, 0));
+    line.say(&[&upgrade("?session_id=a"), more].concat());
+    machine.connect(0, &line.wire, address);
+    turns(&mut machine, &mut line);
+    let claims = machine.net.borrow().batches[0].1.claims.len();
+    assert_eq!((claims, line.hearing.is_open, line.is_over), (1, false, false));
+    (machine, line)
+}
+
+fn turns(machine: &mut Machine<Tally>, line: &mut Line) -> Vec<Heard> {
+    let mut heard = Vec::new();
+    machine.quiet(|| line.act(usize::MAX, &mut Chance(1), &mut heard));
+    heard
+}
+
+/// The batch under way ends so, with what is claimed in it.
+fn settle_batch(machine: &mut Machine<Tally>, is_stored: bool) {
+    let mut net = machine.net.borrow_mut();
+    let (shard, batch) = net.batches.remove(0);
+    let number = batch.number;
+    let claimed = |claim: Claim| Claimed {
+        token: claim.token,
+        generation: number + 1,
+        former: 0,
+        count: 0,
+        state: None,
+        is_known: false,
+    };
+    let outcome = match is_stored {
+        true => Outcome::Stored {
+            number,
+            taken_over: Vec::new(),
+            regenerated: Vec::new(),
+            claimed: batch.claims.into_iter().map(claimed).collect(),
+        },
+        false => Outcome::Unavailable { number },
+    };
+    net.settle(shard, outcome);
+}
+
+#[test]
+fn what_comes_behind_an_upgrade_is_heard_when_its_session_is_claimed() {
+    let (mut machine, mut line) = claiming(&frame(0x81, b"count", &mut Chance(1)));
+    settle_batch(&mut machine, true);
+    let heard = turns(&mut machine, &mut line);
+    assert!(matches!(heard[0], Heard::Response(101, _)) && heard.len() == 2, "{heard:?}");
+    // The count is held.
+    settle_batch(&mut machine, true);
+    let heard = turns(&mut machine, &mut line);
+    assert!(matches!(&heard[..], [Heard::Text(text)] if text.ends_with(" 1")), "{heard:?}");
+}
+
+/// One that waits has an outcome, whatever comes; and what the application took for it is given back.
+#[test]
+fn an_upgrade_whose_claim_is_not_answered_has_an_end() {
+    type End = fn(&mut Machine<Tally>, &mut Line);
+    let ends: [(End, u16); 4] = [
+        (|machine, _| settle_batch(machine, false), 503),
+        (|machine, _| machine.now += Config::default().timeout_handshake, 503),
+        (|machine, _| machine.shut_down(), 503),
+        (|_, line| line.wire.borrow_mut().reset(), 0),
+    ];
+    for (end, status) in ends {
+        let (mut machine, mut line) = claiming(b"");
+        end(&mut machine, &mut line);
+        let heard = turns(&mut machine, &mut line);
+        assert_eq!(!heard.is_empty(), status > 0);
+        assert!(heard.iter().all(|heard| *heard == Heard::Response(status, None)), "{heard:?}");
+        assert_eq!(machine.application_mut(0).not_opened, 1);
+        // A late answer changes nothing.
+        if !machine.net.borrow().batches.is_empty() {
+            settle_batch(&mut machine, true);
+        }
+        assert!(turns(&mut machine, &mut line).is_empty());
+        assert_eq!(machine.sum(|reactor| reactor.connections.get()), 0);
+        assert_eq!(machine.application_mut(0).not_opened, 1);
+        assert_eq!(machine.shards().map(|shard| shard.session_counts().len()).sum::<usize>(), 0);
+    }
+}
+
+#[test]
+fn while_the_store_is_away_upgrades_are_refused_at_once_and_idle_clients_stay() {
+    let (mut machine, mut line) = claiming(b"");
+    settle_batch(&mut machine, true);
+    turns(&mut machine, &mut line);
+    assert!(line.hearing.is_open);
+    machine.status.note_store_away(true);
+    let address = SocketAddr::from(([127, 0, 0, 1], 2));
+    let mut other = Line::new(address, Wire::new(20_000, 0));
+    other.say(&upgrade(""));
+    machine.connect(0, &other.wire, address);
+    assert_eq!(turns(&mut machine, &mut other), [Heard::Response(503, None)]);
+    assert!(machine.net.borrow().batches.is_empty() && !line.is_cut());
+    // Who counts now is told that it is to come again, and nothing else.
+    line.say(&frame(0x81, b"count", &mut Chance(1)));
+    assert!(turns(&mut machine, &mut line).is_empty());
+    settle_batch(&mut machine, false);
+    assert_eq!(turns(&mut machine, &mut line), [Heard::Close(1013)]);
 }
 
 /// The same without the fence, and with replies that do not wait: then the ledger must find it.

@@ -12,7 +12,7 @@ fn documented(row: &Row, defaults: &Settings) -> String {
     let default = shown.rsplit(", ").next().unwrap_or_default();
     let allowed = match row.takes {
         Takes::Nothing => "–".to_owned(),
-        Takes::Value(..) | Takes::Word { .. } | Takes::Truth => row.allowed(),
+        Takes::Value(..) | Takes::Values(..) | Takes::Word { .. } | Takes::Truth => row.allowed(),
     };
     format!("{}: | `{usage}` | {default} | {allowed} |", row.group)
 }

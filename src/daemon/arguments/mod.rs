@@ -9,11 +9,10 @@
 //! Next: `values`: what the texts of options mean.
 
 use std::ffi::{OsStr, OsString};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use lexopt::{Arg, Parser};
-use revolve::config::{Address, REDIS_TIMEOUT, StoreLocation};
+use revolve::config::{REDIS_TIMEOUT, StoreLocation};
 
 #[cfg(test)]
 mod documented;
@@ -24,7 +23,7 @@ mod values;
 pub(crate) use options::{App, Settings};
 use options::{NotAllowed, OPTIONS, PREFIX, Row, Takes};
 use usage::{UsageError, bad_value, help, unknown_option, unknown_variable, version};
-pub(crate) use values::seconds;
+pub(crate) use values::{Host, Passing, seconds};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -90,7 +89,10 @@ pub(crate) fn parse(
                 UsageError(format!("{name}: the value is missing; it must be {}", row.allowed()))
             })?,
         };
-        given[index] = Some(Given { name, value });
+        match (&mut given[index], &row.takes) {
+            (Some(given), Takes::Values(..)) => given.values.push(value),
+            (given, _) => *given = Some(Given { name, values: vec![value] }),
+        }
     }
     for (name, value) in env {
         let name = name.to_string_lossy().into_owned();
@@ -101,26 +103,36 @@ pub(crate) fn parse(
         let Some(index) = OPTIONS.iter().position(|row| row.variable() == name) else {
             return Err(unknown_variable(&name));
         };
-        given[index].get_or_insert(Given { name, value });
+        given[index].get_or_insert(Given { name, values: vec![value] });
     }
 
+    settings_of(&given).map(|settings| Command::Run(Box::new(settings)))
+}
+
+/// What the texts mean, in the order of the options.
+fn settings_of(given: &[Option<Given>]) -> Result<Settings, UsageError> {
     let mut settings = Settings::default();
-    for (row, given) in OPTIONS.iter().zip(&given) {
-        let Some(Given { name, value }) = given else { continue };
-        let text = value.to_str().ok_or(NotAllowed);
-        text.and_then(|text| (row.set)(&mut settings, text))
-            .map_err(|NotAllowed| refusal(row, name, value))?;
+    for (row, given) in OPTIONS.iter().zip(given) {
+        let Some(Given { name, values }) = given else { continue };
+        for value in values {
+            let text = value.to_str().ok_or(NotAllowed);
+            text.and_then(|text| (row.set)(&mut settings, text))
+                .map_err(|NotAllowed| refusal(row, name, value))?;
+        }
     }
     complete(&mut settings);
     settings.config.validate().map_err(|error| {
         let index = OPTIONS.iter().position(|row| row.name == error.option);
         match index.and_then(|index| given[index].as_ref()) {
-            Some(Given { name, value }) => bad_value(name, value, error.allowed),
+            Some(Given { name, values }) => match &values[..] {
+                [value] => bad_value(name, value, error.allowed),
+                _ => bad_value(name, OsStr::new(&error.value), error.allowed),
+            },
             // A default of this machine, such as the number of its cores.
             None => UsageError(error.to_string()),
         }
     })?;
-    Ok(Command::Run(Box::new(settings)))
+    Ok(settings)
 }
 
 /// Puts together what several options say.
@@ -129,10 +141,10 @@ fn complete(settings: &mut Settings) {
         let is_shared = settings.config.store.is_shared();
         if is_shared { REDIS_TIMEOUT } else { settings.config.store_timeout }
     });
-    settings.config.listen = vec![match &settings.uds {
-        Some(path) => Address::Unix(path.clone()),
-        None => SocketAddr::new(settings.host, settings.port).into(),
-    }];
+    // To ask what a host's name stands for is not done here; a path is checked now.
+    if let Some(path) = &settings.uds {
+        settings.config.listen = vec![path.clone().into()];
+    }
 }
 
 /// What is wrong with the value of an option. An address of a Redis is not repeated: it may have a password.
@@ -167,10 +179,10 @@ fn parse_store(parser: &mut Parser) -> Result<Command, UsageError> {
     }
 }
 
-/// The text of a setting, and the option or variable it came with.
+/// The texts of a setting, and the option or variable they came with. All but [`Takes::Values`] have one.
 struct Given {
     name: String,
-    value: OsString,
+    values: Vec<OsString>,
 }
 
 /// Which of its two names an option was given by.
@@ -210,9 +222,9 @@ mod tests {
     use std::time::Duration;
 
     use revolve::config::{
-        AllowedOrigins, Config, NODE_ALLOWED, ORIGINS_ALLOWED, STORE_ALLOWED, STORE_PREFIX_ALLOWED,
-        SUBPROTOCOLS_ALLOWED, SessionRate, StoreLocation, StoreSync, Subprotocols,
-        UNIX_PATH_ALLOWED, bounds,
+        AllowedOrigins, Config, FIELD_ALLOWED, NODE_ALLOWED, ORIGINS_ALLOWED, PROXIES_ALLOWED,
+        STORE_ALLOWED, STORE_PREFIX_ALLOWED, SUBPROTOCOLS_ALLOWED, SessionRate, StoreLocation,
+        StoreSync, Subprotocols, UNIX_PATH_ALLOWED, UnixPath, bounds,
     };
 
     use super::options::TRUTHS;
@@ -240,9 +252,11 @@ mod tests {
 
     /// A value other than the default for every option.
     const OTHER: &[(&str, &str)] = &[
-        ("host", "::1"),
+        ("host", "::1,localhost"),
         ("port", "0"),
-        ("uds", "/run/revolve.sock"),
+        ("uds", "/run/revolve.sock:660"),
+        ("fd", "3,http"),
+        ("admin", "unix:/run/admin.sock:600"),
         ("workers", "1000"),
         ("backlog", "7"),
         ("ws-path", "/chat"),
@@ -273,9 +287,13 @@ mod tests {
         ("timeout-handshake", "0.1"),
         ("timeout-keep-alive", "75"),
         ("max-send-buffer", "1024"),
+        ("proxy-protocol", "true"),
+        ("proxy-headers", "forwarded"),
+        ("forwarded-allow-ips", "10.0.0.0/8,unix"),
         ("page", "false"),
         ("page-for", "any"),
         ("metrics", "false"),
+        ("header", "X-Robots-Tag: noindex"),
         ("timeout-graceful-shutdown", "0"),
         ("log-level", "trace"),
         ("log-format", "json"),
@@ -322,15 +340,39 @@ mod tests {
     #[test]
     fn a_unix_socket_replaces_host_and_port() {
         let listen = |args: &[&str]| settings(args, &[]).config.listen;
-        assert_eq!(listen(&[]), Config::default().listen);
-        let tcp = Address::Tcp(SocketAddr::from(([0, 0, 0, 0], 1)));
-        assert_eq!(listen(&["--host", "0.0.0.0", "--port", "1"]), [tcp]);
-        let unix = Address::Unix(PathBuf::from("a.sock"));
-        assert_eq!(listen(&["--uds", "a.sock", "--port", "1"]), [unix]);
+        let unix = |mode| UnixPath { path: "a.sock".into(), mode }.into();
+        assert_eq!(listen(&["--uds", "a.sock", "--port", "1"]), [unix(None)]);
+        assert_eq!(listen(&["--uds", "a.sock:660"]), [unix(Some(0o660))]);
         let long = format!("/{}", "a".repeat(108));
         let line = error(&[&format!("--uds={long}")], &[]);
         assert_eq!(line, format!("--uds: {long:?} is not {UNIX_PATH_ALLOWED}"));
         assert_eq!(error(&["--uds="], &[]), format!("--uds: \"\" is not {UNIX_PATH_ALLOWED}"));
+    }
+
+    #[test]
+    fn hosts_are_a_list_and_each_further_option_adds_to_it() {
+        let hosts = |args: &[&str], env: &[(&str, &str)]| {
+            settings(args, env).hosts.iter().map(Host::to_string).collect::<Vec<_>>()
+        };
+        let env = [("REVOLVE_HOST", "192.0.2.1, localhost")];
+        assert!(hosts(&[], &[]).is_empty());
+        assert_eq!(hosts(&[], &env), ["192.0.2.1", "localhost"]);
+        // A flag wins over all of the environment.
+        assert_eq!(
+            hosts(&["--host", "::1", "--host=a.b,0.0.0.0"], &env),
+            ["::1", "a.b", "0.0.0.0"]
+        );
+    }
+
+    #[test]
+    fn header_fields_stand_in_the_order_of_the_options() {
+        let set = settings(&["--header", "X-A:1", "--header=X-B: 2", "--header", "X-A:3"], &[]);
+        assert_eq!(set.config.response_fields.to_string(), "X-A: 1, X-B: 2, X-A: 3");
+        let long = format!("--header=X-A:{}", "a".repeat(1500));
+        assert_eq!(
+            error(&[&long, &long], &[]),
+            format!("--header: \"3014 bytes\" is not {FIELD_ALLOWED}")
+        );
     }
 
     #[test]
@@ -366,6 +408,10 @@ mod tests {
         assert_eq!(error(&[name, "maybe"], &[]), format!("{name}: \"maybe\" is not {TRUTH}"));
     }
 
+    const ADMIN: &str = "an address with a port such as 127.0.0.1:9000, or unix: and a path such as \
+                         unix:/run/admin.sock:600";
+    const PASSED: &str = "a list of descriptors and their names such as 3,http";
+    const HOSTS: &str = "a list of IP addresses and names such as 127.0.0.1,::1,localhost";
     const TRUTH: &str = "true, false, yes, no, on, off, 1 or 0";
 
     #[test]
@@ -374,7 +420,7 @@ mod tests {
             let of: &[&str] = match row.takes {
                 Takes::Word { of } => of,
                 Takes::Truth | Takes::Nothing => &words(&TRUTHS),
-                Takes::Value(..) => continue,
+                Takes::Value(..) | Takes::Values(..) => continue,
             };
             if row.name == "ws-per-message-deflate" && !cfg!(feature = "deflate") {
                 continue;
@@ -437,7 +483,20 @@ mod tests {
     #[test]
     fn a_bad_value_is_named_with_its_place_and_what_is_allowed() {
         let refused = [
-            ("host", "localhost", "an IP address, such as 127.0.0.1, 0.0.0.0 or ::1"),
+            ("host", "300.1.1.1", HOSTS),
+            ("host", "127.0.0.1:80", HOSTS),
+            ("host", "not a host", HOSTS),
+            ("host", "::1,", HOSTS),
+            ("host", "-a", HOSTS),
+            ("uds", "/run/s:999", UNIX_PATH_ALLOWED),
+            ("forwarded-allow-ips", "10.0.0.1/8", PROXIES_ALLOWED),
+            ("proxy-headers", "x-real-ip", "none, x-forwarded-for or forwarded"),
+            ("admin", "9000", ADMIN),
+            ("admin", "unix:", ADMIN),
+            ("admin", "unix:/a:888", ADMIN),
+            ("fd", "3,", PASSED),
+            ("fd", "a:b", PASSED),
+            ("fd", "99999999999", PASSED),
             ("port", "99999", "a number from 0 to 65535"),
             ("port", "-1", "a number from 0 to 65535"),
             ("port", "+1", "a number from 0 to 65535"),
@@ -465,6 +524,10 @@ mod tests {
             ("session-ttl", "31536001", "a time from 0 to 31536000 seconds"),
             ("store", "/var/lib/revolve", STORE_ALLOWED),
             ("store", "file:", STORE_ALLOWED),
+            ("header", "X-Robots-Tag", FIELD_ALLOWED),
+            ("header", ":noindex", FIELD_ALLOWED),
+            ("header", "X:a\r\nSet-Cookie: b", FIELD_ALLOWED),
+            ("header", "Content-Length:0", FIELD_ALLOWED),
             ("store-sync", "0", bounds::STORE_SYNC.allowed),
             ("store-sync", "never", bounds::STORE_SYNC.allowed),
             ("store-timeout", "0.5", "a time from 1 to 86400 seconds"),

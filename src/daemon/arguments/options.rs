@@ -8,20 +8,19 @@
 //!
 //! Next: `usage`: what is said about all that.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
 use revolve::config::{
-    AllowedOrigins, Config, NODE_ALLOWED, ORIGINS_ALLOWED, Origin, PageFor, STORE_ALLOWED,
-    STORE_PREFIX_ALLOWED, SUBPROTOCOLS_ALLOWED, SessionIds, StoreLocation, Subprotocols,
-    UNIX_PATH_ALLOWED, bounds,
+    Address, AllowedOrigins, Config, FIELD_ALLOWED, NODE_ALLOWED, ORIGINS_ALLOWED, Origin,
+    PROXIES_ALLOWED, PageFor, ProxyHeaders, STORE_ALLOWED, STORE_PREFIX_ALLOWED,
+    SUBPROTOCOLS_ALLOWED, SessionIds, StoreLocation, Subprotocols, TrustedProxies,
+    UNIX_PATH_ALLOWED, UnixPath, bounds,
 };
 
 use super::values::{
-    meant, number, origins, seconds, session_rate, show_time_or_off, store_sync, time, time_or_off,
-    word_for, words,
+    Host, Passing, admin, hosts, meant, number, origins, passed, seconds, session_rate,
+    show_time_or_off, store_sync, time, time_or_off, word_for, words,
 };
 use crate::daemon::logger::Format;
 
@@ -31,12 +30,15 @@ pub(super) const PREFIX: &str = "REVOLVE_";
 /// Everything that can be set.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// Valid: [`Config::validate`] has passed it. It listens where `host`, `port` and `uds` say.
+    /// Valid: [`Config::validate`] has passed it. Where it listens, `daemon/listening.rs` puts in.
     pub(crate) config: Config,
-    pub(crate) host: IpAddr,
+    /// Empty is 127.0.0.1.
+    pub(crate) hosts: Vec<Host>,
     pub(crate) port: u16,
-    /// Instead of host and port.
-    pub(crate) uds: Option<PathBuf>,
+    /// Instead of hosts and port.
+    pub(crate) uds: Option<UnixPath>,
+    /// Instead of all three.
+    pub(crate) passed: Vec<Passing>,
     /// Instead of what is right for the store.
     pub(crate) store_timeout: Option<Duration>,
     pub(crate) app: App,
@@ -50,9 +52,10 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             config: Config::default(),
-            host: Ipv4Addr::LOCALHOST.into(),
+            hosts: Vec::new(),
             port: 8000,
             uds: None,
+            passed: Vec::new(),
             store_timeout: None,
             app: App::Counter,
             heartbeat: Some(Duration::from_secs(30)),
@@ -73,6 +76,11 @@ const APPS: [(&str, App); 2] = [("counter", App::Counter), ("echo", App::Echo)];
 const SESSION_IDS: [(&str, SessionIds); 2] =
     [("any", SessionIds::Any), ("issued", SessionIds::Issued)];
 const PAGE_FOR: [(&str, PageFor); 2] = [("loopback", PageFor::Loopback), ("any", PageFor::Any)];
+const PROXY_HEADERS: [(&str, ProxyHeaders); 3] = [
+    ("none", ProxyHeaders::Off),
+    ("x-forwarded-for", ProxyHeaders::XForwardedFor),
+    ("forwarded", ProxyHeaders::Forwarded),
+];
 /// What people write for yes and no, in unit files, compose files and charts.
 pub(super) const TRUTHS: [(&str, bool); 8] = [
     ("true", true),
@@ -115,6 +123,8 @@ pub(super) struct Row {
 pub(super) enum Takes {
     /// A value: its name in the help, and what ends the sentence "… is not".
     Value(&'static str, &'static str),
+    /// The same, and each time that it is given adds to the times before.
+    Values(&'static str, &'static str),
     /// One of these words.
     Word { of: &'static [&'static str] },
     /// `true` or `false`, as Uvicorn's has, or another of [`TRUTHS`]; alone it is true.
@@ -123,6 +133,8 @@ pub(super) enum Takes {
     Nothing,
 }
 
+const ADMIN_ALLOWED: &str = "an address with a port such as 127.0.0.1:9000, or unix: and a path such as unix:/run/admin.sock:600";
+const HOSTS_ALLOWED: &str = "a list of IP addresses and names such as 127.0.0.1,::1,localhost";
 const INTERVAL: Takes = Takes::Value("SECS", bounds::INTERVAL.allowed);
 
 /// All of them, as the help lists them.
@@ -130,26 +142,59 @@ pub(super) static OPTIONS: &[Row] = &[
     Row {
         group: "Listening",
         name: "host",
-        takes: Takes::Value("ADDRESS", "an IP address, such as 127.0.0.1, 0.0.0.0 or ::1"),
-        about: "Address to listen on; 0.0.0.0 is all IPv4 addresses, :: all IPv6 ones",
-        set: |s, text| store(&mut s.host, text.parse().ok()),
-        show: |s| s.host.to_string(),
+        takes: Takes::Values("HOST", HOSTS_ALLOWED),
+        about: "Addresses or names to listen on; also given several times. 0.0.0.0 is all IPv4 \
+                addresses, :: all of both families",
+        set: |s, text| {
+            s.hosts.extend(hosts(text).ok_or(NotAllowed)?);
+            Ok(())
+        },
+        show: |s| match &s.hosts[..] {
+            [] => "127.0.0.1".to_owned(),
+            hosts => hosts.iter().map(Host::to_string).collect::<Vec<_>>().join(","),
+        },
     },
     Row {
         group: "Listening",
         name: "port",
         takes: Takes::Value("N", "a number from 0 to 65535"),
-        about: "Port; 0 picks a free one and prints it",
+        about: "Port of all hosts; 0 picks a free one and prints it",
         set: |s, text| store(&mut s.port, number(text)),
         show: |s| s.port.to_string(),
     },
     Row {
         group: "Listening",
         name: "uds",
-        takes: Takes::Value("PATH", UNIX_PATH_ALLOWED),
+        takes: Takes::Value("PATH[:MODE]", UNIX_PATH_ALLOWED),
         about: "Unix socket to listen on, instead of host and port",
-        set: |s, text| store(&mut s.uds, Some(Some(PathBuf::from(text)))),
-        show: |s| s.uds.as_ref().map_or("none".to_owned(), |path| path.display().to_string()),
+        set: |s, text| store(&mut s.uds, UnixPath::parse(text).map(Some)),
+        show: |s| s.uds.as_ref().map_or("none".to_owned(), UnixPath::to_string),
+    },
+    Row {
+        group: "Listening",
+        name: "fd",
+        takes: Takes::Values("N", "a list of descriptors and their names such as 3,http"),
+        about: "Listen on sockets that were passed: 0, or of LISTEN_FDS by number or name",
+        set: |s, text| {
+            s.passed.extend(passed(text).ok_or(NotAllowed)?);
+            Ok(())
+        },
+        show: |s| match &s.passed[..] {
+            [] => "none".to_owned(),
+            passed => passed.iter().map(Passing::to_string).collect::<Vec<_>>().join(","),
+        },
+    },
+    Row {
+        group: "Listening",
+        name: "admin",
+        takes: Takes::Value("ADDRESS", ADMIN_ALLOWED),
+        about: "/healthz, /readyz, /metrics and the page are there, and nowhere else",
+        set: |s, text| store(&mut s.config.admin, admin(text).map(Some)),
+        show: |s| match &s.config.admin {
+            None => "none".to_owned(),
+            Some(Address::Unix(path)) => format!("unix:{path}"),
+            Some(address) => address.to_string(),
+        },
     },
     Row {
         group: "Listening",
@@ -406,6 +451,30 @@ pub(super) static OPTIONS: &[Row] = &[
         show: |s| s.config.max_send_buffer.to_string(),
     },
     Row {
+        group: "Proxies",
+        name: "proxy-protocol",
+        takes: Takes::Truth,
+        about: "Proxies begin with a PROXY header, version 1 or 2",
+        set: |s, text| store(&mut s.config.proxy_protocol, meant(&TRUTHS, text)),
+        show: |s| s.config.proxy_protocol.to_string(),
+    },
+    Row {
+        group: "Proxies",
+        name: "proxy-headers",
+        takes: Takes::Word { of: &words(&PROXY_HEADERS) },
+        about: "The field in which proxies tell for whom a request is",
+        set: |s, text| store(&mut s.config.proxy_headers, meant(&PROXY_HEADERS, text)),
+        show: |s| word_for(&PROXY_HEADERS, s.config.proxy_headers),
+    },
+    Row {
+        group: "Proxies",
+        name: "forwarded-allow-ips",
+        takes: Takes::Value("LIST", PROXIES_ALLOWED),
+        about: "The proxies that are believed",
+        set: |s, text| store(&mut s.config.forwarded_allow_ips, TrustedProxies::parse(text)),
+        show: |s| s.config.forwarded_allow_ips.to_string(),
+    },
+    Row {
         group: "Pages",
         name: "page",
         takes: Takes::Nothing,
@@ -428,6 +497,14 @@ pub(super) static OPTIONS: &[Row] = &[
         about: "Prometheus text at /metrics; without it 404",
         set: |s, text| store(&mut s.config.metrics, meant(&TRUTHS, text)),
         show: |s| if s.config.metrics { "on" } else { "off" }.to_owned(),
+    },
+    Row {
+        group: "Pages",
+        name: "header",
+        takes: Takes::Values("NAME:VALUE", FIELD_ALLOWED),
+        about: "A header field of every response; also given several times",
+        set: |s, text| s.config.response_fields.add_line(text).map_err(|_| NotAllowed),
+        show: |s| s.config.response_fields.to_string(),
     },
     Row {
         group: "Stopping",
@@ -475,7 +552,7 @@ impl Row {
 
     pub(super) fn allowed(&self) -> String {
         match &self.takes {
-            Takes::Value(_, allowed) => (*allowed).to_owned(),
+            Takes::Value(_, allowed) | Takes::Values(_, allowed) => (*allowed).to_owned(),
             Takes::Word { of } => listed(of),
             Takes::Truth | Takes::Nothing => listed(&words(&TRUTHS)),
         }
@@ -488,7 +565,9 @@ impl Row {
     /// The left column of the help.
     pub(super) fn usage(&self) -> String {
         match &self.takes {
-            Takes::Value(metavar, _) => format!("--{} {metavar}", self.name),
+            Takes::Value(metavar, _) | Takes::Values(metavar, _) => {
+                format!("--{} {metavar}", self.name)
+            }
             Takes::Word { of } if of.len() > 2 => format!("--{} WORD", self.name),
             Takes::Word { of } => format!("--{} {}", self.name, of.join("|")),
             Takes::Truth => format!("--{} [true|false]", self.name),

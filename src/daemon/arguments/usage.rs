@@ -2,7 +2,7 @@
 //!
 //! Texts only, drawn from the table of options. Prints nothing. Called by `daemon/arguments/mod.rs`.
 //!
-//! Next: `inherited`: what else a process is given when it starts.
+//! Next: `passed`: sockets that listen already.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};

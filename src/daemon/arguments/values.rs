@@ -1,14 +1,96 @@
-//! What the texts of options mean, and how their values are shown: numbers, times, words, lists.
+//! What the texts of options mean, and how their values are shown: hosts, numbers, times, words, lists.
 //!
 //! Pure functions, which return `None` for a text that is not valid: the caller reports it. Called by
 //! the table of options.
 //!
 //! Next: `options`: the table of them.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use revolve::config::{AllowedOrigins, Origin, SessionRate, StoreSync};
+use revolve::config::{Address, AllowedOrigins, Origin, SessionRate, StoreSync, UnixPath};
+
+/// Where to listen: an address, or a name that stands for some.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Host {
+    Address(IpAddr),
+    Name(String),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Address(address) => address.fmt(f),
+            Host::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+/// A socket that was passed, by its number or its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Passing {
+    Number(usize),
+    Name(String),
+}
+
+impl fmt::Display for Passing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Passing::Number(number) => number.fmt(f),
+            Passing::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+/// `3,http`.
+pub(super) fn passed(text: &str) -> Option<Vec<Passing>> {
+    // sd_listen_fds_with_names(3): a name is ASCII without control characters and colons. No comma here.
+    let is_name = |text: &str| {
+        (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+    };
+    let one = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => number::<u16>(text).map(|number| Passing::Number(number.into())),
+        false => is_name(text).then(|| Passing::Name(text.to_owned())),
+    };
+    text.split(',').map(one).collect()
+}
+
+/// `127.0.0.1,localhost`, blanks allowed around the commas.
+pub(super) fn hosts(text: &str) -> Option<Vec<Host>> {
+    text.split(',').map(|one| host(one.trim())).collect()
+}
+
+fn host(text: &str) -> Option<Host> {
+    let name = || is_host_name(text).then(|| Host::Name(text.to_owned()));
+    text.parse().ok().map(Host::Address).or_else(name)
+}
+
+/// RFC 1123 2.1: labels of letters, digits and hyphens. The last one is no number, or it was meant as an
+/// address.
+fn is_host_name(text: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(is_letter)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let mut labels = text.strip_suffix('.').unwrap_or(text).split('.');
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    text.len() <= 253
+        && labels.clone().all(is_label)
+        && labels.next_back().is_some_and(|last| !is_number(last))
+}
+
+/// `127.0.0.1:9000`, or `unix:` and a path.
+pub(super) fn admin(text: &str) -> Option<Address> {
+    match text.strip_prefix("unix:") {
+        Some(path) => UnixPath::parse(path).filter(UnixPath::is_valid).map(Address::Unix),
+        None => text.parse().ok().map(Address::Tcp),
+    }
+}
 
 /// `https://a,https://b`, blanks allowed around the commas.
 pub(super) fn origins(text: &str) -> Option<AllowedOrigins> {

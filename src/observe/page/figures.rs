@@ -1,4 +1,4 @@
-//! What `/ws/stats` tells once a second, as JSON: every reactor's counters, and its slab as runs.
+//! What `/ws/stats` tells once a second, as JSON: every reactor's counters, its slab as runs, and the store's counters.
 //!
 //! Counters are told as they stand; rates are the reader's to make, from two frames and the time
 //! between them. They come from the cells that `/metrics` shows, under the same names. Called by
@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use crate::observe::metrics::{Cell, ReactorMetrics};
 use crate::observe::slab_map::SlabMap;
+use crate::store::metrics::{StoreCell, StoreMetrics};
 
 type CellOf = fn(&ReactorMetrics) -> &Cell;
 
 /// Numbers with one value a reactor: key and cell.
-const NUMBERS: [(&str, CellOf); 14] = [
+const NUMBERS: [(&str, CellOf); 15] = [
     ("connections", |r| &r.connections),
     ("websockets", |r| &r.websockets),
     ("sessions_live", |r| &r.sessions_live),
@@ -31,17 +32,31 @@ const NUMBERS: [(&str, CellOf); 14] = [
     ("takeovers", |r| &r.takeovers),
     ("hand_overs_in", |r| &r.hand_overs_in),
     ("hand_overs_out", |r| &r.hand_overs_out),
+    ("waits_for_store", |r| &r.waits_for_store),
 ];
 
 /// Times: in microseconds, which a reader whose numbers have 53 bits can add up for centuries.
 const TIMES: [(&str, CellOf); 2] = [("busy_us", |r| &r.busy_ns), ("asleep_us", |r| &r.asleep_ns)];
 
-/// The figures of all reactors. `looks` counts the frames there have been, so that a reader sees
-/// which it has missed; `slab_maps` come in the order of the reactors, `None` for one that has not
+type StoreCellOf = fn(&StoreMetrics) -> &StoreCell;
+
+/// Numbers of the store: key and cell.
+const STORE_NUMBERS: [(&str, StoreCellOf); 6] = [
+    ("commits", |s| &s.commits),
+    ("sessions", |s| &s.sessions),
+    ("syncs", |s| &s.syncs),
+    ("bytes", |s| &s.bytes),
+    ("segments", |s| &s.segments),
+    ("compactions", |s| &s.compactions),
+];
+
+/// The figures of all reactors, and of the store if there is one. `looks` counts the frames there have been, so that a
+/// reader sees which it has missed; `slab_maps` come in the order of the reactors, `None` for one that has not
 /// answered.
 #[must_use]
 pub fn json(
     reactors: &[Arc<ReactorMetrics>],
+    store: Option<&StoreMetrics>,
     looks: u64,
     uptime: Duration,
     slab_maps: impl Iterator<Item = Option<SlabMap>>,
@@ -74,8 +89,21 @@ pub fn json(
         }
         out.push('}');
     }
-    out.push_str("]}");
+    out.push_str(r#"],"store":"#);
+    match store {
+        Some(store) => push_store(&mut out, store),
+        None => out.push_str("null"),
+    }
+    out.push('}');
     out
+}
+
+fn push_store(out: &mut String, store: &StoreMetrics) {
+    out.push('{');
+    for (key, cell) in STORE_NUMBERS {
+        let _ = write!(out, r#""{key}":{},"#, cell(store).get());
+    }
+    let _ = write!(out, r#""sync_us":{}}}"#, store.sync_ns.get() / 1000);
 }
 
 fn push_list(out: &mut String, items: impl Iterator<Item = impl std::fmt::Display>) {
@@ -102,13 +130,16 @@ mod tests {
         metrics.reactors()[1].turn(3);
         metrics.reactors()[1].busy_ns.add(7_999);
         metrics.reactors()[1].handed_over(0);
+        metrics.reactors()[1].waits_for_store.set(4);
         metrics.reactors()[0].closed(CloseReason { code: 4001, side: Side::Server });
         let mut builder = SlabMapBuilder::default();
-        builder.push(SlotState::Open);
-        builder.push(SlotState::Open);
+        builder.push_run(SlotState::Open, 1);
+        builder.push_run(SlotState::Open, 1);
         let slab_maps = [None, Some(builder.finish(1, 2))];
-        let text =
-            super::json(metrics.reactors(), 9, Duration::from_millis(1500), slab_maps.into_iter());
+        let store = StoreMetrics::default();
+        store.note_sync(Duration::from_micros(130));
+        let uptime = Duration::from_millis(1500);
+        let text = super::json(metrics.reactors(), Some(&store), 9, uptime, slab_maps.into_iter());
         let found: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&found["looks"], &found["uptime_us"]), (&json!(9), &json!(1_500_000)));
         let [first, second] = &found["reactors"].as_array().unwrap()[..] else { panic!("{text}") };
@@ -116,20 +147,30 @@ mod tests {
         assert_eq!((&first["runs"], &first["slots"]), (&Value::Null, &Value::Null));
         assert_eq!(second["runs"], json!([2 << 3 | 2]));
         assert_eq!(second["hand_overs_to"], json!([1, 0]));
-        for (key, value) in
-            [("messages", 5), ("events", 3), ("turns", 1), ("busy_us", 7), ("slots", 2)]
-        {
+        for (key, value) in [
+            ("messages", 5),
+            ("events", 3),
+            ("turns", 1),
+            ("busy_us", 7),
+            ("slots", 2),
+            ("waits_for_store", 4),
+        ] {
             assert_eq!(second[key], json!(value), "{key}");
         }
+        assert_eq!(
+            (&found["store"]["syncs"], &found["store"]["sync_us"]),
+            (&json!(1), &json!(130))
+        );
     }
 
     #[test]
     fn a_reactor_of_ten_thousand_takes_little_room() {
         let metrics = ServerMetrics::new(1, &[], Arc::default());
         let mut builder = SlabMapBuilder::default();
-        (0..10_000).for_each(|_| builder.push(SlotState::Open));
+        (0..10_000).for_each(|_| builder.push_run(SlotState::Open, 1));
         let slab_map = [Some(builder.finish(0, 10_000))];
-        let text = super::json(metrics.reactors(), 1, Duration::ZERO, slab_map.into_iter());
+        let text = super::json(metrics.reactors(), None, 1, Duration::ZERO, slab_map.into_iter());
         assert!(text.len() < 600, "{text}");
+        assert!(text.ends_with(r#""store":null}"#), "{text}");
     }
 }

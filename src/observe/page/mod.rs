@@ -28,8 +28,8 @@ const SCRIPT: &str =
 /// to turn text into markup.
 pub const FIELDS: &str = concat!(
     "Content-Security-Policy: default-src 'none'; ",
-    "script-src 'sha256-lMz9f/yPP68PbZtViULtEQ/gLmHY3YbEygRVxUOOP3M='; ",
-    "style-src 'sha256-Snn+6jJiVCubVjLJy+2zOnzxoyEQUFuFWG/DXBM2zCY='; ",
+    "script-src 'sha256-LM3U3vOt0avPVW9dkcp5rAiifFtM1gueFaNVs+j4VDo='; ",
+    "style-src 'sha256-yUnjAORQtUKcH3u6yp2h001VJu5CcwMBVJRdB7oXfBw='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'\r\n",
     "X-Content-Type-Options: nosniff\r\n",

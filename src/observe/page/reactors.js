@@ -2,7 +2,7 @@
 // slab as runs of equal slots. Rates are made here, from two frames. While the page is hidden or
 // paused the socket is closed, and the server looks at nothing.
 
-const TILES = ['vacant', 'handshaking', 'open', 'throttled', 'closing', 'watching']
+const TILES = ['vacant', 'handshaking', 'open', 'throttled', 'closing', 'watching', 'held']
 const MEANINGS = {
   1000: 'normal', 1001: 'going away', 1002: 'protocol error', 1003: 'unsupported data', 1005: 'without a code',
   1006: 'lost, without a Close', 1007: 'not UTF-8', 1008: 'policy: slow, or unfinished', 1009: 'message too big',
@@ -131,6 +131,7 @@ function show(frame) {
   showLegend(counts)
   showHandOvers(reactors, changes)
   showCloses(reactors)
+  showStore(frame, isNext && previous.store ? previous : null, seconds)
   byId('reactors').classList.remove('stale')
   say(byId('live'), 'Live, once a second.')
   say(byId('foot'), `This view costs the server one frame of ${bytes(frameBytes)} and one look at each reactor a second, and nothing while it is paused or hidden. Connections include those that watch.`)
@@ -415,6 +416,35 @@ function showCloses(reactors) {
     make('td', {}, code), make('td', { class: 'soft' }, MEANINGS[code] ?? ''),
     make('td', { class: 'number' }, client ? whole(client) : ''), make('td', { class: 'number' }, server ? whole(server) : '')))
   byId('closes').replaceChildren(...rows)
+}
+
+// --- the store ---
+
+const STORE = ['Commits a second', 'Sessions a commit', 'Commits a sync', 'A sync', 'Connections that wait', 'Written a second', 'Segments']
+let storeValues = null
+
+// What the store did since the frame before; without one there is no panel, and no slot that is held.
+function showStore({ store, reactors }, before, seconds) {
+  byId('store').hidden = store === null
+  legend[TILES.indexOf('held')].parentElement.hidden = store === null
+  if (store === null) return
+  storeValues ??= STORE.map((name) => {
+    const value = make('dd')
+    byId('store-figures').append(make('div', {}, make('dt', {}, name), value))
+    return value
+  })
+  const since = (key) => store[key] - before.store[key]
+  const each = (key, of, form) => (before && since(of) > 0 ? form(since(key) / since(of)) : '–')
+  const texts = [
+    before ? brief(since('commits') / seconds) : '–',
+    each('sessions', 'commits', brief),
+    each('commits', 'syncs', brief),
+    each('sync_us', 'syncs', micros),
+    whole(sum(reactors, 'waits_for_store')),
+    before ? bytes(since('bytes') / seconds) : '–',
+    whole(store.segments),
+  ]
+  texts.forEach((text, index) => say(storeValues[index], text))
 }
 
 // --- the beginning ---
