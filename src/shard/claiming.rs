@@ -112,20 +112,21 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.connections.park(id);
     }
 
-    /// Opens a share of the WebSockets whose claims were answered; and upgrades wait no more of which the connection has
-    /// gone, or was refused, in this turn. Before the commands of the turn are forwarded, and only in a server with a
-    /// store.
+    /// Upgrades wait no more of which the connection has gone, or was refused, in this turn; and a share of the WebSockets
+    /// opens whose claims were answered. Before the commands of the turn are forwarded, and only in a server with a store.
     #[inline(never)]
     pub(super) fn go_on_with_claims(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         turn.begin_step(env);
+        self.forget_lost_claims(turn);
         if self.claims.has_answers() {
             self.take_some_claimed(turn, env);
+            // To open one may have ended another.
+            self.forget_lost_claims(turn);
         }
-        self.forget_lost_claims(turn);
         turn.end_step(env);
     }
 
-    /// The second half of that.
+    /// The first half of that.
     pub(super) fn forget_lost_claims(&mut self, turn: &mut Turn<'_>) {
         if self.claims.may_have_lost {
             self.forget_lost(turn);
