@@ -87,15 +87,16 @@ impl Changes {
         self.gone.push(Gone { id: id.clone(), generation });
     }
 
-    /// Whether the store is to be told that the session called `id` is no more.
+    /// Of which generation the session called `id` was that the store is to be told is no more, if there is one.
     #[must_use]
-    pub fn is_gone(&self, id: &SessionId) -> bool {
-        self.gone_at.get(id).is_some_and(|&at| self.gone[at].generation > 0)
+    pub fn gone(&self, id: &SessionId) -> Option<u64> {
+        let generation = self.gone[*self.gone_at.get(id)?].generation;
+        (generation > 0).then_some(generation)
     }
 
     /// If so, it has this generation by now.
     pub fn raise_gone(&mut self, id: &SessionId, generation: u64) {
-        if self.is_gone(id) {
+        if self.gone(id).is_some() {
             self.note_gone_of(id, generation);
         }
     }
@@ -111,6 +112,12 @@ impl Changes {
     pub fn note_forgotten(&mut self, slot: SessionSlot, id: &SessionId) {
         self.note(slot);
         self.note_gone(slot, id);
+    }
+
+    /// The sessions that have changed.
+    #[must_use]
+    pub fn slots(&self) -> &[SessionSlot] {
+        &self.slots
     }
 
     /// Whether this session has changed.
@@ -177,9 +184,9 @@ mod tests {
         changes.raise_gone(&a, 7);
         changes.raise_gone(&a, 6);
         changes.raise_gone(&b, 9);
-        assert!(changes.is_gone(&a) && !changes.is_gone(&b));
+        assert_eq!((changes.gone(&a), changes.gone(&b)), (Some(7), None));
         changes.note_gone(SessionSlot(0), &b);
-        assert!(!changes.is_gone(&b), "it was nobody's");
+        assert_eq!(changes.gone(&b), None, "it was nobody's");
         changes.note_gone_of(&b, 3);
         changes.take_back_gone(&b);
         assert_eq!(changes.take().gone, [Gone { id: a, generation: 7 }]);

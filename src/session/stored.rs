@@ -87,6 +87,12 @@ impl<T: Default> SessionTable<T> {
         self.find(id).map(SessionSlot)
     }
 
+    /// The id of the session in `slot`, also of one that it names no more.
+    #[must_use]
+    pub fn id_in(&self, slot: SessionSlot) -> Option<&SessionId> {
+        Some(&self.entries.get(slot.0 as usize)?.session.id)
+    }
+
     /// The connections that speak for the session in `slot`, in the order of coming.
     #[must_use]
     pub fn speakers_of(&self, slot: SessionSlot) -> &[LocalId] {

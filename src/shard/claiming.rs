@@ -175,8 +175,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 debug_assert_eq!(batch.number, number);
                 turn.tell(|trace| trace.batch_is_lost(number));
                 let ids = self.runtime.ids_in(&batch.sessions);
+                self.commits.under_way = Some(batch);
                 self.disown(&ids, Why::Unavailable, turn);
-                for waiting in batch.waiting {
+                let batch = self.commits.under_way.take();
+                for waiting in batch.into_iter().flat_map(|batch| batch.waiting) {
                     self.part_with(waiting.connection, Why::Unavailable, turn);
                 }
                 let is_away = turn.setup.status.is_store_away();
@@ -245,15 +247,18 @@ impl<A: Application, E: Environment> Parts<A, E> {
     ) {
         let Claiming { session, is_drawn, upgrade, overtaken_by, .. } = claiming;
         let ownership = Ownership { generation: claimed.generation, token: claimed.token };
-        if self.runtime.changes.is_gone(&session) {
-            // It was forgotten while the claim was under way: now the store is told so, and asked again behind that.
-            self.runtime.changes.raise_gone(&session, claimed.generation);
+        if let Some(gone) = self.runtime.changes.gone(&session) {
+            // It was forgotten while the claim was under way: now the store is told so, and asked again behind that. If
+            // another node has had it meanwhile, the store says that what is to be forgotten is not this any more.
+            if claimed.former <= gone {
+                self.runtime.changes.raise_gone(&session, claimed.generation);
+            }
             if let Some(upgrade) = upgrade {
                 self.claims.push((session, is_drawn), upgrade);
             }
             return;
         }
-        if !self.runtime.renew(&session, claimed.former, ownership, turn.now) {
+        if !self.runtime.renew(&session, &claimed, turn.now) {
             self.disown(&HashSet::from([session.clone()]), Why::TakenOver, turn);
         }
         if overtaken_by > claimed.generation {

@@ -17,6 +17,7 @@ use super::turn::Turn;
 use crate::application::Application;
 use crate::session::{Ownership, SessionId, SessionSlot};
 use crate::store::Claimed;
+use crate::token::LocalId;
 
 impl<A: Application> Runtime<A> {
     /// By what the session called `id` is this node's, if it is in the table.
@@ -46,21 +47,27 @@ impl<A: Application> Runtime<A> {
         }
     }
 
-    /// A session was claimed that had this generation before. If it is here with that one, nobody else has had it
-    /// meanwhile, and it goes on as it is. `false` if it is here and somebody has.
-    pub(super) fn renew(
-        &mut self,
-        id: &SessionId,
-        former: u64,
-        ownership: Ownership,
-        now: Instant,
-    ) -> bool {
+    /// A session was claimed. If it is here with the generation that the store had, nobody else has had it meanwhile, and
+    /// it goes on as it is. `false` if it is here and somebody may have had it.
+    ///
+    /// A store that has an older count of the same generation has lost some, because a replica that was behind has taken
+    /// over: what is here is stored again. Of one that has another generation nothing is known, also if that is smaller.
+    pub(super) fn renew(&mut self, id: &SessionId, claimed: &Claimed, now: Instant) -> bool {
         let Some(slot) = self.sessions.slot_of(id) else { return true };
-        if self.changes.owned.of(slot).is_none_or(|ours| ours.generation != former) {
+        let (Some(ours), Some(kept)) = (self.changes.owned.of(slot), self.sessions.named(slot))
+        else {
+            return false;
+        };
+        let count = kept.session.count();
+        if claimed.former != ours.generation || claimed.count > count {
             return false;
         }
-        self.changes.owned.set(slot, ownership);
+        let Claimed { generation, token, .. } = *claimed;
+        self.changes.owned.set(slot, Ownership { generation, token });
         self.sessions.renew(slot, now);
+        if claimed.count < count {
+            self.changes.note(slot);
+        }
         true
     }
 
@@ -87,10 +94,29 @@ impl<A: Application> Runtime<A> {
         });
     }
 
-    /// The ids of the sessions in these slots that one names.
+    /// The ids of the sessions in these slots, also of those that were forgotten.
     pub(super) fn ids_in(&self, slots: &HashSet<SessionSlot>) -> HashSet<SessionId> {
-        let named = slots.iter().filter_map(|&slot| self.sessions.named(slot));
-        named.map(|kept| kept.session.id().clone()).collect()
+        let sessions = slots.iter().filter_map(|&slot| self.sessions.id_in(slot));
+        sessions.cloned().collect()
+    }
+
+    /// The connections of those of these sessions that were forgotten, and of which the store has not said that it has
+    /// forgotten them too.
+    pub(super) fn speakers_of_forgotten(
+        &self,
+        ids: &HashSet<SessionId>,
+        under_way: Option<&HashSet<SessionSlot>>,
+    ) -> Vec<LocalId> {
+        let sessions = &self.sessions;
+        let mut slots: Vec<_> =
+            self.changes.slots().iter().chain(under_way.into_iter().flatten()).collect();
+        slots.retain(|&&slot| {
+            sessions.named(slot).is_none()
+                && sessions.id_in(slot).is_some_and(|id| ids.contains(id))
+        });
+        slots.sort_by_key(|slot| slot.index());
+        slots.dedup();
+        slots.into_iter().flat_map(|&slot| sessions.speakers_of(slot)).copied().collect()
     }
 
     /// Lets `most` sessions expire whose time is over, of which the store was sent all.
