@@ -13,24 +13,26 @@ mod daemon;
 use std::env;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use revolve::config::{Address, AllowedOrigins, Config, Origin, PageFor, SessionIds};
-use revolve::memory::{Bytes, Fitting, MemoryBound};
+use log::Level;
+use revolve::config::Config;
 use revolve::{
     Application, Counter, Echo, ReactorStart, ServeError, Server, ServerHandle, ShutdownTrigger,
-    StoreLocation, StoreSync, check_store, dump_store,
+    check_store, dump_store,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use daemon::arguments::{App, Command, LookAtStore, Settings, seconds};
+use daemon::introduction::{Introduction, plural};
 use daemon::logger::{FLUSH_TIMEOUT, Format, LogQueue};
+use daemon::passed::Passed;
+use daemon::shortages::Machine;
 
 /// Served, drained, printed.
 const DONE: u8 = 0;
@@ -51,13 +53,33 @@ const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 const LAST_FLUSH: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    let status = match daemon::arguments::parse(env::args_os().skip(1), env::vars_os()) {
-        Ok(Command::Run(settings)) => run(*settings),
+    let parsed =
+        daemon::arguments::parse(env::args_os().skip(1), env::vars_os(), daemon::config_file::read);
+    let status = match parsed {
+        Ok(Command::Run(loaded)) => run(loaded.settings),
+        Ok(Command::Check(loaded)) => check(&loaded.settings),
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Look(what, directory)) => look_at_store(what, &directory),
         Err(error) => refuse(Format::Text, &error, MISUSED),
     };
     ExitCode::from(status)
+}
+
+/// What a server with these settings would say, to stdout; why there would be none, to stderr.
+fn check(settings: &Settings) -> u8 {
+    let passed = Passed::from_environment();
+    let machine = Machine::look(daemon::inherited::raise_descriptor_limit());
+    match daemon::checking::check(settings, passed, &machine) {
+        Ok(lines) => {
+            let told = lines.into_iter().map(|(level, line)| match level {
+                Level::Warn => format!("warning: {line}\n"),
+                _ => format!("{line}\n"),
+            });
+            let what = "this configuration can be used; the server would say\n\n".to_owned();
+            print(&[what].into_iter().chain(told).collect::<String>())
+        }
+        Err(error) => refuse(Format::Text, &error, FAILED),
+    }
 }
 
 /// To stdout. A reader who has had enough (`revolve --help | head -1`) is no failure.
@@ -103,7 +125,7 @@ fn look_at_store(what: LookAtStore, directory: &Path) -> u8 {
 
 fn run(settings: Settings) -> u8 {
     // Before anything is opened that could be taken for one of them, and before there is a second thread.
-    let passed = daemon::passed::Passed::from_environment();
+    let passed = Passed::from_environment();
     let descriptors = daemon::inherited::raise_descriptor_limit();
     let log = match daemon::logger::install(settings.log_level, settings.log_format) {
         Ok(log) => log,
@@ -121,7 +143,7 @@ fn run(settings: Settings) -> u8 {
 
 fn serve(
     settings: Settings,
-    passed: Result<daemon::passed::Passed, String>,
+    passed: Result<Passed, String>,
     descriptors: Option<usize>,
     log: &LogQueue,
 ) -> u8 {
@@ -179,8 +201,13 @@ impl Daemon {
             Err(error @ ServeError::Config(_)) => return refuse(format, &error, MISUSED),
             Err(error) => return refuse(format, &error, FAILED),
         };
-        let bound = (server.addresses(), server.admin_address());
-        introduce(&config, app, heartbeat, bound, descriptors);
+        let machine = Machine::look(descriptors);
+        let (listening, admin) = (server.addresses(), server.admin_address());
+        let introduction =
+            Introduction { config: &config, app, heartbeat, listening, admin, machine: &machine };
+        for (level, line) in introduction.lines() {
+            log::log!(level, "{line}");
+        }
         let drain = seconds(config.timeout_graceful_shutdown);
         match watch(signals, server.shutdown_trigger(), drain, log) {
             Ok(()) => wait(server),
@@ -189,182 +216,6 @@ impl Daemon {
             }
         }
     }
-}
-
-/// What was started, where, within what limits, and how to stop it.
-fn introduce(
-    config: &Config,
-    app: App,
-    heartbeat: Option<Duration>,
-    (bound, admin): (&[Address], Option<&Address>),
-    descriptors: Option<usize>,
-) {
-    let reactors = plural(config.workers.get(), "reactor");
-    let app = match (app, heartbeat) {
-        (App::Counter, Some(time)) => format!("counter with a heartbeat every {} s", seconds(time)),
-        (App::Counter, None) => "counter without heartbeat".to_owned(),
-        (App::Echo, _) => "echo".to_owned(),
-    };
-    let sessions = match config.session_ids {
-        SessionIds::Any => "under any id",
-        SessionIds::Issued => "under issued ids only",
-    };
-    let connections = match config.limit_concurrency {
-        Some(limit) => format!("at most {}", plural(limit.get(), "connection")),
-        None => "connections unlimited".to_owned(),
-    };
-    log::info!("revolve {}: {reactors}, {app}", env!("CARGO_PKG_VERSION"));
-    for address in bound {
-        tell_address(config, address);
-    }
-    if let Some(address) = admin {
-        log::info!("admin on {address}: {}", own_paths(config));
-        tell_page(config, address);
-    }
-    if config.ws_per_message_deflate {
-        log::info!("permessage-deflate: agreed to where a client offers it");
-    }
-    log::info!(
-        "limits: messages {} bytes, send buffer {} bytes, {connections}, {} for {} s {sessions}",
-        config.ws_max_size,
-        config.max_send_buffer,
-        plural(config.sessions_kept(), "session"),
-        seconds(config.session_ttl),
-    );
-    tell_store(config);
-    match &config.allowed_origins {
-        AllowedOrigins::Any => log::info!(
-            "origins: pages of any site may connect; --allowed-origins names those that may"
-        ),
-        AllowedOrigins::Only(origins) => {
-            let origins: Vec<_> = origins.iter().map(Origin::to_string).collect();
-            log::info!("origins: pages of {} may connect, of others not", origins.join(", "));
-        }
-    }
-    tell_memory_bound(config, descriptors);
-    log::info!(
-        "to stop: Ctrl-C or SIGTERM, which drains for at most {} s; a second one ends at once",
-        seconds(config.timeout_graceful_shutdown)
-    );
-}
-
-/// Where sessions are stored, and what that promises.
-fn tell_store(config: &Config) {
-    if config.store != StoreLocation::None {
-        let promise = match config.store_sync {
-            StoreSync::Always => "a reply leaves when its session is on the disk".to_owned(),
-            StoreSync::Every(time) => {
-                format!(
-                    "sessions are on the disk at most {} ms after they are written",
-                    time.as_millis()
-                )
-            }
-        };
-        log::info!("sessions: stored in {}; {promise}", config.store);
-    }
-}
-
-/// What is at an address.
-fn tell_address(config: &Config, bound: &Address) {
-    let websocket = match bound.tcp().map(reachable) {
-        Some(near) => format!("ws://{near}{}", config.ws_path),
-        None => format!("WebSockets at {}", config.ws_path),
-    };
-    if config.admin.is_some() {
-        return log::info!("listening on {bound}: {websocket}");
-    }
-    log::info!("listening on {bound}: {websocket} (also {})", own_paths(config));
-    tell_page(config, bound);
-}
-
-/// The paths that have an answer of the server's own, but for the page's.
-fn own_paths(config: &Config) -> &'static str {
-    if config.metrics { "/healthz, /readyz, /metrics" } else { "/healthz, /readyz" }
-}
-
-/// Where the live page is, and for whom.
-fn tell_page(config: &Config, bound: &Address) {
-    let near = bound.tcp().map(reachable);
-    let page = match near {
-        Some(near) => format!("http://{near}/"),
-        None => format!("/ on {bound}"),
-    };
-    match (config.page, config.page_for) {
-        (false, _) => {}
-        (true, PageFor::Any) => log::info!("live page: {page} (for anyone: --page-for any)"),
-        (true, PageFor::Loopback) if near.is_none_or(|near| near.ip().is_loopback()) => {
-            log::info!("live page: {page} (for this machine alone)");
-        }
-        // Nobody reaches such an address from a loopback one.
-        (true, PageFor::Loopback) => {
-            log::info!("live page: not on this address unless --page-for any");
-        }
-    }
-}
-
-/// A number of things, in words.
-fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-/// The most memory that connections and sessions can take; a warning if the machine has less.
-fn tell_memory_bound(config: &Config, descriptors: Option<usize>) {
-    match MemoryBound::of::<()>(config, descriptors) {
-        Some(bound) => {
-            log::info!(
-                "memory: connections and sessions take at most {bound}; less with a lower --ws-max-size, \
-                 --max-send-buffer, --limit-concurrency or --max-sessions"
-            );
-            if let Some(available) = daemon::available::memory()
-                && bound.total() > available.bytes
-            {
-                log::warn!(
-                    "memory: that is more than the {} of {}: {}",
-                    Bytes(available.bytes),
-                    available.of,
-                    advice(config, descriptors, available.bytes)
-                );
-            }
-        }
-        None => log::info!(
-            "memory: without a bound, as connections have none; --limit-concurrency sets one"
-        ),
-    }
-}
-
-/// The address as this machine can reach it: "every interface" is none to connect to.
-fn reachable(bound: SocketAddr) -> SocketAddr {
-    let ip = match bound.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, bound.port())
-}
-
-/// The options with which the bound on memory would fit into so many bytes.
-fn advice(config: &Config, descriptors: Option<usize>, room: usize) -> String {
-    let without_sessions = Config { max_sessions: 1, ..config.clone() };
-    let fitting = Fitting::into::<()>(config, descriptors, room);
-    let Some(Fitting { limit_concurrency, bytes }) = fitting else {
-        return match Fitting::into::<()>(&without_sessions, descriptors, room) {
-            Some(_) => "a lower --max-sessions is needed",
-            None => "fewer --workers and a lower --limit-concurrency are needed",
-        }
-        .to_owned();
-    };
-    let mut options = String::new();
-    if config.limit_concurrency.is_none_or(|limit| limit.get() != limit_concurrency) {
-        options = format!("--limit-concurrency {limit_concurrency} ");
-    }
-    for (name, value) in
-        [("ws-max-size", config.ws_max_size), ("max-send-buffer", config.max_send_buffer)]
-    {
-        if let Some(bytes) = bytes.filter(|&bytes| bytes < value) {
-            options.push_str(&format!("--{name} {bytes} "));
-        }
-    }
-    format!("{options}would fit")
 }
 
 /// Starts the thread that turns the first signal that is to end us into a drain and the second into

@@ -7,7 +7,7 @@
 //! does (a full pipe, a closed one) reaches the thread that logs. A line is written whole, or it is
 //! counted as dropped.
 //!
-//! Next: `arguments`: what can be asked of the program.
+//! Next: `config_file`: where options may stand.
 
 use std::borrow::Cow;
 use std::cell::Cell;

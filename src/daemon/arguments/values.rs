@@ -3,10 +3,11 @@
 //! Pure functions, which return `None` for a text that is not valid: the caller reports it. Called by
 //! the table of options.
 //!
-//! Next: `options`: the table of them.
+//! Next: `settings`: what the options set.
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -96,6 +97,11 @@ pub(super) fn admin(text: &str) -> Option<Address> {
 pub(super) fn origins(text: &str) -> Option<AllowedOrigins> {
     let origins: Option<_> = text.split(',').map(|one| Origin::parse(one.trim())).collect();
     origins.map(AllowedOrigins::Only)
+}
+
+/// A path of a file; no file has an empty one.
+pub(super) fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text))
 }
 
 /// Digits only: no sign, no blanks, no exponent.
