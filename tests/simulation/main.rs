@@ -23,6 +23,7 @@
 
 mod clients;
 mod crashes;
+mod drain_over;
 mod held_up;
 mod parked;
 mod pause;
