@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::Level;
-use revolve::config::Config;
+use revolve::config::{Address, Config};
 use revolve::{
     Application, Counter, Echo, ReactorStart, ServeError, Server, ServerHandle, ShutdownTrigger,
     check_store, dump_store,
@@ -28,11 +28,14 @@ use revolve::{
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use daemon::arguments::{App, Command, LookAtStore, Settings, seconds};
+use daemon::arguments::{App, Command, Loaded, LookAtStore, Settings, UsageError, seconds};
 use daemon::introduction::{Introduction, plural};
+use daemon::log_output::LogOutput;
 use daemon::logger::{FLUSH_TIMEOUT, Format, LogQueue};
 use daemon::passed::Passed;
+use daemon::reloading::Reloading;
 use daemon::shortages::Machine;
+use daemon::supervisor::Supervisor;
 
 /// Served, drained, printed.
 const DONE: u8 = 0;
@@ -45,24 +48,27 @@ const MISUSED: u8 = 2;
 /// one to the process and one to its group, a terminal and a wrapper both pass on a Ctrl-C.
 const ONE_STROKE: Duration = Duration::from_millis(50);
 
-/// What we listen to. The first two end us. The others would by default, and some tools send them to
-/// a service to have it load its settings or open its log anew: we have nothing of either.
+/// What we listen to. The first two end us. At the third we read the settings and open the log anew. The others would
+/// end us by default, and some tools send them to a service for the same: we do nothing then.
 const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 
 /// What "at once" leaves for lines already logged.
 const LAST_FLUSH: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    let parsed =
-        daemon::arguments::parse(env::args_os().skip(1), env::vars_os(), daemon::config_file::read);
-    let status = match parsed {
-        Ok(Command::Run(loaded)) => run(loaded.settings),
+    let status = match read_settings() {
+        Ok(Command::Run(loaded)) => run(*loaded),
         Ok(Command::Check(loaded)) => check(&loaded.settings),
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Look(what, directory)) => look_at_store(what, &directory),
         Err(error) => refuse(Format::Text, &error, MISUSED),
     };
     ExitCode::from(status)
+}
+
+/// From the arguments, the environment and the file that these name, as it is now.
+fn read_settings() -> Result<Command, UsageError> {
+    daemon::arguments::parse(env::args_os().skip(1), env::vars_os(), daemon::config_file::read)
 }
 
 /// What a server with these settings would say, to stdout; why there would be none, to stderr.
@@ -123,11 +129,20 @@ fn look_at_store(what: LookAtStore, directory: &Path) -> u8 {
     }
 }
 
-fn run(settings: Settings) -> u8 {
+fn run(loaded: Loaded) -> u8 {
     // Before anything is opened that could be taken for one of them, and before there is a second thread.
     let passed = Passed::from_environment();
     let descriptors = daemon::inherited::raise_descriptor_limit();
-    let log = match daemon::logger::install(settings.log_level, settings.log_format) {
+    let Settings { log_level, log_format, log_file, .. } = &loaded.settings;
+    let output = match LogOutput::open(log_file.as_deref()) {
+        Ok(output) => output,
+        Err(error) => {
+            let path = log_file.as_deref().unwrap_or(Path::new("")).display();
+            let why = format!("cannot open the log file {path}: {error}");
+            return refuse(Format::Text, &why, FAILED);
+        }
+    };
+    let log = match daemon::logger::install(*log_level, *log_format, output) {
         Ok(log) => log,
         Err(error) => {
             return refuse(Format::Text, &format!("cannot start the log: {error}"), FAILED);
@@ -135,25 +150,24 @@ fn run(settings: Settings) -> u8 {
     };
     daemon::logger::log_panics();
     // Even a panic here leaves its line in the log before the process ends.
-    let status =
-        panic::catch_unwind(AssertUnwindSafe(|| serve(settings, passed, descriptors, &log)));
+    let status = panic::catch_unwind(AssertUnwindSafe(|| serve(loaded, passed, descriptors, &log)));
     log.flush(FLUSH_TIMEOUT);
     status.unwrap_or(FAILED)
 }
 
 fn serve(
-    settings: Settings,
+    loaded: Loaded,
     passed: Result<Passed, String>,
     descriptors: Option<usize>,
     log: &LogQueue,
 ) -> u8 {
+    let format = loaded.settings.log_format;
     let mut passed = match passed {
         Ok(passed) => passed,
-        Err(error) => return refuse(settings.log_format, &error, FAILED),
+        Err(error) => return refuse(format, &error, FAILED),
     };
-    let listen = daemon::listening::addresses(&settings, &mut passed);
-    let Settings { mut config, app, heartbeat, log_format: format, .. } = settings;
-    match listen {
+    let mut config = loaded.settings.config.clone();
+    match daemon::listening::addresses(&loaded.settings, &mut passed) {
         Ok(listen) => config.listen = listen,
         Err(error) => return refuse(format, &error, FAILED),
     }
@@ -171,7 +185,8 @@ fn serve(
         Ok(signals) => signals,
         Err(error) => return refuse(format, &ServeError::Start(error), FAILED),
     };
-    let daemon = Daemon { config, app, heartbeat, format, descriptors, log: log.clone() };
+    let Settings { app, heartbeat, .. } = loaded.settings;
+    let daemon = Daemon { config, loaded, descriptors, log: log.clone() };
     match app {
         App::Counter => daemon.run(signals, move |_| Counter::new(heartbeat)),
         App::Echo => daemon.run(signals, |_| Echo),
@@ -181,9 +196,7 @@ fn serve(
 /// What it was asked to be, and what it has found.
 struct Daemon {
     config: Config,
-    app: App,
-    heartbeat: Option<Duration>,
-    format: Format,
+    loaded: Loaded,
     descriptors: Option<usize>,
     log: LogQueue,
 }
@@ -194,7 +207,8 @@ impl Daemon {
         signals: Signals,
         make: impl Fn(ReactorStart<A>) -> A + Send + Sync + 'static,
     ) -> u8 {
-        let Daemon { config, app, heartbeat, format, descriptors, log } = self;
+        let Daemon { config, loaded, descriptors, log } = self;
+        let Settings { app, heartbeat, log_format: format, .. } = loaded.settings;
         let builder = Server::builder().config(config.clone()).dropped_log_lines(log.dropped());
         let server = match builder.serve(make) {
             Ok(server) => server,
@@ -208,50 +222,102 @@ impl Daemon {
         for (level, line) in introduction.lines() {
             log::log!(level, "{line}");
         }
-        let drain = seconds(config.timeout_graceful_shutdown);
-        match watch(signals, server.shutdown_trigger(), drain, log) {
-            Ok(()) => wait(server),
-            Err(error) => {
-                refuse(format, &format!("cannot start the signal thread: {error}"), FAILED)
-            }
+        let supervisor = Supervisor::from_environment();
+        let watch = Watch {
+            trigger: server.shutdown_trigger(),
+            serving: serving(listening),
+            supervisor: supervisor.clone(),
+            reloading: Reloading {
+                now: loaded,
+                settings: server.live_settings(),
+                log,
+                machine,
+                listening: listening.to_vec(),
+            },
+        };
+        if let Err(error) = watch.start(signals).and_then(|()| supervisor.watch(server.liveness()))
+        {
+            return refuse(format, &format!("cannot start the signal thread: {error}"), FAILED);
         }
+        supervisor.ready(&serving(server.addresses()));
+        wait(server)
     }
 }
 
-/// Starts the thread that turns the first signal that is to end us into a drain and the second into
-/// the end.
-fn watch(
-    mut signals: Signals,
+/// The line of the supervisor's status.
+fn serving(listening: &[Address]) -> String {
+    let listening: Vec<_> = listening.iter().map(Address::to_string).collect();
+    format!("serving on {}", listening.join(", "))
+}
+
+/// What the thread needs that waits for signals.
+struct Watch {
     trigger: ShutdownTrigger,
-    drain: String,
-    log: LogQueue,
-) -> io::Result<()> {
-    let watch = move || {
+    serving: String,
+    supervisor: Supervisor,
+    reloading: Reloading,
+}
+
+impl Watch {
+    fn start(self, mut signals: Signals) -> io::Result<()> {
+        let watch = move || self.watch(&mut signals);
+        thread::Builder::new().name("revolve-signal".to_owned()).spawn(watch).map(drop)
+    }
+
+    /// Turns the first signal that is to end us into a drain and the second into the end.
+    fn watch(mut self, signals: &mut Signals) {
         let mut begun: Option<Instant> = None;
         for signal in signals.forever() {
             let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
             match begun {
+                None if signal == SIGHUP => self.reload(),
+                Some(_) if signal == SIGHUP => {
+                    self.reloading.reopen_log();
+                    log::warn!("{name}: no settings are read while the server drains");
+                }
                 _ if signal != SIGTERM && signal != SIGINT => {
-                    log::warn!("{name}: ignored; settings are read once, at the start");
+                    log::warn!("{name}: ignored; SIGHUP has the settings read anew");
                 }
                 None => {
                     begun = Some(Instant::now());
-                    log::info!("{name}: draining, at most {drain} s");
-                    trigger.begin();
+                    self.drain(name);
                 }
                 Some(begun) if begun.elapsed() < ONE_STROKE => {
                     log::debug!("{name}: taken for the same stroke");
                 }
                 Some(_) => {
                     log::warn!("{name} again: ending at once");
-                    log.flush(LAST_FLUSH);
+                    self.reloading.log.flush(LAST_FLUSH);
                     // No destructors, no exit handlers: whatever hangs, this does not.
                     signal_hook::low_level::exit(128 + signal);
                 }
             }
         }
-    };
-    thread::Builder::new().name("revolve-signal".to_owned()).spawn(watch).map(drop)
+    }
+
+    fn drain(&self, name: &str) {
+        let config = self.reloading.settings.config();
+        let most = seconds(config.timeout_graceful_shutdown);
+        let pace = match config.drain_over {
+            Duration::ZERO => String::new(),
+            over => format!(", goodbyes over {} s", seconds(over)),
+        };
+        let line = format!("draining, at most {most} s{pace}");
+        log::info!("{name}: {line}");
+        self.trigger.begin();
+        self.supervisor.stopping(&line);
+    }
+
+    fn reload(&mut self) {
+        self.supervisor.reloading();
+        match read_settings() {
+            Ok(Command::Run(loaded)) => self.reloading.reload(Ok(*loaded)),
+            Err(error) => self.reloading.reload(Err(error)),
+            // The arguments are those that have started the server.
+            Ok(_) => {}
+        }
+        self.supervisor.ready(&self.serving);
+    }
 }
 
 /// Serves until it has been told to stop and has drained.

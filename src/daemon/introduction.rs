@@ -3,7 +3,7 @@
 //! Makes lines and logs none: `main.rs` does, and prints the same for `--check-config`. Knows of the machine
 //! what it is told.
 //!
-//! Next: `checking`: the same without doing it.
+//! Next: `reloading`: settings that change while it runs.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;

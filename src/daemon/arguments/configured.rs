@@ -87,10 +87,17 @@ page-for = "any"
 metrics = false
 header = ["X-A: 1, 2", 'X-B: "3"']
 timeout-graceful-shutdown = 1
+drain-over = 0.5
 log-level = "trace"
 log-format = "json"
+log-file = "/var/log/revolve.log"
 access-log = false
 "#;
+
+/// Two files that differ in all.
+pub(super) fn two_of_all() -> (&'static str, &'static str) {
+    ("limit-concurrency = 5\nlog-file = 'a'\n", ALL)
+}
 
 #[test]
 fn every_option_can_stand_in_the_file() {

@@ -2,7 +2,7 @@
 //!
 //! Passwords in URLs are hidden. Prints nothing itself. Called by `daemon/arguments/mod.rs`.
 //!
-//! Next: `passed`: sockets that listen already.
+//! Next: `changes`: what another reading has changed.
 
 use std::fmt::Write as _;
 
@@ -62,7 +62,7 @@ fn is_number(row: &Row) -> bool {
 }
 
 /// Whether what is shown is a word for there being none, and no value that one can set.
-fn is_unset(row: &Row, shown: &str) -> bool {
+pub(super) fn is_unset(row: &Row, shown: &str) -> bool {
     !matches!(row.takes, Takes::Word { .. }) && matches!(shown, "none" | "any")
 }
 
@@ -84,7 +84,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// `scheme://name:***@host`.
-fn without_password(text: &str) -> String {
+pub(super) fn without_password(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("://") {

@@ -5,7 +5,8 @@
 //!
 //! Its files, each of which uses only those before it: `values`: what a text means; `settings`: what is set;
 //! `row`: what an option is; `options`: all of them, the one table; `toml`: the part of TOML that a file has; `usage`:
-//! what is said; `given`: what was given; `from_file`: by a file; `effective`: what holds, for `--print-config`.
+//! what is said; `given`: what was given; `from_file`: by a file; `effective`: what holds, for `--print-config`; `changes`: what
+//! another reading has changed.
 //!
 //! Invariant: a flag wins over the environment, the environment over the file, and [`Settings::config`] is valid.
 //!
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use lexopt::{Arg, Parser};
 
+mod changes;
 #[cfg(test)]
 mod configured;
 #[cfg(test)]
@@ -31,6 +33,7 @@ mod toml;
 mod usage;
 mod values;
 
+pub(crate) use changes::{Changes, changes};
 use given::Given;
 pub(crate) use given::Loaded;
 use options::OPTIONS;
@@ -333,8 +336,10 @@ mod tests {
         ("metrics", "false"),
         ("header", "X-Robots-Tag: noindex"),
         ("timeout-graceful-shutdown", "0"),
+        ("drain-over", "2.5"),
         ("log-level", "trace"),
         ("log-format", "json"),
+        ("log-file", "/var/log/revolve.log"),
         ("access-log", "false"),
     ];
 
@@ -624,6 +629,7 @@ mod tests {
             Config { timeout_keep_alive: day, ..defaults() },
             Config { ws_subprotocols: Subprotocols::Listed(Vec::new()), ..defaults() },
             Config { timeout_graceful_shutdown: day, ..defaults() },
+            Config { drain_over: Config::default().timeout_graceful_shutdown, ..defaults() },
         ] {
             let error = config.validate().expect_err("out of bounds");
             let (_, row, _) = find(&format!("--{}", error.option)).expect("an option of ours");

@@ -421,6 +421,15 @@ pub(super) static OPTIONS: &[Row] = &[
         show: |s| seconds(s.config.timeout_graceful_shutdown),
     },
     Row {
+        group: "Stopping",
+        name: "drain-over",
+        takes: Takes::Value("SECS", bounds::DRAIN_OVER),
+        about: "Time over which its goodbyes are spread",
+        live: Live::Yes,
+        set: |s, text| store(&mut s.config.drain_over, time(text)),
+        show: |s| seconds(s.config.drain_over),
+    },
+    Row {
         group: "Logging",
         name: "log-level",
         takes: Takes::Word { of: &words(&LEVELS) },
@@ -437,6 +446,15 @@ pub(super) static OPTIONS: &[Row] = &[
         live: Live::No,
         set: |s, text| store(&mut s.log_format, meant(&FORMATS, text)),
         show: |s| word_for(&FORMATS, s.log_format),
+    },
+    Row {
+        group: "Logging",
+        name: "log-file",
+        takes: Takes::Value("PATH", "a path"),
+        about: "File to log to, instead of stderr; SIGHUP opens it anew",
+        live: Live::WhereSet,
+        set: |s, text| store(&mut s.log_file, path(text).map(Some)),
+        show: |s| s.log_file.as_ref().map_or("none".to_owned(), |p| p.display().to_string()),
     },
     Row {
         group: "Logging",

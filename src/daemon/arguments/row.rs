@@ -32,7 +32,6 @@ pub(super) struct Row {
     pub(super) name: &'static str,
     pub(super) takes: Takes,
     pub(super) about: &'static str,
-    #[expect(dead_code, reason = "asked for when a running server is told to read anew")]
     pub(super) live: Live,
     /// Puts a text into its place.
     pub(super) set: fn(&mut Settings, &str) -> Result<(), NotAllowed>,

@@ -31,6 +31,8 @@ pub(crate) struct Settings {
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) log_level: LevelFilter,
     pub(crate) log_format: Format,
+    /// Instead of stderr.
+    pub(crate) log_file: Option<PathBuf>,
     /// Where more options were read from.
     pub(crate) config_file: Option<PathBuf>,
 }
@@ -47,6 +49,7 @@ impl Default for Settings {
             heartbeat: Some(Duration::from_secs(30)),
             log_level: LevelFilter::Info,
             log_format: Format::Text,
+            log_file: None,
             config_file: None,
         }
     }
