@@ -12,6 +12,7 @@
 //! Next: `deferral`: answers that come later.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Once;
 use std::time::Instant;
@@ -36,8 +37,21 @@ pub struct Upgrade<'a, A: Application> {
     pub(crate) now: Instant,
     pub(crate) session_id: Option<&'a SessionId>,
     pub(crate) session: Option<&'a Session<A::Session>>,
+    /// Whether the application has looked at the session, or found that there is none.
+    pub(crate) has_looked: Cell<bool>,
     pub(crate) reactor: usize,
     pub(crate) reactors: usize,
+}
+
+/// What an application has seen of the session when it accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// It has not looked.
+    Nothing,
+    /// That there is none here.
+    None,
+    /// The one that was here.
+    Session,
 }
 
 impl<'a, A: Application> Upgrade<'a, A> {
@@ -119,10 +133,25 @@ impl<'a, A: Application> Upgrade<'a, A> {
     /// from those who merely know its id, before an older connection is displaced.
     ///
     /// Where several machines share the sessions this is the session as this machine has it: `None` while another one
-    /// has it, or none.
+    /// has it. If the application looks at that or at [`Self::session_count`], accepts, and the session comes from another
+    /// machine, it is asked once more, with the session; what it has accepted before is given back
+    /// ([`Acceptance::otherwise`]). By then the older connection on the other machine has been displaced.
     #[must_use]
     pub fn session(&self) -> Option<&'a A::Session> {
-        self.session.map(Session::state)
+        self.look().map(Session::state)
+    }
+
+    fn look(&self) -> Option<&'a Session<A::Session>> {
+        self.has_looked.set(true);
+        self.session
+    }
+
+    fn seen(&self) -> Seen {
+        match (self.has_looked.get(), self.session) {
+            (false, _) => Seen::Nothing,
+            (true, None) => Seen::None,
+            (true, Some(_)) => Seen::Session,
+        }
     }
 
     /// How many messages that session has counted ([`Context::count_message`]); `None` if it is not
@@ -133,7 +162,7 @@ impl<'a, A: Application> Upgrade<'a, A> {
     /// [`Application::on_close`] called in between. What is counted there is missing here.
     #[must_use]
     pub fn session_count(&self) -> Option<u64> {
-        self.session.map(Session::count)
+        self.look().map(Session::count)
     }
 
     /// Yes. The [`Acceptance`] can say more.
@@ -256,6 +285,7 @@ pub(crate) struct Terms<A: Application> {
     pub(crate) not_opening: Option<NotOpening<A>>,
     pub(crate) request: KeepRequest,
     pub(crate) joining: Joining,
+    pub(crate) seen: Seen,
 }
 
 /// Whether a connection is to keep the request that opened it.
@@ -276,6 +306,7 @@ impl<A: Application> Default for Terms<A> {
             not_opening: None,
             request: KeepRequest::No,
             joining: Joining::TakesOver,
+            seen: Seen::Nothing,
         }
     }
 }
@@ -461,6 +492,7 @@ impl<A: Application> Terms<A> {
 
     /// Sees to the subprotocol: without one of the application's choice, that which the settings choose.
     pub(crate) fn complete(&mut self, upgrade: &Upgrade<'_, A>, subprotocols: &Subprotocols) {
+        self.seen = upgrade.seen();
         // RFC 6455 4.2.2: only what this client offers may be chosen, not what another one did.
         if let Some(chosen) = &self.subprotocol
             && !upgrade.subprotocols().any(|offered| offered == chosen)
@@ -637,6 +669,7 @@ mod tests {
         let peer = Peer::Unix;
         let now = Instant::now();
         look(&Upgrade {
+            has_looked: Cell::new(false),
             request: &request,
             peer,
             now,

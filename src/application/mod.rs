@@ -46,7 +46,7 @@ use crate::transport::Outlet;
 
 pub use admission::{Acceptance, Refusal, Subprotocol, Upgrade};
 pub(crate) use admission::{
-    Answer, Decision, Deferred, ForUpgrade, KeepRequest, NotOpening, Terms,
+    Answer, Decision, Deferred, ForUpgrade, KeepRequest, NotOpening, Seen, Terms,
 };
 pub use direct::{Direct, Recipient};
 pub(crate) use direct::{Directed, To};

@@ -293,6 +293,16 @@ impl<S: Stream> Connection<S> {
         };
     }
 
+    /// So much of what was kept is not to be heard again.
+    pub fn skip(&mut self, bytes: usize) {
+        if let Some(tail) = &mut self.tail {
+            tail.drain(..bytes.min(tail.len()));
+            if tail.is_empty() {
+                self.tail = None;
+            }
+        }
+    }
+
     /// Takes out what was kept.
     pub fn take_tail(&mut self) -> Vec<u8> {
         self.tail.take().map_or_else(Vec::new, |tail| *tail)

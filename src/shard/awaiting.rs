@@ -11,6 +11,8 @@
 //!
 //! Next: `refusing`: how a request ends that is not accepted.
 
+use std::time::Instant;
+
 use super::connection_set::Share;
 use super::parts::Parts;
 use super::pending::PendingRequest;
@@ -40,6 +42,22 @@ impl<A: Application, E: Environment> Parts<A, E> {
     ) -> Result<(), PoolFull> {
         self.runtime.commands.jobs.add_for_request(id, deferred)?;
         self.runtime.commands.has_outgoing = true;
+        let by = self.stand_among_pending(id, session, turn);
+        turn.tell(|trace| trace.deferred(id));
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.endpoint.await_answer(by);
+        }
+        self.connections.park(id);
+        Ok(())
+    }
+
+    /// A request waits, or is asked once more, and holds the session that it names. Returns when it has to be answered.
+    pub(super) fn stand_among_pending(
+        &mut self,
+        id: LocalId,
+        session: Option<SessionId>,
+        turn: &Turn<'_>,
+    ) -> Instant {
         // If the answer was to ask once more, it keeps its place and its deadline: it came no later for that.
         let by = self.pending.deadline(id).unwrap_or_else(|| {
             let by = turn.now + turn.setup.protocol_limits.handshake_timeout;
@@ -57,12 +75,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if let Some(session) = session {
             self.hold_for_pending(&session, turn);
         }
-        turn.tell(|trace| trace.deferred(id));
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.endpoint.await_answer(by);
-        }
-        self.connections.park(id);
-        Ok(())
+        by
     }
 
     /// Sees to it that a session which is there stays for all requests that wait and name it.

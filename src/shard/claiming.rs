@@ -13,12 +13,12 @@
 
 use std::collections::HashSet;
 
-use super::claims::{AcceptedUpgrade, ClaimedSession, Claiming};
+use super::claims::{AcceptedUpgrade, ClaimedSession, Claiming, Granted};
 use super::connection_set::Share;
 use super::disowning::Why;
 use super::parts::Parts;
 use super::turn::Turn;
-use crate::application::Application;
+use crate::application::{Application, Seen};
 use crate::config::SessionIds;
 use crate::connection::Attachment;
 use crate::environment::Environment;
@@ -30,8 +30,42 @@ use crate::store::{Claimed, Outcome, Takeover};
 use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
+    /// Opens a WebSocket that the application has accepted, if its session was claimed; else parks it until that is done.
+    /// Returns how much of the input was taken: nothing of it, if the application may have to be asked once more.
+    pub(super) fn upgrade_shared(
+        &mut self,
+        id: LocalId,
+        length: usize,
+        mut accepted: AcceptedUpgrade<A>,
+        (turn, env): (&mut Turn<'_>, &mut E),
+    ) -> usize {
+        if let Some(Granted { session, claimed }) = self.claims.take_granted(id) {
+            if self.runtime.ownership_of(&session) != Some(claimed.ownership) {
+                // Another node has claimed it meanwhile. To claim it again would have the two go on in turns.
+                self.refuse(id, Rejection::Overtaken, Body::Sent, turn);
+                if let Some(not_opening) = accepted.terms.not_opening.take() {
+                    self.call_not_opening(id, not_opening, turn);
+                }
+                return length;
+            }
+            accepted.session_id = Some(session);
+            accepted.claimed = Some(claimed);
+            self.upgrade(id, accepted, turn, env);
+            return length;
+        }
+        if accepted.terms.seen != Seen::Nothing {
+            accepted.unread = length;
+            let ownership =
+                accepted.session_id.as_ref().and_then(|id| self.runtime.ownership_of(id));
+            accepted.seen = ownership.map(|ownership| ownership.generation);
+        }
+        let is_kept = accepted.unread > 0;
+        self.claim_session(id, accepted, turn, env);
+        if is_kept && self.claims.contains(id) { 0 } else { length }
+    }
+
     /// Parks an upgrade until the store has said that its session is this node's.
-    pub(super) fn claim_session(
+    fn claim_session(
         &mut self,
         id: LocalId,
         mut accepted: AcceptedUpgrade<A>,
@@ -118,6 +152,13 @@ impl<A: Application, E: Environment> Parts<A, E> {
     pub(super) fn go_on_with_claims(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         turn.begin_step(env);
         self.forget_lost_claims(turn);
+        let connections = &self.connections;
+        self.claims.keep_granted(|id| {
+            let connection = connections.get(id);
+            connection.is_some_and(|c| {
+                matches!(c.endpoint, Endpoint::Handshaking(_) | Endpoint::Pending(_))
+            })
+        });
         if self.claims.has_answers() {
             self.take_some_claimed(turn, env);
             // To open one may have ended another.
@@ -258,7 +299,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
             return;
         }
-        if !self.runtime.renew(&session, &claimed, turn.now) {
+        let was_here = self.runtime.sessions.slot_of(&session).is_some();
+        let is_same = self.runtime.renew(&session, &claimed, turn.now);
+        if !is_same {
             self.disown(&HashSet::from([session.clone()]), Why::TakenOver, turn);
         }
         if overtaken_by > claimed.generation {
@@ -277,7 +320,13 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
             Some((id, accepted)) => {
                 let wanted = (session.clone(), is_drawn);
-                self.open_claimed((id, accepted), wanted, claimed, (turn, env));
+                let is_as_seen = match accepted.terms.seen {
+                    Seen::Nothing => true,
+                    Seen::None => !was_here && !claimed.is_known,
+                    // If another connection here has claimed it meanwhile, it may be asked in vain.
+                    Seen::Session => was_here && is_same && accepted.seen == Some(claimed.former),
+                };
+                self.open_claimed((id, accepted), wanted, (claimed, is_as_seen), (turn, env));
             }
         }
         if !is_known && self.runtime.sessions.slot_of(&session).is_none() {
@@ -291,14 +340,18 @@ impl<A: Application, E: Environment> Parts<A, E> {
         &mut self,
         (id, mut accepted): (LocalId, AcceptedUpgrade<A>),
         (session, is_drawn): (SessionId, bool),
-        claimed: Claimed,
+        (claimed, is_as_seen): (Claimed, bool),
         (turn, env): (&mut Turn<'_>, &mut E),
     ) {
         let ownership = Ownership { generation: claimed.generation, token: claimed.token };
         let is_here = self.runtime.sessions.slot_of(&session).is_some();
         if !is_here && claimed.is_known {
             self.runtime.load(&session, claimed, ownership, turn);
-        } else if !is_here && !is_drawn && turn.setup.config.session_ids != SessionIds::Any {
+        } else if is_as_seen
+            && !is_here
+            && !is_drawn
+            && turn.setup.config.session_ids != SessionIds::Any
+        {
             // The client does not name its session, and there is none by that name.
             match self.runtime.draw_id(|room| env.random(room)) {
                 Ok(drawn) => self.claims.push((drawn, true), (id, accepted)),
@@ -306,12 +359,17 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
             return;
         }
+        let claimed = ClaimedSession { ownership, is_drawn };
+        if !is_as_seen {
+            return self.ask_once_more((id, accepted), Granted { session, claimed }, turn);
+        }
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.endpoint.read_again(turn.now, &turn.setup.protocol_limits);
+        connection.skip(accepted.unread);
         self.observe(id, turn_trace::Why::Call("its answer has come"), turn);
         self.connections.unpark(id, turn);
         accepted.session_id = Some(session);
-        accepted.claimed = Some(ClaimedSession { ownership, is_drawn });
+        accepted.claimed = Some(claimed);
         self.upgrade(id, accepted, turn, env);
         if let Some(connection) = self.connections.get_mut(id)
             && let Attachment::Never = connection.attachment
@@ -321,5 +379,25 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         self.uncork_and_settle(id, Share::UsedUp, turn);
         self.observed(&[], turn);
+    }
+
+    /// The application has accepted an upgrade without having seen the session that was claimed for it: what it has
+    /// accepted is given back, and it is asked again.
+    fn ask_once_more(
+        &mut self,
+        (id, mut accepted): (LocalId, AcceptedUpgrade<A>),
+        granted: Granted,
+        turn: &mut Turn<'_>,
+    ) {
+        if let Some(not_opening) = accepted.terms.not_opening.take() {
+            self.call_not_opening(id, not_opening, turn);
+        }
+        // If there is none any more, it asks as if it came now.
+        if self.runtime.sessions.slot_of(&granted.session).is_some() {
+            // It neither expires nor makes room for another one meanwhile.
+            self.stand_among_pending(id, Some(granted.session.clone()), turn);
+            self.claims.grant(id, granted);
+        }
+        self.read_again(id, turn);
     }
 }

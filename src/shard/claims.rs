@@ -8,7 +8,7 @@
 //!
 //! Next: `commits`: what is known of the store.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use crate::application::{Application, Terms};
 use crate::protocol::deflate::DeflateParams;
@@ -32,6 +32,10 @@ pub(super) struct AcceptedUpgrade<A: Application> {
     pub(super) terms: Terms<A>,
     /// By what the session is this node's, if it had to be claimed.
     pub(super) claimed: Option<ClaimedSession>,
+    /// How long the request is that still stands in the input, because the application may be asked once more.
+    pub(super) unread: usize,
+    /// The generation of the session that the application has seen, if it has seen one.
+    pub(super) seen: Option<u64>,
 }
 
 impl<A: Application> AcceptedUpgrade<A> {
@@ -40,7 +44,7 @@ impl<A: Application> AcceptedUpgrade<A> {
         (accept, params, session_id): (Accept, Option<DeflateParams>, Option<SessionId>),
         terms: Terms<A>,
     ) -> Self {
-        AcceptedUpgrade { accept, params, session_id, terms, claimed: None }
+        AcceptedUpgrade { accept, params, session_id, terms, claimed: None, unread: 0, seen: None }
     }
 }
 
@@ -50,6 +54,13 @@ pub(super) struct ClaimedSession {
     pub(super) ownership: Ownership,
     /// Whether its id was drawn here, and not named by the client.
     pub(super) is_drawn: bool,
+}
+
+/// A session that was claimed for a connection about which the application is asked once more.
+#[derive(Debug, Clone)]
+pub(super) struct Granted {
+    pub(super) session: SessionId,
+    pub(super) claimed: ClaimedSession,
 }
 
 /// A claim, and the upgrade that it is for.
@@ -74,6 +85,8 @@ pub(super) struct Claims<A: Application> {
     /// What the store has answered, for shares of turns.
     answers: VecDeque<Claimed>,
     last_token: Option<u64>,
+    /// What was claimed for those about whom the application is asked once more.
+    granted: HashMap<LocalId, Granted>,
     /// Whether one of the connections may have ended.
     pub(super) may_have_lost: bool,
 }
@@ -85,6 +98,7 @@ impl<A: Application> Default for Claims<A> {
             unsent: Vec::new(),
             answers: VecDeque::new(),
             last_token: None,
+            granted: HashMap::new(),
             may_have_lost: false,
         }
     }
@@ -148,6 +162,26 @@ impl<A: Application> Claims<A> {
     /// The store has answered these.
     pub(super) fn note_answers(&mut self, answers: Vec<Claimed>) {
         self.answers.extend(answers);
+    }
+
+    /// The application is to be asked once more about a connection that was claimed this session for.
+    pub(super) fn grant(&mut self, connection: LocalId, granted: Granted) {
+        self.granted.insert(connection, granted);
+    }
+
+    /// What was claimed for a connection, if anything was.
+    pub(super) fn take_granted(&mut self, connection: LocalId) -> Option<Granted> {
+        if self.granted.is_empty() { None } else { self.granted.remove(&connection) }
+    }
+
+    /// Whether the application is to be asked once more about a connection.
+    pub(super) fn is_granted(&self, connection: LocalId) -> bool {
+        self.granted.contains_key(&connection)
+    }
+
+    /// Nothing is kept for those that ask for no session any more.
+    pub(super) fn keep_granted(&mut self, asks: impl Fn(LocalId) -> bool) {
+        self.granted.retain(|connection, _| asks(*connection));
     }
 
     /// The next answer, and whose it is.

@@ -95,7 +95,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let is_pending = self.pending.contains(id);
         assert!(is_pending || is_claiming || !awaits_answer, "{id}: waits, and nobody knows of it");
         assert!(!is_claiming || awaits_answer && !is_pending, "{id}: claims, and does not wait");
-        assert!(!is_pending || jobs == 1, "{id}: waits for one answer");
+        let is_asked_again = is_pending && self.claims.is_granted(id);
+        assert!(!is_pending || jobs == 1 || is_asked_again, "{id}: waits for one answer");
         assert_eq!(has_session || watches, is_open, "{id}: a session while open");
         assert_eq!(self.watchers.told().contains(&id), watches, "{id}: told while it watches");
         assert!(is_open || is_pending || jobs == 0, "{id}: waits, and is not open");

@@ -103,10 +103,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 Served::Answered
             }
             Ok(Answered::Upgrade(length, accepted)) => {
-                *at += length;
                 if self.commits.is_shared() {
-                    self.claim_session(id, accepted, turn, env);
+                    *at += self.upgrade_shared(id, length, accepted, (turn, env));
                 } else {
+                    *at += length;
                     self.upgrade(id, accepted, turn, env);
                 }
                 // It waits for its session, or may have off-loaded as much as it may in `on_open` already.

@@ -11,6 +11,7 @@
 //! Next: `shared_sessions`: what else becomes of them where several machines share them.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -256,7 +257,9 @@ impl<A: Application> Runtime<A> {
         let Runtime { application, sessions, commands, .. } = self;
         let session = session_id.and_then(|id| sessions.peek(id, now));
         let (reactor, reactors) = commands.place();
-        let upgrade = Upgrade { request, peer, now, session_id, session, reactor, reactors };
+        let has_looked = Cell::new(false);
+        let upgrade =
+            Upgrade { request, peer, now, session_id, session, has_looked, reactor, reactors };
         let application = application.get_mut();
         let done = done.and_then(|(done, value)| Some((done.into_inner()?, value)));
         let answer = guard(|| match done {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use revolve::application::Storing;
 use revolve::config::{Config, Limits, SessionIds};
-use revolve::store::{Claim, Claimed, Outcome};
+use revolve::store::{Claim, Claimed, Outcome, State};
 use revolve::{Acceptance, Application, Context, Message, Refusal, SavedState, Upgrade};
 
 use super::arbiter::{Arbiter, Link, Notice, Request, Rules, notify};
@@ -59,6 +59,8 @@ impl Default for Life {
 struct Tally {
     /// Upgrades that it has accepted and that were refused all the same.
     not_opened: u64,
+    /// The counts that it has seen before it accepted.
+    seen: Vec<Option<u64>>,
 }
 
 impl Application for Tally {
@@ -67,8 +69,22 @@ impl Application for Tally {
 
     fn on_upgrade(&mut self, upgrade: &Upgrade<'_, Self>) -> Result<Acceptance<Self>, Refusal> {
         fn accepted(upgrade: &Upgrade<'_, Tally>) -> Acceptance<Tally> {
-            let accepted = upgrade.accept().otherwise(|tally: &mut Tally, _| tally.not_opened += 1);
+            let mut accepted =
+                upgrade.accept().otherwise(|tally: &mut Tally, _| tally.not_opened += 1);
+            if upgrade.parameter("look").is_some() {
+                let seen = upgrade.session_count();
+                accepted = accepted.then(move |_, cx| {
+                    let count = cx.count();
+                    assert!(seen.map_or(count == 0, |seen| seen <= count), "{seen:?}, {count}");
+                });
+            }
             if upgrade.parameter("share").is_some() { accepted.share() } else { accepted }
+        }
+        if upgrade.parameter("guarded").is_some() {
+            self.seen.push(upgrade.session_count());
+            if upgrade.session_count() == Some(7) {
+                return Err(Refusal::new::<403>("not yours"));
+            }
         }
         match upgrade.parameter("later") {
             Some(_) => upgrade.defer(|| (), |_, upgrade, ()| Ok(accepted(upgrade))),
@@ -396,17 +412,12 @@ impl World {
             let &(life, count) = self.known.get(id)?.told.last()?;
             Some((id.to_owned(), life, count))
         });
-        let query = match self.chance.percent(15) {
-            true if query.is_empty() => "?later=1".to_owned(),
-            true => format!("{query}&later=1"),
-            false => query,
-        };
+        let is_later = self.chance.percent(15);
         let shares = self.chance.percent(15);
-        let query = match (shares, query.is_empty()) {
-            (true, true) => "?share=1".to_owned(),
-            (true, false) => format!("{query}&share=1"),
-            (false, _) => query,
-        };
+        let looks = self.chance.percent(40);
+        let more = [(is_later, "&later=1"), (shares, "&share=1"), (looks, "&look=1")];
+        let more: String = more.iter().filter(|(is_so, _)| *is_so).map(|(_, more)| *more).collect();
+        let query = if query.is_empty() { format!("?a=1{more}") } else { format!("{query}{more}") };
         self.connections += 1;
         let address = SocketAddr::from(([127, 0, 0, 1], self.connections));
         let room = self.chance.pick(&[40, 20_000]);
@@ -551,7 +562,9 @@ impl World {
             }
         } else {
             self.totals.told += 1;
-            if !known.told.insert((life, count)) {
+            // Behind a FLUSHALL who has missed a takeover may forget the session, and goes on with what it forgot.
+            let is_forgotten = known.is_forgotten && self.totals.flushes > 0;
+            if !known.told.insert((life, count)) && !is_forgotten {
                 complain("told twice");
             }
         }
@@ -819,14 +832,14 @@ fn a_seed_of_several_nodes_replays_to_the_letter() {
 }
 
 /// A node of one shard, and a client of which the session is claimed: the store does not answer.
-fn claiming(more: &[u8]) -> (Machine<Tally>, Line) {
+fn claiming(query: &str, more: &[u8]) -> (Machine<Tally>, Line) {
     let config = Config { workers: NonZeroUsize::MIN, access_log: false, ..Config::default() };
     let how = (4, Storing::Shared);
     let make = |_| Tally::default();
     let mut machine = Machine::storing(&Arc::new(config), how, 1, Faults::default(), make);
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
     let mut line = Line::new(address, Wire::new(20_000, 0));
-    line.say(&[&upgrade("?session_id=a"), more].concat());
+    line.say(&[&upgrade(query), more].concat());
     machine.connect(0, &line.wire, address);
     turns(&mut machine, &mut line);
     let claims = machine.net.borrow().batches[0].1.claims.len();
@@ -842,6 +855,11 @@ fn turns(machine: &mut Machine<Tally>, line: &mut Line) -> Vec<Heard> {
 
 /// The batch under way ends so, with what is claimed in it.
 fn settle_batch(machine: &mut Machine<Tally>, is_stored: bool) {
+    settle_batch_with(machine, is_stored, 0);
+}
+
+/// The same. Of each session that is claimed the store has this count.
+fn settle_batch_with(machine: &mut Machine<Tally>, is_stored: bool, count: u64) {
     let mut net = machine.net.borrow_mut();
     let (shard, batch) = net.batches.remove(0);
     let number = batch.number;
@@ -849,9 +867,12 @@ fn settle_batch(machine: &mut Machine<Tally>, is_stored: bool) {
         token: claim.token,
         generation: number + 1,
         former: 0,
-        count: 0,
-        state: None,
-        is_known: false,
+        count,
+        state: (count > 0).then(|| {
+            let bytes = [5_u64.to_le_bytes(), (3 * count).to_le_bytes()].concat();
+            State { version: 1, bytes: bytes.into() }
+        }),
+        is_known: count > 0,
     };
     let outcome = match is_stored {
         true => Outcome::Stored {
@@ -867,7 +888,7 @@ fn settle_batch(machine: &mut Machine<Tally>, is_stored: bool) {
 
 #[test]
 fn what_comes_behind_an_upgrade_is_heard_when_its_session_is_claimed() {
-    let (mut machine, mut line) = claiming(&frame(0x81, b"count", &mut Chance(1)));
+    let (mut machine, mut line) = claiming("?session_id=a", &frame(0x81, b"count", &mut Chance(1)));
     settle_batch(&mut machine, true);
     let heard = turns(&mut machine, &mut line);
     assert!(matches!(heard[0], Heard::Response(101, _)) && heard.len() == 2, "{heard:?}");
@@ -875,6 +896,56 @@ fn what_comes_behind_an_upgrade_is_heard_when_its_session_is_claimed() {
     settle_batch(&mut machine, true);
     let heard = turns(&mut machine, &mut line);
     assert!(matches!(&heard[..], [Heard::Text(text)] if text.ends_with(" 1")), "{heard:?}");
+}
+
+/// The application has not seen the session of another node when it is asked first.
+#[test]
+fn the_application_is_asked_again_about_a_session_that_comes_from_the_store() {
+    let count = frame(0x81, b"count", &mut Chance(1));
+    // Who looks at none, accepts, and may not have what is found then.
+    let (mut machine, mut line) = claiming("?session_id=a&guarded=1", &count);
+    settle_batch_with(&mut machine, true, 7);
+    assert!(matches!(turns(&mut machine, &mut line)[..], [Heard::Response(403, _)]));
+    assert_eq!(machine.application_mut(0).seen, [None, Some(7)]);
+    assert_eq!(machine.application_mut(0).not_opened, 1, "what it had accepted first");
+    // Who may. What it has said behind its request is heard once.
+    let (mut machine, mut line) = claiming("?session_id=a&guarded=1", &count);
+    settle_batch_with(&mut machine, true, 6);
+    let mut heard = turns(&mut machine, &mut line);
+    while !machine.net.borrow().batches.is_empty() {
+        settle_batch(&mut machine, true);
+        heard.extend(turns(&mut machine, &mut line));
+    }
+    assert!(matches!(heard[..], [Heard::Response(101, _), Heard::Text(_), Heard::Text(_)]));
+    assert!(matches!(&heard[2], Heard::Text(text) if text == "5 7"), "{heard:?}");
+    assert_eq!(machine.application_mut(0).seen, [None, Some(6)]);
+    // There is none: as it has seen.
+    let (mut machine, mut line) = claiming("?session_id=a&guarded=1", &count);
+    settle_batch(&mut machine, true);
+    assert!(matches!(turns(&mut machine, &mut line)[..], [Heard::Response(101, _), ..]));
+    assert_eq!(machine.application_mut(0).seen, [None]);
+    // Who does not look is not asked again.
+    let (mut machine, mut line) = claiming("?session_id=a", &count);
+    settle_batch_with(&mut machine, true, 7);
+    assert!(matches!(turns(&mut machine, &mut line)[..], [Heard::Response(101, _), ..]));
+    assert_eq!(machine.application_mut(0).not_opened, 0);
+}
+
+/// It is here, and another node has had it meanwhile; and the claim is lost again before it is asked.
+#[test]
+fn the_application_is_asked_again_about_a_session_that_was_here() {
+    let (mut machine, mut line) = claiming("?session_id=a&guarded=1", b"");
+    settle_batch_with(&mut machine, true, 3);
+    turns(&mut machine, &mut line);
+    let address = SocketAddr::from(([127, 0, 0, 1], 2));
+    let mut other = Line::new(address, Wire::new(20_000, 0));
+    other.say(&upgrade("?session_id=a&guarded=1"));
+    machine.connect(0, &other.wire, address);
+    assert!(turns(&mut machine, &mut other).is_empty());
+    settle_batch_with(&mut machine, true, 7);
+    assert!(matches!(turns(&mut machine, &mut other)[..], [Heard::Response(403, _)]));
+    assert_eq!(turns(&mut machine, &mut line), [Heard::Close(4001)]);
+    assert_eq!(machine.application_mut(0).seen, [None, Some(3), Some(3), Some(7)]);
 }
 
 /// One that waits has an outcome, whatever comes; and what the application took for it is given back.
@@ -888,7 +959,7 @@ fn an_upgrade_whose_claim_is_not_answered_has_an_end() {
         (|_, line| line.wire.borrow_mut().reset(), 0),
     ];
     for (end, status) in ends {
-        let (mut machine, mut line) = claiming(b"");
+        let (mut machine, mut line) = claiming("?session_id=a", b"");
         end(&mut machine, &mut line);
         let heard = turns(&mut machine, &mut line);
         assert_eq!(!heard.is_empty(), status > 0);
@@ -907,7 +978,7 @@ fn an_upgrade_whose_claim_is_not_answered_has_an_end() {
 
 #[test]
 fn while_the_store_is_away_upgrades_are_refused_at_once_and_idle_clients_stay() {
-    let (mut machine, mut line) = claiming(b"");
+    let (mut machine, mut line) = claiming("?session_id=a", b"");
     settle_batch(&mut machine, true);
     turns(&mut machine, &mut line);
     assert!(line.hearing.is_open);
