@@ -17,6 +17,9 @@ use super::arguments::{Changes, Loaded, UsageError, changes};
 use super::logger::{FLUSH_TIMEOUT, LogQueue};
 use super::shortages::{Machine, shortages};
 
+/// Whom its lines come from: the program.
+const TARGET: &str = "revolve";
+
 /// What it takes to change the settings of a running server.
 pub(crate) struct Reloading {
     /// What holds.
@@ -46,7 +49,7 @@ impl Reloading {
 
     fn keep(&self, error: &dyn Display) {
         self.reopen_log();
-        log::error!("SIGHUP: the settings stay as they are: {error}");
+        log::error!(target: TARGET, "SIGHUP: the settings stay as they are: {error}");
     }
 
     fn take(&mut self, merged: Changes) {
@@ -61,16 +64,16 @@ impl Reloading {
         // What changes is told at the level that tells more, so that it is told.
         self.log.set_level(level.max(self.now.settings.log_level));
         for line in &changed {
-            log::info!("SIGHUP: {line}");
+            log::info!(target: TARGET, "SIGHUP: {line}");
         }
         for line in &kept {
-            log::warn!("SIGHUP: {line}");
+            log::warn!(target: TARGET, "SIGHUP: {line}");
         }
         if changed.is_empty() && kept.is_empty() {
-            log::info!("SIGHUP: the settings have not changed");
+            log::info!(target: TARGET, "SIGHUP: the settings have not changed");
         }
         for line in self.shortages().iter().filter(|line| !was_short.contains(line)) {
-            log::warn!("{line}");
+            log::warn!(target: TARGET, "{line}");
         }
         self.log.set_level(self.now.settings.log_level);
     }
@@ -83,6 +86,7 @@ impl Reloading {
         match self.log.reopen(path, FLUSH_TIMEOUT) {
             Ok(()) => {}
             Err(error) => log::error!(
+                target: TARGET,
                 "SIGHUP: cannot open the log file {}: {error}; the log stays where it is",
                 path.display()
             ),
