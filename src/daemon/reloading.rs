@@ -14,8 +14,9 @@ use revolve::LiveSettings;
 use revolve::config::Address;
 
 use super::arguments::{Changes, Loaded, UsageError, changes};
+use super::introduction::new_shortages;
 use super::logger::{FLUSH_TIMEOUT, LogQueue};
-use super::shortages::{Machine, shortages};
+use super::shortages::Machine;
 
 /// Whom its lines come from: the program.
 const TARGET: &str = "revolve";
@@ -57,12 +58,11 @@ impl Reloading {
         if let Err(error) = self.settings.change(&loaded.settings.config) {
             return self.keep(&error);
         }
-        let was_short = self.shortages();
-        let level = self.now.settings.log_level;
-        self.now = loaded;
+        let before = std::mem::replace(&mut self.now, loaded);
         self.reopen_log();
         // What changes is told at the level that tells more, so that it is told.
-        self.log.set_level(level.max(self.now.settings.log_level));
+        let level = before.settings.log_level.max(self.now.settings.log_level);
+        self.log.set_level(level);
         for line in &changed {
             log::info!(target: TARGET, "SIGHUP: {line}");
         }
@@ -72,14 +72,11 @@ impl Reloading {
         if changed.is_empty() && kept.is_empty() {
             log::info!(target: TARGET, "SIGHUP: the settings have not changed");
         }
-        for line in self.shortages().iter().filter(|line| !was_short.contains(line)) {
+        let configs = (&before.settings.config, &self.now.settings.config);
+        for line in new_shortages(configs, &self.listening, &self.machine) {
             log::warn!(target: TARGET, "{line}");
         }
         self.log.set_level(self.now.settings.log_level);
-    }
-
-    fn shortages(&self) -> Vec<String> {
-        shortages(&self.now.settings.config, &self.listening, &self.machine)
     }
 
     fn open_log(&self, path: &Path) {

@@ -171,6 +171,20 @@ async def what_is_wrong_or_needs_a_restart_is_told_and_the_server_goes_on():
         require("draining" not in daemon.lines()[-1], f"{daemon.lines()[-1]}")
 
 
+@case
+async def what_is_short_with_new_settings_is_told_once():
+    with Folder() as folder:
+        file = folder.write("limit-concurrency = 10")
+        async with Daemon("--config", file) as daemon:
+            require(not any("descriptors:" in line for line in daemon.lines()), "nothing is short yet")
+            folder.write("limit-concurrency = 100000000")
+            await reread(daemon, "descriptors: --limit-concurrency 100000000 asks for", "memory: now at most")
+            folder.write("limit-concurrency = 100000000", "page = false")
+            await reread(daemon, "--page is off now")
+            await reread(daemon, "the settings have not changed")
+            expect(sum("descriptors:" in line for line in daemon.lines()), 1, "lines about it")
+
+
 @case(seconds=60)
 async def a_log_file_is_rotated_and_no_line_is_lost():
     with Folder() as folder:
