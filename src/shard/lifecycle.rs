@@ -90,6 +90,9 @@ impl Pace {
 
     /// When the next goodbye is due.
     pub(super) fn next_at(self) -> Instant {
+        if self.over.is_zero() {
+            return self.begun;
+        }
         let said = self.said.min(self.connections) as u128;
         let nanoseconds = self.over.as_nanos() * said / self.connections as u128;
         self.begun + Duration::from_nanos(nanoseconds as u64)
