@@ -56,7 +56,7 @@ const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 const LAST_FLUSH: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    let status = match read_settings() {
+    let status = match read_settings(daemon::config_file::read) {
         Ok(Command::Run(loaded)) => run(*loaded),
         Ok(Command::Check(loaded)) => check(&loaded.settings),
         Ok(Command::Print(text)) => print(&text),
@@ -67,8 +67,8 @@ fn main() -> ExitCode {
 }
 
 /// From the arguments, the environment and the file that these name, as it is now.
-fn read_settings() -> Result<Command, UsageError> {
-    daemon::arguments::parse(env::args_os().skip(1), env::vars_os(), daemon::config_file::read)
+fn read_settings(read: fn(&Path) -> io::Result<String>) -> Result<Command, UsageError> {
+    daemon::arguments::parse(env::args_os().skip(1), env::vars_os(), read)
 }
 
 /// What a server with these settings would say, to stdout; why there would be none, to stderr.
@@ -310,7 +310,7 @@ impl Watch {
 
     fn reload(&mut self) {
         self.supervisor.reloading();
-        match read_settings() {
+        match read_settings(daemon::config_file::read_again) {
             Ok(Command::Run(loaded)) => self.reloading.reload(Ok(*loaded)),
             Err(error) => self.reloading.reload(Err(error)),
             // The arguments are those that have started the server.

@@ -25,6 +25,19 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
     }
 }
 
+/// Its text, for a server that runs on if there is none.
+///
+/// # Errors
+///
+/// As [`read`]; or it is no file. What comes through a pipe, as a shell's `<(…)` does, is gone when it was read: an
+/// empty text would be taken for the defaults.
+pub(crate) fn read_again(path: &Path) -> io::Result<String> {
+    match path.metadata()?.is_file() {
+        true => read(path),
+        false => Err(io::Error::other("it is no regular file, which can be read again")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +48,8 @@ mod tests {
         assert_eq!(error.to_string(), "it has more than 1048576 bytes");
         assert_eq!(read(Path::new("/dev/null")).unwrap(), "");
         assert!(read(Path::new("/")).is_err());
+        let error = read_again(Path::new("/dev/null")).unwrap_err();
+        assert_eq!(error.to_string(), "it is no regular file, which can be read again");
+        assert!(read_again(Path::new(file!())).is_ok_and(|text| text.contains("read_again")));
     }
 }

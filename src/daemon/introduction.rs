@@ -183,17 +183,40 @@ impl Lines<'_> {
             "memory: connections and sessions take at most {bound}; less with a lower --ws-max-size, \
              --max-send-buffer, --limit-concurrency or --max-sessions"
         ));
-        if let Some(available) = machine.memory
-            && bound.total() > available.bytes
-        {
-            self.warn(format!(
-                "memory: that is more than the {} of {}: {}",
-                Bytes(available.bytes),
-                available.of,
-                advice(config, machine.descriptors, available.bytes)
-            ));
+        if let Some(warning) = memory_shortage(config, machine) {
+            self.warn(format!("memory: {warning}"));
         }
     }
+}
+
+/// That the machine has less memory than connections and sessions can take, if it is so.
+fn memory_shortage(config: &Config, machine: &Machine) -> Option<String> {
+    let bound = MemoryBound::of::<()>(config, machine.descriptors)?;
+    let available = machine.memory.filter(|available| bound.total() > available.bytes)?;
+    Some(format!(
+        "that is more than the {} of {}: {}",
+        Bytes(available.bytes),
+        available.of,
+        advice(config, machine.descriptors, available.bytes)
+    ))
+}
+
+/// What there is too little of, for settings that a server has got while it runs.
+pub(crate) fn new_shortages(
+    (before, now): (&Config, &Config),
+    listening: &[Address],
+    machine: &Machine,
+) -> Vec<String> {
+    let all = |config: &Config| {
+        let bound = MemoryBound::of::<()>(config, machine.descriptors);
+        let memory = memory_shortage(config, machine).zip(bound);
+        let memory = memory.map(|(line, bound)| format!("memory: now at most {bound}; {line}"));
+        let mut lines = shortages(config, listening, machine);
+        lines.extend(memory);
+        lines
+    };
+    let known = all(before);
+    all(now).into_iter().filter(|line| !known.contains(line)).collect()
 }
 
 /// The paths that have an answer of the server's own, but for the page's.

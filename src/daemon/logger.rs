@@ -357,6 +357,8 @@ struct Writer<W> {
     dropped: Arc<AtomicU64>,
     /// Drops that the log itself has told of.
     told: u64,
+    /// What did not take the last of them.
+    lost_by: Option<String>,
     /// True exactly when the last line was cut short; the next one then starts with a line feed.
     torn: bool,
     /// The line being built; kept for its memory.
@@ -367,7 +369,8 @@ impl<W: Output> Writer<W> {
     fn new(out: W, format: Format, queue: &LogQueue) -> Self {
         let text = SimpleLogger::new().with_level(LevelFilter::Trace);
         let (dropped, level) = (queue.dropped(), queue.level.clone());
-        Writer { out, format, level, text, dropped, told: 0, torn: false, buffer: String::new() }
+        let (told, lost_by, torn, buffer) = (0, None, false, String::new());
+        Writer { out, format, level, text, dropped, told, lost_by, torn, buffer }
     }
 
     fn run(mut self, mails: &Receiver<Mail>) {
@@ -380,6 +383,7 @@ impl<W: Output> Writer<W> {
                     Ok(()) => {}
                     Err(error) => {
                         self.dropped.fetch_add(1, Ordering::Relaxed);
+                        self.lost_by = Some(self.out.to_string());
                         self.out.note_failure(&error);
                     }
                 },
@@ -402,11 +406,12 @@ impl<W: Output> Writer<W> {
         if new == 0 || !self.level.takes(Level::Warn) {
             return;
         }
+        let lost_by = self.lost_by.take().unwrap_or_else(|| self.out.to_string());
         let line = Line {
             time: wall_clock::now(),
             level: Level::Warn,
             target: Cow::Borrowed(TARGET),
-            message: Cow::Owned(format!("{new} log lines dropped: {} did not take them", self.out)),
+            message: Cow::Owned(format!("{new} log lines dropped: {lost_by} did not take them")),
             fields: String::new(),
         };
         if self.write(&line).is_ok() {

@@ -14,8 +14,12 @@ use revolve::LiveSettings;
 use revolve::config::Address;
 
 use super::arguments::{Changes, Loaded, UsageError, changes};
+use super::introduction::new_shortages;
 use super::logger::{FLUSH_TIMEOUT, LogQueue};
-use super::shortages::{Machine, shortages};
+use super::shortages::Machine;
+
+/// Whom its lines come from: the program.
+const TARGET: &str = "revolve";
 
 /// What it takes to change the settings of a running server.
 pub(crate) struct Reloading {
@@ -46,7 +50,7 @@ impl Reloading {
 
     fn keep(&self, error: &dyn Display) {
         self.reopen_log();
-        log::error!("SIGHUP: the settings stay as they are: {error}");
+        log::error!(target: TARGET, "SIGHUP: the settings stay as they are: {error}");
     }
 
     fn take(&mut self, merged: Changes) {
@@ -54,35 +58,32 @@ impl Reloading {
         if let Err(error) = self.settings.change(&loaded.settings.config) {
             return self.keep(&error);
         }
-        let was_short = self.shortages();
-        let level = self.now.settings.log_level;
-        self.now = loaded;
+        let before = std::mem::replace(&mut self.now, loaded);
         self.reopen_log();
         // What changes is told at the level that tells more, so that it is told.
-        self.log.set_level(level.max(self.now.settings.log_level));
+        let level = before.settings.log_level.max(self.now.settings.log_level);
+        self.log.set_level(level);
         for line in &changed {
-            log::info!("SIGHUP: {line}");
+            log::info!(target: TARGET, "SIGHUP: {line}");
         }
         for line in &kept {
-            log::warn!("SIGHUP: {line}");
+            log::warn!(target: TARGET, "SIGHUP: {line}");
         }
         if changed.is_empty() && kept.is_empty() {
-            log::info!("SIGHUP: the settings have not changed");
+            log::info!(target: TARGET, "SIGHUP: the settings have not changed");
         }
-        for line in self.shortages().iter().filter(|line| !was_short.contains(line)) {
-            log::warn!("{line}");
+        let configs = (&before.settings.config, &self.now.settings.config);
+        for line in new_shortages(configs, &self.listening, &self.machine) {
+            log::warn!(target: TARGET, "{line}");
         }
         self.log.set_level(self.now.settings.log_level);
-    }
-
-    fn shortages(&self) -> Vec<String> {
-        shortages(&self.now.settings.config, &self.listening, &self.machine)
     }
 
     fn open_log(&self, path: &Path) {
         match self.log.reopen(path, FLUSH_TIMEOUT) {
             Ok(()) => {}
             Err(error) => log::error!(
+                target: TARGET,
                 "SIGHUP: cannot open the log file {}: {error}; the log stays where it is",
                 path.display()
             ),

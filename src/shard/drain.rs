@@ -111,7 +111,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let connections = self.connections.slab.len();
         let first = || Pace::new(turn.now, config.drain_over, connections);
         let mut kept = self.lifecycle.pace().unwrap_or_else(first);
-        let due = kept.due(turn.now, config.limits.goodbyes_per_turn);
+        let due = kept.due(turn.now).min(config.limits.goodbyes_per_turn);
         let mut at = from;
         for _ in 0..due {
             let Some(id) = self.connections.slab.next_from(at) else { break };

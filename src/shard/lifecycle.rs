@@ -77,7 +77,7 @@ impl Words {
 pub(super) struct Pace {
     begun: Instant,
     over: Duration,
-    /// Connections at the first goodbye.
+    /// Connections at the first goodbye, and one at least.
     connections: usize,
     /// Goodbyes so far.
     pub(super) said: usize,
@@ -85,23 +85,29 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(begun: Instant, over: Duration, connections: usize) -> Pace {
-        Pace { begun, over, connections, said: 0 }
+        Pace { begun, over, connections: connections.max(1), said: 0 }
     }
 
     /// When the next goodbye is due.
     pub(super) fn next_at(self) -> Instant {
+        if self.over.is_zero() {
+            return self.begun;
+        }
         let said = self.said.min(self.connections) as u128;
-        let nanoseconds = self.over.as_nanos() * said / (self.connections as u128).max(1);
+        let nanoseconds = self.over.as_nanos() * said / self.connections as u128;
         self.begun + Duration::from_nanos(nanoseconds as u64)
     }
 
-    /// How many goodbyes are due now.
-    pub(super) fn due(mut self, now: Instant, most: usize) -> usize {
-        let before = self.said;
-        while self.said - before < most && self.next_at() <= now {
-            self.said += 1;
+    /// How many goodbyes are due now, of which none was said.
+    pub(super) fn due(self, now: Instant) -> usize {
+        let elapsed = now.saturating_duration_since(self.begun);
+        if elapsed >= self.over {
+            return usize::MAX;
         }
-        self.said - before
+        // The next one is due at `over * said / connections`, rounded down to a nanosecond.
+        let parts = (elapsed.as_nanos() + 1) * self.connections as u128;
+        let due = parts.div_ceil(self.over.as_nanos()) as usize;
+        due.saturating_sub(self.said)
     }
 }
 
@@ -315,6 +321,30 @@ impl Lifecycle {
     pub(super) fn note_cut(&mut self) {
         if let Phase::Draining { cut, .. } = &mut self.phase {
             *cut += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is due, and when the next is, are one rule: otherwise a turn would come for nothing, again and again.
+    #[test]
+    fn a_goodbye_is_due_exactly_from_its_time_on() {
+        let begun = Instant::now();
+        for (over, connections) in [(0, 5), (1, 3), (7, 0), (7, 3), (1000, 7), (1_000_003, 999)] {
+            let over = Duration::from_nanos(over);
+            let mut pace = Pace::new(begun, over, connections);
+            for said in 0..connections + 3 {
+                pace.said = said;
+                let next = pace.next_at();
+                assert!(next <= begun + over, "the last is not later");
+                assert!(pace.due(next) >= 1, "{pace:?}");
+                if next > begun {
+                    assert_eq!(pace.due(next - Duration::from_nanos(1)), 0, "{pace:?}");
+                }
+            }
         }
     }
 }

@@ -323,6 +323,13 @@ impl<A: Application, E: Environment> Shard<A, E> {
         self.parts.connections.alarms()
     }
 
+    /// The settings that it has: for tests.
+    #[cfg(feature = "internals")]
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.setup.config
+    }
+
     /// The sessions this shard owns, with their counts: for tests.
     #[cfg(feature = "internals")]
     pub fn session_counts(&self) -> Vec<(String, u64)> {

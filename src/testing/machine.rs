@@ -577,6 +577,11 @@ impl<A: Application> Machine<A> {
     /// Tells every shard to go away.
     pub fn shut_down(&mut self) {
         self.status.begin_drain(self.now);
+        self.wake_all();
+    }
+
+    /// Wakes every shard, so that it looks at what all share.
+    pub fn wake_all(&self) {
         self.net.borrow_mut().wakes.fill(true);
     }
 

@@ -18,6 +18,7 @@ OPTIONS = """
     --timeout-graceful-shutdown --max-send-buffer --log-level --log-format --access-log
     --no-access-log --app --allowed-origins --limit-per-ip --ws-per-message-deflate
     --limit-sessions-per-ip --ws-subprotocols --timeout-keep-alive --page --no-page
+    --config --drain-over --log-file --check-config --print-config
     --page-for --metrics --no-metrics --offload-threads --slow-turn-ms --help --version
 """.split()
 

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use revolve::application::Storing;
-use revolve::config::{Config, Limits, SessionIds, SessionRate};
+use revolve::config::{Config, InvalidField, Limits, ResponseFields, SessionIds, SessionRate};
 use revolve::connection::timer_wheel;
 use revolve::http::Rejection;
 use revolve::offload::Job;
@@ -80,6 +80,8 @@ pub struct Totals {
     batches: u64,
     questions: u64,
     learned: u64,
+    /// How often settings changed while all went on.
+    changes: u64,
     /// What they had taken for upgrades that did not open.
     undone: u64,
     /// Those among them whose time was over, or for which there was no room.
@@ -153,6 +155,7 @@ impl Totals {
         self.batches += other.batches;
         self.questions += other.questions;
         self.learned += other.learned;
+        self.changes += other.changes;
         self.undone += other.undone;
         self.busy += other.busy;
         self.requests += other.requests;
@@ -215,6 +218,7 @@ impl Totals {
             self.batches,
             self.questions,
             self.learned,
+            self.changes,
             self.undone,
             self.busy,
             self.requests,
@@ -249,6 +253,8 @@ impl Totals {
 
 struct World {
     chance: Chance,
+    /// The settings of the start.
+    config: Arc<Config>,
     machine: Machine<Recorder>,
     clients: Vec<Client>,
     log: Rc<RefCell<Log>>,
@@ -417,6 +423,7 @@ pub fn run(seed: u64) -> Totals {
     let clients = Vec::new();
     let mut world = World {
         chance,
+        config,
         machine,
         clients,
         log,
@@ -444,6 +451,9 @@ impl World {
     fn bustle(&mut self) {
         let steps = self.chance.within(200, 900);
         for _ in 0..steps {
+            if self.chance.percent(1) {
+                self.some_setting_changes();
+            }
             match self.chance.within(0, 99) {
                 0..=7 => self.connect(),
                 8..=57 => self.some_client_acts(),
@@ -527,6 +537,30 @@ impl World {
         }
     }
 
+    /// Settings that no client here minds. Each reactor takes them when it is woken for it.
+    fn some_setting_changes(&mut self) {
+        let first = self.config.clone();
+        let number = self.machine.status.config_changes() + 1;
+        let times = [DRAIN_LEAST, 10 * DRAIN_LEAST];
+        let timeout_graceful_shutdown = self.chance.pick(&times);
+        let drain_over = DRAIN_LEAST * self.chance.pick(&[0, 500]) / 1000;
+        let changed = self.machine.status.change_config(|now| {
+            let mut newer = Config {
+                timeout_graceful_shutdown,
+                drain_over,
+                response_fields: ResponseFields::default(),
+                // These do not change.
+                ws_max_size: 1,
+                max_send_buffer: 1024,
+                ..now.unwrap_or(&first).clone()
+            };
+            newer.response_fields.add("X-Change", &number.to_string())?;
+            Ok::<_, InvalidField>(now.unwrap_or(&first).with_live_of(&newer))
+        });
+        changed.expect("a field");
+        self.machine.wake_all();
+    }
+
     fn some_shard_turns(&mut self) {
         let at = self.chance.within(0, self.machine.len() - 1);
         self.machine.turn_if_woken(at);
@@ -585,6 +619,12 @@ impl World {
             }
             acted | goes_on(&mut net.borrow_mut(), chance, stored)
         });
+        let newest = self.machine.status.newer_config().1.unwrap_or_else(|| self.config.clone());
+        for shard in self.machine.shards() {
+            let fields = |config: &Config| config.response_fields.to_string();
+            assert_eq!(fields(shard.config()), fields(&newest), "a shard has old settings");
+            assert_eq!(shard.config().max_send_buffer, self.config.max_send_buffer);
+        }
         let log = self.log.borrow();
         let is_overdue = |due: &Instant| *due + self.late <= self.machine.now;
         assert!(!log.timers.values().any(is_overdue), "a timer is late");
@@ -857,6 +897,7 @@ impl World {
             taken_back: log.taken_back.values().map(|taken| taken.len() as u64).sum(),
             questions: log.questions,
             learned: log.learned,
+            changes: self.machine.status.config_changes(),
             undone: log.undone,
             busy: machine.sum(|r| r.rejections(Rejection::AdmissionBusy.index())),
             bursts: log.bursts,

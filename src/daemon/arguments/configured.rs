@@ -271,3 +271,13 @@ fn what_is_printed_says_where_it_comes_from() {
         }
     }
 }
+
+/// The file that docs/operations.md shows is one.
+#[test]
+fn the_documented_file_can_be_read() {
+    let text = include_str!("../../../docs/operations.md");
+    let (_, file) = text.split_once("```toml\n").expect("a file");
+    let (file, _) = file.split_once("```").expect("its end");
+    let set = read_again(file);
+    assert_eq!((set.port, set.hosts.len(), set.config.page), (9000, 2, false));
+}

@@ -2,8 +2,10 @@
 //!
 //! Reads the document; prints nothing. Knows an option's spelling, default and values from the table.
 
+use std::collections::BTreeSet;
+
 use super::options::OPTIONS;
-use super::row::{Row, Takes};
+use super::row::{Live, Row, Takes};
 use super::settings::Settings;
 use super::usage::OTHERS;
 
@@ -61,5 +63,22 @@ fn the_document_has_every_option_with_its_default_and_its_values_and_no_other() 
                 .iter()
                 .any(|row| row.name == name || row.negation() == Some(format!("--{name}")));
         assert!(is_known, "there is no --{name}");
+    }
+}
+
+#[test]
+fn the_options_that_change_while_it_runs_are_listed() {
+    let text = include_str!("../../../docs/operations.md");
+    let (_, list) = text.split_once("\nThese change: ").expect("a list");
+    let list = list.split('.').next().unwrap_or_default();
+    let listed: BTreeSet<&str> = list.split('`').skip(1).step_by(2).collect();
+    let live = OPTIONS.iter().filter(|row| row.live != Live::No);
+    let live: Vec<String> = live.map(|row| format!("--{}", row.name)).collect();
+    assert_eq!(listed, live.iter().map(String::as_str).collect());
+    let (_, exceptions) = text.split_once("Of these\n").expect("a sentence");
+    let exceptions = exceptions.split('.').next().unwrap_or_default();
+    for row in OPTIONS {
+        let is_there = exceptions.contains(&format!("`--{}`", row.name));
+        assert_eq!(is_there, row.live == Live::WhereSet, "{}", row.name);
     }
 }
