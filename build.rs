@@ -1,9 +1,9 @@
 //! Tells the program which commit it is built from, for `revolve --version`.
 //!
 //! Only for a release build of the daemon: anything else would be compiled anew after each commit for
-//! nothing. A package from a registry says its commit in a file of cargo's, a checkout through git; of
-//! anything else no commit is known, and that is no error. Reads no clock, no host and no path, so the
-//! same sources make the same program.
+//! nothing. A package from a registry says its commit in a file of cargo's, whoever builds without git in the
+//! environment, a checkout through git; of anything else no commit is known, and that is no error. Reads no
+//! clock, no host and no path, so the same sources make the same program.
 
 #![allow(clippy::print_stdout)] // That is how a build script talks to cargo.
 
@@ -14,6 +14,9 @@ use std::process::Command;
 /// The files that decide what the program is.
 const SOURCES: [&str; 4] = ["src", "build.rs", "Cargo.toml", "Cargo.lock"];
 
+/// Under this name the program finds it; and so a build without git, in a container say, is told it.
+const VARIABLE: &str = "BUILT_FROM_COMMIT";
+
 /// Hexadecimal digits of a commit that are told.
 const DIGITS: usize = 12;
 
@@ -23,9 +26,10 @@ fn main() {
     if !is_release || env::var_os("CARGO_FEATURE_DAEMON").is_none() {
         return;
     }
-    if let Some(commit) = packaged().or_else(checked_out) {
+    println!("cargo:rerun-if-env-changed={VARIABLE}");
+    if let Some(commit) = packaged().or_else(told).or_else(checked_out) {
         // Not REVOLVE_…: `cargo run` passes it on, and the program takes those for options.
-        println!("cargo:rustc-env=BUILT_FROM_COMMIT={commit}");
+        println!("cargo:rustc-env={VARIABLE}={commit}");
     }
 }
 
@@ -35,6 +39,11 @@ fn packaged() -> Option<String> {
     let (_, value) = info.split_once("\"sha1\"")?;
     let commit = value.split('"').nth(1)?;
     named(commit, info.contains("\"dirty\": true"))
+}
+
+/// By whoever builds it.
+fn told() -> Option<String> {
+    named(env::var(VARIABLE).ok()?.trim(), false)
 }
 
 /// The checkout that this folder is the top of; one further up is somebody else's.

@@ -9,11 +9,12 @@
 //! without bound.
 //!
 //! Next: `address`: where a server listens. Then `bounds`, `limits`, `origins`, `proxies`, `subprotocols`,
-//! `response_fields` and `storage`.
+//! `response_fields`, `storage` and `live`.
 
 mod address;
 pub mod bounds;
 mod limits;
+mod live;
 mod origins;
 mod proxies;
 mod response_fields;
@@ -184,6 +185,9 @@ pub struct Config {
     pub timeout_keep_alive: Duration,
     /// Time a drain may take before what is left is cut. Default 10 s.
     pub timeout_graceful_shutdown: Duration,
+    /// Over which time a drain spreads its goodbyes, so that not all clients come back in one second. Less than
+    /// [`Self::timeout_graceful_shutdown`]. Default 0: as fast as the sockets take them.
+    pub drain_over: Duration,
     /// High-water mark in bytes of what waits for one socket. Default 1 MiB. Above it we stop
     /// reading from that peer, and what a timer, a job, a post, another connection or a broadcast sends to
     /// it closes it with 1008. One callback may queue a cork and one message more
@@ -246,6 +250,7 @@ impl Default for Config {
             timeout_handshake: Duration::from_secs(10),
             timeout_keep_alive: Duration::from_secs(5),
             timeout_graceful_shutdown: Duration::from_secs(10),
+            drain_over: Duration::ZERO,
             max_send_buffer: 1 << 20,
             offload_threads: const { NonZeroUsize::new(4).unwrap() },
             slow_turn: Some(Duration::from_millis(250)),
@@ -451,7 +456,11 @@ impl Config {
         bounds::REQUEST_TIMEOUT.check("timeout-handshake", self.timeout_handshake)?;
         bounds::REQUEST_TIMEOUT.check("timeout-keep-alive", self.timeout_keep_alive)?;
         let drain = self.timeout_graceful_shutdown;
-        bounds::UP_TO_A_DAY.check("timeout-graceful-shutdown", drain)
+        bounds::UP_TO_A_DAY.check("timeout-graceful-shutdown", drain)?;
+        match self.drain_over.is_zero() || self.drain_over < drain {
+            true => Ok(()),
+            false => refuse("drain-over", &self.drain_over.as_secs_f64(), bounds::DRAIN_OVER),
+        }
     }
 }
 

@@ -80,6 +80,12 @@ impl<T> InboxSender<T> {
         Ok(())
     }
 
+    /// Whether the receiver is gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
+    }
+
     /// Whether there is no room now.
     #[must_use]
     pub fn is_full(&self) -> bool {

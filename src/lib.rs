@@ -136,6 +136,8 @@
 //! | [`memory`] | the most memory that all this can take, term by term |
 //! | [`reactor`] | the event loop |
 //! | [`server_store`] | what the reactors of a server need of a store, opening it, its end |
+//! | [`live_settings`] | changing the settings of a running server |
+//! | [`liveness`] | whether its reactors still turn |
 //! | [`server`] | bind, one thread a reactor, drain, join |
 //!
 //! And the same without a kernel:
@@ -248,6 +250,14 @@ mod inbox;
 #[cfg(feature = "internals")]
 pub mod inbox;
 #[cfg(not(feature = "internals"))]
+mod live_settings;
+#[cfg(feature = "internals")]
+pub mod live_settings;
+#[cfg(not(feature = "internals"))]
+mod liveness;
+#[cfg(feature = "internals")]
+pub mod liveness;
+#[cfg(not(feature = "internals"))]
 mod mailbox;
 #[cfg(feature = "internals")]
 pub mod mailbox;
@@ -319,6 +329,8 @@ pub use config::{
     ProxyHeaders, ResponseFields, SessionIds, SessionRate, StoreLocation, StoreSync, Subprotocols,
     TrustedProxies, UnixPath,
 };
+pub use live_settings::LiveSettings;
+pub use liveness::Liveness;
 pub use offload::{Cancellation, PoolFull};
 pub use resp::{AddressError, ServerAddress};
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};

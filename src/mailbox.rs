@@ -7,7 +7,7 @@
 //! several machines share says of a batch has a box with room for those that may be under way, and takeovers have
 //! another. Wakes are coalesced: while one is on its way, a
 //! further mail needs none. A wake without mail says that there is something new in what the reactors
-//! share ([`crate::server_status::ServerStatus`]), the drain; or in the reactor's box of posts.
+//! share ([`crate::server_status::ServerStatus`]), the drain or other settings; or in the reactor's box of posts.
 //!
 //! Invariant: if there is mail and the receiver sleeps, a wake is on its way.
 //!
@@ -169,6 +169,12 @@ impl<S> MailSender<S> {
     #[must_use]
     pub fn has_room(&self) -> bool {
         !self.mails.is_full()
+    }
+
+    /// Whether the reactor has ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.mails.is_closed()
     }
 
     /// Sends the answer of an off-loaded job, for which there is always room: the reactor has no

@@ -13,24 +13,29 @@ mod daemon;
 use std::env;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use revolve::config::{Address, AllowedOrigins, Config, Origin, PageFor, SessionIds};
-use revolve::memory::{Bytes, Fitting, MemoryBound};
+use log::Level;
+use revolve::config::{Address, Config};
 use revolve::{
     Application, Counter, Echo, ReactorStart, ServeError, Server, ServerHandle, ShutdownTrigger,
-    StoreLocation, StoreSync, check_store, dump_store,
+    check_store, dump_store,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use daemon::arguments::{App, Command, LookAtStore, Settings, seconds};
+use daemon::arguments::{App, Command, Loaded, LookAtStore, Settings, UsageError, seconds};
+use daemon::introduction::{Introduction, plural};
+use daemon::log_output::LogOutput;
 use daemon::logger::{FLUSH_TIMEOUT, Format, LogQueue};
+use daemon::passed::Passed;
+use daemon::reloading::Reloading;
+use daemon::shortages::Machine;
+use daemon::supervisor::Supervisor;
 
 /// Served, drained, printed.
 const DONE: u8 = 0;
@@ -43,21 +48,44 @@ const MISUSED: u8 = 2;
 /// one to the process and one to its group, a terminal and a wrapper both pass on a Ctrl-C.
 const ONE_STROKE: Duration = Duration::from_millis(50);
 
-/// What we listen to. The first two end us. The others would by default, and some tools send them to
-/// a service to have it load its settings or open its log anew: we have nothing of either.
+/// What we listen to. The first two end us. At the third we read the settings and open the log anew. The others would
+/// end us by default, and some tools send them to a service for the same: we do nothing then.
 const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 
 /// What "at once" leaves for lines already logged.
 const LAST_FLUSH: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    let status = match daemon::arguments::parse(env::args_os().skip(1), env::vars_os()) {
-        Ok(Command::Run(settings)) => run(*settings),
+    let status = match read_settings() {
+        Ok(Command::Run(loaded)) => run(*loaded),
+        Ok(Command::Check(loaded)) => check(&loaded.settings),
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Look(what, directory)) => look_at_store(what, &directory),
         Err(error) => refuse(Format::Text, &error, MISUSED),
     };
     ExitCode::from(status)
+}
+
+/// From the arguments, the environment and the file that these name, as it is now.
+fn read_settings() -> Result<Command, UsageError> {
+    daemon::arguments::parse(env::args_os().skip(1), env::vars_os(), daemon::config_file::read)
+}
+
+/// What a server with these settings would say, to stdout; why there would be none, to stderr.
+fn check(settings: &Settings) -> u8 {
+    let passed = Passed::from_environment();
+    let machine = Machine::look(daemon::inherited::raise_descriptor_limit());
+    match daemon::checking::check(settings, passed, &machine) {
+        Ok(lines) => {
+            let told = lines.into_iter().map(|(level, line)| match level {
+                Level::Warn => format!("warning: {line}\n"),
+                _ => format!("{line}\n"),
+            });
+            let what = "this configuration can be used; the server would say\n\n".to_owned();
+            print(&[what].into_iter().chain(told).collect::<String>())
+        }
+        Err(error) => refuse(Format::Text, &error, FAILED),
+    }
 }
 
 /// To stdout. A reader who has had enough (`revolve --help | head -1`) is no failure.
@@ -101,11 +129,20 @@ fn look_at_store(what: LookAtStore, directory: &Path) -> u8 {
     }
 }
 
-fn run(settings: Settings) -> u8 {
+fn run(loaded: Loaded) -> u8 {
     // Before anything is opened that could be taken for one of them, and before there is a second thread.
-    let passed = daemon::passed::Passed::from_environment();
+    let passed = Passed::from_environment();
     let descriptors = daemon::inherited::raise_descriptor_limit();
-    let log = match daemon::logger::install(settings.log_level, settings.log_format) {
+    let Settings { log_level, log_format, log_file, .. } = &loaded.settings;
+    let output = match LogOutput::open(log_file.as_deref()) {
+        Ok(output) => output,
+        Err(error) => {
+            let path = log_file.as_deref().unwrap_or(Path::new("")).display();
+            let why = format!("cannot open the log file {path}: {error}");
+            return refuse(Format::Text, &why, FAILED);
+        }
+    };
+    let log = match daemon::logger::install(*log_level, *log_format, output) {
         Ok(log) => log,
         Err(error) => {
             return refuse(Format::Text, &format!("cannot start the log: {error}"), FAILED);
@@ -113,25 +150,24 @@ fn run(settings: Settings) -> u8 {
     };
     daemon::logger::log_panics();
     // Even a panic here leaves its line in the log before the process ends.
-    let status =
-        panic::catch_unwind(AssertUnwindSafe(|| serve(settings, passed, descriptors, &log)));
+    let status = panic::catch_unwind(AssertUnwindSafe(|| serve(loaded, passed, descriptors, &log)));
     log.flush(FLUSH_TIMEOUT);
     status.unwrap_or(FAILED)
 }
 
 fn serve(
-    settings: Settings,
-    passed: Result<daemon::passed::Passed, String>,
+    loaded: Loaded,
+    passed: Result<Passed, String>,
     descriptors: Option<usize>,
     log: &LogQueue,
 ) -> u8 {
+    let format = loaded.settings.log_format;
     let mut passed = match passed {
         Ok(passed) => passed,
-        Err(error) => return refuse(settings.log_format, &error, FAILED),
+        Err(error) => return refuse(format, &error, FAILED),
     };
-    let listen = daemon::listening::addresses(&settings, &mut passed);
-    let Settings { mut config, app, heartbeat, log_format: format, .. } = settings;
-    match listen {
+    let mut config = loaded.settings.config.clone();
+    match daemon::listening::addresses(&loaded.settings, &mut passed) {
         Ok(listen) => config.listen = listen,
         Err(error) => return refuse(format, &error, FAILED),
     }
@@ -149,7 +185,8 @@ fn serve(
         Ok(signals) => signals,
         Err(error) => return refuse(format, &ServeError::Start(error), FAILED),
     };
-    let daemon = Daemon { config, app, heartbeat, format, descriptors, log: log.clone() };
+    let Settings { app, heartbeat, .. } = loaded.settings;
+    let daemon = Daemon { config, loaded, descriptors, log: log.clone() };
     match app {
         App::Counter => daemon.run(signals, move |_| Counter::new(heartbeat)),
         App::Echo => daemon.run(signals, |_| Echo),
@@ -159,9 +196,7 @@ fn serve(
 /// What it was asked to be, and what it has found.
 struct Daemon {
     config: Config,
-    app: App,
-    heartbeat: Option<Duration>,
-    format: Format,
+    loaded: Loaded,
     descriptors: Option<usize>,
     log: LogQueue,
 }
@@ -172,240 +207,117 @@ impl Daemon {
         signals: Signals,
         make: impl Fn(ReactorStart<A>) -> A + Send + Sync + 'static,
     ) -> u8 {
-        let Daemon { config, app, heartbeat, format, descriptors, log } = self;
+        let Daemon { config, loaded, descriptors, log } = self;
+        let Settings { app, heartbeat, log_format: format, .. } = loaded.settings;
         let builder = Server::builder().config(config.clone()).dropped_log_lines(log.dropped());
         let server = match builder.serve(make) {
             Ok(server) => server,
             Err(error @ ServeError::Config(_)) => return refuse(format, &error, MISUSED),
             Err(error) => return refuse(format, &error, FAILED),
         };
-        let bound = (server.addresses(), server.admin_address());
-        introduce(&config, app, heartbeat, bound, descriptors);
-        let drain = seconds(config.timeout_graceful_shutdown);
-        match watch(signals, server.shutdown_trigger(), drain, log) {
-            Ok(()) => wait(server),
-            Err(error) => {
-                refuse(format, &format!("cannot start the signal thread: {error}"), FAILED)
-            }
+        let machine = Machine::look(descriptors);
+        let (listening, admin) = (server.addresses(), server.admin_address());
+        let introduction =
+            Introduction { config: &config, app, heartbeat, listening, admin, machine: &machine };
+        for (level, line) in introduction.lines() {
+            log::log!(level, "{line}");
         }
-    }
-}
-
-/// What was started, where, within what limits, and how to stop it.
-fn introduce(
-    config: &Config,
-    app: App,
-    heartbeat: Option<Duration>,
-    (bound, admin): (&[Address], Option<&Address>),
-    descriptors: Option<usize>,
-) {
-    let reactors = plural(config.workers.get(), "reactor");
-    let app = match (app, heartbeat) {
-        (App::Counter, Some(time)) => format!("counter with a heartbeat every {} s", seconds(time)),
-        (App::Counter, None) => "counter without heartbeat".to_owned(),
-        (App::Echo, _) => "echo".to_owned(),
-    };
-    let sessions = match config.session_ids {
-        SessionIds::Any => "under any id",
-        SessionIds::Issued => "under issued ids only",
-    };
-    let connections = match config.limit_concurrency {
-        Some(limit) => format!("at most {}", plural(limit.get(), "connection")),
-        None => "connections unlimited".to_owned(),
-    };
-    log::info!("revolve {}: {reactors}, {app}", env!("CARGO_PKG_VERSION"));
-    for address in bound {
-        tell_address(config, address);
-    }
-    if let Some(address) = admin {
-        log::info!("admin on {address}: {}", own_paths(config));
-        tell_page(config, address);
-    }
-    if config.ws_per_message_deflate {
-        log::info!("permessage-deflate: agreed to where a client offers it");
-    }
-    log::info!(
-        "limits: messages {} bytes, send buffer {} bytes, {connections}, {} for {} s {sessions}",
-        config.ws_max_size,
-        config.max_send_buffer,
-        plural(config.sessions_kept(), "session"),
-        seconds(config.session_ttl),
-    );
-    tell_store(config);
-    match &config.allowed_origins {
-        AllowedOrigins::Any => log::info!(
-            "origins: pages of any site may connect; --allowed-origins names those that may"
-        ),
-        AllowedOrigins::Only(origins) => {
-            let origins: Vec<_> = origins.iter().map(Origin::to_string).collect();
-            log::info!("origins: pages of {} may connect, of others not", origins.join(", "));
-        }
-    }
-    tell_memory_bound(config, descriptors);
-    log::info!(
-        "to stop: Ctrl-C or SIGTERM, which drains for at most {} s; a second one ends at once",
-        seconds(config.timeout_graceful_shutdown)
-    );
-}
-
-/// Where sessions are stored, and what that promises.
-fn tell_store(config: &Config) {
-    if config.store.is_shared() {
-        log::info!(
-            "sessions: stored in {}; a reply leaves when its session is there",
-            config.store
-        );
-    } else if config.store != StoreLocation::None {
-        let promise = match config.store_sync {
-            StoreSync::Always => "a reply leaves when its session is on the disk".to_owned(),
-            StoreSync::Every(time) => {
-                format!(
-                    "sessions are on the disk at most {} ms after they are written",
-                    time.as_millis()
-                )
-            }
+        let supervisor = Supervisor::from_environment();
+        let watch = Watch {
+            trigger: server.shutdown_trigger(),
+            serving: serving(listening),
+            supervisor: supervisor.clone(),
+            reloading: Reloading {
+                now: loaded,
+                settings: server.live_settings(),
+                log,
+                machine,
+                listening: listening.to_vec(),
+            },
         };
-        log::info!("sessions: stored in {}; {promise}", config.store);
-    }
-}
-
-/// What is at an address.
-fn tell_address(config: &Config, bound: &Address) {
-    let websocket = match bound.tcp().map(reachable) {
-        Some(near) => format!("ws://{near}{}", config.ws_path),
-        None => format!("WebSockets at {}", config.ws_path),
-    };
-    if config.admin.is_some() {
-        return log::info!("listening on {bound}: {websocket}");
-    }
-    log::info!("listening on {bound}: {websocket} (also {})", own_paths(config));
-    tell_page(config, bound);
-}
-
-/// The paths that have an answer of the server's own, but for the page's.
-fn own_paths(config: &Config) -> &'static str {
-    if config.metrics { "/healthz, /readyz, /metrics" } else { "/healthz, /readyz" }
-}
-
-/// Where the live page is, and for whom.
-fn tell_page(config: &Config, bound: &Address) {
-    let near = bound.tcp().map(reachable);
-    let page = match near {
-        Some(near) => format!("http://{near}/"),
-        None => format!("/ on {bound}"),
-    };
-    match (config.page, config.page_for) {
-        (false, _) => {}
-        (true, PageFor::Any) => log::info!("live page: {page} (for anyone: --page-for any)"),
-        (true, PageFor::Loopback) if near.is_none_or(|near| near.ip().is_loopback()) => {
-            log::info!("live page: {page} (for this machine alone)");
+        if let Err(error) = watch.start(signals).and_then(|()| supervisor.watch(server.liveness()))
+        {
+            return refuse(format, &format!("cannot start the signal thread: {error}"), FAILED);
         }
-        // Nobody reaches such an address from a loopback one.
-        (true, PageFor::Loopback) => {
-            log::info!("live page: not on this address unless --page-for any");
-        }
+        supervisor.ready(&serving(server.addresses()));
+        wait(server)
     }
 }
 
-/// A number of things, in words.
-fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+/// The line of the supervisor's status.
+fn serving(listening: &[Address]) -> String {
+    let listening: Vec<_> = listening.iter().map(Address::to_string).collect();
+    format!("serving on {}", listening.join(", "))
 }
 
-/// The most memory that connections and sessions can take; a warning if the machine has less.
-fn tell_memory_bound(config: &Config, descriptors: Option<usize>) {
-    match MemoryBound::of::<()>(config, descriptors) {
-        Some(bound) => {
-            log::info!(
-                "memory: connections and sessions take at most {bound}; less with a lower --ws-max-size, \
-                 --max-send-buffer, --limit-concurrency or --max-sessions"
-            );
-            if let Some(available) = daemon::available::memory()
-                && bound.total() > available.bytes
-            {
-                log::warn!(
-                    "memory: that is more than the {} of {}: {}",
-                    Bytes(available.bytes),
-                    available.of,
-                    advice(config, descriptors, available.bytes)
-                );
-            }
-        }
-        None => log::info!(
-            "memory: without a bound, as connections have none; --limit-concurrency sets one"
-        ),
-    }
-}
-
-/// The address as this machine can reach it: "every interface" is none to connect to.
-fn reachable(bound: SocketAddr) -> SocketAddr {
-    let ip = match bound.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, bound.port())
-}
-
-/// The options with which the bound on memory would fit into so many bytes.
-fn advice(config: &Config, descriptors: Option<usize>, room: usize) -> String {
-    let without_sessions = Config { max_sessions: 1, ..config.clone() };
-    let fitting = Fitting::into::<()>(config, descriptors, room);
-    let Some(Fitting { limit_concurrency, bytes }) = fitting else {
-        return match Fitting::into::<()>(&without_sessions, descriptors, room) {
-            Some(_) => "a lower --max-sessions is needed",
-            None => "fewer --workers and a lower --limit-concurrency are needed",
-        }
-        .to_owned();
-    };
-    let mut options = String::new();
-    if config.limit_concurrency.is_none_or(|limit| limit.get() != limit_concurrency) {
-        options = format!("--limit-concurrency {limit_concurrency} ");
-    }
-    for (name, value) in
-        [("ws-max-size", config.ws_max_size), ("max-send-buffer", config.max_send_buffer)]
-    {
-        if let Some(bytes) = bytes.filter(|&bytes| bytes < value) {
-            options.push_str(&format!("--{name} {bytes} "));
-        }
-    }
-    format!("{options}would fit")
-}
-
-/// Starts the thread that turns the first signal that is to end us into a drain and the second into
-/// the end.
-fn watch(
-    mut signals: Signals,
+/// What the thread needs that waits for signals.
+struct Watch {
     trigger: ShutdownTrigger,
-    drain: String,
-    log: LogQueue,
-) -> io::Result<()> {
-    let watch = move || {
+    serving: String,
+    supervisor: Supervisor,
+    reloading: Reloading,
+}
+
+impl Watch {
+    fn start(self, mut signals: Signals) -> io::Result<()> {
+        let watch = move || self.watch(&mut signals);
+        thread::Builder::new().name("revolve-signal".to_owned()).spawn(watch).map(drop)
+    }
+
+    /// Turns the first signal that is to end us into a drain and the second into the end.
+    fn watch(mut self, signals: &mut Signals) {
         let mut begun: Option<Instant> = None;
         for signal in signals.forever() {
             let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
             match begun {
+                None if signal == SIGHUP => self.reload(),
+                Some(_) if signal == SIGHUP => {
+                    self.reloading.reopen_log();
+                    log::warn!("{name}: no settings are read while the server drains");
+                }
                 _ if signal != SIGTERM && signal != SIGINT => {
-                    log::warn!("{name}: ignored; settings are read once, at the start");
+                    log::warn!("{name}: ignored; SIGHUP has the settings read anew");
                 }
                 None => {
                     begun = Some(Instant::now());
-                    log::info!("{name}: draining, at most {drain} s");
-                    trigger.begin();
+                    self.drain(name);
                 }
                 Some(begun) if begun.elapsed() < ONE_STROKE => {
                     log::debug!("{name}: taken for the same stroke");
                 }
                 Some(_) => {
                     log::warn!("{name} again: ending at once");
-                    log.flush(LAST_FLUSH);
+                    self.reloading.log.flush(LAST_FLUSH);
                     // No destructors, no exit handlers: whatever hangs, this does not.
                     signal_hook::low_level::exit(128 + signal);
                 }
             }
         }
-    };
-    thread::Builder::new().name("revolve-signal".to_owned()).spawn(watch).map(drop)
+    }
+
+    fn drain(&self, name: &str) {
+        let config = self.reloading.settings.config();
+        let most = seconds(config.timeout_graceful_shutdown);
+        let pace = match config.drain_over {
+            Duration::ZERO => String::new(),
+            over => format!(", goodbyes over {} s", seconds(over)),
+        };
+        let line = format!("draining, at most {most} s{pace}");
+        log::info!("{name}: {line}");
+        self.trigger.begin();
+        self.supervisor.stopping(&line);
+    }
+
+    fn reload(&mut self) {
+        self.supervisor.reloading();
+        match read_settings() {
+            Ok(Command::Run(loaded)) => self.reloading.reload(Ok(*loaded)),
+            Err(error) => self.reloading.reload(Err(error)),
+            // The arguments are those that have started the server.
+            Ok(_) => {}
+        }
+        self.supervisor.ready(&self.serving);
+    }
 }
 
 /// Serves until it has been told to stop and has drained.

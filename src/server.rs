@@ -21,6 +21,8 @@ use crate::application::{Application, Hosted, ReactorStart, Remote, Wake};
 use crate::config::{Address, Config, ConfigError, Limits, StoreLocation};
 use crate::contained::{Contained, Panicked, guard};
 use crate::http::Rejection;
+use crate::live_settings::LiveSettings;
+use crate::liveness::Liveness;
 use crate::mailbox::{MailSender, Mailbox, mailbox};
 use crate::offload::pool::{Pool, PoolLimits};
 use crate::reactor::{LISTENER, MAILBOX, OsEnvironment, Reactor, Task};
@@ -205,7 +207,9 @@ impl Builder {
             // One that has gone says why when it is joined.
             let _ = start.send(());
         }
-        let handle = ServerHandle { addresses, admin, threads, trigger, remote, store: None };
+        let (first, store_here) = (config.clone(), None);
+        let handle =
+            ServerHandle { addresses, admin, threads, trigger, remote, first, store: store_here };
         handle.open_store(store, &config)
     }
 }
@@ -408,6 +412,8 @@ pub struct ServerHandle<A: Application> {
     threads: Vec<JoinHandle<io::Result<DrainOutcome>>>,
     trigger: ShutdownTrigger,
     remote: Remote<A>,
+    /// The settings of its start.
+    first: Arc<Config>,
     store: Option<ServerStore>,
 }
 
@@ -440,6 +446,20 @@ impl<A: Application> ServerHandle<A> {
     #[must_use]
     pub fn shutdown_trigger(&self) -> ShutdownTrigger {
         self.trigger.clone()
+    }
+
+    /// The way to its settings, from any thread.
+    #[must_use]
+    pub fn live_settings(&self) -> LiveSettings {
+        let ShutdownTrigger { senders, status } = self.trigger.clone();
+        LiveSettings { senders, status, first: self.first.clone() }
+    }
+
+    /// Something that looks whether its reactors turn, for a watchdog.
+    #[must_use]
+    pub fn liveness(&self) -> Liveness {
+        let ShutdownTrigger { senders, status } = self.trigger.clone();
+        Liveness::new(senders, status)
     }
 
     /// The way to its reactors and connections, from any thread.

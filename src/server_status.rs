@@ -12,10 +12,11 @@
 //! Next: [`crate::mailbox`]: how other threads reach a reactor.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::application::ApplicationMetrics;
+use crate::config::Config;
 use crate::observe::metrics::{ReactorMetrics, ServerMetrics};
 use crate::observe::store_metrics;
 use crate::offload::pool::PoolFigures;
@@ -41,6 +42,9 @@ pub struct ServerStatus {
     is_store_away: AtomicBool,
     store_metrics: Arc<StoreMetrics>,
     store_failure: OnceLock<String>,
+    /// Settings other than those of the start, and how often they have changed.
+    newer_config: Mutex<Option<Arc<Config>>>,
+    config_changes: AtomicU64,
 }
 
 impl ServerStatus {
@@ -65,6 +69,8 @@ impl ServerStatus {
             is_store_away: AtomicBool::new(false),
             store_metrics: Arc::default(),
             store_failure: OnceLock::new(),
+            newer_config: Mutex::default(),
+            config_changes: AtomicU64::new(0),
         }
     }
 
@@ -202,6 +208,40 @@ impl ServerStatus {
     #[must_use]
     pub fn store_failure(&self) -> Option<&str> {
         self.store_failure.get().map(String::as_str)
+    }
+
+    /// How often the settings have changed. A reactor compares it when it is woken.
+    #[must_use]
+    pub fn config_changes(&self) -> u64 {
+        self.config_changes.load(Ordering::Acquire)
+    }
+
+    /// The settings of now, if they are others than those of the start, and the number of their change.
+    #[must_use]
+    pub fn newer_config(&self) -> (u64, Option<Arc<Config>>) {
+        let newer = self.lock_newer_config();
+        (self.config_changes(), newer.clone())
+    }
+
+    /// Changes them to what `change` makes of those that there are, if that is something. Wakes nobody.
+    ///
+    /// # Errors
+    ///
+    /// What `change` returns.
+    pub fn change_config<E>(
+        &self,
+        change: impl FnOnce(Option<&Config>) -> Result<Config, E>,
+    ) -> Result<(), E> {
+        let mut newer = self.lock_newer_config();
+        *newer = Some(Arc::new(change(newer.as_deref())?));
+        self.config_changes.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Held for a copy of a pointer, or while settings are compared; by no reactor during a message.
+    fn lock_newer_config(&self) -> MutexGuard<'_, Option<Arc<Config>>> {
+        // It is replaced whole, so it is whole whoever panicked.
+        self.newer_config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One more reactor has said goodbye to all its WebSockets, or has no time left for it. Each reactor

@@ -29,6 +29,7 @@ mod server {
     mod http;
     mod keeping;
     mod limits;
+    mod live_settings;
     mod liveness;
     mod metrics;
     mod offload;

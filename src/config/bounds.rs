@@ -100,6 +100,10 @@ pub const REQUEST_TIMEOUT: Bounds<Duration> =
 pub const MAX_SEND_BUFFER: Bounds<usize> =
     Bounds { range: 1024..=1 << 30, allowed: "a size from 1024 to 1073741824 bytes" };
 
+/// Of [`super::Config::drain_over`]: behind the last goodbye there has to be time for its answer.
+pub const DRAIN_OVER: &str =
+    "0 or a time in seconds that is less than that of --timeout-graceful-shutdown";
+
 /// Of [`super::Config::timeout_graceful_shutdown`], and of the times in [`super::Limits`]. Each is added
 /// to an `Instant`, which overflows long before `Duration::MAX`.
 pub const UP_TO_A_DAY: Bounds<Duration> =

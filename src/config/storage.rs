@@ -4,7 +4,7 @@
 //!
 //! Invariant: what is shown can be read again, but for a password, which is never shown.
 //!
-//! Next: [`crate::token`]: the name of one connection among many.
+//! Next: `live`: what a running server takes anew.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,9 +1,10 @@
-//! How much memory this process may use: the machine's, or less if a control group says so.
+//! How much memory this process may use: the machine's, or less if a control group says so; and how many connections
+//! may wait to be accepted.
 //!
 //! Reads what Linux tells in `/proc` and `/sys/fs/cgroup`; elsewhere it knows nothing and says so.
-//! Compares nothing. Called by `main.rs`, once.
+//! Compares nothing. Called by `shortages`.
 //!
-//! This is the last file of the tour.
+//! Next: `shortages`: what there is too little of.
 
 use std::fs;
 
@@ -13,6 +14,11 @@ pub(crate) fn memory() -> Option<Available> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = limit_files(&groups).into_iter().filter_map(|file| fs::read_to_string(file).ok());
     least(machine, limits)
+}
+
+/// Connections that the kernel lets wait for one listener at most, if it tells.
+pub(crate) fn accept_queue() -> Option<usize> {
+    fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
 
 /// A limit of memory.
@@ -128,6 +134,8 @@ mod tests {
     fn linux_tells() {
         if cfg!(target_os = "linux") {
             assert!(memory().unwrap().bytes > 1 << 20);
+            // A container may hide it.
+            assert!(accept_queue().is_none_or(|most| most > 0));
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Both are changed once, at the start. Installs no signal handler; only reports the limit.
 //! Called by `main.rs`.
 //!
-//! Next: `available`: how much memory there is.
+//! Next: `supervisor`: who watches it.
 
 use std::io;
 

@@ -1,21 +1,22 @@
-//! The process's logger: records of the `log` crate become lines on stderr, text or JSON.
+//! The process's logger: records of the `log` crate become lines on stderr or in a file, text or JSON.
 //!
 //! It limits no rate and chooses no words; the library does. `main.rs` installs it, once; the
 //! `log` macros call it from any thread; one thread of its own writes.
 //!
-//! Invariant: while the server runs, the writer thread alone touches stderr, so nothing that stderr
-//! does (a full pipe, a closed one) reaches the thread that logs. A line is written whole, or it is
+//! Invariant: while the server runs, the writer thread alone touches what is logged to, so nothing that that
+//! does (a full pipe, a closed one, a full disk) reaches the thread that logs. A line is written whole, or it is
 //! counted as dropped.
 //!
-//! Next: `arguments`: what can be asked of the program.
+//! Next: `config_file`: where options may stand.
 
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt::{self, Write as _};
-use std::io::{self, Write};
+use std::io;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,6 +25,8 @@ use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use revolve::wall_clock;
 use simple_logger::SimpleLogger;
+
+use super::log_output::{LogOutput, Output};
 
 /// Lines that wait for the writer. 8192: the closing lines of a drain of some thousand
 /// connections come in a few milliseconds, faster than a terminal takes them. The slots are under
@@ -57,6 +60,21 @@ pub(crate) enum Format {
 pub(crate) struct LogQueue {
     mails: Sender<Mail>,
     dropped: Arc<AtomicU64>,
+    level: SharedLevel,
+}
+
+/// The least level that is logged; it may change.
+#[derive(Debug, Clone)]
+struct SharedLevel(Arc<AtomicUsize>);
+
+impl SharedLevel {
+    fn new(level: LevelFilter) -> SharedLevel {
+        SharedLevel(Arc::new(AtomicUsize::new(level as usize)))
+    }
+
+    fn takes(&self, level: Level) -> bool {
+        level as usize <= self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// How far the log was written when a flush ended.
@@ -74,6 +92,8 @@ enum Mail {
     Line(Line),
     /// Answered when everything before it is written.
     Flush(Sender<()>),
+    /// To the file of this path from now on. Answered when it is open, or with why it is not.
+    Reopen(PathBuf, Sender<io::Result<()>>),
 }
 
 /// A record that owns what it says.
@@ -94,12 +114,17 @@ struct Line {
 /// # Errors
 ///
 /// No thread to be had, or the process has a logger.
-pub(crate) fn install(level: LevelFilter, format: Format) -> io::Result<LogQueue> {
+pub(crate) fn install(
+    level: LevelFilter,
+    format: Format,
+    output: LogOutput,
+) -> io::Result<LogQueue> {
     let (mails, incoming) = bounded(QUEUE_LINES);
-    let queue = LogQueue { mails, dropped: Arc::new(AtomicU64::new(0)) };
-    let writer = Writer::new(io::stderr(), format, level, Arc::clone(&queue.dropped));
+    let level_here = SharedLevel::new(level);
+    let queue = LogQueue { mails, dropped: Arc::default(), level: level_here };
+    let writer = Writer::new(output, format, &queue);
     thread::Builder::new().name("revolve-log".to_owned()).spawn(move || writer.run(&incoming))?;
-    log::set_boxed_logger(Box::new(Logger { queue: queue.clone(), level, format }))
+    log::set_boxed_logger(Box::new(Logger { queue: queue.clone(), format }))
         .map_err(io::Error::other)?;
     log::set_max_level(level);
     Ok(queue)
@@ -147,6 +172,29 @@ impl LogQueue {
         }
     }
 
+    /// From now on this is the least level.
+    pub(crate) fn set_level(&self, level: LevelFilter) {
+        self.level.0.store(level as usize, Ordering::Relaxed);
+        log::set_max_level(level);
+    }
+
+    /// Opens the file of this path, anew if it is open: what is logged from now on stands there, what was logged before
+    /// where it was to be. Waits for that, but no longer than `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not open. Then all stays as it is.
+    pub(crate) fn reopen(&self, path: &Path, timeout: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + timeout;
+        let (opened, wait) = bounded(1);
+        let mail = Mail::Reopen(path.to_owned(), opened);
+        let is_asked = self.mails.send_deadline(mail, deadline).is_ok();
+        match is_asked.then(|| wait.recv_deadline(deadline)) {
+            Some(Ok(result)) => result,
+            _ => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
     /// Never waits: a line for which there is no room is counted and gone.
     fn offer(&self, line: Line) {
         if self.mails.try_send(Mail::Line(line)).is_err() {
@@ -159,7 +207,6 @@ impl LogQueue {
 #[derive(Debug)]
 struct Logger {
     queue: LogQueue,
-    level: LevelFilter,
     format: Format,
 }
 
@@ -168,7 +215,7 @@ impl Log for Logger {
     /// header among it, would drown them.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let is_ours = metadata.target().starts_with(TARGET);
-        metadata.level() <= self.level && (is_ours || metadata.level() < Level::Trace)
+        self.queue.level.takes(metadata.level()) && (is_ours || metadata.level() < Level::Trace)
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -301,11 +348,11 @@ impl VisitValue<'_> for Fields {
     }
 }
 
-/// The writer thread: everything that touches stderr.
+/// The writer thread: everything that touches what is logged to.
 struct Writer<W> {
     out: W,
     format: Format,
-    level: LevelFilter,
+    level: SharedLevel,
     text: SimpleLogger,
     dropped: Arc<AtomicU64>,
     /// Drops that the log itself has told of.
@@ -316,9 +363,10 @@ struct Writer<W> {
     buffer: String,
 }
 
-impl<W: Write> Writer<W> {
-    fn new(out: W, format: Format, level: LevelFilter, dropped: Arc<AtomicU64>) -> Self {
+impl<W: Output> Writer<W> {
+    fn new(out: W, format: Format, queue: &LogQueue) -> Self {
         let text = SimpleLogger::new().with_level(LevelFilter::Trace);
+        let (dropped, level) = (queue.dropped(), queue.level.clone());
         Writer { out, format, level, text, dropped, told: 0, torn: false, buffer: String::new() }
     }
 
@@ -327,15 +375,22 @@ impl<W: Write> Writer<W> {
         for mail in mails {
             match mail {
                 Mail::Line(line) => match self.write(&line) {
-                    // Told when stderr has caught up: once a jam, not once a line.
+                    // Told when the output has caught up: once a jam, not once a line.
                     Ok(()) if mails.is_empty() => self.tell_drops(),
                     Ok(()) => {}
-                    Err(_) => {
+                    Err(error) => {
                         self.dropped.fetch_add(1, Ordering::Relaxed);
+                        self.out.note_failure(&error);
                     }
                 },
                 // Who asked may have stopped waiting.
                 Mail::Flush(written) => written.try_send(()).unwrap_or_default(),
+                Mail::Reopen(path, opened) => {
+                    let result = self.out.reopen(path);
+                    // Another file begins with a line of its own.
+                    self.torn &= result.is_err();
+                    let _ = opened.try_send(result);
+                }
             }
         }
     }
@@ -344,14 +399,14 @@ impl<W: Write> Writer<W> {
     fn tell_drops(&mut self) {
         let dropped = self.dropped.load(Ordering::Relaxed);
         let new = dropped.wrapping_sub(self.told);
-        if new == 0 || self.level < LevelFilter::Warn {
+        if new == 0 || !self.level.takes(Level::Warn) {
             return;
         }
         let line = Line {
             time: wall_clock::now(),
             level: Level::Warn,
             target: Cow::Borrowed(TARGET),
-            message: Cow::Owned(format!("{new} log lines dropped: stderr did not take them")),
+            message: Cow::Owned(format!("{new} log lines dropped: {} did not take them", self.out)),
             fields: String::new(),
         };
         if self.write(&line).is_ok() {
@@ -370,7 +425,11 @@ impl<W: Write> Writer<W> {
                 push_json_line(&mut buffer, line);
                 self.put(buffer.as_bytes())
             }
-            Format::Text => self.write_text(&mut buffer, line),
+            Format::Text if self.out.is_stderr() => self.write_text(&mut buffer, line),
+            Format::Text => {
+                push_text_line(&mut buffer, line);
+                self.put(buffer.as_bytes())
+            }
         };
         // A rare long line must not keep its memory for ever.
         buffer.shrink_to(TEXT_BYTES);
@@ -428,6 +487,15 @@ impl<W: Write> Writer<W> {
         self.torn = false;
         Ok(())
     }
+}
+
+/// As `simple_logger` writes it to stderr, behind the time.
+fn push_text_line(out: &mut String, line: &Line) {
+    let time = humantime::format_rfc3339_millis(line.time);
+    let _ = write!(out, "{time} {:<5} [{}] ", line.level, line.target);
+    push_escaped(out, &line.message);
+    out.push_str(&line.fields);
+    out.push('\n');
 }
 
 /// `{"time":…,"level":…,"message":…,"target":…` and the key-values, closed and ended.
@@ -500,6 +568,7 @@ fn push_json(out: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     /// Takes so many bytes, then fails in the way given, once; then takes all.
     struct Fails(Vec<u8>, usize, Option<io::ErrorKind>);
@@ -527,6 +596,22 @@ mod tests {
         }
     }
 
+    impl fmt::Display for Fails {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the sink")
+        }
+    }
+
+    impl Output for &mut Fails {
+        fn is_stderr(&self) -> bool {
+            false
+        }
+        fn reopen(&mut self, _: PathBuf) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        fn note_failure(&mut self, _: &io::Error) {}
+    }
+
     fn line(message: &'static str) -> Line {
         Line {
             time: SystemTime::UNIX_EPOCH + Duration::from_micros(1_796_040_000_123_456),
@@ -545,8 +630,9 @@ mod tests {
 
     fn logger(format: Format, lines: usize) -> (Logger, Receiver<Mail>) {
         let (mails, incoming) = bounded(lines);
-        let queue = LogQueue { mails, dropped: Arc::default() };
-        (Logger { queue, level: LevelFilter::Info, format }, incoming)
+        let level = SharedLevel::new(LevelFilter::Info);
+        let queue = LogQueue { mails, dropped: Arc::default(), level };
+        (Logger { queue, format }, incoming)
     }
 
     /// What becomes of one record on its way to the writer.
@@ -677,8 +763,8 @@ mod tests {
     #[test]
     fn flush_waits_for_what_was_logged_before_it() {
         let (logger, incoming) = logger(Format::Json, 16);
-        let (dropped, sink) = (logger.queue.dropped(), Fails(Vec::new(), 0, None));
-        let writer = Writer::new(sink, Format::Json, LevelFilter::Info, dropped);
+        let sink = Box::leak(Box::new(Fails(Vec::new(), 0, None)));
+        let writer = Writer::new(sink, Format::Json, &logger.queue);
         let thread = thread::spawn(move || writer.run(&incoming));
         logger.log(&Record::builder().level(Level::Info).args(format_args!("m")).build());
         assert_eq!(logger.queue.flush(Duration::from_secs(60)), Flushed::All);
@@ -693,10 +779,10 @@ mod tests {
             logger.queue.offer(line("m"));
         }
         let dropped = logger.queue.dropped();
-        drop(logger);
         let mut sink = Fails(Vec::new(), 9, Some(io::ErrorKind::BrokenPipe));
-        Writer::new(&mut sink, Format::Json, LevelFilter::Info, Arc::clone(&dropped))
-            .run(&incoming);
+        let writer = Writer::new(&mut sink, Format::Json, &logger.queue);
+        drop(logger);
+        writer.run(&incoming);
         assert_eq!(dropped.load(Ordering::Relaxed), 1);
         let written = String::from_utf8(sink.0).expect("UTF-8");
         let lines: Vec<&str> = written.lines().collect();
@@ -710,8 +796,51 @@ mod tests {
     #[test]
     fn a_stderr_that_would_block_is_waited_for() {
         let mut sink = Fails(Vec::new(), 9, Some(io::ErrorKind::WouldBlock));
-        let mut writer = Writer::new(&mut sink, Format::Json, LevelFilter::Info, Arc::default());
+        let (logger, _incoming) = logger(Format::Json, 1);
+        let mut writer = Writer::new(&mut sink, Format::Json, &logger.queue);
         assert!(writer.write(&line("m")).is_ok());
         assert_eq!(sink.0, json(&line("m")).into_bytes());
+    }
+    #[test]
+    fn a_file_is_opened_anew_between_two_lines() {
+        let directory = std::env::temp_dir().join(format!("revolve-log-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let (path, rotated) = (directory.join("log"), directory.join("log.1"));
+        let (logger, incoming) = logger(Format::Text, 64);
+        let output = LogOutput::open(Some(&path)).unwrap();
+        let writer = Writer::new(output, Format::Text, &logger.queue);
+        let thread = thread::spawn(move || writer.run(&incoming));
+        logger.queue.offer(line("one"));
+        assert_eq!(logger.queue.flush(Duration::from_secs(60)), Flushed::All);
+        std::fs::rename(&path, &rotated).unwrap();
+        logger.queue.offer(line("two"));
+        logger.queue.reopen(&path, Duration::from_secs(60)).unwrap();
+        logger.queue.offer(line("three\nlines"));
+        // What cannot be opened leaves the log where it is.
+        let nowhere = logger.queue.reopen(&directory, Duration::from_secs(60));
+        assert!(nowhere.is_err());
+        logger.queue.offer(line("four"));
+        drop(logger);
+        thread.join().unwrap();
+        let read = |path| std::fs::read_to_string(path).unwrap();
+        let line = |text| format!("2026-11-30T12:00:00.123Z INFO  [revolve] {text}\n");
+        assert_eq!(read(&rotated), line("one") + &line("two"));
+        assert_eq!(read(&path), line("three\\nlines") + &line("four"));
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn the_level_can_change() {
+        let (logger, incoming) = logger(Format::Text, 4);
+        let debug = || {
+            let record = Record::builder().level(Level::Debug).args(format_args!("m")).build();
+            logger.log(&record);
+            incoming.len()
+        };
+        assert_eq!(debug(), 0);
+        logger.queue.set_level(LevelFilter::Debug);
+        assert_eq!(debug(), 1);
+        logger.queue.set_level(LevelFilter::Error);
+        assert_eq!(debug(), 1);
     }
 }

@@ -16,10 +16,9 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
 use super::address::Place;
-use crate::transport;
 
 /// The shortest time that a socket can be told to wait: to it, none at all means for ever.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -125,7 +124,8 @@ fn connect_tcp(address: &SocketAddr, deadline: Instant) -> io::Result<TcpStream>
 /// Not by std's call: that one waits for as long as the listener's queue is full. On Linux the time to send bounds that
 /// wait too (socket(7), SO_SNDTIMEO); elsewhere a full queue refuses at once.
 fn connect_unix(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
-    let socket = transport::socket::open(AddressFamily::UNIX, None)?;
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::ioctl_fioclex(&socket)?;
     sockopt::set_socket_timeout(&socket, Timeout::Send, Some(left(deadline)?))?;
     match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
         Ok(()) => Ok(UnixStream::from(socket)),

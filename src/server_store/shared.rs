@@ -5,7 +5,7 @@
 //!
 //! Invariant: while the store is away, the status says so.
 //!
-//! Next: [`crate::server`], which starts one reactor a core, and this.
+//! Next: [`crate::live_settings`]: changing the settings of a running server.
 
 use std::io;
 use std::sync::Arc;

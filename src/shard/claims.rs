@@ -34,6 +34,16 @@ pub(super) struct AcceptedUpgrade<A: Application> {
     pub(super) claimed: Option<ClaimedSession>,
 }
 
+impl<A: Application> AcceptedUpgrade<A> {
+    /// As the application has accepted it, of a session that is not claimed.
+    pub(super) fn new(
+        (accept, params, session_id): (Accept, Option<DeflateParams>, Option<SessionId>),
+        terms: Terms<A>,
+    ) -> Self {
+        AcceptedUpgrade { accept, params, session_id, terms, claimed: None }
+    }
+}
+
 /// A session that was claimed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClaimedSession {

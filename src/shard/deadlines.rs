@@ -104,8 +104,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                     return self.leave_aside(id, CloseCause::slow_consumer(), turn);
                 }
                 Endpoint::Handshaking(_) | Endpoint::Pending(_) => {
-                    self.claims.may_have_lost |= !self.claims.is_empty();
-                    return self.connections.cut(id, turn);
+                    return self.cut_stalled(id, turn);
                 }
                 _ => {}
             }
@@ -131,6 +130,25 @@ impl<A: Application, E: Environment> Parts<A, E> {
         self.end_late(id, timeout, turn);
     }
 
+    /// A connection takes nothing that has no session yet.
+    #[cold]
+    #[inline(never)]
+    fn cut_stalled(&mut self, id: LocalId, turn: &mut Turn<'_>) {
+        self.claims.may_have_lost = !self.claims.is_empty();
+        self.connections.cut(id, turn);
+    }
+
+    /// The application, or the store, has not answered what a request has asked of it.
+    #[cold]
+    #[inline(never)]
+    fn refuse_late(&mut self, id: LocalId, turn: &mut Turn<'_>) {
+        let rejection = match self.claims.contains(id) {
+            true => Rejection::StoreAway,
+            false => Rejection::AdmissionBusy,
+        };
+        self.refuse_waiting(id, rejection, turn);
+    }
+
     /// Ends a connection because what was due has not come.
     fn end_late(&mut self, id: LocalId, timeout: TimeoutEvent, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get(id) else { return };
@@ -141,10 +159,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             }
             TimeoutEvent::HeadLate => self.refuse_aside(id, Rejection::HeadTimeout, turn),
             TimeoutEvent::BodyLate => self.refuse_aside(id, Rejection::BodyTimeout, turn),
-            TimeoutEvent::AnswerLate if self.claims.contains(id) => {
-                self.refuse_waiting(id, Rejection::StoreAway, turn);
-            }
-            TimeoutEvent::AnswerLate => self.refuse_waiting(id, Rejection::AdmissionBusy, turn),
+            TimeoutEvent::AnswerLate => self.refuse_late(id, turn),
             TimeoutEvent::Silent => {
                 turn.setup.metrics.silent.add(1);
                 self.connections.cut(id, turn);

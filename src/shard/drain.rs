@@ -9,10 +9,11 @@
 use std::time::Instant;
 
 use super::connection_set::Share;
-use super::lifecycle::{DrainOutcome, Phase, WORDS_MOST, Words};
+use super::lifecycle::{DrainOutcome, Pace, Phase, WORDS_MOST, Words};
 use super::parts::Parts;
 use super::turn::Turn;
 use crate::application::Application;
+use crate::config::Config;
 use crate::connection::Rest;
 use crate::environment::Environment;
 use crate::http::Rejection;
@@ -30,20 +31,30 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Whether some of them can be told now.
     #[inline]
-    pub(super) fn may_sweep(&self) -> bool {
+    pub(super) fn may_sweep(&self, now: Instant) -> bool {
         match self.lifecycle.phase {
-            Phase::Draining { words, .. } => self.may_sweep_behind(words),
+            Phase::Draining { words, .. } => self.may_sweep_behind(words, now),
             _ => false,
         }
     }
 
     #[cold]
-    fn may_sweep_behind(&self, words: Words) -> bool {
+    fn may_sweep_behind(&self, words: Words, now: Instant) -> bool {
         match words {
             Words::Ours => !self.deliveries.waits_for_room(),
             Words::Theirs => false,
-            Words::InMail | Words::Behind(_) => self.is_sweeping(),
+            Words::InMail | Words::Behind(_) => {
+                let is_due = |pace: Pace| pace.next_at() <= now;
+                self.lifecycle.pace().is_none_or(is_due) && self.is_sweeping()
+            }
         }
+    }
+
+    /// When the drain wants a turn, whatever else happens.
+    pub(super) fn drain_deadline(&self, now: Instant, config: &Config) -> Option<Instant> {
+        let end = self.lifecycle.drain_deadline(now, config.timeout_graceful_shutdown)?;
+        let goodbye = self.lifecycle.pace().filter(|_| self.is_sweeping()).map(Pace::next_at);
+        Some(goodbye.map_or(end, |goodbye| goodbye.min(end)))
     }
 
     /// Tells a slice of the connections goodbye, when what was to be said before has been.
@@ -96,15 +107,23 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     #[cold]
     fn sweep_from(&mut self, from: usize, turn: &mut Turn<'_>) {
+        let config = &turn.setup.config;
+        let connections = self.connections.slab.len();
+        let first = || Pace::new(turn.now, config.drain_over, connections);
+        let mut kept = self.lifecycle.pace().unwrap_or_else(first);
+        let due = kept.due(turn.now, config.limits.goodbyes_per_turn);
         let mut at = from;
-        for _ in 0..turn.setup.config.limits.goodbyes_per_turn {
+        for _ in 0..due {
             let Some(id) = self.connections.slab.next_from(at) else { break };
             at = id.index as usize + 1;
+            kept.said += 1;
             self.say_goodbye(id, turn);
         }
-        turn.tell(|trace| trace.swept(from, at));
-        if let Phase::Draining { next, .. } = &mut self.lifecycle.phase {
-            *next = at;
+        if at > from {
+            turn.tell(|trace| trace.swept(from, at));
+        }
+        if let Phase::Draining { next, pace, .. } = &mut self.lifecycle.phase {
+            (*next, *pace) = (at, Some(kept));
         }
     }
 

@@ -71,6 +71,40 @@ impl Words {
     }
 }
 
+/// How the goodbyes of a drain are spread over [`crate::Config::drain_over`]: evenly, by the number of connections that
+/// there were at the first. Where some have left by themselves, or others have come, it is over sooner, and never later.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    begun: Instant,
+    over: Duration,
+    /// Connections at the first goodbye.
+    connections: usize,
+    /// Goodbyes so far.
+    pub(super) said: usize,
+}
+
+impl Pace {
+    pub(super) fn new(begun: Instant, over: Duration, connections: usize) -> Pace {
+        Pace { begun, over, connections, said: 0 }
+    }
+
+    /// When the next goodbye is due.
+    pub(super) fn next_at(self) -> Instant {
+        let said = self.said.min(self.connections) as u128;
+        let nanoseconds = self.over.as_nanos() * said / (self.connections as u128).max(1);
+        self.begun + Duration::from_nanos(nanoseconds as u64)
+    }
+
+    /// How many goodbyes are due now.
+    pub(super) fn due(mut self, now: Instant, most: usize) -> usize {
+        let before = self.said;
+        while self.said - before < most && self.next_at() <= now {
+            self.said += 1;
+        }
+        self.said - before
+    }
+}
+
 /// Where a shard is in its life.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Phase {
@@ -80,6 +114,8 @@ pub(super) enum Phase {
         next: usize,
         words: Words,
         since: Instant,
+        /// How fast; not before the first.
+        pace: Option<Pace>,
         /// WebSockets let go of since then.
         released: u64,
         /// Those among them that never answered.
@@ -185,7 +221,8 @@ impl Lifecycle {
         turn.setup.status.begin_drain(turn.now);
         turn.tell(TurnTrace::draining);
         let words = Words::Ours;
-        self.phase = Phase::Draining { next: 0, words, since: turn.now, released: 0, cut: 0 };
+        let (next, since, pace) = (0, turn.now, None);
+        self.phase = Phase::Draining { next, words, since, pace, released: 0, cut: 0 };
         // A client in the accept queue was told that it is connected: it gets an answer.
         if !self.has_stopped_listening() {
             self.listening = Listening::LastCall;
@@ -225,6 +262,14 @@ impl Lifecycle {
 
     pub(super) fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running)
+    }
+
+    /// How fast goodbyes are said, from the first on.
+    pub(super) fn pace(&self) -> Option<Pace> {
+        match self.phase {
+            Phase::Draining { pace, .. } => pace,
+            _ => None,
+        }
     }
 
     /// Whether the connection in this slot has had its turn to be told goodbye.

@@ -129,7 +129,9 @@ impl<A: Application, E: Environment> Shard<A, E> {
         let receive_buffer = vec![0; config.limits.receive_buffer_bytes].into_boxed_slice();
         let metrics = status.reactor(reactor).clone();
         let protocol_limits = ProtocolLimits::from(&*config);
-        let setup = Setup { reactor, beginning: now, config, protocol_limits, status, metrics };
+        let (beginning, config_changes) = (now, 0);
+        let setup =
+            Setup { reactor, beginning, config, config_changes, protocol_limits, status, metrics };
         let mut parts = Parts::new(hosted, &setup, now);
         parts.start(&setup)?;
         let observer = Observer::default();
@@ -166,8 +168,12 @@ impl<A: Application, E: Environment> Shard<A, E> {
         self.observer.woken.by_listener = true;
     }
 
-    /// Takes note that there is mail, or that something was posted.
+    /// Takes note that there is mail, that something was posted, or that the settings have changed: the next turn
+    /// has the new ones from its beginning.
     pub fn note_mail(&mut self) {
+        if self.setup.status.config_changes() != self.setup.config_changes {
+            self.setup.take_newer_config();
+        }
         self.parts.deliveries.has_mail = true;
         self.parts.deliveries.has_posts = !self.parts.posts.is_empty();
         self.observer.woken.by_mail = true;
@@ -381,7 +387,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[cold]
     fn goes_on(&self, now: Instant) -> bool {
         let lifecycle = &self.lifecycle;
-        lifecycle.may_accept(now) || self.may_sweep() || lifecycle.ends_sessions
+        lifecycle.may_accept(now) || self.may_sweep(now) || lifecycle.ends_sessions
     }
 
     /// When something has to be done that mostly has not. Asked for only if there may be something: to put five answers
@@ -393,7 +399,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         [
             watchers.next_look(),
             lifecycle.resumes_at(),
-            lifecycle.drain_deadline(now, config.timeout_graceful_shutdown),
+            self.drain_deadline(now, config),
             deliveries.retries_at(now),
             runtime.is_stored.then(|| commits.due(config.store_timeout)).flatten(),
             commits.is_shared().then_some(commits.refresh.next),

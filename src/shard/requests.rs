@@ -260,9 +260,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         Ok(match self.ask_application(id, &request, session_id.as_ref(), turn) {
             Ok(Answer::Now(terms)) => {
-                let claimed = None;
-                let accepted = AcceptedUpgrade { accept, params, session_id, terms, claimed };
-                Answered::Upgrade(length, accepted)
+                Answered::Upgrade(length, AcceptedUpgrade::new((accept, params, session_id), terms))
             }
             Ok(Answer::Later(deferred)) => Answered::Later(deferred, session_id),
             Err(refusal) => Answered::Refused(refusal),

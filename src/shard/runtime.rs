@@ -415,6 +415,16 @@ impl<A: Application> Runtime<A> {
 
     /// Lets `most` sessions expire whose time is over.
     pub(super) fn expire(&mut self, most: usize, turn: &mut Turn<'_>) {
+        if self.is_stored {
+            return self.expire_stored(most, turn);
+        }
+        let Runtime { application, sessions, commands, .. } = self;
+        sessions.expire(turn.now, most, |ended| tell_end(application, commands, ended, turn));
+    }
+
+    /// The same with a store.
+    #[inline(never)]
+    fn expire_stored(&mut self, most: usize, turn: &mut Turn<'_>) {
         if self.changes.owned.is_shared() {
             return self.expire_shared(most, turn);
         }

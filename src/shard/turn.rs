@@ -21,18 +21,33 @@ use crate::server_status::ServerStatus;
 use crate::session::SessionId;
 use crate::token::LocalId;
 
-/// What does not change while a shard runs.
+/// What does not change during a turn.
 pub(super) struct Setup {
     /// Its reactor's number.
     pub(super) reactor: usize,
     /// When it began.
     pub(super) beginning: Instant,
     pub(super) config: Arc<Config>,
+    /// The number of its last change that is in it.
+    pub(super) config_changes: u64,
     /// What the protocol needs of it.
     pub(super) protocol_limits: ProtocolLimits,
     pub(super) status: Arc<ServerStatus>,
     /// Its own cells of the status.
     pub(super) metrics: Arc<ReactorMetrics>,
+}
+
+impl Setup {
+    /// Takes the settings that have changed since.
+    #[cold]
+    pub(super) fn take_newer_config(&mut self) {
+        let (changes, newer) = self.status.newer_config();
+        self.config_changes = changes;
+        if let Some(config) = newer {
+            self.protocol_limits = ProtocolLimits::from(&*config);
+            self.config = config;
+        }
+    }
 }
 
 /// What a callback that panicked costs its connection.

@@ -33,14 +33,14 @@ const WITHOUT_SIGNAL: SendFlags = SendFlags::empty();
 ///
 /// What `socket(2)` says.
 #[cfg(not(target_vendor = "apple"))]
-pub(crate) fn open(family: AddressFamily, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
+pub(super) fn open(family: AddressFamily, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
     use rustix::net::SocketFlags;
     Ok(rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, protocol)?)
 }
 
 /// Where the flag cannot be asked for at once, and there is none for [`WITHOUT_SIGNAL`].
 #[cfg(target_vendor = "apple")]
-pub(crate) fn open(family: AddressFamily, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
+pub(super) fn open(family: AddressFamily, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket(family, SocketType::STREAM, protocol)?;
     rustix::io::ioctl_fioclex(&socket)?;
     rustix::net::sockopt::set_socket_nosigpipe(&socket, true)?;

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use std::{panic, thread};
 
 use revolve::{
-    Address, Application, Config, Counter, Echo, ReactorStart, Server, ServerHandle,
-    ShutdownTrigger, Summary,
+    Address, Application, Config, Counter, Echo, LiveSettings, Liveness, ReactorStart, Server,
+    ServerHandle, ShutdownTrigger, Summary,
 };
 use socket2::{Domain, SockRef, Socket, Type};
 use tungstenite::handshake::client::Response as Upgraded;
@@ -71,6 +71,8 @@ pub(crate) trait Handle: Send + Sync {
     fn shutdown(&self);
     fn trigger(&self) -> ShutdownTrigger;
     fn metrics(&self) -> String;
+    fn live_settings(&self) -> LiveSettings;
+    fn liveness(&self) -> Liveness;
     fn join(self: Box<Self>) -> Summary;
 }
 
@@ -85,6 +87,14 @@ impl<A: Application> Handle for ServerHandle<A> {
 
     fn metrics(&self) -> String {
         ServerHandle::metrics(self)
+    }
+
+    fn live_settings(&self) -> LiveSettings {
+        ServerHandle::live_settings(self)
+    }
+
+    fn liveness(&self) -> Liveness {
+        ServerHandle::liveness(self)
     }
 
     fn join(self: Box<Self>) -> Summary {

@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use super::client::{PATIENCE, Raw, Running, close, config, upgrade};
+use super::client::{PATIENCE, Raw, Running, close, config, eventually, upgrade};
 use super::gate::Gate;
 use revolve::session::owner_of;
 use revolve::{Config, Limits};
@@ -102,4 +102,28 @@ fn the_shutdown_begins_at_once_and_everywhere() {
     drop(crowd);
     begin.join().unwrap();
     assert_eq!(server.shut_down().cut, 0);
+}
+
+#[test]
+fn a_watchdog_sees_it_and_that_it_is_over() {
+    let (server, gate) = Gate::serve(config(2));
+    let mut liveness = server.handle().liveness();
+    let mut keeper = open_on(&server, 0, "keeper");
+    // Reactors that have nothing to do turn because they are looked at.
+    for _ in 0..3 {
+        eventually("a turn of each", || liveness.look());
+    }
+    gate.hold(&mut keeper);
+    // The turn that is held has begun before this look.
+    liveness.look();
+    for _ in 0..20 {
+        assert!(!liveness.look(), "one of them stands still");
+        thread::sleep(Duration::from_millis(1));
+    }
+    gate.let_go();
+    assert_eq!(keeper.text(), "heard");
+    eventually("a turn of each", || liveness.look());
+    drop(keeper);
+    server.shut_down();
+    assert!(liveness.look() && liveness.look(), "who has ended is not missed");
 }

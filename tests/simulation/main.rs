@@ -25,6 +25,7 @@
 mod arbiter;
 mod clients;
 mod crashes;
+mod drain_over;
 mod held_up;
 mod parked;
 mod pause;

@@ -285,6 +285,7 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
         session_ids: chance.pick(&[SessionIds::Any, SessionIds::Any, SessionIds::Issued]),
         limit_concurrency: NonZeroUsize::new(chance.pick(&[0, 0, 0, 3])),
         timeout_graceful_shutdown: chance.pick(&[DRAIN_LEAST, 10 * DRAIN_LEAST]),
+        drain_over: DRAIN_LEAST * chance.pick(&[0, 0, 300, 999]) / 1000,
         // Shorter and longer than the time to the first ping.
         timeout_handshake: Duration::from_secs(chance.pick(&[10, 40])),
         access_log: false,

@@ -2,14 +2,19 @@
 //!
 //! Reads the document; prints nothing. Knows an option's spelling, default and values from the table.
 
-use super::options::{OPTIONS, Row, Settings, Takes};
+use super::options::OPTIONS;
+use super::row::{Row, Takes};
+use super::settings::Settings;
+use super::usage::OTHERS;
 
 /// The first three cells of an option's row in the document, and the heading above it.
 fn documented(row: &Row, defaults: &Settings) -> String {
     let usage = row.usage().replace('|', "\\|");
     // The number of cores is this machine's; the document says what it is the number of.
-    let shown = (row.show)(defaults);
-    let default = shown.rsplit(", ").next().unwrap_or_default();
+    let default = match row.name {
+        "workers" => "one a core".to_owned(),
+        _ => (row.show)(defaults),
+    };
     let allowed = match row.takes {
         Takes::Nothing => "–".to_owned(),
         Takes::Value(..) | Takes::Values(..) | Takes::Word { .. } | Takes::Truth => row.allowed(),
@@ -49,7 +54,8 @@ fn the_document_has_every_option_with_its_default_and_its_values_and_no_other() 
     for (at, _) in text.match_indices("--") {
         let name: String =
             text[at + 2..].chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
-        let is_known = ["", "help", "version", "features"].contains(&name.as_str())
+        let is_known = ["", "features"].contains(&name.as_str())
+            || OTHERS.contains(&format!("--{name}").as_str())
             || name.chars().all(|c| c == '-')
             || OPTIONS
                 .iter()

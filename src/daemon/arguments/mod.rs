@@ -1,37 +1,57 @@
-//! The command line and the `REVOLVE_…` environment, read into plain values.
+//! The command line, the `REVOLVE_…` environment and a file of options, read into plain values.
 //!
-//! It reads nothing itself and prints nothing: what it is given comes in as iterators, what it has
-//! to say goes out as values. What a text means is up to `values`, which texts there are to `options`, and
-//! what is said of them to `usage`; none of the three uses this file. `main.rs` calls [`parse`], once.
+//! It reads nothing itself and prints nothing: what it is given comes in as iterators, and the file through a
+//! function; what it has to say goes out as values. `main.rs` calls [`parse`] at the start, and again at each SIGHUP.
 //!
-//! Invariant: a flag wins over the environment, and [`Settings::config`] is valid.
+//! Its files, each of which uses only those before it: `values`: what a text means; `settings`: what is set;
+//! `row`: what an option is; `options`: all of them, the one table; `toml`: the part of TOML that a file has; `usage`:
+//! what is said; `given`: what was given; `from_file`: by a file; `effective`: what holds, for `--print-config`; `changes`: what
+//! another reading has changed.
+//!
+//! Invariant: a flag wins over the environment, the environment over the file, and [`Settings::config`] is valid.
 //!
 //! Next: `values`: what the texts of options mean.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use lexopt::{Arg, Parser};
-use revolve::config::{REDIS_TIMEOUT, StoreLocation};
 
+mod changes;
+#[cfg(test)]
+mod configured;
 #[cfg(test)]
 mod documented;
+mod effective;
+mod from_file;
+mod given;
 mod options;
+mod row;
+mod settings;
+mod toml;
 mod usage;
 mod values;
 
-pub(crate) use options::{App, Settings};
-use options::{NotAllowed, OPTIONS, PREFIX, Row, Takes};
-use usage::{UsageError, bad_value, help, unknown_option, unknown_variable, version};
+pub(crate) use changes::{Changes, changes};
+use given::Given;
+pub(crate) use given::Loaded;
+use options::OPTIONS;
+use row::{PREFIX, Row, Takes};
+pub(crate) use settings::{App, Settings};
+pub(crate) use usage::UsageError;
+use usage::{bad_value, help, unknown_option, unknown_variable, version};
 pub(crate) use values::{Host, Passing, seconds};
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Run(Box<Settings>),
+    Run(Box<Loaded>),
+    /// To say what would be done.
+    Check(Box<Loaded>),
     /// To look at a store.
     Look(LookAtStore, PathBuf),
-    /// The text to print: the help, or which build this is.
+    /// The text to print: the help, which build this is, or what holds.
     Print(String),
 }
 
@@ -44,19 +64,29 @@ pub(crate) enum LookAtStore {
     Dump,
 }
 
-/// Reads the arguments (without the program's name) and the environment.
+/// What is to be done with the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Run,
+    Check,
+    Print,
+}
+
+/// Reads the arguments (without the program's name), the environment, and the file that one of these names.
 ///
 /// # Errors
 ///
-/// The first thing that does not mean anything; what a flag hides of the environment is not
-/// looked at.
+/// The first thing that does not mean anything; the value that a flag hides of the environment, or these two of the
+/// file, is not looked at.
 pub(crate) fn parse(
     args: impl Iterator<Item = OsString>,
     env: impl Iterator<Item = (OsString, OsString)>,
+    read: impl FnOnce(&Path) -> io::Result<String>,
 ) -> Result<Command, UsageError> {
     // Texts first, meanings later: so the last flag wins, a flag wins over the environment, and
     // help is there whatever the environment says.
     let mut given: Vec<Option<Given>> = OPTIONS.iter().map(|_| None).collect();
+    let mut purpose = Purpose::Run;
     let mut parser = Parser::from_args(args);
     while let Some(arg) = parser.next().map_err(|error| UsageError(error.to_string()))? {
         let name = match arg {
@@ -70,30 +100,79 @@ pub(crate) fn parse(
                 return Err(UsageError(format!("{line}, see --help")));
             }
         };
-        let Some((index, row, spelling)) = find(&name) else { return Err(unknown_option(&name)) };
-        let value = match row.takes {
-            Takes::Nothing => match parser.optional_value() {
-                Some(value) => return Err(bad_value(&name, &value, "allowed: it takes none")),
-                None => OsString::from(match spelling {
-                    Spelling::Plain => "true",
-                    Spelling::Negated => "false",
-                }),
-            },
-            Takes::Truth => {
-                let is_word = |arg: &OsStr| !arg.as_encoded_bytes().starts_with(b"-");
-                let word = |parser: &mut Parser| parser.try_raw_args()?.next_if(is_word);
-                let value = parser.optional_value().or_else(|| word(&mut parser));
-                value.unwrap_or_else(|| OsString::from("true"))
+        let asked = match name.as_str() {
+            "--check-config" => Purpose::Check,
+            "--print-config" => Purpose::Print,
+            _ => {
+                take_flag(name, &mut parser, &mut given)?;
+                continue;
             }
-            _ => parser.value().map_err(|_| {
-                UsageError(format!("{name}: the value is missing; it must be {}", row.allowed()))
-            })?,
         };
-        match (&mut given[index], &row.takes) {
-            (Some(given), Takes::Values(..)) => given.values.push(value),
-            (given, _) => *given = Some(Given { name, values: vec![value] }),
+        refuse_value(&name, &mut parser)?;
+        purpose = asked;
+    }
+    take_variables(env, &mut given)?;
+    if let Some(index) = OPTIONS.iter().position(|row| row.name == "config")
+        && let Some(file) = &given[index]
+    {
+        let in_file = read_file(file, read)?;
+        for (given, in_file) in given.iter_mut().zip(in_file) {
+            *given = given.take().or(in_file);
         }
     }
+    let loaded = Box::new(Loaded::new(given)?);
+    Ok(match purpose {
+        Purpose::Run => Command::Run(loaded),
+        Purpose::Check => Command::Check(loaded),
+        Purpose::Print => Command::Print(effective::to_toml(&loaded)),
+    })
+}
+
+/// A flag of the table, with what follows it.
+fn take_flag(
+    name: String,
+    parser: &mut Parser,
+    given: &mut [Option<Given>],
+) -> Result<(), UsageError> {
+    let Some((index, row, spelling)) = find(&name) else { return Err(unknown_option(&name)) };
+    let value = match row.takes {
+        Takes::Nothing => {
+            refuse_value(&name, parser)?;
+            OsString::from(match spelling {
+                Spelling::Plain => "true",
+                Spelling::Negated => "false",
+            })
+        }
+        Takes::Truth => {
+            let is_word = |arg: &OsStr| !arg.as_encoded_bytes().starts_with(b"-");
+            let word = |parser: &mut Parser| parser.try_raw_args()?.next_if(is_word);
+            let value = parser.optional_value().or_else(|| word(parser));
+            value.unwrap_or_else(|| OsString::from("true"))
+        }
+        _ => parser.value().map_err(|_| {
+            UsageError(format!("{name}: the value is missing; it must be {}", row.allowed()))
+        })?,
+    };
+    let new = Given::by(name, value);
+    match (&mut given[index], &row.takes) {
+        (Some(given), Takes::Values(..)) => given.texts.extend(new.texts),
+        (given, _) => *given = Some(new),
+    }
+    Ok(())
+}
+
+fn refuse_value(name: &str, parser: &mut Parser) -> Result<(), UsageError> {
+    match parser.optional_value() {
+        Some(value) => Err(bad_value(name, &value, "allowed: it takes none")),
+        None => Ok(()),
+    }
+}
+
+/// The variables of options that no flag has set.
+fn take_variables(
+    env: impl Iterator<Item = (OsString, OsString)>,
+    given: &mut [Option<Given>],
+) -> Result<(), UsageError> {
     for (name, value) in env {
         let name = name.to_string_lossy().into_owned();
         // An empty one counts as unset: compose files and unit files write `NAME=${NAME}`.
@@ -103,58 +182,21 @@ pub(crate) fn parse(
         let Some(index) = OPTIONS.iter().position(|row| row.variable() == name) else {
             return Err(unknown_variable(&name));
         };
-        given[index].get_or_insert(Given { name, values: vec![value] });
+        given[index].get_or_insert_with(|| Given::by(name, value));
     }
-
-    settings_of(&given).map(|settings| Command::Run(Box::new(settings)))
+    Ok(())
 }
 
-/// What the texts mean, in the order of the options.
-fn settings_of(given: &[Option<Given>]) -> Result<Settings, UsageError> {
-    let mut settings = Settings::default();
-    for (row, given) in OPTIONS.iter().zip(given) {
-        let Some(Given { name, values }) = given else { continue };
-        for value in values {
-            let text = value.to_str().ok_or(NotAllowed);
-            text.and_then(|text| (row.set)(&mut settings, text))
-                .map_err(|NotAllowed| refusal(row, name, value))?;
-        }
-    }
-    complete(&mut settings);
-    settings.config.validate().map_err(|error| {
-        let index = OPTIONS.iter().position(|row| row.name == error.option);
-        match index.and_then(|index| given[index].as_ref()) {
-            Some(Given { name, values }) => match &values[..] {
-                [value] => bad_value(name, value, error.allowed),
-                _ => bad_value(name, OsStr::new(&error.value), error.allowed),
-            },
-            // A default of this machine, such as the number of its cores.
-            None => UsageError(error.to_string()),
-        }
-    })?;
-    Ok(settings)
-}
-
-/// Puts together what several options say.
-fn complete(settings: &mut Settings) {
-    settings.config.store_timeout = settings.store_timeout.unwrap_or({
-        let is_shared = settings.config.store.is_shared();
-        if is_shared { REDIS_TIMEOUT } else { settings.config.store_timeout }
-    });
-    // To ask what a host's name stands for is not done here; a path is checked now.
-    if let Some(path) = &settings.uds {
-        settings.config.listen = vec![path.clone().into()];
-    }
-}
-
-/// What is wrong with the value of an option. An address of a Redis is not repeated: it may have a password.
-fn refusal(row: &Row, name: &str, value: &OsStr) -> UsageError {
-    if row.name == "store"
-        && let Some(why) = StoreLocation::why_no_address(&value.to_string_lossy())
-    {
-        return UsageError(format!("{name}: {why}"));
-    }
-    bad_value(name, value, &row.allowed())
+/// What the file gives that `--config` names.
+fn read_file(
+    file: &Given,
+    read: impl FnOnce(&Path) -> io::Result<String>,
+) -> Result<Vec<Option<Given>>, UsageError> {
+    let Some(text) = file.texts.last() else { return Ok(Vec::new()) };
+    let path = Path::new(&text.text);
+    let content = read(path)
+        .map_err(|error| UsageError(format!("{}: cannot read {path:?}: {error}", text.place)))?;
+    from_file::read(path, &content)
 }
 
 /// `store check DIR`, `store dump DIR`: options and environment have no say in these.
@@ -177,12 +219,6 @@ fn parse_store(parser: &mut Parser) -> Result<Command, UsageError> {
         }
         _ => Err(UsageError(USAGE.to_owned())),
     }
-}
-
-/// The texts of a setting, and the option or variable they came with. All but [`Takes::Values`] have one.
-struct Given {
-    name: String,
-    values: Vec<OsString>,
 }
 
 /// Which of its two names an option was given by.
@@ -227,10 +263,18 @@ mod tests {
         StoreSync, Subprotocols, UNIX_PATH_ALLOWED, UnixPath, bounds,
     };
 
-    use super::options::TRUTHS;
+    use super::row::TRUTHS;
     use super::usage::WIDTH;
     use super::values::words;
     use super::*;
+
+    /// With an empty file under each name.
+    fn parse(
+        args: impl Iterator<Item = OsString>,
+        env: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<Command, UsageError> {
+        super::parse(args, env, |_| Ok(String::new()))
+    }
 
     fn parsed(args: &[&str], env: &[(&str, &str)]) -> Result<Command, UsageError> {
         let env = env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
@@ -239,7 +283,7 @@ mod tests {
 
     fn settings(args: &[&str], env: &[(&str, &str)]) -> Settings {
         match parsed(args, env) {
-            Ok(Command::Run(settings)) => *settings,
+            Ok(Command::Run(loaded)) => loaded.settings,
             other => panic!("{args:?} {env:?}: {other:?}"),
         }
     }
@@ -252,6 +296,7 @@ mod tests {
 
     /// A value other than the default for every option.
     const OTHER: &[(&str, &str)] = &[
+        ("config", "/etc/revolve.toml"),
         ("host", "::1,localhost"),
         ("port", "0"),
         ("uds", "/run/revolve.sock:660"),
@@ -295,15 +340,17 @@ mod tests {
         ("metrics", "false"),
         ("header", "X-Robots-Tag: noindex"),
         ("timeout-graceful-shutdown", "0"),
+        ("drain-over", "2.5"),
         ("log-level", "trace"),
         ("log-format", "json"),
+        ("log-file", "/var/log/revolve.log"),
         ("access-log", "false"),
     ];
 
     fn shown(row: &Row, settings: &Settings) -> String {
         match (row.show)(settings).as_str() {
             "off" => "false".to_owned(),
-            text => text.trim_end_matches(", one a core").to_owned(),
+            text => text.to_owned(),
         }
     }
 
@@ -608,6 +655,7 @@ mod tests {
             Config { timeout_keep_alive: day, ..defaults() },
             Config { ws_subprotocols: Subprotocols::Listed(Vec::new()), ..defaults() },
             Config { timeout_graceful_shutdown: day, ..defaults() },
+            Config { drain_over: Config::default().timeout_graceful_shutdown, ..defaults() },
         ] {
             let error = config.validate().expect_err("out of bounds");
             let (_, row, _) = find(&format!("--{}", error.option)).expect("an option of ours");

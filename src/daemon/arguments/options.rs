@@ -1,137 +1,27 @@
 //! The table of options: what can be set, under which name, to which values, and how each is shown.
 //!
 //! Reads no argument and no variable, and says nothing by itself. Called by `usage` for the help and the
-//! errors, and by `daemon/arguments/mod.rs` to set what a command line says.
+//! errors, and by `given` to set what was given.
 //!
 //! Invariant: [`OPTIONS`] is the only list of options. Parsing, the environment, `--help` and the
 //! errors are all drawn from it; defaults come from [`Settings::default`].
 //!
-//! Next: `usage`: what is said about all that.
+//! Next: `toml`: the part of TOML that a file of them has.
 
 use std::time::Duration;
 
-use log::LevelFilter;
 use revolve::config::{
-    Address, AllowedOrigins, Config, FIELD_ALLOWED, NODE_ALLOWED, ORIGINS_ALLOWED, Origin,
-    PROXIES_ALLOWED, PageFor, ProxyHeaders, STORE_ALLOWED, STORE_PREFIX_ALLOWED,
-    SUBPROTOCOLS_ALLOWED, SessionIds, StoreLocation, Subprotocols, TrustedProxies,
-    UNIX_PATH_ALLOWED, UnixPath, bounds,
+    Address, AllowedOrigins, FIELD_ALLOWED, NODE_ALLOWED, ORIGINS_ALLOWED, Origin, PROXIES_ALLOWED,
+    STORE_ALLOWED, STORE_PREFIX_ALLOWED, SUBPROTOCOLS_ALLOWED, StoreLocation, Subprotocols,
+    TrustedProxies, UNIX_PATH_ALLOWED, UnixPath, bounds,
 };
 
+use super::row::{Live, NotAllowed, Row, TRUTHS, Takes};
+use super::settings::{APPS, FORMATS, LEVELS, PAGE_FOR, PROXY_HEADERS, SESSION_IDS};
 use super::values::{
-    Host, Passing, admin, hosts, meant, number, origins, passed, seconds, session_rate,
-    show_time_or_off, store_sync, time, time_or_off, word_for, words,
+    Host, Passing, admin, hosts, meant, node, number, origins, passed, path, seconds, session_rate,
+    show_time_or_off, store_sync, time, time_or_auto, time_or_off, word_for, words,
 };
-use crate::daemon::logger::Format;
-
-/// What the name of each variable begins with.
-pub(super) const PREFIX: &str = "REVOLVE_";
-
-/// Everything that can be set.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    /// Valid: [`Config::validate`] has passed it. Where it listens, `daemon/listening.rs` puts in.
-    pub(crate) config: Config,
-    /// Empty is 127.0.0.1.
-    pub(crate) hosts: Vec<Host>,
-    pub(crate) port: u16,
-    /// Instead of hosts and port.
-    pub(crate) uds: Option<UnixPath>,
-    /// Instead of all three.
-    pub(crate) passed: Vec<Passing>,
-    /// Instead of what is right for the store.
-    pub(crate) store_timeout: Option<Duration>,
-    pub(crate) app: App,
-    /// Of the counter; `None` is off.
-    pub(crate) heartbeat: Option<Duration>,
-    pub(crate) log_level: LevelFilter,
-    pub(crate) log_format: Format,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            config: Config::default(),
-            hosts: Vec::new(),
-            port: 8000,
-            uds: None,
-            passed: Vec::new(),
-            store_timeout: None,
-            app: App::Counter,
-            heartbeat: Some(Duration::from_secs(30)),
-            log_level: LevelFilter::Info,
-            log_format: Format::Text,
-        }
-    }
-}
-
-/// Which application answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum App {
-    Counter,
-    Echo,
-}
-
-const APPS: [(&str, App); 2] = [("counter", App::Counter), ("echo", App::Echo)];
-const SESSION_IDS: [(&str, SessionIds); 2] =
-    [("any", SessionIds::Any), ("issued", SessionIds::Issued)];
-const PAGE_FOR: [(&str, PageFor); 2] = [("loopback", PageFor::Loopback), ("any", PageFor::Any)];
-const PROXY_HEADERS: [(&str, ProxyHeaders); 3] = [
-    ("none", ProxyHeaders::Off),
-    ("x-forwarded-for", ProxyHeaders::XForwardedFor),
-    ("forwarded", ProxyHeaders::Forwarded),
-];
-/// What people write for yes and no, in unit files, compose files and charts.
-pub(super) const TRUTHS: [(&str, bool); 8] = [
-    ("true", true),
-    ("false", false),
-    ("yes", true),
-    ("no", false),
-    ("on", true),
-    ("off", false),
-    ("1", true),
-    ("0", false),
-];
-const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::Json)];
-/// Uvicorn's names. `log` has no level above error, so `critical` is a second name for it.
-const LEVELS: [(&str, LevelFilter); 6] = [
-    ("critical", LevelFilter::Error),
-    ("error", LevelFilter::Error),
-    ("warning", LevelFilter::Warn),
-    ("info", LevelFilter::Info),
-    ("debug", LevelFilter::Debug),
-    ("trace", LevelFilter::Trace),
-];
-
-/// A text that is no value of its option.
-pub(super) struct NotAllowed;
-
-/// One option.
-pub(super) struct Row {
-    /// Heading in the help; rows of a group stand together.
-    pub(super) group: &'static str,
-    /// Without the dashes; the variable's name is made from it.
-    pub(super) name: &'static str,
-    pub(super) takes: Takes,
-    pub(super) about: &'static str,
-    /// Puts a text into its place.
-    pub(super) set: fn(&mut Settings, &str) -> Result<(), NotAllowed>,
-    pub(super) show: fn(&Settings) -> String,
-}
-
-/// What follows an option.
-pub(super) enum Takes {
-    /// A value: its name in the help, and what ends the sentence "… is not".
-    Value(&'static str, &'static str),
-    /// The same, and each time that it is given adds to the times before.
-    Values(&'static str, &'static str),
-    /// One of these words.
-    Word { of: &'static [&'static str] },
-    /// `true` or `false`, as Uvicorn's has, or another of [`TRUTHS`]; alone it is true.
-    Truth,
-    /// Nothing: `--name` is true, `--no-name` is false. In the environment one of [`TRUTHS`].
-    Nothing,
-}
 
 const ADMIN_ALLOWED: &str = "an address with a port such as 127.0.0.1:9000, or unix: and a path such as unix:/run/admin.sock:600";
 const HOSTS_ALLOWED: &str = "a list of IP addresses and names such as 127.0.0.1,::1,localhost";
@@ -140,11 +30,21 @@ const INTERVAL: Takes = Takes::Value("SECS", bounds::INTERVAL.allowed);
 /// All of them, as the help lists them.
 pub(super) static OPTIONS: &[Row] = &[
     Row {
+        group: "Configuration",
+        name: "config",
+        takes: Takes::Value("FILE", "a path"),
+        about: "Options in TOML, named as here; flags and variables win over it",
+        live: Live::No,
+        set: |s, text| store(&mut s.config_file, path(text).map(Some)),
+        show: |s| s.config_file.as_ref().map_or("none".to_owned(), |p| p.display().to_string()),
+    },
+    Row {
         group: "Listening",
         name: "host",
         takes: Takes::Values("HOST", HOSTS_ALLOWED),
         about: "Addresses or names to listen on; also given several times. 0.0.0.0 is all IPv4 \
                 addresses, :: all of both families",
+        live: Live::No,
         set: |s, text| {
             s.hosts.extend(hosts(text).ok_or(NotAllowed)?);
             Ok(())
@@ -159,6 +59,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "port",
         takes: Takes::Value("N", "a number from 0 to 65535"),
         about: "Port of all hosts; 0 picks a free one and prints it",
+        live: Live::No,
         set: |s, text| store(&mut s.port, number(text)),
         show: |s| s.port.to_string(),
     },
@@ -167,6 +68,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "uds",
         takes: Takes::Value("PATH[:MODE]", UNIX_PATH_ALLOWED),
         about: "Unix socket to listen on, instead of host and port",
+        live: Live::No,
         set: |s, text| store(&mut s.uds, UnixPath::parse(text).map(Some)),
         show: |s| s.uds.as_ref().map_or("none".to_owned(), UnixPath::to_string),
     },
@@ -175,6 +77,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "fd",
         takes: Takes::Values("N", "a list of descriptors and their names such as 3,http"),
         about: "Listen on sockets that were passed: 0, or of LISTEN_FDS by number or name",
+        live: Live::No,
         set: |s, text| {
             s.passed.extend(passed(text).ok_or(NotAllowed)?);
             Ok(())
@@ -189,6 +92,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "admin",
         takes: Takes::Value("ADDRESS", ADMIN_ALLOWED),
         about: "/healthz, /readyz, /metrics and the page are there, and nowhere else",
+        live: Live::No,
         set: |s, text| store(&mut s.config.admin, admin(text).map(Some)),
         show: |s| match &s.config.admin {
             None => "none".to_owned(),
@@ -200,15 +104,17 @@ pub(super) static OPTIONS: &[Row] = &[
         group: "Listening",
         name: "workers",
         takes: Takes::Value("N", bounds::WORKERS.allowed),
-        about: "Reactors, a thread each",
+        about: "Reactors, a thread each; if not given, one a core",
+        live: Live::No,
         set: |s, text| store(&mut s.config.workers, number(text)),
-        show: |s| format!("{}, one a core", s.config.workers),
+        show: |s| s.config.workers.to_string(),
     },
     Row {
         group: "Listening",
         name: "backlog",
         takes: Takes::Value("N", bounds::BACKLOG.allowed),
         about: "Connections waiting to be accepted",
+        live: Live::No,
         set: |s, text| store(&mut s.config.backlog, number(text)),
         show: |s| s.config.backlog.to_string(),
     },
@@ -217,6 +123,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "ws-path",
         takes: Takes::Value("PATH", bounds::WS_PATH.allowed),
         about: "Its path; / shares with the page, /* takes in all below",
+        live: Live::No,
         set: |s, text| store(&mut s.config.ws_path, Some(text.to_owned())),
         show: |s| s.config.ws_path.clone(),
     },
@@ -225,6 +132,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "ws-max-size",
         takes: Takes::Value("BYTES", bounds::WS_MAX_SIZE.allowed),
         about: "Largest message; a larger one gets 1009",
+        live: Live::No,
         set: |s, text| store(&mut s.config.ws_max_size, number(text)),
         show: |s| s.config.ws_max_size.to_string(),
     },
@@ -233,6 +141,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "ws-per-message-deflate",
         takes: Takes::Truth,
         about: "Compress: less bandwidth, more CPU (needs the cargo feature deflate)",
+        live: Live::No,
         set: |s, text| store(&mut s.config.ws_per_message_deflate, meant(&TRUTHS, text)),
         show: |s| s.config.ws_per_message_deflate.to_string(),
     },
@@ -241,6 +150,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "ws-ping-interval",
         takes: INTERVAL,
         about: "Time between pings; 0 sends none",
+        live: Live::No,
         set: |s, text| store(&mut s.config.ws_ping_interval, time_or_off(text)),
         show: |s| show_time_or_off(s.config.ws_ping_interval),
     },
@@ -249,6 +159,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "ws-ping-timeout",
         takes: INTERVAL,
         about: "Time a pong may take; 0 waits for ever",
+        live: Live::No,
         set: |s, text| store(&mut s.config.ws_ping_timeout, time_or_off(text)),
         show: |s| show_time_or_off(s.config.ws_ping_timeout),
     },
@@ -257,6 +168,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "allowed-origins",
         takes: Takes::Value("LIST", ORIGINS_ALLOWED),
         about: "Pages that may connect; others get 403",
+        live: Live::Yes,
         set: |s, text| store(&mut s.config.allowed_origins, origins(text)),
         show: |s| match &s.config.allowed_origins {
             AllowedOrigins::Any => "any".to_owned(),
@@ -270,6 +182,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "ws-subprotocols",
         takes: Takes::Value("LIST", SUBPROTOCOLS_ALLOWED),
         about: "The first of these that a client offers, or any",
+        live: Live::Yes,
         set: |s, text| store(&mut s.config.ws_subprotocols, Subprotocols::parse(text)),
         show: |s| s.config.ws_subprotocols.to_string(),
     },
@@ -278,6 +191,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "app",
         takes: Takes::Word { of: &words(&APPS) },
         about: "Count each session's messages, or echo",
+        live: Live::No,
         set: |s, text| store(&mut s.app, meant(&APPS, text)),
         show: |s| word_for(&APPS, s.app),
     },
@@ -286,6 +200,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "heartbeat",
         takes: INTERVAL,
         about: "Time between timestamps; 0 sends none",
+        live: Live::No,
         // Config does not know this one, so its bounds are checked here.
         set: |s, text| {
             let bounded =
@@ -299,6 +214,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "offload-threads",
         takes: Takes::Value("N", bounds::OFFLOAD_THREADS.allowed),
         about: "Threads for off-loaded work, at first use",
+        live: Live::No,
         set: |s, text| store(&mut s.config.offload_threads, number(text)),
         show: |s| s.config.offload_threads.to_string(),
     },
@@ -307,6 +223,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "slow-turn-ms",
         takes: Takes::Value("N", bounds::SLOW_TURN.allowed),
         about: "A turn as long as this is explained; 0 is off",
+        live: Live::No,
         set: |s, text| {
             let time = number(text).map(Duration::from_millis);
             store(&mut s.config.slow_turn, time.map(|t| (!t.is_zero()).then_some(t)))
@@ -318,6 +235,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "session-ids",
         takes: Takes::Word { of: &words(&SESSION_IDS) },
         about: "Resume any id, or only ids we issued",
+        live: Live::No,
         set: |s, text| store(&mut s.config.session_ids, meant(&SESSION_IDS, text)),
         show: |s| word_for(&SESSION_IDS, s.config.session_ids),
     },
@@ -326,6 +244,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "session-ttl",
         takes: Takes::Value("SECS", bounds::SESSION_TTL.allowed),
         about: "Time a session outlives its connection",
+        live: Live::No,
         set: |s, text| store(&mut s.config.session_ttl, time(text)),
         show: |s| seconds(s.config.session_ttl),
     },
@@ -334,6 +253,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "max-sessions",
         takes: Takes::Value("N", bounds::MAX_SESSIONS.allowed),
         about: "Sessions kept; then the longest away goes",
+        live: Live::No,
         set: |s, text| store(&mut s.config.max_sessions, number(text)),
         show: |s| s.config.max_sessions.to_string(),
     },
@@ -342,6 +262,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "store",
         takes: Takes::Value("WHERE", STORE_ALLOWED),
         about: "Keep sessions across restarts, in this directory, or in a Redis that servers share",
+        live: Live::No,
         set: |s, text| store(&mut s.config.store, StoreLocation::parse(text)),
         show: |s| s.config.store.to_string(),
     },
@@ -350,22 +271,25 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "store-sync",
         takes: Takes::Value("always|MS", bounds::STORE_SYNC.allowed),
         about: "When they are on the disk: before the reply, or so many milliseconds after it",
+        live: Live::No,
         set: |s, text| store(&mut s.config.store_sync, store_sync(text)),
         show: |s| s.config.store_sync.to_string(),
     },
     Row {
         group: "Sessions",
         name: "store-timeout",
-        takes: Takes::Value("SECS", bounds::STORE_TIMEOUT.allowed),
-        about: "Time the disk may take; then the server ends. Time Redis may take",
-        set: |s, text| store(&mut s.store_timeout, time(text).map(Some)),
-        show: |s| s.store_timeout.map_or("30 (2 for Redis)".to_owned(), seconds),
+        takes: Takes::Value("auto|SECS", bounds::STORE_TIMEOUT.allowed),
+        about: "Time the disk may take; then the server ends. Time Redis may take. auto: 30, Redis 2",
+        live: Live::No,
+        set: |s, text| store(&mut s.store_timeout, time_or_auto(text)),
+        show: |s| s.store_timeout.map_or("auto".to_owned(), seconds),
     },
     Row {
         group: "Sessions",
         name: "store-repair",
         takes: Takes::Truth,
         about: "Give up what is damaged of the store, and start",
+        live: Live::No,
         set: |s, text| store(&mut s.config.store_repair, meant(&TRUTHS, text)),
         show: |s| s.config.store_repair.to_string(),
     },
@@ -374,6 +298,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "store-wait",
         takes: Takes::Truth,
         about: "Start without Redis, and wait for it",
+        live: Live::No,
         set: |s, text| store(&mut s.config.store_wait, meant(&TRUTHS, text)),
         show: |s| s.config.store_wait.to_string(),
     },
@@ -382,6 +307,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "store-prefix",
         takes: Takes::Value("TEXT", STORE_PREFIX_ALLOWED),
         about: "What keys in Redis begin with; servers with the same share sessions",
+        live: Live::No,
         set: |s, text| store(&mut s.config.store_prefix, Some(text.to_owned())),
         show: |s| s.config.store_prefix.clone(),
     },
@@ -390,6 +316,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "store-replicas",
         takes: Takes::Value("N", bounds::STORE_REPLICAS.allowed),
         about: "Replicas of Redis that must have a count before its reply leaves",
+        live: Live::No,
         set: |s, text| store(&mut s.config.store_replicas, number(text)),
         show: |s| s.config.store_replicas.to_string(),
     },
@@ -398,7 +325,8 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "node",
         takes: Takes::Value("NAME", NODE_ALLOWED),
         about: "Name of this server among those that share a Redis",
-        set: |s, text| store(&mut s.config.node, Some(Some(text.to_owned()))),
+        live: Live::No,
+        set: |s, text| store(&mut s.config.node, Some(node(text))),
         show: |s| s.config.node.clone().unwrap_or("random".to_owned()),
     },
     Row {
@@ -406,6 +334,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "limit-concurrency",
         takes: Takes::Value("N", "a number of at least 1"),
         about: "Connections at most; beyond it 503",
+        live: Live::WhereSet,
         set: |s, text| store(&mut s.config.limit_concurrency, number(text).map(Some)),
         show: |s| s.config.limit_concurrency.map_or("none".to_owned(), |n| n.to_string()),
     },
@@ -414,6 +343,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "limit-per-ip",
         takes: Takes::Value("N", "a number of at least 1"),
         about: "Sockets at most from an address; beyond it 429",
+        live: Live::Yes,
         set: |s, text| store(&mut s.config.limit_per_ip, number(text).map(Some)),
         show: |s| s.config.limit_per_ip.map_or("none".to_owned(), |n| n.to_string()),
     },
@@ -423,6 +353,7 @@ pub(super) static OPTIONS: &[Row] = &[
         takes: Takes::Value("N[/SECS]", bounds::LIMIT_SESSIONS_PER_IP.allowed),
         about: "New sessions at most from an address in so many seconds (60 if not said); beyond \
                 it 429",
+        live: Live::Yes,
         set: |s, text| store(&mut s.config.limit_sessions_per_ip, session_rate(text).map(Some)),
         show: |s| s.config.limit_sessions_per_ip.map_or("none".to_owned(), |r| r.to_string()),
     },
@@ -431,6 +362,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "timeout-handshake",
         takes: Takes::Value("SECS", bounds::REQUEST_TIMEOUT.allowed),
         about: "Time a request head may take; then 408",
+        live: Live::Yes,
         set: |s, text| store(&mut s.config.timeout_handshake, time(text)),
         show: |s| seconds(s.config.timeout_handshake),
     },
@@ -439,6 +371,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "timeout-keep-alive",
         takes: Takes::Value("SECS", bounds::REQUEST_TIMEOUT.allowed),
         about: "Time from a response to the next request",
+        live: Live::Yes,
         set: |s, text| store(&mut s.config.timeout_keep_alive, time(text)),
         show: |s| seconds(s.config.timeout_keep_alive),
     },
@@ -447,6 +380,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "max-send-buffer",
         takes: Takes::Value("BYTES", bounds::MAX_SEND_BUFFER.allowed),
         about: "Unsent bytes before we stop reading",
+        live: Live::No,
         set: |s, text| store(&mut s.config.max_send_buffer, number(text)),
         show: |s| s.config.max_send_buffer.to_string(),
     },
@@ -455,6 +389,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "proxy-protocol",
         takes: Takes::Truth,
         about: "Proxies begin with a PROXY header, version 1 or 2",
+        live: Live::No,
         set: |s, text| store(&mut s.config.proxy_protocol, meant(&TRUTHS, text)),
         show: |s| s.config.proxy_protocol.to_string(),
     },
@@ -463,6 +398,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "proxy-headers",
         takes: Takes::Word { of: &words(&PROXY_HEADERS) },
         about: "The field in which proxies tell for whom a request is",
+        live: Live::No,
         set: |s, text| store(&mut s.config.proxy_headers, meant(&PROXY_HEADERS, text)),
         show: |s| word_for(&PROXY_HEADERS, s.config.proxy_headers),
     },
@@ -471,6 +407,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "forwarded-allow-ips",
         takes: Takes::Value("LIST", PROXIES_ALLOWED),
         about: "The proxies that are believed",
+        live: Live::Yes,
         set: |s, text| store(&mut s.config.forwarded_allow_ips, TrustedProxies::parse(text)),
         show: |s| s.config.forwarded_allow_ips.to_string(),
     },
@@ -479,6 +416,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "page",
         takes: Takes::Nothing,
         about: "A client and the reactors, live, at /",
+        live: Live::Yes,
         set: |s, text| store(&mut s.config.page, meant(&TRUTHS, text)),
         show: |s| if s.config.page { "on" } else { "off" }.to_owned(),
     },
@@ -487,6 +425,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "page-for",
         takes: Takes::Word { of: &words(&PAGE_FOR) },
         about: "Who may see it: it shows inner state",
+        live: Live::Yes,
         set: |s, text| store(&mut s.config.page_for, meant(&PAGE_FOR, text)),
         show: |s| word_for(&PAGE_FOR, s.config.page_for),
     },
@@ -495,6 +434,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "metrics",
         takes: Takes::Nothing,
         about: "Prometheus text at /metrics; without it 404",
+        live: Live::Yes,
         set: |s, text| store(&mut s.config.metrics, meant(&TRUTHS, text)),
         show: |s| if s.config.metrics { "on" } else { "off" }.to_owned(),
     },
@@ -503,6 +443,7 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "header",
         takes: Takes::Values("NAME:VALUE", FIELD_ALLOWED),
         about: "A header field of every response; also given several times",
+        live: Live::Yes,
         set: |s, text| s.config.response_fields.add_line(text).map_err(|_| NotAllowed),
         show: |s| s.config.response_fields.to_string(),
     },
@@ -511,14 +452,25 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "timeout-graceful-shutdown",
         takes: Takes::Value("SECS", bounds::UP_TO_A_DAY.allowed),
         about: "Time a drain may take; then the rest is cut",
+        live: Live::Yes,
         set: |s, text| store(&mut s.config.timeout_graceful_shutdown, time(text)),
         show: |s| seconds(s.config.timeout_graceful_shutdown),
+    },
+    Row {
+        group: "Stopping",
+        name: "drain-over",
+        takes: Takes::Value("SECS", bounds::DRAIN_OVER),
+        about: "Time over which its goodbyes are spread",
+        live: Live::Yes,
+        set: |s, text| store(&mut s.config.drain_over, time(text)),
+        show: |s| seconds(s.config.drain_over),
     },
     Row {
         group: "Logging",
         name: "log-level",
         takes: Takes::Word { of: &words(&LEVELS) },
         about: "Least level that is logged",
+        live: Live::Yes,
         set: |s, text| store(&mut s.log_level, meant(&LEVELS, text)),
         show: |s| word_for(&LEVELS, s.log_level),
     },
@@ -527,14 +479,25 @@ pub(super) static OPTIONS: &[Row] = &[
         name: "log-format",
         takes: Takes::Word { of: &words(&FORMATS) },
         about: "For people, or one object a line",
+        live: Live::No,
         set: |s, text| store(&mut s.log_format, meant(&FORMATS, text)),
         show: |s| word_for(&FORMATS, s.log_format),
+    },
+    Row {
+        group: "Logging",
+        name: "log-file",
+        takes: Takes::Value("PATH", "a path"),
+        about: "File to log to, instead of stderr; SIGHUP opens it anew",
+        live: Live::WhereSet,
+        set: |s, text| store(&mut s.log_file, path(text).map(Some)),
+        show: |s| s.log_file.as_ref().map_or("none".to_owned(), |p| p.display().to_string()),
     },
     Row {
         group: "Logging",
         name: "access-log",
         takes: Takes::Nothing,
         about: "A line at each connection's open and close",
+        live: Live::Yes,
         set: |s, text| store(&mut s.config.access_log, meant(&TRUTHS, text)),
         show: |s| if s.config.access_log { "on" } else { "off" }.to_owned(),
     },
@@ -543,43 +506,4 @@ pub(super) static OPTIONS: &[Row] = &[
 fn store<T>(place: &mut T, value: Option<T>) -> Result<(), NotAllowed> {
     *place = value.ok_or(NotAllowed)?;
     Ok(())
-}
-
-impl Row {
-    pub(super) fn variable(&self) -> String {
-        format!("{PREFIX}{}", self.name.to_uppercase().replace('-', "_"))
-    }
-
-    pub(super) fn allowed(&self) -> String {
-        match &self.takes {
-            Takes::Value(_, allowed) | Takes::Values(_, allowed) => (*allowed).to_owned(),
-            Takes::Word { of } => listed(of),
-            Takes::Truth | Takes::Nothing => listed(&words(&TRUTHS)),
-        }
-    }
-
-    pub(super) fn negation(&self) -> Option<String> {
-        matches!(self.takes, Takes::Nothing).then(|| format!("--no-{}", self.name))
-    }
-
-    /// The left column of the help.
-    pub(super) fn usage(&self) -> String {
-        match &self.takes {
-            Takes::Value(metavar, _) | Takes::Values(metavar, _) => {
-                format!("--{} {metavar}", self.name)
-            }
-            Takes::Word { of } if of.len() > 2 => format!("--{} WORD", self.name),
-            Takes::Word { of } => format!("--{} {}", self.name, of.join("|")),
-            Takes::Truth => format!("--{} [true|false]", self.name),
-            Takes::Nothing => format!("--{0}, --no-{0}", self.name),
-        }
-    }
-}
-
-/// `a, b or c`.
-pub(super) fn listed(words: &[&str]) -> String {
-    match words {
-        [most @ .., last] if !most.is_empty() => format!("{} or {last}", most.join(", ")),
-        _ => words.concat(),
-    }
 }

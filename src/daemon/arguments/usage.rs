@@ -1,17 +1,23 @@
 //! What is said about the command line: the help, the version, and why a line cannot be followed.
 //!
-//! Texts only, drawn from the table of options. Prints nothing. Called by `daemon/arguments/mod.rs`.
+//! Texts only, drawn from the table of options. Prints nothing. Called by the files behind it, and by
+//! `daemon/arguments/mod.rs`.
 //!
-//! Next: `passed`: sockets that listen already.
+//! Next: `given`: what was given for each option.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 
-use super::options::{OPTIONS, PREFIX, Row, Settings, Takes, listed};
+use super::options::OPTIONS;
+use super::row::{PREFIX, Row, Takes, listed};
+use super::settings::Settings;
 
 /// Columns of the help, and where its right half begins.
 pub(super) const WIDTH: usize = 80;
 const COLUMN: usize = 28;
+
+/// What can be asked for besides the options of the table.
+pub(super) const OTHERS: [&str; 4] = ["--help", "--version", "--check-config", "--print-config"];
 
 pub(super) fn help() -> String {
     let mut out = format!(
@@ -34,12 +40,14 @@ pub(super) fn help() -> String {
     out.push_str("\nOther\n");
     push_entry(&mut out, "-h, --help", "Print this");
     push_entry(&mut out, "-V, --version", "Print version, commit and features");
+    push_entry(&mut out, "--check-config", "Say what would be done, and do nothing of it");
+    push_entry(&mut out, "--print-config", "Print what holds and where it comes from, as TOML");
     push_entry(&mut out, "store check DIR", "Say whether the store in DIR can be read");
     push_entry(&mut out, "store dump DIR", "Print its sessions, one JSON object a line");
     out.push_str(
         "\nIn brackets: the default. SECS: seconds, fractions allowed. All of the above can\n\
          stand in the environment, as REVOLVE_WS_MAX_SIZE=65536, and what is on or off as\n\
-         REVOLVE_PAGE=off, 0, no or false; a flag wins over it.\n\
+         REVOLVE_PAGE=off, 0, no or false; a flag wins over it, and it over --config.\n\
          \n\
          Examples\n  \
            revolve                         (ws://127.0.0.1:8000/ws/chat/ counts messages)\n  \
@@ -92,14 +100,25 @@ impl fmt::Display for UsageError {
     }
 }
 
-pub(super) fn bad_value(name: &str, value: &OsStr, allowed: &str) -> UsageError {
-    UsageError(format!("{name}: {value:?} is not {allowed}"))
+pub(super) fn bad_value(place: &str, value: &OsStr, allowed: &str) -> UsageError {
+    UsageError(format!("{place}: {value:?} is not {allowed}"))
 }
 
 pub(super) fn unknown_option(typed: &str) -> UsageError {
     let known = OPTIONS.iter().flat_map(|row| [Some(format!("--{}", row.name)), row.negation()]);
-    let known = known.flatten().chain(["--help", "--version"].map(str::to_owned));
+    let known = known.flatten().chain(OTHERS.map(str::to_owned));
     unknown("option", typed, nearest(typed, "--", known))
+}
+
+/// An option that a file has, at this place.
+pub(super) fn unknown_key(place: &str, typed: &str) -> UsageError {
+    let negated = OPTIONS.iter().find(|row| row.negation() == Some(format!("--{typed}")));
+    let nearest = match negated {
+        Some(row) => Some(row.name.to_owned()),
+        None => nearest(typed, "", OPTIONS.iter().map(|row| row.name.to_owned())),
+    };
+    let UsageError(line) = unknown("option", typed, nearest);
+    UsageError(format!("{place}: {line}"))
 }
 
 pub(super) fn unknown_variable(typed: &str) -> UsageError {

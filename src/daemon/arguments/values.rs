@@ -3,10 +3,11 @@
 //! Pure functions, which return `None` for a text that is not valid: the caller reports it. Called by
 //! the table of options.
 //!
-//! Next: `options`: the table of them.
+//! Next: `settings`: what the options set.
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -98,6 +99,16 @@ pub(super) fn origins(text: &str) -> Option<AllowedOrigins> {
     origins.map(AllowedOrigins::Only)
 }
 
+/// The name of this server; `None` for `random`, which is another one at each start.
+pub(super) fn node(text: &str) -> Option<String> {
+    (!text.eq_ignore_ascii_case("random")).then(|| text.to_owned())
+}
+
+/// A path of a file; no file has an empty one.
+pub(super) fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text))
+}
+
 /// Digits only: no sign, no blanks, no exponent.
 pub(super) fn number<T: FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
@@ -125,6 +136,11 @@ pub(super) fn store_sync(text: &str) -> Option<StoreSync> {
         true => Some(StoreSync::Always),
         false => number(text).map(|ms| StoreSync::Every(Duration::from_millis(ms))),
     }
+}
+
+/// `auto` is `None`: the time that suits what else is set.
+pub(super) fn time_or_auto(text: &str) -> Option<Option<Duration>> {
+    if text.eq_ignore_ascii_case("auto") { Some(None) } else { time(text).map(Some) }
 }
 
 pub(super) fn time_or_off(text: &str) -> Option<Option<Duration>> {
