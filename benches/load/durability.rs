@@ -243,8 +243,19 @@ pub(crate) fn paced(
     Ok(Measured { answered: paced.total(), span: begun.elapsed(), micros_at })
 }
 
-/// Every connection sends a batch when the one before it is answered, for `span`; then what is owed is waited for.
-pub(crate) fn timed(client: &mut Client, script: &Script, span: Duration) -> Result<Measured> {
+/// Every connection sends a batch when the one before it is answered, for `span`; then what is owed is waited for. The
+/// client never sleeps, for the reason at `Client::closed_loop`.
+fn timed(client: &mut Client, script: &Script, span: Duration) -> Result<Measured> {
+    timed_with(client, script, span, Duration::ZERO)
+}
+
+/// The same with a client that sleeps for up to so long, if nothing has come.
+pub(crate) fn timed_with(
+    client: &mut Client,
+    script: &Script,
+    span: Duration,
+    sleep: Duration,
+) -> Result<Measured> {
     const PATIENCE: Duration = Duration::from_secs(15);
     let mut latencies = Histogram::<u64>::new(3)?;
     let (begun, mut under_way, mut answered) = (Instant::now(), 0, 0);
@@ -259,7 +270,7 @@ pub(crate) fn timed(client: &mut Client, script: &Script, span: Duration) -> Res
         if now > begun + span + PATIENCE {
             return Err(format!("{under_way} batches were not answered").into());
         }
-        client.turn(Some(Duration::ZERO), script, |connection, progress| {
+        client.turn(Some(sleep), script, |connection, progress| {
             answered += progress.replies;
             if progress.replies == 0 || connection.owed > 0 {
                 return Ok(());
@@ -284,7 +295,7 @@ pub(crate) fn timed(client: &mut Client, script: &Script, span: Duration) -> Res
 pub(crate) struct Stored {
     pub(crate) sessions: f64,
     pub(crate) syncs: f64,
-    sync_seconds: f64,
+    pub(crate) sync_seconds: f64,
 }
 
 impl Stored {

@@ -1,8 +1,9 @@
 //! What sessions in a Redis cost that several nodes share: counts a second through the one connection that a node has to it,
 //! how long a count takes beside Redis' own round trip, and how long a session takes to move to another node.
 //!
-//! Redis has no core of its own here: it runs where the system puts it, beside the client or beside the server. Rounds are
-//! interleaved, as in `durability`, from which the loads are. Called by `main`.
+//! Redis runs on the client's core, so that the server has its own, as it has where Redis is another machine. The client
+//! therefore sleeps while it waits, but for the load of one connection. Rounds are interleaved, as in `durability`, from which
+//! the loads are. Called by `main`.
 
 use std::fs;
 use std::io::Write as _;
@@ -17,14 +18,19 @@ use tungstenite::{Message, WebSocket};
 
 use crate::Result;
 use crate::client::{Client, Letters, Script};
-use crate::cpu::{Cores, Reading};
-use crate::durability::{Load, Measured, Place, Stored, median_of, paced, timed};
+use crate::cpu::Reading;
+use crate::durability::{Load, Measured, Place, Stored, median_of, paced, timed_with};
 use crate::report::Report;
 use crate::scenarios::{Setting, micros, settled, told};
 use crate::servers::{Flavour, Kind, Running, Server, launcher};
 
-const LOADS: [Load; 4] =
-    [Load::Closed(1, 1), Load::Open(5_000), Load::Closed(64, 1), Load::Closed(1000, 1)];
+const LOADS: [Load; 5] = [
+    Load::Closed(1, 1),
+    Load::Open(5_000),
+    Load::Closed(64, 1),
+    Load::Closed(1000, 1),
+    Load::Closed(1000, 4),
+];
 
 /// How Redis keeps what it is told; `None` is no store.
 const FORMS: [(&str, Option<&[&str]>); 4] = [
@@ -40,11 +46,14 @@ const TAKEOVERS: usize = 200;
 /// Round trips that show how fast Redis is.
 const ROUND_TRIPS: usize = 2000;
 
+/// How long the client sleeps if nothing has come, where it does.
+const SLEEP: Duration = Duration::from_millis(1);
+
 /// So long nothing takes.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What one run has shown, in the order of the columns.
-type Figures = [Option<f64>; 7];
+type Figures = [Option<f64>; 8];
 
 /// All runs of one line of the table.
 struct Line {
@@ -85,8 +94,8 @@ pub(crate) fn measure(
     text.push_str(&format!(
         "\nA takeover by another node, {TAKEOVERS} a round: from connect to the first count there {first} ms in the middle \
          and {first_99} ms for 99 of 100; until the older connection has its 4001 {closed} ms and {closed_99} ms.\n\n\
-         Medians of {rounds} interleaved rounds. One reactor and the store's threads have one core, the client has the other; Redis \
-         runs on either. A round trip is that of all batches that wait, as one pipeline.\n\n"
+         Medians of {rounds} interleaved rounds. One reactor and the store's threads have one core, the client and Redis share the \
+         other. A round trip is that of all batches that wait, as one pipeline.\n\n"
     ));
     let report = Report::new(&[], &[], rounds, setting.quick);
     report.circumstances().iter().take(2).for_each(|line| text.push_str(&format!("{line}  \n")));
@@ -108,15 +117,11 @@ impl Drop for Redis {
 }
 
 impl Redis {
-    fn start(options: &[&str], cores: Option<Cores>, scratch: &Path) -> Result<Redis> {
+    fn start(options: &[&str], scratch: &Path) -> Result<Redis> {
         let place = Place::new(scratch)?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut command = launcher(None);
-        if let Some(Cores { client, server }) = cores {
-            // This program is on the first one alone.
-            command.args(["taskset", "-c", &format!("{client},{server}")]);
-        }
-        let child = command
+        // On the core of this program, which it inherits: another machine in all that matters to the server.
+        let child = launcher(None)
             .args(["redis-server", "--bind", "127.0.0.1", "--port", &port.to_string()])
             .args(["--save", "", "--dir"])
             .arg(place.path())
@@ -163,7 +168,7 @@ impl Redis {
 
 fn run(revolve: &Server, setting: Setting, line: &Line, scratch: &Path) -> Result<Figures> {
     let options = FORMS[line.form].1;
-    let redis = options.map(|options| Redis::start(options, setting.cores, scratch)).transpose()?;
+    let redis = options.map(|options| Redis::start(options, scratch)).transpose()?;
     let round_trip = redis.as_ref().map(Redis::round_trip_us).transpose()?;
     let address = redis.as_ref().map(Redis::address);
     let flavour = Flavour { redis: address.as_deref(), ..Flavour::default() };
@@ -171,14 +176,16 @@ fn run(revolve: &Server, setting: Setting, line: &Line, scratch: &Path) -> Resul
     let reading = || redis.as_ref().map(|redis| Reading::of(redis.child.id())).transpose();
     let mut client = Client::new(running.address)?;
     let (connections, depth) = line.load.shape();
+    // With one connection its waking would be measured; with many it would keep Redis from its core.
+    let sleep = if connections > 1 { SLEEP } else { Duration::ZERO };
     let script = Script::counted(16, depth, Letters::Ascii, Kind::Revolve);
     told(&running, || {
         client.open(connections, &script)?;
-        timed(&mut client, &script, setting.warm_up())?;
+        timed_with(&mut client, &script, setting.warm_up(), sleep)?;
         let (stored, of_redis) = (Stored::read(running.address)?, reading()?);
         let before = settled(&running)?;
         let Measured { answered, span, micros_at: [p50, p99] } = match line.load {
-            Load::Closed(..) => timed(&mut client, &script, setting.span() * 2)?,
+            Load::Closed(..) => timed_with(&mut client, &script, setting.span() * 2, sleep)?,
             Load::Open(rate) => paced(&mut client, &script, rate, setting.span() * 2)?,
         };
         let used = settled(&running)?.since(before);
@@ -192,6 +199,7 @@ fn run(revolve: &Server, setting: Setting, line: &Line, scratch: &Path) -> Resul
             Some(micros(used, answered)),
             of_redis.map(|used| micros(used, answered)),
             (since.syncs > 0.0).then(|| since.sessions / since.syncs),
+            (since.syncs > 0.0).then(|| since.sync_seconds * 1e6 / since.syncs),
         ])
     })
 }
@@ -219,8 +227,7 @@ fn count(socket: &mut Socket) -> Result<()> {
 
 /// One client that goes to and fro between two nodes: how long until it counts there, and until what it has left is closed.
 fn takeovers(revolve: &Server, setting: Setting, scratch: &Path) -> Result<Figures> {
-    let redis =
-        Redis::start(&["--appendonly", "yes", "--appendfsync", "always"], setting.cores, scratch)?;
+    let redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"], scratch)?;
     let address = redis.address();
     let flavour = Flavour { redis: Some(&address), ..Flavour::default() };
     let nodes: Vec<Running> =
@@ -243,13 +250,13 @@ fn takeovers(revolve: &Server, setting: Setting, scratch: &Path) -> Result<Figur
     let ms = |took: &Histogram<u64>, share| Some(took.value_at_quantile(share) as f64 / 1e6);
     let [count_50, count_99] = [0.5, 0.99].map(|share| ms(&until_count, share));
     let [closed_50, closed_99] = [0.5, 0.99].map(|share| ms(&until_closed, share));
-    Ok([count_50, count_99, closed_50, closed_99, None, None, None])
+    Ok([count_50, count_99, closed_50, closed_99, None, None, None, None])
 }
 
 /// The middle of each figure; a dash, if there is none.
-fn middles(runs: &[Figures]) -> [String; 7] {
+fn middles(runs: &[Figures]) -> [String; 8] {
     let mut at = 0..;
-    [(); 7].map(|()| {
+    [(); 8].map(|()| {
         let column = at.next().unwrap_or(0);
         let middle = median_of(runs.iter().filter_map(|run| run[column]));
         middle.map_or_else(
@@ -261,14 +268,14 @@ fn middles(runs: &[Figures]) -> [String; 7] {
 
 fn table(lines: &[Line]) -> String {
     let mut text = String::from(
-        "| load | store | counts a second | p50 µs | p99 µs | a SET at Redis, µs | CPU µs a count | CPU µs of Redis | sessions a round trip |\n\
-         |---|---|--:|--:|--:|--:|--:|--:|--:|\n",
+        "| load | store | counts a second | p50 µs | p99 µs | a SET at Redis, µs | CPU µs a count | CPU µs of Redis | sessions a round trip | a round trip, µs |\n\
+         |---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for line in lines {
         let name = FORMS[line.form].0;
         match &line.absent {
             Some(why) => {
-                text.push_str(&format!("| {} | {name} | {why} | | | | | | |\n", line.load))
+                text.push_str(&format!("| {} | {name} | {why} | | | | | | | |\n", line.load))
             }
             None => {
                 let cells = middles(&line.runs).join(" | ");
