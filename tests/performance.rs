@@ -2,9 +2,9 @@
 //!
 //! `cargo bench --bench load -- --write-docs` puts `benches/results/latest.md` between two markers of
 //! docs/performance.md; `cargo bench --bench micro -- --scale --write-docs` puts `scale.md` between two others; `cargo
-//! bench --bench load -- --store --write-docs` puts `store.md` into docs/durability.md. This test fails when they differ,
-//! or when the markers are gone, or when the README compares other figures. It measures nothing; without committed
-//! results it asks for the markers only.
+//! bench --bench load -- --store --write-docs` puts `store.md` into docs/durability.md, and --redis `redis.md` into docs/redis.md. This
+//! test fails when they differ, or when the markers are gone, or when the README compares other figures. It measures nothing;
+//! without committed results it asks for the markers only.
 
 use std::fs;
 use std::path::Path;
@@ -35,6 +35,7 @@ fn the_document_shows_the_committed_results() {
         (performance, LOAD, "latest.md", "cargo bench --bench load -- --render --write-docs"),
         (performance, SCALE, "scale.md", "cargo bench --bench micro -- --scale --write-docs"),
         (durability, LOAD, "store.md", "cargo bench --bench load -- --store --write-docs"),
+        ("docs/redis.md", LOAD, "redis.md", "cargo bench --bench load -- --redis --write-docs"),
     ] {
         let text = fs::read_to_string(root.join(document)).expect(document);
         let table = embedded(&text, name).unwrap_or_else(|wrong| panic!("{document}: {wrong}"));

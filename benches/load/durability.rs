@@ -25,7 +25,7 @@ use crate::servers::{Flavour, Kind, Server, Store, launcher};
 
 /// What clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Load {
+pub(crate) enum Load {
     /// So many connections, each with so many messages in flight: as fast as it goes.
     Closed(usize, usize),
     /// So many messages a second over 64 connections, come what may: how long a reply takes when nothing is at its limit.
@@ -43,10 +43,21 @@ const LOADS: [Load; 5] = [
 /// Connections of an open load.
 const OPEN_CONNECTIONS: usize = 64;
 
+impl Load {
+    /// Connections, and messages that each has in flight.
+    pub(crate) fn shape(self) -> (usize, usize) {
+        match self {
+            Load::Closed(connections, depth) => (connections, depth),
+            Load::Open(_) => (OPEN_CONNECTIONS, 1),
+        }
+    }
+}
+
 impl fmt::Display for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Load::Open(rate) => write!(f, "{rate} a second over {OPEN_CONNECTIONS} connections"),
+            Load::Closed(1, 1) => write!(f, "1 connection"),
             Load::Closed(1, depth) => write!(f, "1 connection × {depth}"),
             Load::Closed(connections, 1) => write!(f, "{connections} connections"),
             Load::Closed(connections, depth) => write!(f, "{connections} connections × {depth}"),
@@ -123,14 +134,18 @@ pub(crate) fn measure(
 }
 
 /// A directory of a run's own; it goes with the value.
-struct Place(PathBuf);
+pub(crate) struct Place(PathBuf);
 
 impl Place {
-    fn new(scratch: &Path) -> Result<Place> {
+    pub(crate) fn new(scratch: &Path) -> Result<Place> {
         let place = scratch.join(format!("store-{}", std::process::id()));
         let _ = fs::remove_dir_all(&place);
         fs::create_dir(&place)?;
         Ok(Place(place))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -181,10 +196,7 @@ fn run_revolve(
     let store = sync.map(|sync| Store { directory: &place.0, sync });
     let running = revolve.start(Flavour { store, ..Flavour::default() }, setting.cores)?;
     let mut client = Client::new(running.address)?;
-    let (connections, depth) = match load {
-        Load::Closed(connections, depth) => (connections, depth),
-        Load::Open(_) => (OPEN_CONNECTIONS, 1),
-    };
+    let (connections, depth) = load.shape();
     let script = Script::counted(16, depth, Letters::Ascii, Kind::Revolve);
     told(&running, || {
         client.open(connections, &script)?;
@@ -210,15 +222,20 @@ fn run_revolve(
 }
 
 /// What the client has seen.
-struct Measured {
-    answered: u64,
-    span: Duration,
+pub(crate) struct Measured {
+    pub(crate) answered: u64,
+    pub(crate) span: Duration,
     /// How long a batch of messages took, in the middle and for 99 of 100.
-    micros_at: [f64; 2],
+    pub(crate) micros_at: [f64; 2],
 }
 
 /// Messages at fixed times.
-fn paced(client: &mut Client, script: &Script, rate: u32, span: Duration) -> Result<Measured> {
+pub(crate) fn paced(
+    client: &mut Client,
+    script: &Script,
+    rate: u32,
+    span: Duration,
+) -> Result<Measured> {
     let begun = Instant::now();
     let mut paced = Paced::begin(rate, span, OPEN_CONNECTIONS, 1)?;
     while !paced.step(client, script, |_| 0)? {}
@@ -226,8 +243,19 @@ fn paced(client: &mut Client, script: &Script, rate: u32, span: Duration) -> Res
     Ok(Measured { answered: paced.total(), span: begun.elapsed(), micros_at })
 }
 
-/// Every connection sends a batch when the one before it is answered, for `span`; then what is owed is waited for.
+/// Every connection sends a batch when the one before it is answered, for `span`; then what is owed is waited for. The
+/// client never sleeps, for the reason at `Client::closed_loop`.
 fn timed(client: &mut Client, script: &Script, span: Duration) -> Result<Measured> {
+    timed_with(client, script, span, Duration::ZERO)
+}
+
+/// The same with a client that sleeps for up to so long, if nothing has come.
+pub(crate) fn timed_with(
+    client: &mut Client,
+    script: &Script,
+    span: Duration,
+    sleep: Duration,
+) -> Result<Measured> {
     const PATIENCE: Duration = Duration::from_secs(15);
     let mut latencies = Histogram::<u64>::new(3)?;
     let (begun, mut under_way, mut answered) = (Instant::now(), 0, 0);
@@ -242,7 +270,7 @@ fn timed(client: &mut Client, script: &Script, span: Duration) -> Result<Measure
         if now > begun + span + PATIENCE {
             return Err(format!("{under_way} batches were not answered").into());
         }
-        client.turn(Some(Duration::ZERO), script, |connection, progress| {
+        client.turn(Some(sleep), script, |connection, progress| {
             answered += progress.replies;
             if progress.replies == 0 || connection.owed > 0 {
                 return Ok(());
@@ -264,14 +292,14 @@ fn timed(client: &mut Client, script: &Script, span: Duration) -> Result<Measure
 }
 
 /// What `/metrics` tells of the store; all zero without one.
-struct Stored {
-    sessions: f64,
-    syncs: f64,
-    sync_seconds: f64,
+pub(crate) struct Stored {
+    pub(crate) sessions: f64,
+    pub(crate) syncs: f64,
+    pub(crate) sync_seconds: f64,
 }
 
 impl Stored {
-    fn read(address: SocketAddr) -> Result<Stored> {
+    pub(crate) fn read(address: SocketAddr) -> Result<Stored> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         stream
@@ -289,7 +317,7 @@ impl Stored {
         })
     }
 
-    fn since(&self, earlier: &Stored) -> Stored {
+    pub(crate) fn since(&self, earlier: &Stored) -> Stored {
         Stored {
             sessions: self.sessions - earlier.sessions,
             syncs: self.syncs - earlier.syncs,
@@ -361,7 +389,7 @@ fn run_redis(setting: Setting, load: Load, place: &Place) -> Result<Run> {
 // ---- the table ----
 
 /// The middle of values in any order.
-fn middle(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(crate) fn median_of(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
     median(&sorted)
@@ -382,7 +410,7 @@ fn table(lines: &[Line]) -> String {
         let is_baseline = baseline.server == line.server;
         let ratio = |of: fn(&Run) -> f64| {
             let pairs = line.runs.iter().zip(&baseline.runs);
-            let ratio = middle(pairs.map(|(own, other)| of(own) / of(other)));
+            let ratio = median_of(pairs.map(|(own, other)| of(own) / of(other)));
             ratio
                 .filter(|_| !is_baseline)
                 .map(|ratio| format!(" ({ratio:.2}×)"))
@@ -406,5 +434,5 @@ fn table(lines: &[Line]) -> String {
 }
 
 fn middle_of(line: &Line, of: impl Fn(&Run) -> Option<f64>) -> Option<f64> {
-    middle(line.runs.iter().filter_map(of))
+    median_of(line.runs.iter().filter_map(of))
 }

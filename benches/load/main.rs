@@ -13,7 +13,7 @@
 //! Files: `servers` builds and starts them, `client` is the load, `pacing` and `reconnects` are two
 //! forms of it, `scenarios` and `storm` say what is asked, `cpu` reads the kernel's figures, `report`
 //! keeps and prints the results, `picture` draws them. `durability` is a run of its own: revolve with
-//! and without a store, beside Redis.
+//! and without a store, beside Redis; and so is `shared`: sessions in Redis.
 
 // A bench is a program for a terminal, and a broken assumption should end it loudly.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
@@ -29,6 +29,7 @@ mod reconnects;
 mod report;
 mod scenarios;
 mod servers;
+mod shared;
 mod storm;
 
 use std::io::IsTerminal;
@@ -57,10 +58,11 @@ usage: cargo bench --bench load -- [OPTIONS]
   --write-docs         put the table of the last complete run into docs/performance.md
   --render             no runs: draw and write the last results again
   --store              revolve without a store, with one, and Redis that syncs each write; nothing else
+  --redis              revolve with its sessions in Redis, and takeovers between two nodes; nothing else
 
 A complete run writes benches/results/latest.{json,md,svg}; any other run leaves them alone and
-writes to target/load/. So does --store, unless it has --write-docs: then the table goes to
-benches/results/store.md and into docs/durability.md.";
+writes to target/load/. So do --store and --redis, unless they have --write-docs: then the table goes to
+benches/results/store.md and into docs/durability.md, or to redis.md there and into docs/redis.md.";
 
 /// The results that are committed, and those that are not.
 const COMMITTED: &str = "benches/results";
@@ -81,6 +83,7 @@ struct Options {
     write_docs: bool,
     render: bool,
     store: bool,
+    redis: bool,
 }
 
 fn main() -> ExitCode {
@@ -113,6 +116,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options> {
             "--write-docs" => options.write_docs = true,
             "--render" => options.render = true,
             "--store" => options.store = true,
+            "--redis" => options.redis = true,
             "--help" | "-h" => {
                 println!("{USAGE}");
                 std::process::exit(0)
@@ -132,7 +136,10 @@ fn run(options: &Options) -> Result<()> {
         return Err("start it with `cargo bench --bench load`".into());
     }
     if options.store {
-        return measure_store(options);
+        return measure_store(options, "store.md", "docs/durability.md", durability::measure);
+    }
+    if options.redis {
+        return measure_store(options, "redis.md", "docs/redis.md", shared::measure);
     }
     let scenarios = pick(SCENARIOS, &options.only, |scenario| scenario.name)?;
     let wanted: Vec<&str> =
@@ -172,7 +179,12 @@ fn list() -> Result<()> {
 }
 
 /// What a store costs: a table, and with `--write-docs` the document that shows it.
-fn measure_store(options: &Options) -> Result<()> {
+fn measure_store(
+    options: &Options,
+    file: &str,
+    document: &str,
+    measure: fn(&Server, Setting, usize, &Path) -> Result<String>,
+) -> Result<()> {
     let say = |text: String| eprintln!("{text}");
     let (servers, absent) = servers::prepare(&["revolve"], options.revolve.clone(), &say)?;
     let [revolve] = &servers[..] else { return Err(format!("no revolve: {absent:?}").into()) };
@@ -184,13 +196,13 @@ fn measure_store(options: &Options) -> Result<()> {
     let setting = Setting { cores, quick: options.quick };
     let rounds = options.repetitions.unwrap_or(if options.quick { 1 } else { 5 });
     let scratch = scratch();
-    let table = durability::measure(revolve, setting, rounds, &scratch)?;
+    let table = measure(revolve, setting, rounds, &scratch)?;
     println!("{table}");
     let place = if options.write_docs { COMMITTED.into() } else { scratch };
     std::fs::create_dir_all(&place)?;
-    std::fs::write(place.join("store.md"), &table)?;
+    std::fs::write(place.join(file), &table)?;
     if options.write_docs {
-        report::write_docs(&place.join("store.md"), Path::new("docs/durability.md"))?;
+        report::write_docs(&place.join(file), Path::new(document))?;
     }
     Ok(())
 }

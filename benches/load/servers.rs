@@ -52,6 +52,8 @@ pub(crate) struct Flavour<'a> {
     pub(crate) ping: Option<u64>,
     /// Only revolve has one.
     pub(crate) store: Option<Store<'a>>,
+    /// Its address; only revolve has a store there, and then no other.
+    pub(crate) redis: Option<&'a str>,
 }
 
 /// A store: where, and when replies leave.
@@ -208,6 +210,9 @@ impl Server {
                     let directory = directory.display();
                     add(&["--store", &format!("file:{directory}"), "--store-sync", sync]);
                 }
+                if let Some(address) = flavour.redis {
+                    add(&["--store", address, "--store-wait", "no"]);
+                }
             }
             Kind::Reference => {
                 add(&["-m", "uvicorn", "application:application", "--no-access-log"]);
@@ -293,7 +298,9 @@ fn listen_to(reader: PipeReader, address: &Sender<SocketAddr>, said: &Mutex<VecD
 
 /// The address in a line like `listening on ws://127.0.0.1:40123/ws/chat/`.
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let rest = &line[line.find("://127.0.0.1:")? + 13..];
+    // Not that of a Redis, which a line may name before.
+    let kinds = ["ws://127.0.0.1:", "http://127.0.0.1:"];
+    let rest = kinds.iter().find_map(|kind| Some(&line[line.find(kind)? + kind.len()..]))?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     Some(SocketAddr::from(([127, 0, 0, 1], digits.parse().ok().filter(|&port| port > 0)?)))
 }

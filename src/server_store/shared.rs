@@ -83,10 +83,11 @@ fn reports<S: Send + 'static>(
             let _ = takeovers[reactor].send_takeover(takeover);
         }),
         availability: Box::new(move |is_available, why| {
+            // First: whoever has waited for this tells that it serves.
+            of_availability.note_store_away(!is_available);
             let told = if is_available { Ok(()) } else { Err(why.to_owned()) };
             // Nobody listens any more once the server has started.
             let decides = first.send(told).is_ok();
-            of_availability.note_store_away(!is_available);
             if is_available {
                 log::info!("store: {address}: it serves");
             } else if !decides {

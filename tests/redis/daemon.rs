@@ -50,10 +50,12 @@ impl Daemon {
         }
     }
 
-    /// Its address.
+    /// Its address, whether it has told it already or not.
     pub(crate) fn address(&mut self) -> String {
-        let line = self.wait_for("listening on ");
-        let (_, rest) = line.split_once("listening on ").expect("it is there");
+        const TOLD: &str = "listening on ";
+        let told = self.said.iter().find(|line| line.contains(TOLD)).cloned();
+        let line = told.unwrap_or_else(|| self.wait_for(TOLD));
+        let (_, rest) = line.split_once(TOLD).expect("it is there");
         rest.split_once(": ").expect("an address, and more").0.to_owned()
     }
 

@@ -117,3 +117,33 @@ fn while_redis_hangs_nobody_is_served_and_afterwards_everybody() {
     assert_eq!(count(&mut second), next + 2);
     assert_eq!(count(&mut client(&on_b)), next + 3);
 }
+
+#[test]
+fn a_node_warns_if_another_process_has_its_name() {
+    let redis = Redis::start(&[]);
+    let store = format!("redis://{}:6379/0", redis.host());
+    let start = |name: &str| {
+        Daemon::start(&store, &["--node", name, "--store-wait", "no", "--log-level", "debug"])
+    };
+    let [mut first, mut other] = ["a", "b"].map(&start);
+    for (daemon, name) in [(&mut first, "a"), (&mut other, "b")] {
+        daemon.wait_for(&format!("nobody else is node {name}"));
+    }
+    let mut namesake = start("a");
+    namesake.wait_for("another process is node a too");
+    // Nothing depends on it: counts go on.
+    let mut older = client(&first.address());
+    assert_eq!(count(&mut older), 1);
+    let mut newer = client(&namesake.address());
+    assert_eq!(count(&mut newer), 2);
+    older.send(Message::text("x")).unwrap();
+    assert_eq!(closed(&mut older), 4001);
+    assert_eq!(count(&mut newer), 3);
+    // Its drain waits for nobody.
+    drop((older, newer));
+    // A process that takes the place of one that has ended is no namesake.
+    for daemon in [&mut first, &mut namesake] {
+        assert_eq!(daemon.end().code(), Some(0), "{:#?}", daemon.said);
+    }
+    start("a").wait_for("nobody else is node a");
+}

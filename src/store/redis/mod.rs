@@ -13,7 +13,7 @@
 //!   <prefix>node:<node>    a channel: "<generation> <id>", published when another node has claimed the session
 //! ```
 //!
-//! All keys have a time to live. What an operator has to know of Redis' own settings is in `docs/operations.md`.
+//! All keys have a time to live. What an operator has to know of Redis' own settings is in `docs/redis.md`.
 //!
 //! Invariant: a batch is answered once: when all that it asks is done and on as many replicas as is wanted, or when its time
 //! is over.

@@ -2,7 +2,8 @@
 //!
 //! So that a client that has moved on is let go of at once. What is published while the connection is away is lost, and is
 //! found out by the next commit of the session, which is refused: no promise rests on what is heard here. A server that is
-//! gone without a word is found out by PING. Started by `requests`.
+//! gone without a word is found out by PING. Once this node listens, it asks whether another process does under the same
+//! name: each of them hears what is meant for the other, and neither is told of takeovers by the other. Started by `requests`.
 //!
 //! Invariant: what is told was published on this node's channel, and names a session and a generation.
 //!
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 use super::RedisOptions;
 use super::link::connect_options;
 use crate::contained::guard;
-use crate::resp::{ConnectionError, Event, Subscriber};
+use crate::resp::{Connection, ConnectionError, Event, Pipeline, Reply, Subscriber};
 use crate::session::{SessionId, owner_of};
 use crate::store::claim::Takeover;
 use crate::store::metrics::StoreMetrics;
@@ -76,13 +77,13 @@ impl Takeovers {
     }
 
     fn run(&self) {
-        let mut is_told = false;
+        let mut done = Done::default();
         while !self.is_over() {
-            match self.listen() {
+            match self.listen(&mut done) {
                 Ok(()) => return,
                 // Whether Redis can be had at all is told elsewhere; that it refuses us this is not.
-                Err(ConnectionError::Refused { command: "SUBSCRIBE", error }) if !is_told => {
-                    is_told = true;
+                Err(ConnectionError::Refused { command: "SUBSCRIBE", error }) if !done.is_told => {
+                    done.is_told = true;
                     log::warn!(
                         "store: {}: takeovers by other nodes are noticed late: SUBSCRIBE is refused: {error}",
                         self.options.address
@@ -98,13 +99,17 @@ impl Takeovers {
     }
 
     /// Listens on one connection, until it fails or the thread is to end.
-    fn listen(&self) -> Result<(), ConnectionError> {
+    fn listen(&self, done: &mut Done) -> Result<(), ConnectionError> {
         let options = connect_options(&self.options, "takeovers", CONNECT_TIMEOUT);
         let mut subscriber = Subscriber::connect(&self.options.address, &options)?;
         subscriber.subscribe(&[self.options.channel()])?;
         let (mut heard, mut asked) = (Instant::now(), Instant::now());
         while !self.is_over() {
             match subscriber.next_event(SLICE)? {
+                Some(Event::Subscribed(_)) if !done.has_looked => {
+                    done.has_looked = self.look_for_namesake().is_ok();
+                    heard = Instant::now();
+                }
                 Some(event) => {
                     heard = Instant::now();
                     self.take(&event);
@@ -116,6 +121,28 @@ impl Takeovers {
                 }
                 None => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Warns if another process listens as this node. Asked behind our own subscription, so that of two that start
+    /// together one sees the other; and at the start alone, because later our own former connection may still be counted. No
+    /// more than a warning: an older process of this name may be about to end, and no count depends on the name.
+    fn look_for_namesake(&self) -> Result<(), ConnectionError> {
+        let RedisOptions { address, node, .. } = &self.options;
+        let options = connect_options(&self.options, "name", CONNECT_TIMEOUT);
+        let mut pipeline = Pipeline::new();
+        pipeline.push(["PUBSUB", "NUMSUB", &self.options.channel()]);
+        let replies = Connection::connect(address, &options)?.exchange(&pipeline)?;
+        // A user that may not ask is not told.
+        let count = replies.first().and_then(Reply::array).and_then(|answer| answer.get(1));
+        match count.and_then(Reply::integer) {
+            Some(2..) => log::warn!(
+                "store: {address}: another process is node {node} too: unless it is about to end, give one of them \
+                 another --node; until then clients that move between the two are noticed late"
+            ),
+            Some(_) => log::debug!("store: {address}: nobody else is node {node}"),
+            None => log::debug!("store: {address}: PUBSUB NUMSUB is refused"),
         }
         Ok(())
     }
@@ -132,6 +159,15 @@ impl Takeovers {
     fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
     }
+}
+
+/// What is done once in the life of a process.
+#[derive(Debug, Default)]
+struct Done {
+    /// That SUBSCRIBE is refused was told.
+    is_told: bool,
+    /// Whether another process has our name was asked.
+    has_looked: bool,
 }
 
 /// What a message says.
