@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Lines that a document has at most: what is read first has to be short.
-const LENGTHS: [(&str, usize); 2] = [("README.md", 150), ("ARCHITECTURE.md", 250)];
+const LENGTHS: [(&str, usize); 2] = [("README.md", 150), ("ARCHITECTURE.md", 285)];
 
 /// Folders of the repository, with which a path in backticks begins.
 const FOLDERS: [&str; 6] = ["src/", "tests/", "examples/", "benches/", "docs/", "fuzz/"];
