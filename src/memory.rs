@@ -20,9 +20,10 @@ use crate::connection::timer_wheel::{Slot, Tick};
 use crate::mailbox::Mail;
 use crate::observe::page;
 use crate::protocol::{ProtocolLimits, deflate, frame, message, reassembly};
-use crate::session::SessionTable;
 use crate::session::changes::GONE_MOST;
 use crate::session::rate::SessionRates;
+use crate::session::{Ownership, SessionTable};
+use crate::shard::CLAIMS_MOST;
 use crate::token::LocalId;
 use crate::transport::out_buffer;
 use crate::transport::socket::Socket;
@@ -38,6 +39,9 @@ const STORE_FIGURES_BYTES: usize = 256;
 
 /// One session in a batch for the store, without its state.
 const RECORD_BYTES: usize = 512;
+
+/// An upgrade whose session is claimed: two ids, and the fields of the daemon's applications.
+const CLAIM_BYTES: usize = 2 << 10;
 
 /// What a message that is not finished costs beside its bytes, and an allocation its allocator.
 const BOOKKEEPING: usize = 256;
@@ -57,6 +61,18 @@ pub struct MemoryBound {
     pub reactors: usize,
     /// What each of them holds for all its connections.
     pub per_reactor: usize,
+}
+
+/// What the live page's watchers cost a reactor.
+fn watching(config: &Config) -> usize {
+    let (limits, reactors) = (&config.limits, config.workers.get());
+    // What a watcher is told at the most: of each reactor a slab in which no two neighbours are
+    // alike, its numbers, and its hand-overs to each other; and the store's numbers (page/figures.rs).
+    let slab_map = limits.slab_map_slots;
+    let figures = STORE_FIGURES_BYTES + reactors * (3 * slab_map + FIGURES_BYTES + 21 * reactors);
+    // That in a backlog for each watcher, as text, which doubles when it grows, and encoded;
+    // the slab maps of all reactors, and this one's, which doubles too (observe/watchers.rs).
+    (limits.watchers + 3) * figures + (reactors + 3) * size_of::<u32>() * slab_map
 }
 
 impl MemoryBound {
@@ -91,6 +107,8 @@ impl MemoryBound {
         let metrics = if config.metrics { (reactors + 1) * METRICS_BYTES } else { 0 };
         let reply = message.max(metrics).max(page);
         let stores = config.store != StoreLocation::None;
+        // By what each session is this node's, in a table beside that of the sessions (session/ownership.rs).
+        let owned = if config.store.is_shared() { size_of::<Ownership>() } else { 0 };
         let held = [
             // A message of which the end has not come. Its storage never passes `ws_max_size`, or
             // what a deflated one of that size may take on the wire
@@ -123,23 +141,14 @@ impl MemoryBound {
             // round has room for a few (connection/timer_wheel.rs); and what a former tenant leaves.
             17 * size_of::<Slot>() + size_of::<Tick>() + 1,
             SessionTable::<T>::SLOT_BYTES,
+            owned,
             // Whether it is in use: a bit, and its part of a bit (connection/slab.rs).
             1,
         ];
         let per_slot = 2 * slot.iter().sum::<usize>();
 
-        // What a watcher is told at the most: of each reactor a slab in which no two neighbours are
-        // alike, its numbers, and its hand-overs to each other; and the store's numbers (page/figures.rs).
-        let slab_map = limits.slab_map_slots;
-        let figures =
-            STORE_FIGURES_BYTES + reactors * (3 * slab_map + FIGURES_BYTES + 21 * reactors);
-        // That in a backlog for each watcher, as text, which doubles when it grows, and encoded;
-        // the slab maps of all reactors, and this one's, which doubles too (observe/watchers.rs).
-        let watching =
-            (limits.watchers + 3) * figures + (reactors + 3) * size_of::<u32>() * slab_map;
-
         let per_reactor = [
-            if config.page { watching } else { 0 },
+            if config.page { watching(config) } else { 0 },
             limits.receive_buffer_bytes,
             // The addresses that have made sessions: a table that all reactors share, here in parts.
             match config.limit_sessions_per_ip {
@@ -157,6 +166,8 @@ impl MemoryBound {
             out_buffer::POOL,
             // Ids of sessions that are no more, for the store.
             if stores { GONE_MOST * SessionTable::<T>::BESIDE_SLOT_BYTES * 2 } else { 0 },
+            // Upgrades whose sessions are claimed, with what the application has accepted (shard/claims.rs).
+            if config.store.is_shared() { CLAIMS_MOST * CLAIM_BYTES } else { 0 },
             // Mail, and broadcasts under way; of the daemon's applications these are heartbeats.
             (limits.mailbox_capacity + limits.mails_waiting_most) * size_of::<Mail<Socket>>(),
             (limits.mailbox_capacity + limits.broadcasts_queued) * BOOKKEEPING,
@@ -166,7 +177,8 @@ impl MemoryBound {
             connections,
             per_connection: held.iter().sum::<usize>() + reactors * per_slot,
             sessions: config.sessions_kept(),
-            per_session: 2 * SessionTable::<T>::SLOT_BYTES + SessionTable::<T>::BESIDE_SLOT_BYTES,
+            per_session: 2 * (SessionTable::<T>::SLOT_BYTES + owned)
+                + SessionTable::<T>::BESIDE_SLOT_BYTES,
             reactors,
             per_reactor: per_reactor.iter().sum(),
         })

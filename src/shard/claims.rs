@@ -19,7 +19,7 @@ use crate::token::LocalId;
 
 /// Upgrades that wait at the most. 4096: more than come in the time of a store's answer, and a few MiB. Those beyond it are
 /// told to come again.
-const CLAIMS_MOST: usize = 4096;
+pub(crate) const CLAIMS_MOST: usize = 4096;
 
 /// Where the number of the reactor stands in that of a claim: 1024 reactors at the most, and 2^54 claims of each.
 const REACTOR_SHIFT: u32 = 54;

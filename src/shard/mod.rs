@@ -77,6 +77,7 @@ mod upgrade;
 mod visit;
 mod watching;
 
+pub(crate) use claims::CLAIMS_MOST;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
