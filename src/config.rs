@@ -9,7 +9,7 @@
 //! without bound.
 //!
 //! Next: `address`: where a server listens. Then `bounds`, `limits`, `origins`, `proxies`, `subprotocols`,
-//! `response_fields` and `storage`.
+//! `response_fields`, `storage` and `tls`.
 
 mod address;
 pub mod bounds;
@@ -19,6 +19,7 @@ mod proxies;
 mod response_fields;
 mod storage;
 mod subprotocols;
+mod tls;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -34,6 +35,7 @@ pub use response_fields::{FIELD_ALLOWED, InvalidField, ResponseFields};
 pub(crate) use response_fields::{check_value, push_field};
 pub use storage::{STORE_ALLOWED, StoreLocation, StoreSync};
 pub use subprotocols::{SUBPROTOCOLS_ALLOWED, Subprotocols};
+pub use tls::{CERTFILES_ALLOWED, ClientCertificates, TlsFiles};
 
 use crate::protocol::ProtocolLimits;
 pub use crate::protocol::forwarded::ProxyHeaders;
@@ -102,6 +104,9 @@ pub struct Config {
     pub proxy_headers: ProxyHeaders,
     /// Whom to believe that. Default this machine: the loopback addresses and Unix sockets.
     pub forwarded_allow_ips: TrustedProxies,
+    /// From which files TLS is made. With a certificate the TCP addresses of [`Self::listen`] speak TLS, and nothing else;
+    /// Unix sockets and [`Self::admin`] do not. Default none. Only in a build with the cargo feature `tls`.
+    pub tls: TlsFiles,
     /// Number of reactors, a thread each. Default: the cores this process may use.
     pub workers: NonZeroUsize,
     /// Connections that the kernel queues for us before they are accepted, per listener.
@@ -203,6 +208,7 @@ impl Default for Config {
             proxy_protocol: false,
             proxy_headers: ProxyHeaders::Off,
             forwarded_allow_ips: TrustedProxies::default(),
+            tls: TlsFiles::default(),
             workers: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             backlog: 2048,
             ws_path: "/ws/chat/".to_owned(),
@@ -319,6 +325,7 @@ impl Config {
         self.validate_numbers()?;
         self.validate_times()?;
         self.validate_store()?;
+        self.tls.validate()?;
         self.limits.validate()
     }
 

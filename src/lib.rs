@@ -130,6 +130,7 @@
 //! | [`memory`] | the most memory that all this can take, term by term |
 //! | [`reactor`] | the event loop |
 //! | [`server_store`] | what the reactors of a server need of a store, opening it, its end |
+//! | [`server_tls`] | the certificates of a server, and loading them anew |
 //! | [`server`] | bind, one thread a reactor, drain, join |
 //!
 //! And the same without a kernel:
@@ -274,6 +275,10 @@ mod server_store;
 #[cfg(feature = "internals")]
 pub mod server_store;
 #[cfg(not(feature = "internals"))]
+mod server_tls;
+#[cfg(feature = "internals")]
+pub mod server_tls;
+#[cfg(not(feature = "internals"))]
 mod session;
 #[cfg(feature = "internals")]
 pub mod session;
@@ -304,15 +309,17 @@ pub use application::{
 pub use apps::counter::Counter;
 pub use apps::echo::Echo;
 pub use config::{
-    Address, AllowedOrigins, Config, ConfigError, Inherited, InvalidField, Limits, Origin, PageFor,
-    ProxyHeaders, ResponseFields, SessionIds, SessionRate, StoreLocation, StoreSync, Subprotocols,
-    TrustedProxies, UnixPath,
+    Address, AllowedOrigins, ClientCertificates, Config, ConfigError, Inherited, InvalidField,
+    Limits, Origin, PageFor, ProxyHeaders, ResponseFields, SessionIds, SessionRate, StoreLocation,
+    StoreSync, Subprotocols, TlsFiles, TrustedProxies, UnixPath,
 };
 pub use offload::{Cancellation, PoolFull};
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
 pub use server_store::{StoreAccessError, StoreCheck, check_store, dump_store};
+pub use server_tls::Certificates;
 pub use session::{EndedSession, SessionEnd, owner_of};
 pub use token::{ConnectionId, InvalidConnectionId, IpPeer, Peer};
+pub use transport::tls::{ShownCertificate, TlsError};
 
 /// The examples in the documents compile.
 #[cfg(doctest)]

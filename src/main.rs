@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use revolve::config::{Address, AllowedOrigins, Config, Origin, PageFor, SessionIds};
 use revolve::memory::{Bytes, Fitting, MemoryBound};
 use revolve::{
-    Application, Counter, Echo, ReactorStart, ServeError, Server, ServerHandle, ShutdownTrigger,
-    StoreLocation, StoreSync, check_store, dump_store,
+    Application, Certificates, Counter, Echo, ReactorStart, ServeError, Server, ServerHandle,
+    ShutdownTrigger, StoreLocation, StoreSync, check_store, dump_store,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -181,8 +181,10 @@ impl Daemon {
         };
         let bound = (server.addresses(), server.admin_address());
         introduce(&config, app, heartbeat, bound, descriptors);
+        daemon::certificates::tell(&server.certificates());
         let drain = seconds(config.timeout_graceful_shutdown);
-        match watch(signals, server.shutdown_trigger(), drain, log) {
+        let told = Told { trigger: server.shutdown_trigger(), certificates: server.certificates() };
+        match watch(signals, told, drain, log) {
             Ok(()) => wait(server),
             Err(error) => {
                 refuse(format, &format!("cannot start the signal thread: {error}"), FAILED)
@@ -219,7 +221,7 @@ fn introduce(
     }
     if let Some(address) = admin {
         log::info!("admin on {address}: {}", own_paths(config));
-        tell_page(config, address);
+        tell_page(config, address, "http");
     }
     if config.ws_per_message_deflate {
         log::info!("permessage-deflate: agreed to where a client offers it");
@@ -267,14 +269,23 @@ fn tell_store(config: &Config) {
 /// What is at an address.
 fn tell_address(config: &Config, bound: &Address) {
     let websocket = match bound.tcp().map(reachable) {
-        Some(near) => format!("ws://{near}{}", config.ws_path),
+        Some(near) => format!("{}://{near}{}", scheme(config, "ws"), config.ws_path),
         None => format!("WebSockets at {}", config.ws_path),
     };
     if config.admin.is_some() {
         return log::info!("listening on {bound}: {websocket}");
     }
     log::info!("listening on {bound}: {websocket} (also {})", own_paths(config));
-    tell_page(config, bound);
+    tell_page(config, bound, scheme(config, "http"));
+}
+
+/// `wss` for `ws` and `https` for `http`, where TCP addresses for everybody speak TLS.
+fn scheme(config: &Config, plain: &'static str) -> &'static str {
+    match (config.tls.is_used(), plain) {
+        (false, plain) => plain,
+        (true, "ws") => "wss",
+        (true, _) => "https",
+    }
 }
 
 /// The paths that have an answer of the server's own, but for the page's.
@@ -283,10 +294,10 @@ fn own_paths(config: &Config) -> &'static str {
 }
 
 /// Where the live page is, and for whom.
-fn tell_page(config: &Config, bound: &Address) {
+fn tell_page(config: &Config, bound: &Address, scheme: &str) {
     let near = bound.tcp().map(reachable);
     let page = match near {
-        Some(near) => format!("http://{near}/"),
+        Some(near) => format!("{scheme}://{near}/"),
         None => format!("/ on {bound}"),
     };
     match (config.page, config.page_for) {
@@ -367,11 +378,17 @@ fn advice(config: &Config, descriptors: Option<usize>, room: usize) -> String {
     format!("{options}would fit")
 }
 
+/// Whom signals are passed on to.
+struct Told {
+    trigger: ShutdownTrigger,
+    certificates: Certificates,
+}
+
 /// Starts the thread that turns the first signal that is to end us into a drain and the second into
 /// the end.
 fn watch(
     mut signals: Signals,
-    trigger: ShutdownTrigger,
+    Told { trigger, certificates }: Told,
     drain: String,
     log: LogQueue,
 ) -> io::Result<()> {
@@ -380,6 +397,9 @@ fn watch(
         for signal in signals.forever() {
             let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
             match begun {
+                _ if signal == SIGHUP && certificates.are_used() => {
+                    daemon::certificates::reload(&certificates)
+                }
                 _ if signal != SIGTERM && signal != SIGINT => {
                     log::warn!("{name}: ignored; settings are read once, at the start");
                 }

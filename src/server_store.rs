@@ -6,7 +6,7 @@
 //!
 //! Invariant: a session that was stored goes to the reactor on which its id is looked for.
 //!
-//! Next: [`crate::server`], which starts one reactor a core, and this.
+//! Next: [`crate::server_tls`]: its certificates.
 
 use std::error::Error;
 use std::fmt;

@@ -4,7 +4,7 @@
 //!
 //! Invariant: what is shown can be read again.
 //!
-//! Next: [`crate::token`]: the name of one connection among many.
+//! Next: `tls`: from which files TLS is made.
 
 use std::fmt;
 use std::path::PathBuf;

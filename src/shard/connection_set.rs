@@ -60,6 +60,8 @@ pub(super) struct ConnectionSet<S> {
     pub(super) aside: Vec<u8>,
     /// How many sockets may have an edge that no poll has reported yet; 0 while polls are not full.
     untold: usize,
+    /// Steps of TLS handshakes in the turn that began then.
+    handshakes: (Instant, usize),
 }
 
 impl<S: Stream> ConnectionSet<S> {
@@ -73,6 +75,7 @@ impl<S: Stream> ConnectionSet<S> {
             ended: Vec::new(),
             aside: Vec::new(),
             untold: 0,
+            handshakes: (now, 0),
         }
     }
 
@@ -169,6 +172,16 @@ impl<S: Stream> ConnectionSet<S> {
         self.wheel.next_at()
     }
 
+    /// Whether one more step of a TLS handshake may be taken in this turn, and then it is counted. Who is refused keeps
+    /// what there is to read, and is visited again in the next turn.
+    pub(super) fn take_handshake_share(&mut self, turn: &Turn<'_>) -> bool {
+        let (at, taken) = self.handshakes;
+        let taken = if at == turn.now { taken } else { 0 };
+        let may = taken < turn.setup.config.limits.handshakes_per_turn;
+        self.handshakes = (turn.now, taken + usize::from(may));
+        may
+    }
+
     /// Has the wheel go off for a slot in which no connection is.
     pub(super) fn schedule_vacant(&mut self, slot: Slot, at: Instant) {
         self.wheel.schedule(slot, at);
@@ -200,6 +213,9 @@ impl<S: Stream> ConnectionSet<S> {
             return self.settle_unread(id, turn);
         }
         let config = &turn.setup.config;
+        if connection.transport.owes_goodbye() {
+            say_goodbye_at_end(connection, &mut self.pool, turn);
+        }
         let queued = connection.transport.backlog.len();
         let has_readable = connection.transport.has_readable();
         let unread = if has_readable { Unread::Perhaps } else { Unread::Nothing };
@@ -519,6 +535,24 @@ fn flush<S: Stream>(
     }
     transport.backlog.note_low();
     Ok(Flushed::ToLowWaterMark)
+}
+
+/// Says what a TLS session has to say last, once all else has left. If it can be neither sent nor kept, the
+/// connection is over.
+#[cold]
+fn say_goodbye_at_end<S: Stream>(
+    connection: &mut Connection<S>,
+    pool: &mut BufferPool,
+    turn: &Turn<'_>,
+) {
+    let is_end =
+        connection.endpoint.is_flushing() || matches!(connection.endpoint, Endpoint::Closed);
+    if is_end
+        && connection.transport.backlog.is_empty()
+        && connection.transport.say_goodbye(turn.now, pool).is_err()
+    {
+        connection.endpoint = Endpoint::Closed;
+    }
 }
 
 /// Takes note of a backlog above the high-water mark, if the application is to be told when it falls.

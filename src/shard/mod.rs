@@ -28,7 +28,7 @@
 //!   `fanout`: broadcasts; `posts`: what other threads want done;
 //! - `relayed`: for whom a proxy speaks; `upgrade`, `watching`, `plain_requests`, `requests`: what a
 //!   request leads to;
-//! - `visit`: one connection's share of a turn;
+//! - `encrypted`: what TLS makes of a connection's input; `visit`: one connection's share of a turn;
 //! - `accepting`, `mail`: where connections come from; `deadlines`, `drain`: how they end;
 //! - `invariants`: what must hold between turns, in one place.
 //!
@@ -48,6 +48,7 @@ mod deadlines;
 mod deliveries;
 mod direct;
 mod drain;
+mod encrypted;
 mod evictions;
 mod fanout;
 mod invariants;

@@ -6,7 +6,7 @@
 //!
 //! Invariant: a request is answered once, where its session lives.
 //!
-//! Next: `visit`: a connection's share of a turn.
+//! Next: `encrypted`: input that is decrypted first.
 
 use super::parts::Parts;
 use super::plain_requests::Responded;
@@ -125,6 +125,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 Served::Answered
             }
             Err(rejection) => {
+                // A record of a handshake, of any version (RFC 8446 5.1).
+                let is_hello = input[*at..].starts_with(&[22, 3]);
+                let rejection = if is_hello { Rejection::TlsOnPlain } else { rejection };
                 self.refuse_request(id, rejection, &input[*at..], turn);
                 Served::Answered
             }

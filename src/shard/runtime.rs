@@ -36,6 +36,7 @@ use crate::session::{
 use crate::store::{Record, Recovered, State};
 use crate::token::{LocalId, Peer};
 use crate::transport::Outlet;
+use crate::transport::tls::ClientCertificate;
 
 /// The application of a reactor, its sessions, and what its callbacks write to.
 pub(super) struct Runtime<A: Application> {
@@ -96,6 +97,7 @@ pub(super) struct Asked<'a> {
     pub(super) request: &'a Request<'a, 'a>,
     pub(super) session_id: Option<&'a SessionId>,
     pub(super) peer: Peer,
+    pub(super) certificate: Option<ClientCertificate<'a>>,
 }
 
 /// What a callback led to.
@@ -226,11 +228,12 @@ impl<A: Application> Runtime<A> {
         now: Instant,
         subprotocols: &Subprotocols,
     ) -> Result<Result<Answer<A>, Refusal>, Panicked> {
-        let Asked { request, session_id, peer } = request;
+        let Asked { request, session_id, peer, certificate } = request;
         let Runtime { application, sessions, commands, .. } = self;
         let session = session_id.and_then(|id| sessions.peek(id, now));
         let (reactor, reactors) = commands.place();
-        let upgrade = Upgrade { request, peer, now, session_id, session, reactor, reactors };
+        let upgrade =
+            Upgrade { request, peer, certificate, now, session_id, session, reactor, reactors };
         let application = application.get_mut();
         let done = done.and_then(|(done, value)| Some((done.into_inner()?, value)));
         let answer = guard(|| match done {

@@ -2,7 +2,9 @@
 //!
 //! Reads the document; prints nothing. Knows an option's spelling, default and values from the table.
 
-use super::options::{OPTIONS, Row, Settings, Takes};
+use super::options::OPTIONS;
+use super::row::{Row, Takes};
+use super::settings::Settings;
 
 /// The first three cells of an option's row in the document, and the heading above it.
 fn documented(row: &Row, defaults: &Settings) -> String {

@@ -1,8 +1,8 @@
 //! The command line and the `REVOLVE_…` environment, read into plain values.
 //!
 //! It reads nothing itself and prints nothing: what it is given comes in as iterators, what it has
-//! to say goes out as values. What a text means is up to `values`, which texts there are to `options`, and
-//! what is said of them to `usage`; none of the three uses this file. `main.rs` calls [`parse`], once.
+//! to say goes out as values. What a text means is up to `values`, what is set to `settings`, what an option is to `row`,
+//! which there are to `options`, and what is said of them to `usage`; none of these uses this file. `main.rs` calls [`parse`], once.
 //!
 //! Invariant: a flag wins over the environment, and [`Settings::config`] is valid.
 //!
@@ -16,11 +16,14 @@ use lexopt::{Arg, Parser};
 #[cfg(test)]
 mod documented;
 mod options;
+mod row;
+mod settings;
 mod usage;
 mod values;
 
-pub(crate) use options::{App, Settings};
-use options::{NotAllowed, OPTIONS, PREFIX, Row, Takes};
+use options::OPTIONS;
+use row::{NotAllowed, PREFIX, Row, Takes};
+pub(crate) use settings::{App, Settings};
 use usage::{UsageError, bad_value, help, unknown_option, unknown_variable, version};
 pub(crate) use values::{Host, Passing, seconds};
 
@@ -202,12 +205,12 @@ mod tests {
     use std::time::Duration;
 
     use revolve::config::{
-        AllowedOrigins, Config, FIELD_ALLOWED, ORIGINS_ALLOWED, PROXIES_ALLOWED, STORE_ALLOWED,
-        SUBPROTOCOLS_ALLOWED, SessionRate, StoreLocation, StoreSync, Subprotocols,
-        UNIX_PATH_ALLOWED, UnixPath, bounds,
+        AllowedOrigins, ClientCertificates, Config, FIELD_ALLOWED, ORIGINS_ALLOWED,
+        PROXIES_ALLOWED, STORE_ALLOWED, SUBPROTOCOLS_ALLOWED, SessionRate, StoreLocation,
+        StoreSync, Subprotocols, UNIX_PATH_ALLOWED, UnixPath, bounds,
     };
 
-    use super::options::TRUTHS;
+    use super::row::TRUTHS;
     use super::usage::WIDTH;
     use super::values::words;
     use super::*;
@@ -239,6 +242,10 @@ mod tests {
         ("admin", "unix:/run/admin.sock:600"),
         ("workers", "1000"),
         ("backlog", "7"),
+        ("ssl-certfile", "a.pem,b.pem"),
+        ("ssl-keyfile", "a.key,b.key"),
+        ("ssl-ca-certs", "ca.pem"),
+        ("ssl-cert-reqs", "2"),
         ("ws-path", "/chat"),
         ("ws-max-size", "65536"),
         ("ws-per-message-deflate", "true"),
@@ -292,6 +299,10 @@ mod tests {
             if *name == "ws-per-message-deflate" && !cfg!(feature = "deflate") {
                 continue;
             }
+            // They are refused without each other, and in a build without TLS.
+            if row.group == "TLS" {
+                continue;
+            }
             assert_ne!(shown(row, &defaults), *other, "{name}");
             let flag = match row.takes {
                 Takes::Nothing => vec![vec![format!("--no-{name}")]],
@@ -323,6 +334,35 @@ mod tests {
         let line = error(&[&format!("--uds={long}")], &[]);
         assert_eq!(line, format!("--uds: {long:?} is not {UNIX_PATH_ALLOWED}"));
         assert_eq!(error(&["--uds="], &[]), format!("--uds: \"\" is not {UNIX_PATH_ALLOWED}"));
+    }
+
+    #[test]
+    fn certificates_and_keys_are_lists_and_go_together() {
+        let given = ["--ssl-certfile=a.pem,b.pem", "--ssl-keyfile=a.key", "--ssl-keyfile=b.key"];
+        let required = ["--ssl-ca-certs=ca.pem", "--ssl-cert-reqs=2"];
+        let args = [&given[..], &required[..]].concat();
+        if !cfg!(feature = "tls") {
+            let why = "available in this build: it needs the cargo feature \"tls\"";
+            return assert_eq!(
+                error(&args, &[]),
+                format!("--ssl-certfile: \"a.pem,b.pem\" is not {why}")
+            );
+        }
+        let files = settings(&args, &[]).config.tls;
+        assert_eq!(files.certfiles, ["a.pem", "b.pem"].map(PathBuf::from));
+        assert_eq!(files.keyfiles, ["a.key", "b.key"].map(PathBuf::from));
+        assert_eq!(files.ca_certs, Some("ca.pem".into()));
+        assert_eq!(files.cert_reqs, ClientCertificates::Required);
+        for row in OPTIONS.iter().filter(|row| row.group == "TLS") {
+            let (_, wanted) = OTHER.iter().find(|(name, _)| *name == row.name).unwrap();
+            assert_eq!(shown(row, &settings(&args, &[])), *wanted);
+        }
+        let line = error(&given[..2], &[]);
+        assert_eq!(line, "--ssl-keyfile: \"a.key\" is not one path for each of --ssl-certfile");
+        for list in ["", "a.pem,", ",a.pem"] {
+            let line = error(&["--ssl-certfile", list], &[]);
+            assert!(line.starts_with(&format!("--ssl-certfile: {list:?} is not a list")), "{line}");
+        }
     }
 
     #[test]
@@ -399,6 +439,10 @@ mod tests {
                 Takes::Value(..) | Takes::Values(..) => continue,
             };
             if row.name == "ws-per-message-deflate" && !cfg!(feature = "deflate") {
+                continue;
+            }
+            // Refused without authorities.
+            if row.name == "ssl-cert-reqs" {
                 continue;
             }
             for word in of {

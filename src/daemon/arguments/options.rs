@@ -10,124 +10,18 @@
 
 use std::time::Duration;
 
-use log::LevelFilter;
 use revolve::config::{
-    Address, AllowedOrigins, Config, FIELD_ALLOWED, ORIGINS_ALLOWED, Origin, PROXIES_ALLOWED,
-    PageFor, ProxyHeaders, STORE_ALLOWED, SUBPROTOCOLS_ALLOWED, SessionIds, StoreLocation,
-    Subprotocols, TrustedProxies, UNIX_PATH_ALLOWED, UnixPath, bounds,
+    Address, AllowedOrigins, CERTFILES_ALLOWED, FIELD_ALLOWED, ORIGINS_ALLOWED, Origin,
+    PROXIES_ALLOWED, STORE_ALLOWED, SUBPROTOCOLS_ALLOWED, StoreLocation, Subprotocols,
+    TrustedProxies, UNIX_PATH_ALLOWED, UnixPath, bounds,
 };
 
+use super::row::{NotAllowed, Row, TRUTHS, Takes};
+use super::settings::{APPS, CERT_REQS, FORMATS, LEVELS, PAGE_FOR, PROXY_HEADERS, SESSION_IDS};
 use super::values::{
-    Host, Passing, admin, hosts, meant, number, origins, passed, seconds, session_rate,
-    show_time_or_off, store_sync, time, time_or_off, word_for, words,
+    Host, Passing, admin, hosts, meant, number, origins, passed, paths, seconds, session_rate,
+    show_paths, show_time_or_off, store_sync, time, time_or_off, word_for, words,
 };
-use crate::daemon::logger::Format;
-
-/// What the name of each variable begins with.
-pub(super) const PREFIX: &str = "REVOLVE_";
-
-/// Everything that can be set.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    /// Valid: [`Config::validate`] has passed it. Where it listens, `daemon/listening.rs` puts in.
-    pub(crate) config: Config,
-    /// Empty is 127.0.0.1.
-    pub(crate) hosts: Vec<Host>,
-    pub(crate) port: u16,
-    /// Instead of hosts and port.
-    pub(crate) uds: Option<UnixPath>,
-    /// Instead of all three.
-    pub(crate) passed: Vec<Passing>,
-    pub(crate) app: App,
-    /// Of the counter; `None` is off.
-    pub(crate) heartbeat: Option<Duration>,
-    pub(crate) log_level: LevelFilter,
-    pub(crate) log_format: Format,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            config: Config::default(),
-            hosts: Vec::new(),
-            port: 8000,
-            uds: None,
-            passed: Vec::new(),
-            app: App::Counter,
-            heartbeat: Some(Duration::from_secs(30)),
-            log_level: LevelFilter::Info,
-            log_format: Format::Text,
-        }
-    }
-}
-
-/// Which application answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum App {
-    Counter,
-    Echo,
-}
-
-const APPS: [(&str, App); 2] = [("counter", App::Counter), ("echo", App::Echo)];
-const SESSION_IDS: [(&str, SessionIds); 2] =
-    [("any", SessionIds::Any), ("issued", SessionIds::Issued)];
-const PAGE_FOR: [(&str, PageFor); 2] = [("loopback", PageFor::Loopback), ("any", PageFor::Any)];
-const PROXY_HEADERS: [(&str, ProxyHeaders); 3] = [
-    ("none", ProxyHeaders::Off),
-    ("x-forwarded-for", ProxyHeaders::XForwardedFor),
-    ("forwarded", ProxyHeaders::Forwarded),
-];
-/// What people write for yes and no, in unit files, compose files and charts.
-pub(super) const TRUTHS: [(&str, bool); 8] = [
-    ("true", true),
-    ("false", false),
-    ("yes", true),
-    ("no", false),
-    ("on", true),
-    ("off", false),
-    ("1", true),
-    ("0", false),
-];
-const FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::Json)];
-/// Uvicorn's names. `log` has no level above error, so `critical` is a second name for it.
-const LEVELS: [(&str, LevelFilter); 6] = [
-    ("critical", LevelFilter::Error),
-    ("error", LevelFilter::Error),
-    ("warning", LevelFilter::Warn),
-    ("info", LevelFilter::Info),
-    ("debug", LevelFilter::Debug),
-    ("trace", LevelFilter::Trace),
-];
-
-/// A text that is no value of its option.
-pub(super) struct NotAllowed;
-
-/// One option.
-pub(super) struct Row {
-    /// Heading in the help; rows of a group stand together.
-    pub(super) group: &'static str,
-    /// Without the dashes; the variable's name is made from it.
-    pub(super) name: &'static str,
-    pub(super) takes: Takes,
-    pub(super) about: &'static str,
-    /// Puts a text into its place.
-    pub(super) set: fn(&mut Settings, &str) -> Result<(), NotAllowed>,
-    pub(super) show: fn(&Settings) -> String,
-}
-
-/// What follows an option.
-pub(super) enum Takes {
-    /// A value: its name in the help, and what ends the sentence "… is not".
-    Value(&'static str, &'static str),
-    /// The same, and each time that it is given adds to the times before.
-    Values(&'static str, &'static str),
-    /// One of these words.
-    Word { of: &'static [&'static str] },
-    /// `true` or `false`, as Uvicorn's has, or another of [`TRUTHS`]; alone it is true.
-    Truth,
-    /// Nothing: `--name` is true, `--no-name` is false. In the environment one of [`TRUTHS`].
-    Nothing,
-}
 
 const ADMIN_ALLOWED: &str = "an address with a port such as 127.0.0.1:9000, or unix: and a path such as unix:/run/admin.sock:600";
 const HOSTS_ALLOWED: &str = "a list of IP addresses and names such as 127.0.0.1,::1,localhost";
@@ -207,6 +101,45 @@ pub(super) static OPTIONS: &[Row] = &[
         about: "Connections waiting to be accepted",
         set: |s, text| store(&mut s.config.backlog, number(text)),
         show: |s| s.config.backlog.to_string(),
+    },
+    Row {
+        group: "TLS",
+        name: "ssl-certfile",
+        takes: Takes::Values("PATH", CERTFILES_ALLOWED),
+        about: "Certificates, each with its chain; clients get the one of the name that they ask \
+                for (needs the cargo feature tls)",
+        set: |s, text| {
+            s.config.tls.certfiles.extend(paths(text).ok_or(NotAllowed)?);
+            Ok(())
+        },
+        show: |s| show_paths(&s.config.tls.certfiles),
+    },
+    Row {
+        group: "TLS",
+        name: "ssl-keyfile",
+        takes: Takes::Values("PATH", "a list of as many paths of PEM files"),
+        about: "Its key, PEM, if that is not in the same file; one for each certificate",
+        set: |s, text| {
+            s.config.tls.keyfiles.extend(paths(text).ok_or(NotAllowed)?);
+            Ok(())
+        },
+        show: |s| show_paths(&s.config.tls.keyfiles),
+    },
+    Row {
+        group: "TLS",
+        name: "ssl-ca-certs",
+        takes: Takes::Value("PATH", "the path of a PEM file"),
+        about: "Authorities that vouch for clients",
+        set: |s, text| store(&mut s.config.tls.ca_certs, paths(text).map(|mut paths| paths.pop())),
+        show: |s| show_paths(s.config.tls.ca_certs.as_slice()),
+    },
+    Row {
+        group: "TLS",
+        name: "ssl-cert-reqs",
+        takes: Takes::Word { of: &words(&CERT_REQS) },
+        about: "Whether clients show certificates: 0 no, 1 if they have one, 2 always",
+        set: |s, text| store(&mut s.config.tls.cert_reqs, meant(&CERT_REQS, text)),
+        show: |s| word_for(&CERT_REQS, s.config.tls.cert_reqs),
     },
     Row {
         group: "WebSocket",
@@ -507,43 +440,4 @@ pub(super) static OPTIONS: &[Row] = &[
 fn store<T>(place: &mut T, value: Option<T>) -> Result<(), NotAllowed> {
     *place = value.ok_or(NotAllowed)?;
     Ok(())
-}
-
-impl Row {
-    pub(super) fn variable(&self) -> String {
-        format!("{PREFIX}{}", self.name.to_uppercase().replace('-', "_"))
-    }
-
-    pub(super) fn allowed(&self) -> String {
-        match &self.takes {
-            Takes::Value(_, allowed) | Takes::Values(_, allowed) => (*allowed).to_owned(),
-            Takes::Word { of } => listed(of),
-            Takes::Truth | Takes::Nothing => listed(&words(&TRUTHS)),
-        }
-    }
-
-    pub(super) fn negation(&self) -> Option<String> {
-        matches!(self.takes, Takes::Nothing).then(|| format!("--no-{}", self.name))
-    }
-
-    /// The left column of the help.
-    pub(super) fn usage(&self) -> String {
-        match &self.takes {
-            Takes::Value(metavar, _) | Takes::Values(metavar, _) => {
-                format!("--{} {metavar}", self.name)
-            }
-            Takes::Word { of } if of.len() > 2 => format!("--{} WORD", self.name),
-            Takes::Word { of } => format!("--{} {}", self.name, of.join("|")),
-            Takes::Truth => format!("--{} [true|false]", self.name),
-            Takes::Nothing => format!("--{0}, --no-{0}", self.name),
-        }
-    }
-}
-
-/// `a, b or c`.
-pub(super) fn listed(words: &[&str]) -> String {
-    match words {
-        [most @ .., last] if !most.is_empty() => format!("{} or {last}", most.join(", ")),
-        _ => words.concat(),
-    }
 }

@@ -3,10 +3,11 @@
 //! Pure functions, which return `None` for a text that is not valid: the caller reports it. Called by
 //! the table of options.
 //!
-//! Next: `options`: the table of them.
+//! Next: `settings`: what the options set.
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -163,4 +164,16 @@ pub(super) fn meant<T: Copy>(pairs: &[(&str, T)], text: &str) -> Option<T> {
 /// The last word wins, so that `error` is shown as itself.
 pub(super) fn word_for<T: PartialEq>(pairs: &[(&str, T)], meaning: T) -> String {
     pairs.iter().rfind(|(_, m)| *m == meaning).map_or(String::new(), |(word, _)| (*word).to_owned())
+}
+
+/// Paths, separated by commas.
+pub(super) fn paths(list: &str) -> Option<Vec<PathBuf>> {
+    list.split(',').map(|path| (!path.is_empty()).then(|| path.into())).collect()
+}
+
+pub(super) fn show_paths(paths: &[PathBuf]) -> String {
+    match paths {
+        [] => "none".to_owned(),
+        paths => paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(","),
+    }
 }
