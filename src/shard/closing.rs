@@ -239,6 +239,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// The socket failed: nothing can be said any more.
     pub(super) fn lose(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         turn.tell(|trace| trace.lost(id));
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.transport.abandon_goodbye();
+        }
         self.leave_open(id, CloseCause::Lost, LastWords::Unsaid, turn);
         self.connections.cut(id, turn);
     }

@@ -23,6 +23,7 @@ use crate::observe::snapshot::Outgoing;
 use crate::protocol::endpoint::{Endpoint, QueueLeft, Unread};
 use crate::token::LocalId;
 use crate::transport::out_buffer::BufferPool;
+use crate::transport::tls::Handshakes;
 use crate::transport::{Edge, HangUp, Inbound, Stream};
 
 /// What a visit has left of the connection's share of the turn.
@@ -60,8 +61,8 @@ pub(super) struct ConnectionSet<S> {
     pub(super) aside: Vec<u8>,
     /// How many sockets may have an edge that no poll has reported yet; 0 while polls are not full.
     untold: usize,
-    /// Steps of TLS handshakes in the turn that began then.
-    handshakes: (Instant, usize),
+    /// Steps of TLS handshakes in this turn.
+    handshakes: Handshakes,
 }
 
 impl<S: Stream> ConnectionSet<S> {
@@ -75,7 +76,7 @@ impl<S: Stream> ConnectionSet<S> {
             ended: Vec::new(),
             aside: Vec::new(),
             untold: 0,
-            handshakes: (now, 0),
+            handshakes: Handshakes::default(),
         }
     }
 
@@ -129,9 +130,10 @@ impl<S: Stream> ConnectionSet<S> {
         !self.ready.is_empty()
     }
 
-    /// Moves the connections to visit into `queue`, which must be empty.
+    /// Moves the connections to visit in this turn into `queue`, which must be empty.
     pub(super) fn take_ready(&mut self, queue: &mut Vec<LocalId>) {
         self.ready.take(queue);
+        self.handshakes.begin_turn();
     }
 
     /// Has a connection visited in the next turn.
@@ -175,11 +177,7 @@ impl<S: Stream> ConnectionSet<S> {
     /// Whether one more step of a TLS handshake may be taken in this turn, and then it is counted. Who is refused keeps
     /// what there is to read, and is visited again in the next turn.
     pub(super) fn take_handshake_share(&mut self, turn: &Turn<'_>) -> bool {
-        let (at, taken) = self.handshakes;
-        let taken = if at == turn.now { taken } else { 0 };
-        let may = taken < turn.setup.config.limits.handshakes_per_turn;
-        self.handshakes = (turn.now, taken + usize::from(may));
-        may
+        self.handshakes.take(turn.setup.config.limits.handshakes_per_turn)
     }
 
     /// Has the wheel go off for a slot in which no connection is.

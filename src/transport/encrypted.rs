@@ -162,6 +162,14 @@ impl<S: Stream> Transport<S> {
         self.tls.as_ref().is_some_and(TlsSession::owes_goodbye)
     }
 
+    /// The stream has ended in another way than by our own words: close_notify would say that it is whole.
+    #[inline]
+    pub fn abandon_goodbye(&mut self) {
+        if let Some(session) = &mut self.tls {
+            session.abandon();
+        }
+    }
+
     /// Says close_notify, which may become backlog. Behind it nothing is sent.
     ///
     /// # Errors

@@ -17,6 +17,20 @@ pub enum TlsSession {}
 #[derive(Debug)]
 pub enum TlsAcceptor {}
 
+/// Counts nothing.
+#[derive(Debug, Default)]
+pub struct Handshakes;
+
+impl Handshakes {
+    /// Does nothing.
+    pub fn begin_turn(&mut self) {}
+
+    /// There is none to be taken.
+    pub fn take(&mut self, _limit: usize) -> bool {
+        true
+    }
+}
+
 /// There is none.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientCertificate<'a>(Infallible, PhantomData<&'a str>);
@@ -157,6 +171,11 @@ impl TlsSession {
     ///
     /// None.
     pub fn seal(&mut self, _plain: &[u8], _out: &mut Outgoing) -> io::Result<()> {
+        match *self {}
+    }
+
+    /// See [`Self::phase`].
+    pub fn abandon(&mut self) {
         match *self {}
     }
 

@@ -225,3 +225,104 @@ fn escape(value: &str, text: &mut String) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+
+    fn der(name: &str) -> CertificateDer<'static> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/certificates/");
+        CertificateDer::from_pem_file(format!("{folder}{name}.pem")).unwrap()
+    }
+
+    #[test]
+    fn it_says_what_openssl_says() {
+        // openssl x509 -noout -subject -nameopt RFC2253 -dates
+        let client = Certificate::read(&der("client")).unwrap();
+        assert_eq!(client.subject, r#"CN=Ada \"L\",OU=a\+b,O=Example\, Inc.,C=DE"#);
+        let (of_2020, of_2120) = (1_577_836_800, 4_733_510_400);
+        assert_eq!((client.not_before, client.not_after), (of_2020, of_2120));
+        let expired = Certificate::read(&der("expired")).unwrap();
+        assert_eq!(expired.not_after, 1_609_459_200);
+        assert_eq!(Certificate::read(&der("rsa")).unwrap().subject, "CN=localhost");
+    }
+
+    #[test]
+    fn whatever_is_cut_or_changed_is_refused_or_read() {
+        let whole = der("client").to_vec();
+        for length in 0..whole.len() {
+            assert_eq!(Certificate::read(&whole[..length]), None, "{length}");
+        }
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1 << bit;
+                if let Some(read) = Certificate::read(&damaged) {
+                    assert!(!read.subject.chars().any(char::is_control), "{at}.{bit}: {read:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (tag, text, expected) in [
+            (UTC_TIME, "700101000000Z", Some(0)),
+            (UTC_TIME, "000229235959Z", Some(951_868_799)),
+            (UTC_TIME, "491231235959Z", Some(2_524_607_999)),
+            (UTC_TIME, "500101000000Z", Some(-631_152_000)),
+            (GENERALIZED_TIME, "20500101000000Z", Some(2_524_608_000)),
+            (GENERALIZED_TIME, "99991231235959Z", Some(253_402_300_799)),
+            (UTC_TIME, "20500101000000Z", None),
+            (UTC_TIME, "001301000000Z", None),
+            (UTC_TIME, "0001010000+00", None),
+            (UTC_TIME, "000101000000", None),
+            (GENERALIZED_TIME, "", None),
+        ] {
+            assert_eq!(time((tag, text.as_bytes())), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_subject_is_one_line_whatever_it_contains() {
+        let attribute = |kind: &[u8], tag: u8, value: &[u8]| {
+            let id = [&[OBJECT_ID, kind.len() as u8], kind].concat();
+            let value = [&[tag, value.len() as u8], value].concat();
+            [&[SEQUENCE, (id.len() + value.len()) as u8][..], &id, &value].concat()
+        };
+        let set = |attributes: &[Vec<u8>]| {
+            let content = attributes.concat();
+            [&[SET, content.len() as u8][..], &content].concat()
+        };
+        let cn = &[0x55, 4, 3];
+        for (value, expected) in [
+            (" a ", r"CN=\ a\ "),
+            ("#a#", r"CN=\#a#"),
+            ("a\nb\0", r"CN=a\0ab\00"),
+            (r#"a,b+c"d\e<f>g;h"#, r#"CN=a\,b\+c\"d\\e\<f\>g\;h"#),
+            ("Zürich", "CN=Zürich"),
+            ("", "CN="),
+        ] {
+            let name = set(&[attribute(cn, UTF8_STRING, value.as_bytes())]);
+            assert_eq!(subject(&name).as_deref(), Some(expected));
+        }
+        let two = set(&[attribute(cn, UTF8_STRING, b"a"), attribute(&[0x55, 4, 11], 0x13, b"b")]);
+        let country = set(&[attribute(&[0x55, 4, 6], PRINTABLE_STRING, b"DE")]);
+        assert_eq!(subject(&[country, two].concat()).as_deref(), Some("CN=a+OU=b,C=DE"));
+        for (tag, value, expected) in [
+            (BMP_STRING, &[0x00, 0x5a, 0x00, 0xfc][..], "CN=Zü"),
+            (T61_STRING, &[0x5a, 0xfc], "CN=Zü"),
+            (UTF8_STRING, &[0xff], "CN=#ff"),
+            (0x04, &[1, 2], "CN=#0102"),
+        ] {
+            assert_eq!(subject(&set(&[attribute(cn, tag, value)])).as_deref(), Some(expected));
+        }
+        let other = set(&[attribute(&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 9], UTF8_STRING, b"x")]);
+        assert_eq!(subject(&other).as_deref(), Some("1.2.840.113549.9=x"));
+        let long = vec![b'a'; 120];
+        let many = set(&[attribute(cn, UTF8_STRING, &long)]).repeat(20);
+        assert_eq!(subject(&many), None, "too long to be told");
+    }
+}

@@ -31,11 +31,11 @@ use std::fmt;
 use std::time::Duration;
 
 #[cfg(not(feature = "tls"))]
-pub use absent::{ClientCertificate, TlsAcceptor, TlsSession};
+pub use absent::{ClientCertificate, Handshakes, TlsAcceptor, TlsSession};
 #[cfg(feature = "tls")]
 pub use {
     acceptor::TlsAcceptor,
-    session::{ClientCertificate, TlsSession},
+    session::{ClientCertificate, Handshakes, TlsSession},
 };
 
 /// The longest record that rustls takes, with its header: 2^14 bytes and what encryption may add in TLS 1.2 (RFC 5246
@@ -73,6 +73,8 @@ pub enum Phase {
     PlainText,
     /// The peer broke a rule of TLS. What it still sends is passed through, to be thrown away.
     Failed,
+    /// We have said close_notify, and hear no more: the same.
+    Ended,
 }
 
 /// Storage of a reactor in which its sessions decrypt and encrypt, so that none of them has to own it.

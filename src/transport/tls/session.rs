@@ -52,10 +52,26 @@ struct State {
     waiting_from: usize,
     /// The peer has said close_notify.
     has_ended: bool,
-    /// We have.
-    has_said_goodbye: bool,
     /// The subject of the client's certificate, which was verified.
     client_subject: Option<Box<str>>,
+}
+
+/// How many steps of handshakes a turn has taken.
+#[derive(Debug, Default)]
+pub struct Handshakes(usize);
+
+impl Handshakes {
+    /// None yet.
+    pub fn begin_turn(&mut self) {
+        self.0 = 0;
+    }
+
+    /// Takes one more, if that is within the limit.
+    pub fn take(&mut self, limit: usize) -> bool {
+        let may = self.0 < limit;
+        self.0 += usize::from(may);
+        may
+    }
 }
 
 /// A certificate of a client, which was verified.
@@ -113,7 +129,6 @@ impl TlsSession {
             waiting: Vec::new(),
             waiting_from: 0,
             has_ended: false,
-            has_said_goodbye: false,
             client_subject: None,
         })))
     }
@@ -173,7 +188,7 @@ impl TlsSession {
     /// Whether close_notify is to be said yet.
     #[must_use]
     pub fn owes_goodbye(&self) -> bool {
-        self.0.phase == Phase::Established && !self.0.has_said_goodbye
+        self.0.phase == Phase::Established
     }
 
     /// Bytes of storage that it holds beside rustls's state.
@@ -255,7 +270,7 @@ impl TlsSession {
         match self.0.phase {
             Phase::Preface | Phase::PlainText => return Ok(out.push(plain)?),
             Phase::ShakingHands => return Err(io::ErrorKind::NotConnected.into()),
-            Phase::Failed => return Err(io::ErrorKind::BrokenPipe.into()),
+            Phase::Failed | Phase::Ended => return Err(io::ErrorKind::BrokenPipe.into()),
             Phase::Established => {}
         }
         if plain.is_empty() {
@@ -268,6 +283,11 @@ impl TlsSession {
         })
     }
 
+    /// Nothing more is said, close_notify neither.
+    pub fn abandon(&mut self) {
+        self.0.phase = Phase::Ended;
+    }
+
     /// Says close_notify, once: behind it nothing more is said (RFC 8446 6.1).
     ///
     /// # Errors
@@ -277,7 +297,7 @@ impl TlsSession {
         if !self.owes_goodbye() {
             return Ok(());
         }
-        self.0.has_said_goodbye = true;
+        self.0.phase = Phase::Ended;
         self.0.write(out, |traffic, out| {
             out.reserve(2 * OVERHEAD)?;
             put(out, |free| traffic.queue_close_notify(free).map_err(needs))
@@ -380,9 +400,10 @@ impl State {
 
     /// Behind an error rustls has an alert for the peer.
     fn write_alert(&mut self, input: &mut [u8], out: &mut Outgoing) -> io::Result<()> {
-        while let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } =
-            self.connection.process_tls_records(input)
-        {
+        // It is asked for no more than that: it would look at the input again.
+        while self.connection.wants_write() {
+            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(input);
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { break };
             put(out, |free| data.encode(free).map_err(needs_encoding))?;
         }
         Ok(())
