@@ -47,12 +47,13 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 }
                 Some(filled)
             }
-            Err(error) if is_new => {
-                self.fail_handshake(id, &error, turn);
-                None
-            }
             Err(error) => {
-                self.lose_to(id, &error, turn);
+                // Where the socket failed, not even the alert is on its way.
+                let has_failed = connection.transport.tls_phase() == Some(Phase::Failed);
+                match is_new && has_failed {
+                    true => self.fail_handshake(id, &error, turn),
+                    false => self.lose_to(id, &error, turn),
+                }
                 None
             }
         }
