@@ -42,5 +42,7 @@ mod server {
     mod store;
     mod takeover;
     mod timers;
+    #[cfg(feature = "tls")]
+    mod tls;
     mod unix;
 }

@@ -470,6 +470,8 @@ mod tests {
             Rejection::NotForPeer,
             Rejection::ForeignOrigin,
             Rejection::BadProxyHeader,
+            Rejection::PlainOnTls,
+            Rejection::TlsOnPlain,
         ];
         assert_eq!(told, expected);
     }

@@ -479,3 +479,272 @@ fn put(
 fn broken(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::TlsAcceptor;
+    use super::*;
+    use crate::config::TlsFiles;
+    use rustls::crypto::ring;
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::{
+        ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion, version,
+    };
+    use std::io::{Read, Write};
+
+    const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+
+    fn path(name: &str) -> String {
+        format!("{}/tests/tls/certificates/{name}", env!("CARGO_MANIFEST_DIR"))
+    }
+
+    fn acceptor() -> TlsAcceptor {
+        let certfiles = vec![path("ed25519.pem").into()];
+        let keyfiles = vec![path("ed25519.key").into()];
+        TlsAcceptor::load(&TlsFiles { certfiles, keyfiles, ..TlsFiles::default() }).unwrap()
+    }
+
+    fn client(version: &'static SupportedProtocolVersion) -> ClientConnection {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(path("ca.pem")).unwrap()).unwrap();
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap()
+    }
+
+    /// A session, its client, and what has come out of both.
+    struct Pair {
+        session: TlsSession,
+        client: ClientConnection,
+        scratch: TlsScratch,
+        /// Plaintext that the session gave.
+        heard: Vec<u8>,
+        /// Plaintext that the client got.
+        told: Vec<u8>,
+        room: usize,
+    }
+
+    impl Pair {
+        fn new(
+            acceptor: &TlsAcceptor,
+            version: &'static SupportedProtocolVersion,
+            room: usize,
+        ) -> Pair {
+            let (session, client) = (acceptor.session().unwrap(), client(version));
+            let (heard, told) = (Vec::new(), Vec::new());
+            Pair { session, client, scratch: TlsScratch::default(), heard, told, room }
+        }
+
+        fn take_waiting(&mut self) {
+            let mut room = vec![0; self.room];
+            while self.session.has_waiting() {
+                let count = self.session.take_waiting(&mut room);
+                self.heard.extend_from_slice(&room[..count]);
+            }
+        }
+
+        /// What a transport does with bytes that the socket gave.
+        fn receive(&mut self, bytes: &[u8]) -> io::Result<()> {
+            let (begin, end) = self.session.prepare_read(self.room, &mut self.scratch)?;
+            assert!(bytes.len() <= end - begin, "more than there is room for");
+            self.scratch.incoming[begin..begin + bytes.len()].copy_from_slice(bytes);
+            let mut room = vec![0; self.room];
+            let received = self.session.receive(begin + bytes.len(), &mut room, &mut self.scratch);
+            if let Ok(count) = &received {
+                self.heard.extend_from_slice(&room[..*count]);
+                self.take_waiting();
+            }
+            self.answer();
+            received.map(drop)
+        }
+
+        fn answer(&mut self) {
+            let mut bytes = self.scratch.outgoing.bytes();
+            while !bytes.is_empty() {
+                self.client.read_tls(&mut bytes).unwrap();
+                // An alert is an error to it.
+                let _ = self.client.process_new_packets();
+                let _ = self.client.reader().read_to_end(&mut self.told);
+            }
+            self.scratch.outgoing.clear();
+        }
+
+        fn unsent(&mut self) -> Vec<u8> {
+            let mut bytes = Vec::new();
+            while self.client.wants_write() {
+                self.client.write_tls(&mut bytes).unwrap();
+            }
+            bytes
+        }
+
+        /// Delivers all that the client has to say, in pieces that `cut` takes off.
+        fn deliver(&mut self, mut cut: impl FnMut(usize) -> usize) {
+            loop {
+                let unsent = self.unsent();
+                let mut rest = &unsent[..];
+                if rest.is_empty() {
+                    return;
+                }
+                while !rest.is_empty() {
+                    let (piece, behind) = rest.split_at(cut(rest.len()).clamp(1, rest.len()));
+                    self.receive(piece).unwrap();
+                    rest = behind;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_is_cut_wherever_the_same_is_heard() {
+        let acceptor = acceptor();
+        for version in VERSIONS {
+            let whole = {
+                let mut pair = Pair::new(&acceptor, version, 64 << 10);
+                let mut bytes = 0;
+                pair.deliver(|rest| {
+                    bytes += rest;
+                    rest
+                });
+                bytes
+            };
+            // The handshake is cut once at each of its bytes, and what follows with it.
+            for at in 1..whole + 60 {
+                let mut pair = Pair::new(&acceptor, version, [1, 7, 64 << 10][at % 3]);
+                let mut left = at;
+                pair.client.writer().write_all(b"early").unwrap();
+                let mut cut = |rest: usize| {
+                    let piece = if left < rest && left > 0 { left } else { rest };
+                    left = left.saturating_sub(rest);
+                    piece
+                };
+                pair.deliver(&mut cut);
+                pair.client.writer().write_all(b" and late").unwrap();
+                pair.deliver(&mut cut);
+                assert_eq!(pair.session.phase(), Phase::Established, "{at}");
+                assert_eq!(pair.heard, b"early and late", "{at}");
+                assert!(!pair.session.is_amid_record(), "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_room_waits_and_an_idle_session_owns_nothing() {
+        let acceptor = acceptor();
+        for (version, room) in
+            VERSIONS.into_iter().flat_map(|version| [(version, 1), (version, 100)])
+        {
+            let mut pair = Pair::new(&acceptor, version, room);
+            pair.deliver(|_| 1);
+            let message = [7; 40_000];
+            pair.client.writer().write_all(&message).unwrap();
+            pair.deliver(|_| READ_LEAST);
+            assert_eq!(pair.heard, message);
+            let state = &pair.session.0;
+            assert_eq!((state.partial.capacity(), state.waiting.capacity()), (0, 0));
+            for length in [0, 1, FRAGMENT - 1, FRAGMENT, FRAGMENT + 1, 200_000] {
+                let message = vec![9; length];
+                pair.session.seal(&message, &mut pair.scratch.outgoing).unwrap();
+                pair.answer();
+                assert_eq!(std::mem::take(&mut pair.told), message, "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn both_ends_say_close_notify_and_nothing_behind_it() {
+        let acceptor = acceptor();
+        for version in VERSIONS {
+            let mut pair = Pair::new(&acceptor, version, 1000);
+            assert!(!pair.session.owes_goodbye(), "nothing can be said yet");
+            let early = pair.session.seal(b"early", &mut pair.scratch.outgoing).unwrap_err();
+            assert_eq!(early.kind(), io::ErrorKind::NotConnected);
+            pair.deliver(|rest| rest);
+            pair.client.writer().write_all(b"last").unwrap();
+            pair.client.send_close_notify();
+            pair.deliver(|rest| rest);
+            assert!(pair.session.has_ended() && pair.heard == b"last");
+            // The other direction goes on.
+            pair.session.seal(b"reply", &mut pair.scratch.outgoing).unwrap();
+            pair.session.say_goodbye(&mut pair.scratch.outgoing).unwrap();
+            let length = pair.scratch.outgoing.bytes().len();
+            pair.session.say_goodbye(&mut pair.scratch.outgoing).unwrap();
+            assert_eq!(pair.scratch.outgoing.bytes().len(), length, "once");
+            assert!(pair.session.seal(b"more", &mut pair.scratch.outgoing).is_err());
+            pair.answer();
+            assert_eq!(pair.told, b"reply");
+            // Ok: it is no truncation.
+            assert_eq!(pair.client.reader().read(&mut [0; 1]).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn who_breaks_a_rule_is_told_by_an_alert_and_heard_no_more() {
+        let acceptor = acceptor();
+        for version in VERSIONS {
+            let mut pair = Pair::new(&acceptor, version, 1000);
+            pair.deliver(|rest| rest);
+            pair.client.writer().write_all(b"damaged on its way").unwrap();
+            let mut record = pair.unsent();
+            *record.last_mut().unwrap() ^= 1;
+            pair.receive(&record).unwrap_err();
+            assert_eq!(pair.session.phase(), Phase::Failed);
+            assert!(matches!(
+                pair.client.process_new_packets(),
+                Err(rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac))
+            ));
+            pair.receive(b"what it still says").unwrap();
+            assert_eq!(
+                pair.heard, b"what it still says",
+                "for the counting of what is thrown away"
+            );
+        }
+        let mut pair = Pair::new(&acceptor, &version::TLS13, 1000);
+        pair.receive(&[22, 3, 1, 0, 4, 9, 0, 0, 0]).unwrap_err();
+        assert_eq!(pair.session.phase(), Phase::Failed, "no ClientHello");
+    }
+
+    #[test]
+    fn a_handshake_message_without_end_is_cut_off() {
+        let acceptor = acceptor();
+        let mut pair = Pair::new(&acceptor, &version::TLS13, 1000);
+        // A ClientHello of 60,000 bytes, in records of 16,000.
+        let mut sent = 0;
+        let mut first = vec![22, 3, 1, 0x3e, 0x80, 1, 0, 0xea, 0x60];
+        first.resize(5 + 16_000, 0);
+        let next = [&[22, 3, 1, 0x3e, 0x80][..], &[0; 16_000]].concat();
+        let failed = [first, next.clone(), next.clone(), next].iter().any(|record| {
+            sent += record.len();
+            record.chunks(4000).any(|piece| pair.receive(piece).is_err())
+        });
+        assert!(failed && sent < PARTIAL_MOST + 2 * RECORD_MOST, "{sent}");
+    }
+
+    #[test]
+    fn text_is_passed_through_and_so_is_a_preface() {
+        let acceptor = acceptor();
+        let mut pair = Pair::new(&acceptor, &version::TLS13, 8);
+        pair.receive(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        assert_eq!(pair.session.phase(), Phase::PlainText);
+        assert_eq!(pair.heard, b"GET / HTTP/1.1\r\n\r\n");
+        pair.session.seal(b"HTTP/1.1 400", &mut pair.scratch.outgoing).unwrap();
+        assert_eq!(pair.scratch.outgoing.bytes(), b"HTTP/1.1 400");
+
+        let mut pair = Pair::new(&acceptor, &version::TLS13, 64);
+        pair.session.await_preface();
+        let hello = pair.unsent();
+        let both = [b"PROXY UNKNOWN\r\n", &hello[..]].concat();
+        pair.receive(&both).unwrap();
+        assert_eq!(pair.heard, both);
+        pair.session.begin(&hello).unwrap();
+        assert!(pair.session.has_waiting());
+        pair.heard.clear();
+        pair.receive(b"").unwrap();
+        pair.deliver(|rest| rest);
+        assert_eq!(pair.session.phase(), Phase::Established);
+    }
+}
