@@ -32,7 +32,8 @@ function get(port, path, agent = false) {
 test('messages of any size come back, in both versions', async () => {
   const daemon = await Daemon.start('--app', 'echo', ...PAIR)
   for (const version of ['TLSv1.2', 'TLSv1.3']) {
-    const client = await daemon.connect('', { ca, minVersion: version, maxVersion: version }, 'wss')
+    const options = { scheme: 'wss', ca, minVersion: version, maxVersion: version }
+    const client = await daemon.connect('', options)
     for (const size of [0, 1, 125, 126, 16383, 16384, 16385, 1 << 20, 5 << 20]) {
       const bytes = randomBytes(size)
       client.send(bytes)
@@ -83,7 +84,7 @@ test('a session resumes on every reactor', async () => {
 test('five hundred clients come and go', async () => {
   const daemon = await Daemon.start('--app', 'echo', '--workers', '2', ...PAIR)
   await someAtATime(500, async (n) => {
-    const client = await daemon.connect('', { ca }, 'wss')
+    const client = await daemon.connect('', { scheme: 'wss', ca })
     client.send(`${n}`)
     assert.equal(await client.receive(), `${n}`)
     await client.close()
@@ -91,4 +92,4 @@ test('five hundred clients come and go', async () => {
   await daemon.stop()
 })
 
-run()
+await run()

@@ -22,8 +22,10 @@ mod present {
     use rustls::pki_types::pem::PemObject;
     use rustls::{ClientConfig, ClientConnection, RootCertStore, version};
 
+    /// Of the product's crate, or of the fuzzer's within it.
     fn path(name: &str) -> String {
-        format!("{}/tests/tls/certificates/{name}", env!("CARGO_MANIFEST_DIR"))
+        let root = env!("CARGO_MANIFEST_DIR").trim_end_matches("/fuzz");
+        format!("{root}/tests/tls/certificates/{name}")
     }
 
     /// The server's side: all keys and signatures of Ed25519 are of one length, so the lengths of what is sent depend on
