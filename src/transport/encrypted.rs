@@ -126,6 +126,8 @@ impl<S: Stream> Transport<S> {
         }
     }
 
+    // "Cold", so that the plain path, of which this is a branch, keeps its registers.
+    #[cold]
     #[inline(never)]
     pub(super) fn send_encrypted(
         &mut self,

@@ -19,7 +19,9 @@ pub enum TlsAcceptor {}
 
 /// Counts nothing.
 #[derive(Debug, Default)]
-pub struct Handshakes;
+pub struct Handshakes {
+    _of_nothing: (),
+}
 
 impl Handshakes {
     /// Does nothing.
