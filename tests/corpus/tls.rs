@@ -124,7 +124,7 @@ pub(crate) fn run(mut input: &[u8]) {
         .with(|acceptor| acceptor.get_or_init(|| server().expect("this build has TLS")).clone());
     let mut exchange = Exchange {
         session: acceptor.session().expect("there is randomness"),
-        client: Veil::new(first & 1 == 1, false),
+        client: Veil::new(first & 1 == 1, false).expect("this build has TLS"),
         scratch: TlsScratch::default(),
         room: [1, 300, 4096, 70_000][usize::from(first >> 1) % 4],
         said: Vec::new(),

@@ -185,7 +185,7 @@ impl Line {
     /// It is encrypted, by TLS 1.2 or 1.3.
     pub fn encrypt(&self, is_old: bool) {
         self.wire.borrow_mut().is_encrypted = true;
-        *self.veil.borrow_mut() = Some(Veil::new(is_old, false));
+        *self.veil.borrow_mut() = Veil::new(is_old, false);
     }
 
     /// Says something, if anybody can still hear it.

@@ -183,7 +183,7 @@ impl Client {
         let is_plain =
             self.manner == Manner::Garbage || self.manner == Manner::Browses && chance.percent(30);
         if !is_plain {
-            self.veil = Some(Veil::new(chance.percent(30), chance.percent(50)));
+            self.veil = Veil::new(chance.percent(30), chance.percent(50));
             self.has_said_goodbye = chance.percent(30);
         }
     }

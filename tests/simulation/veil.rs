@@ -74,7 +74,7 @@ mod present {
 
     impl Veil {
         /// Of TLS 1.2 or 1.3, and of a client that resumes, if it can, or not.
-        pub fn new(is_old: bool, resumes: bool) -> Veil {
+        pub fn new(is_old: bool, resumes: bool) -> Option<Veil> {
             let config = CONFIGS.with(|configs| configs[usize::from(is_old)].clone());
             let config = match resumes {
                 true => config,
@@ -90,7 +90,7 @@ mod present {
             let mut veil =
                 Veil { tls, unsent: Vec::new(), has_heard_goodbye: false, has_left: false };
             veil.collect();
-            veil
+            Some(veil)
         }
 
         /// Says something, as one record or a few; before the handshake is over it waits for that.
@@ -168,8 +168,8 @@ mod absent {
     }
 
     impl Veil {
-        pub fn new(_is_old: bool, _resumes: bool) -> Veil {
-            unreachable!("no client is encrypted")
+        pub fn new(_is_old: bool, _resumes: bool) -> Option<Veil> {
+            None
         }
 
         pub fn say(&mut self, _plain: &[u8]) {
