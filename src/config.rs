@@ -9,7 +9,7 @@
 //! without bound.
 //!
 //! Next: `address`: where a server listens. Then `bounds`, `limits`, `origins`, `proxies`, `subprotocols`,
-//! `response_fields`, `storage` and `live`.
+//! `response_fields`, `storage`, `live` and `tls`.
 
 mod address;
 pub mod bounds;
@@ -20,6 +20,7 @@ mod proxies;
 mod response_fields;
 mod storage;
 mod subprotocols;
+mod tls;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -38,6 +39,7 @@ pub use storage::{
     StoreLocation, StoreSync,
 };
 pub use subprotocols::{SUBPROTOCOLS_ALLOWED, Subprotocols};
+pub use tls::{CERTFILES_ALLOWED, ClientCertificates, TlsFiles};
 
 use crate::protocol::ProtocolLimits;
 pub use crate::protocol::forwarded::ProxyHeaders;
@@ -106,6 +108,9 @@ pub struct Config {
     pub proxy_headers: ProxyHeaders,
     /// Whom to believe that. Default this machine: the loopback addresses and Unix sockets.
     pub forwarded_allow_ips: TrustedProxies,
+    /// From which files TLS is made. With a certificate the TCP addresses of [`Self::listen`] speak TLS, and nothing else;
+    /// Unix sockets and [`Self::admin`] do not. Default none. Only in a build with the cargo feature `tls`.
+    pub tls: TlsFiles,
     /// Number of reactors, a thread each. Default: the cores this process may use.
     pub workers: NonZeroUsize,
     /// Connections that the kernel queues for us before they are accepted, per listener.
@@ -223,6 +228,7 @@ impl Default for Config {
             proxy_protocol: false,
             proxy_headers: ProxyHeaders::Off,
             forwarded_allow_ips: TrustedProxies::default(),
+            tls: TlsFiles::default(),
             workers: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             backlog: 2048,
             ws_path: "/ws/chat/".to_owned(),
@@ -344,6 +350,7 @@ impl Config {
         self.validate_numbers()?;
         self.validate_times()?;
         self.validate_store()?;
+        self.tls.validate()?;
         self.limits.validate()
     }
 

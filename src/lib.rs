@@ -138,6 +138,7 @@
 //! | [`server_store`] | what the reactors of a server need of a store, opening it, its end |
 //! | [`live_settings`] | changing the settings of a running server |
 //! | [`liveness`] | whether its reactors still turn |
+//! | [`server_tls`] | the certificates of a server, and loading them anew |
 //! | [`server`] | bind, one thread a reactor, drain, join |
 //!
 //! And the same without a kernel:
@@ -295,6 +296,10 @@ mod server_store;
 #[cfg(feature = "internals")]
 pub mod server_store;
 #[cfg(not(feature = "internals"))]
+mod server_tls;
+#[cfg(feature = "internals")]
+pub mod server_tls;
+#[cfg(not(feature = "internals"))]
 mod session;
 #[cfg(feature = "internals")]
 pub mod session;
@@ -325,9 +330,9 @@ pub use application::{
 pub use apps::counter::Counter;
 pub use apps::echo::Echo;
 pub use config::{
-    Address, AllowedOrigins, Config, ConfigError, Inherited, InvalidField, Limits, Origin, PageFor,
-    ProxyHeaders, ResponseFields, SessionIds, SessionRate, StoreLocation, StoreSync, Subprotocols,
-    TrustedProxies, UnixPath,
+    Address, AllowedOrigins, ClientCertificates, Config, ConfigError, Inherited, InvalidField,
+    Limits, Origin, PageFor, ProxyHeaders, ResponseFields, SessionIds, SessionRate, StoreLocation,
+    StoreSync, Subprotocols, TlsFiles, TrustedProxies, UnixPath,
 };
 pub use live_settings::LiveSettings;
 pub use liveness::Liveness;
@@ -335,8 +340,10 @@ pub use offload::{Cancellation, PoolFull};
 pub use resp::{AddressError, ServerAddress};
 pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
 pub use server_store::{StoreAccessError, StoreCheck, check_store, dump_store};
+pub use server_tls::Certificates;
 pub use session::{EndedSession, SessionEnd, owner_of};
 pub use token::{ConnectionId, InvalidConnectionId, IpPeer, Peer};
+pub use transport::tls::{ShownCertificate, TlsError};
 
 /// The examples in the documents compile.
 #[cfg(doctest)]

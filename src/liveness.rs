@@ -3,7 +3,7 @@
 //! A reactor that a callback holds for ever serves nobody, and looks well from outside: its threads are there, and the
 //! other reactors answer. Ends nothing and logs nothing; who asks decides. Called by the daemon, for systemd.
 //!
-//! Next: [`crate::server`], which starts one reactor a core, and all this.
+//! Next: [`crate::server_tls`]: its certificates.
 
 use std::sync::Arc;
 

@@ -28,6 +28,7 @@ use crate::offload::Finished;
 use crate::store::{Outcome, Takeover};
 use crate::token::{Entrance, Peer};
 use crate::transport::connection_limiter::Permit;
+use crate::transport::tls::TlsSession;
 
 /// A connection on its way to the reactor that owns its session, as a plain value: the socket,
 /// what was read from it, and what has not been written. The owner reads the request again from
@@ -46,6 +47,8 @@ pub struct Handoff<S> {
     pub unsent: Vec<u8>,
     /// When the handshake has to be over.
     pub deadline: Instant,
+    /// What is between the socket and the protocol, if it is encrypted.
+    pub tls: Option<TlsSession>,
     /// Its permit among the sockets, if those are counted.
     pub permit: Option<Permit>,
 }

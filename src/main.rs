@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use log::Level;
 use revolve::config::{Address, Config};
 use revolve::{
-    Application, Counter, Echo, ReactorStart, ServeError, Server, ServerHandle, ShutdownTrigger,
-    check_store, dump_store,
+    Application, Certificates, Counter, Echo, ReactorStart, ServeError, Server, ServerHandle,
+    ShutdownTrigger, check_store, dump_store,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -222,11 +222,13 @@ impl Daemon {
         for (level, line) in introduction.lines() {
             log::log!(level, "{line}");
         }
+        daemon::certificates::tell(&server.certificates());
         let supervisor = Supervisor::from_environment();
         let watch = Watch {
             trigger: server.shutdown_trigger(),
             serving: serving(listening),
             supervisor: supervisor.clone(),
+            certificates: server.certificates(),
             reloading: Reloading {
                 now: loaded,
                 settings: server.live_settings(),
@@ -255,6 +257,7 @@ struct Watch {
     trigger: ShutdownTrigger,
     serving: String,
     supervisor: Supervisor,
+    certificates: Certificates,
     reloading: Reloading,
 }
 
@@ -315,6 +318,9 @@ impl Watch {
             Err(error) => self.reloading.reload(Err(error)),
             // The arguments are those that have started the server.
             Ok(_) => {}
+        }
+        if self.certificates.are_used() {
+            daemon::certificates::reload(&self.certificates);
         }
         self.supervisor.ready(&self.serving);
     }

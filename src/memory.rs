@@ -27,6 +27,7 @@ use crate::shard::CLAIMS_MOST;
 use crate::token::LocalId;
 use crate::transport::out_buffer;
 use crate::transport::socket::Socket;
+use crate::transport::tls;
 
 /// One reactor's part of the page of metrics, the longest page there is.
 const METRICS_BYTES: usize = 8 << 10;
@@ -119,14 +120,15 @@ impl MemoryBound {
             // message: the storage of a cork (application/long_way.rs).
             config.max_send_buffer + storage_of_cork(limits),
             // Storage of the backlog in which nothing stands.
-            out_buffer::SLACK,
+            out_buffer::SLACK + BOOKKEEPING,
             // What a used-up share leaves of one read, or a request that is not whole (shard/visit.rs).
             limits.receive_buffer_bytes,
+            // Its TLS session (transport/tls/session.rs).
+            if config.tls.is_used() { tls::SESSION_MOST } else { 0 },
             // Its session on the way to the store (shard/committing.rs).
             if stores { limits.stored_state_bytes + RECORD_BYTES } else { 0 },
             // The address in the connection limiter's table, which grows by doubling.
             if config.limit_per_ip.is_some() { 128 } else { 0 },
-            BOOKKEEPING,
         ];
 
         // A slab, and what goes with its slots, doubles when it grows and never shrinks; and all

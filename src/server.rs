@@ -28,10 +28,12 @@ use crate::offload::pool::{Pool, PoolLimits};
 use crate::reactor::{LISTENER, MAILBOX, OsEnvironment, Reactor, Task};
 use crate::server_status::ServerStatus;
 use crate::server_store::{NoStore, ReactorEnds, ServerStore, StoreAccessError, UnopenedStore};
+use crate::server_tls::{self, Certificates};
 use crate::shard::{DrainOutcome, Shard};
 use crate::store::thread::CommitSender;
 use crate::transport::listener::Listeners;
 use crate::transport::socket::Socket;
+use crate::transport::tls::{TlsAcceptor, TlsError};
 
 /// The way to a running server: [`Server::builder`].
 #[derive(Debug, Clone, Copy)]
@@ -148,9 +150,10 @@ impl Builder {
         self.config.validate().map_err(ServeError::Config)?;
         let config = Arc::new(self.config);
         let workers = config.workers.get();
-        let Bound { listeners, addresses, admin } = Bound::bind(&config)?;
+        let Bound { listeners, addresses, admin, tls } = Bound::bind(&config)?;
         let status =
             Arc::new(ServerStatus::new(workers, Rejection::LABELS, self.log_lines_dropped));
+        status.note_tls(tls);
         let sockets = Sockets::open_all(listeners, &config.limits).map_err(ServeError::Start)?;
         let senders: Vec<_> = sockets.iter().map(|sockets| sockets.sender.clone()).collect();
         let trigger = ShutdownTrigger { senders: senders.into(), status: status.clone() };
@@ -203,10 +206,8 @@ impl Builder {
             end_unstarted(starts, threads);
             return Err(ServeError::Application);
         }
-        for start in starts {
-            // One that has gone says why when it is joined.
-            let _ = start.send(());
-        }
+        // One that has gone says why when it is joined.
+        starts.iter().for_each(|start| start.send(()).unwrap_or(()));
         let (first, store_here) = (config.clone(), None);
         let handle =
             ServerHandle { addresses, admin, threads, trigger, remote, first, store: store_here };
@@ -220,10 +221,12 @@ struct Bound {
     listeners: Vec<Listeners>,
     addresses: Vec<Address>,
     admin: Option<Address>,
+    tls: Option<Arc<TlsAcceptor>>,
 }
 
 impl Bound {
     fn bind(config: &Config) -> Result<Bound, ServeError> {
+        let tls = server_tls::load(&config.tls).map_err(ServeError::Tls)?;
         let (backlog, workers) = (config.backlog, config.workers.get());
         let (mut listeners, addresses) = Listeners::bind(&config.listen, backlog, workers)
             .map_err(|(address, error)| ServeError::Listen { address, error })?;
@@ -236,7 +239,8 @@ impl Bound {
             listeners = pairs.map(|(public, admin)| public.with_admin(admin)).collect();
             admin = bound.pop();
         }
-        Ok(Bound { listeners, addresses, admin })
+        let listeners = listeners.into_iter().map(|own| own.with_tls(tls.clone())).collect();
+        Ok(Bound { listeners, addresses, admin, tls })
     }
 }
 
@@ -468,6 +472,12 @@ impl<A: Application> ServerHandle<A> {
         self.remote.clone()
     }
 
+    /// The certificates that it shows, which can be loaded anew ([`Config::tls`]).
+    #[must_use]
+    pub fn certificates(&self) -> Certificates {
+        Certificates(self.trigger.status.tls().cloned())
+    }
+
     /// The page that `/metrics` shows.
     #[must_use]
     pub fn metrics(&self) -> String {
@@ -553,6 +563,8 @@ pub enum ServeError {
     },
     /// The system has no descriptors or no threads left.
     Start(io::Error),
+    /// A certificate or a key cannot be used ([`Config::tls`]): a line that names the file.
+    Tls(TlsError),
     /// The store cannot be opened ([`Config::store`]): a line that names the file, and says what to do.
     Store(StoreAccessError),
     /// The application panicked while it was made, or in `on_start`. The panic hook has said where.
@@ -629,6 +641,7 @@ impl fmt::Display for ServeError {
                 write!(f, "cannot start: {OUT_OF_DESCRIPTORS}")
             }
             ServeError::Start(error) => write!(f, "cannot start: {error}"),
+            ServeError::Tls(error) => error.fmt(f),
             ServeError::Store(error) => error.fmt(f),
             ServeError::Application => f.write_str("cannot start: the application panicked"),
         }
@@ -642,6 +655,7 @@ impl std::error::Error for ServeError {
             ServeError::Listen { error, .. }
             | ServeError::Admin { error, .. }
             | ServeError::Start(error) => Some(error),
+            ServeError::Tls(error) => Some(error),
             ServeError::Store(error) => Some(error),
             ServeError::Application => None,
         }

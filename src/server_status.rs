@@ -18,11 +18,12 @@ use std::time::{Duration, Instant};
 use crate::application::ApplicationMetrics;
 use crate::config::Config;
 use crate::observe::metrics::{ReactorMetrics, ServerMetrics};
-use crate::observe::store_metrics;
+use crate::observe::{store_metrics, tls_metrics};
 use crate::offload::pool::PoolFigures;
 use crate::session::rate::SessionRates;
 use crate::store::metrics::StoreMetrics;
 use crate::transport::connection_limiter::ConnectionLimiter;
+use crate::transport::tls::TlsAcceptor;
 
 /// What all of a server's threads may see.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub struct ServerStatus {
     /// Settings other than those of the start, and how often they have changed.
     newer_config: Mutex<Option<Arc<Config>>>,
     config_changes: AtomicU64,
+    /// Whose certificates the metrics tell of.
+    tls: OnceLock<Arc<TlsAcceptor>>,
 }
 
 impl ServerStatus {
@@ -71,6 +74,7 @@ impl ServerStatus {
             store_failure: OnceLock::new(),
             newer_config: Mutex::default(),
             config_changes: AtomicU64::new(0),
+            tls: OnceLock::new(),
         }
     }
 
@@ -94,8 +98,22 @@ impl ServerStatus {
         if let Some(store) = self.store() {
             store_metrics::render(store, self.reactors(), &mut page);
         }
+        if let Some(tls) = self.tls.get() {
+            tls_metrics::render(&tls.shown(), self.reactors(), &mut page);
+        }
         self.application_metrics.render(&mut page);
         page
+    }
+
+    /// The server speaks TLS, if there is one of these.
+    pub fn note_tls(&self, acceptor: Option<Arc<TlsAcceptor>>) {
+        acceptor.into_iter().for_each(|acceptor| _ = self.tls.set(acceptor));
+    }
+
+    /// What makes the server's TLS sessions, if it has any.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Arc<TlsAcceptor>> {
+        self.tls.get()
     }
 
     /// What the applications count themselves.

@@ -42,6 +42,9 @@ const FIELDS_MAX: usize = 12;
 /// Words that say nothing about what a thing is.
 const SAYS_NOTHING: [&str; 4] = ["process_", "manager", "helper", "utils"];
 
+/// Names of another crate that have such a word in them: rustls's only ways in.
+const OTHERS_NAMES: [&str; 2] = ["process_tls_records", "process_new_packets"];
+
 /// One file under `src/`.
 struct Source {
     /// Relative to `src/`.
@@ -794,7 +797,8 @@ fn names_say_what_a_thing_is() {
         names.push((0, &source.name));
         for (at, name) in names {
             let lower = name.to_lowercase();
-            if SAYS_NOTHING.iter().any(|word| lower.contains(word)) {
+            let is_ours = !OTHERS_NAMES.contains(&name);
+            if is_ours && SAYS_NOTHING.iter().any(|word| lower.contains(word)) {
                 complaints.push(format!("src/{}:{} {name}", source.name, line(&source.code, at)));
             }
         }

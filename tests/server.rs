@@ -43,5 +43,7 @@ mod server {
     mod store;
     mod takeover;
     mod timers;
+    #[cfg(feature = "tls")]
+    mod tls;
     mod unix;
 }

@@ -29,11 +29,13 @@ use crate::offload::{Value, Work};
 use crate::protocol::head::Request;
 use crate::session::{Joining, Session, SessionId};
 use crate::token::Peer;
+use crate::transport::tls::ClientCertificate;
 
 /// A request for a WebSocket that is in order, as [`Application::on_upgrade`] sees it.
 pub struct Upgrade<'a, A: Application> {
     pub(crate) request: &'a Request<'a, 'a>,
     pub(crate) peer: Peer,
+    pub(crate) certificate: Option<ClientCertificate<'a>>,
     pub(crate) now: Instant,
     pub(crate) session_id: Option<&'a SessionId>,
     pub(crate) session: Option<&'a Session<A::Session>>,
@@ -168,6 +170,14 @@ impl<'a, A: Application> Upgrade<'a, A> {
     /// Yes. The [`Acceptance`] can say more.
     pub fn accept(&self) -> Acceptance<A> {
         Acceptance::default()
+    }
+
+    /// Whose certificate the client has shown, as text (RFC 4514) such as `CN=Ada,O=Example,C=DE`; one of
+    /// [`crate::TlsFiles::ca_certs`] vouches for it. `None` if it has shown none, or was not asked for one
+    /// ([`crate::ClientCertificates`]).
+    #[must_use]
+    pub fn client_subject(&self) -> Option<&'a str> {
+        self.certificate.map(ClientCertificate::subject)
     }
 
     /// Who asks.
@@ -672,6 +682,7 @@ mod tests {
             has_looked: Cell::new(false),
             request: &request,
             peer,
+            certificate: None,
             now,
             session_id: None,
             session: None,

@@ -77,6 +77,9 @@ pub struct Limits {
     pub events_per_poll: usize,
     /// Connections accepted in a turn: a storm of them leaves room for those that talk.
     pub accepts_per_turn: usize,
+    /// Steps of TLS handshakes taken in a turn, two a connection. 8: with a key of ECDSA a millisecond, with one of RSA some
+    /// five, in which those that talk wait.
+    pub handshakes_per_turn: usize,
     /// Mails taken from the mailbox in a turn.
     pub mails_per_turn: usize,
     /// Mails a mailbox holds, and posts a box of posts. 1024. When it is full, connections that are to be handed over rest where they
@@ -189,6 +192,7 @@ impl Limits {
             ("limits.requests_per_turn", self.requests_per_turn),
             ("limits.flush_bytes_per_turn", self.flush_bytes_per_turn),
             ("limits.accepts_per_turn", self.accepts_per_turn),
+            ("limits.handshakes_per_turn", self.handshakes_per_turn),
             ("limits.mails_per_turn", self.mails_per_turn),
             ("limits.mails_waiting_most", self.mails_waiting_most),
             ("limits.alarms_per_turn", self.alarms_per_turn),
@@ -294,6 +298,7 @@ impl Default for Limits {
             socket_margin: 256,
             events_per_poll: 1024,
             accepts_per_turn: 64,
+            handshakes_per_turn: 8,
             mails_per_turn: 256,
             mailbox_capacity: 1024,
             mails_waiting_most: 4096,
@@ -343,7 +348,7 @@ mod tests {
     #[test]
     fn nothing_that_stalls_spins_or_overflows_is_valid() {
         assert_eq!(Limits::default().validate(), Ok(()));
-        let zero_or_too_much: [(&str, Setter<usize>); 22] = [
+        let zero_or_too_much: [(&str, Setter<usize>); 23] = [
             ("receive_buffer_bytes", |l, n| l.receive_buffer_bytes = n),
             ("head_bytes", |l, n| l.head_bytes = n),
             ("target_bytes", |l, n| l.target_bytes = n),
@@ -353,6 +358,7 @@ mod tests {
             ("flush_bytes_per_turn", |l, n| l.flush_bytes_per_turn = n),
             ("events_per_poll", |l, n| l.events_per_poll = n),
             ("accepts_per_turn", |l, n| l.accepts_per_turn = n),
+            ("handshakes_per_turn", |l, n| l.handshakes_per_turn = n),
             ("mails_per_turn", |l, n| l.mails_per_turn = n),
             ("mailbox_capacity", |l, n| l.mailbox_capacity = n),
             ("mails_waiting_most", |l, n| l.mails_waiting_most = n),

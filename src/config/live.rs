@@ -3,7 +3,7 @@
 //! Those that are read where they are used, and from which nothing has been made: no thread, no socket, no table, no
 //! storage of a bounded size. Changes no server: `live_settings.rs` does.
 //!
-//! Next: [`crate::token`]: the name of one connection among many.
+//! Next: `tls`: from which files TLS is made.
 
 use super::Config;
 

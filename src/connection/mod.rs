@@ -27,6 +27,8 @@ use crate::protocol::message::SPARE_BYTES;
 use crate::session::SessionSlot;
 use crate::token::{Entrance, LocalId, Peer, Visitor};
 use crate::transport::connection_limiter::{LimitReached, Permit};
+use crate::transport::out_buffer::BufferPool;
+use crate::transport::tls::TlsSession;
 use crate::transport::{HangUp, Inbound, Stream, Transport};
 
 /// Why a connection stopped, and so what brings it back. Edge-triggered readiness is lost if one
@@ -107,6 +109,8 @@ pub enum Intake {
     /// reactor has storage at hand, as it mostly has. Then 4 KiB are copied instead of 64, which saves
     /// 7 µs of an echoed megabyte's 260.
     Long,
+    /// By way of its TLS session, always: into the receive buffer, whose size is enough for a record.
+    Encrypted,
 }
 
 /// Bytes read of a message that may be long: its header and little of its payload, or all of it if it
@@ -259,6 +263,35 @@ impl<S: Stream> Connection<S> {
             most = most.min(self.tail_bytes() + BEGINNING);
         }
         self.fill(&mut buffer[..most]).map(|filled| FilledPast { past: 0, filled })
+    }
+
+    /// From now on it is encrypted.
+    pub fn encrypt(&mut self, session: TlsSession) {
+        self.transport.encrypt(session);
+        self.intake = Intake::Encrypted;
+    }
+
+    /// [`Self::fill`] where it is encrypted: what the session has to say is sent. A part of a record that has come is a
+    /// sign of life, as a part of a frame is.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Transport::read_encrypted`].
+    pub fn fill_encrypted(
+        &mut self,
+        buffer: &mut [u8],
+        now: Instant,
+        limits: &ProtocolLimits,
+        pool: &mut BufferPool,
+    ) -> io::Result<Filled> {
+        let tail = self.take_tail();
+        let kept = tail.len();
+        buffer[..kept].copy_from_slice(&tail);
+        let read = self.transport.read_encrypted(&mut buffer[kept..], now, pool)?;
+        if read.wire > 0 && self.transport.tls().is_some_and(TlsSession::is_amid_record) {
+            self.endpoint.note_alive(now, limits);
+        }
+        Ok(Filled { kept, read: read.plain })
     }
 
     /// Whether more than the receive buffer may be needed to read it. To ask this of a byte, and not
@@ -473,7 +506,8 @@ impl<S: Stream> Connection<S> {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         let tail = self.tail.as_ref().map_or(0, |tail| tail.capacity());
-        tail + self.endpoint.held_bytes() + self.transport.backlog.storage()
+        let tls = self.transport.tls().map_or(0, TlsSession::held_bytes);
+        tail + tls + self.endpoint.held_bytes() + self.transport.backlog.storage()
     }
 }
 

@@ -46,7 +46,7 @@ impl Introduction<'_> {
         }
         if let Some(address) = self.admin {
             lines.info(format!("admin on {address}: {}", own_paths(config)));
-            lines.tell_page(address);
+            lines.tell_page(address, "http");
         }
         lines.tell_limits();
         lines.tell_store();
@@ -81,22 +81,22 @@ impl Lines<'_> {
     fn tell_address(&mut self, bound: &Address) {
         let config = self.config;
         let websocket = match bound.tcp().map(reachable) {
-            Some(near) => format!("ws://{near}{}", config.ws_path),
+            Some(near) => format!("{}://{near}{}", scheme(config, "ws"), config.ws_path),
             None => format!("WebSockets at {}", config.ws_path),
         };
         if config.admin.is_some() {
             return self.info(format!("listening on {bound}: {websocket}"));
         }
         self.info(format!("listening on {bound}: {websocket} (also {})", own_paths(config)));
-        self.tell_page(bound);
+        self.tell_page(bound, scheme(config, "http"));
     }
 
     /// Where the live page is, and for whom.
-    fn tell_page(&mut self, bound: &Address) {
+    fn tell_page(&mut self, bound: &Address, scheme: &str) {
         let config = self.config;
         let near = bound.tcp().map(reachable);
         let page = match near {
-            Some(near) => format!("http://{near}/"),
+            Some(near) => format!("{scheme}://{near}/"),
             None => format!("/ on {bound}"),
         };
         match (config.page, config.page_for) {
@@ -217,6 +217,15 @@ pub(crate) fn new_shortages(
     };
     let known = all(before);
     all(now).into_iter().filter(|line| !known.contains(line)).collect()
+}
+
+/// `wss` for `ws` and `https` for `http`, where TCP addresses for everybody speak TLS.
+fn scheme(config: &Config, plain: &'static str) -> &'static str {
+    match (config.tls.is_used(), plain) {
+        (false, plain) => plain,
+        (true, "ws") => "wss",
+        (true, _) => "https",
+    }
 }
 
 /// The paths that have an answer of the server's own, but for the page's.

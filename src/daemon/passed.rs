@@ -7,7 +7,7 @@
 //!
 //! Invariant: a descriptor is owned by this module, or by who has taken it, and no child inherits it.
 //!
-//! Next: `listening`: where the server listens.
+//! Next: `certificates`: what is told of them.
 
 use std::env;
 use std::io;

@@ -278,6 +278,16 @@ rejections! {
     /// The content of a request for the application did not arrive in time.
     BodyTimeout => Row::new(
         "body_timeout", "408 Request Timeout", "the request body took too long");
+
+    /// A request that is not encrypted, at an address that speaks TLS.
+    PlainOnTls => Row::new(
+        "plain_on_tls", BAD_REQUEST, "this port speaks TLS: use https:// or wss://")
+        .told("");
+
+    /// A TLS handshake, at an address that does not speak TLS.
+    TlsOnPlain => Row::new(
+        "tls_on_plain", BAD_REQUEST, "this port does not speak TLS: use http:// or ws://")
+        .told("; --ssl-certfile turns TLS on");
 }
 
 impl Rejection {
@@ -465,6 +475,8 @@ mod tests {
             Rejection::NotForPeer,
             Rejection::ForeignOrigin,
             Rejection::BadProxyHeader,
+            Rejection::PlainOnTls,
+            Rejection::TlsOnPlain,
         ];
         assert_eq!(told, expected);
     }

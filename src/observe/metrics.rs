@@ -131,6 +131,12 @@ pub struct ReactorMetrics {
     pub replies_held: Cell,
     /// See `replies_held`.
     pub waits_for_store: Cell,
+    /// TLS handshakes in full.
+    pub tls_handshakes: Cell,
+    /// TLS handshakes that resumed an earlier session.
+    pub tls_resumed: Cell,
+    /// TLS handshakes that failed.
+    pub tls_failures: Cell,
     /// Readiness events that the poll returned.
     pub events: Cell,
     events_per_turn: [Cell; EVENT_BOUNDS.len() + 1],

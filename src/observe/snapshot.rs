@@ -28,13 +28,16 @@ pub(crate) struct Outgoing {
     /// Of the backlog, what must not leave before its session is stored.
     pub(crate) held: usize,
     pub(crate) is_writable: bool,
+    /// By TLS: then what it has to say itself leaves in writes of its own.
+    pub(crate) is_encrypted: bool,
 }
 
 impl Outgoing {
     pub(crate) fn of<S: Stream>(transport: &Transport<S>) -> Outgoing {
         let (left, backlog) = (transport.left(), transport.backlog.len());
         let held = transport.backlog.held();
-        Outgoing { left, backlog, held, is_writable: transport.is_writable() }
+        let (is_writable, is_encrypted) = (transport.is_writable(), transport.tls().is_some());
+        Outgoing { left, backlog, held, is_writable, is_encrypted }
     }
 
     /// What was written between then and now, while `discarded` bytes were thrown away. If nothing
@@ -59,7 +62,7 @@ impl Outgoing {
         let backlog = self.backlog - self.held;
         // All that there was to write, then and since.
         let offered = left + backlog as u64 + discarded as u64;
-        let is_one_write = before.backlog == 0 && offered < cork_bytes as u64;
+        let is_one_write = before.backlog == 0 && offered < cork_bytes as u64 && !self.is_encrypted;
         let how = if is_one_write { "in one write" } else { "written" };
         let waiting = Bytes(backlog as u64);
         match offered {
@@ -366,7 +369,8 @@ mod tests {
         assert_eq!(past(300, &[]), "more of a frame 300 B");
     }
 
-    const IDLE: Outgoing = Outgoing { left: 100, backlog: 0, held: 0, is_writable: true };
+    const IDLE: Outgoing =
+        Outgoing { left: 100, backlog: 0, held: 0, is_writable: true, is_encrypted: false };
 
     fn resting(rest: Rest) -> Snapshot {
         Snapshot {
@@ -386,7 +390,7 @@ mod tests {
         let before = IDLE;
         let told = |left, backlog, before: Outgoing| {
             let left = before.left + left;
-            let after = Outgoing { left, backlog, held: 0, is_writable: backlog == 0 };
+            let after = Outgoing { left, backlog, is_writable: backlog == 0, ..IDLE };
             after.written_since(before, 0, 1000)
         };
         assert_eq!(told(0, 0, before), None);
@@ -403,7 +407,7 @@ mod tests {
         let before = Outgoing { backlog: 66_900, ..IDLE };
         let told = |left, discarded, before: Outgoing| {
             let left = before.left + left;
-            let after = Outgoing { left, backlog: 0, held: 0, is_writable: true };
+            let after = Outgoing { left, ..IDLE };
             after.written_since(before, discarded, 1000)
         };
         assert_eq!(told(0, 66_900, before), None);

@@ -4,7 +4,7 @@
 //!
 //! Invariant: label values come from closed sets, so no peer can grow the page.
 //!
-//! Next: [`crate::observe::page`]: the same figures in a browser.
+//! Next: [`crate::observe::tls_metrics`]: the part about TLS.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -480,7 +480,8 @@ mod tests {
     }
 
     fn outgoing(left: u64, backlog: usize) -> Outgoing {
-        Outgoing { left, backlog, held: 0, is_writable: backlog == 0 }
+        let is_writable = backlog == 0;
+        Outgoing { left, backlog, held: 0, is_writable, is_encrypted: false }
     }
 
     fn lines(trace: TurnTrace) -> Vec<String> {

@@ -378,6 +378,12 @@ impl Endpoint {
         )
     }
 
+    /// Whether nothing more will be said than what is queued.
+    #[must_use]
+    pub fn is_flushing(&self) -> bool {
+        matches!(self, Endpoint::Closing(Closing::Flushing { .. }))
+    }
+
     /// When [`Self::on_deadline`] wants to be called. A late call costs punctuality and nothing
     /// else; an early one is a no-op.
     #[inline(always)]

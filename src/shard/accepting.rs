@@ -23,6 +23,7 @@ use crate::token::{Entrance, LocalId, Peer};
 use crate::transport::Edge;
 use crate::transport::connection_limiter::Admission;
 use crate::transport::listener::Accepted;
+use crate::transport::tls::TlsSession;
 
 /// What an error of `accept(2)` is about.
 enum AcceptFailure {
@@ -88,7 +89,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// A connection has been accepted; whether it may stay is for the limiter to say.
     fn take_in(&mut self, accepted: Accepted<E::Stream>, turn: &mut Turn<'_>, env: &mut E) {
-        let Accepted { stream, peer, entrance, is_for_all } = accepted;
+        let Accepted { stream, peer, entrance, is_for_all, mut tls } = accepted;
         let setup = turn.setup;
         setup.metrics.accepts.add(1);
         let limiter = setup.status.connection_limiter();
@@ -98,6 +99,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         let is_relay = setup.config.speaks_for_others(peer.ip());
         let (counted, entrance) = match entrance {
             Entrance::Public if is_relay && setup.config.proxy_protocol => {
+                // The header comes first, and is not encrypted.
+                tls.iter_mut().for_each(TlsSession::await_preface);
                 (Peer::Unix, Entrance::BehindProxy)
             }
             Entrance::Public if !is_relay => (peer, entrance),
@@ -105,8 +108,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         };
         let (permit, refusal) = match limiter.admit(counted, &setup.config) {
             Admission::Granted(permit) => (permit, None),
-            Admission::Refused(permit, limit) => (Some(permit), Some(limit)),
-            Admission::Dropped(limit) => {
+            Admission::Refused(permit, limit) if tls.is_none() => (Some(permit), Some(limit)),
+            // A refusal that is encrypted would cost the handshake, and that is most of what a connection costs.
+            Admission::Refused(_, limit) | Admission::Dropped(limit) => {
                 let rejection = Rejection::from(limit);
                 turn.tell(|trace| trace.dropped(peer, rejection.status()));
                 return setup.metrics.rejected(rejection.index());
@@ -114,7 +118,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         };
         let deadline = turn.now + setup.config.timeout_handshake;
         let (received, unsent) = (Vec::new(), Vec::new());
-        let handoff = Handoff { stream, peer, entrance, received, unsent, deadline, permit };
+        let handoff = Handoff { stream, peer, entrance, received, unsent, deadline, tls, permit };
         // In a drain it is served here, because the others may have ended by then.
         if is_for_all
             && refusal.is_none()
@@ -170,7 +174,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         turn: &mut Turn<'_>,
         env: &mut E,
     ) -> Option<LocalId> {
-        let Handoff { stream, peer, entrance, received, unsent, deadline, permit } = handoff;
+        let Handoff { stream, peer, entrance, received, unsent, deadline, tls, permit } = handoff;
         let slab = &mut self.connections.slab;
         let id = slab.insert(|id| Connection::new(stream, id, peer, deadline));
         self.connections.inherit_alarm(id);
@@ -178,6 +182,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         (connection.entrance, connection.permit) = (entrance, permit);
         if self.commits.hold_replies() {
             connection.transport.gate();
+        }
+        if let Some(session) = tls {
+            connection.encrypt(session);
         }
         if let Err(error) = env.register(connection.transport.stream_mut(), id) {
             log::warn!(reactor = turn.setup.reactor; "cannot watch a connection: {error}");

@@ -30,9 +30,24 @@ use crate::store::{Claimed, Outcome, Takeover};
 use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
-    /// Opens a WebSocket that the application has accepted, if its session was claimed; else parks it until that is done.
+    /// Opens a WebSocket that the application has accepted; if its session has to be claimed, not before that is done.
     /// Returns how much of the input was taken: nothing of it, if the application may have to be asked once more.
-    pub(super) fn upgrade_shared(
+    #[inline]
+    pub(super) fn upgrade_or_claim(
+        &mut self,
+        id: LocalId,
+        length: usize,
+        accepted: AcceptedUpgrade<A>,
+        (turn, env): (&mut Turn<'_>, &mut E),
+    ) -> usize {
+        if self.commits.is_shared() {
+            return self.upgrade_shared(id, length, accepted, (turn, env));
+        }
+        self.upgrade(id, accepted, turn, env);
+        length
+    }
+
+    fn upgrade_shared(
         &mut self,
         id: LocalId,
         length: usize,

@@ -247,6 +247,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if self.runtime.is_stored {
             self.claims.may_have_lost = true;
         }
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.transport.abandon_goodbye();
+        }
         self.leave_open(id, CloseCause::Lost, LastWords::Unsaid, turn);
         self.connections.cut(id, turn);
     }

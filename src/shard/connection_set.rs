@@ -23,6 +23,7 @@ use crate::observe::snapshot::Outgoing;
 use crate::protocol::endpoint::{Endpoint, QueueLeft, Unread};
 use crate::token::LocalId;
 use crate::transport::out_buffer::BufferPool;
+use crate::transport::tls::Handshakes;
 use crate::transport::{Edge, HangUp, Inbound, Stream};
 
 /// What a visit has left of the connection's share of the turn.
@@ -60,6 +61,8 @@ pub(super) struct ConnectionSet<S> {
     pub(super) aside: Vec<u8>,
     /// How many sockets may have an edge that no poll has reported yet; 0 while polls are not full.
     untold: usize,
+    /// Steps of TLS handshakes in this turn.
+    handshakes: Handshakes,
 }
 
 impl<S: Stream> ConnectionSet<S> {
@@ -73,6 +76,7 @@ impl<S: Stream> ConnectionSet<S> {
             ended: Vec::new(),
             aside: Vec::new(),
             untold: 0,
+            handshakes: Handshakes::default(),
         }
     }
 
@@ -126,9 +130,10 @@ impl<S: Stream> ConnectionSet<S> {
         !self.ready.is_empty()
     }
 
-    /// Moves the connections to visit into `queue`, which must be empty.
+    /// Moves the connections to visit in this turn into `queue`, which must be empty.
     pub(super) fn take_ready(&mut self, queue: &mut Vec<LocalId>) {
         self.ready.take(queue);
+        self.handshakes.begin_turn();
     }
 
     /// Has a connection visited in the next turn.
@@ -169,6 +174,12 @@ impl<S: Stream> ConnectionSet<S> {
         self.wheel.next_at()
     }
 
+    /// Whether one more step of a TLS handshake may be taken in this turn, and then it is counted. Who is refused keeps
+    /// what there is to read, and is visited again in the next turn.
+    pub(super) fn take_handshake_share(&mut self, turn: &Turn<'_>) -> bool {
+        self.handshakes.take(turn.setup.config.limits.handshakes_per_turn)
+    }
+
     /// Has the wheel go off for a slot in which no connection is.
     pub(super) fn schedule_vacant(&mut self, slot: Slot, at: Instant) {
         self.wheel.schedule(slot, at);
@@ -200,6 +211,9 @@ impl<S: Stream> ConnectionSet<S> {
             return self.settle_unread(id, turn);
         }
         let config = &turn.setup.config;
+        if connection.transport.owes_goodbye() {
+            say_goodbye_at_end(connection, &mut self.pool, turn);
+        }
         let queued = connection.transport.backlog.len();
         let has_readable = connection.transport.has_readable();
         let unread = if has_readable { Unread::Perhaps } else { Unread::Nothing };
@@ -519,6 +533,24 @@ fn flush<S: Stream>(
     }
     transport.backlog.note_low();
     Ok(Flushed::ToLowWaterMark)
+}
+
+/// Says what a TLS session has to say last, once all else has left. If it can be neither sent nor kept, the
+/// connection is over.
+#[cold]
+fn say_goodbye_at_end<S: Stream>(
+    connection: &mut Connection<S>,
+    pool: &mut BufferPool,
+    turn: &Turn<'_>,
+) {
+    let is_end =
+        connection.endpoint.is_flushing() || matches!(connection.endpoint, Endpoint::Closed);
+    if is_end
+        && connection.transport.backlog.is_empty()
+        && connection.transport.say_goodbye(turn.now, pool).is_err()
+    {
+        connection.endpoint = Endpoint::Closed;
+    }
 }
 
 /// Takes note of a backlog above the high-water mark, if the application is to be told when it falls.

@@ -29,7 +29,7 @@
 //!   `fanout`: broadcasts; `posts`: what other threads want done;
 //! - `relayed`: for whom a proxy speaks; `upgrade`, `claiming`, `watching`, `plain_requests`, `requests`: what a
 //!   request leads to;
-//! - `visit`: one connection's share of a turn;
+//! - `encrypted`: what TLS makes of a connection's input; `visit`: one connection's share of a turn;
 //! - `accepting`, `mail`: where connections come from; `deadlines`, `drain`: how they end;
 //! - `invariants`: what must hold between turns, in one place.
 //!
@@ -52,6 +52,7 @@ mod deliveries;
 mod direct;
 mod disowning;
 mod drain;
+mod encrypted;
 mod evictions;
 mod fanout;
 mod invariants;

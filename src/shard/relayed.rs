@@ -49,6 +49,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 *at += header.length;
                 let Some(connection) = self.connections.get_mut(id) else { return Preface::Done };
                 connection.entrance = Entrance::Public;
+                if connection.transport.tls().is_some() {
+                    // What follows is a handshake.
+                    if let Err(error) = connection.transport.begin_tls(&input[*at..]) {
+                        self.lose_to(id, &error, turn);
+                        return Preface::Done;
+                    }
+                    *at = input.len();
+                }
                 if let Some(mut source) = header.source {
                     source.set_ip(source.ip().to_canonical());
                     connection.peer = source.into();

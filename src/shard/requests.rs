@@ -6,7 +6,7 @@
 //!
 //! Invariant: a request is answered once, where its session lives.
 //!
-//! Next: `visit`: a connection's share of a turn.
+//! Next: `encrypted`: input that is decrypted first.
 
 use super::claims::AcceptedUpgrade;
 use super::parts::Parts;
@@ -103,12 +103,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 Served::Answered
             }
             Ok(Answered::Upgrade(length, accepted)) => {
-                if self.commits.is_shared() {
-                    *at += self.upgrade_shared(id, length, accepted, (turn, env));
-                } else {
-                    *at += length;
-                    self.upgrade(id, accepted, turn, env);
-                }
+                *at += self.upgrade_or_claim(id, length, accepted, (turn, env));
                 // It waits for its session, or may have off-loaded as much as it may in `on_open` already.
                 match self.connections.get(id) {
                     Some(connection) if connection.rest == Rest::Parked => Served::Wait,
@@ -129,6 +124,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 Served::Answered
             }
             Err(rejection) => {
+                // A record of a handshake, of any version (RFC 8446 5.1).
+                let is_hello = input[*at..].starts_with(&[22, 3]);
+                let rejection = if is_hello { Rejection::TlsOnPlain } else { rejection };
                 self.refuse_request(id, rejection, &input[*at..], turn);
                 Served::Answered
             }

@@ -37,6 +37,7 @@ use crate::session::{
 use crate::store::{Record, Recovered, State};
 use crate::token::{LocalId, Peer};
 use crate::transport::Outlet;
+use crate::transport::tls::ClientCertificate;
 
 /// The session that a connection is to have.
 #[derive(Debug, Clone, Copy)]
@@ -118,6 +119,7 @@ pub(super) struct Asked<'a> {
     pub(super) request: &'a Request<'a, 'a>,
     pub(super) session_id: Option<&'a SessionId>,
     pub(super) peer: Peer,
+    pub(super) certificate: Option<ClientCertificate<'a>>,
 }
 
 /// What a callback led to.
@@ -253,13 +255,22 @@ impl<A: Application> Runtime<A> {
         now: Instant,
         subprotocols: &Subprotocols,
     ) -> Result<Result<Answer<A>, Refusal>, Panicked> {
-        let Asked { request, session_id, peer } = request;
+        let Asked { request, session_id, peer, certificate } = request;
         let Runtime { application, sessions, commands, .. } = self;
         let session = session_id.and_then(|id| sessions.peek(id, now));
         let (reactor, reactors) = commands.place();
         let has_looked = Cell::new(false);
-        let upgrade =
-            Upgrade { request, peer, now, session_id, session, has_looked, reactor, reactors };
+        let upgrade = Upgrade {
+            request,
+            peer,
+            certificate,
+            now,
+            session_id,
+            session,
+            has_looked,
+            reactor,
+            reactors,
+        };
         let application = application.get_mut();
         let done = done.and_then(|(done, value)| Some((done.into_inner()?, value)));
         let answer = guard(|| match done {

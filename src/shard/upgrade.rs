@@ -26,6 +26,7 @@ use crate::protocol::handshake;
 use crate::protocol::head::Request;
 use crate::session::{Attached, Joining, NotAttached, SessionId, SessionSlot};
 use crate::token::{LocalId, Visitor};
+use crate::transport::tls::TlsSession;
 
 /// Whether an upgrade was counted as a new session of its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +66,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
             .deadline(&turn.setup.protocol_limits)
             .unwrap_or(turn.now + config.timeout_handshake);
         let permit = connection.permit.take();
-        let packed = connection.transport.into_parts().and_then(|(stream, unsent)| {
+        let packed = connection.transport.into_parts().and_then(|(stream, unsent, tls)| {
             let mut copied = Vec::new();
             copied.try_reserve_exact(received.len())?;
             copied.extend_from_slice(received);
-            Ok(Handoff { stream, peer, entrance, received: copied, unsent, deadline, permit })
+            let received = copied;
+            Ok(Handoff { stream, peer, entrance, received, unsent, deadline, tls, permit })
         });
         match packed {
             Ok(handoff) => self.deliveries.post(owner, Mail::HandOver(handoff), env),
@@ -90,11 +92,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
         session_id: Option<&SessionId>,
         turn: &mut Turn<'_>,
     ) -> Result<Answer<A>, Refusal> {
-        let peer = match self.connections.get(id) {
-            Some(connection) => connection.peer,
-            None => return Ok(Answer::Now(Terms::default())),
+        let Some(connection) = self.connections.slab.get(id) else {
+            return Ok(Answer::Now(Terms::default()));
         };
-        let asked = Asked { request, session_id, peer };
+        let certificate = connection.transport.tls().and_then(TlsSession::client_certificate);
+        let asked = Asked { request, session_id, peer: connection.peer, certificate };
         let subprotocols = &turn.setup.config.ws_subprotocols;
         let done = match self.runtime.commands.jobs.next_due(Owner::Request(id)) {
             None => None,

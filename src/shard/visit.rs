@@ -181,6 +181,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn visit_long(&mut self, id: LocalId, buffer: &mut [u8], turn: &mut Turn<'_>, env: &mut E) {
         let limits = &turn.setup.protocol_limits;
         let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.transport.tls().is_some() {
+            let Some(Filled { kept, read }) = self.fill_encrypted(id, buffer, turn) else { return };
+            return self.take_input(id, &mut buffer[..kept + read], read, turn, env);
+        }
         let Ok(FilledPast { past, filled }) = connection.fill_past(buffer, limits) else {
             return self.lose(id, turn);
         };

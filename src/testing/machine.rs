@@ -33,6 +33,7 @@ use crate::shard::Shard;
 use crate::store::{Batch, CommitBatch, Outcome, Recovered, Takeover};
 use crate::token::{LocalId, Peer};
 use crate::transport::listener::Accepted;
+use crate::transport::tls::TlsAcceptor;
 
 type TestMail = Mail<Scripted>;
 
@@ -65,6 +66,8 @@ pub struct Net {
     random: u64,
     /// Mails that found a full box.
     pub full_boxes: u64,
+    /// What makes TLS sessions, if any of the wires is encrypted.
+    pub tls: Option<Arc<TlsAcceptor>>,
     faults: Faults,
 }
 
@@ -179,7 +182,12 @@ impl Environment for MachineEnvironment {
             _ => {}
         }
         let next = net.queues[self.shard].pop_front();
-        next.map(Accepted::from).ok_or_else(|| io::ErrorKind::WouldBlock.into())
+        let accepted = next.map(Accepted::from);
+        let mut accepted = accepted.ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock))?;
+        if accepted.stream.0.borrow().is_encrypted {
+            accepted.tls = net.tls.as_deref().map(TlsAcceptor::session).transpose()?;
+        }
+        Ok(accepted)
     }
 
     fn stop_listening(&mut self) {

@@ -46,6 +46,8 @@ pub struct Wire {
     pub written: Written,
     /// What else is to fail.
     pub faults: Faults,
+    /// It comes in where TLS is spoken, if the machine speaks it.
+    pub is_encrypted: bool,
 }
 
 /// What has been written to sockets.

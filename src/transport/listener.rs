@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener as UnixStdListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketType, ippr
 use crate::config::{Address, Inherited};
 use crate::token::{Entrance, Peer};
 use crate::transport::socket;
+use crate::transport::tls::TlsAcceptor;
+use crate::transport::tls::TlsSession;
 use crate::transport::unix_listener::UnixListener;
 
 /// How often a step is tried that a rival at the same instant can make fail: see [`patiently`].
@@ -61,12 +64,15 @@ pub struct Accepted<S> {
     pub entrance: Entrance,
     /// Its listener is the only one of that address, so what comes by it is for all reactors.
     pub is_for_all: bool,
+    /// What is between the socket and the protocol, if it is encrypted.
+    pub tls: Option<TlsSession>,
 }
 
 impl<S> From<(S, Peer)> for Accepted<S> {
     /// By a listener of the usual kind, for everybody.
     fn from((stream, peer): (S, Peer)) -> Accepted<S> {
-        Accepted { stream, peer, entrance: Entrance::Public, is_for_all: peer == Peer::Unix }
+        let is_for_all = peer == Peer::Unix;
+        Accepted { stream, peer, entrance: Entrance::Public, is_for_all, tls: None }
     }
 }
 
@@ -130,6 +136,8 @@ pub struct Listeners {
     public: usize,
     /// Which one is asked next.
     next: usize,
+    /// What comes to everybody's TCP addresses is encrypted by this, if it is.
+    tls: Option<Arc<TlsAcceptor>>,
 }
 
 impl Listeners {
@@ -213,6 +221,12 @@ impl Listeners {
         self
     }
 
+    /// The same, of which the TCP addresses for everybody speak TLS.
+    #[must_use]
+    pub fn with_tls(self, acceptor: Option<Arc<TlsAcceptor>>) -> Listeners {
+        Listeners { tls: acceptor, ..self }
+    }
+
     /// Asks for an edge under `token` when one of them has a connection.
     ///
     /// # Errors
@@ -247,6 +261,10 @@ impl Listeners {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(accepted) if at >= self.public => {
                     return Ok(Accepted { entrance: Entrance::Admin, ..accepted });
+                }
+                Ok(accepted) if accepted.peer != Peer::Unix => {
+                    let tls = self.tls.as_deref().map(TlsAcceptor::session).transpose()?;
+                    return Ok(Accepted { tls, ..accepted });
                 }
                 outcome => return outcome,
             }

@@ -3,46 +3,46 @@
 //! [`Transport::read`], [`Transport::send`] and their like are the only places that read and write a
 //! socket. None of them loops until `WouldBlock`: each stops at its share, and records what it leaves
 //! behind in [`Inbound`] and in `writable`. Knows no protocol. [`socket`] is the operating system's
-//! stream, [`out_buffer`] holds bytes that wait for it, [`network`] says which addresses count as one,
+//! stream, [`tls`] what may stand between it and the protocol, [`out_buffer`] holds bytes that wait for it, `encrypted` is a
+//! transport with TLS in it, [`network`] says which addresses count as one,
 //! [`connection_limiter`] counts sockets, [`unix_listener`] and [`listener`] open those that listen.
 //!
 //! Invariant: a call whose answer is known is not made. After a short read nothing is read, and after
 //! a short write nothing is written, before the next edge.
 //!
-//! # Where a codec goes
+//! # Where the codec is
 //!
-//! There is none. What the socket gives is what the protocol reads, so three facts about the socket
-//! are also facts about the plaintext. A codec (TLS) makes two facts of each of them, all in
-//! [`Transport`]; nothing outside of it reads the socket, writes it, or ends its half:
+//! Without TLS what the socket gives is what the protocol reads. With TLS ([`tls`]) two facts are made of each of three,
+//! all in [`Transport`]; nothing outside of it reads the socket, writes it, or ends its half:
 //!
-//! - **Readable** is "the socket may give something" ([`Inbound`], [`Transport::has_readable`],
-//!   [`Transport::read`], `has_read`). With a codec it is "or the codec holds plaintext": no edge
-//!   comes for that. A short read of plaintext says nothing of the socket. `Inbound::Ended` comes
-//!   behind the plaintext, whatever the socket has said.
-//! - **Backlog** is "bytes that the socket has not taken" ([`Transport::backlog`],
-//!   [`Transport::send`], [`Transport::flush`], `send_past`, `has_written`). With a codec
-//!   it is ciphertext, which is encrypted before it waits; what a handshake is to send belongs to it
-//!   too, and it may grow by a read.
-//! - **Half-closing** ([`Transport::half_close`]) waits for the backlog alone, which the caller looks
-//!   at. With a codec its own last words (close_notify) come first, and are backlog.
+//! - **Readable** is "the socket may give something", or "the session holds plaintext", for which no edge comes:
+//!   [`Inbound::Decrypted`] is the second without the first. A short read of the socket says nothing of the plaintext,
+//!   and none of plaintext of the socket. [`Inbound::Ended`] comes behind the plaintext, whatever the socket has said.
+//! - **Backlog** is bytes that the socket has not taken: ciphertext, encrypted before it waits. What a handshake has to
+//!   send belongs to it too, so it may grow by a read ([`Transport::read_encrypted`]).
+//! - **Half-closing** waits until close_notify has left ([`Transport::say_goodbye`]), which is backlog.
 //!
-//! A hand-over ([`Transport::into_parts`], [`Transport::inherit`]) moves the socket and the backlog;
-//! a codec would move with them, in [`crate::mailbox::Handoff`].
+//! A hand-over ([`Transport::into_parts`]) moves the socket, the backlog and the session.
 //!
 //! Next: [`crate::transport::socket`]: the descriptor.
 
 pub mod connection_limiter;
+mod encrypted;
 pub mod listener;
 pub mod network;
 pub mod out_buffer;
 pub mod socket;
+pub mod tls;
 pub mod unix_listener;
 
 use std::collections::TryReserveError;
 use std::io;
 use std::time::Instant;
 
+#[cfg(feature = "internals")]
+pub use crate::transport::encrypted::Decrypted;
 use crate::transport::out_buffer::{BufferPool, OutBuffer, Stage};
+use crate::transport::tls::TlsSession;
 
 /// What a connection needs of a socket; in tests, of a script.
 pub trait Stream: io::Read + io::Write {
@@ -114,6 +114,8 @@ impl Edge {
 pub enum Inbound {
     /// The socket is empty; an edge will report the next bytes.
     Exhausted,
+    /// The socket is empty, and the TLS session is not: what it holds no edge will report.
+    Decrypted,
     /// An edge said there is something, and no short read has said otherwise since.
     Readable,
     /// The same, and there is urgent data in it. A read stops at the urgent mark, so a short read does
@@ -166,6 +168,8 @@ pub(crate) trait Outlet {
 #[derive(Debug)]
 pub struct Transport<S> {
     stream: S,
+    /// What is between the socket and the protocol, if it is encrypted. No room is taken for it in a build without TLS.
+    tls: Option<TlsSession>,
     /// What waits for the socket.
     pub backlog: OutBuffer,
     inbound: Inbound,
@@ -184,6 +188,7 @@ impl<S: Stream> Transport<S> {
     pub fn new(stream: S) -> Self {
         Transport {
             stream,
+            tls: None,
             backlog: OutBuffer::default(),
             inbound: Inbound::Exhausted,
             // True of every fresh socket; if not, the first write will tell.
@@ -237,10 +242,15 @@ impl<S: Stream> Transport<S> {
     /// What ended the connection.
     pub fn look_for_hang_up(&mut self) -> io::Result<HangUp> {
         match self.inbound {
-            Inbound::Exhausted | Inbound::Readable | Inbound::Urgent => return Ok(HangUp::NotYet),
+            Inbound::Exhausted | Inbound::Decrypted | Inbound::Readable | Inbound::Urgent => {
+                return Ok(HangUp::NotYet);
+            }
             Inbound::Broken => return Ok(HangUp::Broken),
             Inbound::Ended => return Ok(HangUp::Ended),
             Inbound::Final => {}
+        }
+        if self.tls.as_ref().is_some_and(TlsSession::has_waiting) {
+            return Ok(HangUp::NotYet);
         }
         match self.stream.peek(&mut [0]) {
             Ok(0) => {
@@ -262,7 +272,11 @@ impl<S: Stream> Transport<S> {
     pub fn has_readable(&self) -> bool {
         matches!(
             self.inbound,
-            Inbound::Readable | Inbound::Urgent | Inbound::Final | Inbound::Broken
+            Inbound::Decrypted
+                | Inbound::Readable
+                | Inbound::Urgent
+                | Inbound::Final
+                | Inbound::Broken
         )
     }
 
@@ -349,6 +363,19 @@ impl<S: Stream> Transport<S> {
     /// not be kept.
     #[inline]
     pub fn send(&mut self, bytes: &[u8], now: Instant, pool: &mut BufferPool) -> io::Result<()> {
+        if self.tls.is_some() {
+            return self.send_encrypted(bytes, now, pool);
+        }
+        self.send_as_it_is(bytes, now, pool)
+    }
+
+    #[inline(always)]
+    fn send_as_it_is(
+        &mut self,
+        bytes: &[u8],
+        now: Instant,
+        pool: &mut BufferPool,
+    ) -> io::Result<()> {
         self.bytes_out += bytes.len() as u64;
         let mut sent = 0;
         if self.writable && self.backlog.is_empty() && !bytes.is_empty() {
@@ -381,8 +408,14 @@ impl<S: Stream> Transport<S> {
         now: Instant,
         pool: &mut BufferPool,
     ) -> io::Result<()> {
-        self.bytes_out += bytes.len() as u64;
-        self.queue(bytes, |backlog| backlog.push_held(bytes, stage, now, pool))
+        let hold = |transport: &mut Self, bytes: &[u8], pool: &mut BufferPool| {
+            transport.bytes_out += bytes.len() as u64;
+            transport.queue(bytes, |backlog| backlog.push_held(bytes, stage, now, pool))
+        };
+        match self.tls {
+            Some(_) => self.seal(bytes, pool, hold),
+            None => hold(self, bytes, pool),
+        }
     }
 
     /// What is held will not leave. How many bytes that were.
@@ -474,14 +507,14 @@ impl<S: Stream> Transport<S> {
         self.bytes_out - self.backlog.len() as u64
     }
 
-    /// The socket, and what has not left.
+    /// The socket, what has not left, and what is between the socket and the protocol.
     ///
     /// # Errors
     ///
-    /// When there is no memory for that as one piece.
-    pub fn into_parts(self) -> io::Result<(S, Vec<u8>)> {
+    /// When there is no memory for the second as one piece.
+    pub fn into_parts(self) -> io::Result<(S, Vec<u8>, Option<TlsSession>)> {
         let unsent = self.backlog.to_vec()?;
-        Ok((self.stream, unsent))
+        Ok((self.stream, unsent, self.tls))
     }
 }
 

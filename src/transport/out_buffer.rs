@@ -15,10 +15,12 @@
 //! Invariant: storage is held exactly while bytes are queued, and is at most [`SLACK`] more. Held bytes are
 //! the last of the queue: first those of the batch under way, then those of the one that is collected.
 //!
-//! Next: [`crate::transport::network`]: which addresses the limits count as one.
+//! Next: `encrypted`: a transport with TLS in it.
 
 use std::collections::{TryReserveError, VecDeque};
 use std::time::Instant;
+
+use crate::transport::tls::TlsScratch;
 
 /// Bytes of a chunk, and so of the longest single write from a queue. 32 KiB: the copy into the
 /// kernel outweighs the call.
@@ -75,13 +77,15 @@ pub struct BufferPool {
     // Boxed as the queues hold them, each with one chunk, so that lending one allocates nothing.
     #[expect(clippy::vec_box, reason = "the box itself is what is lent")]
     spare: Vec<Box<Queued>>,
+    /// Where the TLS sessions of the reactor decrypt and encrypt: nothing without TLS.
+    pub tls: TlsScratch,
 }
 
 /// Spare queues kept at most: 2 MiB a reactor are what a past burst leaves behind.
 const SPARE_MOST: usize = 64;
 
 /// What a [`BufferPool`] holds at most, in bytes.
-pub const POOL: usize = SPARE_MOST * (CHUNK + 256);
+pub const POOL: usize = SPARE_MOST * (CHUNK + 256) + TlsScratch::MOST;
 
 impl OutBuffer {
     /// Bytes queued.

@@ -8,7 +8,7 @@
 //!
 //! Invariant: the descriptor is a stream socket.
 //!
-//! Next: [`crate::transport::out_buffer`]: bytes that wait.
+//! Next: [`crate::transport::tls`]: what may stand between it and the protocol.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;

@@ -11,6 +11,8 @@ pub(crate) mod resp;
 pub(crate) mod session;
 pub(crate) mod shard;
 pub(crate) mod store;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 
 #[allow(dead_code, reason = "its seeded conversations are for its own test")]
 #[path = "../oracle/comparison.rs"]
@@ -34,4 +36,6 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("session", session::run),
     ("shard", shard::run),
     ("store", store::run),
+    #[cfg(feature = "tls")]
+    ("tls", tls::run),
 ];

@@ -89,7 +89,8 @@ export class Daemon {
 
   // An open client, with the 101's headers and everything it heard.
   async connect(query = '', options = {}) {
-    const client = new Client(`ws://127.0.0.1:${this.port}${options.path ?? PATH}${query}`, options)
+    const url = `${options.scheme ?? 'ws'}://127.0.0.1:${this.port}${options.path ?? PATH}${query}`
+    const client = new Client(url, options)
     await client.opened
     return client
   }

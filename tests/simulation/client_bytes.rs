@@ -11,6 +11,7 @@ use super::chance::Chance;
 #[cfg(feature = "deflate")]
 use super::recorder::LARGEST;
 use super::streams::Wire;
+use super::veil::Veil;
 
 /// What came from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,16 +165,41 @@ pub struct Line {
     pub is_over: bool,
     /// Counts heard on this connection.
     pub counts: Vec<u64>,
+    /// What is between it and the wire, if it is encrypted.
+    veil: RefCell<Option<Veil>>,
 }
 
 impl Line {
     pub fn new(address: SocketAddr, wire: Wire) -> Line {
         let (wire, hearing) = (Rc::new(RefCell::new(wire)), Hearing::default());
-        Line { address, wire, hearing, is_over: false, counts: Vec::new() }
+        Line {
+            address,
+            wire,
+            hearing,
+            is_over: false,
+            counts: Vec::new(),
+            veil: RefCell::new(None),
+        }
+    }
+
+    /// It is encrypted, by TLS 1.2 or 1.3.
+    pub fn encrypt(&self, is_old: bool) {
+        self.wire.borrow_mut().is_encrypted = true;
+        *self.veil.borrow_mut() = Veil::new(is_old, false);
     }
 
     /// Says something, if anybody can still hear it.
     pub fn say(&self, bytes: &[u8]) {
+        match &mut *self.veil.borrow_mut() {
+            None => self.send(bytes),
+            Some(veil) => {
+                veil.say(bytes);
+                self.send(&veil.take(usize::MAX));
+            }
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) {
         let mut wire = self.wire.borrow_mut();
         if !wire.fin && !wire.reset && !wire.closed {
             wire.send(bytes);
@@ -189,7 +215,7 @@ impl Line {
     /// Reads up to `most` bytes and answers what must be; whether there was anything.
     pub fn act(&mut self, most: usize, chance: &mut Chance, heard: &mut Vec<Heard>) -> bool {
         let mut wire = self.wire.borrow_mut();
-        let bytes = wire.receive(most);
+        let mut bytes = wire.receive(most);
         if bytes.is_empty() {
             let says_goodbye = wire.server_fin && !wire.fin && !wire.reset && !wire.closed;
             if says_goodbye {
@@ -198,6 +224,10 @@ impl Line {
             return says_goodbye;
         }
         drop(wire);
+        if let Some(veil) = &mut *self.veil.borrow_mut() {
+            bytes = veil.hear(&bytes);
+            self.send(&veil.take(usize::MAX));
+        }
         self.hearing.feed(&bytes);
         while let Some(next) = self.hearing.next_heard() {
             match &next {

@@ -8,6 +8,7 @@ use super::pieces::chance::Chance;
 use super::pieces::client_bytes::{Heard, Hearing, frame, sum_request, upgrade, watch};
 use super::pieces::recorder::LARGEST;
 use super::pieces::streams::Wire;
+use super::pieces::veil::Veil;
 
 /// How a client behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +71,10 @@ pub struct Client {
     /// Whether it asks for more than it may take: then it may be closed for that.
     is_greedy: bool,
     ended: bool,
+    /// What is between it and the wire, if it is encrypted.
+    veil: Option<Veil>,
+    /// It has said close_notify, or will not.
+    has_said_goodbye: bool,
 }
 
 /// RSV1: the message is deflated.
@@ -165,9 +170,27 @@ impl Client {
             loose: 0,
             is_greedy: chance.percent(15),
             ended: false,
+            veil: None,
+            has_said_goodbye: true,
         };
         client.plan(number, chance);
         client
+    }
+
+    /// It is encrypted; or comes in where that is expected, and is not.
+    pub fn encrypt(&mut self, chance: &mut Chance) {
+        self.wire.borrow_mut().is_encrypted = true;
+        let is_plain =
+            self.manner == Manner::Garbage || self.manner == Manner::Browses && chance.percent(30);
+        if !is_plain {
+            self.veil = Veil::new(chance.percent(30), chance.percent(50));
+            self.has_said_goodbye = chance.percent(30);
+        }
+    }
+
+    /// Whether it has said all, and all of it has been sent.
+    fn has_said_all(&self) -> bool {
+        self.pending.is_empty() && self.veil.as_ref().is_none_or(|veil| veil.unsent() == 0)
     }
 
     /// Puts together all that it will say of its own accord.
@@ -319,7 +342,7 @@ impl Client {
         let wire = self.wire.borrow();
         !self.ended
             && !wire.reset
-            && (!self.pending.is_empty()
+            && (!self.has_said_all()
                 || (self.reads() && !wire.down.is_empty())
                 || (self.wants_to_end() && !wire.fin)
                 || (wire.server_fin && wire.down.is_empty())
@@ -327,11 +350,12 @@ impl Client {
     }
 
     fn reads(&self) -> bool {
-        self.manner != Manner::NeverReads && !self.is_mute()
+        let is_shaking_hands = self.veil.as_ref().is_some_and(Veil::is_shaking_hands);
+        (self.manner != Manner::NeverReads || is_shaking_hands) && !self.is_mute()
     }
 
     fn is_mute(&self) -> bool {
-        self.ending == Ending::FallSilent && self.pending.is_empty() && self.replies() >= self.asked
+        self.ending == Ending::FallSilent && self.has_said_all() && self.replies() >= self.asked
     }
 
     fn replies(&self) -> usize {
@@ -341,7 +365,7 @@ impl Client {
     }
 
     fn wants_to_end(&self) -> bool {
-        self.pending.is_empty()
+        self.has_said_all()
             && match self.ending {
                 // In good order: every reply first. Some leave at once.
                 Ending::Leave => self.replies() >= self.asked || self.asked.is_multiple_of(2),
@@ -362,34 +386,73 @@ impl Client {
             self.ended = true;
             return;
         }
-        if !self.pending.is_empty() && !wire.fin && !wire.closed && chance.percent(60) {
-            let most = chance.pick(&[1, 3, 40, 400, 4000]).min(self.pending.len());
+        if !self.has_said_all() && !wire.fin && !wire.closed && chance.percent(60) {
+            let most = chance.pick(&[1, 3, 40, 400, 4000]);
+            let mut piece: Vec<u8> = self.pending.drain(..most.min(self.pending.len())).collect();
+            if let Some(veil) = &mut self.veil {
+                if !piece.is_empty() {
+                    veil.say(&piece);
+                }
+                piece = veil.take(chance.pick(&[1, 30, 400, 4000]));
+            }
+            // Urgent data is taken out of the stream, which leaves no hole there.
             if chance.percent(3) {
                 wire.send_urgent();
             }
-            let piece: Vec<u8> = self.pending.drain(..most).collect();
             wire.send(&piece);
             return;
         }
         if !wire.down.is_empty() && self.reads() {
             let most = chance.pick(&[1, 7, 100, 10_000]);
-            self.hearing.feed(&wire.receive(most));
+            let bytes = wire.receive(most);
+            let has_ended = wire.fin;
             drop(wire);
+            match &mut self.veil {
+                Some(veil) => {
+                    self.hearing.feed(&veil.hear(&bytes));
+                    if has_ended {
+                        drop(veil.take(usize::MAX));
+                    }
+                }
+                // To garbage the answer is an alert, perhaps.
+                None if self.manner == Manner::Garbage => {}
+                None => self.hearing.feed(&bytes),
+            }
             self.understand(chance);
             return;
         }
+        self.check_goodbye(&wire);
         if (wire.server_fin && wire.down.is_empty()) || self.wants_to_end() {
             if self.ending == Ending::Reset {
                 wire.reset();
                 self.ended = true;
+            } else if let Some(veil) = self.veil.as_mut().filter(|_| !self.has_said_goodbye) {
+                self.has_said_goodbye = true;
+                veil.say_goodbye();
             } else if !wire.fin {
                 self.pending.clear();
+                if let Some(veil) = &mut self.veil {
+                    drop(veil.take(usize::MAX));
+                }
                 wire.end();
                 // Having said all, it still reads until the server has ended its half too.
                 self.ended = wire.server_fin;
             } else {
                 self.ended = wire.server_fin;
             }
+        }
+    }
+
+    /// Where the server has ended its half, and nothing of what it said is lost, close_notify stands before the end.
+    fn check_goodbye(&self, wire: &Wire) {
+        if let Some(veil) = &self.veil
+            && wire.server_fin
+            && !wire.closed
+            && wire.down.is_empty()
+            && self.reads()
+        {
+            let is_told = veil.has_heard_goodbye() || self.heard.is_empty();
+            assert!(is_told, "{}: its end may be another's", self.address);
         }
     }
 
@@ -484,7 +547,7 @@ impl Client {
         let wire = self.wire.borrow();
         self.manner == Manner::Talks
             && self.ending == Ending::Stay
-            && self.pending.is_empty()
+            && self.has_said_all()
             && !wire.fin
             && !wire.reset
             && !wire.closed

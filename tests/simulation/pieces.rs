@@ -5,5 +5,6 @@ pub mod chance;
 pub mod client_bytes;
 pub mod ledger;
 pub mod recorder;
+pub mod veil;
 
 pub use revolve::testing::{faults, machine, wire as streams};

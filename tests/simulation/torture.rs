@@ -10,7 +10,7 @@
 //!
 //! To replay the one that fails: the test prints `REVOLVE_STRIKE=…`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -28,6 +28,7 @@ use super::pieces::faults::{self, Call, Fault, Faults, Strike};
 use super::pieces::machine::Machine;
 use super::pieces::recorder::{Log, Recorder};
 use super::pieces::streams::Wire;
+use super::pieces::veil;
 
 const SHARDS: usize = 2;
 
@@ -86,6 +87,11 @@ fn runs_of(fault: Fault, is_harmless: bool) -> &'static [u64] {
         _ if is_harmless => &[1, 3],
         _ => &[1],
     }
+}
+
+thread_local! {
+    /// Whether there is TLS between the guests and the shards: for one test, on its thread.
+    static IS_ENCRYPTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A name that a given shard owns.
@@ -156,7 +162,8 @@ fn config() -> Config {
     Config {
         workers: NonZeroUsize::new(SHARDS).expect("two"),
         ws_max_size: 4096,
-        max_send_buffer: 1024,
+        // A record adds 22 bytes to each short reply, and what waits is counted with them.
+        max_send_buffer: if IS_ENCRYPTED.get() { 4096 } else { 1024 },
         access_log: false,
         // More than there are: only so are places counted, of which none may be lost.
         limit_concurrency: NonZeroUsize::new(100),
@@ -196,6 +203,9 @@ impl Scene {
             reactor: start.reactor(),
             log: log.clone(),
         });
+        if IS_ENCRYPTED.get() {
+            machine.net.borrow_mut().tls = veil::server();
+        }
         Scene {
             machine,
             log,
@@ -214,6 +224,9 @@ impl Scene {
         self.ports += 1;
         let address = SocketAddr::from(([127, 0, 0, 1], self.ports));
         let line = Line::new(address, Wire::new(room, 0));
+        if IS_ENCRYPTED.get() {
+            line.encrypt(self.ports.is_multiple_of(2));
+        }
         line.say(first_words);
         self.machine.connect(at, &line.wire, address);
         line
@@ -636,6 +649,37 @@ fn any_two_calls_fail() {
             FaultSite { way, nth, times: 1 }
         };
         strike(&[place(chance), place(chance)], &undisturbed);
+    }
+}
+
+/// The same, with TLS between the guests and the shards.
+#[cfg(feature = "tls")]
+mod encrypted {
+    use super::*;
+
+    #[test]
+    fn every_read_fails_once() {
+        IS_ENCRYPTED.set(true);
+        torture(&[Call::Read]);
+    }
+
+    #[test]
+    fn every_write_fails_once() {
+        IS_ENCRYPTED.set(true);
+        torture(&[Call::Write, Call::HalfClose]);
+    }
+
+    #[test]
+    fn every_other_call_fails_once() {
+        IS_ENCRYPTED.set(true);
+        torture(&[Call::Accept, Call::Register, Call::Deregister, Call::Send, Call::Offload]);
+    }
+
+    /// As `alone`, for these.
+    #[test]
+    fn alone() {
+        IS_ENCRYPTED.set(true);
+        super::alone();
     }
 }
 

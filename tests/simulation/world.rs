@@ -23,6 +23,7 @@ use super::pieces::faults::Faults;
 use super::pieces::machine::{Machine, Net};
 use super::pieces::recorder::{LARGEST, Log, Recorder, assert_as_planned};
 use super::pieces::streams::{Wire, Written};
+use super::pieces::veil;
 use super::stored::Stored;
 use super::told;
 use super::trace_capture;
@@ -118,6 +119,12 @@ pub struct Totals {
     /// What clients were told of them.
     obituaries: u64,
     with_server: u64,
+    /// TLS handshakes in full, those that resumed a session, and those that failed; requests without TLS where it was
+    /// expected.
+    handshakes: u64,
+    tls_resumed: u64,
+    tls_failures: u64,
+    plain_on_tls: u64,
 }
 
 impl Totals {
@@ -180,6 +187,10 @@ impl Totals {
         self.forgotten += other.forgotten;
         self.obituaries += other.obituaries;
         self.with_server += other.with_server;
+        self.handshakes += other.handshakes;
+        self.tls_resumed += other.tls_resumed;
+        self.tls_failures += other.tls_failures;
+        self.plain_on_tls += other.plain_on_tls;
     }
 
     pub fn assert_rich(&self) {
@@ -248,6 +259,11 @@ impl Totals {
             all.iter().all(|&seen| seen >= 20),
             "the seeds no longer reach everything: {self:?}"
         );
+        let tls = [self.handshakes, self.tls_resumed, self.tls_failures, self.plain_on_tls];
+        assert!(
+            !cfg!(feature = "tls") || tls.iter().all(|&seen| seen >= 20),
+            "the seeds no longer reach all of TLS: {self:?}"
+        );
     }
 }
 
@@ -260,6 +276,8 @@ struct World {
     log: Rc<RefCell<Log>>,
     storing: Storing,
     stored: Stored,
+    /// Whether some clients speak TLS.
+    is_encrypted: bool,
     /// By how much a timer may be late.
     late: Duration,
     /// Posts that boxes took for reactors, and those that found a full one.
@@ -307,6 +325,7 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
             cork_bytes: chance.pick(&[16, 200, 5000]),
             flush_bytes_per_turn: chance.pick(&[10, 500, 100_000]),
             accepts_per_turn: chance.within(1, 4),
+            handshakes_per_turn: chance.within(1, 3),
             events_per_poll: chance.pick(&[1, 2, 7, 1024]),
             overdue_ticks: chance.within(0, 3) as u8,
             mails_per_turn: chance.within(1, 3),
@@ -415,6 +434,10 @@ pub fn run(seed: u64) -> Totals {
         let shard = machine.shards().nth(at).expect("it has just turned");
         checked.borrow_mut().check_backlogs(shard.backlogs(), waiting_most);
     }));
+    let is_encrypted = cfg!(feature = "tls") && chance.percent(50);
+    if is_encrypted {
+        machine.net.borrow_mut().tls = veil::server();
+    }
     machine.net.borrow_mut().jobs_wait = true;
     STICKS.set(chance.percent(40));
     // Unread input may have put it off until the next tick; longer ago than that, it may not.
@@ -429,6 +452,7 @@ pub fn run(seed: u64) -> Totals {
         log,
         storing,
         stored: Stored::default(),
+        is_encrypted,
         late,
         posted: 0,
         full_post_boxes: 0,
@@ -494,7 +518,10 @@ impl World {
             most @ 1.. if self.chance.percent(20) => live[self.chance.within(0, most - 1)].clone(),
             _ => format!("s{}", self.chance.within(0, 5)),
         });
-        let client = Client::new(number, manner, session, &mut self.chance);
+        let mut client = Client::new(number, manner, session, &mut self.chance);
+        if self.is_encrypted && self.chance.percent(60) {
+            client.encrypt(&mut self.chance);
+        }
         let at = self.chance.within(0, self.machine.len() - 1);
         self.machine.connect(at, &client.wire, client.address);
         self.clients.push(client);
@@ -924,6 +951,10 @@ impl World {
             not_kept: log.ledger.not_kept,
             forgotten: log.ledger.forgotten,
             with_server: log.ledger.with_server,
+            handshakes: machine.sum(|r| r.tls_handshakes.get()),
+            tls_resumed: machine.sum(|r| r.tls_resumed.get()),
+            tls_failures: machine.sum(|r| r.tls_failures.get()),
+            plain_on_tls: machine.sum(|r| r.rejections(Rejection::PlainOnTls.index())),
             obituaries: {
                 let told = |client: &Client| client.told("obituary ").len() as u64;
                 self.clients.iter().map(told).sum()

@@ -46,7 +46,7 @@ fn shown(name: &str, settings: &Settings) -> String {
     (row.show)(settings)
 }
 
-/// A value for each option but `config`, of each type that it may have.
+/// A value for each option but `config` and those of TLS, of each type that it may have.
 const ALL: &str = r#"
 host = ["127.0.0.1", "::1, localhost"]
 port = 9000
@@ -103,14 +103,29 @@ pub(super) fn two_of_all() -> (&'static str, &'static str) {
     ("limit-concurrency = 5\nlog-file = 'a'\n", ALL)
 }
 
+/// They are refused without each other, and in a build without TLS.
+#[cfg(feature = "tls")]
+#[test]
+fn the_options_of_tls_can_stand_in_the_file() {
+    let set = settings(
+        &[],
+        &[],
+        "ssl-certfile = ['a.pem', 'b.pem']\nssl-keyfile = ['a.key', 'b.key']\nssl-ca-certs = 'ca.pem'\nssl-cert-reqs = 2\n",
+    );
+    let shown = ["ssl-certfile", "ssl-keyfile", "ssl-ca-certs", "ssl-cert-reqs"]
+        .map(|name| shown(name, &set));
+    assert_eq!(shown, ["a.pem,b.pem", "a.key,b.key", "ca.pem", "2"]);
+}
+
 #[test]
 fn every_option_can_stand_in_the_file() {
     let set = settings(&[], &[], ALL);
     let names = ALL.lines().filter_map(|line| Some(line.split_once(" = ")?.0));
-    let wanted: Vec<&str> = OPTIONS.iter().map(|row| row.name).collect();
+    let options = || OPTIONS.iter().filter(|row| row.group != "TLS");
+    let wanted: Vec<&str> = options().map(|row| row.name).collect();
     assert_eq!(["config"].into_iter().chain(names).collect::<Vec<_>>(), wanted);
     let defaults = Settings::default();
-    for row in OPTIONS.iter().filter(|row| row.name != "ws-per-message-deflate") {
+    for row in options().filter(|row| row.name != "ws-per-message-deflate") {
         assert_ne!((row.show)(&set), (row.show)(&defaults), "{}", row.name);
     }
     assert_eq!(shown("host", &set), "127.0.0.1,::1,localhost");

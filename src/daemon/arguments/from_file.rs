@@ -73,7 +73,11 @@ fn allows(row: &Row) -> Allowed {
     let none = Allowed { text: false, number: false, truth: false, is_list: false };
     match row.takes {
         Takes::Truth | Takes::Nothing => Allowed { truth: true, ..none },
-        Takes::Word { .. } => Allowed { text: true, ..none },
+        // Some words are numbers.
+        Takes::Word { of } => {
+            let number = of.iter().any(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+            Allowed { text: true, number, ..none }
+        }
         Takes::Value("N" | "SECS" | "BYTES", _) => Allowed { number: true, ..none },
         Takes::Value("N[/SECS]" | "always|MS" | "auto|SECS", _) => {
             Allowed { text: true, number: true, ..none }

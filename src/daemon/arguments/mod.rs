@@ -4,7 +4,7 @@
 //! function; what it has to say goes out as values. `main.rs` calls [`parse`] at the start, and again at each SIGHUP.
 //!
 //! Its files, each of which uses only those before it: `values`: what a text means; `settings`: what is set;
-//! `row`: what an option is; `options`: all of them, the one table; `toml`: the part of TOML that a file has; `usage`:
+//! `row`: what an option is; `ssl`: those of TLS; `options`: all of them, the one table; `toml`: the part of TOML that a file has; `usage`:
 //! what is said; `given`: what was given; `from_file`: by a file; `effective`: what holds, for `--print-config`; `changes`: what
 //! another reading has changed.
 //!
@@ -29,6 +29,7 @@ mod given;
 mod options;
 mod row;
 mod settings;
+mod ssl;
 mod toml;
 mod usage;
 mod values;
@@ -258,9 +259,9 @@ mod tests {
     use std::time::Duration;
 
     use revolve::config::{
-        AllowedOrigins, Config, FIELD_ALLOWED, NODE_ALLOWED, ORIGINS_ALLOWED, PROXIES_ALLOWED,
-        STORE_ALLOWED, STORE_PREFIX_ALLOWED, SUBPROTOCOLS_ALLOWED, SessionRate, StoreLocation,
-        StoreSync, Subprotocols, UNIX_PATH_ALLOWED, UnixPath, bounds,
+        AllowedOrigins, ClientCertificates, Config, FIELD_ALLOWED, NODE_ALLOWED, ORIGINS_ALLOWED,
+        PROXIES_ALLOWED, STORE_ALLOWED, STORE_PREFIX_ALLOWED, SUBPROTOCOLS_ALLOWED, SessionRate,
+        StoreLocation, StoreSync, Subprotocols, UNIX_PATH_ALLOWED, UnixPath, bounds,
     };
 
     use super::row::TRUTHS;
@@ -304,6 +305,10 @@ mod tests {
         ("admin", "unix:/run/admin.sock:600"),
         ("workers", "1000"),
         ("backlog", "7"),
+        ("ssl-certfile", "a.pem,b.pem"),
+        ("ssl-keyfile", "a.key,b.key"),
+        ("ssl-ca-certs", "ca.pem"),
+        ("ssl-cert-reqs", "2"),
         ("ws-path", "/chat"),
         ("ws-max-size", "65536"),
         ("ws-per-message-deflate", "true"),
@@ -363,6 +368,10 @@ mod tests {
             if *name == "ws-per-message-deflate" && !cfg!(feature = "deflate") {
                 continue;
             }
+            // They are refused without each other, and in a build without TLS.
+            if row.group == "TLS" {
+                continue;
+            }
             assert_ne!(shown(row, &defaults), *other, "{name}");
             let flag = match row.takes {
                 Takes::Nothing => vec![vec![format!("--no-{name}")]],
@@ -394,6 +403,35 @@ mod tests {
         let line = error(&[&format!("--uds={long}")], &[]);
         assert_eq!(line, format!("--uds: {long:?} is not {UNIX_PATH_ALLOWED}"));
         assert_eq!(error(&["--uds="], &[]), format!("--uds: \"\" is not {UNIX_PATH_ALLOWED}"));
+    }
+
+    #[test]
+    fn certificates_and_keys_are_lists_and_go_together() {
+        let given = ["--ssl-certfile=a.pem,b.pem", "--ssl-keyfile=a.key", "--ssl-keyfile=b.key"];
+        let required = ["--ssl-ca-certs=ca.pem", "--ssl-cert-reqs=2"];
+        let args = [&given[..], &required[..]].concat();
+        if !cfg!(feature = "tls") {
+            let why = "available in this build: it needs the cargo feature \"tls\"";
+            return assert_eq!(
+                error(&args, &[]),
+                format!("--ssl-certfile: \"a.pem,b.pem\" is not {why}")
+            );
+        }
+        let files = settings(&args, &[]).config.tls;
+        assert_eq!(files.certfiles, ["a.pem", "b.pem"].map(PathBuf::from));
+        assert_eq!(files.keyfiles, ["a.key", "b.key"].map(PathBuf::from));
+        assert_eq!(files.ca_certs, Some("ca.pem".into()));
+        assert_eq!(files.cert_reqs, ClientCertificates::Required);
+        for row in OPTIONS.iter().filter(|row| row.group == "TLS") {
+            let (_, wanted) = OTHER.iter().find(|(name, _)| *name == row.name).unwrap();
+            assert_eq!(shown(row, &settings(&args, &[])), *wanted);
+        }
+        let line = error(&given[..2], &[]);
+        assert_eq!(line, "--ssl-keyfile: \"a.key\" is not one path for each of --ssl-certfile");
+        for list in ["", "a.pem,", ",a.pem"] {
+            let line = error(&["--ssl-certfile", list], &[]);
+            assert!(line.starts_with(&format!("--ssl-certfile: {list:?} is not a list")), "{line}");
+        }
     }
 
     #[test]
@@ -470,6 +508,10 @@ mod tests {
                 Takes::Value(..) | Takes::Values(..) => continue,
             };
             if row.name == "ws-per-message-deflate" && !cfg!(feature = "deflate") {
+                continue;
+            }
+            // Refused without authorities.
+            if row.name == "ssl-cert-reqs" {
                 continue;
             }
             for word in of {

@@ -18,6 +18,7 @@ use revolve::config::{
 
 use super::row::{Live, NotAllowed, Row, TRUTHS, Takes};
 use super::settings::{APPS, FORMATS, LEVELS, PAGE_FOR, PROXY_HEADERS, SESSION_IDS};
+use super::ssl;
 use super::values::{
     Host, Passing, admin, hosts, meant, node, number, origins, passed, path, seconds, session_rate,
     show_time_or_off, store_sync, time, time_or_auto, time_or_off, word_for, words,
@@ -118,6 +119,10 @@ pub(super) static OPTIONS: &[Row] = &[
         set: |s, text| store(&mut s.config.backlog, number(text)),
         show: |s| s.config.backlog.to_string(),
     },
+    ssl::CERTFILE,
+    ssl::KEYFILE,
+    ssl::CA_CERTS,
+    ssl::CERT_REQS,
     Row {
         group: "WebSocket",
         name: "ws-path",

@@ -2,7 +2,7 @@
 //!
 //! Types alone: which options there are, `options` says.
 //!
-//! Next: `options`: the table of them.
+//! Next: `ssl`: some of them.
 
 use super::settings::Settings;
 use super::values::words;

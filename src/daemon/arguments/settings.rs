@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
-use revolve::config::{Config, PageFor, ProxyHeaders, SessionIds, UnixPath};
+use revolve::config::{ClientCertificates, Config, PageFor, ProxyHeaders, SessionIds, UnixPath};
 
 use super::values::{Host, Passing};
 use crate::daemon::logger::Format;
@@ -84,4 +84,10 @@ pub(super) const LEVELS: [(&str, LevelFilter); 6] = [
     ("info", LevelFilter::Info),
     ("debug", LevelFilter::Debug),
     ("trace", LevelFilter::Trace),
+];
+/// Python's `ssl.VerifyMode`, as numbers: Uvicorn's option takes these.
+pub(super) const CERT_REQS: [(&str, ClientCertificates); 3] = [
+    ("0", ClientCertificates::None),
+    ("1", ClientCertificates::Optional),
+    ("2", ClientCertificates::Required),
 ];

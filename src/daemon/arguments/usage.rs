@@ -59,10 +59,11 @@ pub(super) fn help() -> String {
 
 /// Which build this is: one line.
 pub(super) fn version() -> String {
-    let features: &[&str] =
-        if cfg!(feature = "deflate") { &["daemon", "deflate"] } else { &["daemon"] };
+    let mut features = vec!["daemon"];
+    features.extend(cfg!(feature = "deflate").then_some("deflate"));
+    features.extend(cfg!(feature = "tls").then_some("tls"));
     // Set by build.rs, for a release.
-    version_of(option_env!("BUILT_FROM_COMMIT"), features)
+    version_of(option_env!("BUILT_FROM_COMMIT"), &features)
 }
 
 pub(super) fn version_of(commit: Option<&str>, features: &[&str]) -> String {

@@ -180,3 +180,15 @@ pub(super) fn meant<T: Copy>(pairs: &[(&str, T)], text: &str) -> Option<T> {
 pub(super) fn word_for<T: PartialEq>(pairs: &[(&str, T)], meaning: T) -> String {
     pairs.iter().rfind(|(_, m)| *m == meaning).map_or(String::new(), |(word, _)| (*word).to_owned())
 }
+
+/// Paths, separated by commas.
+pub(super) fn paths(list: &str) -> Option<Vec<PathBuf>> {
+    list.split(',').map(|path| (!path.is_empty()).then(|| path.into())).collect()
+}
+
+pub(super) fn show_paths(paths: &[PathBuf]) -> String {
+    match paths {
+        [] => "none".to_owned(),
+        paths => paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(","),
+    }
+}
