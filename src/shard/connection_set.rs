@@ -541,16 +541,19 @@ fn flush<S: Stream>(
 fn say_goodbye_at_end<S: Stream>(
     connection: &mut Connection<S>,
     pool: &mut BufferPool,
-    turn: &Turn<'_>,
+    turn: &mut Turn<'_>,
 ) {
-    let is_end =
-        connection.endpoint.is_flushing() || matches!(connection.endpoint, Endpoint::Closed);
-    if is_end
-        && connection.transport.backlog.is_empty()
-        && connection.transport.say_goodbye(turn.now, pool).is_err()
-    {
+    let is_over = matches!(connection.endpoint, Endpoint::Closed);
+    let is_end = connection.endpoint.is_flushing() || is_over;
+    if !is_end || !connection.transport.backlog.is_empty() {
+        return;
+    }
+    let before = Outgoing::of(&connection.transport);
+    if connection.transport.say_goodbye(turn.now, pool).is_err() {
         connection.endpoint = Endpoint::Closed;
     }
+    let after = Outgoing::of(&connection.transport);
+    turn.tell(|trace| trace.said_aside(connection.id, before, after));
 }
 
 /// Takes note of a backlog above the high-water mark, if the application is to be told when it falls.
