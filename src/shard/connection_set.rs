@@ -23,7 +23,7 @@ use crate::observe::snapshot::Outgoing;
 use crate::protocol::endpoint::{Endpoint, QueueLeft, Unread};
 use crate::token::LocalId;
 use crate::transport::out_buffer::BufferPool;
-use crate::transport::tls::Handshakes;
+use crate::transport::tls::{Handshakes, TlsSession};
 use crate::transport::{Edge, HangUp, Inbound, Stream};
 
 /// What a visit has left of the connection's share of the turn.
@@ -450,6 +450,8 @@ impl<S: Stream> ConnectionSet<S> {
         match connection.rest {
             Rest::Blocked => {
                 assert!(!transport.has_readable(), "{id}: blocked, with something to read");
+                let waits = transport.tls().is_some_and(TlsSession::has_waiting);
+                assert!(!waits, "{id}: blocked, with plaintext in its TLS session");
                 let is_inflating =
                     matches!(&connection.endpoint, Endpoint::Open(open) if open.is_inflating());
                 assert!(!is_inflating, "{id}: blocked, with a message to inflate");
