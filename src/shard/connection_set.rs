@@ -23,7 +23,7 @@ use crate::observe::snapshot::Outgoing;
 use crate::protocol::endpoint::{Endpoint, QueueLeft, Unread};
 use crate::token::LocalId;
 use crate::transport::out_buffer::BufferPool;
-use crate::transport::tls::Handshakes;
+use crate::transport::tls::{Handshakes, TlsSession};
 use crate::transport::{Edge, HangUp, Inbound, Stream};
 
 /// What a visit has left of the connection's share of the turn.
@@ -450,6 +450,8 @@ impl<S: Stream> ConnectionSet<S> {
         match connection.rest {
             Rest::Blocked => {
                 assert!(!transport.has_readable(), "{id}: blocked, with something to read");
+                let waits = transport.tls().is_some_and(TlsSession::has_waiting);
+                assert!(!waits, "{id}: blocked, with plaintext in its TLS session");
                 let is_inflating =
                     matches!(&connection.endpoint, Endpoint::Open(open) if open.is_inflating());
                 assert!(!is_inflating, "{id}: blocked, with a message to inflate");
@@ -541,16 +543,19 @@ fn flush<S: Stream>(
 fn say_goodbye_at_end<S: Stream>(
     connection: &mut Connection<S>,
     pool: &mut BufferPool,
-    turn: &Turn<'_>,
+    turn: &mut Turn<'_>,
 ) {
-    let is_end =
-        connection.endpoint.is_flushing() || matches!(connection.endpoint, Endpoint::Closed);
-    if is_end
-        && connection.transport.backlog.is_empty()
-        && connection.transport.say_goodbye(turn.now, pool).is_err()
-    {
+    let is_over = matches!(connection.endpoint, Endpoint::Closed);
+    let is_end = connection.endpoint.is_flushing() || is_over;
+    if !is_end || !connection.transport.backlog.is_empty() {
+        return;
+    }
+    let before = Outgoing::of(&connection.transport);
+    if connection.transport.say_goodbye(turn.now, pool).is_err() {
         connection.endpoint = Endpoint::Closed;
     }
+    let after = Outgoing::of(&connection.transport);
+    turn.tell(|trace| trace.said_aside(connection.id, before, after));
 }
 
 /// Takes note of a backlog above the high-water mark, if the application is to be told when it falls.

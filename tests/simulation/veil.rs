@@ -11,6 +11,7 @@ pub use present::{Veil, server};
 
 #[cfg(feature = "tls")]
 mod present {
+    use std::cell::RefCell;
     use std::fmt;
     use std::io::{Read, Write};
     use std::sync::Arc;
@@ -37,6 +38,8 @@ mod present {
             keyfiles: vec![path("ed25519.key").into()],
             ..TlsFiles::default()
         };
+        // A world begins: who resumed in the one before must not change it.
+        CONFIGS.with(|configs| *configs.borrow_mut() = fresh());
         Some(Arc::new(TlsAcceptor::load(&files).expect("the files of the tests are in order")))
     }
 
@@ -56,27 +59,35 @@ mod present {
         }
     }
 
+    /// Of TLS 1.3 and 1.2.
+    type Configs = [Arc<ClientConfig>; 2];
+
     thread_local! {
-        /// Clients of one thread have one store of tickets: some of them resume.
-        static CONFIGS: [Arc<ClientConfig>; 2] = [&version::TLS13, &version::TLS12].map(|version| {
+        /// The clients of a world have one store of tickets: some of them resume.
+        static CONFIGS: RefCell<Configs> = RefCell::new(fresh());
+    }
+
+    fn fresh() -> Configs {
+        [&version::TLS13, &version::TLS12].map(|version| {
             let mut roots = RootCertStore::empty();
             let authority = CertificateDer::from_pem_file(path("ca.pem")).expect("an authority");
             roots.add(authority).expect("an authority");
-            let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-                .with_protocol_versions(&[version])
-                .expect("a version of TLS")
-                .with_root_certificates(roots)
-                .with_no_client_auth();
+            let mut config =
+                ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+                    .with_protocol_versions(&[version])
+                    .expect("a version of TLS")
+                    .with_root_certificates(roots)
+                    .with_no_client_auth();
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
             config.resumption = Resumption::in_memory_sessions(8);
             Arc::new(config)
-        });
+        })
     }
 
     impl Veil {
         /// Of TLS 1.2 or 1.3, and of a client that resumes, if it can, or not.
         pub fn new(is_old: bool, resumes: bool) -> Option<Veil> {
-            let config = CONFIGS.with(|configs| configs[usize::from(is_old)].clone());
+            let config = CONFIGS.with(|configs| configs.borrow()[usize::from(is_old)].clone());
             let config = match resumes {
                 true => config,
                 false => {
