@@ -36,7 +36,7 @@ const METRICS_BYTES: usize = 8 << 10;
 const FIGURES_BYTES: usize = 2 << 10;
 
 /// The store's numbers there.
-const STORE_FIGURES_BYTES: usize = 256;
+const STORE_FIGURES_BYTES: usize = 512;
 
 /// One session in a batch for the store, without its state.
 const RECORD_BYTES: usize = 512;

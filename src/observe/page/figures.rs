@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::observe::metrics::{Cell, ReactorMetrics};
 use crate::observe::slab_map::SlabMap;
-use crate::store::metrics::{StoreCell, StoreMetrics};
+use crate::store::metrics::{SharedMetrics, StoreCell, StoreMetrics};
 
 type CellOf = fn(&ReactorMetrics) -> &Cell;
 
@@ -103,7 +103,25 @@ fn push_store(out: &mut String, store: &StoreMetrics) {
     for (key, cell) in STORE_NUMBERS {
         let _ = write!(out, r#""{key}":{},"#, cell(store).get());
     }
-    let _ = write!(out, r#""sync_us":{}}}"#, store.sync_ns.get() / 1000);
+    let _ = write!(out, r#""sync_us":{},"shared":"#, store.sync_ns.get() / 1000);
+    match store.shared.is_used.get() {
+        0 => out.push_str("null"),
+        _ => push_shared(out, &store.shared),
+    }
+    out.push('}');
+}
+
+/// What there is to tell of a store only if several machines share it.
+fn push_shared(out: &mut String, shared: &SharedMetrics) {
+    let _ = write!(
+        out,
+        r#"{{"available":{},"claims":{},"refused":{},"takeovers":{},"unavailable":{}}}"#,
+        shared.is_available.get(),
+        shared.claims.get(),
+        shared.refused.get(),
+        shared.takeovers.get(),
+        shared.unavailable.get(),
+    );
 }
 
 fn push_list(out: &mut String, items: impl Iterator<Item = impl std::fmt::Display>) {
@@ -138,9 +156,18 @@ mod tests {
         let slab_maps = [None, Some(builder.finish(1, 2))];
         let store = StoreMetrics::default();
         store.note_sync(Duration::from_micros(130));
+        assert!(
+            super::json(&[], Some(&store), 0, Duration::ZERO, [].into_iter())
+                .contains(r#""shared":null}"#)
+        );
+        store.shared.note_use();
         let uptime = Duration::from_millis(1500);
         let text = super::json(metrics.reactors(), Some(&store), 9, uptime, slab_maps.into_iter());
         let found: Value = serde_json::from_str(&text).unwrap();
+        let shared = json!({
+            "available": 0, "claims": 0, "refused": 0, "takeovers": 0, "unavailable": 0
+        });
+        assert_eq!(found["store"]["shared"], shared);
         assert_eq!((&found["looks"], &found["uptime_us"]), (&json!(9), &json!(1_500_000)));
         let [first, second] = &found["reactors"].as_array().unwrap()[..] else { panic!("{text}") };
         assert_eq!(first["closed"], json!([["4001", "server", 1]]));

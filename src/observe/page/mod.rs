@@ -28,7 +28,7 @@ const SCRIPT: &str =
 /// to turn text into markup.
 pub const FIELDS: &str = concat!(
     "Content-Security-Policy: default-src 'none'; ",
-    "script-src 'sha256-LM3U3vOt0avPVW9dkcp5rAiifFtM1gueFaNVs+j4VDo='; ",
+    "script-src 'sha256-Csy1wvYV9J0QhYVqv1yJOdqhtnlXHJd8GQl5VdP/bJw='; ",
     "style-src 'sha256-yUnjAORQtUKcH3u6yp2h001VJu5CcwMBVJRdB7oXfBw='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'\r\n",

@@ -420,7 +420,8 @@ function showCloses(reactors) {
 
 // --- the store ---
 
-const STORE = ['Commits a second', 'Sessions a commit', 'Commits a sync', 'A sync', 'Connections that wait', 'Written a second', 'Segments']
+const LOG = ['Commits a second', 'Sessions a commit', 'Commits a sync', 'A sync', 'Connections that wait', 'Written a second', 'Segments']
+const SHARED = ['Commits a second', 'Sessions a commit', 'Commits a round trip', 'A round trip', 'Connections that wait', 'Claims a second', 'Taken over by others', 'Refused', 'Without an answer', 'It is']
 let storeValues = null
 
 // What the store did since the frame before; without one there is no panel, and no slot that is held.
@@ -428,7 +429,8 @@ function showStore({ store, reactors }, before, seconds) {
   byId('store').hidden = store === null
   legend[TILES.indexOf('held')].parentElement.hidden = store === null
   if (store === null) return
-  storeValues ??= STORE.map((name) => {
+  const { shared } = store
+  storeValues ??= (shared ? SHARED : LOG).map((name) => {
     const value = make('dd')
     byId('store-figures').append(make('div', {}, make('dt', {}, name), value))
     return value
@@ -441,8 +443,16 @@ function showStore({ store, reactors }, before, seconds) {
     each('commits', 'syncs', brief),
     each('sync_us', 'syncs', micros),
     whole(sum(reactors, 'waits_for_store')),
-    before ? bytes(since('bytes') / seconds) : '–',
-    whole(store.segments),
+    ...(shared ? [
+      before ? brief((shared.claims - before.store.shared.claims) / seconds) : '–',
+      whole(shared.takeovers),
+      whole(shared.refused),
+      whole(shared.unavailable),
+      shared.available ? 'there' : 'away',
+    ] : [
+      before ? bytes(since('bytes') / seconds) : '–',
+      whole(store.segments),
+    ]),
   ]
   texts.forEach((text, index) => say(storeValues[index], text))
 }
