@@ -202,7 +202,7 @@ fn table() -> Vec<(Vec<u8>, u16, &'static str)> {
         (put("HTTP/1.1", "HTTP/2.2"), 505, "http_version"),
         (put("HTTP/1.1", "HTTP/1.12"), 400, "malformed_head"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), 505, "http_version"),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), 400, "malformed_head"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), 400, "tls_on_plain"),
         (b"\x05\x01\x00".to_vec(), 400, "malformed_head"),
         (b"\0".to_vec(), 400, "malformed_head"),
         (get("/admin").into_bytes(), 404, "not_found"),
