@@ -40,8 +40,10 @@ impl Daemon {
         let heard = complaints.clone();
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                // That the machine is small for the default limits says nothing about the run.
-                let is_about_limits = line.contains("memory: that is more than");
+                // That the machine is small for these options says nothing about the run.
+                let shortages =
+                    ["memory: that is more than", "] workers: ", "] descriptors: ", "] backlog: "];
+                let is_about_limits = shortages.iter().any(|shortage| line.contains(shortage));
                 let is_bad = ["ERROR", "WARN", "panicked"].iter().any(|word| line.contains(word));
                 if is_bad && !is_about_limits {
                     heard.lock().unwrap().push(line);
