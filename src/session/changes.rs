@@ -25,6 +25,8 @@ pub struct Changes {
     /// In the order of their first change.
     slots: Vec<SessionSlot>,
     known: HashSet<SessionSlot>,
+    /// Sessions that their connections go on with, though their ids name them no more.
+    forgotten: Vec<SessionSlot>,
     gone: Vec<Gone>,
     /// Where an id stands in there.
     gone_at: HashMap<SessionId, usize>,
@@ -49,6 +51,8 @@ pub struct Collected {
     pub slots: Vec<SessionSlot>,
     /// The same, to look one up.
     pub known: HashSet<SessionSlot>,
+    /// Those of them that were forgotten.
+    pub forgotten: Vec<SessionSlot>,
     /// Sessions that are to be forgotten, before those in `slots` are stored: one may have the same id.
     pub gone: Vec<Gone>,
 }
@@ -112,12 +116,13 @@ impl Changes {
     pub fn note_forgotten(&mut self, slot: SessionSlot, id: &SessionId) {
         self.note(slot);
         self.note_gone(slot, id);
+        self.forgotten.push(slot);
     }
 
-    /// The sessions that have changed.
+    /// The sessions that were forgotten. One may have ended meanwhile.
     #[must_use]
-    pub fn slots(&self) -> &[SessionSlot] {
-        &self.slots
+    pub fn forgotten(&self) -> &[SessionSlot] {
+        &self.forgotten
     }
 
     /// Whether this session has changed.
@@ -141,11 +146,11 @@ impl Changes {
     /// Takes all of it.
     #[must_use]
     pub fn take(&mut self) -> Collected {
-        let Changes { slots, known, gone, gone_at, .. } = self;
+        let Changes { slots, known, forgotten, gone, gone_at, .. } = self;
         gone_at.clear();
         let (slots, known, mut gone) = (take(slots), take(known), take(gone));
         gone.retain(|gone| gone.generation > 0);
-        Collected { slots, known, gone }
+        Collected { slots, known, forgotten: take(forgotten), gone }
     }
 }
 

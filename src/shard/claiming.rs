@@ -22,7 +22,7 @@ use crate::application::{Application, Seen};
 use crate::config::SessionIds;
 use crate::connection::Attachment;
 use crate::environment::Environment;
-use crate::http::{Body, Rejection};
+use crate::http::Rejection;
 use crate::observe::turn_trace;
 use crate::protocol::endpoint::Endpoint;
 use crate::session::{Joining, NotAttached, Ownership, SessionId};
@@ -57,10 +57,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         if let Some(Granted { session, claimed }) = self.claims.take_granted(id) {
             if self.runtime.ownership_of(&session) != Some(claimed.ownership) {
                 // Another node has claimed it meanwhile. To claim it again would have the two go on in turns.
-                self.refuse(id, Rejection::Overtaken, Body::Sent, turn);
-                if let Some(not_opening) = accepted.terms.not_opening.take() {
-                    self.call_not_opening(id, not_opening, turn);
-                }
+                self.refuse_accepted(id, accepted, Rejection::Overtaken, turn);
                 return length;
             }
             accepted.session_id = Some(session);
@@ -68,13 +65,13 @@ impl<A: Application, E: Environment> Parts<A, E> {
             self.upgrade(id, accepted, turn, env);
             return length;
         }
-        if accepted.terms.seen != Seen::Nothing {
+        let is_kept = accepted.terms.seen != Seen::Nothing;
+        if is_kept {
             accepted.unread = length;
             let ownership =
                 accepted.session_id.as_ref().and_then(|id| self.runtime.ownership_of(id));
-            accepted.seen = ownership.map(|ownership| ownership.generation);
+            accepted.seen_generation = ownership.map(|ownership| ownership.generation);
         }
-        let is_kept = accepted.unread > 0;
         self.claim_session(id, accepted, turn, env);
         if is_kept && self.claims.contains(id) { 0 } else { length }
     }
@@ -83,18 +80,13 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn claim_session(
         &mut self,
         id: LocalId,
-        mut accepted: AcceptedUpgrade<A>,
+        accepted: AcceptedUpgrade<A>,
         turn: &mut Turn<'_>,
         env: &mut E,
     ) {
         match self.wanted_session(id, &accepted, turn, env) {
             Ok(wanted) => self.park_for_claim(id, wanted, accepted, turn),
-            Err(rejection) => {
-                self.refuse(id, rejection, Body::Sent, turn);
-                if let Some(not_opening) = accepted.terms.not_opening.take() {
-                    self.call_not_opening(id, not_opening, turn);
-                }
-            }
+            Err(rejection) => self.refuse_accepted(id, accepted, rejection, turn),
         }
     }
 
@@ -198,9 +190,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             connection.is_some_and(|c| matches!(c.endpoint, Endpoint::Pending(_)))
         });
         for (id, accepted) in lost {
-            if let Some(not_opening) = accepted.terms.not_opening {
-                self.call_not_opening(id, not_opening, turn);
-            }
+            self.call_not_opening(id, accepted.terms.not_opening, turn);
         }
     }
 
@@ -283,14 +273,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
     fn refuse_claimed(
         &mut self,
         id: LocalId,
-        mut accepted: AcceptedUpgrade<A>,
+        accepted: AcceptedUpgrade<A>,
         rejection: Rejection,
         turn: &mut Turn<'_>,
     ) {
         self.refuse_waiting(id, rejection, turn);
-        if let Some(not_opening) = accepted.terms.not_opening.take() {
-            self.call_not_opening(id, not_opening, turn);
-        }
+        self.call_not_opening(id, accepted.terms.not_opening, turn);
     }
 
     /// The session of an upgrade is this node's.
@@ -339,7 +327,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
                     Seen::Nothing => true,
                     Seen::None => !was_here && !claimed.is_known,
                     // If another connection here has claimed it meanwhile, it may be asked in vain.
-                    Seen::Session => was_here && is_same && accepted.seen == Some(claimed.former),
+                    Seen::Session => {
+                        was_here && is_same && accepted.seen_generation == Some(claimed.former)
+                    }
                 };
                 self.open_claimed((id, accepted), wanted, (claimed, is_as_seen), (turn, env));
             }
@@ -400,13 +390,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// accepted is given back, and it is asked again.
     fn ask_once_more(
         &mut self,
-        (id, mut accepted): (LocalId, AcceptedUpgrade<A>),
+        (id, accepted): (LocalId, AcceptedUpgrade<A>),
         granted: Granted,
         turn: &mut Turn<'_>,
     ) {
-        if let Some(not_opening) = accepted.terms.not_opening.take() {
-            self.call_not_opening(id, not_opening, turn);
-        }
+        self.call_not_opening(id, accepted.terms.not_opening, turn);
         // If there is none any more, it asks as if it came now.
         if self.runtime.sessions.slot_of(&granted.session).is_some() {
             // It neither expires nor makes room for another one meanwhile.

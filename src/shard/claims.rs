@@ -35,7 +35,7 @@ pub(super) struct AcceptedUpgrade<A: Application> {
     /// How long the request is that still stands in the input, because the application may be asked once more.
     pub(super) unread: usize,
     /// The generation of the session that the application has seen, if it has seen one.
-    pub(super) seen: Option<u64>,
+    pub(super) seen_generation: Option<u64>,
 }
 
 impl<A: Application> AcceptedUpgrade<A> {
@@ -44,7 +44,15 @@ impl<A: Application> AcceptedUpgrade<A> {
         (accept, params, session_id): (Accept, Option<DeflateParams>, Option<SessionId>),
         terms: Terms<A>,
     ) -> Self {
-        AcceptedUpgrade { accept, params, session_id, terms, claimed: None, unread: 0, seen: None }
+        AcceptedUpgrade {
+            accept,
+            params,
+            session_id,
+            terms,
+            claimed: None,
+            unread: 0,
+            seen_generation: None,
+        }
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) struct UnderWay {
     /// Since when the store has had it; or since the process was found to have been stopped meanwhile.
     pub(super) since: Instant,
     pub(super) sessions: HashSet<SessionSlot>,
+    /// Those of them that were forgotten.
+    pub(super) forgotten: Vec<SessionSlot>,
     pub(super) waiting: Vec<Waiting>,
 }
 

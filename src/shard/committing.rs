@@ -185,8 +185,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 connection.transport.backlog.batch_leaves();
             }
         }
-        let (since, sessions) = (turn.now, collected.known);
-        self.commits.under_way = Some(UnderWay { number, since, sessions, waiting });
+        let (since, sessions, forgotten) = (turn.now, collected.known, collected.forgotten);
+        self.commits.under_way = Some(UnderWay { number, since, sessions, forgotten, waiting });
         let claims = self.claims.take_unsent();
         let batch = CommitBatch { number, pieces, claims };
         turn.tell(|trace| trace.batch_sent(number, batch.claims.len()));

@@ -60,8 +60,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // Those that have left their session, and are still to be told something of it.
         let mut concerned = self.commits.take_waiting_for(ids);
         // One that was forgotten here, and taken over elsewhere before the store was told, goes on there: not here too.
-        let under_way = self.commits.under_way.as_ref().map(|batch| &batch.sessions);
-        concerned.extend(self.runtime.speakers_of_forgotten(ids, under_way));
+        let under_way = self.commits.under_way.as_ref().map(|batch| &batch.forgotten[..]);
+        concerned.extend(self.runtime.speakers_of_forgotten(ids, under_way.unwrap_or_default()));
         let mut in_order: Vec<&SessionId> = ids.iter().collect();
         in_order.sort_by_key(|id| self.runtime.sessions.slot_of(id).map(|slot| slot.index()));
         for id in in_order {

@@ -101,22 +101,20 @@ impl<A: Application> Runtime<A> {
     }
 
     /// The connections of those of these sessions that were forgotten, and of which the store has not said that it has
-    /// forgotten them too.
+    /// forgotten them too: in the batch that is `under_way`, or later.
     pub(super) fn speakers_of_forgotten(
         &self,
         ids: &HashSet<SessionId>,
-        under_way: Option<&HashSet<SessionSlot>>,
+        under_way: &[SessionSlot],
     ) -> Vec<LocalId> {
         let sessions = &self.sessions;
-        let mut slots: Vec<_> =
-            self.changes.slots().iter().chain(under_way.into_iter().flatten()).collect();
-        slots.retain(|&&slot| {
-            sessions.named(slot).is_none()
-                && sessions.id_in(slot).is_some_and(|id| ids.contains(id))
-        });
-        slots.sort_by_key(|slot| slot.index());
-        slots.dedup();
-        slots.into_iter().flat_map(|&slot| sessions.speakers_of(slot)).copied().collect()
+        // Its slot may have another tenant by now.
+        let is_one = |slot: &&SessionSlot| {
+            let id = sessions.id_in(**slot).filter(|_| sessions.named(**slot).is_none());
+            id.is_some_and(|id| ids.contains(id))
+        };
+        let forgotten = under_way.iter().chain(self.changes.forgotten()).filter(is_one);
+        forgotten.flat_map(|&slot| sessions.speakers_of(slot)).copied().collect()
     }
 
     /// Lets `most` sessions expire whose time is over, of which the store was sent all.

@@ -129,28 +129,36 @@ impl<A: Application, E: Environment> Parts<A, E> {
     pub(super) fn upgrade(
         &mut self,
         id: LocalId,
-        mut accepted: AcceptedUpgrade<A>,
+        accepted: AcceptedUpgrade<A>,
         turn: &mut Turn<'_>,
         env: &mut E,
     ) {
         match self.claim(id, &accepted, turn, env) {
             Ok(attached) => self.open(id, accepted, attached, turn),
-            Err(rejection) => {
-                self.refuse(id, rejection, Body::Sent, turn);
-                if let Some(not_opening) = accepted.terms.not_opening.take() {
-                    self.call_not_opening(id, not_opening, turn);
-                }
-            }
+            Err(rejection) => self.refuse_accepted(id, accepted, rejection, turn),
         }
     }
 
-    /// An upgrade that the application has accepted is refused.
+    /// Refuses an upgrade that the application has accepted.
+    pub(super) fn refuse_accepted(
+        &mut self,
+        id: LocalId,
+        accepted: AcceptedUpgrade<A>,
+        rejection: Rejection,
+        turn: &mut Turn<'_>,
+    ) {
+        self.refuse(id, rejection, Body::Sent, turn);
+        self.call_not_opening(id, accepted.terms.not_opening, turn);
+    }
+
+    /// An upgrade that the application has accepted does not open: it gives back what it has taken for that, if anything.
     pub(super) fn call_not_opening(
         &mut self,
         id: LocalId,
-        not_opening: NotOpening<A>,
+        not_opening: Option<NotOpening<A>>,
         turn: &mut Turn<'_>,
     ) {
+        let Some(not_opening) = not_opening else { return };
         // A panic is counted and told there, and ends nothing more than this connection.
         let _ = self.call_for_reactor(turn.setup, |application, cx| {
             if let Some(not_opening) = not_opening.into_inner() {
@@ -370,9 +378,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             application.on_open(cx);
         });
         // It panicked over what was to be done before: to the application this one has never been open.
-        if std::mem::take(&mut self.runtime.commands.is_before_open)
-            && let Some(not_opening) = not_opening
-        {
+        if std::mem::take(&mut self.runtime.commands.is_before_open) {
             self.call_not_opening(id, not_opening, turn);
         }
     }
