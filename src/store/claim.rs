@@ -30,8 +30,8 @@ pub struct Claimed {
     /// What commits of the session carry from now on.
     pub generation: u64,
     /// The generation before; 0 if the store had none. If it is what this node has of the session, nobody else had it
-    /// meanwhile, and what is in memory here is not older than what is stored. It is newer if the store has failed over to a
-    /// replica that was behind: if the counts differ, what is stored is what counts.
+    /// meanwhile, and what is in memory here is not older than what is stored. It is newer if some of it was not sent yet, or
+    /// if the store has failed over to a replica that was behind: then it is stored again before anybody is told.
     pub former: u64,
     /// Messages that are stored as counted; 0 for a session that the store does not know.
     pub count: u64,

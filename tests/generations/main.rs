@@ -168,6 +168,13 @@ fn without_the_former_generation_a_node_goes_on_with_what_is_not_stored() {
     goes_wrong("no former", TAKEOVERS, with(rules), &[Violation::Stale]);
 }
 
+/// Behind a failover a node has more of its session in memory than the store has, and tells it to a client; then it dies.
+#[test]
+fn without_storing_it_again_a_client_is_told_what_the_store_has_lost() {
+    let rules = Rules { stores_again: false, ..ALL };
+    goes_wrong("not stored again", FAILOVER, with(rules), &[Violation::WentBack]);
+}
+
 /// A node that comes back to a session is told late that it had been displaced before.
 #[test]
 fn without_a_generation_a_late_notice_displaces_the_newer_client() {

@@ -24,6 +24,8 @@ pub(crate) struct Rules {
     pub(crate) notices_have_generations: bool,
     /// When a node that comes back to a session trusts what it has of it in memory.
     pub(crate) trust: Trust,
+    /// What is in memory and newer is told a client when it is stored again, not before.
+    pub(crate) stores_again: bool,
     /// The store answers when its replica has it too (WAIT 1).
     pub(crate) wait: bool,
 }
@@ -50,6 +52,7 @@ impl Rules {
         gate: true,
         notices_have_generations: true,
         trust: Trust::OfFormer,
+        stores_again: true,
         wait: false,
     };
 }

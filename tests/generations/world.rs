@@ -66,6 +66,8 @@ enum Doing {
     Nothing,
     /// A reply waits for the store.
     Committing,
+    /// What a client that has come is to be told waits for the store: it has lost some of it.
+    StoringAgain,
     Forgetting,
 }
 
@@ -213,6 +215,13 @@ impl Ledger {
     /// Whether a client that hears this count now may rely on it.
     fn counts(&self, told: Told, count: Number) -> bool {
         told.life == self.life && (told.losses == self.losses || count <= self.left)
+    }
+
+    /// A client hears what was counted before it came.
+    fn tell(&mut self, told: Told, count: Number) {
+        if self.counts(told, count) {
+            self.greatest = self.greatest.max(count);
+        }
     }
 
     fn acknowledge(&mut self, told: Told, count: Number) -> Result<(), Violation> {
@@ -455,8 +464,7 @@ impl World {
         if let Answer::Claimed { token, generation, former, count } = answer {
             node.claiming = None;
             // What it has in memory stays, if that is not older. (A commit that is under way is answered before: a claim
-            // stands behind it.) It may be newer, behind a failover: what is stored counts then, as if another node had
-            // come.
+            // stands behind it.) It may be newer, behind a failover: then it is stored again, and told when it is.
             let in_memory = node.owner.as_ref().filter(|owner| owner.doing == Doing::Nothing);
             let is_trusted = |owner: &&Owner| match laws.rules.trust {
                 Trust::Never => false,
@@ -466,13 +474,24 @@ impl World {
             if in_memory.filter(is_trusted).is_some_and(|owner| owner.known.count < count) {
                 return Err(Violation::Stale);
             }
+            let newer = in_memory
+                .filter(is_trusted)
+                .map(|owner| owner.known.count)
+                .filter(|&newer| newer > count);
+            let doing = if newer.is_some() && laws.rules.stores_again {
+                Doing::StoringAgain
+            } else {
+                Doing::Nothing
+            };
             // An older connection of this node gets its 4001 here, and what it waits for is dropped.
-            let known = Known { generation, count };
+            let known = Known { generation, count: newer.unwrap_or(count) };
             let Told { life, changes, .. } = told;
-            let owner = Owner { claim: token, known, doing: Doing::Nothing, life, changes };
+            let owner = Owner { claim: token, known, doing, life, changes };
+            let request = owner.request();
             node.owner = Some(owner);
-            if self.ledger.counts(told, count) {
-                self.ledger.greatest = self.ledger.greatest.max(count);
+            match request {
+                Some(request) => self.send(number, request),
+                None => self.ledger.tell(told, known.count),
             }
             return Ok(());
         }
@@ -481,8 +500,10 @@ impl World {
         match answer {
             Answer::Committed { generation: Some(generation), .. } => {
                 owner.known.generation = generation;
-                owner.doing = Doing::Nothing;
-                if laws.rules.gate {
+                let was_doing = std::mem::replace(&mut owner.doing, Doing::Nothing);
+                if was_doing == Doing::StoringAgain {
+                    self.ledger.tell(told, count);
+                } else if laws.rules.gate {
                     self.ledger.acknowledge(told, count)?;
                 }
             }
@@ -617,7 +638,8 @@ impl Node {
         match *answer {
             Answer::Claimed { .. } => false,
             Answer::Committed { known, .. } => {
-                owner.doing == Doing::Committing && known == owner.known
+                matches!(owner.doing, Doing::Committing | Doing::StoringAgain)
+                    && known == owner.known
             }
             Answer::Forgotten { generation } => {
                 owner.doing == Doing::Forgetting && generation == owner.known.generation
@@ -632,7 +654,9 @@ impl Owner {
         let (known, life) = (self.known, self.life);
         match self.doing {
             Doing::Nothing => None,
-            Doing::Committing => Some(Request::Commit { token: self.claim, known, life }),
+            Doing::Committing | Doing::StoringAgain => {
+                Some(Request::Commit { token: self.claim, known, life })
+            }
             Doing::Forgetting => Some(Request::Forget { generation: known.generation }),
         }
     }
