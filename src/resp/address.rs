@@ -9,6 +9,7 @@
 //! Next: `socket`: the stream to it.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::os::unix::net;
 use std::path::{Path, PathBuf};
 
@@ -193,20 +194,17 @@ impl fmt::Debug for ServerAddress {
 }
 
 fn host_and_port(text: &str) -> Result<Place, AddressError> {
-    let is_in_name = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
-    // An IPv6 address, perhaps with the zone of a link-local one. Colons stand between brackets only.
-    let is_in_literal = |c: char| is_in_name(c) || ":%".contains(c);
     let (host, rest, is_host) = match text.strip_prefix('[') {
         Some(literal) => {
             let (host, rest) = literal.split_once(']').ok_or(AddressError::Host)?;
-            (host, rest, host.chars().all(is_in_literal))
+            (host, rest, is_ipv6(host))
         }
         None => {
             let (host, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
-            (host, rest, host.chars().all(is_in_name))
+            (host, rest, is_name(host))
         }
     };
-    if host.is_empty() || !is_host {
+    if !is_host {
         return Err(AddressError::Host);
     }
     let port = match rest.strip_prefix(':') {
@@ -215,6 +213,17 @@ fn host_and_port(text: &str) -> Result<Place, AddressError> {
         None => return Err(AddressError::Port),
     };
     Ok(Place::Tcp { host: host.to_owned(), port })
+}
+
+/// Whether a text can be a host's name, an IPv4 address or the zone of an IPv6 address.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._~".contains(c))
+}
+
+/// Whether a text is an IPv6 address, perhaps with the zone of a link-local one (RFC 4007, 11.2).
+fn is_ipv6(text: &str) -> bool {
+    let (address, zone) = text.split_once('%').unzip();
+    address.unwrap_or(text).parse::<Ipv6Addr>().is_ok() && zone.is_none_or(is_name)
 }
 
 /// What stands between `unix://` and the path, if it is written in full, and the rest.
@@ -294,9 +303,15 @@ mod tests {
             ("redis://:6379", Host),
             ("redis://a b", Host),
             ("redis://a?db=1", Host),
-            ("redis://[::1", Host),
             ("redis://[]", Host),
             ("redis://[a/b]", Host),
+            ("redis://[a]", Host),
+            ("redis://[127.0.0.1]", Host),
+            ("redis://[~~%%Dd%%]", Host),
+            ("redis://[::1%]", Host),
+            ("redis://[fe80::1%a%b]", Host),
+            ("redis://[::1", Host),
+            ("redis://[:::]", Host),
             ("redis://::1", Host),
             ("redis://:secret/1@a", Host),
             ("redis://a:", Port),
