@@ -198,7 +198,6 @@ impl<S> MailSender<S> {
 
     /// Tells the reactor how its batch has ended in a store that several machines share. There is always room: it has
     /// one under way, and the one with which it ends.
-    #[allow(dead_code, reason = "it is called by the thread of such a store")]
     pub fn send_outcome(&self, outcome: Outcome) {
         let sent = self.outcomes.send(outcome);
         debug_assert!(!matches!(sent, Err(NotSent::Full(_))), "more outcomes than batches");
@@ -210,7 +209,6 @@ impl<S> MailSender<S> {
     /// # Errors
     ///
     /// The takeover itself, when too many wait there. If it is dropped, the next commit tells.
-    #[allow(dead_code, reason = "it is called by the thread of such a store")]
     pub fn send_takeover(&self, takeover: Takeover) -> Result<(), Takeover> {
         match self.takeovers.send(takeover) {
             Ok(()) => self.tell_of_shared(),
@@ -221,7 +219,6 @@ impl<S> MailSender<S> {
     }
 
     /// Behind what was put into the box: so whoever takes the mark finds it.
-    #[allow(dead_code, reason = "it is called by the thread of such a store")]
     fn tell_of_shared(&self) {
         self.stored.store(SHARED, Ordering::Release);
         self.wake();

@@ -22,7 +22,7 @@ use crate::observe::page;
 use crate::protocol::{ProtocolLimits, deflate, frame, message, reassembly};
 use crate::session::changes::GONE_MOST;
 use crate::session::rate::SessionRates;
-use crate::session::{Ownership, SessionTable};
+use crate::session::{Ownership, SessionId, SessionTable};
 use crate::shard::CLAIMS_MOST;
 use crate::token::LocalId;
 use crate::transport::out_buffer;
@@ -168,6 +168,12 @@ impl MemoryBound {
             out_buffer::POOL,
             // Ids of sessions that are no more, for the store.
             if stores { GONE_MOST * SessionTable::<T>::BESIDE_SLOT_BYTES * 2 } else { 0 },
+            // An index of them, which has each once more.
+            if config.store.is_shared() {
+                GONE_MOST * 2 * size_of::<(SessionId, usize)>()
+            } else {
+                0
+            },
             // Upgrades whose sessions are claimed, with what the application has accepted (shard/claims.rs).
             if config.store.is_shared() { CLAIMS_MOST * CLAIM_BYTES } else { 0 },
             // Mail, and broadcasts under way; of the daemon's applications these are heartbeats.

@@ -15,8 +15,8 @@ use super::id::{SessionId, SessionSlot};
 use super::ownership::Ownerships;
 
 /// Ids of sessions that are no more, beyond which none is to be begun until the store has taken them: 65,536, which are
-/// 20 MiB at the most, each of them twice. While a store is slow, clients that begin sessions in a full table would else add to them without
-/// end.
+/// 12 MiB at the most, and with a store that several machines share, where each stands here twice, 25. While a store is
+/// slow, clients that begin sessions in a full table would else add to them without end.
 pub const GONE_MOST: usize = 1 << 16;
 
 /// Changes that were not sent yet.
@@ -28,7 +28,8 @@ pub struct Changes {
     /// Sessions that their connections go on with, though their ids name them no more.
     forgotten: Vec<SessionSlot>,
     gone: Vec<Gone>,
-    /// Where an id stands in there.
+    /// Where an id stands in there, if several machines share the store. The file store goes by the order, and may be told
+    /// twice.
     gone_at: HashMap<SessionId, usize>,
     /// By what the sessions are this node's, if several machines share them.
     pub owned: Ownerships,
@@ -83,11 +84,13 @@ impl Changes {
 
     /// The same by its generation.
     pub fn note_gone_of(&mut self, id: &SessionId, generation: u64) {
-        if let Some(&at) = self.gone_at.get(id) {
-            self.gone[at].generation = self.gone[at].generation.max(generation);
-            return;
+        if self.owned.is_shared() {
+            if let Some(&at) = self.gone_at.get(id) {
+                self.gone[at].generation = self.gone[at].generation.max(generation);
+                return;
+            }
+            self.gone_at.insert(id.clone(), self.gone.len());
         }
-        self.gone_at.insert(id.clone(), self.gone.len());
         self.gone.push(Gone { id: id.clone(), generation });
     }
 
@@ -147,7 +150,7 @@ impl Changes {
     #[must_use]
     pub fn take(&mut self) -> Collected {
         let Changes { slots, known, forgotten, gone, gone_at, .. } = self;
-        gone_at.clear();
+        *gone_at = HashMap::new();
         let (slots, known, mut gone) = (take(slots), take(known), take(gone));
         gone.retain(|gone| gone.generation > 0);
         Collected { slots, known, forgotten: take(forgotten), gone }
@@ -172,6 +175,7 @@ mod tests {
         assert_eq!(collected.slots, [SessionSlot(3), SessionSlot(1), SessionSlot(4)]);
         assert_eq!(collected.gone, [Gone { id: id.clone(), generation: u64::MAX }]);
         assert!(changes.is_empty());
+        let mut changes = Changes::new(true);
         let ids = (0..).map(|n| SessionId::parse(&format!("s{n}")).unwrap());
         ids.take(GONE_MOST - 1).for_each(|id| changes.note_gone(SessionSlot(0), &id));
         changes.note_gone(SessionSlot(0), &SessionId::parse("s0").unwrap());

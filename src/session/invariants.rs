@@ -34,10 +34,7 @@ impl<T: Default> SessionTable<T> {
             let is_named = self.find(&entry.session.id) == Some(slot as u32);
             assert_eq!(is_named, !entry.session.is_unnamed());
             named += usize::from(is_named);
-            let is_attached = matches!(
-                entry.presence,
-                Presence::InUse(Use::Attached(_) | Use::Other(OtherUse::Shared))
-            );
+            let is_attached = entry.presence.is_attached();
             let is_over = entry.session.is_unnamed();
             assert!(!is_over || is_attached && entry.session.holds == 0, "a forgotten one is kept");
             match entry.presence {

@@ -128,11 +128,8 @@ impl<T: Default> SessionTable<T> {
     pub fn attached_in(&self, slots: Range<usize>) -> impl Iterator<Item = SessionSlot> {
         slots.filter_map(|index| {
             let Entry { session, presence } = self.entries.get(index)?;
-            let is_attached = matches!(
-                presence,
-                Presence::InUse(Use::Attached(_) | Use::Other(OtherUse::Shared))
-            );
-            (is_attached && !session.is_unnamed()).then_some(SessionSlot(index as u32))
+            let is_one = presence.is_attached() && !session.is_unnamed();
+            is_one.then_some(SessionSlot(index as u32))
         })
     }
 

@@ -83,6 +83,13 @@ pub(super) enum Presence {
     },
 }
 
+impl Presence {
+    /// Whether a connection speaks for the session.
+    pub(super) fn is_attached(self) -> bool {
+        matches!(self, Presence::InUse(Use::Attached(_) | Use::Other(OtherUse::Shared)))
+    }
+}
+
 const _: () = assert!(size_of::<Presence>() == 16, "the niches serve as tags");
 
 /// Why a session that is not in the list is there.

@@ -25,7 +25,7 @@ use crate::environment::Environment;
 use crate::http::Rejection;
 use crate::observe::turn_trace;
 use crate::protocol::endpoint::Endpoint;
-use crate::session::{Joining, NotAttached, Ownership, SessionId};
+use crate::session::{Joining, NotAttached, SessionId};
 use crate::store::{Claimed, Outcome, Takeover};
 use crate::token::LocalId;
 
@@ -72,22 +72,25 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 accepted.session_id.as_ref().and_then(|id| self.runtime.ownership_of(id));
             accepted.seen_generation = ownership.map(|ownership| ownership.generation);
         }
-        self.claim_session(id, accepted, turn, env);
-        if is_kept && self.claims.contains(id) { 0 } else { length }
+        let is_parked = self.claim_session(id, accepted, turn, env);
+        if is_kept && is_parked { 0 } else { length }
     }
 
-    /// Parks an upgrade until the store has said that its session is this node's.
+    /// Parks an upgrade until the store has said that its session is this node's. Whether it did, and has not refused it.
     fn claim_session(
         &mut self,
         id: LocalId,
         accepted: AcceptedUpgrade<A>,
         turn: &mut Turn<'_>,
         env: &mut E,
-    ) {
-        match self.wanted_session(id, &accepted, turn, env) {
+    ) -> bool {
+        let wanted = self.wanted_session(id, &accepted, turn, env);
+        let is_parked = wanted.is_ok();
+        match wanted {
             Ok(wanted) => self.park_for_claim(id, wanted, accepted, turn),
             Err(rejection) => self.refuse_accepted(id, accepted, rejection, turn),
         }
+        is_parked
     }
 
     /// The session that is to be claimed for an upgrade, and whether its id was drawn here.
@@ -154,7 +157,8 @@ impl<A: Application, E: Environment> Parts<A, E> {
     }
 
     /// Upgrades wait no more of which the connection has gone, or was refused, in this turn; and a share of the WebSockets
-    /// opens whose claims were answered. Before the commands of the turn are forwarded, and only in a server with a store.
+    /// opens whose claims were answered. Before the commands of the turn are forwarded, and only where
+    /// several machines share the sessions.
     #[inline(never)]
     pub(super) fn go_on_with_claims(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         turn.begin_step(env);
@@ -176,7 +180,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// The first half of that.
     pub(super) fn forget_lost_claims(&mut self, turn: &mut Turn<'_>) {
-        if self.claims.may_have_lost {
+        if self.claims.may_have_lost() {
             self.forget_lost(turn);
         }
     }
@@ -196,32 +200,26 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// A batch has ended: what waited for it leaves, or never will.
     pub(super) fn take_outcome(&mut self, outcome: Outcome, turn: &mut Turn<'_>) {
-        let Some(batch) = self.commits.under_way.take() else {
-            debug_assert!(false, "a batch ends once");
-            return;
-        };
         match outcome {
             Outcome::Stored { number, taken_over, regenerated, claimed } => {
-                debug_assert_eq!(batch.number, number);
-                turn.tell(|trace| trace.batch_stored(number));
+                if !self.is_stored(number, turn) {
+                    return;
+                }
                 for (id, generation) in regenerated {
                     self.runtime.regenerate(&id, generation);
                 }
                 self.claims.note_answers(claimed);
-                self.commits.under_way = Some(batch);
-                // While it stands there: it has those who wait for it.
-                let taken_over: HashSet<_> = taken_over.into_iter().collect();
-                self.disown(&taken_over, Why::TakenOver, turn);
-                let batch = self.commits.under_way.take();
-                for waiting in batch.into_iter().flat_map(|batch| batch.waiting) {
-                    self.release_replies(waiting.connection, turn);
-                }
+                // While the batch stands there: it has those who wait for it.
+                self.disown(&taken_over.into_iter().collect(), Why::TakenOver, turn);
+                self.release_batch(turn);
             }
             Outcome::Unavailable { number } => {
+                let Some(batch) = &self.commits.under_way else {
+                    return debug_assert!(false, "a batch ends once");
+                };
                 debug_assert_eq!(batch.number, number);
                 turn.tell(|trace| trace.batch_is_lost(number));
                 let ids = self.runtime.ids_in(&batch.sessions);
-                self.commits.under_way = Some(batch);
                 self.disown(&ids, Why::Unavailable, turn);
                 let batch = self.commits.under_way.take();
                 for waiting in batch.into_iter().flat_map(|batch| batch.waiting) {
@@ -290,7 +288,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         env: &mut E,
     ) {
         let Claiming { session, is_drawn, upgrade, overtaken_by, .. } = claiming;
-        let ownership = Ownership { generation: claimed.generation, token: claimed.token };
+        let generation = claimed.generation;
         if let Some(gone) = self.runtime.changes.gone(&session) {
             // It was forgotten while the claim was under way: now the store is told so, and asked again behind that. If
             // another node has had it meanwhile, the store says that what is to be forgotten is not this any more.
@@ -336,7 +334,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         }
         if !is_known && self.runtime.sessions.slot_of(&session).is_none() {
             // Nothing came of it: the store need not keep it.
-            self.runtime.changes.note_gone_of(&session, ownership.generation);
+            self.runtime.changes.note_gone_of(&session, generation);
         }
     }
 
@@ -348,10 +346,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
         (claimed, is_as_seen): (Claimed, bool),
         (turn, env): (&mut Turn<'_>, &mut E),
     ) {
-        let ownership = Ownership { generation: claimed.generation, token: claimed.token };
+        let ownership = claimed.ownership();
         let is_here = self.runtime.sessions.slot_of(&session).is_some();
         if !is_here && claimed.is_known {
-            self.runtime.load(&session, claimed, ownership, turn);
+            self.runtime.load(&session, claimed, turn);
         } else if is_as_seen
             && !is_here
             && !is_drawn

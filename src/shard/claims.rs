@@ -96,7 +96,7 @@ pub(super) struct Claims<A: Application> {
     /// What was claimed for those about whom the application is asked once more.
     granted: HashMap<LocalId, Granted>,
     /// Whether one of the connections may have ended.
-    pub(super) may_have_lost: bool,
+    may_have_lost: bool,
 }
 
 impl<A: Application> Default for Claims<A> {
@@ -113,8 +113,14 @@ impl<A: Application> Default for Claims<A> {
 }
 
 impl<A: Application> Claims<A> {
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
+    /// A connection has ended, which may have waited for one.
+    pub(super) fn note_loss(&mut self) {
+        self.may_have_lost |= !self.all.is_empty();
+    }
+
+    /// Whether one has.
+    pub(super) fn may_have_lost(&self) -> bool {
+        self.may_have_lost
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -244,9 +244,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     /// The socket failed: nothing can be said any more.
     pub(super) fn lose(&mut self, id: LocalId, turn: &mut Turn<'_>) {
         turn.tell(|trace| trace.lost(id));
-        if self.runtime.is_stored {
-            self.claims.may_have_lost = true;
-        }
+        self.claims.note_loss();
         if let Some(connection) = self.connections.get_mut(id) {
             connection.transport.abandon_goodbye();
         }

@@ -235,13 +235,26 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// The store has a batch: what waited for it leaves.
     pub(super) fn take_stored(&mut self, number: u64, turn: &mut Turn<'_>) {
-        let Some(batch) = self.commits.under_way.take() else {
+        if self.is_stored(number, turn) {
+            self.release_batch(turn);
+        }
+    }
+
+    /// Whether it is the batch under way that the store has.
+    pub(super) fn is_stored(&self, number: u64, turn: &mut Turn<'_>) -> bool {
+        let Some(batch) = &self.commits.under_way else {
             debug_assert!(false, "a batch is stored once");
-            return;
+            return false;
         };
         debug_assert_eq!(batch.number, number);
         turn.tell(|trace| trace.batch_stored(number));
-        for waiting in batch.waiting {
+        true
+    }
+
+    /// What waited for the batch under way leaves. The next one can be sent.
+    pub(super) fn release_batch(&mut self, turn: &mut Turn<'_>) {
+        let batch = self.commits.under_way.take();
+        for waiting in batch.into_iter().flat_map(|batch| batch.waiting) {
             self.release_replies(waiting.connection, turn);
         }
     }

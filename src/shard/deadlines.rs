@@ -134,7 +134,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[cold]
     #[inline(never)]
     fn cut_stalled(&mut self, id: LocalId, turn: &mut Turn<'_>) {
-        self.claims.may_have_lost = !self.claims.is_empty();
+        self.claims.note_loss();
         self.connections.cut(id, turn);
     }
 

@@ -230,7 +230,7 @@ impl<A: Application, E: Environment> Shard<A, E> {
         parts.sweep(turn, env);
         turn.end_step(env);
         parts.forget_ended(turn);
-        if parts.runtime.is_stored {
+        if parts.commits.is_shared() {
             parts.go_on_with_claims(turn, env);
         }
         // What was commanded by then: at a timer or a deadline, in a broadcast or the drain.
@@ -399,7 +399,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         lifecycle.may_accept(now) || self.may_sweep(now) || lifecycle.ends_sessions
     }
 
-    /// When something has to be done that mostly has not. Asked for only if there may be something: to put five answers
+    /// When something has to be done that mostly has not. Asked for only if there may be something: to put these answers
     /// of "never" together took 17 instructions of each turn.
     #[inline(never)]
     fn next_rarely(&self, now: Instant, setup: &Setup) -> Option<Instant> {

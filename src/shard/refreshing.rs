@@ -21,7 +21,7 @@ use crate::environment::Environment;
 /// Steps of a round.
 const STEPS: u32 = 16;
 
-/// The share of the time to live that a round takes.
+/// Rounds in a time to live.
 const ROUNDS: u32 = 4;
 
 /// Time between two steps.

@@ -77,7 +77,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
         rejection: Rejection,
         turn: &mut Turn<'_>,
     ) {
-        self.claims.may_have_lost |= !self.claims.is_empty();
+        self.claims.note_loss();
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.rest = Rest::Spent;
         // Its request is answered; what stands behind it is not read any more.

@@ -62,8 +62,7 @@ impl<A: Application> Runtime<A> {
         if claimed.former != ours.generation || claimed.count > count {
             return false;
         }
-        let Claimed { generation, token, .. } = *claimed;
-        self.changes.owned.set(slot, Ownership { generation, token });
+        self.changes.owned.set(slot, claimed.ownership());
         self.sessions.renew(slot, now);
         if claimed.count < count {
             self.changes.note(slot);
@@ -72,13 +71,8 @@ impl<A: Application> Runtime<A> {
     }
 
     /// Puts a session into the table as the store has it.
-    pub(super) fn load(
-        &mut self,
-        id: &SessionId,
-        claimed: Claimed,
-        ownership: Ownership,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn load(&mut self, id: &SessionId, claimed: Claimed, turn: &mut Turn<'_>) {
+        let ownership = claimed.ownership();
         let stored = (id.clone(), claimed.count);
         if let Some(slot) = self.put_back(stored, claimed.state, turn.now, turn) {
             self.changes.owned.set(slot, ownership);

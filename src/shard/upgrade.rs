@@ -223,14 +223,12 @@ impl<A: Application, E: Environment> Parts<A, E> {
             self.uncount_newcomer(id, turn);
         }
         if let Ok(attached) = &claimed {
-            match accepted.claimed {
-                None => self.overtake((id, joining), attached.slot, turn),
-                // It has overtaken others already, when it began to wait for its claim.
-                Some(claimed) => {
-                    self.runtime.changes.owned.set(attached.slot, claimed.ownership);
-                    self.hold_for_those_who_wait(id, attached.slot, turn);
-                }
+            if let Some(claimed) = accepted.claimed {
+                self.runtime.changes.owned.set(attached.slot, claimed.ownership);
             }
+            // One that was claimed has overtaken others already, when it began to wait for its claim.
+            let outruns = accepted.claimed.is_none().then_some(joining);
+            self.overtake((id, outruns), attached.slot, turn);
         }
         // It has its session as a connection now, or will never have it.
         self.forget_pending(id, turn);
@@ -239,10 +237,11 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     /// Refuses the requests for the same session that came before this one and wait for their answer: were
     /// they accepted later, they would displace a newer connection. If this one shares the session, they may
-    /// still do so too, but not take it over. For those that came after it, the session stays.
+    /// still do so too, but not take it over. For those that came after it, the session stays: that alone without
+    /// `outruns`.
     fn overtake(
         &mut self,
-        (newer, joining): (LocalId, Joining),
+        (newer, outruns): (LocalId, Option<Joining>),
         slot: SessionSlot,
         turn: &mut Turn<'_>,
     ) {
@@ -252,7 +251,9 @@ impl<A: Application, E: Environment> Parts<A, E> {
         // Its own: the one that it named may not have been taken up.
         let Some(session) = self.runtime.sessions.in_slot(slot, newer) else { return };
         let session_id = session.id().clone();
-        self.outrun_older((newer, joining), &session_id, turn);
+        if let Some(joining) = outruns {
+            self.outrun_older((newer, joining), &session_id, turn);
+        }
         self.hold_for_pending(&session_id, turn);
     }
 
@@ -271,16 +272,6 @@ impl<A: Application, E: Environment> Parts<A, E> {
                 }
             }
         }
-    }
-
-    /// The second half: the session stays for requests that came behind `newer`, which has it now.
-    fn hold_for_those_who_wait(&mut self, newer: LocalId, slot: SessionSlot, turn: &mut Turn<'_>) {
-        if self.pending.is_empty() {
-            return;
-        }
-        let session =
-            self.runtime.sessions.in_slot(slot, newer).map(|session| session.id().clone());
-        session.into_iter().for_each(|session| self.hold_for_pending(&session, turn));
     }
 
     /// The place under the limit, and who has to go for it. Unless the newer connection shares the session, it

@@ -9,7 +9,7 @@
 //!
 //! Next: `error`: what can go wrong.
 
-use crate::session::SessionId;
+use crate::session::{Ownership, SessionId};
 
 use super::record::State;
 
@@ -39,6 +39,14 @@ pub struct Claimed {
     pub state: Option<State>,
     /// Whether the store had it: a count was committed before.
     pub is_known: bool,
+}
+
+impl Claimed {
+    /// By what the session is this node's from now on.
+    #[must_use]
+    pub fn ownership(&self) -> Ownership {
+        Ownership { generation: self.generation, token: self.token }
+    }
 }
 
 /// How a batch has ended.

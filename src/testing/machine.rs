@@ -103,19 +103,13 @@ impl Net {
     pub fn run_job(&mut self, index: usize) {
         let (shard, job) = self.jobs.remove(index);
         let Some(finished) = job.run() else { return self.figures.note_late() };
-        if !self.ended[shard] {
-            self.answers[shard].push_back(Mail::Finished(finished));
-            self.wakes[shard] = true;
-        }
+        self.tell(shard, Mail::Finished(finished));
     }
 
     /// The batch at this place in [`Self::batches`] is safe, which its shard is told. What was in it.
     pub fn store_batch(&mut self, index: usize) -> Vec<Batch> {
         let (shard, CommitBatch { number, pieces, .. }) = self.batches.remove(index);
-        if !self.ended[shard] {
-            self.answers[shard].push_back(Mail::Stored(number));
-            self.wakes[shard] = true;
-        }
+        self.tell(shard, Mail::Stored(number));
         pieces
     }
 
