@@ -44,6 +44,11 @@ const RECORD_BYTES: usize = 512;
 /// An upgrade whose session is claimed: two ids, and the fields of the daemon's applications.
 const CLAIM_BYTES: usize = 2 << 10;
 
+/// What a reactor has more where several machines share the sessions: upgrades whose sessions are claimed, with what the
+/// application has accepted (shard/claims.rs); and an index of the ids of sessions that are no more, which has each once
+/// more (session/changes.rs).
+const SHARING: usize = CLAIMS_MOST * CLAIM_BYTES + GONE_MOST * 2 * size_of::<(SessionId, usize)>();
+
 /// What a message that is not finished costs beside its bytes, and an allocation its allocator.
 const BOOKKEEPING: usize = 256;
 
@@ -168,14 +173,7 @@ impl MemoryBound {
             out_buffer::POOL,
             // Ids of sessions that are no more, for the store.
             if stores { GONE_MOST * SessionTable::<T>::BESIDE_SLOT_BYTES * 2 } else { 0 },
-            // An index of them, which has each once more.
-            if config.store.is_shared() {
-                GONE_MOST * 2 * size_of::<(SessionId, usize)>()
-            } else {
-                0
-            },
-            // Upgrades whose sessions are claimed, with what the application has accepted (shard/claims.rs).
-            if config.store.is_shared() { CLAIMS_MOST * CLAIM_BYTES } else { 0 },
+            if config.store.is_shared() { SHARING } else { 0 },
             // Mail, and broadcasts under way; of the daemon's applications these are heartbeats.
             (limits.mailbox_capacity + limits.mails_waiting_most) * size_of::<Mail<Socket>>(),
             (limits.mailbox_capacity + limits.broadcasts_queued) * BOOKKEEPING,
