@@ -28,7 +28,7 @@ use crate::offload::pool::{Pool, PoolLimits};
 use crate::reactor::{LISTENER, MAILBOX, OsEnvironment, Reactor, Task};
 use crate::server_status::ServerStatus;
 use crate::server_store::{NoStore, ReactorEnds, ServerStore, StoreAccessError, UnopenedStore};
-use crate::server_tls::{self, Certificates};
+use crate::server_tls::Certificates;
 use crate::shard::{DrainOutcome, Shard};
 use crate::store::thread::CommitSender;
 use crate::transport::listener::Listeners;
@@ -226,7 +226,7 @@ struct Bound {
 
 impl Bound {
     fn bind(config: &Config) -> Result<Bound, ServeError> {
-        let tls = server_tls::load(&config.tls).map_err(ServeError::Tls)?;
+        let Certificates(tls) = Certificates::load(&config.tls).map_err(ServeError::Tls)?;
         let (backlog, workers) = (config.backlog, config.workers.get());
         let (mut listeners, addresses) = Listeners::bind(&config.listen, backlog, workers)
             .map_err(|(address, error)| ServeError::Listen { address, error })?;

@@ -166,7 +166,8 @@ impl UnopenedStore {
         ReactorEnds { storing, commits, recovered: Some(recovered) }
     }
 
-    /// Opens it, gives each reactor its sessions, and starts the thread that stores what they change.
+    /// Opens it, gives each reactor its sessions, if they are stored here, and starts the threads that store what the
+    /// reactors change.
     ///
     /// # Errors
     ///

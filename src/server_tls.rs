@@ -12,16 +12,24 @@ use std::sync::Arc;
 use crate::config::TlsFiles;
 use crate::transport::tls::{ShownCertificate, TlsAcceptor, TlsError};
 
-/// What makes the TLS sessions of a server, if there are any.
-pub(crate) fn load(files: &TlsFiles) -> Result<Option<Arc<TlsAcceptor>>, TlsError> {
-    if files.is_used() { TlsAcceptor::load(files).map(|tls| Some(Arc::new(tls))) } else { Ok(None) }
-}
-
 /// The certificates that a server shows to its clients: [`crate::ServerHandle::certificates`]. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Certificates(pub(crate) Option<Arc<TlsAcceptor>>);
 
 impl Certificates {
+    /// Reads the files as a server does that starts with them: so a program can look at them before. Without a certificate
+    /// in `files` there is nothing to read.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong with one of them.
+    pub fn load(files: &TlsFiles) -> Result<Certificates, TlsError> {
+        if !files.is_used() {
+            return Ok(Certificates(None));
+        }
+        TlsAcceptor::load(files).map(|tls| Certificates(Some(Arc::new(tls))))
+    }
+
     /// Whether there are any: whether the server speaks TLS.
     #[must_use]
     pub fn are_used(&self) -> bool {

@@ -17,7 +17,7 @@ pub const STORE_ALLOWED: &str =
     "none, a directory such as file:/var/lib/revolve, or a Redis such as redis://host:6379/0";
 
 /// What `--store-prefix` takes, as the end of a sentence.
-pub const STORE_PREFIX_ALLOWED: &str = "at most 64 printable ASCII characters";
+pub const STORE_PREFIX_ALLOWED: &str = "at most 64 printable ASCII characters, without spaces";
 
 /// What `--node` takes, as the end of a sentence.
 pub const NODE_ALLOWED: &str = "a name of 1 to 64 of the characters A-Z a-z 0-9 . _ -";

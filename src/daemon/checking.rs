@@ -1,17 +1,18 @@
 //! What the server would do, without doing it: `--check-config`.
 //!
-//! Looks up what names stand for, and whether directories are there; binds, opens and writes nothing. Called by
-//! `main.rs`.
+//! Looks up what names stand for, and whether directories are there, and reads certificates; binds nothing, opens no store,
+//! and writes nothing. Called by `main.rs`.
 //!
 //! This is the last file of the tour.
 
 use std::path::Path;
 
 use log::Level;
-use revolve::StoreLocation;
 use revolve::config::Address;
+use revolve::{Certificates, StoreLocation};
 
 use super::arguments::Settings;
+use super::certificates;
 use super::introduction::Introduction;
 use super::listening;
 use super::passed::Passed;
@@ -40,6 +41,10 @@ pub(crate) fn check(
         let directory = directory.display();
         return Err(format!("cannot open the store: {directory} is no directory; make it first"));
     }
+    if let Some(path) = &settings.log_file {
+        look_for_directory_of(path)?;
+    }
+    let certificates = Certificates::load(&config.tls).map_err(|error| error.to_string())?;
     let admin = config.admin.as_ref();
     let introduction = Introduction {
         config,
@@ -49,7 +54,9 @@ pub(crate) fn check(
         admin,
         machine,
     };
-    Ok(introduction.lines())
+    let mut lines = introduction.lines();
+    lines.extend(certificates::lines(&certificates));
+    Ok(lines)
 }
 
 fn look_for_directory_of(path: &Path) -> Result<(), String> {
@@ -93,6 +100,9 @@ mod tests {
         assert_eq!(line, "there is no directory /nonexistent; make it first");
         let line = checked(|s| s.config.store = StoreLocation::File(nowhere())).unwrap_err();
         assert!(line.starts_with("cannot open the store: /nonexistent/revolve"), "{line}");
+        let line = checked(|s| s.log_file = Some(nowhere())).unwrap_err();
+        assert_eq!(line, "there is no directory /nonexistent; make it first");
+        checked(|s| s.log_file = Some(PathBuf::from("here.log"))).unwrap();
         checked(|s| s.uds = Some(PathBuf::from("here.sock").into())).unwrap();
         let line = check(&Settings::default(), Err("LISTEN_FDS".to_owned()), &MACHINE).unwrap_err();
         assert_eq!(line, "LISTEN_FDS");

@@ -43,8 +43,10 @@ impl Reloading {
 
     /// Opens the log file anew, if there is one: whoever rotates it has moved it away.
     pub(crate) fn reopen_log(&self) {
-        if let Some(path) = &self.now.settings.log_file {
-            self.open_log(path);
+        if let Some(path) = &self.now.settings.log_file
+            && let Err(error) = self.open_log(path)
+        {
+            log::error!(target: TARGET, "SIGHUP: {error}; the log stays where it is");
         }
     }
 
@@ -55,11 +57,22 @@ impl Reloading {
 
     fn take(&mut self, merged: Changes) {
         let Changes { loaded, changed, kept } = merged;
+        // Another file of the log is opened first: if it cannot be, or the server refuses the rest, `keep` goes back to
+        // the one that was.
+        let log_file = &loaded.settings.log_file;
+        let is_moved = *log_file != self.now.settings.log_file;
+        if let Some(path) = log_file.as_deref().filter(|_| is_moved)
+            && let Err(error) = self.open_log(path)
+        {
+            return self.keep(&error);
+        }
         if let Err(error) = self.settings.change(&loaded.settings.config) {
             return self.keep(&error);
         }
         let before = std::mem::replace(&mut self.now, loaded);
-        self.reopen_log();
+        if !is_moved {
+            self.reopen_log();
+        }
         // What changes is told at the level that tells more, so that it is told.
         let level = before.settings.log_level.max(self.now.settings.log_level);
         self.log.set_level(level);
@@ -79,14 +92,8 @@ impl Reloading {
         self.log.set_level(self.now.settings.log_level);
     }
 
-    fn open_log(&self, path: &Path) {
-        match self.log.reopen(path, FLUSH_TIMEOUT) {
-            Ok(()) => {}
-            Err(error) => log::error!(
-                target: TARGET,
-                "SIGHUP: cannot open the log file {}: {error}; the log stays where it is",
-                path.display()
-            ),
-        }
+    fn open_log(&self, path: &Path) -> Result<(), String> {
+        let opened = self.log.reopen(path, FLUSH_TIMEOUT);
+        opened.map_err(|error| format!("cannot open the log file {}: {error}", path.display()))
     }
 }

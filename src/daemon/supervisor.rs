@@ -1,8 +1,8 @@
 //! What systemd, or whoever speaks its protocol, is told of the service: sd_notify(3).
 //!
 //! Datagrams to the socket that `NOTIFY_SOCKET` names; where there is none, nothing is told. A supervisor that takes
-//! nothing is waited for a second, and no error is made of it. Called by `main.rs` and `reloading`, and by a
-//! thread of its own for the watchdog.
+//! nothing is waited for a second, and no error is made of it. Called by `main.rs`, and by a thread of its own
+//! for the watchdog.
 //!
 //! Invariant: the watchdog is fed exactly while every reactor turns.
 //!

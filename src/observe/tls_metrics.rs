@@ -54,7 +54,8 @@ mod tests {
         reactor.tls_resumed.add(2);
         reactor.tls_failures.add(1);
         let file = "/etc/a \"b\"\\c.pem".to_owned();
-        let shown = ShownCertificate { file, subject: "CN=a".to_owned(), not_after: 1_900_000_000 };
+        let (subject, not_after) = ("CN=a".to_owned(), 1_900_000_000);
+        let shown = ShownCertificate { file, subject, not_after, warning: None };
         let mut page = String::from("before\n");
         render(&[shown], &[reactor], &mut page);
         for line in [

@@ -96,6 +96,7 @@ fn reports<S: Send + 'static>(
         }),
         failed: Box::new(move |why| {
             of_failure.note_store_away(true);
+            of_failure.store_metrics().shared.note_availability(false);
             of_failure.fail_store(why);
             failures.iter().for_each(MailSender::wake);
         }),

@@ -92,7 +92,7 @@ impl SharedMetrics {
         self.is_used.set(1);
     }
 
-    pub(super) fn note_availability(&self, is_available: bool) {
+    pub(crate) fn note_availability(&self, is_available: bool) {
         self.is_available.set(u64::from(is_available));
     }
 

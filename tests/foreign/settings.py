@@ -111,6 +111,8 @@ async def check_config_says_what_would_be_done_and_does_nothing():
         store.mkdir()
         code, out, err = command("--store", f"file:{store}", "--check-config")
         expect((code, err, os.listdir(store)), (0, "", []), "exit code, stderr, and what is made")
+        code, out, err = command("--log-file", str(folder.path / "none" / "log"), "--check-config")
+        expect((code, out, len(err.splitlines())), (1, "", 1), f"a log without its directory: {err!r}")
 
 
 @case(seconds=60)
@@ -245,6 +247,17 @@ async def a_full_disk_costs_lines_and_nothing_else():
             daemon.send_signal(signal.SIGHUP)
             dropped = "log lines dropped: the log file /dev/full did not take them"
             await until(lambda: log.exists() and dropped in log.read_text(), 10, "the hole is told of")
+            # A file that cannot be opened keeps all settings, and the log where it is.
+            nowhere = folder.path / "none" / "log"
+            for _ in range(2):
+                folder.write(f'log-file = "{nowhere}"', 'log-level = "error"')
+                daemon.send_signal(signal.SIGHUP)
+                kept = f"SIGHUP: the settings stay as they are: cannot open the log file {nowhere}"
+                await until(lambda: log.exists() and kept in log.read_text(), 10, "that the settings stay")
+                log.rename(folder.path / "rotated")
+            folder.write(f'log-file = "{log}"', "limit-per-ip = 0")
+            daemon.send_signal(signal.SIGHUP)
+            await until(lambda: log.exists() and "limit-per-ip" in log.read_text(), 10, "that it goes on there")
         code, out, err = command("--log-file", str(folder.path / "none" / "log"), "--port", "0")
         expect((code, out, len(err.splitlines())), (1, "", 1), f"a directory that is not there: {err!r}")
         require("cannot open the log file" in err, err)

@@ -43,8 +43,9 @@ def connect(daemon, query="", **options):
     return websockets.connect(f"wss://localhost:{daemon.port}{PATH}{query}", **options)
 
 
-async def program(*arguments, given=b"", seconds=10):
-    """Runs a program that ends by itself; returns its exit code and all that it said."""
+async def program(*arguments, given=b"", seconds=10, is_open=False):
+    """Runs a program that ends by itself; returns its exit code and all that it said. With `is_open` its input goes on
+    behind what is given."""
     child = await asyncio.create_subprocess_exec(
         *arguments,
         stdin=asyncio.subprocess.PIPE,
@@ -52,7 +53,12 @@ async def program(*arguments, given=b"", seconds=10):
         stderr=asyncio.subprocess.STDOUT,
     )
     async with asyncio.timeout(seconds):
-        said, _ = await child.communicate(given)
+        if is_open:
+            child.stdin.write(given)
+            said = await child.stdout.read()
+            await child.wait()
+        else:
+            said, _ = await child.communicate(given)
     return child.returncode, said.decode(errors="replace")
 
 
@@ -147,9 +153,9 @@ async def openssl_is_content_with_the_end_and_resumes():
         for version in ("-tls1", "-tls1_1"):
             code, said = await openssl(daemon, version, "-cipher", "DEFAULT@SECLEVEL=0")
             require(code != 0, f"{version} was spoken: {said}")
-        _, said = await openssl(daemon, "-tls1_2", given=b"R\n")
-        require("no renegotiation" in said.lower() or "RENEGOTIATING" in said, said)
-        require("200 OK" not in said, said)
+        # The answer to R is the alert no_renegotiation (RFC 5246, 7.2.2), at which this client ends.
+        code, said = await openssl(daemon, "-tls1_2", given=b"R\n", is_open=True)
+        require(code != 0 and "RENEGOTIATING" in said and ":no renegotiation:" in said, said)
         _, said = await openssl(daemon, "-tls1_3", "-ign_eof", given=request)
         require("Max Early Data: 0" in said, said)
 
@@ -227,15 +233,23 @@ async def what_is_wrong_is_told_in_a_line():
         (pair("ecdsa")[:3] + (file("rsa.key"),), "is not the key of the certificate"),
         (pair("ecdsa")[:3] + (file("encrypted.key"),), "passphrase"),
     ):
-        code, said, error = await asyncio.to_thread(command, "--port", "0", *options)
-        require(code == 1 and not said, f"{options}: exit code {code}")
-        require(error.startswith("revolve: --ssl-") and line in error, error)
-        expect(error.count("\n"), 1, f"lines of {error!r}")
+        for more in ((), ("--check-config",)):
+            code, said, error = await asyncio.to_thread(command, "--port", "0", *options, *more)
+            require(code == 1 and not said, f"{options}: exit code {code}")
+            require(error.startswith("revolve: --ssl-") and line in error, error)
+            expect(error.count("\n"), 1, f"lines of {error!r}")
+    # One file, whatever its name is.
+    authorities = ("--ssl-cert-reqs", "2", "--ssl-ca-certs", "none," + file("ca.pem"))
+    code, _, error = await asyncio.to_thread(command, *pair("ecdsa"), *authorities, "--check-config")
+    require(code == 1 and "revolve: --ssl-ca-certs none," in error, error)
     for options in (("--ssl-keyfile", "a"), ("--ssl-cert-reqs", "2"), ("--ssl-cert-reqs", "3")):
         code, _, error = await asyncio.to_thread(command, *options)
         require(code == 2 and error.startswith("revolve: --ssl-"), error)
     async with Daemon(*pair("expired")) as daemon:
         require(b"has expired" in daemon.log, "a warning")
+    code, said, error = await asyncio.to_thread(command, *pair("expired"), "--check-config")
+    expect((code, error), (0, ""), "exit code and stderr")
+    require("is of CN=" in said and "warning: certificate " in said and "has expired" in said, said)
 
 
 run()

@@ -183,7 +183,11 @@ pub(crate) fn commit(
 
 /// `forget.lua`; whether it is forgotten, and not taken over.
 pub(crate) fn forget(stored: &mut Option<Record>, rules: Rules, generation: Number) -> bool {
-    if stored.as_ref().is_some_and(|record| record.generation > generation) {
+    let is_taken_over = |record: &Record| {
+        let is_own_tombstone = record.node.is_none() && record.generation == generation + 1;
+        record.generation > generation && !is_own_tombstone
+    };
+    if stored.as_ref().is_some_and(is_taken_over) {
         return false;
     }
     *stored = rules.tombstones.then_some(Record {

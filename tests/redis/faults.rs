@@ -314,11 +314,10 @@ fn what_redis_refuses_in_one_batch_keeps_no_other_from_its_answer() {
 /// What docs/operations.md says that a user needs: it is enough, and without any of it the reason is told.
 #[test]
 fn a_user_needs_these_rights_and_no_others() {
-    const RIGHTS: [&str; 14] = [
+    const RIGHTS: [&str; 13] = [
         "+evalsha",
         "+script|load",
         "+set",
-        "+hget",
         "+hmget",
         "+hset",
         "+del",

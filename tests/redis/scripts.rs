@@ -312,7 +312,11 @@ fn a_takeover_is_told_to_the_node_that_has_the_session() {
     assert_eq!(next(), told(2, third));
     // A tombstone belongs to nobody.
     assert!(scripts.forget(&mut connection, "key", third));
+    // It is sent again after a cut: the tombstone is its own.
+    assert!(scripts.forget(&mut connection, "key", third));
+    assert!(!scripts.forget(&mut connection, "key", third - 1));
     scripts.claim(&mut connection, "key", caller(2, 5));
+    assert!(!scripts.forget(&mut connection, "key", third), "node 2 has it");
     ask(&mut connection, &["PUBLISH", "node:1", "the end"]);
     let end = Event::Message { channel: b"node:1".to_vec(), payload: b"the end".to_vec() };
     assert_eq!(next(), Some(end));

@@ -16,7 +16,7 @@ use revolve::config::{
     TrustedProxies, UNIX_PATH_ALLOWED, UnixPath, bounds,
 };
 
-use super::row::{Live, NotAllowed, Row, TRUTHS, Takes};
+use super::row::{Live, NotAllowed, Row, TRUTHS, Takes, store};
 use super::settings::{APPS, FORMATS, LEVELS, PAGE_FOR, PROXY_HEADERS, SESSION_IDS};
 use super::ssl;
 use super::values::{
@@ -507,8 +507,3 @@ pub(super) static OPTIONS: &[Row] = &[
         show: |s| if s.config.access_log { "on" } else { "off" }.to_owned(),
     },
 ];
-
-fn store<T>(place: &mut T, value: Option<T>) -> Result<(), NotAllowed> {
-    *place = value.ok_or(NotAllowed)?;
-    Ok(())
-}

@@ -21,8 +21,15 @@ pub(super) const TRUTHS: [(&str, bool); 8] = [
     ("1", true),
     ("0", false),
 ];
+
 /// A text that is no value of its option.
 pub(super) struct NotAllowed;
+
+/// Puts a value into its place, if the text was one.
+pub(super) fn store<T>(place: &mut T, value: Option<T>) -> Result<(), NotAllowed> {
+    *place = value.ok_or(NotAllowed)?;
+    Ok(())
+}
 
 /// One option.
 pub(super) struct Row {

@@ -6,9 +6,9 @@
 
 use revolve::config::CERTFILES_ALLOWED;
 
-use super::row::{Live, NotAllowed, Row, Takes};
+use super::row::{Live, NotAllowed, Row, Takes, store};
 use super::settings;
-use super::values::{meant, paths, show_paths, word_for, words};
+use super::values::{meant, path, paths, show_paths, word_for, words};
 
 pub(super) const CERTFILE: Row = Row {
     group: "TLS",
@@ -43,10 +43,7 @@ pub(super) const CA_CERTS: Row = Row {
     takes: Takes::Value("PATH", "the path of a PEM file"),
     about: "Authorities that vouch for clients",
     live: Live::No,
-    set: |s, text| {
-        s.config.tls.ca_certs = paths(text).ok_or(NotAllowed)?.pop();
-        Ok(())
-    },
+    set: |s, text| store(&mut s.config.tls.ca_certs, path(text).map(Some)),
     show: |s| show_paths(s.config.tls.ca_certs.as_slice()),
 };
 
@@ -56,9 +53,6 @@ pub(super) const CERT_REQS: Row = Row {
     takes: Takes::Word { of: &words(&settings::CERT_REQS) },
     about: "Whether clients show certificates: 0 no, 1 if they have one, 2 always",
     live: Live::No,
-    set: |s, text| {
-        s.config.tls.cert_reqs = meant(&settings::CERT_REQS, text).ok_or(NotAllowed)?;
-        Ok(())
-    },
+    set: |s, text| store(&mut s.config.tls.cert_reqs, meant(&settings::CERT_REQS, text)),
     show: |s| word_for(&settings::CERT_REQS, s.config.tls.cert_reqs),
 };

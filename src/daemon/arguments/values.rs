@@ -183,7 +183,7 @@ pub(super) fn word_for<T: PartialEq>(pairs: &[(&str, T)], meaning: T) -> String 
 
 /// Paths, separated by commas.
 pub(super) fn paths(list: &str) -> Option<Vec<PathBuf>> {
-    list.split(',').map(|path| (!path.is_empty()).then(|| path.into())).collect()
+    list.split(',').map(path).collect()
 }
 
 pub(super) fn show_paths(paths: &[PathBuf]) -> String {

@@ -28,7 +28,7 @@ struct Told {
 }
 
 impl Availability {
-    /// It can be had, or cannot, and why. What is to be told of it, if anything is.
+    /// It can be had, or cannot, and why. Whether that is to be told.
     pub fn note(&mut self, is_available: bool, why: &str, now: Instant) -> bool {
         let is_told = self.told.as_ref().is_some_and(|told| {
             let is_fresh = now.saturating_duration_since(told.at) < SAID_AGAIN;

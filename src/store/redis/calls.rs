@@ -63,7 +63,7 @@ impl Caller<'_> {
             while let Some(entry) = record::decode(&mut entries)? {
                 match entry {
                     Entry::Save(session) => saved.push(session),
-                    // One session may be saved and then forgotten.
+                    // One session may be saved and then forgotten: what was saved goes first.
                     Entry::Forget { id, generation } => {
                         calls.extend(self.commit(&mut saved, pipeline));
                         calls.push(self.forget(id, generation, pipeline));

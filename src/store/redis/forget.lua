@@ -6,9 +6,11 @@
 --
 -- What is left is a tombstone: the next generation, and nothing else. It refuses what the same owner has sent before and what
 -- arrives later, and would bring the session back. It has to outlast what may be under way on a connection that was cut.
-local stored = tonumber(redis.call('HGET', KEYS[1], 'generation')) or 0
+-- A call that is sent again finds the tombstone that it has left: a record of the next generation without a node.
+local record = redis.call('HMGET', KEYS[1], 'generation', 'node')
+local stored = tonumber(record[1]) or 0
 local generation = tonumber(ARGV[1])
-if stored > generation then
+if stored > generation and (record[2] or stored ~= generation + 1) then
   return 'T'
 end
 redis.call('DEL', KEYS[1])

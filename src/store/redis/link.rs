@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::RedisOptions;
 use super::scripts::Scripts;
 use super::trouble::Trouble;
-use super::unanswered::of_wait;
+use super::unanswered::{of_wait, push_wait};
 use crate::resp::{ConnectOptions, Connection, ConnectionError, Pipeline, Reply};
 
 /// Memory that one reply may take. The largest is that to a claim, with a state: of another node, which may have other
@@ -60,8 +60,7 @@ impl Link {
         let mut pipeline = Pipeline::new();
         pipeline.push(["SET", &options.probe_key(), "1", "PX", PROBE_MS]);
         if options.replicas > 0 {
-            let wait_ms = (timeout * 4 / 5).max(Duration::from_millis(1)).as_millis().to_string();
-            pipeline.push(["WAIT", &options.replicas.to_string(), &wait_ms]);
+            push_wait(&mut pipeline, options.replicas, timeout);
         }
         let deadline = Instant::now() + timeout;
         let mut replies = self.exchange(&pipeline, deadline, || {})?.into_iter();

@@ -293,8 +293,9 @@ impl Requests {
     /// half of the time of a batch that comes meanwhile.
     fn connect_timeout(&self) -> Duration {
         let most = CONNECT_MOST.min(self.options.timeout / 8);
-        let left = self.unanswered.next_deadline().map(|deadline| deadline - Instant::now());
-        left.map_or(most, |left| most.min(left)).max(Duration::from_millis(10))
+        let deadline = self.unanswered.next_deadline();
+        let left = deadline.map_or(most, |at| at.saturating_duration_since(Instant::now()));
+        most.min(left).max(Duration::from_millis(10))
     }
 
     fn connect(&mut self) {
@@ -346,6 +347,12 @@ impl Requests {
         let (options, scripts) = (&self.options, &self.scripts);
         let caller = Caller { options, scripts, attempt: link.attempt };
         let sessions = self.unanswered.write(&caller, begun, &mut self.pipeline)?;
+        if self.pipeline.is_empty() {
+            // Batches without a call are safe as they are, and say nothing of Redis.
+            let settled = self.unanswered.settle(Vec::new());
+            self.answer(settled.outcomes);
+            return Ok(());
+        }
         let (commits, mut arrived) = (&self.commits, Vec::new());
         let replies = link.exchange(&self.pipeline, deadline, || {
             let seen = Instant::now();
@@ -372,7 +379,10 @@ impl Requests {
                 self.connecting.pause = Duration::ZERO;
                 self.availability.forget();
                 self.metrics.note_sync(begun.elapsed());
-                self.metrics.note_group(settled.outcomes.len() as u64, sessions);
+                let is_stored =
+                    |outcome: &&(usize, Outcome)| matches!(outcome.1, Outcome::Stored { .. });
+                let stored = settled.outcomes.iter().filter(is_stored).count();
+                self.metrics.note_group(stored as u64, sessions);
                 self.tell(true, "");
             }
         }

@@ -24,7 +24,7 @@ struct Waiting {
     reactor: usize,
     batch: CommitBatch,
     deadline: Instant,
-    /// Its calls in the pipeline that was written last; empty, if it is not in there.
+    /// Its calls in the pipeline that was written last; `None`, if it is not in there.
     calls: Option<Vec<Call>>,
 }
 
@@ -97,10 +97,7 @@ impl Unanswered {
         let replicas = caller.options.replicas;
         self.replicas = (replicas > 0 && !pipeline.is_empty()).then_some(replicas);
         if let Some(until) = until.filter(|_| self.replicas.is_some()) {
-            // So that its reply is here in time, and says how many there are. 0 would be for ever.
-            let left = until.saturating_duration_since(now) * 4 / 5;
-            let wait_ms = left.max(Duration::from_millis(1)).as_millis();
-            pipeline.push(["WAIT", &replicas.to_string(), &wait_ms.to_string()]);
+            push_wait(pipeline, replicas, until.saturating_duration_since(now));
         }
         Ok(changes)
     }
@@ -156,7 +153,15 @@ impl Unanswered {
     }
 }
 
-/// What WAIT has said.
+/// Asks, behind what stands in a pipeline, whether so many replicas have it. The reply has to come within `time`, so that it
+/// can say how many there are.
+pub fn push_wait(pipeline: &mut Pipeline, replicas: u32, time: Duration) {
+    // 0 would be for ever.
+    let wait_ms = (time * 4 / 5).max(Duration::from_millis(1)).as_millis();
+    pipeline.push(["WAIT", &replicas.to_string(), &wait_ms.to_string()]);
+}
+
+/// What the server has said to that.
 ///
 /// # Errors
 ///

@@ -222,7 +222,7 @@ fn is_encrypted(text: &[u8]) -> bool {
     has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED")
 }
 
-/// What is told of a certificate; the log warns of one that no client will take, now or soon.
+/// What is told of a certificate; the log has the warning too.
 fn look_at(certfile: &Path, pair: &CertifiedKey) -> Result<ShownCertificate, TlsError> {
     let first = pair.cert.first().and_then(|der| Certificate::read(der));
     let Some(Certificate { subject, not_before, not_after }) = first else {
@@ -235,14 +235,20 @@ fn look_at(certfile: &Path, pair: &CertifiedKey) -> Result<ShownCertificate, Tls
         let at = UNIX_EPOCH.checked_add(Duration::from_secs(at.try_into().unwrap_or_default()));
         at.map_or_else(|| "later".to_owned(), httpdate_of)
     };
-    if now >= not_after {
-        log::warn!("certificate {name} has expired: {}; clients refuse it", date(not_after));
+    let warning = if now >= not_after {
+        let date = date(not_after);
+        Some(format!("certificate {name} has expired: {date}; clients refuse it"))
     } else if now + EXPIRES_SOON.as_secs() as i64 >= not_after {
-        log::warn!("certificate {name} expires soon: {}", date(not_after));
+        Some(format!("certificate {name} expires soon: {}", date(not_after)))
     } else if now < not_before {
-        log::warn!("certificate {name} is not valid yet, but from {} on", date(not_before));
+        Some(format!("certificate {name} is not valid yet, but from {} on", date(not_before)))
+    } else {
+        None
+    };
+    if let Some(warning) = &warning {
+        log::warn!("{warning}");
     }
-    Ok(ShownCertificate { file, subject, not_after })
+    Ok(ShownCertificate { file, subject, not_after, warning })
 }
 
 fn httpdate_of(at: SystemTime) -> String {

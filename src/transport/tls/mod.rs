@@ -197,6 +197,8 @@ pub struct ShownCertificate {
     pub subject: String,
     /// When it expires, in seconds of 1970.
     pub not_after: i64,
+    /// What was wrong with it when it was read, if no client takes it, or soon none will.
+    pub warning: Option<String>,
 }
 
 /// Below this a certificate that expires is a warning: a renewal that runs by itself does so at a third of 90 days.
