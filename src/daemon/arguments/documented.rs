@@ -7,16 +7,12 @@ use std::collections::BTreeSet;
 use super::options::OPTIONS;
 use super::row::{Live, Row, Takes};
 use super::settings::Settings;
-use super::usage::OTHERS;
+use super::usage::{OTHERS, default_of};
 
 /// The first three cells of an option's row in the document, and the heading above it.
 fn documented(row: &Row, defaults: &Settings) -> String {
     let usage = row.usage().replace('|', "\\|");
-    // The number of cores is this machine's; the document says what it is the number of.
-    let default = match row.name {
-        "workers" => "one a core".to_owned(),
-        _ => (row.show)(defaults),
-    };
+    let default = default_of(row, defaults);
     let allowed = match row.takes {
         Takes::Nothing => "–".to_owned(),
         Takes::Value(..) | Takes::Values(..) | Takes::Word { .. } | Takes::Truth => row.allowed(),
@@ -57,7 +53,7 @@ fn the_document_has_every_option_with_its_default_and_its_values_and_no_other() 
         let name: String =
             text[at + 2..].chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
         let is_known = ["", "features"].contains(&name.as_str())
-            || OTHERS.contains(&format!("--{name}").as_str())
+            || OTHERS.iter().any(|other| other.name.strip_prefix("--") == Some(&name))
             || name.chars().all(|c| c == '-')
             || OPTIONS
                 .iter()

@@ -5,7 +5,7 @@
 //!
 //! Its files, each of which uses only those before it: `values`: what a text means; `settings`: what is set;
 //! `row`: what an option is; `ssl`: those of TLS; `options`: all of them, the one table; `toml`: the part of TOML that a file has; `usage`:
-//! what is said; `given`: what was given; `from_file`: by a file; `effective`: what holds, for `--print-config`; `changes`: what
+//! what is said; `completions`: what shells are told; `manual`: the manual page; `given`: what was given; `from_file`: by a file; `effective`: what holds, for `--print-config`; `changes`: what
 //! another reading has changed.
 //!
 //! Invariant: a flag wins over the environment, the environment over the file, and [`Settings::config`] is valid.
@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use lexopt::{Arg, Parser};
 
 mod changes;
+mod completions;
 #[cfg(test)]
 mod configured;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod documented;
 mod effective;
 mod from_file;
 mod given;
+mod manual;
 mod options;
 mod row;
 mod settings;
@@ -38,10 +40,11 @@ pub(crate) use changes::{Changes, changes};
 use given::Given;
 pub(crate) use given::Loaded;
 use options::OPTIONS;
-use row::{PREFIX, Row, Takes};
+use row::{PREFIX, Row, Takes, listed};
 pub(crate) use settings::{App, Settings};
 pub(crate) use usage::UsageError;
-use usage::{bad_value, help, unknown_option, unknown_variable, version};
+use usage::{SHELLS, bad_value, help, unknown_option, unknown_variable, version};
+use values::words;
 pub(crate) use values::{Host, Passing, seconds};
 
 /// What the command line asks for.
@@ -52,7 +55,7 @@ pub(crate) enum Command {
     Check(Box<Loaded>),
     /// To look at a store.
     Look(LookAtStore, PathBuf),
-    /// The text to print: the help, which build this is, or what holds.
+    /// The text to print: the help, a manual, completions, which build this is, or what holds.
     Print(String),
 }
 
@@ -93,6 +96,8 @@ pub(crate) fn parse(
         let name = match arg {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Print(help())),
             Arg::Short('V') | Arg::Long("version") => return Ok(Command::Print(version())),
+            Arg::Long("man") => return Ok(Command::Print(manual::page())),
+            Arg::Long("completions") => return parse_shell(&mut parser),
             Arg::Short(letter) => return Err(unknown_option(&format!("-{letter}"))),
             Arg::Long(name) => format!("--{name}"),
             Arg::Value(value) if value == "store" => return parse_store(&mut parser),
@@ -200,6 +205,19 @@ fn read_file(
     from_file::read(path, &content)
 }
 
+/// What follows `--completions`.
+fn parse_shell(parser: &mut Parser) -> Result<Command, UsageError> {
+    const NAME: &str = "--completions";
+    let allowed = listed(&words(&SHELLS));
+    let value = parser
+        .value()
+        .map_err(|_| UsageError(format!("{NAME}: the value is missing; it must be {allowed}")))?;
+    match value.to_str().and_then(completions::shell) {
+        Some(shell) => Ok(Command::Print(completions::script(shell))),
+        None => Err(bad_value(NAME, &value, &allowed)),
+    }
+}
+
 /// `store check DIR`, `store dump DIR`: options and environment have no say in these.
 fn parse_store(parser: &mut Parser) -> Result<Command, UsageError> {
     const USAGE: &str = "revolve store takes check or dump, and a directory; see --help";
@@ -266,7 +284,6 @@ mod tests {
 
     use super::row::TRUTHS;
     use super::usage::WIDTH;
-    use super::values::words;
     use super::*;
 
     /// With an empty file under each name.
@@ -744,6 +761,12 @@ mod tests {
             error(&["--port"], &[]),
             "--port: the value is missing; it must be a number from 0 to 65535"
         );
+        for (args, end) in [
+            (&["--completions"][..], "the value is missing; it must be bash, zsh or fish"),
+            (&["--completions", "tcsh"], "\"tcsh\" is not bash, zsh or fish"),
+        ] {
+            assert_eq!(error(args, &[]), format!("--completions: {end}"));
+        }
         assert_eq!(
             error(&["--access-log=no"], &[]),
             "--access-log: \"no\" is not allowed: it takes none"
@@ -826,6 +849,10 @@ mod tests {
         assert_eq!(printed(&["--help"]), help());
         assert_eq!(printed(&["-h"]), help());
         assert_eq!(printed(&["--port", "x", "-V"]), version());
+        assert_eq!(printed(&["--port", "x", "--man"]), manual::page());
+        for (name, shell) in SHELLS {
+            assert_eq!(printed(&["--completions", name]), completions::script(shell));
+        }
         assert_eq!(printed(&["--version", "--prot"]), version());
     }
 

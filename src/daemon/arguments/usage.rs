@@ -3,7 +3,7 @@
 //! Texts only, drawn from the table of options. Prints nothing. Called by the files behind it, and by
 //! `daemon/arguments/mod.rs`.
 //!
-//! Next: `given`: what was given for each option.
+//! Next: `completions`: what shells are told.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
@@ -11,13 +11,55 @@ use std::fmt::{self, Write as _};
 use super::options::OPTIONS;
 use super::row::{PREFIX, Row, Takes, listed};
 use super::settings::Settings;
+use super::values::words;
 
 /// Columns of the help, and where its right half begins.
 pub(super) const WIDTH: usize = 80;
 const COLUMN: usize = 28;
 
-/// What can be asked for besides the options of the table.
-pub(super) const OTHERS: [&str; 4] = ["--help", "--version", "--check-config", "--print-config"];
+/// Something that can be asked for besides the options of the table.
+pub(super) struct Other {
+    pub(super) name: &'static str,
+    pub(super) short: Option<&'static str>,
+    /// Nothing, or one of these words.
+    pub(super) takes: &'static [&'static str],
+    pub(super) about: &'static str,
+}
+
+impl Other {
+    const fn new(name: &'static str, about: &'static str) -> Other {
+        Other { name, short: None, takes: &[], about }
+    }
+}
+
+/// The shells that can be told what there is to complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+pub(super) const SHELLS: [(&str, Shell); 3] =
+    [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
+
+pub(super) static OTHERS: [Other; 6] = [
+    Other { short: Some("-h"), ..Other::new("--help", "Print this") },
+    Other { short: Some("-V"), ..Other::new("--version", "Print version, commit and features") },
+    Other::new("--check-config", "Say what would be done, and do nothing of it"),
+    Other::new("--print-config", "Print what holds and where it comes from, as TOML"),
+    Other {
+        takes: &words(&SHELLS),
+        ..Other::new("--completions", "Print what a shell needs to complete options")
+    },
+    Other::new("--man", "Print the manual page: revolve --man | man -l -"),
+];
+
+/// What stands behind `store`, and before a directory.
+pub(super) const COMMANDS: [(&str, &str); 2] = [
+    ("check", "Say whether the store in DIR can be read"),
+    ("dump", "Print its sessions, one JSON object a line"),
+];
 
 pub(super) fn help() -> String {
     let mut out = format!(
@@ -38,12 +80,14 @@ pub(super) fn help() -> String {
         }
     }
     out.push_str("\nOther\n");
-    push_entry(&mut out, "-h, --help", "Print this");
-    push_entry(&mut out, "-V, --version", "Print version, commit and features");
-    push_entry(&mut out, "--check-config", "Say what would be done, and do nothing of it");
-    push_entry(&mut out, "--print-config", "Print what holds and where it comes from, as TOML");
-    push_entry(&mut out, "store check DIR", "Say whether the store in DIR can be read");
-    push_entry(&mut out, "store dump DIR", "Print its sessions, one JSON object a line");
+    for Other { name, short, takes, about } in &OTHERS {
+        let short = short.map_or(String::new(), |short| format!("{short}, "));
+        let words = if takes.is_empty() { String::new() } else { format!(" {}", takes.join("|")) };
+        push_entry(&mut out, &format!("{short}{name}{words}"), about);
+    }
+    for (command, about) in COMMANDS {
+        push_entry(&mut out, &format!("store {command} DIR"), about);
+    }
     out.push_str(
         "\nIn brackets: the default. SECS: seconds, fractions allowed. All of the above can\n\
          stand in the environment, as REVOLVE_WS_MAX_SIZE=65536, and what is on or off as\n\
@@ -55,6 +99,15 @@ pub(super) fn help() -> String {
            REVOLVE_LOG_FORMAT=json revolve --app echo --port 9001 --no-access-log\n",
     );
     out
+}
+
+/// The default of an option, where it is to be the same on all machines.
+pub(super) fn default_of(row: &Row, defaults: &Settings) -> String {
+    match row.name {
+        // The number of cores is this machine's.
+        "workers" => "one a core".to_owned(),
+        _ => (row.show)(defaults),
+    }
 }
 
 /// Which build this is: one line.
@@ -107,7 +160,7 @@ pub(super) fn bad_value(place: &str, value: &OsStr, allowed: &str) -> UsageError
 
 pub(super) fn unknown_option(typed: &str) -> UsageError {
     let known = OPTIONS.iter().flat_map(|row| [Some(format!("--{}", row.name)), row.negation()]);
-    let known = known.flatten().chain(OTHERS.map(str::to_owned));
+    let known = known.flatten().chain(OTHERS.iter().map(|other| other.name.to_owned()));
     unknown("option", typed, nearest(typed, "--", known))
 }
 
