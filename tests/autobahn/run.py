@@ -1,7 +1,8 @@
 """The Autobahn fuzzing client, as install.sh has installed it, against --app echo.
 
-Two cases, each with its daemon: `groups_1_to_10` (framing, pings, reserved bits, opcodes, fragments,
-UTF-8, closing, sizes) and `groups_12_and_13` (compression; needs a build with the feature `deflate`).
+Three cases, each with its daemon: `groups_1_to_10` (framing, pings, reserved bits, opcodes, fragments,
+UTF-8, closing, sizes), `groups_1_to_10_over_tls`, the same encrypted (the build needs the feature `tls`), and
+`groups_12_and_13` (compression; the feature `deflate`).
 Every case of the suite must be OK, or INFORMATIONAL where the suite knows no right answer: neither
 NON-STRICT nor UNIMPLEMENTED nor FAILED, and none without a result.
 
@@ -22,7 +23,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "foreign"))
 
-from harness import Daemon, case, note, require, run  # noqa: E402
+from harness import ROOT, Daemon, case, note, require, run  # noqa: E402
 
 INSTALLED = pathlib.Path(os.environ.get("AUTOBAHN", HERE.parents[1] / "target" / "autobahn"))
 PYTHON = INSTALLED / "venv" / "bin" / "python"
@@ -30,6 +31,8 @@ WSTEST = INSTALLED / "venv" / "bin" / "wstest"
 
 # Client processes. Twice two cores: half of the time of groups 1 to 10 is waiting for silence.
 CLIENTS = 4
+
+CERTIFICATE = ROOT / "tests" / "tls" / "certificates" / "ecdsa"
 
 # All cases, as the suite itself numbers them.
 LIST = """
@@ -90,9 +93,10 @@ async def suite(name, is_wanted, *options):
     results = {}
     async with Daemon("--app", "echo", "--no-access-log", *options) as daemon:
         hands = (cases[first::CLIENTS] for first in range(CLIENTS))
-        clients = (
-            client(reports / f"client-{n}", daemon.url(), hand) for n, hand in enumerate(hands)
-        )
+        url = daemon.url()
+        if "--ssl-certfile" in options:
+            url = url.replace("ws://", "wss://")
+        clients = (client(reports / f"client-{n}", url, hand) for n, hand in enumerate(hands))
         for found in await asyncio.gather(*clients):
             results |= found
     verdicts = {}
@@ -113,6 +117,12 @@ async def suite(name, is_wanted, *options):
 @case(seconds=1200)
 async def groups_1_to_10():
     await suite("1-to-10", lambda group: group <= 10)
+
+
+@case(seconds=1200)
+async def groups_1_to_10_over_tls():
+    pair = ("--ssl-certfile", f"{CERTIFICATE}.pem", "--ssl-keyfile", f"{CERTIFICATE}.key")
+    await suite("1-to-10-over-tls", lambda group: group <= 10, *pair)
 
 
 @case(seconds=1800)

@@ -84,7 +84,7 @@ export class Daemon {
   }
 
   http(path = '/healthz') {
-    return `http://127.0.0.1:${this.port}${path}`
+    return `${this.scheme ?? 'http'}://127.0.0.1:${this.port}${path}`
   }
 
   // An open client, with the 101's headers and everything it heard.

@@ -127,12 +127,13 @@ class Daemon:
     `stderr` says what becomes of its log once the address is known: "read" (default), "blocked"
     (a small pipe that nobody empties) or "closed". `before` is called in the child before it becomes
     the daemon. With `uds` it listens on that path instead. `passed` are sockets that it is passed from
-    descriptor 3 on, and told of as systemd does.
+    descriptor 3 on, and told of as systemd does. `binary` is another build than that under test.
     """
 
-    def __init__(self, *options, extra=None, stderr="read", before=None, uds=None, passed=()):
+    def __init__(self, *options, extra=None, stderr="read", before=None, uds=None, passed=(), binary=None):
         self.options = (*(("--uds", str(uds)) if uds else ("--port", "0")), *options)
         self.uds = uds
+        self.binary = binary
         self.extra = extra
         self.stderr = stderr
         self.before = before
@@ -155,7 +156,7 @@ class Daemon:
         if self.passed:
             wrapper = (sys.executable, "-c", PASS_ON, str(len(self.passed)), *map(str, self.passed))
         self.process = subprocess.Popen(
-            [*wrapper, BINARY, *self.options],
+            [*wrapper, self.binary or BINARY, *self.options],
             pass_fds=self.passed,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
