@@ -98,6 +98,8 @@ pub struct Config {
     /// Where to listen: TCP addresses and Unix sockets, one at least. Default `127.0.0.1:8000`: open
     /// to the machine alone until told otherwise.
     pub listen: Vec<Address>,
+    /// Where to listen without TLS, if the addresses of [`Self::listen`] speak it. Default nowhere else.
+    pub listen_plain: Vec<Address>,
     /// An address for operators: `/healthz`, `/readyz`, `/metrics` and the live page are there, and no longer
     /// at the addresses of [`Self::listen`]; nothing else is. Default none.
     pub admin: Option<Address>,
@@ -108,8 +110,10 @@ pub struct Config {
     pub proxy_headers: ProxyHeaders,
     /// Whom to believe that. Default this machine: the loopback addresses and Unix sockets.
     pub forwarded_allow_ips: TrustedProxies,
+    /// Whether [`Self::admin`] speaks TLS, if it is a TCP address. Default no.
+    pub admin_tls: bool,
     /// From which files TLS is made. With a certificate the TCP addresses of [`Self::listen`] speak TLS, and nothing else;
-    /// Unix sockets and [`Self::admin`] do not. Default none. Only in a build with the cargo feature `tls`.
+    /// Unix sockets do not. Default none. Only in a build with the cargo feature `tls`.
     pub tls: TlsFiles,
     /// Number of reactors, a thread each. Default: the cores this process may use.
     pub workers: NonZeroUsize,
@@ -224,10 +228,12 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)).into()],
+            listen_plain: Vec::new(),
             admin: None,
             proxy_protocol: false,
             proxy_headers: ProxyHeaders::Off,
             forwarded_allow_ips: TrustedProxies::default(),
+            admin_tls: false,
             tls: TlsFiles::default(),
             workers: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             backlog: 2048,
@@ -358,7 +364,23 @@ impl Config {
         if self.listen.is_empty() {
             return refuse("listen", &"", "one address at least");
         }
-        let listen = self.listen.iter().map(|address| ("uds", address));
+        for address in &self.listen_plain {
+            let option = match address {
+                Address::Inherited(_) => "plain-fd",
+                Address::Tcp(_) | Address::Unix(_) => "plain-port",
+            };
+            if !self.tls.is_used() {
+                return refuse(option, address, "of use without --ssl-certfile");
+            }
+            let picks = address.tcp().is_some_and(|address| address.port() == 0);
+            if self.listen.contains(address) && !picks {
+                return refuse(option, address, "another address than those that speak TLS");
+            }
+        }
+        if self.admin_tls && !(self.tls.is_used() && self.admin.is_some()) {
+            return refuse("ssl-admin", &true, "of use without --admin and --ssl-certfile");
+        }
+        let listen = self.listen.iter().chain(&self.listen_plain).map(|address| ("uds", address));
         for (option, address) in listen.chain(self.admin.iter().map(|address| ("admin", address))) {
             if let Address::Unix(unix) = address
                 && !unix.is_valid()

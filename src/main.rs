@@ -168,7 +168,7 @@ fn serve(
     };
     let mut config = loaded.settings.config.clone();
     match daemon::listening::addresses(&loaded.settings, &mut passed) {
-        Ok(listen) => config.listen = listen,
+        Ok((listen, plain)) => (config.listen, config.listen_plain) = (listen, plain),
         Err(error) => return refuse(format, &error, FAILED),
     }
     match passed.left() {
@@ -217,8 +217,16 @@ impl Daemon {
         };
         let machine = Machine::look(descriptors);
         let (listening, admin) = (server.addresses(), server.admin_address());
-        let introduction =
-            Introduction { config: &config, app, heartbeat, listening, admin, machine: &machine };
+        let plain = server.plain_addresses();
+        let introduction = Introduction {
+            config: &config,
+            app,
+            heartbeat,
+            listening,
+            plain,
+            admin,
+            machine: &machine,
+        };
         for (level, line) in introduction.lines() {
             log::log!(level, "{line}");
         }
@@ -226,7 +234,7 @@ impl Daemon {
         let supervisor = Supervisor::from_environment();
         let watch = Watch {
             trigger: server.shutdown_trigger(),
-            serving: serving(listening),
+            serving: serving(&server),
             supervisor: supervisor.clone(),
             certificates: server.certificates(),
             reloading: Reloading {
@@ -234,21 +242,22 @@ impl Daemon {
                 settings: server.live_settings(),
                 log,
                 machine,
-                listening: listening.to_vec(),
+                listening: [listening, plain].concat(),
             },
         };
         if let Err(error) = watch.start(signals).and_then(|()| supervisor.watch(server.liveness()))
         {
             return refuse(format, &format!("cannot start the signal thread: {error}"), FAILED);
         }
-        supervisor.ready(&serving(server.addresses()));
+        supervisor.ready(&serving(&server));
         wait(server)
     }
 }
 
 /// The line of the supervisor's status.
-fn serving(listening: &[Address]) -> String {
-    let listening: Vec<_> = listening.iter().map(Address::to_string).collect();
+fn serving<A: Application>(server: &ServerHandle<A>) -> String {
+    let listening = server.addresses().iter().chain(server.plain_addresses());
+    let listening: Vec<_> = listening.map(Address::to_string).collect();
     format!("serving on {}", listening.join(", "))
 }
 

@@ -31,6 +31,7 @@ use crate::server_store::{NoStore, ReactorEnds, ServerStore, StoreAccessError, U
 use crate::server_tls::Certificates;
 use crate::shard::{DrainOutcome, Shard};
 use crate::store::thread::CommitSender;
+use crate::token::Entrance;
 use crate::transport::listener::Listeners;
 use crate::transport::socket::Socket;
 use crate::transport::tls::{TlsAcceptor, TlsError};
@@ -150,7 +151,7 @@ impl Builder {
         self.config.validate().map_err(ServeError::Config)?;
         let config = Arc::new(self.config);
         let workers = config.workers.get();
-        let Bound { listeners, addresses, admin, tls } = Bound::bind(&config)?;
+        let Bound { listeners, listening, tls } = Bound::bind(&config)?;
         let status =
             Arc::new(ServerStatus::new(workers, Rejection::LABELS, self.log_lines_dropped));
         status.note_tls(tls);
@@ -208,9 +209,8 @@ impl Builder {
         }
         // One that has gone says why when it is joined.
         starts.iter().for_each(|start| start.send(()).unwrap_or(()));
-        let (first, store_here) = (config.clone(), None);
-        let handle =
-            ServerHandle { addresses, admin, threads, trigger, remote, first, store: store_here };
+        let first = config.clone();
+        let handle = ServerHandle { listening, threads, trigger, remote, first, store: None };
         handle.open_store(store, &config)
     }
 }
@@ -219,28 +219,35 @@ impl Builder {
 struct Bound {
     /// Of each reactor.
     listeners: Vec<Listeners>,
-    addresses: Vec<Address>,
-    admin: Option<Address>,
+    listening: Listening,
     tls: Option<Arc<TlsAcceptor>>,
+}
+
+/// Where it listens, with the ports that it got.
+#[derive(Debug)]
+struct Listening {
+    addresses: Vec<Address>,
+    plain: Vec<Address>,
+    admin: Option<Address>,
 }
 
 impl Bound {
     fn bind(config: &Config) -> Result<Bound, ServeError> {
         let Certificates(tls) = Certificates::load(&config.tls).map_err(ServeError::Tls)?;
         let (backlog, workers) = (config.backlog, config.workers.get());
-        let (mut listeners, addresses) = Listeners::bind(&config.listen, backlog, workers)
-            .map_err(|(address, error)| ServeError::Listen { address, error })?;
-        let mut admin = None;
-        if let Some(address) = &config.admin {
-            let address = std::slice::from_ref(address);
-            let (own, mut bound) = Listeners::bind(address, backlog, workers)
-                .map_err(|(address, error)| ServeError::Admin { address, error })?;
-            let pairs = listeners.into_iter().zip(own);
-            listeners = pairs.map(|(public, admin)| public.with_admin(admin)).collect();
-            admin = bound.pop();
+        let bind = |addresses: &[Address]| Listeners::bind(addresses, backlog, workers);
+        let refused = |(address, error)| ServeError::Listen { address, error };
+        let (mut listeners, addresses) = bind(&config.listen).map_err(refused)?;
+        let (own, plain) = bind(&config.listen_plain).map_err(refused)?;
+        let (of_operators, mut admin) = bind(config.admin.as_slice())
+            .map_err(|(address, error)| ServeError::Admin { address, error })?;
+        for (all, (plain, admin)) in listeners.iter_mut().zip(own.into_iter().zip(of_operators)) {
+            all.add(plain, Entrance::Public, false);
+            all.add(admin, Entrance::Admin, config.admin_tls);
+            all.speak_tls_by(tls.clone());
         }
-        let listeners = listeners.into_iter().map(|own| own.with_tls(tls.clone())).collect();
-        Ok(Bound { listeners, addresses, admin, tls })
+        let listening = Listening { addresses, plain, admin: admin.pop() };
+        Ok(Bound { listeners, listening, tls })
     }
 }
 
@@ -411,8 +418,7 @@ pub struct Summary {
 
 /// A running server of this application. Dropping the handle leaves it running.
 pub struct ServerHandle<A: Application> {
-    addresses: Vec<Address>,
-    admin: Option<Address>,
+    listening: Listening,
     threads: Vec<JoinHandle<io::Result<DrainOutcome>>>,
     trigger: ShutdownTrigger,
     remote: Remote<A>,
@@ -423,7 +429,7 @@ pub struct ServerHandle<A: Application> {
 
 impl<A: Application> fmt::Debug for ServerHandle<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerHandle").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("ServerHandle").field("listening", &self.listening).finish_non_exhaustive()
     }
 }
 
@@ -431,13 +437,19 @@ impl<A: Application> ServerHandle<A> {
     /// Where it listens: [`Config::listen`], with the ports that it got.
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
-        &self.addresses
+        &self.listening.addresses
+    }
+
+    /// Where it listens without TLS beside those: [`Config::listen_plain`], with the ports that it got.
+    #[must_use]
+    pub fn plain_addresses(&self) -> &[Address] {
+        &self.listening.plain
     }
 
     /// Where operators ask: [`Config::admin`], with the port that it got.
     #[must_use]
     pub fn admin_address(&self) -> Option<&Address> {
-        self.admin.as_ref()
+        self.listening.admin.as_ref()
     }
 
     /// Begins the drain, and returns at once: no new connections, 1001 to everyone, an end when

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use log::Level;
-use revolve::config::Address;
+use revolve::config::{Address, Config};
 use revolve::{Certificates, StoreLocation};
 
 use super::arguments::Settings;
@@ -29,8 +29,10 @@ pub(crate) fn check(
     machine: &Machine,
 ) -> Result<Vec<(Level, String)>, String> {
     let Settings { config, app, heartbeat, .. } = settings;
-    let listening = listening::addresses(settings, &mut passed?)?;
-    for address in listening.iter().chain(&config.admin) {
+    let (listen, listen_plain) = listening::addresses(settings, &mut passed?)?;
+    let config = &Config { listen, listen_plain, ..config.clone() };
+    config.validate().map_err(|error| error.to_string())?;
+    for address in config.listen.iter().chain(&config.listen_plain).chain(&config.admin) {
         if let Address::Unix(unix) = address {
             look_for_directory_of(&unix.path)?;
         }
@@ -50,7 +52,8 @@ pub(crate) fn check(
         config,
         app: *app,
         heartbeat: *heartbeat,
-        listening: &listening,
+        listening: &config.listen,
+        plain: &config.listen_plain,
         admin,
         machine,
     };

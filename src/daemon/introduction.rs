@@ -21,8 +21,9 @@ pub(crate) struct Introduction<'a> {
     pub(crate) config: &'a Config,
     pub(crate) app: App,
     pub(crate) heartbeat: Option<Duration>,
-    /// Where it listens, and for operators.
+    /// Where it listens, without TLS beside that, and for operators.
     pub(crate) listening: &'a [Address],
+    pub(crate) plain: &'a [Address],
     pub(crate) admin: Option<&'a Address>,
     pub(crate) machine: &'a Machine,
 }
@@ -41,12 +42,18 @@ impl Introduction<'_> {
             (App::Echo, _) => "echo".to_owned(),
         };
         lines.info(format!("revolve {}: {reactors}, {app}", env!("CARGO_PKG_VERSION")));
+        let speaks_tls = config.tls.is_used();
         for address in self.listening {
-            lines.tell_address(address);
+            lines.tell_address(address, speaks_tls);
+        }
+        for address in self.plain {
+            lines.tell_address(address, false);
         }
         if let Some(address) = self.admin {
-            lines.info(format!("admin on {address}: {}", own_paths(config)));
-            lines.tell_page(address, "http");
+            let speaks_tls = config.admin_tls && address.tcp().is_some();
+            let over = if speaks_tls { " over TLS" } else { "" };
+            lines.info(format!("admin on {address}{over}: {}", own_paths(config)));
+            lines.tell_page(address, scheme(speaks_tls, "http"));
         }
         lines.tell_limits();
         lines.tell_store();
@@ -78,17 +85,17 @@ impl Lines<'_> {
     }
 
     /// What is at an address.
-    fn tell_address(&mut self, bound: &Address) {
+    fn tell_address(&mut self, bound: &Address, speaks_tls: bool) {
         let config = self.config;
         let websocket = match bound.tcp().map(reachable) {
-            Some(near) => format!("{}://{near}{}", scheme(config, "ws"), config.ws_path),
+            Some(near) => format!("{}://{near}{}", scheme(speaks_tls, "ws"), config.ws_path),
             None => format!("WebSockets at {}", config.ws_path),
         };
         if config.admin.is_some() {
             return self.info(format!("listening on {bound}: {websocket}"));
         }
         self.info(format!("listening on {bound}: {websocket} (also {})", own_paths(config)));
-        self.tell_page(bound, scheme(config, "http"));
+        self.tell_page(bound, scheme(speaks_tls, "http"));
     }
 
     /// Where the live page is, and for whom.
@@ -219,9 +226,9 @@ pub(crate) fn new_shortages(
     all(now).into_iter().filter(|line| !known.contains(line)).collect()
 }
 
-/// `wss` for `ws` and `https` for `http`, where TCP addresses for everybody speak TLS.
-fn scheme(config: &Config, plain: &'static str) -> &'static str {
-    match (config.tls.is_used(), plain) {
+/// `wss` for `ws` and `https` for `http`, at an address that speaks TLS.
+fn scheme(speaks_tls: bool, plain: &'static str) -> &'static str {
+    match (speaks_tls, plain) {
         (false, plain) => plain,
         (true, "ws") => "wss",
         (true, _) => "https",

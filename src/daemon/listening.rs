@@ -11,22 +11,31 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket}
 
 use revolve::config::Address;
 
-use crate::daemon::arguments::{Host, Settings};
+use crate::daemon::arguments::{Host, Passing, Settings};
 use crate::daemon::passed::Passed;
 
-/// The addresses of the server, in the order of the options: the sockets that `--fd` names; else the path
-/// of `--uds`; else the hosts. Where none of the three is given, all sockets that were passed, if any were.
+/// The addresses of the server, and those without TLS beside them.
 ///
 /// # Errors
 ///
 /// The line that says which of them cannot be had.
-pub(crate) fn addresses(settings: &Settings, passed: &mut Passed) -> Result<Vec<Address>, String> {
+pub(crate) fn addresses(
+    settings: &Settings,
+    passed: &mut Passed,
+) -> Result<(Vec<Address>, Vec<Address>), String> {
+    // First: who names no socket for the others gets all that are left.
+    let mut plain = taken(&settings.passed_plain, passed)?;
+    if let Some(port) = settings.plain_port {
+        plain.extend(hosts(settings)?.into_iter().map(|host| SocketAddr::new(host, port).into()));
+    }
+    Ok((public(settings, passed)?, plain))
+}
+
+/// In the order of the options: the sockets that `--fd` names; else the path of `--uds`; else the hosts. Where none of the
+/// three is given, all sockets that were passed, if any were.
+fn public(settings: &Settings, passed: &mut Passed) -> Result<Vec<Address>, String> {
     if !settings.passed.is_empty() {
-        let mut taken = Vec::new();
-        for which in &settings.passed {
-            taken.extend(passed.take(which)?);
-        }
-        return Ok(taken);
+        return taken(&settings.passed, passed);
     }
     if let Some(path) = &settings.uds {
         return Ok(vec![path.clone().into()]);
@@ -37,6 +46,22 @@ pub(crate) fn addresses(settings: &Settings, passed: &mut Passed) -> Result<Vec<
             return Ok(taken);
         }
     }
+    Ok(hosts(settings)?
+        .into_iter()
+        .map(|host| SocketAddr::new(host, settings.port).into())
+        .collect())
+}
+
+fn taken(named: &[Passing], passed: &mut Passed) -> Result<Vec<Address>, String> {
+    let mut taken = Vec::new();
+    for which in named {
+        taken.extend(passed.take(which)?);
+    }
+    Ok(taken)
+}
+
+/// What the hosts stand for, each once.
+fn hosts(settings: &Settings) -> Result<Vec<IpAddr>, String> {
     let mut hosts = Vec::new();
     for host in &settings.hosts {
         for address in addresses_of(host, has_ipv6)? {
@@ -48,7 +73,7 @@ pub(crate) fn addresses(settings: &Settings, passed: &mut Passed) -> Result<Vec<
     if hosts.is_empty() {
         hosts.push(Ipv4Addr::LOCALHOST.into());
     }
-    Ok(hosts.into_iter().map(|host| SocketAddr::new(host, settings.port).into()).collect())
+    Ok(hosts)
 }
 
 /// What a host stands for. RFC 6761 6.3: `localhost` is the loopback addresses, and no server is asked.
@@ -90,6 +115,7 @@ mod tests {
         let settings = Settings { hosts: hosts.collect(), port: 7, ..Settings::default() };
         addresses(&settings, &mut Passed::from_environment().unwrap())
             .unwrap()
+            .0
             .iter()
             .map(Address::to_string)
             .collect()
@@ -132,8 +158,29 @@ mod tests {
         let settings =
             Settings { uds, hosts: vec![Host::Name("x".to_owned())], ..Settings::default() };
         assert_eq!(
-            addresses(&settings, &mut Passed::from_environment().unwrap()).unwrap(),
+            addresses(&settings, &mut Passed::from_environment().unwrap()).unwrap().0,
             [Address::from(std::path::PathBuf::from("s"))]
         );
+    }
+
+    #[test]
+    fn a_port_without_tls_is_of_the_same_hosts() {
+        let hosts = ["192.0.2.1", "::1"].map(|host| Host::Address(host.parse().unwrap()));
+        let settings = Settings {
+            hosts: hosts.to_vec(),
+            port: 443,
+            plain_port: Some(80),
+            ..Settings::default()
+        };
+        let shown = |settings: &Settings| {
+            let passed = &mut Passed::from_environment().unwrap();
+            let (public, plain) = addresses(settings, passed).unwrap();
+            [public, plain].map(|all| all.iter().map(Address::to_string).collect::<Vec<_>>())
+        };
+        let expected = [["192.0.2.1:443", "[::1]:443"], ["192.0.2.1:80", "[::1]:80"]];
+        assert_eq!(shown(&settings), expected);
+        let settings = Settings { uds: Some(std::path::PathBuf::from("s").into()), ..settings };
+        let plain = vec!["192.0.2.1:80".to_owned(), "[::1]:80".to_owned()];
+        assert_eq!(shown(&settings), [vec!["unix:s".to_owned()], plain]);
     }
 }

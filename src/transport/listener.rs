@@ -131,13 +131,27 @@ impl Listener {
 /// The listeners of one reactor.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    listeners: Vec<Listener>,
-    /// How many of them, the first ones, are for everybody; the others are the admin entrance.
-    public: usize,
+    listeners: Vec<Listening>,
     /// Which one is asked next.
     next: usize,
-    /// What comes to everybody's TCP addresses is encrypted by this, if it is.
+    /// What makes the TLS sessions, if there are any.
     tls: Option<Arc<TlsAcceptor>>,
+}
+
+/// One of them, and what comes in there.
+#[derive(Debug)]
+struct Listening {
+    listener: Listener,
+    entrance: Entrance,
+    /// Of TCP alone, and where there is a certificate.
+    speaks_tls: bool,
+}
+
+impl From<Listener> for Listening {
+    /// For everybody, encrypted where that can be.
+    fn from(listener: Listener) -> Listening {
+        Listening { listener, entrance: Entrance::Public, speaks_tls: true }
+    }
 }
 
 impl Listeners {
@@ -188,43 +202,38 @@ impl Listeners {
                         picked = Some(got.port());
                     }
                     for (own, listener) in of_reactors.iter_mut().zip(listeners) {
-                        own.listeners.push(Listener::Tcp(listener));
+                        own.listeners.push(Listener::Tcp(listener).into());
                     }
                     bound.push(Address::Tcp(got));
                 }
                 Address::Inherited(inherited) => {
                     let (listener, address) = Listener::inherit(inherited).map_err(failed)?;
                     if let Some(first) = of_reactors.first_mut() {
-                        first.listeners.push(listener);
+                        first.listeners.push(listener.into());
                     }
                     bound.push(address);
                 }
                 Address::Unix(path) => {
                     let listener = UnixListener::bind(path, backlog).map_err(failed)?;
                     if let Some(first) = of_reactors.first_mut() {
-                        first.listeners.push(Listener::Unix(listener));
+                        first.listeners.push(Listener::Unix(listener).into());
                     }
                     bound.push(address.clone());
                 }
             }
         }
-        for own in &mut of_reactors {
-            own.public = own.listeners.len();
-        }
         Ok((of_reactors, bound))
     }
 
-    /// Those of a reactor, and behind them its listeners of the admin address.
-    #[must_use]
-    pub fn with_admin(mut self, admin: Listeners) -> Listeners {
-        self.listeners.extend(admin.listeners);
-        self
+    /// Takes in others, at which this comes in.
+    pub fn add(&mut self, others: Listeners, entrance: Entrance, speaks_tls: bool) {
+        let others = others.listeners.into_iter();
+        self.listeners.extend(others.map(|other| Listening { entrance, speaks_tls, ..other }));
     }
 
-    /// The same, of which the TCP addresses for everybody speak TLS.
-    #[must_use]
-    pub fn with_tls(self, acceptor: Option<Arc<TlsAcceptor>>) -> Listeners {
-        Listeners { tls: acceptor, ..self }
+    /// From now on those that speak TLS do it by this; without, none does.
+    pub fn speak_tls_by(&mut self, acceptor: Option<Arc<TlsAcceptor>>) {
+        self.tls = acceptor;
     }
 
     /// Asks for an edge under `token` when one of them has a connection.
@@ -233,7 +242,7 @@ impl Listeners {
     ///
     /// When the kernel has no room for it.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        for listener in &mut self.listeners {
+        for Listening { listener, .. } in &mut self.listeners {
             match listener {
                 Listener::Tcp(listener) | Listener::InheritedTcp(listener) => {
                     registry.register(listener, token, Interest::READABLE)
@@ -257,16 +266,16 @@ impl Listeners {
         for _ in 0..self.listeners.len() {
             let at = self.next;
             self.next = (at + 1) % self.listeners.len();
-            match self.listeners[at].accept() {
+            let Listening { listener, entrance, speaks_tls } = &mut self.listeners[at];
+            match listener.accept() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(accepted) if at >= self.public => {
-                    return Ok(Accepted { entrance: Entrance::Admin, ..accepted });
+                Err(error) => return Err(error),
+                Ok(accepted) => {
+                    let is_encrypted = *speaks_tls && accepted.peer != Peer::Unix;
+                    let acceptor = self.tls.as_deref().filter(|_| is_encrypted);
+                    let tls = acceptor.map(TlsAcceptor::session).transpose()?;
+                    return Ok(Accepted { entrance: *entrance, tls, ..accepted });
                 }
-                Ok(accepted) if accepted.peer != Peer::Unix => {
-                    let tls = self.tls.as_deref().map(TlsAcceptor::session).transpose()?;
-                    return Ok(Accepted { tls, ..accepted });
-                }
-                outcome => return outcome,
             }
         }
         Err(io::ErrorKind::WouldBlock.into())

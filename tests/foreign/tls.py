@@ -5,10 +5,13 @@ Not here: what rustls's own client says (the Rust tests); Node (tls.mjs); a scan
 """
 
 import asyncio
+import json
 import os
 import pathlib
+import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import tempfile
@@ -194,6 +197,53 @@ async def clients_are_asked_for_certificates():
     async with Daemon(*pair("ecdsa"), *options, "1") as daemon, connect(daemon) as client:
         await client.send("one more")
         await client.recv()
+
+
+@case
+async def an_address_may_be_plain_and_the_one_for_operators_encrypted():
+    with socket.socket() as passed:
+        passed.bind(("127.0.0.1", 0))
+        passed.listen()
+        at = passed.getsockname()[1]
+        admin = ("--admin", "127.0.0.1:0", "--ssl-admin")
+        options = ("--host", "127.0.0.1", "--plain-port", "0", "--plain-fd", "3", "--workers", "2")
+        async with Daemon(*pair("ecdsa"), *options, *admin, passed=[passed]) as daemon:
+            lines = "\n".join(daemon.lines())
+            (plain,) = {int(port) for port in re.findall(r": ws://127.0.0.1:(\d+)/", lines)} - {at}
+            (operators,) = re.findall(r"admin on 127.0.0.1:(\d+) over TLS", lines)
+            count = 0
+            # One session, by way of all of them in turn.
+            for _ in range(3):
+                for url in (
+                    f"wss://localhost:{daemon.port}{PATH}",
+                    f"ws://127.0.0.1:{plain}{PATH}",
+                    f"ws://127.0.0.1:{at}{PATH}",
+                ):
+                    more = {"ssl": context()} if url.startswith("wss") else {}
+                    async with websockets.connect(f"{url}?session_id=all", proxy=None, **more) as client:
+                        count += 1
+                        await client.send("one more")
+                        expect(json.loads(await client.recv())["count"], count, url)
+            code, said = await curl(daemon, "/healthz", "--write-out", "%{http_code}")
+            require("404" in said, f"operators' paths are elsewhere: {said}")
+            for url, wanted in (
+                (f"https://localhost:{operators}/healthz", "200"),
+                (f"http://localhost:{operators}/healthz", "400"),
+                (f"http://localhost:{plain}/healthz", "404"),
+                (f"https://localhost:{plain}/healthz", "000"),
+            ):
+                _, said = await program(
+                    "curl", "--silent", "--noproxy", "*", "--cacert", file("ca.pem"),
+                    "--write-out", "%{http_code}", "--output", "/dev/null", url,
+                )  # fmt: skip
+                expect(said, wanted, url)
+    for options, words in (
+        (("--plain-port", "1"), "of use without --ssl-certfile"),
+        ((*pair("ecdsa"), "--ssl-admin"), "of use without --admin and --ssl-certfile"),
+        ((*pair("ecdsa"), "--port", "9", "--plain-port", "9"), "another address than those that speak TLS"),
+    ):
+        code, _, error = await asyncio.to_thread(command, *options)
+        require(code == 2 and words in error and error.count("\n") == 1, error)
 
 
 @case

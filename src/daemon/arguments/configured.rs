@@ -110,11 +110,13 @@ fn the_options_of_tls_can_stand_in_the_file() {
     let set = settings(
         &[],
         &[],
-        "ssl-certfile = ['a.pem', 'b.pem']\nssl-keyfile = ['a.key', 'b.key']\nssl-ca-certs = 'ca.pem'\nssl-cert-reqs = 2\n",
+        "ssl-certfile = ['a.pem', 'b.pem']\nssl-keyfile = ['a.key', 'b.key']\nssl-ca-certs = 'ca.pem'\nssl-cert-reqs = 2\n\
+         plain-port = 80\nplain-fd = [3, 'plain']\nadmin = '[::1]:9'\nssl-admin = true\n",
     );
-    let shown = ["ssl-certfile", "ssl-keyfile", "ssl-ca-certs", "ssl-cert-reqs"]
-        .map(|name| shown(name, &set));
-    assert_eq!(shown, ["a.pem,b.pem", "a.key,b.key", "ca.pem", "2"]);
+    let names: Vec<_> =
+        OPTIONS.iter().filter(|row| row.group == "TLS").map(|row| row.name).collect();
+    let shown: Vec<_> = names.iter().map(|name| shown(name, &set)).collect();
+    assert_eq!(shown, ["a.pem,b.pem", "a.key,b.key", "ca.pem", "2", "80", "3,plain", "on"]);
 }
 
 #[test]

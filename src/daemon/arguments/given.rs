@@ -8,8 +8,9 @@
 //! Next: `from_file`: what a file gives.
 
 use std::ffi::{OsStr, OsString};
+use std::net::{Ipv4Addr, SocketAddr};
 
-use revolve::config::{REDIS_TIMEOUT, StoreLocation};
+use revolve::config::{Address, REDIS_TIMEOUT, StoreLocation};
 
 use super::options::OPTIONS;
 use super::row::{NotAllowed, Row};
@@ -87,6 +88,9 @@ fn complete(settings: &mut Settings) {
     if let Some(path) = &settings.uds {
         settings.config.listen = vec![path.clone().into()];
     }
+    // The same of a port without TLS: whether it can be of use does not depend on the host.
+    let plain = settings.plain_port.map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+    settings.config.listen_plain.extend(plain.map(Address::from));
 }
 
 /// What is wrong with the value of an option. An address of a Redis is not repeated: it may have a password.

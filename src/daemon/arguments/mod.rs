@@ -326,6 +326,9 @@ mod tests {
         ("ssl-keyfile", "a.key,b.key"),
         ("ssl-ca-certs", "ca.pem"),
         ("ssl-cert-reqs", "2"),
+        ("plain-port", "8080"),
+        ("plain-fd", "4,plain"),
+        ("ssl-admin", "true"),
         ("ws-path", "/chat"),
         ("ws-max-size", "65536"),
         ("ws-per-message-deflate", "true"),
@@ -372,6 +375,7 @@ mod tests {
     fn shown(row: &Row, settings: &Settings) -> String {
         match (row.show)(settings).as_str() {
             "off" => "false".to_owned(),
+            "on" => "true".to_owned(),
             text => text.to_owned(),
         }
     }
@@ -426,7 +430,8 @@ mod tests {
     fn certificates_and_keys_are_lists_and_go_together() {
         let given = ["--ssl-certfile=a.pem,b.pem", "--ssl-keyfile=a.key", "--ssl-keyfile=b.key"];
         let required = ["--ssl-ca-certs=ca.pem", "--ssl-cert-reqs=2"];
-        let args = [&given[..], &required[..]].concat();
+        let plain = ["--plain-port=8080", "--plain-fd=4,plain", "--admin=[::1]:9", "--ssl-admin"];
+        let args = [&given[..], &required[..], &plain[..]].concat();
         if !cfg!(feature = "tls") {
             let why = "available in this build: it needs the cargo feature \"tls\"";
             return assert_eq!(
@@ -527,8 +532,8 @@ mod tests {
             if row.name == "ws-per-message-deflate" && !cfg!(feature = "deflate") {
                 continue;
             }
-            // Refused without authorities.
-            if row.name == "ssl-cert-reqs" {
+            // Refused without certificates.
+            if ["ssl-cert-reqs", "ssl-admin"].contains(&row.name) {
                 continue;
             }
             for word in of {

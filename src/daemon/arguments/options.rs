@@ -20,8 +20,9 @@ use super::row::{Live, NotAllowed, Row, TRUTHS, Takes, store};
 use super::settings::{APPS, FORMATS, LEVELS, PAGE_FOR, PROXY_HEADERS, SESSION_IDS};
 use super::ssl;
 use super::values::{
-    Host, Passing, admin, hosts, meant, node, number, origins, passed, path, seconds, session_rate,
-    show_time_or_off, store_sync, time, time_or_auto, time_or_off, word_for, words,
+    Host, PASSED_ALLOWED, admin, hosts, meant, node, number, origins, passed, path, seconds,
+    session_rate, show_passed, show_time_or_off, store_sync, time, time_or_auto, time_or_off,
+    word_for, words,
 };
 
 const ADMIN_ALLOWED: &str = "an address with a port such as 127.0.0.1:9000, or unix: and a path such as unix:/run/admin.sock:600";
@@ -76,17 +77,14 @@ pub(super) static OPTIONS: &[Row] = &[
     Row {
         group: "Listening",
         name: "fd",
-        takes: Takes::Values("N", "a list of descriptors and their names such as 3,http"),
+        takes: Takes::Values("N", PASSED_ALLOWED),
         about: "Listen on sockets that were passed: 0, or of LISTEN_FDS by number or name",
         live: Live::No,
         set: |s, text| {
             s.passed.extend(passed(text).ok_or(NotAllowed)?);
             Ok(())
         },
-        show: |s| match &s.passed[..] {
-            [] => "none".to_owned(),
-            passed => passed.iter().map(Passing::to_string).collect::<Vec<_>>().join(","),
-        },
+        show: |s| show_passed(&s.passed),
     },
     Row {
         group: "Listening",
@@ -123,6 +121,9 @@ pub(super) static OPTIONS: &[Row] = &[
     ssl::KEYFILE,
     ssl::CA_CERTS,
     ssl::CERT_REQS,
+    ssl::PLAIN_PORT,
+    ssl::PLAIN_FD,
+    ssl::ADMIN,
     Row {
         group: "WebSocket",
         name: "ws-path",

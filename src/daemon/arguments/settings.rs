@@ -26,6 +26,10 @@ pub(crate) struct Settings {
     pub(crate) uds: Option<UnixPath>,
     /// Instead of all three.
     pub(crate) passed: Vec<Passing>,
+    /// Of the same hosts, without TLS.
+    pub(crate) plain_port: Option<u16>,
+    /// Without TLS, beside those.
+    pub(crate) passed_plain: Vec<Passing>,
     /// `None` until all options are known: then what is right for the store.
     pub(crate) store_timeout: Option<Duration>,
     pub(crate) app: App,
@@ -47,6 +51,8 @@ impl Default for Settings {
             port: 8000,
             uds: None,
             passed: Vec::new(),
+            plain_port: None,
+            passed_plain: Vec::new(),
             store_timeout: None,
             app: App::Counter,
             heartbeat: Some(Duration::from_secs(30)),

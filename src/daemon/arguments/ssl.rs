@@ -1,14 +1,16 @@
-//! The rows of TLS in the table of options: certificates, keys, and what clients show.
+//! The rows of TLS in the table of options: certificates, keys, what clients show, and what is not encrypted.
 //!
-//! Values alone. Their names are Uvicorn's. Called by `options`, which has them in its table.
+//! Values alone. The names are Uvicorn's where it has the option. Called by `options`, which has them in its table.
 //!
 //! Next: `options`: the table of them all.
 
 use revolve::config::CERTFILES_ALLOWED;
 
-use super::row::{Live, NotAllowed, Row, Takes, store};
+use super::row::{Live, NotAllowed, Row, TRUTHS, Takes, store};
 use super::settings;
-use super::values::{meant, path, paths, show_paths, word_for, words};
+use super::values::{
+    PASSED_ALLOWED, meant, number, passed, path, paths, show_passed, show_paths, word_for, words,
+};
 
 pub(super) const CERTFILE: Row = Row {
     group: "TLS",
@@ -55,4 +57,37 @@ pub(super) const CERT_REQS: Row = Row {
     live: Live::No,
     set: |s, text| store(&mut s.config.tls.cert_reqs, meant(&settings::CERT_REQS, text)),
     show: |s| word_for(&settings::CERT_REQS, s.config.tls.cert_reqs),
+};
+
+pub(super) const PLAIN_PORT: Row = Row {
+    group: "TLS",
+    name: "plain-port",
+    takes: Takes::Value("N", "a number from 0 to 65535"),
+    about: "A port beside --port, of the same hosts, without TLS",
+    live: Live::No,
+    set: |s, text| store(&mut s.plain_port, number(text).map(Some)),
+    show: |s| s.plain_port.map_or("none".to_owned(), |port| port.to_string()),
+};
+
+pub(super) const PLAIN_FD: Row = Row {
+    group: "TLS",
+    name: "plain-fd",
+    takes: Takes::Values("N", PASSED_ALLOWED),
+    about: "As --fd, and beside what else there is, without TLS",
+    live: Live::No,
+    set: |s, text| {
+        s.passed_plain.extend(passed(text).ok_or(NotAllowed)?);
+        Ok(())
+    },
+    show: |s| show_passed(&s.passed_plain),
+};
+
+pub(super) const ADMIN: Row = Row {
+    group: "TLS",
+    name: "ssl-admin",
+    takes: Takes::Nothing,
+    about: "Whether --admin speaks TLS too, if it is no Unix socket",
+    live: Live::No,
+    set: |s, text| store(&mut s.config.admin_tls, meant(&TRUTHS, text)),
+    show: |s| if s.config.admin_tls { "on" } else { "off" }.to_owned(),
 };

@@ -45,6 +45,16 @@ impl fmt::Display for Passing {
     }
 }
 
+/// Of what is passed.
+pub(super) const PASSED_ALLOWED: &str = "a list of descriptors and their names such as 3,http";
+
+pub(super) fn show_passed(passed: &[Passing]) -> String {
+    match passed {
+        [] => "none".to_owned(),
+        passed => passed.iter().map(Passing::to_string).collect::<Vec<_>>().join(","),
+    }
+}
+
 /// `3,http`.
 pub(super) fn passed(text: &str) -> Option<Vec<Passing>> {
     // sd_listen_fds_with_names(3): a name is ASCII without control characters and colons. No comma here.
