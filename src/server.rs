@@ -155,6 +155,7 @@ impl Builder {
         let status =
             Arc::new(ServerStatus::new(workers, Rejection::LABELS, self.log_lines_dropped));
         status.note_tls(tls);
+        status.note_limit(config.limit_concurrency);
         let sockets = Sockets::open_all(listeners, &config.limits).map_err(ServeError::Start)?;
         let senders: Vec<_> = sockets.iter().map(|sockets| sockets.sender.clone()).collect();
         let trigger = ShutdownTrigger { senders: senders.into(), status: status.clone() };

@@ -11,13 +11,14 @@
 //!
 //! Next: [`crate::mailbox`]: how other threads reach a reactor.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::application::ApplicationMetrics;
 use crate::config::Config;
-use crate::observe::metrics::{ReactorMetrics, ServerMetrics};
+use crate::observe::metrics::{ReactorMetrics, ServerMetrics, render_limit};
 use crate::observe::{store_metrics, tls_metrics};
 use crate::offload::pool::PoolFigures;
 use crate::session::rate::SessionRates;
@@ -46,6 +47,8 @@ pub struct ServerStatus {
     /// Settings other than those of the start, and how often they have changed.
     newer_config: Mutex<Option<Arc<Config>>>,
     config_changes: AtomicU64,
+    /// WebSockets that there may be, by the settings of the start.
+    first_limit: OnceLock<NonZeroUsize>,
     /// Whose certificates the metrics tell of.
     tls: OnceLock<Arc<TlsAcceptor>>,
 }
@@ -74,6 +77,7 @@ impl ServerStatus {
             store_failure: OnceLock::new(),
             newer_config: Mutex::default(),
             config_changes: AtomicU64::new(0),
+            first_limit: OnceLock::new(),
             tls: OnceLock::new(),
         }
     }
@@ -95,6 +99,9 @@ impl ServerStatus {
     pub fn metrics_page(&self, now: Instant) -> String {
         let since = self.draining_since();
         let mut page = self.metrics.render(since.map_or(Duration::ZERO, |since| now - since));
+        if let Some(most) = self.limit_concurrency() {
+            render_limit(most, &mut page);
+        }
         if let Some(store) = self.store() {
             store_metrics::render(store, self.reactors(), &mut page);
         }
@@ -103,6 +110,17 @@ impl ServerStatus {
         }
         self.application_metrics.render(&mut page);
         page
+    }
+
+    /// The settings of the start bound its WebSockets so.
+    pub fn note_limit(&self, most: Option<NonZeroUsize>) {
+        most.into_iter().for_each(|most| _ = self.first_limit.set(most));
+    }
+
+    /// WebSockets that there may be now, if they are bounded.
+    fn limit_concurrency(&self) -> Option<NonZeroUsize> {
+        let newer = self.lock_newer_config().as_ref().map(|config| config.limit_concurrency);
+        newer.unwrap_or_else(|| self.first_limit.get().copied())
     }
 
     /// The server speaks TLS, if there is one of these.
@@ -279,6 +297,22 @@ impl ServerStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_tells_how_many_websockets_there_may_be_now() {
+        let status = ServerStatus::new(1, &[], Arc::default());
+        let told = || {
+            let page = status.metrics_page(Instant::now());
+            let line = page.lines().find_map(|l| l.strip_prefix("revolve_websockets_most "));
+            line.map(str::to_owned)
+        };
+        assert_eq!(told(), None);
+        status.note_limit(NonZeroUsize::new(5));
+        assert_eq!(told().as_deref(), Some("5"));
+        let newer = Config { limit_concurrency: NonZeroUsize::new(7), ..Config::default() };
+        status.change_config::<()>(|_| Ok(newer)).unwrap();
+        assert_eq!(told().as_deref(), Some("7"));
+    }
 
     #[test]
     fn a_drain_has_one_beginning_and_is_over_when_all_have_said_so() {

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 const LENGTHS: [(&str, usize); 2] = [("README.md", 150), ("ARCHITECTURE.md", 285)];
 
 /// Folders of the repository, with which a path in backticks begins.
-const FOLDERS: [&str; 6] = ["src/", "tests/", "examples/", "benches/", "docs/", "fuzz/"];
+const FOLDERS: [&str; 7] =
+    ["src/", "tests/", "examples/", "benches/", "docs/", "fuzz/", "packaging/"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -22,7 +23,7 @@ fn root() -> &'static Path {
 
 /// Every document, by its path from the root, with its text.
 fn documents() -> Vec<(PathBuf, String)> {
-    let mut paths: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md"].map(PathBuf::from).into();
+    let mut paths: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "SECURITY.md"].map(PathBuf::from).into();
     for folder in ["docs", "tests/conformance", "tests/hostile"] {
         let entries = fs::read_dir(root().join(folder)).expect(folder);
         let files = entries.map(|entry| Path::new(folder).join(entry.expect(folder).file_name()));

@@ -9,6 +9,7 @@
 //! Next: [`crate::observe::store_metrics`]: those of the store.
 
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -370,6 +371,14 @@ impl ServerMetrics {
             page.sample("revolve_rejected_total", labels, reactor.refused.get());
         }
     }
+}
+
+/// Appends how many WebSockets there may be, to compare those that there are with.
+pub fn render_limit(most: NonZeroUsize, out: &mut String) {
+    let mut page = Page(std::mem::take(out));
+    let help = "WebSockets that there may be, by --limit-concurrency.";
+    page.one("revolve_websockets_most", "gauge", help, most);
+    *out = page.0;
 }
 
 type CellOf = fn(&ReactorMetrics) -> &Cell;
