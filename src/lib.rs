@@ -139,6 +139,7 @@
 //! | [`live_settings`] | changing the settings of a running server |
 //! | [`liveness`] | whether its reactors still turn |
 //! | [`server_tls`] | the certificates of a server, and loading them anew |
+//! | [`serve_error`] | why a server did not start |
 //! | [`server`] | bind, one thread a reactor, drain, join |
 //!
 //! And the same without a kernel:
@@ -284,6 +285,10 @@ mod resp;
 #[cfg(feature = "internals")]
 pub mod resp;
 #[cfg(not(feature = "internals"))]
+mod serve_error;
+#[cfg(feature = "internals")]
+pub mod serve_error;
+#[cfg(not(feature = "internals"))]
 mod server;
 #[cfg(feature = "internals")]
 pub mod server;
@@ -338,7 +343,8 @@ pub use live_settings::LiveSettings;
 pub use liveness::Liveness;
 pub use offload::{Cancellation, PoolFull};
 pub use resp::{AddressError, ServerAddress};
-pub use server::{Builder, ServeError, Server, ServerHandle, ShutdownTrigger, Summary};
+pub use serve_error::ServeError;
+pub use server::{Builder, Server, ServerHandle, ShutdownTrigger, Summary};
 pub use server_store::{StoreAccessError, StoreCheck, check_store, dump_store};
 pub use server_tls::Certificates;
 pub use session::{EndedSession, SessionEnd, owner_of};

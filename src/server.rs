@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use mio::{Poll, Registry};
 
 use crate::application::{Application, Hosted, ReactorStart, Remote, Wake};
-use crate::config::{Address, Config, ConfigError, Limits, StoreLocation};
+use crate::config::{Address, Config, Limits, StoreLocation};
 use crate::contained::{Contained, Panicked, guard};
 use crate::http::Rejection;
 use crate::live_settings::LiveSettings;
@@ -26,6 +26,7 @@ use crate::liveness::Liveness;
 use crate::mailbox::{MailSender, Mailbox, mailbox};
 use crate::offload::pool::{Pool, PoolLimits};
 use crate::reactor::{LISTENER, MAILBOX, OsEnvironment, Reactor, Task};
+use crate::serve_error::ServeError;
 use crate::server_status::ServerStatus;
 use crate::server_store::{NoStore, ReactorEnds, ServerStore, StoreAccessError, UnopenedStore};
 use crate::server_tls::Certificates;
@@ -34,7 +35,7 @@ use crate::store::thread::CommitSender;
 use crate::token::Entrance;
 use crate::transport::listener::Listeners;
 use crate::transport::socket::Socket;
-use crate::transport::tls::{TlsAcceptor, TlsError};
+use crate::transport::tls::TlsAcceptor;
 
 /// The way to a running server: [`Server::builder`].
 #[derive(Debug, Clone, Copy)]
@@ -550,127 +551,6 @@ impl<A: Application> ServerHandle<A> {
                     NoStore::Thread(error) => ServeError::Start(error),
                 })
             }
-        }
-    }
-}
-
-/// Why a server did not start.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// A setting is out of its bounds.
-    Config(ConfigError),
-    /// The address cannot be listened on.
-    Listen {
-        /// Which one.
-        address: Address,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// The same of [`Config::admin`].
-    Admin {
-        /// Which one.
-        address: Address,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// The system has no descriptors or no threads left.
-    Start(io::Error),
-    /// A certificate or a key cannot be used ([`Config::tls`]): a line that names the file.
-    Tls(TlsError),
-    /// The store cannot be opened ([`Config::store`]): a line that names the file, and says what to do.
-    Store(StoreAccessError),
-    /// The application panicked while it was made, or in `on_start`. The panic hook has said where.
-    Application,
-}
-
-/// What to do about it.
-const OUT_OF_DESCRIPTORS: &str =
-    "too few file descriptors; raise their hard limit (ulimit -n) or choose fewer --workers";
-
-/// Whether the process has as many descriptors open as it may. (EMFILE, which has no
-/// `io::ErrorKind`, is 24 on each Unix with epoll or kqueue.)
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(24)
-}
-
-fn tcp_advice(error: io::ErrorKind) -> Option<&'static str> {
-    Some(match error {
-        io::ErrorKind::AddrInUse => {
-            "the port is in use; choose another with --port, or 0 for a free one"
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address; choose another with --host"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need a privilege; choose another with --port"
-        }
-        _ => return None,
-    })
-}
-
-fn unix_advice(error: io::ErrorKind) -> Option<&'static str> {
-    Some(match error {
-        io::ErrorKind::AddrInUse => "another process listens there; choose another path with --uds",
-        io::ErrorKind::AlreadyExists => {
-            "what is there is no socket, and stays; choose another path with --uds"
-        }
-        io::ErrorKind::NotFound => {
-            "there is no such directory; make it, or choose another with --uds"
-        }
-        io::ErrorKind::NotADirectory => {
-            "a part of it is no directory; choose another path with --uds"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "no permission for its directory, or for the socket that is there"
-        }
-        _ => return None,
-    })
-}
-
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServeError::Config(error) => error.fmt(f),
-            ServeError::Listen { address, error } => {
-                let advice = match address {
-                    _ if is_out_of_descriptors(error) => Some(OUT_OF_DESCRIPTORS),
-                    Address::Tcp(_) => tcp_advice(error.kind()),
-                    Address::Unix(_) => unix_advice(error.kind()),
-                    Address::Inherited(_) => None,
-                };
-                match advice {
-                    Some(advice) => write!(f, "cannot listen on {address}: {advice}"),
-                    None => write!(f, "cannot listen on {address}: {error}"),
-                }
-            }
-            ServeError::Admin { address, error } if is_out_of_descriptors(error) => {
-                write!(f, "cannot listen on {address} for --admin: {OUT_OF_DESCRIPTORS}")
-            }
-            ServeError::Admin { address, error } => {
-                write!(f, "cannot listen on {address} for --admin: {error}")
-            }
-            ServeError::Start(error) if is_out_of_descriptors(error) => {
-                write!(f, "cannot start: {OUT_OF_DESCRIPTORS}")
-            }
-            ServeError::Start(error) => write!(f, "cannot start: {error}"),
-            ServeError::Tls(error) => error.fmt(f),
-            ServeError::Store(error) => error.fmt(f),
-            ServeError::Application => f.write_str("cannot start: the application panicked"),
-        }
-    }
-}
-
-impl std::error::Error for ServeError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            ServeError::Config(error) => Some(error),
-            ServeError::Listen { error, .. }
-            | ServeError::Admin { error, .. }
-            | ServeError::Start(error) => Some(error),
-            ServeError::Tls(error) => Some(error),
-            ServeError::Store(error) => Some(error),
-            ServeError::Application => None,
         }
     }
 }

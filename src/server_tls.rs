@@ -5,7 +5,7 @@
 //!
 //! Invariant: a reload that fails changes nothing.
 //!
-//! Next: [`crate::server`], which starts one reactor a core, and this.
+//! Next: [`crate::serve_error`]: why there is no server.
 
 use std::sync::Arc;
 

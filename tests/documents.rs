@@ -23,7 +23,8 @@ fn root() -> &'static Path {
 
 /// Every document, by its path from the root, with its text.
 fn documents() -> Vec<(PathBuf, String)> {
-    let mut paths: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "SECURITY.md"].map(PathBuf::from).into();
+    let mut paths: Vec<PathBuf> =
+        ["README.md", "ARCHITECTURE.md", "SECURITY.md"].map(PathBuf::from).into();
     for folder in ["docs", "tests/conformance", "tests/hostile"] {
         let entries = fs::read_dir(root().join(folder)).expect(folder);
         let files = entries.map(|entry| Path::new(folder).join(entry.expect(folder).file_name()));

@@ -1,5 +1,5 @@
-"""The crate as `cargo package` packs it: it builds, its unit tests pass, and nothing of the repository's own is in it. And what it
-is built of: licences, sources, versions, and crates that it is not to have.
+"""The crate as `cargo package` packs it: it builds, and nothing of the repository's own is in it. And what it is built
+of: licences, sources, versions, and crates that it is not to have.
 
 Without the network: for what the RustSec database knows of these crates, docs/operations.md names the command. Licences are those
 of the crates for this machine's kind; all else is of all kinds. Called by tests/run.
@@ -60,7 +60,7 @@ def packed():
 
 
 @case(seconds=600)
-async def the_packed_crate_builds_and_its_unit_tests_pass():
+async def the_packed_crate_builds():
     folder = packed()
     there = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
     wanted = {"Cargo.lock", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "CHANGELOG.md", "SECURITY.md", "src/main.rs"}
@@ -70,15 +70,7 @@ async def the_packed_crate_builds_and_its_unit_tests_pass():
     size = sum((folder / file).stat().st_size for file in there)
     note(f"{len(there)} files, {size / 1e6:.1f} MB")
     # In the folder where the crates that it needs are compiled already.
-    target = TARGET.parent
-    cargo("build", "--quiet", "--locked", "--offline", "--target-dir", str(target), folder=folder)
-    tests = ("--lib", "--bins", "--features", "internals", "--target-dir", str(target))
-    # They are run once: without the optimisation that pays for the simulation.
-    environment = dict(os.environ, CARGO_PROFILE_TEST_OPT_LEVEL="0")
-    said = cargo("test", "--locked", "--offline", *tests, folder=folder, env=environment, capture_output=True)
-    passed = sum(map(int, re.findall(r"^test result: ok\. (\d+) passed", said, re.M)))
-    require(passed > 300, f"only {passed} tests")
-    note(f"{passed} unit tests")
+    cargo("build", "--quiet", "--locked", "--offline", "--target-dir", str(TARGET.parent), folder=folder)
 
 
 def is_allowed(expression):
