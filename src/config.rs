@@ -43,6 +43,7 @@ pub use tls::{CERTFILES_ALLOWED, ClientCertificates, TlsFiles};
 
 use crate::protocol::ProtocolLimits;
 pub use crate::protocol::forwarded::ProxyHeaders;
+use crate::resp::ServerAddress;
 
 /// Paths that have an answer of their own whatever the settings are, so none of them can be
 /// [`Config::ws_path`]. (`/` has one too, and can: a request says which of the two it wants.)
@@ -174,6 +175,12 @@ pub struct Config {
     /// The name of this server among those that share a Redis. Default: a random one, another at each start. Two that run
     /// must not have the same: neither would be told when the other takes a session.
     pub node: Option<String>,
+    /// The Redis by which workers of Celery or RQ get tasks ([`crate::Context::enqueue`]). Default none. A change to it at
+    /// run time changes nothing.
+    pub broker: Option<ServerAddress>,
+    /// For how long a task waits for the broker to be there; then it is not sent, and whoever has asked is told so.
+    /// Default 5 s: a Redis that restarts is back by then.
+    pub broker_timeout: Duration,
     /// WebSocket connections at most, over all reactors; beyond it upgrades get 503. Sockets of
     /// every kind are at most twice as many, and some for refusals ([`Limits::socket_margin`]).
     /// Default: no limit but the process's file descriptors.
@@ -256,6 +263,8 @@ impl Default for Config {
             store_replicas: 0,
             store_wait: true,
             node: None,
+            broker: None,
+            broker_timeout: Duration::from_secs(5),
             limit_concurrency: None,
             limit_per_ip: None,
             limit_sessions_per_ip: None,
@@ -448,6 +457,7 @@ impl Config {
             return refuse("store-sync", &self.store_sync, bounds::STORE_SYNC.allowed);
         }
         bounds::STORE_TIMEOUT.check("store-timeout", self.store_timeout)?;
+        bounds::BROKER_TIMEOUT.check("broker-timeout", self.broker_timeout)?;
         if !storage::is_prefix(&self.store_prefix) {
             return refuse("store-prefix", &self.store_prefix, STORE_PREFIX_ALLOWED);
         }

@@ -13,6 +13,7 @@ use std::time::Instant;
 use crate::mailbox::Mail;
 use crate::offload::Job;
 use crate::store::CommitBatch;
+use crate::tasks::TaskOrder;
 use crate::token::LocalId;
 use crate::transport::Stream;
 use crate::transport::listener::Accepted;
@@ -78,6 +79,13 @@ pub trait Environment {
     ///
     /// The job itself, when the pool cannot run it.
     fn offload(&mut self, job: Job) -> Result<(), Job>;
+
+    /// Takes a task for a worker. Mail tells what has become of it.
+    ///
+    /// # Errors
+    ///
+    /// The order itself, when the broker's thread has no room for it, or there is none.
+    fn enqueue(&mut self, order: TaskOrder) -> Result<(), TaskOrder>;
 
     /// Passes changed sessions on to the store. Mail tells when they are safe: until then no other batch is sent, but for
     /// the one with which a shard ends.

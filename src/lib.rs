@@ -113,10 +113,12 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`offload`] | work that must not hold a reactor, and the threads that do it |
-//! | [`application`] | what runs on a reactor, and the context through which it answers |
+//! | [`json`] | JSON as text: a string of it, and what others wrote |
 //! | [`wall_clock`] | the wall-clock time, within the years that its texts can hold |
-//! | [`apps`] | the two applications that the daemon has |
+//! | [`offload`] | work that must not hold a reactor, and the threads that do it |
+//! | [`tasks`] | work for workers of Celery and RQ, and the thread that speaks with their broker |
+//! | [`application`] | what runs on a reactor, and the context through which it answers |
+//! | [`apps`] | the applications that the daemon has |
 //!
 //! How a reactor that shares nothing deals with everything outside of it:
 //!
@@ -136,6 +138,7 @@
 //! | [`memory`] | the most memory that all this can take, term by term |
 //! | [`reactor`] | the event loop |
 //! | [`server_store`] | what the reactors of a server need of a store, opening it, its end |
+//! | [`server_tasks`] | what the reactors of a server need of a broker |
 //! | [`live_settings`] | changing the settings of a running server |
 //! | [`liveness`] | whether its reactors still turn |
 //! | [`server_tls`] | the certificates of a server, and loading them anew |
@@ -181,6 +184,8 @@
 //!   connection that waits for as many answers as it may is **parked**: not read. A job whose connection
 //!   has gone is an **orphan**. An orphan that runs for too long is **given up**: its slot is free, its
 //!   thread is not.
+//! - **task**: what a worker of Celery or RQ is to do; its **broker** is the Redis between the two. **revoked**, **taken
+//!   back**: no worker begins it any more. **abandoned**: nobody here waits for its result.
 //! - **waiting**: a connection that is to be handed over, while the owner's mailbox is full; or that has
 //!   sent something to others, while too much is under way: not read. **congested**: so much waits that no
 //!   connection of the reactor is read.
@@ -252,6 +257,10 @@ mod inbox;
 #[cfg(feature = "internals")]
 pub mod inbox;
 #[cfg(not(feature = "internals"))]
+mod json;
+#[cfg(feature = "internals")]
+pub mod json;
+#[cfg(not(feature = "internals"))]
 mod live_settings;
 #[cfg(feature = "internals")]
 pub mod live_settings;
@@ -301,6 +310,10 @@ mod server_store;
 #[cfg(feature = "internals")]
 pub mod server_store;
 #[cfg(not(feature = "internals"))]
+mod server_tasks;
+#[cfg(feature = "internals")]
+pub mod server_tasks;
+#[cfg(not(feature = "internals"))]
 mod server_tls;
 #[cfg(feature = "internals")]
 pub mod server_tls;
@@ -317,6 +330,10 @@ mod store;
 #[cfg(feature = "internals")]
 pub mod store;
 #[cfg(not(feature = "internals"))]
+mod tasks;
+#[cfg(feature = "internals")]
+pub mod tasks;
+#[cfg(not(feature = "internals"))]
 mod token;
 #[cfg(feature = "internals")]
 pub mod token;
@@ -328,17 +345,19 @@ pub mod transport;
 pub use application::timers::{SetTimerError, TooManyTimers};
 pub use application::{
     Acceptance, AnswerFollows, Application, CloseReason, Context, CounterMetric, GaugeMetric,
-    HttpRequest, HttpResponse, InvalidMetric, JobHandle, JsonString, Message, NoResponse,
-    OpenedRequest, PostError, ReactorContext, ReactorStart, Recipient, Refusal, Remote, SavedState,
-    Side, Subprotocol, TextPart, Upgrade,
+    HttpRequest, HttpResponse, InvalidMetric, JobHandle, Message, NoResponse, OpenedRequest,
+    PostError, ReactorContext, ReactorStart, Recipient, Refusal, Remote, SavedState, Side,
+    Subprotocol, TextPart, Upgrade,
 };
 pub use apps::counter::Counter;
 pub use apps::echo::Echo;
+pub use apps::tasks::{Tasks, Workers};
 pub use config::{
     Address, AllowedOrigins, ClientCertificates, Config, ConfigError, Inherited, InvalidField,
     Limits, Origin, PageFor, ProxyHeaders, ResponseFields, SessionIds, SessionRate, StoreLocation,
     StoreSync, Subprotocols, TlsFiles, TrustedProxies, UnixPath,
 };
+pub use json::{JsonError, JsonString};
 pub use live_settings::LiveSettings;
 pub use liveness::Liveness;
 pub use offload::{Cancellation, PoolFull};
@@ -348,6 +367,9 @@ pub use server::{Builder, Server, ServerHandle, ShutdownTrigger, Summary};
 pub use server_store::{StoreAccessError, StoreCheck, check_store, dump_store};
 pub use server_tls::Certificates;
 pub use session::{EndedSession, SessionEnd, owner_of};
+pub use tasks::{
+    CeleryTask, EnqueueError, InvalidTask, RqTask, Task, TaskId, TaskOutcome, TaskResult,
+};
 pub use token::{ConnectionId, InvalidConnectionId, IpPeer, Peer};
 pub use transport::tls::{ShownCertificate, TlsError};
 

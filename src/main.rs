@@ -23,12 +23,14 @@ use log::Level;
 use revolve::config::{Address, Config};
 use revolve::{
     Application, Certificates, Counter, Echo, ReactorStart, ServeError, Server, ServerHandle,
-    ShutdownTrigger, check_store, dump_store,
+    ShutdownTrigger, Tasks, check_store, dump_store,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use daemon::arguments::{App, Command, Loaded, LookAtStore, Settings, UsageError, seconds};
+use daemon::arguments::{
+    App, Command, Loaded, LookAtStore, Settings, TaskSettings, UsageError, seconds,
+};
 use daemon::introduction::{Introduction, plural};
 use daemon::log_output::LogOutput;
 use daemon::logger::{FLUSH_TIMEOUT, Format, LogQueue};
@@ -186,10 +188,17 @@ fn serve(
         Err(error) => return refuse(format, &ServeError::Start(error), FAILED),
     };
     let Settings { app, heartbeat, .. } = loaded.settings;
+    let tasks = loaded.settings.tasks.clone();
     let daemon = Daemon { config, loaded, descriptors, log: log.clone() };
     match app {
         App::Counter => daemon.run(signals, move |_| Counter::new(heartbeat)),
         App::Echo => daemon.run(signals, |_| Echo),
+        App::Tasks => {
+            let TaskSettings { names, workers, queue, timeout } = tasks;
+            let tasks = Tasks::new(names, timeout).workers(workers);
+            let tasks = queue.iter().fold(tasks, |tasks, queue| tasks.queue(queue));
+            daemon.run(signals, move |_| tasks.clone())
+        }
     }
 }
 

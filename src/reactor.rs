@@ -24,6 +24,8 @@ use crate::offload::pool::{Pool, TaskEnd};
 use crate::shard::{DrainOutcome, Shard};
 use crate::store::CommitBatch;
 use crate::store::thread::{CommitSender, now_ms};
+use crate::tasks::TaskOrder;
+use crate::tasks::thread::OrderSender;
 use crate::token::LocalId;
 use crate::transport::Edge;
 use crate::transport::listener::{Accepted, Listeners};
@@ -188,6 +190,8 @@ pub struct OsEnvironment {
     pub pool: Arc<Pool<Task>>,
     /// The way to the store, if there is one.
     pub commits: Option<CommitSender>,
+    /// The way to the broker, if there is one.
+    pub orders: Option<OrderSender>,
 }
 
 /// A job, and the way back to its reactor.
@@ -253,6 +257,13 @@ impl Environment for OsEnvironment {
     fn offload(&mut self, job: Job) -> Result<(), Job> {
         let back = self.senders[self.number].clone();
         self.pool.take(Task { job, back }).map_err(|task| task.job)
+    }
+
+    fn enqueue(&mut self, order: TaskOrder) -> Result<(), TaskOrder> {
+        match &self.orders {
+            Some(orders) => orders.send(self.number, order),
+            None => Err(order),
+        }
     }
 
     fn wall_clock_ms(&mut self) -> u64 {

@@ -29,9 +29,11 @@ use crate::reactor::{LISTENER, MAILBOX, OsEnvironment, Reactor, Task};
 use crate::serve_error::ServeError;
 use crate::server_status::ServerStatus;
 use crate::server_store::{NoStore, ReactorEnds, ServerStore, StoreAccessError, UnopenedStore};
+use crate::server_tasks::ServerTasks;
 use crate::server_tls::Certificates;
 use crate::shard::{DrainOutcome, Shard};
 use crate::store::thread::CommitSender;
+use crate::tasks::thread::{BrokerThread, OrderSender};
 use crate::token::Entrance;
 use crate::transport::listener::Listeners;
 use crate::transport::socket::Socket;
@@ -158,12 +160,13 @@ impl Builder {
         status.note_tls(tls);
         status.note_limit(config.limit_concurrency);
         let sockets = Sockets::open_all(listeners, &config.limits).map_err(ServeError::Start)?;
-        let senders: Vec<_> = sockets.iter().map(|sockets| sockets.sender.clone()).collect();
-        let trigger = ShutdownTrigger { senders: senders.into(), status: status.clone() };
-        let pool = Arc::new(Pool::new(pool_limits(&config), status.pool().clone(), Task::run));
+        let trigger = ShutdownTrigger::new(&sockets, status.clone());
+        let pool = Arc::new(Pool::new(PoolLimits::of(&config), status.pool().clone(), Task::run));
         let make = Arc::new(Contained::new(make));
         let (remote, posts) = Remote::new(config.limits.mailbox_capacity, trigger.wakes());
         let mut store = UnopenedStore::of(&config, &status);
+        let tasks =
+            ServerTasks::start(&config, &status, &trigger.senders).map_err(ServeError::Start)?;
         let mut starts = Vec::with_capacity(workers);
         let (report, reports) = mpsc::channel();
         let mut threads = Vec::with_capacity(workers);
@@ -179,6 +182,7 @@ impl Builder {
                 trigger: trigger.clone(),
                 pool: pool.clone(),
                 commits,
+                orders: tasks.orders(),
             };
             let (start, is_started) = mpsc::channel();
             starts.push(start);
@@ -211,9 +215,9 @@ impl Builder {
         }
         // One that has gone says why when it is joined.
         starts.iter().for_each(|start| start.send(()).unwrap_or(()));
-        let first = config.clone();
-        let handle = ServerHandle { listening, threads, trigger, remote, first, store: None };
-        handle.open_store(store, &config)
+        let (first, broker) = (config.clone(), tasks.into_thread());
+        ServerHandle { listening, threads, trigger, remote, first, store: None, broker }
+            .open_store(store, &config)
     }
 }
 
@@ -262,17 +266,6 @@ struct Sockets {
     mailbox: Mailbox<Socket>,
 }
 
-/// What bounds the pool. Each reactor bounds the jobs that it has under way, so there is always room enough.
-fn pool_limits(config: &Config) -> PoolLimits {
-    PoolLimits {
-        threads: config.offload_threads,
-        extra: config.limits.offload_threads_extra,
-        tasks: config.workers.get() * config.limits.offloads_per_reactor,
-        stall: config.limits.offload_stall,
-        idle: config.limits.offload_idle,
-    }
-}
-
 impl Sockets {
     /// Those of all reactors.
     fn open_all(listeners: Vec<Listeners>, limits: &Limits) -> io::Result<Vec<Sockets>> {
@@ -288,7 +281,8 @@ impl Sockets {
     fn open(mut listeners: Listeners, limits: &Limits) -> io::Result<Sockets> {
         let poll = Poll::new()?;
         listeners.register(poll.registry(), LISTENER)?;
-        let (capacity, answers) = (limits.mailbox_capacity, limits.offloads_per_reactor);
+        let answers = limits.offloads_per_reactor + limits.tasks_per_reactor;
+        let capacity = limits.mailbox_capacity;
         let (sender, mailbox) = mailbox(capacity, answers, poll.registry(), MAILBOX)?;
         let registry = poll.registry().try_clone()?;
         Ok(Sockets { poll, registry, listeners, sender, mailbox })
@@ -320,6 +314,7 @@ struct ReactorArgs {
     trigger: ShutdownTrigger,
     pool: Arc<Pool<Task>>,
     commits: Option<CommitSender>,
+    orders: Option<OrderSender>,
 }
 
 impl ReactorArgs {
@@ -342,6 +337,7 @@ impl ReactorArgs {
             number: self.number,
             pool: self.pool,
             commits: self.commits,
+            orders: self.orders,
         };
         let now = Instant::now();
         let slow_turn = self.config.slow_turn.unwrap_or(Duration::MAX);
@@ -380,6 +376,11 @@ pub struct ShutdownTrigger {
 }
 
 impl ShutdownTrigger {
+    fn new(sockets: &[Sockets], status: Arc<ServerStatus>) -> ShutdownTrigger {
+        let senders = sockets.iter().map(|sockets| sockets.sender.clone()).collect();
+        ShutdownTrigger { senders, status }
+    }
+
     /// What ends the sleep of each reactor.
     fn wakes(&self) -> impl Iterator<Item = Wake> {
         let senders = self.senders.iter().cloned();
@@ -427,6 +428,7 @@ pub struct ServerHandle<A: Application> {
     /// The settings of its start.
     first: Arc<Config>,
     store: Option<ServerStore>,
+    broker: Option<BrokerThread>,
 }
 
 impl<A: Application> fmt::Debug for ServerHandle<A> {
@@ -523,6 +525,9 @@ impl<A: Application> ServerHandle<A> {
         let status = &self.trigger.status;
         if let Some(store) = self.store {
             store.join(status);
+        }
+        if let Some(broker) = self.broker {
+            broker.join();
         }
         summary.store_failure = status.store_failure().map(str::to_owned);
         summary

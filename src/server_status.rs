@@ -19,10 +19,11 @@ use std::time::{Duration, Instant};
 use crate::application::ApplicationMetrics;
 use crate::config::Config;
 use crate::observe::metrics::{ReactorMetrics, ServerMetrics, render_limit};
-use crate::observe::{store_metrics, tls_metrics};
+use crate::observe::{store_metrics, task_metrics, tls_metrics};
 use crate::offload::pool::PoolFigures;
 use crate::session::rate::SessionRates;
 use crate::store::metrics::StoreMetrics;
+use crate::tasks::metrics::TaskMetrics;
 use crate::transport::connection_limiter::ConnectionLimiter;
 use crate::transport::tls::TlsAcceptor;
 
@@ -43,6 +44,7 @@ pub struct ServerStatus {
     /// Whether a store that several machines share does not answer.
     is_store_away: AtomicBool,
     store_metrics: Arc<StoreMetrics>,
+    task_metrics: Arc<TaskMetrics>,
     store_failure: OnceLock<String>,
     /// Settings other than those of the start, and how often they have changed.
     newer_config: Mutex<Option<Arc<Config>>>,
@@ -74,6 +76,7 @@ impl ServerStatus {
             has_store: AtomicBool::new(false),
             is_store_away: AtomicBool::new(false),
             store_metrics: Arc::default(),
+            task_metrics: Arc::default(),
             store_failure: OnceLock::new(),
             newer_config: Mutex::default(),
             config_changes: AtomicU64::new(0),
@@ -104,6 +107,9 @@ impl ServerStatus {
         }
         if let Some(store) = self.store() {
             store_metrics::render(store, self.reactors(), &mut page);
+        }
+        if self.task_metrics.is_used.get() != 0 {
+            task_metrics::render(&self.task_metrics, &mut page);
         }
         if let Some(tls) = self.tls.get() {
             tls_metrics::render(&tls.shown(), self.reactors(), &mut page);
@@ -226,6 +232,12 @@ impl ServerStatus {
     #[must_use]
     pub fn store_metrics(&self) -> &Arc<StoreMetrics> {
         &self.store_metrics
+    }
+
+    /// What the broker's thread counts, whether there is one or not.
+    #[must_use]
+    pub fn task_metrics(&self) -> &Arc<TaskMetrics> {
+        &self.task_metrics
     }
 
     /// Nothing is stored any more. The log tells why, once. Wakes nobody.

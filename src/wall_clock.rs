@@ -5,7 +5,7 @@
 //! panic beyond. So everything that writes a date asks here. What has to happen at some time goes by
 //! the monotonic clock, [`std::time::Instant`], which has no such years.
 //!
-//! Next: [`crate::apps`]: two whole applications.
+//! Next: [`crate::offload`]: work that takes too long for a turn.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ pub fn now() -> SystemTime {
     within_bounds(SystemTime::now())
 }
 
-fn within_bounds(time: SystemTime) -> SystemTime {
+pub(crate) fn within_bounds(time: SystemTime) -> SystemTime {
     time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST)
 }
 

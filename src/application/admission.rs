@@ -28,6 +28,7 @@ use crate::contained::Contained;
 use crate::offload::{Value, Work};
 use crate::protocol::head::Request;
 use crate::session::{Joining, Session, SessionId};
+use crate::tasks::Task;
 use crate::token::Peer;
 use crate::transport::tls::ClientCertificate;
 
@@ -266,6 +267,8 @@ pub(crate) enum Source<A: Application> {
     Job(Work),
     /// From that reactor.
     Reactor(usize, Ask<A>),
+    /// From a worker.
+    Worker(Box<Task>),
 }
 
 /// What follows when the value is there.

@@ -1,7 +1,8 @@
 //! Off-loaded jobs, from the reactor's side: which connection waits for which, and what follows.
 //!
 //! What is to be done stays here, on the reactor, and so need not be `Send`; only the job itself and
-//! its value travel. A question to another reactor is a job too, which that reactor does. A job whose
+//! its value travel. A question to another reactor is a job too, which that reactor does, and so is a task, which a
+//! worker does. A job whose
 //! connection has gone, or was taken back, is an orphan: it is cancelled, and when it has run for
 //! [`Limits::offload_orphan_timeout`] since then, it is given up. Runs nothing and delivers nothing:
 //! the shard does, and asks here whose turn it is.
@@ -27,6 +28,7 @@ use crate::contained::Contained;
 use crate::offload::{
     Cancellation, Finished, Job, JobId, PoolFull, Progress, Value, in_a_box, unboxed,
 };
+use crate::tasks::{Task, TaskOrder, TaskResult};
 use crate::token::LocalId;
 
 type ForConnection<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>, Value)>>;
@@ -88,6 +90,8 @@ enum Doer {
     Pool,
     /// Another reactor, which answers in one of its turns.
     Reactor,
+    /// A worker of Celery or RQ.
+    Worker,
 }
 
 struct Entry<A: Application> {
@@ -138,6 +142,8 @@ pub(crate) struct Jobs<A: Application> {
     outgoing: Vec<Job>,
     /// Questions that have not left yet, each with the reactor that is asked.
     questions: Vec<(usize, Question<A>)>,
+    /// Tasks that have not left yet.
+    orders: Vec<TaskOrder>,
     /// Those that have taken a job back: an answer of theirs that waited behind it may be due.
     released: Vec<Owner>,
     /// The handle of the last job: the reactor's number, and behind it how many jobs it has had.
@@ -148,7 +154,10 @@ pub(crate) struct Jobs<A: Application> {
     look_at: Option<Instant>,
     /// The same, while that alarm is not set yet.
     unscheduled: Option<Instant>,
+    /// How many of the entries a worker does.
+    tasks: usize,
     most: usize,
+    most_tasks: usize,
     most_per_connection: usize,
     orphan_timeout: Duration,
 }
@@ -170,13 +179,16 @@ impl<A: Application> Jobs<A> {
             of_reactor: VecDeque::new(),
             outgoing: Vec::new(),
             questions: Vec::new(),
+            orders: Vec::new(),
             released: Vec::new(),
             // So no two reactors give one handle.
             serial: (reactor as u64) << 48,
             unwanted: 0,
             look_at: None,
             unscheduled: None,
+            tasks: 0,
             most: limits.offloads_per_reactor,
+            most_tasks: limits.tasks_per_reactor,
             most_per_connection: limits.offloads_per_connection,
             orphan_timeout: limits.offload_orphan_timeout,
         }
@@ -231,14 +243,55 @@ impl<A: Application> Jobs<A> {
         Ok(handle)
     }
 
+    /// Takes a task of a connection's.
+    pub(crate) fn add_task(
+        &mut self,
+        id: LocalId,
+        delivery: Delivery,
+        task: Task,
+        done: impl FnOnce(&mut A, &mut Context<'_, A>, TaskResult) + 'static,
+    ) -> Result<JobHandle, PoolFull> {
+        let done = move |application: &mut A, cx: &mut Context<'_, A>, value: Value| {
+            if let Some(result) = unboxed(value) {
+                done(application, cx, result);
+            }
+        };
+        let continuation = Continuation::OfConnection(id, Contained::new(Box::new(done)));
+        let handle = self.insert(continuation, delivery, Source::Worker(Box::new(task)))?;
+        self.of_connections.entry(id).or_default().push_back(handle.key);
+        Ok(handle)
+    }
+
+    /// Takes a task of the reactor's own.
+    pub(crate) fn add_task_for_reactor(
+        &mut self,
+        delivery: Delivery,
+        task: Task,
+        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, TaskResult) + 'static,
+    ) -> Result<JobHandle, PoolFull> {
+        let done = move |application: &mut A, cx: &mut ReactorContext<'_, A>, value: Value| {
+            if let Some(result) = unboxed(value) {
+                done(application, cx, result);
+            }
+        };
+        let continuation = Continuation::OfReactor(Contained::new(Box::new(done)));
+        let handle = self.insert(continuation, delivery, Source::Worker(Box::new(task)))?;
+        self.of_reactor.push_back(handle.key);
+        Ok(handle)
+    }
+
     fn insert(
         &mut self,
         continuation: Continuation<A>,
         delivery: Delivery,
         source: Source<A>,
     ) -> Result<JobHandle, PoolFull> {
-        if self.entries.len() >= self.most {
-            return Err(PoolFull { most: self.most });
+        let (under_way, most) = match source {
+            Source::Worker(_) => (self.tasks, self.most_tasks),
+            Source::Job(_) | Source::Reactor(..) => (self.entries.len() - self.tasks, self.most),
+        };
+        if under_way >= most {
+            return Err(PoolFull { most });
         }
         let progress = Arc::<Progress>::default();
         self.serial += 1;
@@ -246,10 +299,12 @@ impl<A: Application> Jobs<A> {
         let doer = match source {
             Source::Job(_) => Doer::Pool,
             Source::Reactor(..) => Doer::Reactor,
+            Source::Worker(_) => Doer::Worker,
         };
         let (progress_here, outcome) = (progress.clone(), None);
         let entry =
             Entry { serial, doer, continuation, delivery, progress: progress_here, outcome };
+        self.tasks += usize::from(doer == Doer::Worker);
         let key = self.entries.insert(entry);
         // There are at most `most` entries, and `Config::validate` bounds that.
         let id = JobId(key as u32);
@@ -258,6 +313,7 @@ impl<A: Application> Jobs<A> {
             Source::Reactor(reactor, ask) => {
                 self.questions.push((reactor, Question { id, ask, progress }));
             }
+            Source::Worker(task) => self.orders.push(TaskOrder { id, task, progress }),
         }
         Ok(JobHandle { key, serial })
     }
@@ -270,6 +326,11 @@ impl<A: Application> Jobs<A> {
     /// The questions that are to leave, each for the reactor that is asked.
     pub(crate) fn take_questions(&mut self) -> Vec<(usize, Question<A>)> {
         std::mem::take(&mut self.questions)
+    }
+
+    /// The tasks that are to leave for the broker.
+    pub(crate) fn take_orders(&mut self) -> Vec<TaskOrder> {
+        std::mem::take(&mut self.orders)
     }
 
     /// Those of which an answer may be due, because a job that it waited behind was taken back.
@@ -298,12 +359,17 @@ impl<A: Application> Jobs<A> {
         {
             self.of_connections.remove(&id);
         }
-        if entry.outcome.is_some() {
-            self.entries.remove(key);
+        // What a worker has not answered holds no thread: its slot is free at once.
+        let is_unheard = entry.doer == Doer::Worker && {
+            entry.progress.revoke();
+            entry.progress.give_up()
+        };
+        if entry.outcome.is_some() || is_unheard {
+            self.remove(key);
         } else if let Some(at) = self.outgoing.iter().position(|job| job.id.0 as usize == key) {
             // It has not left yet, so no answer will come.
             self.outgoing.remove(at);
-            self.entries.remove(key);
+            self.remove(key);
         } else {
             entry.progress.revoke();
             self.make_orphan(key, Former::Nobody, now);
@@ -345,9 +411,14 @@ impl<A: Application> Jobs<A> {
         }
     }
 
+    fn remove(&mut self, key: usize) -> Option<Entry<A>> {
+        let entry = self.entries.try_remove(key)?;
+        self.tasks -= usize::from(entry.doer == Doer::Worker);
+        Some(entry)
+    }
+
     fn remove_orphan(&mut self, key: usize) {
-        let entry = self.entries.try_remove(key);
-        if let Some(Entry { continuation: Continuation::Orphan(orphan), .. }) = entry {
+        if let Some(Entry { continuation: Continuation::Orphan(orphan), .. }) = self.remove(key) {
             self.unwanted -= usize::from(orphan.former == Former::Nobody);
         }
     }
@@ -376,7 +447,7 @@ impl<A: Application> Jobs<A> {
         {
             self.of_connections.remove(&id);
         }
-        let Entry { continuation, outcome, .. } = self.entries.try_remove(key)?;
+        let Entry { continuation, outcome, .. } = self.remove(key)?;
         Some(match (continuation, outcome.flatten()) {
             (Continuation::OfConnection(_, done), Some(value)) => Due::OfConnection(done, value),
             (Continuation::OfRequest(_, decision), Some(value)) => Due::OfRequest(decision, value),
@@ -392,10 +463,10 @@ impl<A: Application> Jobs<A> {
         }
         for key in self.of_connections.remove(&id).unwrap_or_default() {
             let Some(entry) = self.entries.get_mut(key) else { continue };
-            // What a reactor has not answered holds no thread: its slot is free at once.
-            let is_unheard = entry.doer == Doer::Reactor && entry.progress.give_up();
+            // What a reactor or a worker has not answered holds no thread: its slot is free at once.
+            let is_unheard = entry.doer != Doer::Pool && entry.progress.give_up();
             if entry.outcome.is_some() || is_unheard {
-                self.entries.remove(key);
+                self.remove(key);
                 continue;
             }
             entry.progress.cancel();
@@ -466,7 +537,7 @@ impl<A: Application> Jobs<A> {
 
     /// How many more jobs there may be.
     pub(crate) fn left(&self) -> usize {
-        self.most.saturating_sub(self.entries.len())
+        self.most.saturating_sub(self.entries.len() - self.tasks)
     }
 
     /// How many jobs are under way, those included that nobody waits for.
@@ -500,11 +571,14 @@ impl<A: Application> Jobs<A> {
         };
         let unwanted = orphans().filter(|(orphan, _)| orphan.former == Former::Nobody).count();
         assert_eq!(self.unwanted, unwanted);
+        let tasks = self.entries.iter().filter(|(_, entry)| entry.doer == Doer::Worker).count();
+        assert_eq!(self.tasks, tasks);
         assert_eq!(self.entries.len(), waited_for + orphans().count(), "each is somebody's");
         assert!(orphans().next().is_none() || self.look_at.is_some(), "an orphan is forgotten");
         assert_eq!(self.unscheduled, None, "no alarm is set for the orphans");
         assert!(self.outgoing.is_empty(), "jobs have left for the pool");
         assert!(self.questions.is_empty(), "questions have left");
+        assert!(self.orders.is_empty(), "tasks have left for the broker");
         assert!(self.released.is_empty(), "those behind a job that was taken back were looked at");
     }
 }

@@ -4,8 +4,8 @@
 //! (close, broadcast, timer); the shard applies them when the callback has returned, or when their
 //! time has come. No callback ever gets hold of a connection or of the loop, so nothing re-enters
 //! it. Called by the shard; implemented by `apps/` and by programs that embed the server. The parts
-//! are `text_part`, `long_way`, `request`, `json`, `response`, `metrics`, `question`, `admission`, `deferral`, `jobs`, `offloading`,
-//! `kept`, `direct`, `remote` and `timers`.
+//! are `text_part`, `long_way`, `request`, `response`, `metrics`, `question`, `admission`, `deferral`, `jobs`, `offloading`,
+//! `enqueueing`, //! `kept`, `direct`, `remote` and `timers`.
 //!
 //! Invariant: the cork only ever holds whole frames of ours, behind what is left of one that has begun to
 //! leave.
@@ -15,8 +15,8 @@
 mod admission;
 mod deferral;
 mod direct;
+mod enqueueing;
 mod jobs;
-mod json;
 mod kept;
 mod long_way;
 mod metrics;
@@ -52,7 +52,6 @@ pub use direct::{Direct, Recipient};
 pub(crate) use direct::{Directed, To};
 pub use jobs::JobHandle;
 pub(crate) use jobs::{Due, Jobs, Look, Owner, Whose};
-pub use json::JsonString;
 pub(crate) use kept::Kept;
 pub use kept::OpenedRequest;
 use long_way::{Allowance, LONG, LongWay, has_room};
@@ -497,6 +496,8 @@ pub(crate) struct Commands<A: Application> {
     pub(crate) posts: Vec<(usize, Post<A>)>,
     /// The timers set.
     pub(crate) timers: ApplicationTimers,
+    /// How large the arguments of a task may be; `None` if there is no broker.
+    pub(crate) task_bytes: Option<usize>,
     /// The jobs off-loaded.
     pub(crate) jobs: Jobs<A>,
     /// The response to the plain request under way, if it comes later.
@@ -532,6 +533,7 @@ impl<A: Application> Commands<A> {
             directs: Vec::new(),
             posts: Vec::new(),
             timers: ApplicationTimers::new(now, limits),
+            task_bytes: config.broker.is_some().then_some(limits.task_bytes),
             jobs: Jobs::new(reactor, limits),
             deferred_response: None,
             kept: Kept::default(),

@@ -5,7 +5,7 @@
 //!
 //! Invariant: what is noted here is sent, or ends its connection, in the same turn.
 //!
-//! Next: `kept`: what is kept for each connection.
+//! Next: `enqueueing`: the same for workers of Celery and RQ.
 
 use super::jobs::{Delivery, JobHandle, Owner};
 use super::{Application, Commands, Context, ReactorContext};

@@ -6,7 +6,7 @@
 //!
 //! Invariant: nothing is lent out but what the peer sent; only [`RequestHead::parameter`] decodes, once.
 //!
-//! Next: `json`: text as a string of JSON.
+//! Next: `response`: what an application may answer.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -12,8 +12,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::json::JsonString;
 use crate::config::{InvalidField, check_value, push_field};
+use crate::json::JsonString;
 
 /// What a plain text is labelled with.
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";

@@ -9,7 +9,7 @@
 //! connection closes first. Each connection's timers have one live hint, and it comes no later than a
 //! tick after their earliest timer, or, if that has passed, than the wheel's next tick.
 //!
-//! Next: [`crate::wall_clock`]: the time of day.
+//! Next: [`crate::apps`]: whole applications.
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! The echo application: text and binary come back unchanged. The target for stress tools and
 //! conformance suites.
 //!
-//! Next: [`crate::observe`]: how a server is looked at.
+//! Next: [`crate::apps::tasks`], for what takes long.
 
 use super::hello;
 use crate::application::{Acceptance, Application, Context, Message, Refusal, Upgrade};

@@ -3,7 +3,7 @@
 //! The hello is a text message, for clients that cannot read the fields of a 101: a browser's script is
 //! one. It is sent if the query asks for it, and before any other message: what an acceptance does at the
 //! opening comes before `on_open`. Refuses no upgrade, and knows nothing of the messages that follow.
-//! Called by both applications.
+//! Called by all applications.
 //!
 //! Invariant: the 101 and the hello tell the count that the connection opens with.
 //!

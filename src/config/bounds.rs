@@ -82,6 +82,10 @@ pub const STORE_SYNC: Bounds<Duration> = Bounds {
 pub const STORE_TIMEOUT: Bounds<Duration> =
     Bounds { range: Duration::from_secs(1)..=DAY, allowed: "a time from 1 to 86400 seconds" };
 
+/// Of [`super::Config::broker_timeout`].
+pub const BROKER_TIMEOUT: Bounds<Duration> =
+    Bounds { range: MILLISECOND..=DAY, allowed: "a time from 0.001 to 86400 seconds" };
+
 /// Of [`super::Config::store_replicas`].
 pub const STORE_REPLICAS: Bounds<usize> =
     Bounds { range: 0..=16, allowed: "a number from 0 to 16" };

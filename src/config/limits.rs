@@ -162,6 +162,12 @@ pub struct Limits {
     /// returns is dropped. 30 s: what `on_close` saves into a slow data base is done by then, and what is
     /// not may never be.
     pub offload_orphan_timeout: Duration,
+    /// Tasks for workers that one reactor may have under way. 1,024: they hold no thread here, and wait for longer than
+    /// jobs do; beyond it the application is told so.
+    pub tasks_per_reactor: usize,
+    /// Bytes that the arguments of a task for a worker may have, and its result. 256 KiB: each is kept once while the
+    /// task is under way, so a reactor's take 256 MiB at most; and for more there are better places than a queue in Redis.
+    pub task_bytes: usize,
     /// Time a peer has to answer our Close. 5 s; then the socket is closed without.
     pub close_timeout: Duration,
     /// Time we go on reading after our half-close, so that unread bytes do not turn into a reset
@@ -226,6 +232,7 @@ impl Limits {
             ("limits.events_per_poll", self.events_per_poll),
             ("limits.mailbox_capacity", self.mailbox_capacity),
             ("limits.offloads_per_reactor", self.offloads_per_reactor),
+            ("limits.tasks_per_reactor", self.tasks_per_reactor),
         ] {
             QUEUE.check(option, value)?;
         }
@@ -249,6 +256,7 @@ impl Limits {
         BUFFER.check("limits.receive_buffer_bytes", self.receive_buffer_bytes)?;
         STORAGE.check("limits.cork_bytes", self.cork_bytes)?;
         STORAGE.check("limits.target_bytes", self.target_bytes)?;
+        STORAGE.check("limits.task_bytes", self.task_bytes)?;
         THREADS.check("limits.offload_threads_extra", self.offload_threads_extra)?;
         if !(1..=self.receive_buffer_bytes).contains(&self.head_bytes) {
             let allowed = "a size from 1 to that of limits.receive_buffer_bytes";
@@ -324,6 +332,8 @@ impl Default for Limits {
             offload_stall: Duration::from_secs(1),
             offload_idle: Duration::from_secs(30),
             offload_orphan_timeout: Duration::from_secs(30),
+            tasks_per_reactor: 1024,
+            task_bytes: 256 << 10,
             stored_state_bytes: 64 << 10,
             store_batch_bytes: 1 << 20,
             restores_per_turn: 4096,
@@ -373,13 +383,15 @@ mod tests {
             ("offloads_per_connection", |l, n| l.offloads_per_connection = n),
             ("connections_per_session", |l, n| l.connections_per_session = n),
         ];
-        let too_much: [(&str, Setter<usize>); 8] = [
+        let too_much: [(&str, Setter<usize>); 10] = [
             ("request_body_bytes", |l, n| l.request_body_bytes = n),
             ("socket_margin", |l, n| l.socket_margin = n),
             ("watchers", |l, n| l.watchers = n),
             ("timers_per_connection", |l, n| l.timers_per_connection = n),
             ("timers_per_reactor", |l, n| l.timers_per_reactor = n),
             ("offloads_per_reactor", |l, n| l.offloads_per_reactor = n),
+            ("tasks_per_reactor", |l, n| l.tasks_per_reactor = n),
+            ("task_bytes", |l, n| l.task_bytes = n),
             ("offload_threads_extra", |l, n| l.offload_threads_extra = n),
             ("linger_bytes", |l, n| l.linger_bytes = n),
         ];

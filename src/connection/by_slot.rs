@@ -6,7 +6,7 @@
 //!
 //! Invariant: as many boxes are there as are counted.
 //!
-//! Next: [`crate::offload`]: work that takes too long for a turn.
+//! Next: [`crate::json`]: JSON as text.
 
 use crate::connection::timer_wheel::Slot;
 

@@ -40,6 +40,7 @@ impl Introduction<'_> {
             }
             (App::Counter, None) => "counter without heartbeat".to_owned(),
             (App::Echo, _) => "echo".to_owned(),
+            (App::Tasks, _) => "tasks for workers".to_owned(),
         };
         lines.info(format!("revolve {}: {reactors}, {app}", env!("CARGO_PKG_VERSION")));
         let speaks_tls = config.tls.is_used();
@@ -57,6 +58,7 @@ impl Introduction<'_> {
         }
         lines.tell_limits();
         lines.tell_store();
+        lines.tell_broker();
         lines.tell_origins();
         lines.tell_memory_bound(self.machine);
         for shortage in shortages(config, self.listening, self.machine) {
@@ -162,6 +164,12 @@ impl Lines<'_> {
                 }
             };
             self.info(format!("sessions: stored in {}; {promise}", config.store));
+        }
+    }
+
+    fn tell_broker(&mut self) {
+        if let Some(broker) = &self.config.broker {
+            self.info(format!("tasks: workers take them from {broker}"));
         }
     }
 

@@ -2,8 +2,8 @@
 //! callback made it slow, and the live page.
 //!
 //! [`slab_map`] is what a reactor tells others of its connections; [`metrics`] is what is counted, and
-//! the page of it; [`store_metrics`] and [`tls_metrics`] are the page's parts about the
-//! store and TLS. [`page`] is the live page, and `watchers` are the connections that it has here;
+//! the page of it; [`store_metrics`], [`task_metrics`] and [`tls_metrics`] are the page's parts about the
+//! store, tasks for workers and TLS. [`page`] is the live page, and `watchers` are the connections that it has here;
 //! `snapshot` and `turn_trace` describe a turn, and `slow_turn` finds out which callback held it up.
 //! Nothing here decides anything about a connection, and nothing knows the shard, which calls it.
 //!
@@ -28,6 +28,7 @@ pub mod slab_map;
 pub(crate) mod slow_turn;
 pub(crate) mod snapshot;
 pub mod store_metrics;
+pub mod task_metrics;
 pub mod tls_metrics;
 pub(crate) mod turn_trace;
 pub(crate) mod watchers;

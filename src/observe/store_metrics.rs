@@ -4,7 +4,7 @@
 //!
 //! Invariant: label values come from closed sets, so no peer can grow the page.
 //!
-//! Next: [`crate::observe::tls_metrics`]: the part about TLS.
+//! Next: [`crate::observe::task_metrics`]: the part about tasks for workers.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -110,6 +110,10 @@ impl TurnTrace {
         self.note(format_args!("off-loaded jobs: {jobs}"));
     }
 
+    pub(crate) fn enqueued(&mut self, tasks: usize) {
+        self.note(format_args!("tasks for workers: {tasks}"));
+    }
+
     pub(crate) fn batch_sent(&mut self, number: u64, claims: usize) {
         self.note(format_args!("changed sessions sent to the store: commit {number}"));
         if claims > 0 {

@@ -12,7 +12,7 @@
 //! (a task comes, a thread takes one or ends) looks afterwards, and starts the watch if there is none. The
 //! counts and the channel are sequentially consistent, so of two that act at one moment one sees the other.
 //!
-//! Next: [`crate::application`], which asks for all of this.
+//! Next: [`crate::tasks`]: work for other programs.
 
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
@@ -22,6 +22,8 @@ use std::time::Duration;
 use std::{io, thread};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+
+use crate::config::Config;
 
 /// The bounds of a pool.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +42,18 @@ pub struct PoolLimits {
 }
 
 impl PoolLimits {
+    /// Those of a server. Each reactor bounds the jobs that it has under way, so there is always room enough.
+    #[must_use]
+    pub fn of(config: &Config) -> PoolLimits {
+        PoolLimits {
+            threads: config.offload_threads,
+            extra: config.limits.offload_threads_extra,
+            tasks: config.workers.get() * config.limits.offloads_per_reactor,
+            stall: config.limits.offload_stall,
+            idle: config.limits.offload_idle,
+        }
+    }
+
     fn most(&self) -> usize {
         self.threads.get() + self.extra
     }

@@ -247,6 +247,11 @@ impl Connection {
         }
     }
 
+    /// What it consists of; whatever was asked is answered.
+    pub(super) fn into_socket(self) -> Socket {
+        self.socket
+    }
+
     /// For how long a pipeline may take.
     pub(super) fn reply_timeout(&self) -> Duration {
         self.reply_timeout
@@ -264,7 +269,7 @@ impl Connection {
     }
 }
 
-fn of_io(error: io::Error) -> ConnectionError {
+pub(super) fn of_io(error: io::Error) -> ConnectionError {
     match error.kind() {
         io::ErrorKind::TimedOut => ConnectionError::TimedOut,
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => ConnectionError::Closed,

@@ -94,6 +94,10 @@ pub struct Decoder {
     searched: usize,
     /// The length of the string that begins there.
     string: Option<usize>,
+    /// A string of more bytes than this is passed over.
+    string_most: usize,
+    /// What of a string that is passed over has not come yet, and its length.
+    passed_over: Option<(usize, usize)>,
     /// The arrays around it, the outermost first.
     open: Vec<OpenArray>,
     /// What the reply under way takes, with all that was announced.
@@ -119,10 +123,18 @@ impl Decoder {
             at: 0,
             searched: 0,
             string: None,
+            string_most: usize::MAX,
+            passed_over: None,
             open: Vec::new(),
             taken: 0,
             failed: None,
         }
+    }
+
+    /// From now on a string of more bytes than this is not kept: in its place stands [`Reply::TooLong`].
+    #[must_use]
+    pub fn passing_over(self, string_most: usize) -> Decoder {
+        Decoder { string_most, ..self }
     }
 
     /// Takes the next bytes. The caller takes all replies out before it feeds more, so that what waits here is never more
@@ -135,7 +147,10 @@ impl Decoder {
     /// Whether nothing has come behind the last reply.
     #[must_use]
     pub fn is_between_replies(&self) -> bool {
-        self.at == self.buffer.len() && self.open.is_empty() && self.string.is_none()
+        self.at == self.buffer.len()
+            && self.open.is_empty()
+            && self.string.is_none()
+            && self.passed_over.is_none()
     }
 
     /// The next reply, if it is there as a whole.
@@ -150,7 +165,8 @@ impl Decoder {
         let next = self.advance();
         if let Err(malformed) = next {
             // What was fed is of no use any more.
-            *self = Decoder { failed: Some(malformed), ..Decoder::new(self.reply_bytes_most) };
+            let empty = Decoder::new(self.reply_bytes_most).passing_over(self.string_most);
+            *self = Decoder { failed: Some(malformed), ..empty };
         }
         next
     }
@@ -187,6 +203,9 @@ impl Decoder {
     fn step(&mut self) -> Result<Step, Malformed> {
         if let Some(length) = self.string {
             return self.string_of(length);
+        }
+        if let Some((missing, length)) = self.passed_over {
+            return self.pass_over(missing, length);
         }
         let Some(&kind) = self.buffer.get(self.at) else { return Ok(Step::Short) };
         if !b"+-:$*".contains(&kind) {
@@ -251,6 +270,10 @@ impl Decoder {
     }
 
     fn begin_string(&mut self, length: usize) -> Result<Step, Malformed> {
+        if length > self.string_most {
+            self.passed_over = Some((length, length));
+            return Ok(Step::Begun);
+        }
         self.charge(length)?;
         self.string = Some(length);
         Ok(Step::Begun)
@@ -270,6 +293,23 @@ impl Decoder {
         self.string = None;
         self.at += length + 2;
         Ok(Step::Whole(Reply::Bulk(string)))
+    }
+
+    /// Drops what has come of a string that is not kept; `missing` of its `length` bytes have not.
+    fn pass_over(&mut self, missing: usize, length: usize) -> Result<Step, Malformed> {
+        let dropped = missing.min(self.buffer.len() - self.at);
+        self.at += dropped;
+        self.passed_over = Some((missing - dropped, length));
+        let end = &self.buffer[self.at..];
+        if missing > dropped || end.len() < 2 {
+            return Ok(Step::Short);
+        }
+        if !end.starts_with(b"\r\n") {
+            return Err(Malformed::StringEnd);
+        }
+        self.passed_over = None;
+        self.at += 2;
+        Ok(Step::Whole(Reply::TooLong(length)))
     }
 
     fn begin_array(&mut self, length: usize) -> Result<Step, Malformed> {

@@ -22,6 +22,8 @@ pub enum Reply {
     Bulk(Vec<u8>),
     /// There is nothing. A missing array is the same.
     Null,
+    /// A string that was passed over, because it has more bytes than are kept: so many.
+    TooLong(usize),
     /// Several.
     Array(Vec<Reply>),
 }

@@ -27,8 +27,9 @@ const SHORTEST: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct Socket(Stream);
 
+/// The operating system's stream.
 #[derive(Debug)]
-enum Stream {
+pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -102,6 +103,11 @@ impl Socket {
                 return Ok(count);
             }
         }
+    }
+
+    /// What it consists of.
+    pub(super) fn into_stream(self) -> Stream {
+        self.0
     }
 
     /// Ends both directions. What is under way in the kernel may still reach the peer.

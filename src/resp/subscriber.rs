@@ -6,7 +6,7 @@
 //!
 //! Invariant: what is returned came in this order, and nothing between was left out while the connection lasted.
 //!
-//! Next: [`crate::config`]: the server around all this, every setting and bound.
+//! Next: `evented`: the same for a thread with a poll.
 
 use std::time::{Duration, Instant};
 

@@ -5,7 +5,7 @@
 //!
 //! Invariant: while the store is away, the status says so.
 //!
-//! Next: [`crate::live_settings`]: changing the settings of a running server.
+//! Next: [`crate::server_tasks`]: what the reactors of a server need of a broker.
 
 use std::io;
 use std::sync::Arc;

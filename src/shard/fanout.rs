@@ -64,6 +64,7 @@ impl<A: Application, E: Environment> Parts<A, E> {
             self.deliver_answers(owner, turn);
         }
         self.schedule_look_at_orphans();
+        self.forward_tasks(turn, env);
         let jobs = self.runtime.commands.jobs.take_outgoing();
         if jobs.is_empty() {
             return;
@@ -73,6 +74,21 @@ impl<A: Application, E: Environment> Parts<A, E> {
             turn.setup.metrics.offloads.add(1);
             if let Err(job) = env.offload(job)
                 && let Some(finished) = job.fail()
+            {
+                self.take_finished(finished, turn);
+            }
+        }
+    }
+
+    fn forward_tasks(&mut self, turn: &mut Turn<'_>, env: &mut E) {
+        let orders = self.runtime.commands.jobs.take_orders();
+        if orders.is_empty() {
+            return;
+        }
+        turn.tell(|trace| trace.enqueued(orders.len()));
+        for order in orders {
+            if let Err(order) = env.enqueue(order)
+                && let Some(finished) = order.refuse()
             {
                 self.take_finished(finished, turn);
             }

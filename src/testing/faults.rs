@@ -30,6 +30,8 @@ pub enum Call {
     Send,
     /// A job for the pool.
     Offload,
+    /// A task for a worker.
+    Enqueue,
     /// Randomness.
     Random,
 }
@@ -45,7 +47,7 @@ pub enum Fault {
     OneByte,
     /// 0: a write that takes nothing; a read that says that the peer is gone, in mid-sentence.
     Zero,
-    /// No room in the mailbox, or in the pool.
+    /// No room in the mailbox, in the pool, or at the broker.
     Full,
 }
 
@@ -96,7 +98,7 @@ pub struct Faults(Rc<RefCell<Plan>>);
 
 #[derive(Debug, Default)]
 struct Plan {
-    calls: [u64; 10],
+    calls: [u64; 11],
     strikes: Vec<Strike>,
     struck: usize,
 }

@@ -2,10 +2,12 @@
 //! and time. A shard gets a turn only when a kernel would wake it, and its invariants are checked
 //! after each.
 //!
-//! Knows no clients and checks nothing of what they are told. The test kit runs on it, without faults;
+//! Knows no clients and checks nothing of what they are told; `checks` has what must be true of the rest. The test kit runs on it, without faults;
 //! so do the simulation, the torture and the fuzz target for shards, which plan faults.
 //!
-//! Next: `client`: the other end.
+//! Next: `checks`: what must be true of it.
+
+mod checks;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::faults::{Call, ECONNABORTED, Fault, Faults};
+use super::held_tasks::HeldTasks;
 use super::wire::{Scripted, Wire, Written};
 use crate::application::{Application, Hosted, ReactorStart, Remote, Storing, Wake};
 use crate::config::Config;
@@ -31,6 +34,7 @@ use crate::server_status::ServerStatus;
 use crate::server_store::by_owner;
 use crate::shard::Shard;
 use crate::store::{Batch, CommitBatch, Outcome, Recovered, Takeover};
+use crate::tasks::{TaskOrder, TaskOutcome};
 use crate::token::{LocalId, Peer};
 use crate::transport::listener::Accepted;
 use crate::transport::tls::TlsAcceptor;
@@ -57,6 +61,8 @@ pub struct Net {
     pub jobs: Vec<(usize, Job)>,
     /// Whether a job waits for [`Job::begin`]; if not, a thread takes each at once.
     pub jobs_wait: bool,
+    /// Tasks that were enqueued and have no result, in the order in which they came.
+    pub tasks: HeldTasks,
     /// Batches that the store has not taken yet, each with its shard: one of each shard at the most.
     pub batches: Vec<(usize, CommitBatch)>,
     /// What the wall clock said when the machine began: it may be set.
@@ -104,6 +110,23 @@ impl Net {
         let (shard, job) = self.jobs.remove(index);
         let Some(finished) = job.run() else { return self.figures.note_late() };
         self.tell(shard, Mail::Finished(finished));
+    }
+
+    /// The task at this place in [`Self::tasks`] has ended like this, which its shard is told.
+    pub fn finish_task(&mut self, index: usize, outcome: TaskOutcome) {
+        if let Some((shard, finished)) = self.tasks.finish(index, outcome) {
+            self.tell(shard, Mail::Finished(finished));
+        }
+    }
+
+    /// Answers the tasks whose time is over, and lets go of those that nobody waits for; whether there were any.
+    pub fn expire_tasks(&mut self, now: Instant) -> bool {
+        let before = self.tasks.len();
+        self.tasks.let_go();
+        while let Some(late) = self.tasks.late(now) {
+            self.finish_task(late, TaskOutcome::TimedOut);
+        }
+        self.tasks.len() < before
     }
 
     /// The batch at this place in [`Self::batches`] is safe, which its shard is told. What was in it.
@@ -253,6 +276,15 @@ impl Environment for MachineEnvironment {
             job.begin();
         }
         net.jobs.push((self.shard, job));
+        Ok(())
+    }
+
+    fn enqueue(&mut self, order: TaskOrder) -> Result<(), TaskOrder> {
+        let mut net = self.net.borrow_mut();
+        if net.faults.strike(Call::Enqueue).is_some() {
+            return Err(order);
+        }
+        net.tasks.hold(self.shard, order, self.now);
         Ok(())
     }
 
@@ -518,13 +550,6 @@ impl<A: Application> Machine<A> {
         true
     }
 
-    /// Under a limit each open WebSocket has a place, and nobody else has one.
-    fn check_places(&self) {
-        let open = if self.is_limited { self.sum(|r| r.websockets.get()) } else { 0 };
-        let taken = self.status.connection_limiter().places_taken();
-        assert_eq!(taken as u64, open, "places = open WebSockets");
-    }
-
     /// What has been written to all sockets so far.
     #[must_use]
     pub fn written(&self) -> Written {
@@ -573,6 +598,7 @@ impl<A: Application> Machine<A> {
         net.queues.iter_mut().for_each(VecDeque::clear);
         net.boxes.iter_mut().for_each(VecDeque::clear);
         net.jobs.clear();
+        net.tasks = HeldTasks::default();
         net.batches.clear();
     }
 
@@ -596,29 +622,5 @@ impl<A: Application> Machine<A> {
     /// The sum of one cell over all shards.
     pub fn sum(&self, cell: impl Fn(&ReactorMetrics) -> u64) -> u64 {
         (0..self.stations.len()).map(|at| cell(self.status.reactor(at))).sum()
-    }
-
-    /// What must be true once every shard has gone: nothing is held, counted in, or waiting.
-    ///
-    /// # Panics
-    ///
-    /// If it is not.
-    pub fn check_released(&self) {
-        assert!(self.has_ended(), "a shard did not end");
-        self.net.borrow_mut().queues.iter_mut().for_each(VecDeque::clear);
-        for (at, wire) in self.wires.iter().enumerate() {
-            assert!(wire.borrow().closed, "wire {at}: a socket leaked");
-        }
-        assert_eq!(self.sum(|r| r.connections.get()), 0, "connections are still counted");
-        assert_eq!(self.sum(|r| r.websockets.get()), 0, "WebSockets are still counted");
-        assert_eq!(self.sum(|r| r.sessions_live.get()), 0, "sessions are still attached");
-        self.check_places();
-        assert_eq!(
-            self.status.connection_limiter().counts(),
-            (0, 0),
-            "a permit was not given back"
-        );
-        let posts = self.net.borrow().boxes.iter().map(VecDeque::len).sum::<usize>();
-        assert_eq!(posts, 0, "mail was left");
     }
 }

@@ -46,9 +46,11 @@
 //! when more waits than a socket takes.
 //!
 //! Off-loaded jobs are run at once, on the test's own thread; [`TestServer::hold_jobs`] keeps them
-//! until they are asked for, in any order. One that is never run is a job that never returns.
+//! until they are asked for, in any order. One that is never run is a job that never returns. Tasks for workers of Celery
+//! and RQ go nowhere: the test is the worker ([`TestServer::set_worker`], [`TestServer::finish_task`]), wherever
+//! [`Config::broker`] is set.
 //!
-//! [`faults`] can be planned on a [`wire`]; of wires and shards the [`machine`] is built, and on that the
+//! [`faults`] can be planned on a [`wire`]; of wires, shards and `held_tasks` the [`machine`] is built, and on that the
 //! test kit, whose other end is in `client`. revolve's own simulation, torture and fuzz target are built
 //! of them too. `store` keeps sessions from one server to the next. Without a server, `simulated_disk` is what the file store is tested on.
 //!
@@ -62,6 +64,10 @@ mod store;
 mod faults;
 #[cfg(feature = "internals")]
 pub mod faults;
+#[cfg(not(feature = "internals"))]
+mod held_tasks;
+#[cfg(feature = "internals")]
+pub mod held_tasks;
 #[cfg(not(feature = "internals"))]
 #[expect(dead_code, reason = "revolve's own tests use the rest")]
 mod machine;
@@ -85,6 +91,7 @@ use std::time::{Duration, Instant};
 
 use crate::application::{Application, ReactorStart, Remote, Storing};
 use crate::config::{Config, StoreSync};
+use crate::tasks::{Task, TaskOutcome};
 
 use client::Line;
 pub use client::{
@@ -113,11 +120,15 @@ impl<A: Application> fmt::Debug for TestServer<A> {
     }
 }
 
+/// What does tasks in a test.
+type Worker = Box<dyn FnMut(&Task) -> TaskOutcome>;
+
 struct World<A: Application> {
     ws_path: String,
     machine: Machine<A>,
     lines: Vec<Line>,
     holds_jobs: bool,
+    worker: Option<Worker>,
     store: Option<TestStore>,
     holds_store: bool,
 }
@@ -207,8 +218,8 @@ impl<A: Application> TestServer<A> {
             machine.net.borrow_mut().beginning_ms = now_ms;
             machine.recover(sessions);
         }
-        let (lines, holds_jobs, holds_store) = (Vec::new(), false, false);
-        let world = World { ws_path, machine, lines, holds_jobs, store, holds_store };
+        let (lines, worker, holds_jobs, holds_store) = (Vec::new(), None, false, false);
+        let world = World { ws_path, machine, lines, holds_jobs, worker, store, holds_store };
         let server = TestServer(Rc::new(RefCell::new(world)));
         server.settle();
         server
@@ -275,7 +286,7 @@ impl<A: Application> TestServer<A> {
         let end = self.now() + time;
         self.settle();
         loop {
-            let next = self.0.borrow().machine.wakes_at();
+            let next = self.0.borrow().wakes_at();
             let next = next.map_or(end, |next| next.clamp(self.now(), end));
             self.0.borrow_mut().machine.now = next;
             self.settle();
@@ -315,6 +326,35 @@ impl<A: Application> TestServer<A> {
         let held = self.held_jobs();
         assert!(index < held, "job {index} of {held}");
         self.0.borrow().machine.net.borrow_mut().run_job(index);
+        self.settle();
+    }
+
+    /// From now on this does what is enqueued ([`crate::Context::enqueue`]), in the order in which it comes. Without a
+    /// worker tasks wait for [`Self::finish_task`], and time out when their time is over. It must not call this server.
+    pub fn set_worker(&self, worker: impl FnMut(&Task) -> TaskOutcome + 'static) {
+        self.0.borrow_mut().worker = Some(Box::new(worker));
+        self.settle();
+    }
+
+    /// The tasks that wait, in the order in which they came. One that nobody waits for any more is taken back, and not
+    /// among them, unless it outlives its connection.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<Task> {
+        let world = self.0.borrow();
+        let net = world.machine.net.borrow();
+        net.tasks.iter().map(|held| held.order.task().clone()).collect()
+    }
+
+    /// The task at this place in [`Self::tasks`] has ended like this.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many.
+    #[track_caller]
+    pub fn finish_task(&self, index: usize, outcome: TaskOutcome) {
+        let waiting = self.0.borrow().machine.net.borrow().tasks.len();
+        assert!(index < waiting, "task {index} of {waiting}");
+        self.0.borrow().machine.net.borrow_mut().finish_task(index, outcome);
         self.settle();
     }
 
@@ -377,11 +417,32 @@ impl<A: Application> World<A> {
             acted |= self.machine.turn_if_woken(shard);
         }
         acted |= !self.holds_jobs && self.machine.net.borrow_mut().run_jobs();
+        acted |= self.machine.net.borrow_mut().expire_tasks(self.machine.now);
+        acted |= self.do_tasks();
         acted |= !self.holds_store && self.store_changes();
         for line in &mut self.lines {
             acted |= line.listen();
         }
         acted
+    }
+
+    /// Has the worker do what was enqueued; whether there was anything.
+    fn do_tasks(&mut self) -> bool {
+        let Some(worker) = &mut self.worker else { return false };
+        let mut net = self.machine.net.borrow_mut();
+        let has_tasks = !net.tasks.is_empty();
+        while let Some(held) = net.tasks.first() {
+            let outcome = worker(held.order.task());
+            net.finish_task(0, outcome);
+        }
+        has_tasks
+    }
+
+    /// When something happens even if nobody does anything.
+    fn wakes_at(&self) -> Option<Instant> {
+        let net = self.machine.net.borrow();
+        let tasks = net.tasks.iter().map(|held| held.deadline).min();
+        self.machine.wakes_at().into_iter().chain(tasks).min()
     }
 
     /// Stores what has been sent to the store; whether there was anything.

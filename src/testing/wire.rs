@@ -4,7 +4,7 @@
 //! one for a reset, one for room after a write that found none. A planned failure leaves the
 //! stream as a kernel would: what it held back comes with an edge. Knows no protocol.
 //!
-//! Next: [`crate::testing::machine`]: several shards, and what they take for a kernel.
+//! Next: [`crate::testing::held_tasks`]: tasks for workers, where no worker is.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -23,6 +23,7 @@ use revolve::offload::Job;
 use revolve::server_status::ServerStatus;
 use revolve::shard::Shard;
 use revolve::store::CommitBatch;
+use revolve::tasks::TaskOrder;
 use revolve::token::{LocalId, Peer};
 use revolve::transport::listener::Accepted;
 use revolve::{Application, Config, Counter, Echo};
@@ -129,6 +130,10 @@ impl Environment for Gate {
 
     fn offload(&mut self, job: Job) -> Result<(), Job> {
         Err(job)
+    }
+
+    fn enqueue(&mut self, order: TaskOrder) -> Result<(), TaskOrder> {
+        Err(order)
     }
 
     fn commit(&mut self, _batch: CommitBatch) {

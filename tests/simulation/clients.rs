@@ -273,7 +273,8 @@ impl Client {
                         self.pending.extend(frame(0x81, b"all", chance));
                     } else if chance.percent(15) {
                         self.jobs += 1;
-                        self.pending.extend(frame(0x81, b"job", chance));
+                        let how: &[u8] = if chance.percent(40) { b"task" } else { b"job" };
+                        self.pending.extend(frame(0x81, how, chance));
                     } else if chance.percent(5) {
                         self.pending.extend(frame(0x81, b"cancel", chance));
                     } else if chance.percent(3) {

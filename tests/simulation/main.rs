@@ -98,12 +98,12 @@ const WORDS: &str = "\
     next no \
     nobody not nothing of off on one our over parked pauses peer ping pong post queued reactor \
     reactors read readable ready refused request resumed room s say session sessions shrinks \
-    sent slept slots socket sockets spent spurious store stored stream takes text that the throttled thrown timer to told too \
-    turn until upgrade us wait waiting waits watches what who with woken writable write written B Bad Conflict Content \
+    sent slept slots socket sockets spent spurious store stored stream takes tasks text that the throttled thrown timer to told too \
+    turn until upgrade us wait waiting waits watches what who with woken workers writable write written B Bad Conflict Content \
     Error Found Internal Large Length Many Not Request Requests Required Server Service Timeout Too Unavailable Upgrade";
 
 /// What a few seeds suffice to hear.
-const PHRASES: [&str; 44] = [
+const PHRASES: [&str; 45] = [
     "changed sessions sent to the store: commit ",
     "held for commit ",
     "committed ",
@@ -138,6 +138,7 @@ const PHRASES: [&str; 44] = [
     "on_timer",
     "a post: ",
     "off-loaded jobs: ",
+    "tasks for workers: ",
     "an off-loaded job is done",
     "off-loaded jobs that nobody waits for any more: ",
     "parked: ",

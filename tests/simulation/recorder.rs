@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use revolve::{
     Acceptance, Application, Cancellation, CloseReason, ConnectionId, Context, EndedSession,
     HttpRequest, HttpResponse, JobHandle, Message, NoResponse, Peer, ReactorContext, Recipient,
-    Refusal, SetTimerError, Side, Upgrade,
+    Refusal, SetTimerError, Side, Task, TaskOutcome, TaskResult, Upgrade,
 };
 
 use super::ledger::{Ledger, Number};
@@ -356,6 +356,7 @@ impl Application for Recorder {
                 assert_eq!(cx.set_timer(HEARTBEAT, 99), Err(SetTimerError::Closed));
             }
             Message::Text("job") => self.off_load(&mut log, cx),
+            Message::Text("task") => self.enqueue(&mut log, cx),
             Message::Text("cancel") => self.take_back(&mut log, cx),
             Message::Text("loose job") => self.off_load_loose(&mut log, cx),
             Message::Text("failing job") => {
@@ -734,8 +735,45 @@ impl Recorder {
 
     /// The answers come in the order of asking. Every other one of the jobs can see that nobody waits.
     fn off_load(&self, log: &mut Log, cx: &mut Context<'_, Self>) {
-        let number = log.jobs.get(&address(cx.peer())).map_or(0, |(asked, _)| *asked);
+        let (number, answer) = self.next_answer(log, cx);
+        let cancelled = log.cancelled.clone();
+        let taken = match number % 2 {
+            0 => cx.offload(move || number, answer),
+            _ => cx.offload_cancellable(
+                move |cancellation| (number, note_cancellation(cancellation, &cancelled)),
+                move |recorder, cx, (number, was_cancelled)| {
+                    assert!(!was_cancelled, "nobody waited for it");
+                    answer(recorder, cx, number);
+                },
+            ),
+        };
+        self.note_asked(log, cx, number, taken.ok());
+    }
+
+    /// A task for a worker, in the same order as jobs.
+    fn enqueue(&self, log: &mut Log, cx: &mut Context<'_, Self>) {
+        let (number, answer) = self.next_answer(log, cx);
+        let args = format!("[{number}]");
+        let task = Task::celery("w.number").args_json(&*args).timeout(Duration::from_secs(60));
+        let taken = cx.enqueue(task, move |recorder, cx, result: TaskResult| {
+            match result.outcome {
+                TaskOutcome::Success(json) => assert_eq!(json, args, "another task's"),
+                TaskOutcome::TimedOut | TaskOutcome::NotSent(_) => {}
+                other => panic!("{other:?}"),
+            }
+            answer(recorder, cx, number);
+        });
+        self.note_asked(log, cx, number, taken.ok());
+    }
+
+    /// The number of what this connection asks for next in order, and what is done with the answer.
+    fn next_answer(
+        &self,
+        log: &Log,
+        cx: &Context<'_, Self>,
+    ) -> (u64, impl Fn(&mut Self, &mut Context<'_, Self>, u64) + use<>) {
         let peer = address(cx.peer());
+        let number = log.jobs.get(&peer).map_or(0, |(asked, _)| *asked);
         let answer = move |recorder: &mut Self, cx: &mut Context<'_, Self>, number: u64| {
             let mut log = recorder.log.borrow_mut();
             let log = &mut *log;
@@ -748,18 +786,18 @@ impl Recorder {
             assert_eq!(next, Some(number), "answers come in the order of asking");
             cx.send_text(&format!("job {number}"));
         };
-        let cancelled = log.cancelled.clone();
-        let taken = match number % 2 {
-            0 => cx.offload(move || number, answer),
-            _ => cx.offload_cancellable(
-                move |cancellation| (number, note_cancellation(cancellation, &cancelled)),
-                move |recorder, cx, (number, was_cancelled)| {
-                    assert!(!was_cancelled, "nobody waited for it");
-                    answer(recorder, cx, number);
-                },
-            ),
-        };
-        if let Ok(handle) = taken {
+        (number, answer)
+    }
+
+    fn note_asked(
+        &self,
+        log: &mut Log,
+        cx: &mut Context<'_, Self>,
+        number: u64,
+        taken: Option<JobHandle>,
+    ) {
+        let peer = address(cx.peer());
+        if let Some(handle) = taken {
             log.jobs.entry(peer).or_default().0 += 1;
             log.awaited.entry(peer).or_default().push_back((number, handle));
         } else {

@@ -14,12 +14,12 @@ use revolve::config::{Config, InvalidField, Limits, ResponseFields, SessionIds, 
 use revolve::connection::timer_wheel;
 use revolve::http::Rejection;
 use revolve::offload::Job;
-use revolve::{PostError, Recipient};
+use revolve::{PostError, Recipient, ServerAddress, TaskOutcome};
 
 use super::clients::{Client, Ending, Manner};
 use super::pieces::chance::Chance;
 use super::pieces::client_bytes::Heard;
-use super::pieces::faults::Faults;
+use super::pieces::faults::{Call, Fault, Faults, Strike};
 use super::pieces::machine::{Machine, Net};
 use super::pieces::recorder::{LARGEST, Log, Recorder, assert_as_planned};
 use super::pieces::streams::{Wire, Written};
@@ -272,6 +272,7 @@ struct World {
     /// The settings of the start.
     config: Arc<Config>,
     machine: Machine<Recorder>,
+    faults: Faults,
     clients: Vec<Client>,
     log: Rc<RefCell<Log>>,
     storing: Storing,
@@ -313,6 +314,8 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
         // Shorter and longer than the time to the first ping.
         timeout_handshake: Duration::from_secs(chance.pick(&[10, 40])),
         access_log: false,
+        // Nobody connects to it here.
+        broker: ServerAddress::parse("redis://127.0.0.1/0").ok(),
         // Nobody here has a disk that hangs.
         store_timeout: Duration::from_secs(86_400),
         limits: Limits {
@@ -347,6 +350,7 @@ fn config(chance: &mut Chance, workers: usize) -> Config {
             timers_per_turn: chance.within(1, 3),
             offloads_per_connection: chance.within(1, 3),
             offloads_per_reactor: chance.within(2, 12),
+            tasks_per_reactor: chance.within(1, 6),
             offload_orphan_timeout: Duration::from_millis(chance.pick(&[0, 700, 30_000])),
             // Longer than the bustle: clients there are slow, and are not to be let down for it.
             close_timeout: Duration::from_secs(90),
@@ -363,14 +367,26 @@ fn waiting_most(config: &Config) -> usize {
     config.max_send_buffer + config.limits.cork_bytes + 150 + LARGEST + 14
 }
 
-/// Of the jobs under way, in whatever order: a thread takes one, or one returns.
+/// Of the tasks under way, in whatever order, one ends: a worker has done it, or its time is over.
+fn some_task_ends(net: &mut Net, chance: &mut Chance) -> bool {
+    let Some(last) = net.tasks.len().checked_sub(1) else { return false };
+    let at = chance.within(0, last);
+    let outcome = match chance.percent(80) {
+        true => TaskOutcome::Success(net.tasks[at].order.task().args().to_owned()),
+        false => TaskOutcome::TimedOut,
+    };
+    net.finish_task(at, outcome);
+    true
+}
+
+/// Of the jobs and tasks under way, in whatever order: a thread takes one, or one returns.
 fn some_job_goes_on(net: &mut Net, chance: &mut Chance) -> bool {
     let returns = |job: &Job| !STICKS.get() || !job.is_cancelled() || job.is_given_up();
     let jobs = net.jobs.iter().enumerate();
     let can_go_on = jobs.filter(|(_, (_, job))| !job.has_begun() || returns(job));
     let can_go_on: Vec<usize> = can_go_on.map(|(at, _)| at).collect();
-    if can_go_on.is_empty() {
-        return false;
+    if can_go_on.is_empty() || !net.tasks.is_empty() && chance.percent(50) {
+        return some_task_ends(net, chance);
     }
     let at = can_go_on[chance.within(0, can_go_on.len() - 1)];
     let has_begun = net.jobs[at].1.has_begun();
@@ -423,7 +439,8 @@ pub fn run(seed: u64) -> Totals {
         _ => Storing::BehindReplies,
     };
     let how = (box_capacity, storing);
-    let mut machine = Machine::storing(&config, how, seed, Faults::default(), |start| Recorder {
+    let faults = Faults::default();
+    let mut machine = Machine::storing(&config, how, seed, faults.clone(), |start| Recorder {
         reactor: start.reactor(),
         log: log.clone(),
     });
@@ -448,6 +465,7 @@ pub fn run(seed: u64) -> Totals {
         chance,
         config,
         machine,
+        faults,
         clients,
         log,
         storing,
@@ -490,6 +508,10 @@ impl World {
                 }
                 95 => self.wait_for_no_store(),
                 96 => self.some_thread_posts(),
+                97 if self.chance.percent(30) => {
+                    let (call, fault) = (Call::Enqueue, Fault::Full);
+                    self.faults.plan(Strike { call, nth: 0, times: 1, fault });
+                }
                 97 => {
                     let errno = self.chance.pick(&[4, 103, 24]); // EINTR, ECONNABORTED, EMFILE
                     self.machine.net.borrow_mut().accept_errors.push_back(errno);
@@ -872,7 +894,10 @@ impl World {
     /// shards have seen that of each other.
     fn check_nobody_is_waited_for(&mut self) {
         let held = self.machine.sum(|r| r.connections.get());
-        let is_idle = self.machine.net.borrow().jobs.iter().all(|(_, job)| job.is_given_up());
+        let net = self.machine.net.borrow();
+        let is_idle = net.jobs.iter().all(|(_, job)| job.is_given_up())
+            && net.tasks.iter().all(|held| held.order.is_abandoned());
+        drop(net);
         if held == 0 && is_idle {
             for _ in 0..5 {
                 self.machine.now += Duration::from_millis(10);

@@ -77,6 +77,12 @@ store-wait = false
 store-prefix = "chat:"
 store-replicas = 1
 node = "blue"
+broker = "redis://host"
+broker-timeout = 0.5
+task-names = ["w.add", "w.fail, w.nap"]
+task-workers = "rq"
+task-queue = "low"
+task-timeout = 10
 limit-concurrency = 100
 limit-per-ip = 20
 limit-sessions-per-ip = "100/2.5"
@@ -187,7 +193,7 @@ fn a_mistake_is_named_with_file_line_and_option() {
             ":3: host: the value has to be a text in quotes, or an array of such",
         ),
         ("store-sync = true", ":1: store-sync: the value has to be a number, or a text in quotes"),
-        ("app = 'chat'", ":1: app: \"chat\" is not counter or echo"),
+        ("app = 'chat'", ":1: app: \"chat\" is not counter, echo or tasks"),
         (
             "header = [\n'A: 1',\n'B']",
             ":3: header: \"B\" is not a header field such as X-Robots-Tag:noindex that is not the server's own, and all of them together at most 2048 bytes",

@@ -10,11 +10,12 @@
 use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, SocketAddr};
 
+use revolve::ServerAddress;
 use revolve::config::{Address, REDIS_TIMEOUT, StoreLocation};
 
 use super::options::OPTIONS;
 use super::row::{NotAllowed, Row};
-use super::settings::Settings;
+use super::settings::{App, Settings};
 use super::usage::{UsageError, bad_value};
 
 /// What one option was given.
@@ -62,6 +63,7 @@ impl Loaded {
             }
         }
         complete(&mut settings);
+        check_tasks(&settings)?;
         settings.config.validate().map_err(|error| {
             let index = OPTIONS.iter().position(|row| row.name == error.option);
             match index.and_then(|index| given[index].as_ref()).map(|given| &given.texts[..]) {
@@ -93,10 +95,30 @@ fn complete(settings: &mut Settings) {
     settings.config.listen_plain.extend(plain.map(Address::from));
 }
 
+/// Whether the application that hands tasks to workers has all that it needs.
+fn check_tasks(settings: &Settings) -> Result<(), UsageError> {
+    if settings.app != App::Tasks {
+        return Ok(());
+    }
+    let missing = if settings.config.broker.is_none() {
+        "--broker: a Redis such as redis://host:6379/0"
+    } else if settings.tasks.names.is_empty() {
+        "--task-names: the tasks that clients may have done"
+    } else {
+        return Ok(());
+    };
+    Err(UsageError(format!("--app tasks needs {missing}")))
+}
+
 /// What is wrong with the value of an option. An address of a Redis is not repeated: it may have a password.
 fn refusal(row: &Row, place: &str, text: &OsStr) -> UsageError {
     if row.name == "store"
         && let Some(why) = StoreLocation::why_no_address(&text.to_string_lossy())
+    {
+        return UsageError(format!("{place}: {why}"));
+    }
+    if row.name == "broker"
+        && let Err(why) = ServerAddress::parse(&text.to_string_lossy())
     {
         return UsageError(format!("{place}: {why}"));
     }

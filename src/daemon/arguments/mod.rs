@@ -4,7 +4,7 @@
 //! function; what it has to say goes out as values. `main.rs` calls [`parse`] at the start, and again at each SIGHUP.
 //!
 //! Its files, each of which uses only those before it: `values`: what a text means; `settings`: what is set;
-//! `row`: what an option is; `ssl`: those of TLS; `options`: all of them, the one table; `toml`: the part of TOML that a file has; `usage`:
+//! `row`: what an option is; `ssl`, `tasks` and `proxies`: those of TLS, of tasks and of proxies; `options`: all of them, the one table; `toml`: the part of TOML that a file has; `usage`:
 //! what is said; `completions`: what shells are told; `manual`: the manual page; `given`: what was given; `from_file`: by a file; `effective`: what holds, for `--print-config`; `changes`: what
 //! another reading has changed.
 //!
@@ -29,9 +29,11 @@ mod from_file;
 mod given;
 mod manual;
 mod options;
+mod proxies;
 mod row;
 mod settings;
 mod ssl;
+mod tasks;
 mod toml;
 mod usage;
 mod values;
@@ -41,7 +43,7 @@ use given::Given;
 pub(crate) use given::Loaded;
 use options::OPTIONS;
 use row::{PREFIX, Row, Takes, listed};
-pub(crate) use settings::{App, Settings};
+pub(crate) use settings::{App, Settings, TaskSettings};
 pub(crate) use usage::UsageError;
 use usage::{SHELLS, bad_value, help, unknown_option, unknown_variable, version};
 use values::words;
@@ -351,6 +353,12 @@ mod tests {
         ("store-prefix", "chat:"),
         ("store-replicas", "1"),
         ("node", "web-1"),
+        ("broker", "redis://host:6379/3"),
+        ("broker-timeout", "0.5"),
+        ("task-names", "w.add,w.fail"),
+        ("task-workers", "rq"),
+        ("task-queue", "low"),
+        ("task-timeout", "2.5"),
         ("limit-concurrency", "100"),
         ("limit-per-ip", "20"),
         ("limit-sessions-per-ip", "100/2.5"),
@@ -424,6 +432,25 @@ mod tests {
         let line = error(&[&format!("--uds={long}")], &[]);
         assert_eq!(line, format!("--uds: {long:?} is not {UNIX_PATH_ALLOWED}"));
         assert_eq!(error(&["--uds="], &[]), format!("--uds: \"\" is not {UNIX_PATH_ALLOWED}"));
+    }
+
+    #[test]
+    fn the_application_for_tasks_needs_a_broker_and_names() {
+        let line = error(&["--app=tasks"], &[]);
+        assert_eq!(line, "--app tasks needs --broker: a Redis such as redis://host:6379/0");
+        let broker = ("REVOLVE_BROKER", "redis://me:hunter2@host");
+        let line = error(&["--app=Tasks"], &[broker]);
+        assert_eq!(line, "--app tasks needs --task-names: the tasks that clients may have done");
+        let names = "--task-names=w.add, w.fail";
+        let set = settings(&["--app=tasks", names, "--task-queue=AUTO"], &[broker]);
+        assert_eq!((set.app, set.tasks.queue), (App::Tasks, None));
+        assert_eq!(set.tasks.names, ["w.add", "w.fail"]);
+        let line = error(&["--broker=redis://:hunter2@h:x"], &[]);
+        assert!(line.starts_with("--broker: ") && !line.contains("hunter2"), "{line}");
+        for value in ["0", "-1", "86401"] {
+            let line = error(&[&format!("--task-timeout={value}")], &[]);
+            assert!(line.ends_with("is not a time from 0.001 to 86400 seconds"), "{line}");
+        }
     }
 
     #[test]
@@ -537,6 +564,10 @@ mod tests {
                 continue;
             }
             for word in of {
+                // Refused without a broker.
+                if (row.name, *word) == ("app", "tasks") {
+                    continue;
+                }
                 let mut capital = word.to_uppercase();
                 let plain = (row.show)(&settings(&[], &[(&row.variable(), word)]));
                 for _ in 0..2 {
@@ -648,7 +679,7 @@ mod tests {
             ("offload-threads", "0", "a number from 1 to 1024"),
             ("slow-turn-ms", "3600001", "0 or a number of milliseconds from 1 to 3600000"),
             ("session-ids", "some", "any or issued"),
-            ("app", "echoes", "counter or echo"),
+            ("app", "echoes", "counter, echo or tasks"),
             ("ws-subprotocols", "chat,any", SUBPROTOCOLS_ALLOWED),
             ("ws-subprotocols", "a b", SUBPROTOCOLS_ALLOWED),
             ("timeout-keep-alive", "0", "a time from 0.001 to 86400 seconds"),
@@ -788,12 +819,12 @@ mod tests {
         let line = |result: Result<Command, UsageError>| result.expect_err("refused").to_string();
         assert_eq!(
             line(parse([OsString::from("--app"), bytes()].into_iter(), none())),
-            r#"--app: "\xFF\u{1b}" is not counter or echo"#
+            r#"--app: "\xFF\u{1b}" is not counter, echo or tasks"#
         );
         let env = [(OsString::from("REVOLVE_APP"), bytes())];
         assert_eq!(
             line(parse(std::iter::empty(), env.into_iter())),
-            r#"REVOLVE_APP: "\xFF\u{1b}" is not counter or echo"#
+            r#"REVOLVE_APP: "\xFF\u{1b}" is not counter, echo or tasks"#
         );
         assert_eq!(
             line(parse([bytes()].into_iter(), none())),

@@ -11,14 +11,16 @@
 use std::time::Duration;
 
 use revolve::config::{
-    Address, AllowedOrigins, FIELD_ALLOWED, NODE_ALLOWED, ORIGINS_ALLOWED, Origin, PROXIES_ALLOWED,
-    STORE_ALLOWED, STORE_PREFIX_ALLOWED, SUBPROTOCOLS_ALLOWED, StoreLocation, Subprotocols,
-    TrustedProxies, UNIX_PATH_ALLOWED, UnixPath, bounds,
+    Address, AllowedOrigins, FIELD_ALLOWED, NODE_ALLOWED, ORIGINS_ALLOWED, Origin, STORE_ALLOWED,
+    STORE_PREFIX_ALLOWED, SUBPROTOCOLS_ALLOWED, StoreLocation, Subprotocols, UNIX_PATH_ALLOWED,
+    UnixPath, bounds,
 };
 
+use super::proxies;
 use super::row::{Live, NotAllowed, Row, TRUTHS, Takes, store};
-use super::settings::{APPS, FORMATS, LEVELS, PAGE_FOR, PROXY_HEADERS, SESSION_IDS};
+use super::settings::{APPS, FORMATS, LEVELS, PAGE_FOR, SESSION_IDS};
 use super::ssl;
+use super::tasks;
 use super::values::{
     Host, PASSED_ALLOWED, admin, hosts, meant, node, number, origins, passed, path, seconds,
     session_rate, show_passed, show_time_or_off, store_sync, time, time_or_auto, time_or_off,
@@ -335,6 +337,12 @@ pub(super) static OPTIONS: &[Row] = &[
         set: |s, text| store(&mut s.config.node, Some(node(text))),
         show: |s| s.config.node.clone().unwrap_or("random".to_owned()),
     },
+    tasks::BROKER,
+    tasks::BROKER_TIMEOUT,
+    tasks::NAMES,
+    tasks::WORKERS,
+    tasks::QUEUE,
+    tasks::TIMEOUT,
     Row {
         group: "Limits",
         name: "limit-concurrency",
@@ -390,33 +398,9 @@ pub(super) static OPTIONS: &[Row] = &[
         set: |s, text| store(&mut s.config.max_send_buffer, number(text)),
         show: |s| s.config.max_send_buffer.to_string(),
     },
-    Row {
-        group: "Proxies",
-        name: "proxy-protocol",
-        takes: Takes::Truth,
-        about: "Proxies begin with a PROXY header, version 1 or 2",
-        live: Live::No,
-        set: |s, text| store(&mut s.config.proxy_protocol, meant(&TRUTHS, text)),
-        show: |s| s.config.proxy_protocol.to_string(),
-    },
-    Row {
-        group: "Proxies",
-        name: "proxy-headers",
-        takes: Takes::Word { of: &words(&PROXY_HEADERS) },
-        about: "The field in which proxies tell for whom a request is",
-        live: Live::No,
-        set: |s, text| store(&mut s.config.proxy_headers, meant(&PROXY_HEADERS, text)),
-        show: |s| word_for(&PROXY_HEADERS, s.config.proxy_headers),
-    },
-    Row {
-        group: "Proxies",
-        name: "forwarded-allow-ips",
-        takes: Takes::Value("LIST", PROXIES_ALLOWED),
-        about: "The proxies that are believed",
-        live: Live::Yes,
-        set: |s, text| store(&mut s.config.forwarded_allow_ips, TrustedProxies::parse(text)),
-        show: |s| s.config.forwarded_allow_ips.to_string(),
-    },
+    proxies::PROTOCOL,
+    proxies::HEADERS,
+    proxies::ALLOWED_IPS,
     Row {
         group: "Pages",
         name: "page",

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
+use revolve::Workers;
 use revolve::config::{ClientCertificates, Config, PageFor, ProxyHeaders, SessionIds, UnixPath};
 
 use super::values::{Host, Passing};
@@ -33,6 +34,8 @@ pub(crate) struct Settings {
     /// `None` until all options are known: then what is right for the store.
     pub(crate) store_timeout: Option<Duration>,
     pub(crate) app: App,
+    /// Of the application that hands tasks to workers.
+    pub(crate) tasks: TaskSettings,
     /// Of the counter; `None` is off.
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) log_level: LevelFilter,
@@ -55,6 +58,7 @@ impl Default for Settings {
             passed_plain: Vec::new(),
             store_timeout: None,
             app: App::Counter,
+            tasks: TaskSettings::default(),
             heartbeat: Some(Duration::from_secs(30)),
             log_level: LevelFilter::Info,
             log_format: Format::Text,
@@ -64,14 +68,38 @@ impl Default for Settings {
     }
 }
 
+/// What clients may have done, and by whom.
+#[derive(Debug, Clone)]
+pub(crate) struct TaskSettings {
+    pub(crate) names: Vec<String>,
+    pub(crate) workers: Workers,
+    /// `None` is the one that the workers have if nothing is said.
+    pub(crate) queue: Option<String>,
+    pub(crate) timeout: Duration,
+}
+
+impl Default for TaskSettings {
+    fn default() -> Self {
+        TaskSettings {
+            names: Vec::new(),
+            workers: Workers::Celery,
+            queue: None,
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
 /// Which application answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum App {
     Counter,
     Echo,
+    Tasks,
 }
 
-pub(super) const APPS: [(&str, App); 2] = [("counter", App::Counter), ("echo", App::Echo)];
+pub(super) const APPS: [(&str, App); 3] =
+    [("counter", App::Counter), ("echo", App::Echo), ("tasks", App::Tasks)];
+pub(super) const WORKERS: [(&str, Workers); 2] = [("celery", Workers::Celery), ("rq", Workers::Rq)];
 pub(super) const SESSION_IDS: [(&str, SessionIds); 2] =
     [("any", SessionIds::Any), ("issued", SessionIds::Issued)];
 pub(super) const PAGE_FOR: [(&str, PageFor); 2] =

@@ -2,7 +2,7 @@
 //!
 //! Values alone. The names are Uvicorn's where it has the option. Called by `options`, which has them in its table.
 //!
-//! Next: `options`: the table of them all.
+//! Next: `tasks`: those of tasks.
 
 use revolve::config::CERTFILES_ALLOWED;
 

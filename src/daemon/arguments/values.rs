@@ -114,6 +114,21 @@ pub(super) fn node(text: &str) -> Option<String> {
     (!text.eq_ignore_ascii_case("random")).then(|| text.to_owned())
 }
 
+/// `a,b`, blanks allowed around the commas.
+pub(super) fn names(text: &str) -> Option<Vec<String>> {
+    text.split(',').map(|one| name(one.trim())).collect()
+}
+
+/// A name; `None` inside for `auto`.
+pub(super) fn auto_or_name(text: &str) -> Option<Option<String>> {
+    if text.eq_ignore_ascii_case("auto") { Some(None) } else { name(text).map(Some) }
+}
+
+fn name(text: &str) -> Option<String> {
+    let is_name = (1..=255).contains(&text.len()) && !text.contains(char::is_control);
+    is_name.then(|| text.to_owned())
+}
+
 /// A path of a file; no file has an empty one.
 pub(super) fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text))

@@ -6,7 +6,7 @@
 //!
 //! Invariant: a link that is made knows the scripts, and has taken a write.
 //!
-//! Next: `availability`: what is told of it.
+//! Next: `takeovers`: what other nodes have claimed.
 
 use std::time::{Duration, Instant};
 

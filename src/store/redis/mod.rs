@@ -4,7 +4,7 @@
 //! `tests/generations` shows why that is safe, whatever is lost, delayed, sent twice, or stops. Here is the way to it.
 //! `scripts` are the three things that are asked of Redis, and `trouble` is why there is no answer. `calls` writes a batch as
 //! calls of them, and reads what they answer; `unanswered` has the batches that wait for it. Both are sans-IO. `link` is the
-//! connection on which they go, `availability` tells whether Redis can be had. `takeovers` is a thread that hears which
+//! connection on which they go. `takeovers` is a thread that hears which
 //! sessions other nodes have claimed, and `requests` the one that asks.
 //!
 //! ```text
@@ -20,7 +20,6 @@
 //!
 //! Next: `scripts`: what is asked of Redis.
 
-pub mod availability;
 pub mod calls;
 pub mod link;
 pub mod requests;

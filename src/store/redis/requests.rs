@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::RedisOptions;
-use super::availability::Availability;
 use super::calls::Caller;
 use super::link::{Link, eviction_warning};
 use super::scripts::Scripts;
@@ -31,6 +30,7 @@ use super::trouble::Trouble;
 use super::unanswered::{Settled, Unanswered};
 use crate::contained::guard;
 use crate::resp::Pipeline;
+use crate::resp::availability::Availability;
 use crate::store::batch::CommitBatch;
 use crate::store::claim::Outcome;
 use crate::store::metrics::StoreMetrics;

@@ -1,10 +1,10 @@
 //! Text as a string of JSON.
 //!
-//! Makes no other JSON: what an application says is its own. Called by `response`, and by applications.
+//! Makes no other JSON: what an application says is its own. Called by whoever writes JSON, applications too.
 //!
 //! Invariant: whatever the text is, what is written is one JSON string.
 //!
-//! Next: `response`: what an application may answer.
+//! Next: `value`: JSON that others wrote.
 
 use std::fmt::{self, Write};
 

@@ -1,10 +1,10 @@
 //! Whether Redis can be had, told when that changes, and again now and then while it cannot.
 //!
-//! Decides nothing; keeps the last thing that was told. Called by `requests`.
+//! Decides nothing; keeps the last thing that was told. Called by the threads of a store and of a broker.
 //!
 //! Invariant: of two tellings that follow each other, either something differs, or some seconds have passed.
 //!
-//! Next: `takeovers`: what other nodes have claimed.
+//! Next: [`crate::config`]: the server around all this, every setting and bound.
 
 use std::fmt;
 use std::time::{Duration, Instant};
