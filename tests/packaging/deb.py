@@ -2,8 +2,8 @@
 runs with the installed configuration; what an administrator has changed stays; a purge leaves nothing.
 
 The tree has what dpkg needs and no more, and maintainer scripts run from outside of it (DPKG_ROOT), so that nothing of
-this machine changes. The program is the one that tests/run has built with TLS: to build another takes minutes and shows
-nothing of the package. Called by tests/run, as root, where dpkg-dev is.
+this machine changes. The program is the one that tests/run has built with both features: to build another takes minutes and
+shows nothing of the package. Called by tests/run, as root, where dpkg-dev is.
 """
 
 import contextlib
@@ -104,7 +104,7 @@ async def the_same_program_makes_the_same_package():
         for line in listed:
             mode, owner = line.split()[:2]
             right = {"d": "drwxr-xr-x", "-": "-rw-r--r--"}[mode[0]]
-            if line.endswith("/usr/bin/revolve"):
+            if line.endswith(("/usr/bin/revolve", "/examples/switch")):
                 right = "-rwxr-xr-x"
             expect((mode, owner), (right, "root/root"), line)
         expect(said("dpkg-deb", "-I", str(one), "conffiles"), f"/{CONFIG}\n", "its conffiles")
@@ -127,6 +127,8 @@ async def dpkg_installs_it_and_the_program_runs_from_there():
         expect(state.st_mode & 0o777, 0o700, "its mode")
         units = said("systemd-analyze", "cat-config", f"--root={root}", "systemd/system/revolve.service")
         require("ExecStart=/usr/bin/revolve" in units, units)
+        again = (root / "usr/lib/systemd/system/revolve@.service").read_text()
+        require(again == (root / "usr/lib/systemd/system/revolve.service").read_text(), "the template differs")
         enabled = root / "etc/systemd/system/multi-user.target.wants/revolve.service"
         require(enabled.is_symlink(), "the service is not enabled")
         page = said("man", "--local-file", str(root / "usr/share/man/man1/revolve.1.gz"))

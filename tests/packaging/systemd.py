@@ -41,8 +41,10 @@ def for_this_binary(folder):
     paths = []
     for unit in sorted([*UNITS.glob("*.service"), *UNITS.glob("*.socket")]):
         text = unit.read_text().replace("/usr/bin/revolve", harness.BINARY)
-        paths.append(pathlib.Path(folder, unit.name))
-        paths[-1].write_text(text)
+        # And as the template for several servers.
+        for name in {unit.name, unit.name.replace("revolve.service", "revolve@a.service")}:
+            paths.append(pathlib.Path(folder, name))
+            paths[-1].write_text(text)
     return [str(path) for path in paths]
 
 
@@ -55,7 +57,7 @@ def said(*command):
 async def systemd_reads_the_units_without_a_word():
     with tempfile.TemporaryDirectory() as folder:
         units = for_this_binary(folder)
-        require(len(units) >= 2, f"only {units}")
+        require(len(units) >= 3, f"only {units}")
         expect(said("systemd-analyze", "verify", "--man=no", *units), (0, "", ""), "verify")
         # It does notice mistakes.
         broken = pathlib.Path(folder, "revolve.service")
@@ -140,7 +142,7 @@ def allowed_calls():
 async def all_that_it_does(folder):
     """Runs the command line of the unit under strace, and has it do what a service does; returns what strace saw."""
     service = settings("revolve.service")
-    (program, *arguments) = shlex.split(service["ExecStart"][0])
+    (program, *arguments) = shlex.split(service["ExecStart"][0].replace("%N", "revolve"))
     expect(program, "/usr/bin/revolve", "the program of the unit")
     config = folder / "revolve.toml"
     expect(arguments, ["--config", "/etc/revolve/revolve.toml"], "its arguments")
