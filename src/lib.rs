@@ -351,7 +351,7 @@ pub use application::{
 };
 pub use apps::counter::Counter;
 pub use apps::echo::Echo;
-pub use apps::tasks::{Tasks, Workers};
+pub use apps::tasks::{TaskWorkers, Tasks};
 pub use config::{
     Address, AllowedOrigins, ClientCertificates, Config, ConfigError, Inherited, InvalidField,
     Limits, Origin, PageFor, ProxyHeaders, ResponseFields, SessionIds, SessionRate, StoreLocation,

@@ -42,6 +42,7 @@ mod server {
     mod sessions;
     mod store;
     mod takeover;
+    mod tasks;
     mod timers;
     #[cfg(feature = "tls")]
     mod tls;

@@ -18,7 +18,7 @@ use crate::tasks::{Task, TaskOutcome, TaskResult};
 
 /// Whose workers do the tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Workers {
+pub enum TaskWorkers {
     /// Celery's.
     #[default]
     Celery,
@@ -31,7 +31,7 @@ pub enum Workers {
 #[derive(Debug, Clone)]
 pub struct Tasks {
     names: Arc<[String]>,
-    workers: Workers,
+    workers: TaskWorkers,
     queue: Option<Arc<str>>,
     timeout: Duration,
 }
@@ -40,13 +40,13 @@ impl Tasks {
     /// For these tasks, each with so much time.
     #[must_use]
     pub fn new(names: impl IntoIterator<Item = String>, timeout: Duration) -> Tasks {
-        let (workers, queue) = (Workers::default(), None);
+        let (workers, queue) = (TaskWorkers::default(), None);
         Tasks { names: names.into_iter().collect(), workers, queue, timeout }
     }
 
     /// Whose workers do them. Default Celery's.
     #[must_use]
-    pub fn workers(self, workers: Workers) -> Tasks {
+    pub fn workers(self, workers: TaskWorkers) -> Tasks {
         Tasks { workers, ..self }
     }
 
@@ -72,14 +72,14 @@ impl Tasks {
 
     fn task(&self, name: String, args: &str, kwargs: &str) -> Task {
         match self.workers {
-            Workers::Celery => {
+            TaskWorkers::Celery => {
                 let task = Task::celery(name).args_json(args).kwargs_json(kwargs);
                 match &self.queue {
                     Some(queue) => task.queue(&**queue).timeout(self.timeout),
                     None => task.timeout(self.timeout),
                 }
             }
-            Workers::Rq => {
+            TaskWorkers::Rq => {
                 let task = Task::rq(name).args_json(args).kwargs_json(kwargs);
                 match &self.queue {
                     Some(queue) => task.queue(&**queue).timeout(self.timeout),
@@ -187,9 +187,9 @@ mod tests {
         for (tasks, expected) in [
             (tasks(), Task::celery("w.add").timeout(Duration::from_secs(5))),
             (tasks().queue("q"), Task::celery("w.add").queue("q").timeout(Duration::from_secs(5))),
-            (tasks().workers(Workers::Rq), Task::rq("w.add").timeout(Duration::from_secs(5))),
+            (tasks().workers(TaskWorkers::Rq), Task::rq("w.add").timeout(Duration::from_secs(5))),
             (
-                tasks().workers(Workers::Rq).queue("q"),
+                tasks().workers(TaskWorkers::Rq).queue("q"),
                 Task::rq("w.add").queue("q").timeout(Duration::from_secs(5)),
             ),
         ] {

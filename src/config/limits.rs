@@ -165,8 +165,9 @@ pub struct Limits {
     /// Tasks for workers that one reactor may have under way. 1,024: they hold no thread here, and wait for longer than
     /// jobs do; beyond it the application is told so.
     pub tasks_per_reactor: usize,
-    /// Bytes that the arguments of a task for a worker may have, and its result. 256 KiB: each is kept once while the
-    /// task is under way, so a reactor's take 256 MiB at most; and for more there are better places than a queue in Redis.
+    /// Bytes that the arguments of a task for a worker may have, and its result. 256 KiB: the
+    /// arguments are kept until they are sent, so a reactor's take 256 MiB at most while the broker is away; and for more
+    /// there are better places than a queue in Redis.
     pub task_bytes: usize,
     /// Time a peer has to answer our Close. 5 s; then the socket is closed without.
     pub close_timeout: Duration,

@@ -229,7 +229,10 @@ impl<'a> Scanner<'a> {
                     return Err(self.error());
                 }
                 self.at += 1;
-                if self.skip(if open == b'{' { b'}' } else { b']' }) {
+                self.space();
+                let close = if open == b'{' { b'}' } else { b']' };
+                if self.peek() == Some(close) {
+                    self.at += 1;
                     return Ok(false);
                 }
                 around.is_object = around.is_object << 1 | u128::from(open == b'{');
@@ -427,6 +430,10 @@ mod tests {
         assert_eq!(value.member("a").unwrap().kind(), Kind::Null, "the last one");
         assert_eq!(value.member("cd").unwrap().string().unwrap(), "x\ty");
         assert_eq!(value.member("x"), None);
+        // The space behind a value is no part of it.
+        for text in ["[ ]", "{ }", "[1 ]", "1", "\"\""] {
+            assert_eq!(Value::parse(&format!(" {text} \n")).unwrap().text(), text);
+        }
         let list = Value::parse("[1 , \"a]\", [2,3], {}]").unwrap();
         let elements: Vec<_> = list.elements().map(Value::text).collect();
         assert_eq!(elements, ["1", "\"a]\"", "[2,3]", "{}"]);

@@ -21,7 +21,7 @@ use slab::Slab;
 use super::metrics::TaskMetrics;
 use super::order::TaskOrder;
 use super::outcome::{TaskId, TaskOutcome, TaskResult};
-use super::task::Protocol;
+use super::task::{Call, Protocol};
 use super::{celery, rq};
 use crate::offload::Finished;
 use crate::resp::{Pipeline, Reply};
@@ -35,6 +35,9 @@ const POLL_MOST: Duration = Duration::from_millis(500);
 
 /// The pause before the next look, as a part of how long the job has taken: so a result is late by a 16th of that.
 const POLL_SHARE: u32 = 16;
+
+/// Bytes of storage for what is to be sent that are kept when it has been.
+const SPARE_MOST: usize = 64 << 10;
 
 /// What time it is.
 #[derive(Debug, Clone, Copy)]
@@ -187,6 +190,17 @@ impl InFlight {
         &mut self.listening
     }
 
+    /// Both have been sent.
+    pub fn sent(&mut self) {
+        for pipeline in [&mut self.commands, &mut self.listening] {
+            // The storage of a large batch does not stay.
+            if pipeline.as_bytes().len() > SPARE_MOST {
+                *pipeline = Pipeline::new();
+            }
+            pipeline.clear();
+        }
+    }
+
     /// Results for reactors.
     pub fn take_answers(&mut self) -> Vec<(usize, Finished)> {
         std::mem::take(&mut self.answers)
@@ -320,11 +334,13 @@ impl InFlight {
     }
 
     fn pushed(&mut self, id: TaskId, reply: &Reply, now: Now) {
+        let refusal = reply.error().map(|error| TaskOutcome::NotSent(error.to_string()));
+        self.metrics.sent.add(u64::from(refusal.is_none()));
+        // Its result may have been faster.
         let Some(&key) = self.by_id.get(&id) else { return };
-        if let Reply::Error(error) = reply {
-            return self.finish(key, TaskOutcome::NotSent(error.to_string()), now);
+        if let Some(refusal) = refusal {
+            return self.finish(key, refusal, now);
         }
-        self.metrics.sent.add(1);
         let tracked = &mut self.tasks[key];
         tracked.stage = Stage::Queued;
         if tracked.order.is_abandoned() {
@@ -339,6 +355,18 @@ impl InFlight {
             _ => None,
         };
         if let Some(outcome) = outcome {
+            self.finish(key, outcome, now);
+        }
+    }
+
+    /// Nobody turns this any more, which is a defect: all are answered with what is known.
+    pub fn fail_all(&mut self, why: &str, now: Now) {
+        for key in self.keys() {
+            let why = why.to_owned();
+            let outcome = match self.tasks[key].may_be_sent() {
+                true => TaskOutcome::MaybeSent(why),
+                false => TaskOutcome::NotSent(why),
+            };
             self.finish(key, outcome, now);
         }
     }
@@ -465,6 +493,9 @@ impl InFlight {
             }
         }
         self.expected.push_back(Expected::Push(id));
+        // It is not sent again, so nobody needs them any more.
+        let Call { args, kwargs, .. } = &mut self.tasks[key].order.task.call;
+        (*args, *kwargs) = (String::new(), String::new());
         self.reschedule(key, now.at);
     }
 

@@ -32,6 +32,9 @@ const PING_AFTER: Duration = Duration::from_secs(2);
 /// After so long a silence it is not.
 const SILENCE_MOST: Duration = Duration::from_secs(6);
 
+/// Replies of each connection that are taken in a turn: then deadlines are looked at, whatever the broker says.
+const REPLIES_PER_TURN: usize = 1024;
+
 /// Strings in one reply that are kept, at most: the result of a job of RQ has a value or a traceback, and short ones.
 const STRINGS_A_REPLY: usize = 3;
 
@@ -86,21 +89,30 @@ impl Link {
         Ok(Link { commands, listening, heard: [now; 2], asked: now })
     }
 
-    /// Reads all that there is.
+    /// Reads what there is, a share of it: whether there may be more, of which no edge will tell.
     ///
     /// # Errors
     ///
     /// If one of the connections has failed, or the broker says what nobody has asked for.
-    pub fn read(&mut self, tasks: &mut InFlight, now: Now) -> Result<(), ConnectionError> {
-        while let Some(reply) = self.commands.receive()? {
-            self.heard[0] = now.at;
-            tasks.replied(&reply, now).map_err(|_| ConnectionError::Unexpected)?;
+    pub fn read(&mut self, tasks: &mut InFlight, now: Now) -> Result<bool, ConnectionError> {
+        let mut has_more = true;
+        for _ in 0..REPLIES_PER_TURN {
+            let reply = self.commands.receive()?;
+            if let Some(reply) = &reply {
+                self.heard[0] = now.at;
+                tasks.replied(reply, now).map_err(|_| ConnectionError::Unexpected)?;
+            }
+            let event = self.listening.receive()?;
+            has_more = reply.is_some() || event.is_some();
+            if let Some(event) = event {
+                self.heard[1] = now.at;
+                heard(event, tasks, now)?;
+            }
+            if !has_more {
+                break;
+            }
         }
-        while let Some(reply) = self.listening.receive()? {
-            self.heard[1] = now.at;
-            heard(reply, tasks, now)?;
-        }
-        Ok(())
+        Ok(has_more)
     }
 
     /// Sends what the tasks have for the broker.
@@ -110,9 +122,8 @@ impl Link {
     /// If one of the connections has failed.
     pub fn write(&mut self, tasks: &mut InFlight) -> Result<(), ConnectionError> {
         self.listening.send(tasks.listening())?;
-        tasks.listening().clear();
         self.commands.send(tasks.commands())?;
-        tasks.commands().clear();
+        tasks.sent();
         Ok(())
     }
 

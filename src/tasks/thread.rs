@@ -12,7 +12,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -35,7 +35,7 @@ const WAKER: Token = Token(0);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The longest sleep.
-const SLEEP_MOST: Duration = Duration::from_millis(500);
+const SLEEP_MOST: Duration = Duration::from_secs(1);
 
 /// The pause behind the second attempt to connect; it doubles.
 const BACKOFF_LEAST: Duration = Duration::from_millis(50);
@@ -84,12 +84,38 @@ impl Alarm {
     }
 }
 
+/// Whether the thread takes orders. So that none is forgotten when it ends though reactors go on, which is a defect.
+#[derive(Debug, Default)]
+struct Gate {
+    is_closed: AtomicBool,
+    /// Reactors that have looked, and have not sent yet.
+    passing: AtomicUsize,
+}
+
+impl Gate {
+    fn pass<R>(&self, send: impl FnOnce(bool) -> R) -> R {
+        self.passing.fetch_add(1, Ordering::SeqCst);
+        let sent = send(!self.is_closed.load(Ordering::SeqCst));
+        self.passing.fetch_sub(1, Ordering::SeqCst);
+        sent
+    }
+
+    /// From when this returns nothing is sent any more.
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        while self.passing.load(Ordering::SeqCst) > 0 {
+            thread::yield_now();
+        }
+    }
+}
+
 /// A reactor's way to the thread.
 #[derive(Debug)]
 pub struct OrderSender {
     /// There until it is dropped.
     orders: Option<Sender<(usize, TaskOrder)>>,
     alarm: Arc<Alarm>,
+    gate: Arc<Gate>,
 }
 
 impl OrderSender {
@@ -100,15 +126,18 @@ impl OrderSender {
     /// The order itself, when as many wait as may be, or the thread has ended.
     pub fn send(&self, reactor: usize, order: TaskOrder) -> Result<(), TaskOrder> {
         let Some(orders) = &self.orders else { return Err(order) };
-        orders.try_send((reactor, order)).map_err(|error| error.into_inner().1)?;
-        self.alarm.raise();
-        Ok(())
+        let sent = self.gate.pass(|is_open| match is_open {
+            true => orders.try_send((reactor, order)).map_err(|error| error.into_inner().1),
+            false => Err(order),
+        });
+        sent.inspect(|()| self.alarm.raise())
     }
 }
 
 impl Clone for OrderSender {
     fn clone(&self) -> Self {
-        OrderSender { orders: self.orders.clone(), alarm: self.alarm.clone() }
+        let (alarm, gate) = (self.alarm.clone(), self.gate.clone());
+        OrderSender { orders: self.orders.clone(), alarm, gate }
     }
 }
 
@@ -144,6 +173,7 @@ impl BrokerThread {
         let waker = Waker::new(poll.registry(), WAKER)?;
         let alarm = Arc::new(Alarm { waker, is_raised: AtomicBool::new(false) });
         let (orders, received) = bounded(options.tasks_most);
+        let gate = Arc::<Gate>::default();
         let in_flight = InFlightOptions {
             database: options.address.database(),
             most: options.tasks_most,
@@ -161,6 +191,8 @@ impl BrokerThread {
             orders: received,
             link: None,
             looked: Instant::now(),
+            has_more: false,
+            gate: gate.clone(),
         };
         let (running, has_ended) = bounded::<()>(0);
         let thread = thread::Builder::new().name("tasks".to_owned()).spawn(move || {
@@ -171,7 +203,7 @@ impl BrokerThread {
                 Err(_) => log::error!("tasks: the thread of the broker panicked"),
             }
         })?;
-        Ok((OrderSender { orders: Some(orders), alarm }, BrokerThread { thread, has_ended }))
+        Ok((OrderSender { orders: Some(orders), alarm, gate }, BrokerThread { thread, has_ended }))
     }
 
     /// Waits, when no [`OrderSender`] is left, until it has ended.
@@ -258,11 +290,28 @@ struct Broker {
     link: Option<Link>,
     /// When was looked last whether somebody still waits.
     looked: Instant,
+    /// Whether the link may have more to be read.
+    has_more: bool,
+    gate: Arc<Gate>,
 }
 
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broker").field("tasks", &self.tasks.len()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Broker {
+    /// However the thread has ended: nobody waits for it in vain.
+    fn drop(&mut self) {
+        self.gate.close();
+        let (now, why) = (now(), "the thread of the broker has ended");
+        while let Ok((reactor, order)) = self.orders.try_recv() {
+            self.tasks.receive(reactor, order, TaskId::NONE, now);
+            self.tasks.fail_all(why, now);
+        }
+        self.tasks.fail_all(why, now);
+        self.answer();
     }
 }
 
@@ -292,6 +341,9 @@ impl Broker {
     }
 
     fn sleep(&self) -> Duration {
+        if self.has_more {
+            return Duration::ZERO;
+        }
         let now = Instant::now();
         let mut sleep = if self.tasks.is_empty() { SLEEP_MOST } else { LOOK_EVERY };
         if self.link.is_none() && self.connecting.answer.is_none() {
@@ -347,13 +399,18 @@ impl Broker {
         let read = self.link.as_mut().map(|link| link.read(&mut self.tasks, now));
         self.tasks.look(now);
         let Some((link, read)) = self.link.as_mut().zip(read) else { return };
-        let turned = read
-            .and_then(|()| link.watch(&mut self.tasks, now.at))
-            .and_then(|()| link.write(&mut self.tasks));
+        let turned = read.and_then(|has_more| {
+            link.watch(&mut self.tasks, now.at)?;
+            link.write(&mut self.tasks)?;
+            Ok(has_more)
+        });
         match turned {
-            Ok(()) => self.connecting.pause = Duration::ZERO,
+            Ok(has_more) => {
+                self.has_more = has_more;
+                self.connecting.pause = Duration::ZERO;
+            }
             Err(error) => {
-                self.link = None;
+                (self.link, self.has_more) = (None, false);
                 self.metrics.is_available.set(0);
                 self.tasks.disconnected(&error.to_string(), now);
                 self.connecting.put_off(now.at);

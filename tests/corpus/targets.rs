@@ -11,6 +11,7 @@ pub(crate) mod resp;
 pub(crate) mod session;
 pub(crate) mod shard;
 pub(crate) mod store;
+pub(crate) mod tasks;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
 
@@ -36,6 +37,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("session", session::run),
     ("shard", shard::run),
     ("store", store::run),
+    ("tasks", tasks::run),
     #[cfg(feature = "tls")]
     ("tls", tls::run),
 ];

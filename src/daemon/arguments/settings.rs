@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
-use revolve::Workers;
+use revolve::TaskWorkers;
 use revolve::config::{ClientCertificates, Config, PageFor, ProxyHeaders, SessionIds, UnixPath};
 
 use super::values::{Host, Passing};
@@ -72,7 +72,7 @@ impl Default for Settings {
 #[derive(Debug, Clone)]
 pub(crate) struct TaskSettings {
     pub(crate) names: Vec<String>,
-    pub(crate) workers: Workers,
+    pub(crate) workers: TaskWorkers,
     /// `None` is the one that the workers have if nothing is said.
     pub(crate) queue: Option<String>,
     pub(crate) timeout: Duration,
@@ -82,7 +82,7 @@ impl Default for TaskSettings {
     fn default() -> Self {
         TaskSettings {
             names: Vec::new(),
-            workers: Workers::Celery,
+            workers: TaskWorkers::Celery,
             queue: None,
             timeout: Duration::from_secs(30),
         }
@@ -99,7 +99,8 @@ pub(crate) enum App {
 
 pub(super) const APPS: [(&str, App); 3] =
     [("counter", App::Counter), ("echo", App::Echo), ("tasks", App::Tasks)];
-pub(super) const WORKERS: [(&str, Workers); 2] = [("celery", Workers::Celery), ("rq", Workers::Rq)];
+pub(super) const WORKERS: [(&str, TaskWorkers); 2] =
+    [("celery", TaskWorkers::Celery), ("rq", TaskWorkers::Rq)];
 pub(super) const SESSION_IDS: [(&str, SessionIds); 2] =
     [("any", SessionIds::Any), ("issued", SessionIds::Issued)];
 pub(super) const PAGE_FOR: [(&str, PageFor); 2] =

@@ -317,6 +317,20 @@ fn at_the_end_all_is_taken_back_that_need_not_go_on() {
     assert_eq!(bench.tasks.len(), 1, "the one that is to be sent");
 }
 
+#[test]
+fn if_nobody_turns_it_any_more_all_are_answered() {
+    let mut bench = Bench::new(9);
+    bench.tasks.connected(bench.now());
+    bench.receive(1, celery(SECOND));
+    bench.receive(2, celery(SECOND));
+    bench.subscribed(1);
+    bench.tasks.fail_all("over", bench.now());
+    let mut results = bench.results();
+    results.sort_unstable();
+    let told = ["perhaps not sent: over", "not sent: over"].map(str::to_owned);
+    assert_eq!(results, [(1, told[0].clone()), (2, told[1].clone())]);
+}
+
 // ---- by chance ----
 
 /// A xorshift generator: a seed decides everything.
