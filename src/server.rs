@@ -165,8 +165,7 @@ impl Builder {
         let make = Arc::new(Contained::new(make));
         let (remote, posts) = Remote::new(config.limits.mailbox_capacity, trigger.wakes());
         let mut store = UnopenedStore::of(&config, &status);
-        let tasks =
-            ServerTasks::start(&config, &status, &trigger.senders).map_err(ServeError::Start)?;
+        let tasks = trigger.start_tasks(&config)?;
         let mut starts = Vec::with_capacity(workers);
         let (report, reports) = mpsc::channel();
         let mut threads = Vec::with_capacity(workers);
@@ -379,6 +378,11 @@ impl ShutdownTrigger {
     fn new(sockets: &[Sockets], status: Arc<ServerStatus>) -> ShutdownTrigger {
         let senders = sockets.iter().map(|sockets| sockets.sender.clone()).collect();
         ShutdownTrigger { senders, status }
+    }
+
+    /// What speaks with the broker, if there is one: it answers those that this wakes.
+    fn start_tasks(&self, config: &Config) -> Result<ServerTasks, ServeError> {
+        ServerTasks::start(config, &self.status, &self.senders).map_err(ServeError::Start)
     }
 
     /// What ends the sleep of each reactor.

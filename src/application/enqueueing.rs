@@ -66,7 +66,7 @@ impl<A: Application> Context<'_, A> {
     /// client.send_text("[2, 3]");
     /// assert_eq!(client.text(), "app.tasks.add of [2, 3]");
     /// client.send_text("[2, 3");
-    /// assert_eq!(client.text(), "error: the arguments are not JSON at byte 6");
+    /// assert_eq!(client.text(), "error: the arguments are not JSON at byte 5");
     /// ```
     ///
     /// # Errors
