@@ -1,7 +1,8 @@
 //! The application that hands tasks to workers of Celery or RQ: each message names one, and is answered with its result.
 //!
-//! Clients may have done what the operator has listed, and nothing else. Answers come in the order of the messages, and a
-//! client that waits for as many as it may is not read ([`crate::Limits::offloads_per_connection`]). It uses nothing that
+//! Clients may have done what the operator has listed, and nothing else. What workers answer comes in the order of the
+//! messages, what is refused at once; a client that waits for as many as it may is not read
+//! ([`crate::Limits::offloads_per_connection`]). It uses nothing that
 //! an embedder could not; `examples/tasks.rs` is a shorter one.
 //!
 //! Invariant: each text message has one answer, which is one JSON object.

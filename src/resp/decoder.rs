@@ -270,7 +270,10 @@ impl Decoder {
     }
 
     fn begin_string(&mut self, length: usize) -> Result<Step, Malformed> {
-        if length > self.string_most {
+        // If long ones are passed over, so is one that does not fit any more into what a reply may take.
+        let passes_over = self.string_most < usize::MAX;
+        let fits = self.taken.saturating_add(length) <= self.reply_bytes_most;
+        if length > self.string_most || passes_over && !fits {
             self.passed_over = Some((length, length));
             return Ok(Step::Begun);
         }

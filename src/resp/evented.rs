@@ -23,6 +23,9 @@ use super::socket;
 /// Bytes that one read may take.
 const READ_BYTES: usize = 16 << 10;
 
+/// Reads of a turn: 1 MiB. So a string that is passed over, however long it is, does not keep others waiting.
+const READS_PER_TURN: usize = 64;
+
 /// Bytes of storage for what waits that are kept when nothing does.
 const SPARE_MOST: usize = 64 << 10;
 
@@ -41,6 +44,10 @@ pub struct Evented {
     /// What the socket has not taken, from `written` on.
     unsent: Vec<u8>,
     written: usize,
+    /// Reads that are left of this turn.
+    reads: usize,
+    /// Whether the socket had no more when it was read last.
+    is_dry: bool,
 }
 
 impl Evented {
@@ -62,7 +69,30 @@ impl Evented {
         };
         registered.map_err(ConnectionError::Io)?;
         let (room, unsent) = (vec![0; READ_BYTES], Vec::new());
-        Ok(Evented { stream, decoder, room, unsent, written: 0 })
+        Ok(Evented { stream, decoder, room, unsent, written: 0, reads: 0, is_dry: false })
+    }
+
+    /// From now on there is a whole share to be read again, and the socket may have more.
+    pub fn begin_turn(&mut self) {
+        (self.reads, self.is_dry) = (READS_PER_TURN, false);
+    }
+
+    /// Whether anything has come in this turn.
+    #[must_use]
+    pub fn has_heard(&self) -> bool {
+        READS_PER_TURN - self.reads > usize::from(self.is_dry)
+    }
+
+    /// Whether the socket may have more, of which no edge will tell.
+    #[must_use]
+    pub fn may_have_more(&self) -> bool {
+        !self.is_dry
+    }
+
+    /// Bytes that the socket has not taken yet.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.unsent.len() - self.written
     }
 
     /// Sends commands, behind what has not left yet.
@@ -96,7 +126,7 @@ impl Evented {
         Ok(())
     }
 
-    /// The next reply; `None` if the socket has no more. Asked until then, or an edge is lost.
+    /// The next reply; `None` if the socket has no more, or the turn's share is used up ([`Self::may_have_more`]).
     ///
     /// # Errors
     ///
@@ -108,10 +138,14 @@ impl Evented {
                 Ok(None) => {}
                 Err(malformed) => return Err(ConnectionError::Malformed(malformed)),
             }
+            if self.is_dry || self.reads == 0 {
+                return Ok(None);
+            }
+            self.reads -= 1;
             match self.stream.read(&mut self.room) {
                 Ok(0) => return Err(ConnectionError::Closed),
                 Ok(count) => self.decoder.feed(&self.room[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_dry = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(of_io(error)),
             }

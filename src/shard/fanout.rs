@@ -86,12 +86,19 @@ impl<A: Application, E: Environment> Parts<A, E> {
             return;
         }
         turn.tell(|trace| trace.enqueued(orders.len()));
+        let mut lost = 0;
         for order in orders {
-            if let Err(order) = env.enqueue(order)
-                && let Some(finished) = order.refuse()
-            {
-                self.take_finished(finished, turn);
+            let Err(order) = env.enqueue(order) else { continue };
+            let goes_on = order.goes_on();
+            match order.refuse() {
+                Some(finished) => self.take_finished(finished, turn),
+                None => lost += usize::from(goes_on),
             }
+        }
+        if lost > 0 {
+            log::warn!(
+                "{lost} tasks that were to outlive their connections are not sent: too many wait"
+            );
         }
     }
 

@@ -22,22 +22,18 @@ use super::metrics::TaskMetrics;
 use super::order::TaskOrder;
 use super::outcome::{TaskId, TaskOutcome, TaskResult};
 use super::task::{Call, Protocol};
+use super::tracked::{Stage, Tracked};
 use super::{celery, rq};
 use crate::offload::Finished;
 use crate::resp::{Pipeline, Reply};
 use crate::wall_clock;
 
-/// How soon the result of a job of RQ is asked for first. A worker of RQ forks for each job, which takes longer.
-const POLL_LEAST: Duration = Duration::from_millis(5);
-
-/// And the longest pause between two looks.
-const POLL_MOST: Duration = Duration::from_millis(500);
-
-/// The pause before the next look, as a part of how long the job has taken: so a result is late by a 16th of that.
-const POLL_SHARE: u32 = 16;
-
 /// Bytes of storage for what is to be sent that are kept when it has been.
 const SPARE_MOST: usize = 64 << 10;
+
+/// Bytes that wait for the broker to take them, above which no further task is sent: three of the largest messages. What
+/// waits as a task can still be given up; what waits as bytes cannot.
+const HIGH_WATER_MARK: usize = 1 << 20;
 
 /// What time it is.
 #[derive(Debug, Clone, Copy)]
@@ -57,61 +53,10 @@ pub struct InFlightOptions {
     pub most: usize,
     /// For how long one may wait for the broker ([`crate::Config::broker_timeout`]).
     pub send_timeout: Duration,
+    /// Bytes of a result that are kept.
+    pub result_bytes_most: usize,
     /// Who we are in messages.
     pub reply_to: TaskId,
-}
-
-/// How far a task is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Stage {
-    /// For the connections.
-    Waiting,
-    /// For the word that its result's channel is listened to.
-    Subscribing,
-    /// For the broker's word that it is in its queue.
-    Sending,
-    /// For its result.
-    Queued,
-    /// For its result, if it was sent at all: why that is not known.
-    Unsure(String),
-}
-
-struct Tracked {
-    reactor: usize,
-    order: TaskOrder,
-    id: TaskId,
-    stage: Stage,
-    since: Instant,
-    deadline: Instant,
-    /// When it is looked at next.
-    due: Instant,
-}
-
-impl Tracked {
-    fn is_of_celery(&self) -> bool {
-        matches!(self.order.task.protocol, Protocol::Celery(_))
-    }
-
-    /// Whether a worker may have it.
-    fn may_be_sent(&self) -> bool {
-        matches!(self.stage, Stage::Sending | Stage::Queued | Stage::Unsure(_))
-    }
-
-    /// When it is looked at next, if nothing comes before.
-    fn next_look(&self, options: &InFlightOptions, now: Instant) -> Instant {
-        match self.stage {
-            Stage::Waiting | Stage::Subscribing => {
-                self.deadline.min(self.since + options.send_timeout)
-            }
-            Stage::Sending | Stage::Queued | Stage::Unsure(_) if self.is_of_celery() => {
-                self.deadline
-            }
-            Stage::Sending | Stage::Queued | Stage::Unsure(_) => {
-                let pause = (now - self.since) / POLL_SHARE;
-                self.deadline.min(now + pause.clamp(POLL_LEAST, POLL_MOST))
-            }
-        }
-    }
 }
 
 /// What a command is answered with.
@@ -141,6 +86,14 @@ pub struct InFlight {
     by_id: HashMap<TaskId, usize>,
     due: BTreeSet<(Instant, usize)>,
     is_connected: bool,
+    /// Bytes that the connections have not taken yet.
+    unsent: usize,
+    /// Whether tasks wait though there are connections.
+    has_waiting: bool,
+    /// When was looked for those that nobody waits for.
+    looked_at: Option<Instant>,
+    /// What the broker has refused last, and nobody was told of yet.
+    complaint: Option<String>,
     /// Why it is not.
     away: String,
     expected: VecDeque<Expected>,
@@ -160,6 +113,10 @@ impl InFlight {
             by_id: HashMap::new(),
             due: BTreeSet::new(),
             is_connected: false,
+            unsent: 0,
+            has_waiting: false,
+            looked_at: None,
+            complaint: None,
             away: "it was not connected to yet".to_owned(),
             expected: VecDeque::new(),
             commands: Pipeline::new(),
@@ -201,6 +158,29 @@ impl InFlight {
         }
     }
 
+    /// What the broker has refused since this was asked last, in its words.
+    pub fn take_complaint(&mut self) -> Option<String> {
+        self.complaint.take()
+    }
+
+    /// So many bytes wait to be sent. If that is little enough, tasks that have waited for this are begun.
+    pub fn flow(&mut self, unsent: usize, now: Now) {
+        self.unsent = unsent;
+        if !self.has_waiting || !self.is_connected || self.is_congested() {
+            return;
+        }
+        self.has_waiting = false;
+        for key in self.keys() {
+            if self.tasks[key].stage == Stage::Waiting {
+                self.begin(key, now);
+            }
+        }
+    }
+
+    fn is_congested(&self) -> bool {
+        self.unsent + self.commands.as_bytes().len() >= HIGH_WATER_MARK
+    }
+
     /// Results for reactors.
     pub fn take_answers(&mut self) -> Vec<(usize, Finished)> {
         std::mem::take(&mut self.answers)
@@ -221,13 +201,23 @@ impl InFlight {
     /// A reactor wants a task done, under this id.
     pub fn receive(&mut self, reactor: usize, order: TaskOrder, id: TaskId, now: Now) {
         let is_wanted = order.goes_on() || !order.is_abandoned();
+        if is_wanted && self.tasks.len() >= self.options.most {
+            // Their reactors have given up their places already.
+            self.look_for_abandoned(now.at);
+        }
         if !is_wanted || self.tasks.len() >= self.options.most {
             let why = "as many tasks are under way as may be".to_owned();
+            if order.goes_on() {
+                self.complaint =
+                    Some(format!("{} is not done, though it was to be: {why}", order.task.name()));
+            }
             return self.tell(reactor, order, id, TaskOutcome::NotSent(why), Duration::ZERO);
         }
         let deadline = now.at + order.task.timeout;
         let (stage, since) = (Stage::Waiting, now.at);
-        let tracked = Tracked { reactor, order, id, stage, since, deadline, due: deadline };
+        let due = deadline;
+        let tracked =
+            Tracked { reactor, order, id, stage, since, deadline, due, is_asked_for: false };
         let key = self.tasks.insert(tracked);
         self.by_id.insert(id, key);
         self.due.insert((deadline, key));
@@ -256,13 +246,14 @@ impl InFlight {
 
     /// The connections are lost, and with them all that was asked.
     pub fn disconnected(&mut self, why: &str, now: Now) {
-        self.is_connected = false;
+        (self.is_connected, self.unsent) = (false, 0);
         why.clone_into(&mut self.away);
         self.expected.clear();
         self.commands.clear();
         self.listening.clear();
         for key in self.keys() {
             let tracked = &mut self.tasks[key];
+            tracked.is_asked_for = false;
             match tracked.stage {
                 Stage::Subscribing => tracked.stage = Stage::Waiting,
                 Stage::Sending => tracked.stage = Stage::Unsure(why.to_owned()),
@@ -286,13 +277,28 @@ impl InFlight {
     /// The channel is listened to from now on.
     pub fn subscribed(&mut self, channel: &[u8], now: Now) {
         let Some(key) = self.key_of_channel(channel) else { return };
-        let tracked = &self.tasks[key];
+        let tracked = &mut self.tasks[key];
         if tracked.stage == Stage::Subscribing {
-            self.send(key, now);
+            if self.is_congested() {
+                self.wait(key, now);
+            } else {
+                self.send(key, now);
+            }
         } else if tracked.may_be_sent() {
             // What was published while nobody listened is read.
             let id = tracked.id;
             self.command(["GET", &celery::result_key(id)], Expected::Result(id));
+        }
+    }
+
+    /// The broker does not let us listen. It says so in the order of what it was asked; but whom it lets listen, depends on
+    /// the user and not on the task.
+    pub fn not_subscribed(&mut self, why: &str, now: Now) {
+        self.complaint = Some(format!("SUBSCRIBE: {why}"));
+        for key in self.keys() {
+            if self.tasks[key].stage == Stage::Subscribing {
+                self.finish(key, TaskOutcome::NotSent(why.to_owned()), now);
+            }
         }
     }
 
@@ -310,6 +316,9 @@ impl InFlight {
     /// If it belongs to nothing: the connection is of no use then.
     pub fn replied(&mut self, reply: &Reply, now: Now) -> Result<(), Unexpected> {
         let expected = self.expected.pop_front().ok_or(Unexpected)?;
+        if let (Reply::Error(error), false) = (reply, matches!(expected, Expected::Push(_))) {
+            self.complaint = Some(error.to_string());
+        }
         match expected {
             Expected::Anything => {}
             Expected::Push(id) => self.pushed(id, reply, now),
@@ -319,7 +328,9 @@ impl InFlight {
                 }
             }
             Expected::LatestResult(id) => {
-                if let (Some(&key), Some(outcome)) = (self.by_id.get(&id), rq::outcome(reply)) {
+                let Some(&key) = self.by_id.get(&id) else { return Ok(()) };
+                self.tasks[key].is_asked_for = false;
+                if let Some(outcome) = rq::outcome(reply, self.options.result_bytes_most) {
                     self.finish(key, outcome, now);
                 }
             }
@@ -334,22 +345,29 @@ impl InFlight {
     }
 
     fn pushed(&mut self, id: TaskId, reply: &Reply, now: Now) {
-        let refusal = reply.error().map(|error| TaskOutcome::NotSent(error.to_string()));
-        self.metrics.sent.add(u64::from(refusal.is_none()));
-        // Its result may have been faster.
-        let Some(&key) = self.by_id.get(&id) else { return };
-        if let Some(refusal) = refusal {
-            return self.finish(key, refusal, now);
+        // RQ's commands are one transaction: the last of its replies is that to the push.
+        let last = reply.array().and_then(<[Reply]>::last).unwrap_or(reply);
+        let error = match (reply, last) {
+            (Reply::Error(error), _) | (_, Reply::Error(error)) => Some(error.to_string()),
+            _ => None,
+        };
+        match &error {
+            Some(error) => self.complaint = Some(error.clone()),
+            // A worker may have answered before the broker.
+            None => self.metrics.sent.add(1),
         }
-        let tracked = &mut self.tasks[key];
-        tracked.stage = Stage::Queued;
-        if tracked.order.is_abandoned() {
-            self.remove(key);
+        let Some(&key) = self.by_id.get(&id) else { return };
+        match error {
+            Some(error) => self.finish(key, TaskOutcome::NotSent(error), now),
+            None => self.tasks[key].stage = Stage::Queued,
         }
     }
 
     fn take_result(&mut self, key: usize, reply: &Reply, now: Now) {
         let outcome = match reply {
+            Reply::Bulk(payload) if payload.len() > self.options.result_bytes_most => {
+                Some(TaskOutcome::TooLarge { bytes: payload.len() })
+            }
             Reply::Bulk(payload) => celery::outcome(payload),
             Reply::TooLong(bytes) => Some(TaskOutcome::TooLarge { bytes: *bytes }),
             _ => None,
@@ -372,7 +390,10 @@ impl InFlight {
     }
 
     /// Takes back those that nobody waits for any more.
-    pub fn look_for_abandoned(&mut self) {
+    pub fn look_for_abandoned(&mut self, now: Instant) {
+        if self.looked_at.replace(now) == Some(now) {
+            return;
+        }
         for key in self.keys() {
             let tracked = &self.tasks[key];
             if !tracked.order.is_abandoned() {
@@ -408,7 +429,9 @@ impl InFlight {
                 }
                 Stage::Sending | Stage::Queued | Stage::Unsure(_) if !is_over => {
                     let id = tracked.id;
-                    if self.is_connected {
+                    // One look at a time: a slow broker is not asked the faster.
+                    if self.is_connected && !tracked.is_asked_for {
+                        self.tasks[key].is_asked_for = true;
                         rq::read_result(id, &mut self.commands);
                         self.expected.push_back(Expected::LatestResult(id));
                     }
@@ -460,6 +483,9 @@ impl InFlight {
 
     /// The connections are there for a task that waits.
     fn begin(&mut self, key: usize, now: Now) {
+        if self.is_congested() {
+            return self.wait(key, now);
+        }
         let tracked = &mut self.tasks[key];
         // Nobody will look at the result of one that was asked for by a connection that has gone.
         if !tracked.is_of_celery() || tracked.order.is_abandoned() {
@@ -471,8 +497,20 @@ impl InFlight {
         self.reschedule(key, now.at);
     }
 
+    /// Until the connections take more.
+    fn wait(&mut self, key: usize, now: Now) {
+        self.has_waiting = true;
+        self.tasks[key].stage = Stage::Waiting;
+        self.reschedule(key, now.at);
+    }
+
     fn send(&mut self, key: usize, now: Now) {
         let tracked = &mut self.tasks[key];
+        if tracked.order.is_abandoned() && !tracked.order.goes_on() {
+            self.metrics.abandoned.add(1);
+            self.remove(key);
+            return;
+        }
         tracked.stage = Stage::Sending;
         let (id, task) = (tracked.id, &tracked.order.task);
         let waited = now.at - tracked.since;
@@ -524,7 +562,7 @@ impl InFlight {
 
     fn reschedule(&mut self, key: usize, now: Instant) {
         let tracked = &mut self.tasks[key];
-        let due = tracked.next_look(&self.options, now);
+        let due = tracked.next_look(self.options.send_timeout, now);
         self.due.remove(&(tracked.due, key));
         tracked.due = due;
         self.due.insert((due, key));
@@ -534,7 +572,7 @@ impl InFlight {
         let tracked = self.tasks.remove(key);
         self.by_id.remove(&tracked.id);
         self.due.remove(&(tracked.due, key));
-        if self.is_connected && tracked.is_of_celery() && tracked.stage != Stage::Waiting {
+        if self.is_connected && tracked.is_of_celery() {
             self.listen("UNSUBSCRIBE", tracked.id);
         }
         self.metrics.under_way.set(self.tasks.len() as u64);

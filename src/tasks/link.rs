@@ -68,6 +68,7 @@ pub struct Link {
     heard: [Instant; 2],
     /// When they were asked whether the broker is there.
     asked: Instant,
+    made: Instant,
 }
 
 impl Link {
@@ -82,11 +83,19 @@ impl Link {
         registry: &Registry,
         now: Instant,
     ) -> Result<Link, ConnectionError> {
-        let most = result_bytes_most.saturating_mul(STRINGS_A_REPLY).saturating_add(1 << 16);
-        let decoder = || Decoder::new(most).passing_over(result_bytes_most);
+        // RQ's results are base64.
+        let string_most = result_bytes_most.div_ceil(3).saturating_mul(4);
+        let most = string_most.saturating_mul(STRINGS_A_REPLY).saturating_add(1 << 16);
+        let decoder = || Decoder::new(most).passing_over(string_most);
         let commands = Evented::new(commands, decoder(), (registry, COMMANDS))?;
         let listening = Evented::new(listening, decoder(), (registry, LISTENING))?;
-        Ok(Link { commands, listening, heard: [now; 2], asked: now })
+        Ok(Link { commands, listening, heard: [now; 2], asked: now, made: now })
+    }
+
+    /// For how long there has been this link.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.made)
     }
 
     /// Reads what there is, a share of it: whether there may be more, of which no edge will tell.
@@ -95,24 +104,30 @@ impl Link {
     ///
     /// If one of the connections has failed, or the broker says what nobody has asked for.
     pub fn read(&mut self, tasks: &mut InFlight, now: Now) -> Result<bool, ConnectionError> {
-        let mut has_more = true;
+        self.commands.begin_turn();
+        self.listening.begin_turn();
+        let mut is_idle = false;
         for _ in 0..REPLIES_PER_TURN {
             let reply = self.commands.receive()?;
             if let Some(reply) = &reply {
-                self.heard[0] = now.at;
                 tasks.replied(reply, now).map_err(|_| ConnectionError::Unexpected)?;
             }
             let event = self.listening.receive()?;
-            has_more = reply.is_some() || event.is_some();
+            is_idle = reply.is_none() && event.is_none();
             if let Some(event) = event {
-                self.heard[1] = now.at;
                 heard(event, tasks, now)?;
             }
-            if !has_more {
+            if is_idle {
                 break;
             }
         }
-        Ok(has_more)
+        let connections = [&self.commands, &self.listening];
+        for (heard, connection) in self.heard.iter_mut().zip(connections) {
+            if connection.has_heard() {
+                *heard = now.at;
+            }
+        }
+        Ok(!is_idle || connections.iter().any(|connection| connection.may_have_more()))
     }
 
     /// Sends what the tasks have for the broker.
@@ -120,7 +135,8 @@ impl Link {
     /// # Errors
     ///
     /// If one of the connections has failed.
-    pub fn write(&mut self, tasks: &mut InFlight) -> Result<(), ConnectionError> {
+    pub fn write(&mut self, tasks: &mut InFlight, now: Now) -> Result<(), ConnectionError> {
+        tasks.flow(self.commands.unsent() + self.listening.unsent(), now);
         self.listening.send(tasks.listening())?;
         self.commands.send(tasks.commands())?;
         tasks.sent();
@@ -152,8 +168,8 @@ fn heard(reply: Reply, tasks: &mut InFlight, now: Now) -> Result<(), ConnectionE
         // To one that listens to nothing, PING is answered as to anybody.
         Reply::Simple(_) => return Ok(()),
         Reply::Error(error) => {
-            let error = error.clone();
-            return Err(ConnectionError::Refused { command: "SUBSCRIBE", error });
+            tasks.not_subscribed(&error.to_string(), now);
+            return Ok(());
         }
         reply => reply.array().unwrap_or_default(),
     };

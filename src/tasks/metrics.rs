@@ -5,7 +5,7 @@
 //!
 //! Invariant: a number only grows, but for those that tell what is there now.
 //!
-//! Next: `in_flight`: who counts.
+//! Next: `tracked`: one task under way.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

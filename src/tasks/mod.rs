@@ -2,7 +2,7 @@
 //!
 //! For the reactor a task is an off-loaded job, which no thread here does. [`task`] is what an application asks for,
 //! [`outcome`] what becomes of it, and [`order`] what travels between the two. [`celery`] writes and reads what its
-//! workers understand; with [`inflate`] for a part of it, so does [`rq`]. [`metrics`] is what is counted. [`in_flight`] has
+//! workers understand; with [`inflate`] for a part of it, so does [`rq`]. [`metrics`] is what is counted. `tracked` is one task under way, and [`in_flight`] has
 //! all tasks under way: what to say to the broker, and what its answers mean. These are sans-IO. [`link`] has the
 //! connections, and [`thread`] turns them. `docs/tasks.md` has the worker's side.
 //!
@@ -22,6 +22,7 @@ pub mod outcome;
 pub mod rq;
 pub mod task;
 pub mod thread;
+mod tracked;
 
 pub use order::TaskOrder;
 pub use outcome::{TaskId, TaskOutcome, TaskResult};

@@ -82,7 +82,7 @@ pub enum TaskOutcome {
     MaybeSent(String),
 }
 
-/// One line: the result, or what went wrong (`ValueError: no`).
+/// The result, or what went wrong (`ValueError: no`). What an exception says may have several lines.
 impl fmt::Display for TaskOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_is_one_line() {
+    fn an_outcome_says_what_was_returned_or_went_wrong() {
         let failure = |kind: &str, message: &str| TaskOutcome::Failure {
             kind: kind.to_owned(),
             message: message.to_owned(),

@@ -50,10 +50,11 @@ pub fn results_key(id: TaskId) -> String {
     format!("rq:results:{id}")
 }
 
-/// How many commands put a job into its queue. The last one is answered with the length of the queue.
-pub const COMMANDS_A_JOB: usize = 4;
+/// How many commands put a job into its queue. The last one is answered with the replies to the others, of which the last
+/// is the length of the queue.
+pub const COMMANDS_A_JOB: usize = 6;
 
-/// Appends the commands that put a job into its queue.
+/// Appends the commands that put a job into its queue: all of them are done, or none is.
 pub(crate) fn enqueue(
     call: &Call,
     id: TaskId,
@@ -65,6 +66,7 @@ pub(crate) fn enqueue(
     let data = format!("[{}, null, {}, {}]", JsonString(&call.name), call.args, call.kwargs);
     let now = humantime::format_rfc3339_micros(now).to_string();
     let description = format!("{}()", call.name);
+    pipeline.push(["MULTI"]);
     pipeline.push(["SADD", "rq:queues", &queue]);
     pipeline.push_with(|command| {
         command.add("HSET");
@@ -106,6 +108,7 @@ pub(crate) fn enqueue(
         command.add_number(ttl);
     });
     pipeline.push(["RPUSH", &queue, &id.to_string()]);
+    pipeline.push(["EXEC"]);
 }
 
 /// Asks how the job has ended: its latest result, as RQ's own clients do.
@@ -123,9 +126,10 @@ pub fn forget(id: TaskId, pipeline: &mut Pipeline) {
     pipeline.push(["DEL", &job_key(id)]);
 }
 
-/// What the latest result says; `None` while there is none, or the job is to be tried again.
+/// What the latest result says; `None` while there is none, or the job is to be tried again. A value of more than `most`
+/// bytes is too large.
 #[must_use]
-pub fn outcome(reply: &Reply) -> Option<TaskOutcome> {
+pub fn outcome(reply: &Reply, most: usize) -> Option<TaskOutcome> {
     let entry = reply.array()?.first()?.array()?;
     let fields = entry.get(1)?.array()?;
     let field = |name: &str| {
@@ -135,8 +139,8 @@ pub fn outcome(reply: &Reply) -> Option<TaskOutcome> {
     match field("type")?.bytes()? {
         b"1" => Some(match field("return_value") {
             None => TaskOutcome::Success("null".to_owned()),
-            Some(Reply::TooLong(bytes)) => TaskOutcome::TooLarge { bytes: *bytes },
-            Some(value) => returned(value.bytes().unwrap_or_default()),
+            Some(Reply::TooLong(bytes)) => TaskOutcome::TooLarge { bytes: bytes / 4 * 3 },
+            Some(value) => returned(value.bytes().unwrap_or_default(), most),
         }),
         b"2" | b"5" => Some(failure(field("exc_string").and_then(Reply::bytes))),
         b"3" => Some(TaskOutcome::Revoked),
@@ -145,11 +149,14 @@ pub fn outcome(reply: &Reply) -> Option<TaskOutcome> {
 }
 
 /// What the function has returned: base64 of JSON.
-fn returned(base64: &[u8]) -> TaskOutcome {
+fn returned(base64: &[u8], most: usize) -> TaskOutcome {
     let json = BASE64.decode(base64).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let Some(json) = json else {
         return TaskOutcome::Unreadable("not base64 of UTF-8".to_owned());
     };
+    if json.len() > most {
+        return TaskOutcome::TooLarge { bytes: json.len() };
+    }
     match Value::parse(&json) {
         Ok(_) => TaskOutcome::Success(json),
         // A worker that pickles writes bytes that are no JSON.
@@ -157,14 +164,17 @@ fn returned(base64: &[u8]) -> TaskOutcome {
     }
 }
 
-/// The last line of a traceback says what was raised: `ValueError: no`, or `rq.timeouts.JobTimeoutException: …`.
+/// Behind the last place in a traceback stands what was raised, with its message, which may have several lines:
+/// `ValueError: no`, or `rq.timeouts.JobTimeoutException: …`.
 fn failure(exc_string: Option<&[u8]>) -> TaskOutcome {
     let traceback = exc_string
         .and_then(|base64| BASE64.decode(base64).ok())
+        // What deflates to more than it is was not made by a worker, and costs time.
+        .filter(|zlib| zlib.len() <= TRACEBACK_MOST)
         .and_then(|zlib| inflate(&zlib, TRACEBACK_MOST))
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .unwrap_or_default();
-    let line = traceback.trim_end().lines().last().unwrap_or_default();
+    let line = raised(traceback.trim_end());
     let is_class = |text: &str| {
         let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
         !text.is_empty() && text.chars().all(is_part)
@@ -183,6 +193,19 @@ fn failure(exc_string: Option<&[u8]>) -> TaskOutcome {
             TaskOutcome::Failure { kind: "Exception".to_owned(), message: message.to_owned() }
         }
     }
+}
+
+/// What a traceback ends with, behind its frames: each has a line `  File "…"`, and lines of source that are indented.
+fn raised(traceback: &str) -> &str {
+    let behind = traceback.rfind("\n  File \"").map_or(0, |at| at + 1);
+    let mut start = behind;
+    for line in traceback[behind..].split_inclusive('\n') {
+        if !line.starts_with([' ', '\n']) {
+            break;
+        }
+        start += line.len();
+    }
+    &traceback[start..]
 }
 
 /// At least one: RQ counts whole seconds.
@@ -249,11 +272,15 @@ mod tests {
         enqueue(&task.call, ID, times, SystemTime::UNIX_EPOCH + seconds(1), &mut pipeline);
         let commands = commands(&pipeline);
         assert_eq!(commands.len(), COMMANDS_A_JOB);
-        assert_eq!(commands[0], ["SADD", "rq:queues", "rq:queue:low"]);
-        assert_eq!(commands[2], ["EXPIRE", &job_key(ID), "30"]);
-        assert_eq!(commands[3], ["RPUSH", "rq:queue:low", &ID.to_string()], "at last");
-        assert_eq!(commands[1][..2], ["HSET", &job_key(ID)]);
-        let pairs: Vec<_> = commands[1][2..].chunks(2).collect();
+        assert_eq!(
+            (&commands[0][..], &commands[5][..]),
+            (&["MULTI".to_owned()][..], &["EXEC".to_owned()][..])
+        );
+        assert_eq!(commands[1], ["SADD", "rq:queues", "rq:queue:low"]);
+        assert_eq!(commands[3], ["EXPIRE", &job_key(ID), "30"]);
+        assert_eq!(commands[4], ["RPUSH", "rq:queue:low", &ID.to_string()], "at last");
+        assert_eq!(commands[2][..2], ["HSET", &job_key(ID)]);
+        let pairs: Vec<_> = commands[2][2..].chunks(2).collect();
         let fields: BTreeSet<&str> = pairs.iter().map(|pair| &*pair[0]).collect();
         assert_eq!(fields.len(), pairs.len(), "each once");
         for recorded in recorded!("job.txt") {
@@ -281,7 +308,7 @@ mod tests {
             (recorded!("timeout.txt"), failure("JobTimeoutException", late)),
         ] {
             for text in recorded {
-                assert_eq!(outcome(&entry_of(text)), Some(expected.clone()), "{text}");
+                assert_eq!(outcome(&entry_of(text), 1 << 18), Some(expected.clone()), "{text}");
             }
         }
     }
@@ -289,7 +316,7 @@ mod tests {
     #[test]
     fn what_else_a_result_may_be_is_told_from_a_result() {
         let of = |kind: &str, more: Vec<Reply>| {
-            outcome(&entry([vec![bulk("type"), bulk(kind)], more].concat()))
+            outcome(&entry([vec![bulk("type"), bulk(kind)], more].concat()), 9)
         };
         let value =
             |value: &str| vec![bulk("return_value"), bulk(&BASE64.encode(value.as_bytes()))];
@@ -297,8 +324,10 @@ mod tests {
         assert!(matches!(of("1", value("\u{80}pickled")), Some(TaskOutcome::Unreadable(_))));
         let no_base64 = vec![bulk("return_value"), bulk("!")];
         assert!(matches!(of("1", no_base64), Some(TaskOutcome::Unreadable(_))));
-        let long = vec![bulk("return_value"), Reply::TooLong(9)];
-        assert_eq!(of("1", long), Some(TaskOutcome::TooLarge { bytes: 9 }));
+        let long = vec![bulk("return_value"), Reply::TooLong(16)];
+        assert_eq!(of("1", long), Some(TaskOutcome::TooLarge { bytes: 12 }));
+        assert_eq!(of("1", value("123456789")), Some(TaskOutcome::Success("123456789".to_owned())));
+        assert_eq!(of("1", value("1234567890")), Some(TaskOutcome::TooLarge { bytes: 10 }));
         for kind in ["2", "5"] {
             for more in [vec![], vec![bulk("exc_string"), Reply::TooLong(9)]] {
                 let said = of(kind, more).unwrap().to_string();
@@ -308,12 +337,12 @@ mod tests {
         assert_eq!(of("3", vec![]), Some(TaskOutcome::Revoked));
         assert_eq!(of("4", vec![]), None, "it is tried again");
         for reply in [Reply::Array(vec![]), Reply::Null, Reply::Integer(1), entry(vec![])] {
-            assert_eq!(outcome(&reply), None, "{reply:?}");
+            assert_eq!(outcome(&reply, 9), None, "{reply:?}");
         }
     }
 
     #[test]
-    fn the_last_line_of_a_traceback_says_what_was_raised() {
+    fn what_stands_behind_the_frames_of_a_traceback_is_what_was_raised() {
         let said = |line: &str| {
             // Stored, not compressed: zlib's header, one last block, and no checksum.
             let length = (line.len() as u16).to_le_bytes();
@@ -322,7 +351,17 @@ mod tests {
             failure(Some(BASE64.encode(&zlib).as_bytes())).to_string()
         };
         for (line, expected) in [
-            ("Traceback\n  File\na.b.MyError: x: y\n", "MyError: x: y"),
+            (
+                "Traceback (most recent call last):\n  File \"w.py\", line 1, in f\n    g()\n    ~^^\n  \
+                 File \"w.py\", line 2, in g\n    raise MyError\na.b.MyError: x: y\n",
+                "MyError: x: y",
+            ),
+            (
+                "Traceback (most recent call last):\n  File \"w.py\", line 1, in f\n    g()\n\
+                 p.ValidationError: 1 error\nx\n  a field is missing\n    For more visit https://a.test/\n",
+                "ValidationError: 1 error\nx\n  a field is missing\n    For more visit https://a.test/",
+            ),
+            ("  File \"w.py\", line 1\n    x", "Exception: the worker says no more"),
             ("KeyError\n", "KeyError"),
             ("a.b.Quiet", "Quiet"),
             ("Job stopped by user.", "Exception: Job stopped by user."),

@@ -178,6 +178,7 @@ impl BrokerThread {
             database: options.address.database(),
             most: options.tasks_most,
             send_timeout: options.send_timeout,
+            result_bytes_most: options.result_bytes_most,
             reply_to: random_id()?,
         };
         let broker = Broker {
@@ -192,6 +193,7 @@ impl BrokerThread {
             link: None,
             looked: Instant::now(),
             has_more: false,
+            complaints: Availability::default(),
             gate: gate.clone(),
         };
         let (running, has_ended) = bounded::<()>(0);
@@ -292,6 +294,8 @@ struct Broker {
     looked: Instant,
     /// Whether the link may have more to be read.
     has_more: bool,
+    /// What was said of refusals, so that it is not said of each.
+    complaints: Availability,
     gate: Arc<Gate>,
 }
 
@@ -357,7 +361,13 @@ impl Broker {
     fn take_orders(&mut self, now: Now) -> io::Result<bool> {
         loop {
             match self.orders.try_recv() {
-                Ok((reactor, order)) => self.tasks.receive(reactor, order, random_id()?, now),
+                Ok((reactor, order)) => {
+                    let id = random_id();
+                    let known = *id.as_ref().unwrap_or(&TaskId::NONE);
+                    // Without one the thread ends, and answers what it has.
+                    self.tasks.receive(reactor, order, known, now);
+                    id?;
+                }
                 Err(TryRecvError::Empty) => return Ok(false),
                 Err(TryRecvError::Disconnected) => return Ok(true),
             }
@@ -394,22 +404,28 @@ impl Broker {
     fn turn_link(&mut self, availability: &mut Availability, now: Now) {
         if now.at.saturating_duration_since(self.looked) >= LOOK_EVERY {
             self.looked = now.at;
-            self.tasks.look_for_abandoned();
+            self.tasks.look_for_abandoned(now.at);
         }
         let read = self.link.as_mut().map(|link| link.read(&mut self.tasks, now));
         self.tasks.look(now);
         let Some((link, read)) = self.link.as_mut().zip(read) else { return };
         let turned = read.and_then(|has_more| {
             link.watch(&mut self.tasks, now.at)?;
-            link.write(&mut self.tasks)?;
+            link.write(&mut self.tasks, now)?;
             Ok(has_more)
         });
+        if let Some(complaint) = self.tasks.take_complaint()
+            && self.complaints.note(false, &complaint, now.at)
+        {
+            log::warn!("tasks: {}: {complaint}", self.options.address);
+        }
         match turned {
-            Ok(has_more) => {
-                self.has_more = has_more;
-                self.connecting.pause = Duration::ZERO;
-            }
+            Ok(has_more) => self.has_more = has_more,
             Err(error) => {
+                // One that fails at once is made again the more seldom.
+                if link.age(now.at) > BACKOFF_MOST {
+                    self.connecting.pause = Duration::ZERO;
+                }
                 (self.link, self.has_more) = (None, false);
                 self.metrics.is_available.set(0);
                 self.tasks.disconnected(&error.to_string(), now);

@@ -21,7 +21,7 @@ pub(crate) fn run(data: &[u8]) {
     let mut decoder = Decoder::new(1 << 16).passing_over(most);
     decoder.feed(written);
     while let Ok(Some(reply)) = decoder.next_reply() {
-        check_outcome(rq::outcome(&reply));
+        check_outcome(rq::outcome(&reply, 1 << 18));
     }
 }
 

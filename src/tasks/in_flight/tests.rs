@@ -6,6 +6,7 @@ use super::*;
 use crate::offload::{JobId, Progress, unboxed};
 use crate::resp::decoder::Decoder;
 use crate::tasks::Task;
+use crate::tasks::tracked::POLL_MOST;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -52,8 +53,13 @@ struct Bench {
 
 impl Bench {
     fn new(most: usize) -> Bench {
-        let options =
-            InFlightOptions { database: 3, most, send_timeout: 5 * SECOND, reply_to: TaskId::NONE };
+        let options = InFlightOptions {
+            database: 3,
+            most,
+            send_timeout: 5 * SECOND,
+            result_bytes_most: 1000,
+            reply_to: TaskId::NONE,
+        };
         Bench { tasks: InFlight::new(options, Arc::default()), at: Instant::now() }
     }
 
@@ -155,8 +161,8 @@ fn what_times_out_is_taken_back() {
     bench.receive(2, Task::rq("jobs.add").timeout(SECOND));
     bench.subscribed(1);
     let sent = bench.commands();
-    assert_eq!((sent.len(), sent[4].as_str()), (5, "LPUSH celery …"));
-    for _ in 0..5 {
+    assert_eq!((sent.len(), sent[6].as_str()), (7, "LPUSH celery …"));
+    for _ in 0..7 {
         bench.replied(Reply::Integer(1));
     }
     bench.pass(SECOND);
@@ -241,6 +247,10 @@ fn a_result_that_is_too_large_is_an_error() {
     bench.subscribed(1);
     bench.published(1, &Reply::TooLong(70_000));
     assert_eq!(bench.results(), [(1, "the result is too large: 70000 bytes".to_owned())]);
+    bench.receive(2, celery(SECOND));
+    bench.subscribed(2);
+    bench.published(2, &success(&"1".repeat(1000)));
+    assert!(bench.results()[0].1.starts_with("the result is too large: 10"));
 }
 
 #[test]
@@ -248,18 +258,97 @@ fn results_of_rq_are_asked_for_the_more_seldom_the_longer_a_job_takes() {
     let mut bench = Bench::new(9);
     bench.tasks.connected(bench.now());
     bench.receive(1, Task::rq("jobs.add").timeout(100 * SECOND));
-    assert_eq!(bench.commands().len(), 4);
-    let mut looks = Vec::new();
-    while bench.at.elapsed() < 60 * SECOND && looks.len() < 2000 {
+    let commands = bench.commands();
+    assert_eq!((commands[0].as_str(), commands[5].as_str()), ("MULTI", "EXEC"));
+    (0..6).for_each(|_| bench.replied(Reply::Integer(1)));
+    let (began, mut looks) = (bench.at, Vec::new());
+    while bench.at - began < 60 * SECOND {
         let Some(at) = bench.tasks.next_look() else { break };
         bench.pass(at - bench.at);
         if bench.commands().iter().any(|command| command.starts_with("XREVRANGE rq:results:")) {
             looks.push(at);
+            bench.replied(Reply::Array(Vec::new()));
         }
     }
+    assert!(looks.len() > 100, "{}", looks.len());
     let pauses: Vec<_> = looks.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(pauses.is_sorted_by(|a, b| a <= b || *b >= POLL_MOST / 2), "{pauses:?}");
     assert!((looks.len() as u32) < 400, "{}", looks.len());
+    // While the answer to one is still to come, there is no other.
+    bench.pass(SECOND);
+    assert_eq!(bench.commands().len(), 1);
+    bench.pass(20 * SECOND);
+    assert!(bench.commands().is_empty());
+    bench.tasks.disconnected("lost", bench.now());
+    bench.tasks.connected(bench.now());
+    bench.pass(SECOND);
+    assert_eq!(bench.commands().len(), 1, "what was asked of a lost connection is asked again");
+}
+
+#[test]
+fn what_the_broker_refuses_is_not_sent_and_is_told() {
+    let error = || {
+        let mut decoder = Decoder::new(1000);
+        decoder.feed(b"-NOPERM no\r\n");
+        decoder.next_reply().unwrap().unwrap()
+    };
+    let refused = |results: &[(u32, String)]| {
+        assert!(results[0].1.starts_with("not sent: NOPERM no"), "{results:?}");
+        assert_eq!(results.len(), 1);
+    };
+    let mut bench = Bench::new(9);
+    bench.tasks.connected(bench.now());
+    bench.receive(1, celery(SECOND));
+    bench.tasks.not_subscribed("NOPERM no", bench.now());
+    refused(&bench.results());
+    assert_eq!(bench.tasks.take_complaint().unwrap(), "SUBSCRIBE: NOPERM no");
+    bench.receive(2, celery(SECOND));
+    bench.subscribed(2);
+    bench.replied(error());
+    refused(&bench.results());
+    assert!(bench.tasks.take_complaint().is_some());
+    // A transaction of RQ: one command of it is refused, and so it is not begun; or the last one fails in it.
+    for last in [error(), Reply::Array(vec![Reply::Integer(1), error()])] {
+        bench.receive(3, Task::rq("jobs.add").timeout(SECOND));
+        (0..5).for_each(|_| bench.replied(Reply::Integer(1)));
+        bench.replied(last);
+        refused(&bench.results());
+    }
+    bench.receive(4, Task::rq("jobs.add").timeout(SECOND));
+    (0..5).for_each(|_| bench.replied(Reply::Integer(1)));
+    bench.replied(Reply::Array(vec![Reply::Integer(1); 4]));
+    bench.pass(10 * MS);
+    bench.tasks.take_complaint();
+    bench.replied(error());
+    assert!(bench.results().is_empty());
+    assert!(bench.tasks.take_complaint().is_some(), "nobody may look for its result");
+}
+
+#[test]
+fn what_the_connections_do_not_take_waits_as_tasks_which_can_be_given_up() {
+    let mut bench = Bench::new(99);
+    bench.tasks.connected(bench.now());
+    bench.receive(1, celery(SECOND));
+    bench.tasks.flow(HIGH_WATER_MARK, bench.now());
+    bench.subscribed(1);
+    let (second, third) = (bench.receive(2, celery(SECOND)), bench.receive(3, celery(SECOND)));
+    bench.receive(4, Task::rq("jobs.add").timeout(SECOND));
+    assert!(bench.commands().is_empty());
+    bench.listening();
+    assert!(second.give_up());
+    bench.tasks.look_for_abandoned(bench.at);
+    bench.tasks.flow(HIGH_WATER_MARK, bench.now());
+    assert!(bench.commands().is_empty());
+    assert!(third.give_up(), "in the moment in which it could go on");
+    bench.tasks.flow(0, bench.now());
+    let key = |number| celery::result_key(id(number));
+    let listening = bench.listening();
+    assert!(listening.contains(&format!("SUBSCRIBE {}", key(1))), "{listening:?}");
+    assert!(!listening.contains(&format!("SUBSCRIBE {}", key(3))), "{listening:?}");
+    assert_eq!(bench.commands().len(), rq::COMMANDS_A_JOB);
+    bench.subscribed(1);
+    assert_eq!(bench.commands(), ["LPUSH celery …"]);
+    assert_eq!(bench.tasks.len(), 2);
 }
 
 #[test]
@@ -280,7 +369,7 @@ fn what_nobody_waits_for_is_taken_back_unless_it_outlives_its_connection() {
     for progress in &progresses {
         assert!(progress.give_up());
     }
-    bench.tasks.look_for_abandoned();
+    bench.tasks.look_for_abandoned(bench.at);
     assert_eq!(
         bench.commands(),
         ["PUBLISH /3.celery.pidbox …"],
@@ -291,7 +380,22 @@ fn what_nobody_waits_for_is_taken_back_unless_it_outlives_its_connection() {
     bench.subscribed(4);
     assert_eq!(bench.commands(), ["LPUSH celery …"]);
     bench.replied(Reply::Integer(1));
+    bench.pass(MS);
+    bench.tasks.look_for_abandoned(bench.at);
     assert_eq!((bench.tasks.len(), bench.results().len()), (0, 0));
+    // One whose connection goes between the look and the broker's word.
+    let early = bench.receive(7, celery(SECOND));
+    assert!(early.give_up());
+    bench.subscribed(7);
+    assert!(bench.commands().is_empty() && bench.tasks.is_empty());
+    let late = bench.receive(8, celery(SECOND));
+    bench.subscribed(8);
+    assert!(late.give_up());
+    bench.replied(Reply::Integer(1));
+    bench.pass(MS);
+    bench.tasks.look_for_abandoned(bench.at);
+    assert_eq!(bench.commands(), ["LPUSH celery …", "PUBLISH /3.celery.pidbox …"]);
+    bench.replied(Reply::Integer(1));
     // One whose connection had gone before it came here.
     let (late, progress) = order(5, celery(SECOND).outlives_connection());
     assert!(progress.give_up());
@@ -360,6 +464,10 @@ struct Model {
     /// Stored results, by key.
     results: BTreeMap<String, String>,
     done: BTreeSet<String>,
+    /// The job that is put into its queue at EXEC.
+    in_transaction: Option<String>,
+    /// What was said to take tasks back.
+    revocations: Vec<String>,
 }
 
 impl Model {
@@ -368,6 +476,7 @@ impl Model {
             self.do_command();
         }
         self.inbox.clear();
+        self.in_transaction = None;
         self.replies.clear();
         self.listening_inbox.clear();
         self.events.clear();
@@ -385,8 +494,13 @@ impl Model {
                 Reply::Integer(1)
             }
             ["RPUSH", "rq:queue:default", id] => {
-                self.push(id);
-                Reply::Integer(1)
+                self.in_transaction = Some(id.to_owned());
+                Reply::Simple("QUEUED".into())
+            }
+            ["EXEC"] => {
+                let id = self.in_transaction.take().unwrap();
+                self.push(&id);
+                Reply::Array(vec![Reply::Integer(1); 4])
             }
             ["GET", key] => match self.results.get(key) {
                 Some(result) => Reply::Bulk(result.clone().into_bytes()),
@@ -401,11 +515,16 @@ impl Model {
                 None => Reply::Array(Vec::new()),
             },
             ["LREM", _, _, id] => {
+                self.revocations.push(id.to_owned());
                 let before = self.queued.len();
                 self.queued.retain(|queued| queued != id);
                 Reply::Integer((before - self.queued.len()) as i64)
             }
-            ["SADD" | "HSET" | "EXPIRE" | "PUBLISH" | "PING" | "DEL", ..] => Reply::Integer(1),
+            ["PUBLISH", _, message] => {
+                self.revocations.push(message.to_owned());
+                Reply::Integer(1)
+            }
+            ["MULTI" | "SADD" | "HSET" | "EXPIRE" | "PING" | "DEL", ..] => Reply::Integer(1),
             _ => panic!("{parts:?}"),
         };
         self.replies.push_back(reply);
@@ -451,6 +570,7 @@ struct Asked {
     progress: Arc<Progress>,
     id: TaskId,
     is_abandoned: bool,
+    outlives: bool,
     outcome: Option<TaskOutcome>,
 }
 
@@ -459,6 +579,8 @@ struct World {
     model: Model,
     chance: Chance,
     is_connected: bool,
+    /// Whether it stays so.
+    is_steady: bool,
     asked: Vec<Asked>,
     most: usize,
     looked: Instant,
@@ -475,9 +597,12 @@ impl World {
             12..=13 => self.deliver_event(now),
             14..=15 => self.model.work(&mut self.chance),
             16 => self.abandon(),
-            17 if self.chance.below(6) == 0 => self.change_connections(now),
+            17 if !self.is_steady && self.chance.below(6) == 0 => self.change_connections(now),
             _ => self.let_time_pass(),
         }
+        // Now and then a connection takes nothing for a while.
+        let unsent = if self.chance.below(4) == 0 { HIGH_WATER_MARK } else { 0 };
+        self.bench.tasks.flow(unsent, now);
         self.send();
         self.take_results();
         assert!(self.bench.tasks.len() <= self.most);
@@ -498,7 +623,8 @@ impl World {
         let mut bytes = [0; 16];
         bytes[12..].copy_from_slice(&number.to_be_bytes());
         let (id, deadline) = (TaskId::from_random(bytes), self.bench.at + timeout);
-        self.asked.push(Asked { deadline, progress, id, is_abandoned: false, outcome: None });
+        let (is_abandoned, outcome) = (false, None);
+        self.asked.push(Asked { deadline, progress, id, is_abandoned, outlives, outcome });
         self.bench.tasks.receive(0, order, id, self.bench.now());
     }
 
@@ -551,7 +677,7 @@ impl World {
         self.bench.pass(MS * self.chance.below(10) as u32);
         if self.bench.at - self.looked > 20 * MS {
             self.looked = self.bench.at;
-            self.bench.tasks.look_for_abandoned();
+            self.bench.tasks.look_for_abandoned(self.bench.at);
         }
     }
 
@@ -581,7 +707,7 @@ impl World {
 
 #[test]
 fn whatever_becomes_of_the_connections_each_task_has_one_answer_in_time_and_is_sent_once() {
-    let mut kinds = HashMap::new();
+    let (mut kinds, mut taken_back) = (HashMap::new(), 0);
     for seed in 1..=300 {
         let mut chance = Chance(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
         let most = 1 + chance.below(20) as usize;
@@ -592,16 +718,26 @@ fn whatever_becomes_of_the_connections_each_task_has_one_answer_in_time_and_is_s
             model: Model::default(),
             chance,
             is_connected: false,
+            is_steady: seed % 3 == 0,
             asked: Vec::new(),
             most,
             looked,
         };
+        if world.is_steady {
+            world.change_connections(world.bench.now());
+        }
         for _ in 0..600 {
             world.step();
         }
         for _ in 0..100 {
             world.bench.pass(10 * MS);
-            world.bench.tasks.look_for_abandoned();
+            let now = world.bench.now();
+            world.bench.tasks.flow(0, now);
+            (0..20).for_each(|_| {
+                world.model.do_command();
+                world.deliver_reply(now);
+            });
+            world.bench.tasks.look_for_abandoned(world.bench.at);
             world.send();
             world.take_results();
         }
@@ -613,9 +749,18 @@ fn whatever_becomes_of_the_connections_each_task_has_one_answer_in_time_and_is_s
                 *kinds.entry(std::mem::discriminant(outcome)).or_insert(0) += 1;
             }
         }
+        let is_taken_back = |id: &str| world.model.revocations.iter().any(|said| said.contains(id));
+        for asked in world.asked.iter().filter(|asked| world.is_steady && asked.is_abandoned) {
+            let id = asked.id.to_string();
+            let needs_not_go_on = !asked.outlives && !world.model.done.contains(&id);
+            if needs_not_go_on && world.model.pushes.contains_key(&id) {
+                assert!(is_taken_back(&id), "seed {seed}: {id} was sent for nobody");
+                taken_back += 1;
+            }
+        }
         let pushes = world.model.pushes.values();
         assert!(pushes.into_iter().all(|&count| count == 1), "seed {seed}: sent twice");
     }
     assert_eq!(kinds.len(), 4, "each way to end was met");
-    assert!(kinds.values().all(|&count| count > 20), "{kinds:?}");
+    assert!(kinds.values().all(|&count| count > 20) && taken_back > 20, "{kinds:?}, {taken_back}");
 }
