@@ -113,8 +113,8 @@ pub struct Config {
     pub forwarded_allow_ips: TrustedProxies,
     /// Whether [`Self::admin`] speaks TLS, if it is a TCP address. Default no.
     pub admin_tls: bool,
-    /// From which files TLS is made. With a certificate the TCP addresses of [`Self::listen`] speak TLS, and nothing else;
-    /// Unix sockets do not. Default none. Only in a build with the cargo feature `tls`.
+    /// From which files TLS is made. With a certificate the TCP addresses of [`Self::listen`] speak TLS, and nothing
+    /// else; Unix sockets do not. Default none. Only in a build with the cargo feature `tls`.
     pub tls: TlsFiles,
     /// Number of reactors, a thread each. Default: the cores this process may use.
     pub workers: NonZeroUsize,
@@ -157,26 +157,26 @@ pub struct Config {
     /// [`StoreSync::Always`].
     pub store_sync: StoreSync,
     /// How long the store may take to make a change safe. Default 30 s: longer than a busy disk takes. Then the server
-    /// ends with an error, as it does when a write or a sync fails: replies cannot be held for ever. With a Redis it does
-    /// not end: those who wait are disconnected (1013), and [`REDIS_TIMEOUT`] is a better value.
+    /// ends with an error, as it does when a write or a sync fails: replies cannot be held for ever. With a Redis it
+    /// does not end: those who wait are disconnected (1013), and [`REDIS_TIMEOUT`] is a better value.
     pub store_timeout: Duration,
     /// Whether a store that is damaged is repaired: what is behind the damage is given up. Default off: then the server
     /// does not start, and says what a repair would cost. Without a store it means nothing.
     pub store_repair: bool,
-    /// What stands before the name of each key and channel in a Redis. Default `revolve:`. Servers with the same one share
-    /// their sessions.
+    /// What stands before the name of each key and channel in a Redis. Default `revolve:`. Servers with the same one
+    /// share their sessions.
     pub store_prefix: String,
     /// Replicas of the Redis that must have what has changed before a reply leaves. Default 0: a failover may lose the
     /// counts of the last moments.
     pub store_replicas: usize,
-    /// Whether a server starts without its Redis, and waits for it; upgrades get 503 until it is there. Default on. If not,
-    /// it does not start.
+    /// Whether a server starts without its Redis, and waits for it; upgrades get 503 until it is there. Default on. If
+    /// not, it does not start.
     pub store_wait: bool,
-    /// The name of this server among those that share a Redis. Default: a random one, another at each start. Two that run
-    /// must not have the same: neither would be told when the other takes a session.
+    /// The name of this server among those that share a Redis. Default: a random one, another at each start. Two that
+    /// run must not have the same: neither would be told when the other takes a session.
     pub node: Option<String>,
-    /// The Redis by which workers of Celery or RQ get tasks ([`crate::Context::enqueue`]). Default none. A change to it at
-    /// run time changes nothing.
+    /// The Redis by which workers of Celery or RQ get tasks ([`crate::Context::enqueue`]). Default none. A change to it
+    /// at run time changes nothing.
     pub broker: Option<ServerAddress>,
     /// For how long a task waits for the broker to be there; then it is not sent, and whoever has asked is told so.
     /// Default 5 s: a Redis that restarts is back by then.

@@ -87,8 +87,8 @@ pub trait Environment {
     /// The order itself, when the broker's thread has no room for it, or there is none.
     fn enqueue(&mut self, order: TaskOrder) -> Result<(), TaskOrder>;
 
-    /// Passes changed sessions on to the store. Mail tells when they are safe: until then no other batch is sent, but for
-    /// the one with which a shard ends.
+    /// Passes changed sessions on to the store. Mail tells when they are safe: until then no other batch is sent, but
+    /// for the one with which a shard ends.
     fn commit(&mut self, batch: CommitBatch);
 
     /// Fills `room` from a generator that nobody can predict: session ids come from it.

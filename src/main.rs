@@ -2,9 +2,8 @@
 //!
 //! It decides nothing about connections, sessions or protocols. The operating system calls it.
 //!
-//! Invariant: every way out has an exit code of its own. 0: served and drained, or printed what was
-//! asked for. 1: the environment, a store that failed, or a dead reactor. 2: usage. 128 + n: signal n, when it came a second
-//! time.
+//! Invariant: every way out has an exit code of its own. 0: served and drained, or printed what was asked for. 1: the
+//! environment, a store that failed, or a dead reactor. 2: usage. 128 + n: signal n, when it came a second time.
 //!
 //! Next: `daemon`: its parts.
 

@@ -137,10 +137,10 @@ impl Builder {
         self
     }
 
-    /// Binds the addresses and starts a thread a reactor, each with an application that `make` makes
-    /// there; it is told which reactor that is, and how threads reach it. Returns once all of them are made, and have
-    /// had their `on_start`: none serves before. With a store ([`Self::store`]) it returns when that is read; until then
-    /// upgrades get 503.
+    /// Binds the addresses and starts a thread a reactor, each with an application that `make` makes there; it is told
+    /// which reactor that is, and how threads reach it. Returns once all of them are made, and have had their
+    /// `on_start`: none serves before. With a store ([`Self::store`]) it returns when that is read; until then upgrades
+    /// get 503.
     ///
     /// # Errors
     ///

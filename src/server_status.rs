@@ -198,8 +198,8 @@ impl ServerStatus {
         self.note_store_away(true);
     }
 
-    /// The store that several machines share does not answer, or does so again. No session begins or comes back while it
-    /// is away, because none is claimed.
+    /// The store that several machines share does not answer, or does so again. No session begins or comes back while
+    /// it is away, because none is claimed.
     pub fn note_store_away(&self, is_away: bool) {
         self.is_store_away.store(is_away, Ordering::Release);
     }

@@ -136,8 +136,8 @@ impl<'a, A: Application> Upgrade<'a, A> {
     /// from those who merely know its id, before an older connection is displaced.
     ///
     /// Where several machines share the sessions this is the session as this machine has it: `None` while another one
-    /// has it. If the application looks at that or at [`Self::session_count`], accepts, and the session comes from another
-    /// machine, it is asked once more, with the session; what it has accepted before is given back
+    /// has it. If the application looks at that or at [`Self::session_count`], accepts, and the session comes from
+    /// another machine, it is asked once more, with the session; what it has accepted before is given back
     /// ([`Acceptance::otherwise`]). By then the older connection on the other machine has been displaced.
     #[must_use]
     pub fn session(&self) -> Option<&'a A::Session> {

@@ -30,11 +30,12 @@ impl<A: Application> Context<'_, A> {
     /// failure, or that there was none in time. Needs a broker ([`crate::Config::broker`]).
     ///
     /// In order and parked as [`Self::offload`]: what one connection off-loads and enqueues is answered in the order of
-    /// asking, and while it waits for [`Limits::offloads_per_connection`] answers, no more is read from it. If the WebSocket has closed by then, `done` is dropped and not called, and the task is
-    /// taken back, if no worker has begun it ([`Task::outlives_connection`] leaves it). [`Self::cancel_job`] takes it
-    /// back too.
+    /// asking, and while it waits for [`Limits::offloads_per_connection`] answers, no more is read from it. If the
+    /// WebSocket has closed by then, `done` is dropped and not called, and the task is taken back, if no worker has
+    /// begun it ([`Task::outlives_connection`] leaves it). [`Self::cancel_job`] takes it back too.
     ///
-    /// `done` is called within the task's timeout, whatever becomes of worker and broker. No task is sent twice.
+    /// What becomes of it is known within the task's timeout, whatever becomes of worker and broker; in order, `done`
+    /// waits for what was asked before. No task is sent twice.
     ///
     /// ```
     /// use std::time::Duration;

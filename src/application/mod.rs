@@ -1,11 +1,10 @@
 //! What runs on a reactor: the [`Application`] trait, and the [`Context`] through which it answers.
 //!
-//! A context writes replies straight into the cork, the longest ones past it, and notes commands
-//! (close, broadcast, timer); the shard applies them when the callback has returned, or when their
-//! time has come. No callback ever gets hold of a connection or of the loop, so nothing re-enters
-//! it. Called by the shard; implemented by `apps/` and by programs that embed the server. The parts
-//! are `text_part`, `long_way`, `request`, `response`, `metrics`, `question`, `admission`, `deferral`, `jobs`, `offloading`,
-//! `enqueueing`, //! `kept`, `direct`, `remote` and `timers`.
+//! A context writes replies straight into the cork, the longest ones past it, and notes commands (close, broadcast,
+//! timer); the shard applies them when the callback has returned, or when their time has come. No callback ever gets
+//! hold of a connection or of the loop, so nothing re-enters it. Called by the shard; implemented by `apps/` and by
+//! programs that embed the server. The parts are `text_part`, `long_way`, `request`, `response`, `metrics`, `question`,
+//! `admission`, `deferral`, `jobs`, `offloading`, `enqueueing`, //! `kept`, `direct`, `remote` and `timers`.
 //!
 //! Invariant: the cork only ever holds whole frames of ours, behind what is left of one that has begun to
 //! leave.
@@ -338,8 +337,8 @@ pub trait Application: Sized + 'static {
         let _ = (cx, key);
     }
 
-    /// What the store ([`crate::Builder::store`]) is to keep of a session's state; nothing, by default: then a session comes back after a restart
-    /// with its count, and a state that is new.
+    /// What the store ([`crate::Builder::store`]) is to keep of a session's state; nothing, by default: then a session
+    /// comes back after a restart with its count, and a state that is new.
     ///
     /// Called for a session whose state was lent out to be changed, when the turn ends in which that was. It sees
     /// nothing else of the application, so it can be called for any session at any time. At most
@@ -653,9 +652,9 @@ impl<A: Application> Context<'_, A> {
     /// Closes once what was sent before has left. Messages still to come are not delivered. In
     /// [`Application::on_close`] it does nothing.
     ///
-    /// `code` is one that RFC 6455 7.4 lets an endpoint send, 4000 to 4999 for your own (4001 is the server's: a session was taken over); another
-    /// becomes 1011, and the log tells of the first. Of `reason` the first 123 bytes are sent. What this
-    /// callback sends after it still leaves before the Close; of several calls the first counts.
+    /// `code` is one that RFC 6455 7.4 lets an endpoint send, 4000 to 4999 for your own (4001 is the server's: a
+    /// session was taken over); another becomes 1011, and the log tells of the first. Of `reason` the first 123 bytes
+    /// are sent. What this callback sends after it still leaves before the Close; of several calls the first counts.
     pub fn close(&mut self, code: u16, reason: &str) {
         let code = sendable(code);
         self.commands.ending.get_or_insert_with(|| Ending::Asked(code, reason.to_owned()));

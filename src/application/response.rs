@@ -1,8 +1,8 @@
 //! What an application may say in plain HTTP, and what it may not.
 //!
-//! [`HttpResponse`] answers a plain request. [`super::Refusal`] and [`super::Acceptance`] take their header
-//! fields and content types through the same checks (`config/response_fields.rs`). A status that is none, or content behind a status
-//! that has none, does not compile. Writes nothing to a connection: `http` does.
+//! [`HttpResponse`] answers a plain request. [`super::Refusal`] and [`super::Acceptance`] take their header fields and
+//! content types through the same checks (`config/response_fields.rs`). A status that is none, or content behind a
+//! status that has none, does not compile. Writes nothing to a connection: `http` does.
 //!
 //! Invariant: what gets into a response's head is a token or one line of visible ASCII, and is none of
 //! the fields that frame the response.

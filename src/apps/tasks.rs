@@ -1,4 +1,5 @@
-//! The application that hands tasks to workers of Celery or RQ: each message names one, and is answered with its result.
+//! The application that hands tasks to workers of Celery or RQ: each message names one, and is answered with its
+//! result.
 //!
 //! Clients may have done what the operator has listed, and nothing else. What workers answer comes in the order of the
 //! messages, what is refused at once; a client that waits for as many as it may is not read
@@ -132,7 +133,12 @@ fn answer(cx: &mut Context<'_, Tasks>, name: &str, TaskResult { id, outcome }: &
             format!(r#"{{"task": {name}, "id": "{id}", "result": {json}}}"#)
         }
         error => {
-            let error = error.to_string();
+            // What the broker says is for the operator, whom the log tells.
+            let error = match error {
+                TaskOutcome::NotSent(_) => "not sent".to_owned(),
+                TaskOutcome::MaybeSent(_) => "perhaps not sent".to_owned(),
+                error => error.to_string(),
+            };
             format!(r#"{{"task": {name}, "id": "{id}", "error": {}}}"#, JsonString(&error))
         }
     };

@@ -77,13 +77,13 @@ pub struct Limits {
     pub events_per_poll: usize,
     /// Connections accepted in a turn: a storm of them leaves room for those that talk.
     pub accepts_per_turn: usize,
-    /// Steps of TLS handshakes taken in a turn, two a connection. 8: with a key of ECDSA a millisecond, with one of RSA some
-    /// five, in which those that talk wait.
+    /// Steps of TLS handshakes taken in a turn, two a connection. 8: with a key of ECDSA a millisecond, with one of RSA
+    /// some five, in which those that talk wait.
     pub handshakes_per_turn: usize,
     /// Mails taken from the mailbox in a turn.
     pub mails_per_turn: usize,
-    /// Mails a mailbox holds, and posts a box of posts. 1024. When it is full, connections that are to be handed over rest where they
-    /// are, and so do those that have broadcast something; it is tried again each turn.
+    /// Mails a mailbox holds, and posts a box of posts. 1024. When it is full, connections that are to be handed over
+    /// rest where they are, and so do those that have broadcast something; it is tried again each turn.
     pub mailbox_capacity: usize,
     /// Mails that may wait for room in other mailboxes; beyond it the reactor reads no connection. 4096:
     /// a mail for each message of one visit.
@@ -165,9 +165,9 @@ pub struct Limits {
     /// Tasks for workers that one reactor may have under way. 1,024: they hold no thread here, and wait for longer than
     /// jobs do; beyond it the application is told so.
     pub tasks_per_reactor: usize,
-    /// Bytes that the arguments of a task for a worker may have, and its result. 256 KiB: the
-    /// arguments are kept until they are sent, so a reactor's take 256 MiB at most while the broker is away; and for more
-    /// there are better places than a queue in Redis.
+    /// Bytes that the arguments of a task for a worker may have, and its result. 256 KiB: the arguments are kept until
+    /// they are sent, so a reactor's take 256 MiB at most while the broker is away; and for more there are better
+    /// places than a queue in Redis.
     pub task_bytes: usize,
     /// Time a peer has to answer our Close. 5 s; then the socket is closed without.
     pub close_timeout: Duration,

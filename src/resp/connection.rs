@@ -2,8 +2,8 @@
 //!
 //! Blocking, for a thread that may wait. Who we are (AUTH), where (SELECT) and under what name (CLIENT SETNAME) is said
 //! when it is made, and PING asks whether the server serves at all. One that has failed is of no use any more, because
-//! whose the next reply is would not be known; the caller makes another one, when it thinks fit. Called by the threads of
-//! a store; `subscriber` stands on it.
+//! whose the next reply is would not be known; the caller makes another one, when it thinks fit. Called by the threads
+//! of a store; `subscriber` stands on it.
 //!
 //! Invariant: the nth reply that is returned belongs to the nth command.
 //!

@@ -1,9 +1,9 @@
 //! Reads replies from bytes that are cut anywhere.
 //!
 //! Sans-IO: `connection` and `subscriber` feed it what they read. Nothing is read twice, whatever the cuts: a line is
-//! searched on from where the last search ended, and the arrays around the next value wait on a stack. A length is checked
-//! against the limits when it is read, before anything is reserved for what it announces. Accepted is what RESP2 says, and
-//! numbers in one form only (no plus sign, no leading zeros): another form is no server that we know.
+//! searched on from where the last search ended, and the arrays around the next value wait on a stack. A length is
+//! checked against the limits when it is read, before anything is reserved for what it announces. Accepted is what
+//! RESP2 says, and numbers in one form only (no plus sign, no leading zeros): another form is no server that we know.
 //!
 //! Invariant: the replies, and the error behind them, are the same however the bytes were cut. After an error there is
 //! nothing but that error: where the next reply would begin is not known.
@@ -24,7 +24,8 @@ pub const LINE_MOST: usize = 4096;
 /// value inside of more than this is built, and dropped, by functions that call themselves.
 pub const DEPTH_MOST: usize = 8;
 
-/// What an element takes besides its bytes: without it, four bytes a piece would become a reply of ten times their size.
+/// What an element takes besides its bytes: without it, four bytes a piece would become a reply of ten times their
+/// size.
 const ELEMENT_BYTES: usize = size_of::<Reply>();
 
 /// Bytes of storage that an empty decoder keeps. Most replies are short; one long one need not stay.
@@ -137,8 +138,8 @@ impl Decoder {
         Decoder { string_most, ..self }
     }
 
-    /// Takes the next bytes. The caller takes all replies out before it feeds more, so that what waits here is never more
-    /// than the reply under way and what was fed last.
+    /// Takes the next bytes. The caller takes all replies out before it feeds more, so that what waits here is never
+    /// more than the reply under way and what was fed last.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.buffer.drain(..mem::take(&mut self.at));
         self.buffer.extend_from_slice(bytes);

@@ -1,4 +1,5 @@
-//! A connection that never waits, for a thread that has a poll: commands go out, and replies come in, as the socket can.
+//! A connection that never waits, for a thread that has a poll: commands go out, and replies come in, as the socket
+//! can.
 //!
 //! It is made by [`Connection::connect`], which waits, on some other thread. Registered once, for both directions and
 //! edge-triggered, as all sockets here: so it is read until there is nothing more, and what the socket does not take is
@@ -51,7 +52,8 @@ pub struct Evented {
 }
 
 impl Evented {
-    /// A connection that was made, of which the edges are told to `registry` from now on. Replies are read by `decoder`.
+    /// A connection that was made, of which the edges are told to `registry` from now on. Replies are read by
+    /// `decoder`.
     ///
     /// # Errors
     ///

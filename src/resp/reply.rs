@@ -1,7 +1,7 @@
 //! What a server says: a reply, and the kinds of its errors.
 //!
-//! Values only; `decoder` makes them. An error's kind is the first word of its text, as every server writes it: what the
-//! callers decide by. Its text is for people, and is cleaned for a line of the log.
+//! Values only; `decoder` makes them. An error's kind is the first word of its text, as every server writes it: what
+//! the callers decide by. Its text is for people, and is cleaned for a line of the log.
 //!
 //! Invariant: the text of an error has no control characters.
 //!

@@ -1,8 +1,8 @@
 //! The operating system's stream to a server: TCP or a Unix path, blocking, with a time for each call.
 //!
-//! Resolves, connects, reads and writes; knows no protocol. A call is given the moment until which it may wait, so a peer
-//! that sends a byte now and then does not prolong it. Only the resolver has times of its own: the system offers no other.
-//! Called by `connection`.
+//! Resolves, connects, reads and writes; knows no protocol. A call is given the moment until which it may wait, so a
+//! peer that sends a byte now and then does not prolong it. Only the resolver has times of its own: the system offers
+//! no other. Called by `connection`.
 //!
 //! Invariant: no call but the resolver's waits past its deadline by more than a tick of the kernel's clock.
 //!

@@ -1,8 +1,8 @@
 //! A connection that listens: messages that others publish.
 //!
-//! A connection that has subscribed can do nothing else in RESP2, so it is one of its own. What is published while it is
-//! away is lost, and so is what a server drops because we read too slowly: whoever listens must be able to do without.
-//! A server that is gone without a word is found out by PING only. Called by the threads of a store.
+//! A connection that has subscribed can do nothing else in RESP2, so it is one of its own. What is published while it
+//! is away is lost, and so is what a server drops because we read too slowly: whoever listens must be able to do
+//! without. A server that is gone without a word is found out by PING only. Called by the threads of a store.
 //!
 //! Invariant: what is returned came in this order, and nothing between was left out while the connection lasted.
 //!

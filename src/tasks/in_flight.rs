@@ -1,10 +1,11 @@
 //! The tasks that are under way, of all reactors: what is to be said to the broker, and what its answers mean.
 //!
-//! Sans-IO: orders, replies, published results and times come in; commands and answers go out. There are two connections
-//! to the broker, which come and go together: on one, commands are sent; the other listens for results. A task of Celery is
-//! sent when the channel of its result is listened to, and not before. When the connections are made anew, all channels
-//! are listened to again, and then the results are read that may have been published meanwhile. RQ publishes nothing: its
-//! results are asked for, the more seldom the longer a job takes. Called by `thread`, and in the tests by a model.
+//! Sans-IO: orders, replies, published results and times come in; commands and answers go out. There are two
+//! connections to the broker, which come and go together: on one, commands are sent; the other listens for results. A
+//! task of Celery is sent when the channel of its result is listened to, and not before. When the connections are made
+//! anew, all channels are listened to again, and then the results are read that may have been published meanwhile. RQ
+//! publishes nothing: its results are asked for, the more seldom the longer a job takes. Called by `thread`, and in the
+//! tests by a model.
 //!
 //! What was sent and not acknowledged when the connections were lost is never sent again: a worker may have it.
 //!
@@ -31,8 +32,8 @@ use crate::wall_clock;
 /// Bytes of storage for what is to be sent that are kept when it has been.
 const SPARE_MOST: usize = 64 << 10;
 
-/// Bytes that wait for the broker to take them, above which no further task is sent: three of the largest messages. What
-/// waits as a task can still be given up; what waits as bytes cannot.
+/// Bytes that wait for the broker to take them, above which no further task is sent: three of the largest messages.
+/// What waits as a task can still be given up; what waits as bytes cannot.
 const HIGH_WATER_MARK: usize = 1 << 20;
 
 /// What time it is.
@@ -291,8 +292,8 @@ impl InFlight {
         }
     }
 
-    /// The broker does not let us listen. It says so in the order of what it was asked; but whom it lets listen, depends on
-    /// the user and not on the task.
+    /// The broker does not let us listen. It says so in the order of what it was asked; but whom it lets listen,
+    /// depends on the user and not on the task.
     pub fn not_subscribed(&mut self, why: &str, now: Now) {
         self.complaint = Some(format!("SUBSCRIBE: {why}"));
         for key in self.keys() {

@@ -1,8 +1,8 @@
 //! A task on its way from a reactor to the broker, and its result on the way back.
 //!
-//! To the reactor it is an off-loaded job like another one (`application/jobs.rs`): its result is a [`Finished`] with the
-//! number of the job. The two sides share the job's [`Progress`], by which the reactor says that nobody waits any more.
-//! Sends nothing. Made by `application/jobs.rs`.
+//! To the reactor it is an off-loaded job like another one (`application/jobs.rs`): its result is a [`Finished`] with
+//! the number of the job. The two sides share the job's [`Progress`], by which the reactor says that nobody waits any
+//! more. Sends nothing. Made by `application/jobs.rs`.
 //!
 //! Invariant: an order is answered once, unless its reactor has given it up.
 //!

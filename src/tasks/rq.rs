@@ -1,8 +1,8 @@
 //! RQ's commands: a job, taking it back, and what a worker says of the result.
 //!
-//! Sans-IO: commands are written into a pipeline, and replies are read. The workers must use RQ's JSON serializer: to what
-//! is pickled no other language can say anything. RQ publishes nothing when a job is done, so its results are asked for.
-//! `tests/tasks` has what the real package writes. Called by `in_flight`.
+//! Sans-IO: commands are written into a pipeline, and replies are read. The workers must use RQ's JSON serializer: to
+//! what is pickled no other language can say anything. RQ publishes nothing when a job is done, so its results are
+//! asked for. `tests/tasks` has what the real package writes. Called by `in_flight`.
 //!
 //! ```text
 //!   rq:queues           a set: the keys of all queues
@@ -50,8 +50,8 @@ pub fn results_key(id: TaskId) -> String {
     format!("rq:results:{id}")
 }
 
-/// How many commands put a job into its queue. The last one is answered with the replies to the others, of which the last
-/// is the length of the queue.
+/// How many commands put a job into its queue. The last one is answered with the replies to the others, of which the
+/// last is the length of the queue.
 pub const COMMANDS_A_JOB: usize = 6;
 
 /// Appends the commands that put a job into its queue: all of them are done, or none is.
@@ -126,8 +126,8 @@ pub fn forget(id: TaskId, pipeline: &mut Pipeline) {
     pipeline.push(["DEL", &job_key(id)]);
 }
 
-/// What the latest result says; `None` while there is none, or the job is to be tried again. A value of more than `most`
-/// bytes is too large.
+/// What the latest result says; `None` while there is none, or the job is to be tried again. A value of more than
+/// `most` bytes is too large.
 #[must_use]
 pub fn outcome(reply: &Reply, most: usize) -> Option<TaskOutcome> {
     let entry = reply.array()?.first()?.array()?;

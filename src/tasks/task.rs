@@ -1,9 +1,9 @@
 //! What a worker is to do: the name of a task, its arguments, and when it is of no use any more.
 //!
 //! Values only. A [`CeleryTask`] or an [`RqTask`] becomes a [`Task`] by its timeout, and only a `Task` can be handed to
-//! [`crate::Context::enqueue`]: so none is sent that nobody would ever stop waiting for. Arguments are JSON, as text. They
-//! are checked when the task is enqueued, because a worker that cannot read them drops the message, and says nothing to
-//! us. Made by applications.
+//! [`crate::Context::enqueue`]: so none is sent that nobody would ever stop waiting for. Arguments are JSON, as text.
+//! They are checked when the task is enqueued, because a worker that cannot read them drops the message, and says
+//! nothing to us. Made by applications.
 //!
 //! Invariant: what has passed [`Task::check`] is a message that a worker can read.
 //!

@@ -2,8 +2,8 @@
 //!
 //! One thread for all reactors, with a poll of its own: orders wake it, and so does each socket. In a turn it takes all
 //! that has come, and what follows leaves in one write for each connection: so a batch grows with the load. Connecting
-//! waits, and so is done by a thread that lives as long as that takes. Knows no mailbox: it is given a closure with which
-//! to answer. Made by `server_tasks.rs`.
+//! waits, and so is done by a thread that lives as long as that takes. Knows no mailbox: it is given a closure with
+//! which to answer. Made by `server_tasks.rs`.
 //!
 //! Invariant: nothing in here waits but the poll, so no deadline is missed because a broker does not answer.
 //!

@@ -2,8 +2,8 @@
 //! and time. A shard gets a turn only when a kernel would wake it, and its invariants are checked
 //! after each.
 //!
-//! Knows no clients and checks nothing of what they are told; `checks` has what must be true of the rest. The test kit runs on it, without faults;
-//! so do the simulation, the torture and the fuzz target for shards, which plan faults.
+//! Knows no clients and checks nothing of what they are told; `checks` has what must be true of the rest. The test kit
+//! runs on it, without faults; so do the simulation, the torture and the fuzz target for shards, which plan faults.
 //!
 //! Next: `checks`: what must be true of it.
 
@@ -590,8 +590,8 @@ impl<A: Application> Machine<A> {
         self.wakes_at().is_some_and(|at| at <= self.now + Duration::from_millis(2))
     }
 
-    /// Everything ends where it stands, as at a power loss: nothing is said, and no callback is called. What the store has
-    /// not taken is lost.
+    /// Everything ends where it stands, as at a power loss: nothing is said, and no callback is called. What the store
+    /// has not taken is lost.
     pub fn crash(&mut self) {
         self.stations.clear();
         let mut net = self.net.borrow_mut();

@@ -45,14 +45,15 @@
 //! A client that reads nothing for a while ([`TestClient::stop_reading`]) shows what an application does
 //! when more waits than a socket takes.
 //!
-//! Off-loaded jobs are run at once, on the test's own thread; [`TestServer::hold_jobs`] keeps them
-//! until they are asked for, in any order. One that is never run is a job that never returns. Tasks for workers of Celery
-//! and RQ go nowhere: the test is the worker ([`TestServer::set_worker`], [`TestServer::finish_task`]), wherever
-//! [`Config::broker`] is set.
+//! Off-loaded jobs are run at once, on the test's own thread; [`TestServer::hold_jobs`] keeps them until they are asked
+//! for, in any order. One that is never run is a job that never returns. Tasks for workers of Celery and RQ go nowhere:
+//! the test is the worker ([`TestServer::set_worker`], [`TestServer::finish_task`]), wherever [`Config::broker`] is
+//! set.
 //!
 //! [`faults`] can be planned on a [`wire`]; of wires, shards and `held_tasks` the [`machine`] is built, and on that the
-//! test kit, whose other end is in `client`. revolve's own simulation, torture and fuzz target are built
-//! of them too. `store` keeps sessions from one server to the next. Without a server, `simulated_disk` is what the file store is tested on.
+//! test kit, whose other end is in `client`. revolve's own simulation, torture and fuzz target are built of them too.
+//! `store` keeps sessions from one server to the next. Without a server, `simulated_disk` is what the file store is
+//! tested on.
 //!
 //! Next: [`crate::testing::faults`]: what can go wrong.
 
@@ -237,8 +238,8 @@ impl<A: Application> TestServer<A> {
         self.settle();
     }
 
-    /// Everything ends where it stands, as if the process were killed: no callback is called, no client is told, and what
-    /// is not stored is lost. Clients see the end of their stream.
+    /// Everything ends where it stands, as if the process were killed: no callback is called, no client is told, and
+    /// what is not stored is lost. Clients see the end of their stream.
     pub fn crash(&self) {
         let mut world = self.0.borrow_mut();
         world.tell_time();

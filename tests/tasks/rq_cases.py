@@ -53,6 +53,7 @@ async def what_a_worker_answers_comes_back():
             require("unknown" in answer["error"], f"a function that is not there: {answer}")
             answer = await ask(socket, "jobs.large", 300_000)
             require(answer["error"].startswith("the result is too large: "), f"large: {answer}")
+            expect(len((await ask(socket, "jobs.large", 250_000))["result"]), 250_000, "one that is not")
             # The process that does it is killed, and the worker says so.
             answer = await ask(socket, "jobs.die")
             require("error" in answer and "in time" not in answer["error"], f"killed: {answer}")

@@ -3,10 +3,11 @@
 //! It reads nothing itself and prints nothing: what it is given comes in as iterators, and the file through a
 //! function; what it has to say goes out as values. `main.rs` calls [`parse`] at the start, and again at each SIGHUP.
 //!
-//! Its files, each of which uses only those before it: `values`: what a text means; `settings`: what is set;
-//! `row`: what an option is; `ssl`, `tasks` and `proxies`: those of TLS, of tasks and of proxies; `options`: all of them, the one table; `toml`: the part of TOML that a file has; `usage`:
-//! what is said; `completions`: what shells are told; `manual`: the manual page; `given`: what was given; `from_file`: by a file; `effective`: what holds, for `--print-config`; `changes`: what
-//! another reading has changed.
+//! Its files, each of which uses only those before it: `values`: what a text means; `settings`: what is set; `row`:
+//! what an option is; `ssl`, `tasks` and `proxies`: those of TLS, of tasks and of proxies; `options`: all of them, the
+//! one table; `toml`: the part of TOML that a file has; `usage`: what is said; `completions`: what shells are told;
+//! `manual`: the manual page; `given`: what was given; `from_file`: by a file; `effective`: what holds, for
+//! `--print-config`; `changes`: what another reading has changed.
 //!
 //! Invariant: a flag wins over the environment, the environment over the file, and [`Settings::config`] is valid.
 //!

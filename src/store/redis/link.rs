@@ -1,8 +1,8 @@
 //! The connection to Redis on which batches go, and what is tried before the first one does.
 //!
-//! A server that answers PING may still take no writes: it is a replica, its memory is full, its disk is, too few replicas
-//! follow. So a key is written, as often as it connects, and while it is idle. Decides nothing about when to connect.
-//! Called by `requests`.
+//! A server that answers PING may still take no writes: it is a replica, its memory is full, its disk is, too few
+//! replicas follow. So a key is written, as often as it connects, and while it is idle. Decides nothing about when to
+//! connect. Called by `requests`.
 //!
 //! Invariant: a link that is made knows the scripts, and has taken a write.
 //!
@@ -115,7 +115,8 @@ pub fn connect_options(options: &RedisOptions, what: &str, timeout: Duration) ->
     }
 }
 
-/// What is wrong with this policy, in one line: every session has a time to live, so each that drops anything drops them.
+/// What is wrong with this policy, in one line: every session has a time to live, so each that drops anything drops
+/// them.
 #[must_use]
 pub fn eviction_warning(policy: &str) -> Option<String> {
     if policy == "noeviction" {

@@ -1,11 +1,11 @@
 //! Sessions in a Redis that several nodes share.
 //!
-//! Redis is the arbiter: whoever claims a session there gets a generation for it, and commits of a smaller one are refused.
-//! `tests/generations` shows why that is safe, whatever is lost, delayed, sent twice, or stops. Here is the way to it.
-//! `scripts` are the three things that are asked of Redis, and `trouble` is why there is no answer. `calls` writes a batch as
-//! calls of them, and reads what they answer; `unanswered` has the batches that wait for it. Both are sans-IO. `link` is the
-//! connection on which they go. `takeovers` is a thread that hears which
-//! sessions other nodes have claimed, and `requests` the one that asks.
+//! Redis is the arbiter: whoever claims a session there gets a generation for it, and commits of a smaller one are
+//! refused. `tests/generations` shows why that is safe, whatever is lost, delayed, sent twice, or stops. Here is the
+//! way to it. `scripts` are the three things that are asked of Redis, and `trouble` is why there is no answer. `calls`
+//! writes a batch as calls of them, and reads what they answer; `unanswered` has the batches that wait for it. Both are
+//! sans-IO. `link` is the connection on which they go. `takeovers` is a thread that hears which sessions other nodes
+//! have claimed, and `requests` the one that asks.
 //!
 //! ```text
 //!   <prefix>session:<id>   a hash: generation, node, token, attempt, from; count, version, state
@@ -15,8 +15,8 @@
 //!
 //! All keys have a time to live. What an operator has to know of Redis' own settings is in `docs/redis.md`.
 //!
-//! Invariant: a batch is answered once: when all that it asks is done and on as many replicas as is wanted, or when its time
-//! is over.
+//! Invariant: a batch is answered once: when all that it asks is done and on as many replicas as is wanted, or when its
+//! time is over.
 //!
 //! Next: `scripts`: what is asked of Redis.
 

@@ -1,12 +1,13 @@
 //! The thread that asks Redis: it takes the reactors' batches, sends them, and tells what came of them.
 //!
-//! One thread and one connection for all reactors. All batches that wait are one pipeline, so it grows with the load. Any
-//! trouble with Redis ends the connection: the next one is made at once, then after longer and longer pauses, and what is
-//! unanswered is sent again, as a later attempt. A batch whose time is over is told as unavailable. While nothing is asked, Redis is
-//! tried once a second. Knows no mailbox: it is given closures with which to answer. Made by `server_store.rs`.
+//! One thread and one connection for all reactors. All batches that wait are one pipeline, so it grows with the load.
+//! Any trouble with Redis ends the connection: the next one is made at once, then after longer and longer pauses, and
+//! what is unanswered is sent again, as a later attempt. A batch whose time is over is told as unavailable. While
+//! nothing is asked, Redis is tried once a second. Knows no mailbox: it is given closures with which to answer. Made by
+//! `server_store.rs`.
 //!
-//! A batch may wait for `--store-timeout` since the thread has seen it, which it does every 100 ms, but for the moments in
-//! which it connects: half of that time at the most. Only the system's resolver takes what it takes.
+//! A batch may wait for `--store-timeout` since the thread has seen it, which it does every 100 ms, but for the moments
+//! in which it connects: half of that time at the most. Only the system's resolver takes what it takes.
 //!
 //! Invariant: a reactor is told of each of its batches once, and of a later one not before an earlier one.
 //!
@@ -127,7 +128,8 @@ impl RedisThreads {
         self.requests.is_finished()
     }
 
-    /// Waits, when no [`crate::store::thread::CommitSender`] is left, until each batch is answered, for `most` at the most.
+    /// Waits, when no [`crate::store::thread::CommitSender`] is left, until each batch is answered, for `most` at the
+    /// most.
     #[must_use]
     pub fn join(self, most: Duration) -> StoreEnd {
         if let Err(RecvTimeoutError::Timeout) = self.has_ended.recv_timeout(most) {
