@@ -26,6 +26,13 @@ pub enum ServeError {
         /// What the system said.
         error: io::Error,
     },
+    /// The same of [`crate::Config::listen_plain`].
+    Plain {
+        /// Which one.
+        address: Address,
+        /// What the system said.
+        error: io::Error,
+    },
     /// The same of [`crate::Config::admin`].
     Admin {
         /// Which one.
@@ -53,16 +60,17 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
     error.raw_os_error() == Some(24)
 }
 
-fn tcp_advice(error: io::ErrorKind) -> Option<&'static str> {
+/// `option` names the port.
+fn tcp_advice(error: io::ErrorKind, option: &str) -> Option<String> {
     Some(match error {
         io::ErrorKind::AddrInUse => {
-            "the port is in use; choose another with --port, or 0 for a free one"
+            format!("the port is in use; choose another with --{option}, or 0 for a free one")
         }
         io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address; choose another with --host"
+            "this machine has no such address; choose another with --host".to_owned()
         }
         io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need a privilege; choose another with --port"
+            format!("ports below 1024 need a privilege; choose another with --{option}")
         }
         _ => return None,
     })
@@ -87,22 +95,30 @@ fn unix_advice(error: io::ErrorKind) -> Option<&'static str> {
     })
 }
 
+fn cannot_listen(
+    f: &mut fmt::Formatter<'_>,
+    address: &Address,
+    error: &io::Error,
+    option: &str,
+) -> fmt::Result {
+    let advice = match address {
+        _ if is_out_of_descriptors(error) => Some(OUT_OF_DESCRIPTORS.to_owned()),
+        Address::Tcp(_) => tcp_advice(error.kind(), option),
+        Address::Unix(_) => unix_advice(error.kind()).map(str::to_owned),
+        Address::Inherited(_) => None,
+    };
+    match advice {
+        Some(advice) => write!(f, "cannot listen on {address}: {advice}"),
+        None => write!(f, "cannot listen on {address}: {error}"),
+    }
+}
+
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ServeError::Config(error) => error.fmt(f),
-            ServeError::Listen { address, error } => {
-                let advice = match address {
-                    _ if is_out_of_descriptors(error) => Some(OUT_OF_DESCRIPTORS),
-                    Address::Tcp(_) => tcp_advice(error.kind()),
-                    Address::Unix(_) => unix_advice(error.kind()),
-                    Address::Inherited(_) => None,
-                };
-                match advice {
-                    Some(advice) => write!(f, "cannot listen on {address}: {advice}"),
-                    None => write!(f, "cannot listen on {address}: {error}"),
-                }
-            }
+            ServeError::Listen { address, error } => cannot_listen(f, address, error, "port"),
+            ServeError::Plain { address, error } => cannot_listen(f, address, error, "plain-port"),
             ServeError::Admin { address, error } if is_out_of_descriptors(error) => {
                 write!(f, "cannot listen on {address} for --admin: {OUT_OF_DESCRIPTORS}")
             }
@@ -125,6 +141,7 @@ impl std::error::Error for ServeError {
         match self {
             ServeError::Config(error) => Some(error),
             ServeError::Listen { error, .. }
+            | ServeError::Plain { error, .. }
             | ServeError::Admin { error, .. }
             | ServeError::Start(error) => Some(error),
             ServeError::Tls(error) => Some(error),

@@ -241,9 +241,10 @@ impl Bound {
         let Certificates(tls) = Certificates::load(&config.tls).map_err(ServeError::Tls)?;
         let (backlog, workers) = (config.backlog, config.workers.get());
         let bind = |addresses: &[Address]| Listeners::bind(addresses, backlog, workers);
-        let refused = |(address, error)| ServeError::Listen { address, error };
-        let (mut listeners, addresses) = bind(&config.listen).map_err(refused)?;
-        let (own, plain) = bind(&config.listen_plain).map_err(refused)?;
+        let (mut listeners, addresses) = bind(&config.listen)
+            .map_err(|(address, error)| ServeError::Listen { address, error })?;
+        let (own, plain) = bind(&config.listen_plain)
+            .map_err(|(address, error)| ServeError::Plain { address, error })?;
         let (of_operators, mut admin) = bind(config.admin.as_slice())
             .map_err(|(address, error)| ServeError::Admin { address, error })?;
         for (all, (plain, admin)) in listeners.iter_mut().zip(own.into_iter().zip(of_operators)) {

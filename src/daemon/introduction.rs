@@ -61,7 +61,8 @@ impl Introduction<'_> {
         lines.tell_broker();
         lines.tell_origins();
         lines.tell_memory_bound(self.machine);
-        for shortage in shortages(config, self.listening, self.machine) {
+        let listening = [self.listening, self.plain].concat();
+        for shortage in shortages(config, &listening, self.machine) {
             lines.warn(shortage);
         }
         lines.info(format!(

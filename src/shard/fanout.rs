@@ -13,6 +13,7 @@ use super::turn::Turn;
 use crate::application::{Application, Post};
 use crate::environment::Environment;
 use crate::mailbox::Mail;
+use crate::tasks::TaskOrder;
 use crate::token::LocalId;
 
 impl<A: Application, E: Environment> Parts<A, E> {
@@ -82,9 +83,14 @@ impl<A: Application, E: Environment> Parts<A, E> {
 
     fn forward_tasks(&mut self, turn: &mut Turn<'_>, env: &mut E) {
         let orders = self.runtime.commands.jobs.take_orders();
-        if orders.is_empty() {
-            return;
+        if !orders.is_empty() {
+            self.send_tasks(orders, turn, env);
         }
+    }
+
+    /// On its own, so that turns without a task do not pay for it.
+    #[inline(never)]
+    fn send_tasks(&mut self, orders: Vec<TaskOrder>, turn: &mut Turn<'_>, env: &mut E) {
         turn.tell(|trace| trace.enqueued(orders.len()));
         let mut lost = 0;
         for order in orders {

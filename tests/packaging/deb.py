@@ -21,6 +21,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "foreign"))
 import harness
 from harness import ROOT, Daemon, case, expect, require, run
 
+# Not under the system's own folder for such: that may allow no devices.
+FOLDERS = pathlib.Path(os.environ["PACKAGED_TARGET"])
+FOLDERS.mkdir(parents=True, exist_ok=True)
+
 CONFIG = "etc/revolve/revolve.toml"
 DOC = "usr/share/doc/revolve"
 
@@ -51,7 +55,7 @@ def build(folder):
 @contextlib.contextmanager
 def tree():
     """A root of a file system, in which nothing is installed and a few users are."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=FOLDERS) as folder:
         root = pathlib.Path(folder)
         root.chmod(0o755)
         for name in ("updates", "info", "triggers"):
@@ -69,14 +73,14 @@ def tree():
 
 def dpkg(root, *arguments, path=os.environ["PATH"]):
     # What a package depends on is this machine's, and not in the tree.
-    forced = ("--force-script-chrootless", "--force-depends", "--force-confdef")
+    forced = ("--force-script-chrootless", "--force-depends", "--force-confdef", "--path-include=/usr/share/*")
     command = ("dpkg", f"--root={root}", *forced, *arguments)
     return said(*command, env={"PATH": path, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"})
 
 
 @contextlib.contextmanager
 def path_without_systemd():
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=FOLDERS) as folder:
         for place in ("/usr/local/sbin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"):
             for program in pathlib.Path(place).glob("*"):
                 link = pathlib.Path(folder, program.name)
@@ -91,7 +95,7 @@ def status(root):
 
 @case(seconds=60)
 async def the_same_program_makes_the_same_package():
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=FOLDERS) as folder:
         one, two = build(f"{folder}/one"), build(f"{folder}/two")
         require(one.read_bytes() == two.read_bytes(), "two builds differ")
         fields = dict(
@@ -115,7 +119,7 @@ async def the_same_program_makes_the_same_package():
 
 @case(seconds=60)
 async def dpkg_installs_it_and_the_program_runs_from_there():
-    with tempfile.TemporaryDirectory() as folder, tree() as root:
+    with tempfile.TemporaryDirectory(dir=FOLDERS) as folder, tree() as root:
         package = str(build(folder))
         dpkg(root, "--install", package)
         expect(status(root), "install ok installed", "status")
@@ -163,7 +167,7 @@ async def dpkg_installs_it_and_the_program_runs_from_there():
 
 @case(seconds=60)
 async def what_is_changed_stays_and_a_purge_leaves_nothing():
-    with tempfile.TemporaryDirectory() as folder, tree() as root, path_without_systemd() as path:
+    with tempfile.TemporaryDirectory(dir=FOLDERS) as folder, tree() as root, path_without_systemd() as path:
         package = str(build(folder))
         dpkg(root, "--install", package, path=path)
         require("revolve:" in (root / "etc/passwd").read_text(), "useradd has made no user")

@@ -21,6 +21,10 @@ from harness import ROOT, Daemon, case, expect, note, require, run, until
 
 TARGET = os.environ["PACKAGED_TARGET"]
 
+# Not under the system's own folder for such: that may allow no devices.
+FOLDERS = pathlib.Path(TARGET)
+FOLDERS.mkdir(parents=True, exist_ok=True)
+
 # Always the same, so that the build of a run before is used again.
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -70,7 +74,7 @@ async def the_image_has_the_program_alone_and_it_serves():
     expect(of(stage, "EXPOSE"), ["8000"], "its port")
     user = of(stage, "USER")[0]
     require(re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), f"{user} needs a file of users")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=FOLDERS) as folder:
         os.chmod(folder, 0o755)
         root = image(folder)
         files = {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}

@@ -2,7 +2,7 @@
 that either of them names is one of the real program's; and a real Prometheus that scrapes two real servers evaluates all
 rules and all panels.
 
-The servers: one with TLS, a limit and a store on the disk, one with a Redis. Together they have every family that there is.
+The servers: one with TLS, a limit and a store on the disk, one with a Redis, for tasks too. Together they have every family that there is.
 Called by tests/run, which has seen to it that redis-server is there, and where Prometheus is ($PROMETHEUS).
 """
 
@@ -109,7 +109,7 @@ async def two_servers(folder):
     bare = ("--port", "0", "--unixsocket", str(redis), "--save", "", "--dir", str(folder))
     with program("redis-server", *bare):
         await until(redis.exists, 10, "that Redis listens")
-        async with Daemon(*one) as first, Daemon("--store", f"unix:{redis}") as second:
+        async with Daemon(*one) as first, Daemon("--store", f"unix:{redis}", "--broker", f"unix:{redis}") as second:
             context = ssl.create_default_context(cafile=str(CERTIFICATES / "ca.pem"))
             secure = f"wss://localhost:{first.port}{PATH}"
             for _ in range(3):

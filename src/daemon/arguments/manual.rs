@@ -53,7 +53,7 @@ is over.
 A second one ends the process at once.
 .TP
 .B SIGHUP
-Read environment and file of options again, and take what a running server can take;
+Read the file of options again, and take what a running server can take;
 open the log file and load the certificates anew.
 .SH EXIT STATUS
 .TP
