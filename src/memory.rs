@@ -1,9 +1,9 @@
 //! The most memory that connections and sessions can take, reckoned from the settings.
 //!
-//! Nothing here limits anything: each term is the sum of limits that other files keep, and says
-//! which. Not counted: the program itself, the log's queue, what an application holds beyond its
-//! session's own size (its timers, off-loaded jobs, metrics and responses to plain requests), and the kernel's socket buffers. The
-//! daemon prints the sum at its start; a test fills everything to its limit and compares.
+//! Nothing here limits anything: each term is the sum of limits that other files keep, and says which. Not counted: the
+//! program itself, the log's queue, what an application holds beyond its session's own size (its timers, off-loaded
+//! jobs, metrics and responses to plain requests), and the kernel's socket buffers. The daemon prints the sum at its
+//! start; a test fills everything to its limit and compares.
 //!
 //! Invariant: a term is an upper bound of what its limits allow, never an estimate of what is usual.
 //!
@@ -44,9 +44,9 @@ const RECORD_BYTES: usize = 512;
 /// An upgrade whose session is claimed: two ids, and the fields of the daemon's applications.
 const CLAIM_BYTES: usize = 2 << 10;
 
-/// What a reactor has more where several machines share the sessions: upgrades whose sessions are claimed, with what the
-/// application has accepted (shard/claims.rs); and an index of the ids of sessions that are no more, which has each once
-/// more (session/changes.rs).
+/// What a reactor has more where several machines share the sessions: upgrades whose sessions are claimed, with what
+/// the application has accepted (shard/claims.rs); and an index of the ids of sessions that are no more, which has each
+/// once more (session/changes.rs).
 const SHARING: usize = CLAIMS_MOST * CLAIM_BYTES + GONE_MOST * 2 * size_of::<(SessionId, usize)>();
 
 /// What a message that is not finished costs beside its bytes, and an allocation its allocator.

@@ -1,7 +1,7 @@
 //! The certificates of a server: loaded when it starts, and anew when it is told to.
 //!
-//! What is loaded, and how, is [`crate::transport::tls`]'s; when, is the owner's to say: the daemon does it at SIGHUP. Called
-//! by `server.rs`.
+//! What is loaded, and how, is [`crate::transport::tls`]'s; when, is the owner's to say: the daemon does it at SIGHUP.
+//! Called by `server.rs`.
 //!
 //! Invariant: a reload that fails changes nothing.
 //!
@@ -17,8 +17,8 @@ use crate::transport::tls::{ShownCertificate, TlsAcceptor, TlsError};
 pub struct Certificates(pub(crate) Option<Arc<TlsAcceptor>>);
 
 impl Certificates {
-    /// Reads the files as a server does that starts with them: so a program can look at them before. Without a certificate
-    /// in `files` there is nothing to read.
+    /// Reads the files as a server does that starts with them: so a program can look at them before. Without a
+    /// certificate in `files` there is nothing to read.
     ///
     /// # Errors
     ///
@@ -36,8 +36,8 @@ impl Certificates {
         self.0.is_some()
     }
 
-    /// Reads the files of [`crate::Config::tls`] again. Who connects from now on gets what they have; open connections go
-    /// on as they are. Blocks as long as the files take.
+    /// Reads the files of [`crate::Config::tls`] again. Who connects from now on gets what they have; open connections
+    /// go on as they are. Blocks as long as the files take.
     ///
     /// # Errors
     ///

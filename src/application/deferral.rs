@@ -187,11 +187,11 @@ impl<A: Application> Upgrade<'_, A> {
         self.asks(reactor, asking(question), done)
     }
 
-    /// [`Self::ask`] with a question that takes something there, and `undo`, which gives it back there: it gets a
-    /// clone of what `question` has returned. `undo` runs once if `question` has run and the WebSocket does not open, for whatever reason: `done` refuses, or
-    /// panics; the server refuses (`docs/protocol.md` has the list); the answer is late, or the client has left. If
-    /// [`Application::on_open`] is called, it is dropped: from then on what was taken is [`Application::on_close`]'s
-    /// to give back. Only a server that ends may drop it too.
+    /// [`Self::ask`] with a question that takes something there, and `undo`, which gives it back there: it gets a clone
+    /// of what `question` has returned. `undo` runs once if `question` has run and the WebSocket does not open, for
+    /// whatever reason: `done` refuses, or panics; the server refuses (`docs/protocol.md` has the list); the answer is
+    /// late, or the client has left. If [`Application::on_open`] is called, it is dropped: from then on what was taken
+    /// is [`Application::on_close`]'s to give back. Only a server that ends may drop it too.
     ///
     /// A `question` that panics is not undone. Where `done` asks once more, each question has its own `undo`.
     ///

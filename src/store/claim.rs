@@ -1,9 +1,9 @@
 //! What a reactor asks of a store that several machines share, and what it hears.
 //!
 //! Such a store is an arbiter: it says which node has a session. A *generation* is a number that the store gives a
-//! session with each claim, and a smaller one is refused from then on. A *token* is the number of one claim on one node;
-//! it is never used again. Claims travel with a batch, behind its changes, so a claim never overtakes a commit of the
-//! same session. Values only. Made by a shard and by the store's thread.
+//! session with each claim, and a smaller one is refused from then on. A *token* is the number of one claim on one
+//! node; it is never used again. Claims travel with a batch, behind its changes, so a claim never overtakes a commit of
+//! the same session. Values only. Made by a shard and by the store's thread.
 //!
 //! Invariant: each claim is answered once, with the batch that it came with.
 //!
@@ -30,8 +30,9 @@ pub struct Claimed {
     /// What commits of the session carry from now on.
     pub generation: u64,
     /// The generation before; 0 if the store had none. If it is what this node has of the session, nobody else had it
-    /// meanwhile, and what is in memory here is not older than what is stored. It is newer if some of it was not sent yet, or
-    /// if the store has failed over to a replica that was behind: then it is stored again before anybody is told.
+    /// meanwhile, and what is in memory here is not older than what is stored. It is newer if some of it was not sent
+    /// yet, or if the store has failed over to a replica that was behind: then it is stored again before anybody is
+    /// told.
     pub former: u64,
     /// Messages that are stored as counted; 0 for a session that the store does not know.
     pub count: u64,
@@ -70,7 +71,8 @@ pub enum Outcome {
     },
 }
 
-/// Another node has claimed a session, with this generation: told by the store at once, and by the next commit for sure.
+/// Another node has claimed a session, with this generation: told by the store at once, and by the next commit for
+/// sure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Takeover {
     /// The session.

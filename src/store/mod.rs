@@ -15,40 +15,41 @@
 //!
 //! # What it promises
 //!
-//! When [`Store::sync`] has returned, everything that was appended survives a power loss, if the disk honours flushes and
-//! writes a sector of 512 bytes whole or not at all. What was appended and not synced survives the end of the process,
-//! and of a power loss its beginning: the log is read up to the first batch that is not there in full. If a call fails,
-//! the store takes nothing any more, and the process has to end: after a sync that failed, a second one would report
-//! success for what is lost.
+//! When [`Store::sync`] has returned, everything that was appended survives a power loss, if the disk honours flushes
+//! and writes a sector of 512 bytes whole or not at all. What was appended and not synced survives the end of the
+//! process, and of a power loss its beginning: the log is read up to the first batch that is not there in full. If a
+//! call fails, the store takes nothing any more, and the process has to end: after a sync that failed, a second one
+//! would report success for what is lost.
 //!
 //! A power loss may keep a later sector and lose an earlier one of what was not synced. So that this is not taken for
 //! damage, nor damage for this, each batch says up to which one the log was synced when it was written. Batch N is
-//! unreadable and a later one says that N had been synced: then this is *damage*, and the store is not opened without an
-//! order to repair it. Otherwise it is the torn end of the log, and is cut.
+//! unreadable and a later one says that N had been synced: then this is *damage*, and the store is not opened without
+//! an order to repair it. Otherwise it is the torn end of the log, and is cut.
 //!
 //! # Size
 //!
-//! On the disk a log takes at most three times what is live (base, closed segments and reserve), and eight segments (the
-//! active one, the next, one that is closed, and their share of the reserve), as long as its jobs are run when they are
-//! offered.
+//! On the disk a log takes at most three times what is live (base, closed segments and reserve), and eight segments
+//! (the active one, the next, one that is closed, and their share of the reserve), as long as its jobs are run when
+//! they are offered.
 //!
 //! # Time
 //!
-//! A store reads no clock: it is given the wall-clock time in milliseconds of 1970. That clock may jump. One set forward
-//! by an hour ends a detached session an hour early, if the store is opened or compacted then. One set back by an hour lets
-//! it live an hour longer: no time that has passed is less than zero, and the log's last time counts where the clock
-//! says less. Nobody who is attached is affected. A session that was attached when the process ended counts as left at
-//! the next start; at the start after that its time to live goes on, and does not begin again.
+//! A store reads no clock: it is given the wall-clock time in milliseconds of 1970. That clock may jump. One set
+//! forward by an hour ends a detached session an hour early, if the store is opened or compacted then. One set back by
+//! an hour lets it live an hour longer: no time that has passed is less than zero, and the log's last time counts where
+//! the clock says less. Nobody who is attached is affected. A session that was attached when the process ended counts
+//! as left at the next start; at the start after that its time to live goes on, and does not begin again.
 //!
 //! # Parts
 //!
-//! [`record`] is a session as it is stored, and the codec; [`claim`] what a store of several machines is asked; [`error`] what can go wrong; [`disk`] what is asked of a file
-//! system, and [`directory`] the real one (the simulated one is in `src/testing`). [`batch`] is the unit of writing,
-//! [`segment`] the files, [`reader`] the batches of one. [`live`] is what entries add up to; [`replay`] reads a log, and
-//! [`recovery`] makes it one that can be appended to. `background` makes segments in advance, `compaction` merges them;
-//! [`file_store`] is the log itself. [`metrics`] are what [`thread`] counts, which runs a store; [`inspect`] looks at a log from outside.
-//! [`redis`] is the other kind of store, which several machines share: no log of ours, and none of the above but records,
-//! claims and the channel from the reactors.
+//! [`record`] is a session as it is stored, and the codec; [`claim`] what a store of several machines is asked;
+//! [`error`] what can go wrong; [`disk`] what is asked of a file system, and [`directory`] the real one (the simulated
+//! one is in `src/testing`). [`batch`] is the unit of writing, [`segment`] the files, [`reader`] the batches of one.
+//! [`live`] is what entries add up to; [`replay`] reads a log, and [`recovery`] makes it one that can be appended to.
+//! `background` makes segments in advance, `compaction` merges them; [`file_store`] is the log itself. [`metrics`] are
+//! what [`thread`] counts, which runs a store; [`inspect`] looks at a log from outside. [`redis`] is the other kind of
+//! store, which several machines share: no log of ours, and none of the above but records, claims and the channel from
+//! the reactors.
 //!
 //! Next: [`crate::store::record`]: what is stored.
 
@@ -107,7 +108,8 @@ pub trait Store: Send {
     /// If that failed: then nobody knows which of them are safe, and nothing is written any more.
     fn sync(&mut self) -> Result<u64, StoreError>;
 
-    /// Jobs that are due now, each for a thread of its own kind ([`UPKEEP_LABELS`]): of one kind there is one at a time.
+    /// Jobs that are due now, each for a thread of its own kind ([`UPKEEP_LABELS`]): of one kind there is one at a
+    /// time.
     fn upkeep(&mut self, now_ms: u64) -> [Option<Upkeep>; UPKEEP_LABELS.len()];
 
     /// What was done since the store was opened.

@@ -1,8 +1,9 @@
 //! What a transport does where its socket is encrypted: reading, sealing, and the last words.
 //!
 //! Joins the two facts of each kind: what is known of the socket, and what the session holds. The bytes are
-//! [`super::tls`]'s, the socket's calls those of [`Transport`]. Reading has a call of its own ([`Transport::read_encrypted`]),
-//! so that the plain one need not ask. Called by [`crate::connection`] and by the shard.
+//! [`super::tls`]'s, the socket's calls those of [`Transport`]. Reading has a call of its own
+//! ([`Transport::read_encrypted`]), so that the plain one need not ask. Called by [`crate::connection`] and by the
+//! shard.
 //!
 //! Invariant: while the session has something for the reader, [`Transport::has_readable`] says so.
 //!
@@ -59,13 +60,13 @@ impl<S: Stream> Transport<S> {
         Ok(())
     }
 
-    /// One read of plaintext, if there may be some and there is room for it: of what waits in the session, or else of the
-    /// socket. What the session has to say, as in the handshake, is sent.
+    /// One read of plaintext, if there may be some and there is room for it: of what waits in the session, or else of
+    /// the socket. What the session has to say, as in the handshake, is sent.
     ///
     /// # Errors
     ///
-    /// What ended the connection; of kind [`io::ErrorKind::InvalidData`] if the peer broke a rule of TLS. The alert that
-    /// says so is sent all the same.
+    /// What ended the connection; of kind [`io::ErrorKind::InvalidData`] if the peer broke a rule of TLS. The alert
+    /// that says so is sent all the same.
     pub fn read_encrypted(
         &mut self,
         room: &mut [u8],

@@ -1,9 +1,10 @@
 //! The thread that hears which sessions other nodes have claimed.
 //!
-//! So that a client that has moved on is let go of at once. What is published while the connection is away is lost, and is
-//! found out by the next commit of the session, which is refused: no promise rests on what is heard here. A server that is
-//! gone without a word is found out by PING. Once this node listens, it asks whether another process does under the same
-//! name: each of them hears what is meant for the other, and neither is told of takeovers by the other. Started by `requests`.
+//! So that a client that has moved on is let go of at once. What is published while the connection is away is lost, and
+//! is found out by the next commit of the session, which is refused: no promise rests on what is heard here. A server
+//! that is gone without a word is found out by PING. Once this node listens, it asks whether another process does under
+//! the same name: each of them hears what is meant for the other, and neither is told of takeovers by the other.
+//! Started by `requests`.
 //!
 //! Invariant: what is told was published on this node's channel, and names a session and a generation.
 //!
@@ -126,8 +127,9 @@ impl Takeovers {
     }
 
     /// Warns if another process listens as this node. Asked behind our own subscription, so that of two that start
-    /// together one sees the other; and at the start alone, because later our own former connection may still be counted. No
-    /// more than a warning: an older process of this name may be about to end, and no count depends on the name.
+    /// together one sees the other; and at the start alone, because later our own former connection may still be
+    /// counted. No more than a warning: an older process of this name may be about to end, and no count depends on the
+    /// name.
     fn look_for_namesake(&self) -> Result<(), ConnectionError> {
         let RedisOptions { address, node, .. } = &self.options;
         let options = connect_options(&self.options, "name", CONNECT_TIMEOUT);
