@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::client::{Raw, Running, close, config, get, upgrade};
+use super::client::{Raw, Running, close, config, eventually, get, upgrade};
 use revolve::{AllowedOrigins, Config, Origin};
 
 /// An upgrade from a page of this origin, and the status of its answer.
@@ -14,11 +14,17 @@ fn status_for(server: &Running, origin: &str) -> u16 {
     raw.head().status
 }
 
+/// Changes them, and waits until each reactor has begun a turn with what they are then: one that is in the middle of a turn
+/// accepts by the former ones.
 fn change(server: &Running, change: impl FnOnce(&mut Config)) {
     let settings = server.handle().live_settings();
     let mut config = (*settings.config()).clone();
     change(&mut config);
     settings.change(&config).unwrap();
+    let mut liveness = server.handle().liveness();
+    for _ in 0..2 {
+        eventually("each reactor turns", || liveness.look());
+    }
 }
 
 fn only(origin: &str) -> AllowedOrigins {
