@@ -7,6 +7,7 @@
 //!
 //! Next: `kept`: what is kept for each connection.
 
+use super::admission::Source;
 use super::jobs::{Delivery, JobHandle};
 use super::{Application, Commands, Context, ReactorContext};
 #[cfg(doc)]
@@ -103,7 +104,8 @@ impl<A: Application> Context<'_, A> {
         done: impl FnOnce(&mut A, &mut Context<'_, A>, TaskResult) + 'static,
     ) -> Result<JobHandle, EnqueueError> {
         self.commands.check_task(&task)?;
-        let added = self.commands.jobs.add_task(self.connection, delivery, task, done);
+        let source = Source::Worker(Box::new(task));
+        let added = self.commands.jobs.add(self.connection, delivery, source, done);
         let handle = added.map_err(full)?;
         self.commands.has_outgoing = true;
         self.commands.pause |= self.commands.jobs.is_busy(self.connection);
@@ -145,7 +147,8 @@ impl<A: Application> ReactorContext<'_, A> {
         done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, TaskResult) + 'static,
     ) -> Result<JobHandle, EnqueueError> {
         self.commands.check_task(&task)?;
-        let added = self.commands.jobs.add_task_for_reactor(delivery, task, done);
+        let source = Source::Worker(Box::new(task));
+        let added = self.commands.jobs.add_for_reactor(delivery, source, done);
         let handle = added.map_err(full)?;
         self.commands.has_outgoing = true;
         Ok(handle)

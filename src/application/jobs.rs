@@ -25,10 +25,8 @@ use super::question::Question;
 use super::{Application, Context, ReactorContext};
 use crate::config::Limits;
 use crate::contained::Contained;
-use crate::offload::{
-    Cancellation, Finished, Job, JobId, PoolFull, Progress, Value, in_a_box, unboxed,
-};
-use crate::tasks::{Task, TaskOrder, TaskResult};
+use crate::offload::{Finished, Job, JobId, PoolFull, Progress, Value, unboxed};
+use crate::tasks::TaskOrder;
 use crate::token::LocalId;
 
 type ForConnection<A> = Contained<Box<dyn FnOnce(&mut A, &mut Context<'_, A>, Value)>>;
@@ -194,12 +192,12 @@ impl<A: Application> Jobs<A> {
         }
     }
 
-    /// Takes a job of a connection's.
-    pub(crate) fn add<T: Send + 'static>(
+    /// Takes a job of a connection's, or a task.
+    pub(crate) fn add<T: 'static>(
         &mut self,
         id: LocalId,
         delivery: Delivery,
-        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        source: Source<A>,
         done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
     ) -> Result<JobHandle, PoolFull> {
         let done = move |application: &mut A, cx: &mut Context<'_, A>, value: Value| {
@@ -208,7 +206,7 @@ impl<A: Application> Jobs<A> {
             }
         };
         let continuation = Continuation::OfConnection(id, Contained::new(Box::new(done)));
-        let handle = self.insert(continuation, delivery, Source::Job(in_a_box(job)))?;
+        let handle = self.insert(continuation, delivery, source)?;
         self.of_connections.entry(id).or_default().push_back(handle.key);
         Ok(handle)
     }
@@ -225,11 +223,11 @@ impl<A: Application> Jobs<A> {
         Ok(())
     }
 
-    /// Takes a job of the reactor's own.
-    pub(crate) fn add_for_reactor<T: Send + 'static>(
+    /// Takes a job of the reactor's own, or a task.
+    pub(crate) fn add_for_reactor<T: 'static>(
         &mut self,
         delivery: Delivery,
-        job: impl FnOnce(&Cancellation) -> T + Send + 'static,
+        source: Source<A>,
         done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
     ) -> Result<JobHandle, PoolFull> {
         let done = move |application: &mut A, cx: &mut ReactorContext<'_, A>, value: Value| {
@@ -238,44 +236,7 @@ impl<A: Application> Jobs<A> {
             }
         };
         let continuation = Continuation::OfReactor(Contained::new(Box::new(done)));
-        let handle = self.insert(continuation, delivery, Source::Job(in_a_box(job)))?;
-        self.of_reactor.push_back(handle.key);
-        Ok(handle)
-    }
-
-    /// Takes a task of a connection's.
-    pub(crate) fn add_task(
-        &mut self,
-        id: LocalId,
-        delivery: Delivery,
-        task: Task,
-        done: impl FnOnce(&mut A, &mut Context<'_, A>, TaskResult) + 'static,
-    ) -> Result<JobHandle, PoolFull> {
-        let done = move |application: &mut A, cx: &mut Context<'_, A>, value: Value| {
-            if let Some(result) = unboxed(value) {
-                done(application, cx, result);
-            }
-        };
-        let continuation = Continuation::OfConnection(id, Contained::new(Box::new(done)));
-        let handle = self.insert(continuation, delivery, Source::Worker(Box::new(task)))?;
-        self.of_connections.entry(id).or_default().push_back(handle.key);
-        Ok(handle)
-    }
-
-    /// Takes a task of the reactor's own.
-    pub(crate) fn add_task_for_reactor(
-        &mut self,
-        delivery: Delivery,
-        task: Task,
-        done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, TaskResult) + 'static,
-    ) -> Result<JobHandle, PoolFull> {
-        let done = move |application: &mut A, cx: &mut ReactorContext<'_, A>, value: Value| {
-            if let Some(result) = unboxed(value) {
-                done(application, cx, result);
-            }
-        };
-        let continuation = Continuation::OfReactor(Contained::new(Box::new(done)));
-        let handle = self.insert(continuation, delivery, Source::Worker(Box::new(task)))?;
+        let handle = self.insert(continuation, delivery, source)?;
         self.of_reactor.push_back(handle.key);
         Ok(handle)
     }

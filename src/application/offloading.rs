@@ -7,11 +7,12 @@
 //!
 //! Next: `enqueueing`: the same for workers of Celery and RQ.
 
+use super::admission::Source;
 use super::jobs::{Delivery, JobHandle, Owner};
 use super::{Application, Commands, Context, ReactorContext};
 #[cfg(doc)]
 use crate::config::Limits;
-use crate::offload::{Cancellation, PoolFull};
+use crate::offload::{Cancellation, PoolFull, in_a_box};
 
 impl<A: Application> Commands<A> {
     /// Takes a job back; whether it was still to be answered. What waited behind it is looked at when the callback
@@ -241,7 +242,8 @@ impl<A: Application> Context<'_, A> {
         job: impl FnOnce(&Cancellation) -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut Context<'_, A>, T) + 'static,
     ) -> Result<JobHandle, PoolFull> {
-        let handle = self.commands.jobs.add(self.connection, delivery, job, done)?;
+        let source = Source::Job(in_a_box(job));
+        let handle = self.commands.jobs.add(self.connection, delivery, source, done)?;
         self.commands.has_outgoing = true;
         self.commands.pause |= self.commands.jobs.is_busy(self.connection);
         Ok(handle)
@@ -306,7 +308,8 @@ impl<A: Application> ReactorContext<'_, A> {
         job: impl FnOnce(&Cancellation) -> T + Send + 'static,
         done: impl FnOnce(&mut A, &mut ReactorContext<'_, A>, T) + 'static,
     ) -> Result<JobHandle, PoolFull> {
-        let handle = self.commands.jobs.add_for_reactor(delivery, job, done)?;
+        let source = Source::Job(in_a_box(job));
+        let handle = self.commands.jobs.add_for_reactor(delivery, source, done)?;
         self.commands.has_outgoing = true;
         Ok(handle)
     }
