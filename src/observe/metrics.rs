@@ -487,6 +487,26 @@ impl Page {
         self.plain(name, value);
     }
 
+    /// Times in a histogram: how many stayed under each bound and no other, those behind the last bound at the end, and what
+    /// all of them took together.
+    pub(super) fn histogram(
+        &mut self,
+        (name, help): (&str, &str),
+        bounds: impl Iterator<Item = Duration>,
+        counts: impl Iterator<Item = u64>,
+        sum: Duration,
+    ) {
+        self.family(name, "histogram", help);
+        let mut seen = 0;
+        let bounds = bounds.map(|bound| bound.as_secs_f64().to_string());
+        for (count, bound) in counts.zip(bounds.chain(["+Inf".to_owned()])) {
+            seen += count;
+            self.sample(&format!("{name}_bucket"), format_args!("le=\"{bound}\""), seen);
+        }
+        self.plain(&format!("{name}_sum"), sum.as_secs_f64());
+        self.plain(&format!("{name}_count"), seen);
+    }
+
     /// A sample without labels.
     pub(super) fn plain(&mut self, name: &str, value: impl std::fmt::Display) {
         let _ = writeln!(self.0, "{name} {value}");

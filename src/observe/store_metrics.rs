@@ -80,7 +80,12 @@ pub fn render(store: &StoreMetrics, reactors: &[Arc<ReactorMetrics>], out: &mut 
         "What the start took to find them.",
         seconds,
     );
-    render_syncs(store, &mut page);
+    page.histogram(
+        ("revolve_store_sync_seconds", "What a sync took; with Redis, a round trip."),
+        SYNC_BOUNDS_US.iter().map(|&us| Duration::from_micros(us)),
+        store.syncs_by_time(),
+        Duration::from_nanos(store.sync_ns.get()),
+    );
     let (name, waiting) = ("revolve_store_held_total", "revolve_store_waiting");
     page.family(name, "counter", "Replies that were held until their session was stored.");
     for (number, reactor) in reactors.iter().enumerate() {
@@ -91,21 +96,6 @@ pub fn render(store: &StoreMetrics, reactors: &[Arc<ReactorMetrics>], out: &mut 
         page.sample(waiting, format_args!("reactor=\"{number}\""), reactor.waits_for_store.get());
     }
     *out = page.0;
-}
-
-fn render_syncs(store: &StoreMetrics, page: &mut Page) {
-    let name = "revolve_store_sync_seconds";
-    page.family(name, "histogram", "What a sync took; with Redis, a round trip.");
-    let mut seen = 0;
-    let bounds =
-        SYNC_BOUNDS_US.iter().map(|&us| Duration::from_micros(us).as_secs_f64().to_string());
-    for (count, bound) in store.syncs_by_time().zip(bounds.chain(["+Inf".to_owned()])) {
-        seen += count;
-        page.sample("revolve_store_sync_seconds_bucket", format_args!("le=\"{bound}\""), seen);
-    }
-    let sum = Duration::from_nanos(store.sync_ns.get()).as_secs_f64();
-    page.plain("revolve_store_sync_seconds_sum", sum);
-    page.plain("revolve_store_sync_seconds_count", seen);
 }
 
 #[cfg(test)]

@@ -47,17 +47,11 @@ pub fn render(tasks: &TaskMetrics, out: &mut String) {
     for (outcome, cell) in OUTCOMES.iter().zip(&tasks.outcomes) {
         page.sample(name, format_args!("outcome=\"{outcome}\""), cell.get());
     }
-    let name = "revolve_task_round_trip_seconds";
-    page.family(name, "histogram", "From the callback that asks to a worker's answer.");
-    let mut seen = 0;
-    let bounds =
-        ROUND_TRIP_BOUNDS_MS.iter().map(|&ms| Duration::from_millis(ms).as_secs_f64().to_string());
-    for (count, bound) in tasks.round_trips().zip(bounds.chain(["+Inf".to_owned()])) {
-        seen += count;
-        page.sample("revolve_task_round_trip_seconds_bucket", format_args!("le=\"{bound}\""), seen);
-    }
-    let sum = Duration::from_nanos(tasks.round_trip_ns.get()).as_secs_f64();
-    page.plain("revolve_task_round_trip_seconds_sum", sum);
-    page.plain("revolve_task_round_trip_seconds_count", seen);
+    page.histogram(
+        ("revolve_task_round_trip_seconds", "From the callback that asks to a worker's answer."),
+        ROUND_TRIP_BOUNDS_MS.iter().map(|&ms| Duration::from_millis(ms)),
+        tasks.round_trips(),
+        Duration::from_nanos(tasks.round_trip_ns.get()),
+    );
     *out = page.0;
 }
