@@ -4,7 +4,7 @@
 //!
 //! Invariant: of two tellings that follow each other, either something differs, or some seconds have passed.
 //!
-//! Next: [`crate::config`]: the server around all this, every setting and bound.
+//! Next: `backoff`: when to connect again.
 
 use std::fmt;
 use std::time::{Duration, Instant};

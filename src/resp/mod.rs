@@ -7,8 +7,8 @@
 //! listens. [`evented`] does both without waiting, for a thread that has a poll. [`availability`] keeps what was told
 //! of a server.
 //!
-//! Not here: RESP3 (its attributes and pushes are not needed), Redis Cluster, TLS, what is stored in a server, and when
-//! to connect again: after any error a connection is of no use, and the caller makes another one.
+//! Not here: RESP3 (its attributes and pushes are not needed), Redis Cluster, TLS, and what is stored in a
+//! server. After any error a connection is of no use, and the caller makes another one ([`backoff`] says when).
 //!
 //! A server is trusted with what we store there, and with nothing else. What it sends is checked and bounded before it
 //! takes memory, and its texts cannot break a line of the log.
@@ -19,6 +19,7 @@
 
 pub mod address;
 pub mod availability;
+pub mod backoff;
 pub mod connection;
 pub mod decoder;
 pub mod error;

@@ -27,6 +27,7 @@ use super::outcome::TaskId;
 use crate::contained::guard;
 use crate::offload::Finished;
 use crate::resp::availability::Availability;
+use crate::resp::backoff::{self, Backoff};
 use crate::resp::{ConnectionError, ServerAddress};
 
 const WAKER: Token = Token(0);
@@ -36,12 +37,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The longest sleep.
 const SLEEP_MOST: Duration = Duration::from_secs(1);
-
-/// The pause behind the second attempt to connect; it doubles.
-const BACKOFF_LEAST: Duration = Duration::from_millis(50);
-
-/// And the longest.
-const BACKOFF_MOST: Duration = Duration::from_secs(1);
 
 /// For how long the thread goes on when the server has ended: what is to be revoked then takes a round trip.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -233,18 +228,17 @@ struct Connecting {
     alarm: Arc<Alarm>,
     /// Where a thread that connects answers, while there is one.
     answer: Option<Receiver<Result<Made, ConnectionError>>>,
-    pause: Duration,
-    next: Instant,
+    backoff: Backoff,
 }
 
 impl Connecting {
     fn new(address: ServerAddress, alarm: Arc<Alarm>) -> Connecting {
-        Connecting { address, alarm, answer: None, pause: Duration::ZERO, next: Instant::now() }
+        Connecting { address, alarm, answer: None, backoff: Backoff::new(Instant::now()) }
     }
 
     /// Starts the next attempt, if it is time, and none is under way.
     fn begin(&mut self, now: Instant) {
-        if self.answer.is_some() || now < self.next {
+        if self.answer.is_some() || now < self.backoff.next() {
             return;
         }
         let (sender, answer) = bounded(1);
@@ -257,7 +251,7 @@ impl Connecting {
             Ok(_) => self.answer = Some(answer),
             Err(error) => {
                 log::warn!("tasks: no thread to connect with: {error}");
-                self.put_off(now);
+                self.backoff.put_off(now);
             }
         }
     }
@@ -271,11 +265,6 @@ impl Connecting {
         };
         self.answer = None;
         Some(outcome)
-    }
-
-    fn put_off(&mut self, now: Instant) {
-        self.next = now + self.pause;
-        self.pause = (self.pause * 2).clamp(BACKOFF_LEAST, BACKOFF_MOST);
     }
 }
 
@@ -351,7 +340,7 @@ impl Broker {
         let now = Instant::now();
         let mut sleep = if self.tasks.is_empty() { SLEEP_MOST } else { LOOK_EVERY };
         if self.link.is_none() && self.connecting.answer.is_none() {
-            sleep = sleep.min(self.connecting.next.saturating_duration_since(now));
+            sleep = sleep.min(self.connecting.backoff.next().saturating_duration_since(now));
         }
         let look = self.tasks.next_look().map(|at| at.saturating_duration_since(now));
         look.map_or(sleep, |look| sleep.min(look))
@@ -394,7 +383,7 @@ impl Broker {
                 }
             }
             Some(Err(error)) => {
-                self.connecting.put_off(now.at);
+                self.connecting.backoff.put_off(now.at);
                 self.tasks.cannot_connect(&error.to_string());
                 self.tell_away(&error, availability, now.at);
             }
@@ -423,13 +412,13 @@ impl Broker {
             Ok(has_more) => self.has_more = has_more,
             Err(error) => {
                 // One that fails at once is made again the more seldom.
-                if link.age(now.at) > BACKOFF_MOST {
-                    self.connecting.pause = Duration::ZERO;
+                if link.age(now.at) > backoff::MOST {
+                    self.connecting.backoff.note_success();
                 }
                 (self.link, self.has_more) = (None, false);
                 self.metrics.is_available.set(0);
                 self.tasks.disconnected(&error.to_string(), now);
-                self.connecting.put_off(now.at);
+                self.connecting.backoff.put_off(now.at);
                 self.tell_away(&error, availability, now.at);
             }
         }

@@ -32,6 +32,7 @@ use super::unanswered::{Settled, Unanswered};
 use crate::contained::guard;
 use crate::resp::Pipeline;
 use crate::resp::availability::Availability;
+use crate::resp::backoff::Backoff;
 use crate::store::batch::CommitBatch;
 use crate::store::claim::Outcome;
 use crate::store::metrics::StoreMetrics;
@@ -40,12 +41,6 @@ use crate::store::thread::{CommitReceiver, StoreEnd};
 
 /// How long Redis may be left alone.
 const PROBE_AFTER: Duration = Duration::from_secs(1);
-
-/// The pause behind the second attempt to connect; it doubles.
-const BACKOFF_LEAST: Duration = Duration::from_millis(50);
-
-/// And the longest.
-const BACKOFF_MOST: Duration = Duration::from_secs(1);
 
 /// For how long one step of connecting may take at most.
 const CONNECT_MOST: Duration = Duration::from_secs(1);
@@ -177,18 +172,9 @@ struct Requests {
 struct Connecting {
     /// Connections that were tried.
     attempts: u64,
-    pause: Duration,
-    next: Instant,
+    backoff: Backoff,
     /// The policy that was complained of last.
     policy: Option<String>,
-}
-
-impl Connecting {
-    /// There is no connection any more.
-    fn put_off(&mut self, now: Instant) {
-        self.next = now + self.pause;
-        self.pause = (self.pause * 2).clamp(BACKOFF_LEAST, BACKOFF_MOST);
-    }
 }
 
 impl Requests {
@@ -205,7 +191,7 @@ impl Requests {
             commits: commits.into_inner(),
             unanswered: Unanswered::new(),
             pipeline: Pipeline::new(),
-            connecting: Connecting { attempts: 0, pause: Duration::ZERO, next: now, policy: None },
+            connecting: Connecting { attempts: 0, backoff: Backoff::new(now), policy: None },
             link: None,
             heard: now,
             availability: Availability::default(),
@@ -221,7 +207,7 @@ impl Requests {
             self.receive();
             self.expire();
             let now = Instant::now();
-            if self.link.is_none() && self.connecting.next <= now {
+            if self.link.is_none() && self.connecting.backoff.next() <= now {
                 self.connect();
             } else if self.link.is_some() && !self.unanswered.is_empty() {
                 self.ask()?;
@@ -239,7 +225,8 @@ impl Requests {
             Some(_) => Instant::now(),
             None => {
                 let deadline = self.unanswered.next_deadline();
-                deadline.map_or(self.connecting.next, |deadline| self.connecting.next.min(deadline))
+                let next = self.connecting.backoff.next();
+                deadline.map_or(next, |deadline| next.min(deadline))
             }
         };
         if self.is_over {
@@ -316,7 +303,7 @@ impl Requests {
                 self.tell(true, "");
             }
             Err(trouble) => {
-                self.connecting.put_off(Instant::now());
+                self.connecting.backoff.put_off(Instant::now());
                 self.tell(false, &trouble.to_string());
             }
         }
@@ -337,7 +324,7 @@ impl Requests {
     fn give_up(&mut self, trouble: &Trouble) {
         self.link = None;
         log::debug!("store: {}: connection given up: {trouble}", self.options.address);
-        self.connecting.put_off(Instant::now());
+        self.connecting.backoff.put_off(Instant::now());
         self.availability.expect(trouble.to_string());
     }
 
@@ -378,7 +365,7 @@ impl Requests {
         match settled.trouble {
             Some(trouble) => self.give_up(&trouble),
             None => {
-                self.connecting.pause = Duration::ZERO;
+                self.connecting.backoff.note_success();
                 self.availability.forget();
                 self.metrics.note_sync(begun.elapsed());
                 let is_stored =
@@ -399,7 +386,7 @@ impl Requests {
         self.heard = Instant::now();
         match tried {
             Ok(()) => {
-                self.connecting.pause = Duration::ZERO;
+                self.connecting.backoff.note_success();
                 self.tell(true, "");
             }
             Err(trouble) => self.give_up(&trouble),
