@@ -69,7 +69,8 @@ pub(crate) fn message(
     now: SystemTime,
 ) -> String {
     let Call { name, args, kwargs, queue, .. } = call;
-    let (name, queue) = (JsonString(name), JsonString(queue));
+    let name = JsonString(name);
+    let routing_key = JsonString(options.routing_key.as_ref().unwrap_or(queue));
     let body = format!(
         "[{args}, {kwargs}, {{\"callbacks\": null, \"errbacks\": null, \"chain\": null, \"chord\": null}}]"
     );
@@ -86,7 +87,7 @@ pub(crate) fn message(
          \"kwargsrepr\": {kwargs}, \"origin\": \"revolve\", \"ignore_result\": false, \
          \"replaced_task_nesting\": 0, \"stamped_headers\": null, \"stamps\": {{}}}}, \
          \"properties\": {{\"correlation_id\": \"{id}\", \"reply_to\": \"{reply_to}\", \"delivery_mode\": 2, \
-         \"delivery_info\": {{\"exchange\": \"\", \"routing_key\": {queue}}}, \"priority\": {priority}, \
+         \"delivery_info\": {{\"exchange\": \"\", \"routing_key\": {routing_key}}}, \"priority\": {priority}, \
          \"body_encoding\": \"base64\", \"delivery_tag\": \"{tag}\"}}}}",
         BASE64.encode(body.as_bytes())
     )
@@ -278,6 +279,16 @@ mod tests {
             assert_eq!(moment("eta"), "2026-11-27T05:31:55.352565+00:00");
             assert_eq!(moment("expires"), "2026-11-27T05:32:20.352565+00:00");
         }
+    }
+
+    #[test]
+    fn a_routing_key_of_its_own_is_told_and_the_queue_stays() {
+        let task = Task::celery("a").queue("low").routing_key("task.low").timeout(NOW);
+        let (queue, message) = ours(&task);
+        assert_eq!(queue, "low");
+        let properties = Value::parse(&message).unwrap().member("properties").unwrap();
+        let info = properties.member("delivery_info").unwrap();
+        assert_eq!(info.member("routing_key").unwrap().string().unwrap(), "task.low");
     }
 
     #[test]

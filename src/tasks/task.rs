@@ -40,6 +40,8 @@ impl Call {
 /// What Celery's messages have besides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct CeleryOptions {
+    /// `None`: the queue's name.
+    pub(crate) routing_key: Option<String>,
     pub(crate) priority: u8,
     pub(crate) countdown: Duration,
     pub(crate) soft_time_limit: Option<Duration>,
@@ -160,6 +162,9 @@ impl Task {
             return Err(InvalidTask::Expires);
         }
         match &self.protocol {
+            Protocol::Celery(CeleryOptions { routing_key: Some(key), .. }) if !is_name(key) => {
+                Err(InvalidTask::RoutingKey)
+            }
             Protocol::Celery(options) if options.priority > 9 => {
                 Err(InvalidTask::Priority(options.priority))
             }
@@ -197,9 +202,16 @@ impl CeleryTask {
         self
     }
 
-    /// The queue, which is its routing key too. Default `celery`.
+    /// The queue. Default `celery`.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.call.queue = queue.into();
+        self
+    }
+
+    /// The routing key that the message tells the worker (`self.request.delivery_info`). Default: the queue's name. Redis
+    /// routes nothing: the task goes into [`Self::queue`], whatever its key is.
+    pub fn routing_key(mut self, key: impl Into<String>) -> Self {
+        self.options.routing_key = Some(key.into());
         self
     }
 
@@ -288,6 +300,8 @@ pub enum InvalidTask {
     Name,
     /// That of its queue is none.
     Queue,
+    /// Its routing key is none.
+    RoutingKey,
     /// The positional arguments are not JSON.
     Arguments(JsonError),
     /// They are JSON, and no array.
@@ -321,6 +335,9 @@ impl fmt::Display for InvalidTask {
             }
             InvalidTask::Queue => {
                 f.write_str("a queue's name has 1 to 255 bytes, no control characters")
+            }
+            InvalidTask::RoutingKey => {
+                f.write_str("a routing key has 1 to 255 bytes, no control characters")
             }
             InvalidTask::Arguments(error) => write!(f, "the arguments are {error}"),
             InvalidTask::NoArray => f.write_str("the arguments are not a JSON array"),
@@ -394,6 +411,7 @@ mod tests {
             (Task::celery("a\u{6}b").timeout(SECOND), Invalid::Name),
             (Task::rq("x".repeat(256)).timeout(SECOND), Invalid::Name),
             (add().queue("a\u{16}3").timeout(SECOND), Invalid::Queue),
+            (add().routing_key("").timeout(SECOND), Invalid::RoutingKey),
             (add().args_json("[1,").timeout(SECOND), Invalid::Arguments(not_json(3))),
             (add().args_json("{}").timeout(SECOND), Invalid::NoArray),
             (add().kwargs_json("{a:1}").timeout(SECOND), Invalid::KeywordArguments(not_json(1))),
