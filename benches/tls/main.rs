@@ -1,8 +1,10 @@
 //! What TLS costs: CPU time a message and a handshake, and memory an idle connection, beside plain sockets and beside
-//! tokio-rustls with tokio-tungstenite (`benches/peers/src/bin/tls-tokio.rs`), in one run.
+//! tokio-rustls with tokio-tungstenite (`benches/peers/src/bin/tls-tokio.rs`), in one run; handshakes beside nginx too,
+//! which has OpenSSL and answers a plain request.
 //!
 //!     cargo build --release --manifest-path benches/peers/Cargo.toml --bin tls-tokio
-//!     TLS_PEER=benches/peers/target/release/tls-tokio cargo bench --features tls --bench tls
+//!     TLS_PEER=benches/peers/target/release/tls-tokio NGINX_PROGRAM=/usr/sbin/nginx \
+//!         cargo bench --features tls --bench tls
 //!
 //! Every server is a process of its own with one thread, and an echo; what is counted is that process's CPU time. The
 //! client is rustls's, in this process. All take the ECDSA certificate of the tests. Compare figures within one run only.
@@ -11,11 +13,11 @@
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use revolve::config::{Config, TlsFiles};
 use revolve::{Echo, Server};
@@ -61,6 +63,33 @@ impl Peer {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], line.trim().parse().unwrap()));
         Peer { name, child, address, encrypted }
+    }
+
+    /// One worker that answers 200 to all, and has tickets but no cache, as the others.
+    fn start_nginx(program: &str, folder: &std::path::Path) -> Peer {
+        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let (at, certificate, key) = (folder.display(), path("ecdsa.pem"), path("ecdsa.key"));
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {at}/{kind};"))
+            .concat();
+        let text = format!(
+            "daemon off; master_process off; pid {at}/pid; error_log {at}/error; \
+             events {{ worker_connections 1024; }} \
+             http {{ access_log off; {temporary} server {{ listen 127.0.0.1:{port} ssl; \
+             ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_session_cache off; \
+             ssl_protocols TLSv1.2 TLSv1.3; location / {{ return 200 ok; }} }} }}"
+        );
+        fs::write(folder.join("nginx.conf"), text).unwrap();
+        let mut command = Command::new(program);
+        command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf"));
+        let child = command.arg("-e").arg(folder.join("error")).spawn().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(address).is_err() {
+            assert!(Instant::now() < give_up, "nginx does not listen");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Peer { name: "nginx, TLS", child, address, encrypted: true }
     }
 
     fn proc(&self, file: &str) -> String {
@@ -174,7 +203,23 @@ fn exchange(sockets: &mut [WebSocket<Line>], messages: usize, rounds: usize) {
     }
 }
 
-/// Connections that ask for a page and go; CPU microseconds each.
+/// Connections that send one plain request, hear its answer and go; CPU microseconds each.
+fn requests(peer: &Peer, config: &Arc<ClientConfig>, count: usize) -> f64 {
+    let ns = cost(peer, || {
+        for _ in 0..count {
+            let mut line = dial(peer, config);
+            let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            line.write_all(request).unwrap();
+            let mut answer = Vec::new();
+            // Who says no close_notify is no worse here.
+            let _ = line.read_to_end(&mut answer);
+            assert!(answer.starts_with(b"HTTP/1.1 200 "));
+        }
+    });
+    ns as f64 / count as f64 / 1000.0
+}
+
+/// Connections that upgrade and go; CPU microseconds each.
 fn visits(peer: &Peer, config: &Arc<ClientConfig>, count: usize) -> f64 {
     let ns = cost(peer, || {
         for _ in 0..count {
@@ -206,17 +251,19 @@ fn main() {
         peers.push(Peer::start("tokio-rustls", &mut command, true));
     }
     let (fresh, resuming) = (client(false), client(true));
-    let mut rows: Vec<(&str, Vec<f64>)> = Vec::new();
-    let mut row = |name, of: &dyn Fn(&Peer) -> f64| {
-        // Round by round, one server after the other: what else the machine does, all of them feel.
+    let mut rows: Vec<(&str, Vec<Option<f64>>)> = Vec::new();
+    // Round by round, one server after the other: what else the machine does, all of them feel.
+    let measured = |peers: &[&Peer], of: &dyn Fn(&Peer) -> f64| -> Vec<Option<f64>> {
         let mut found = vec![Vec::new(); peers.len()];
         for _ in 0..ROUNDS {
             for (peer, found) in peers.iter().zip(&mut found) {
                 found.push(of(peer));
             }
         }
-        rows.push((name, found.into_iter().map(median).collect()));
+        found.into_iter().map(|values| Some(median(values))).collect()
     };
+    let all: Vec<&Peer> = peers.iter().collect();
+    let mut row = |name, of: &dyn Fn(&Peer) -> f64| rows.push((name, measured(&all, of)));
     row("ping-pong, 1 connection, 16 B: CPU µs a message", &|peer| {
         let mut sockets = [open(peer, &fresh)];
         cost(peer, || exchange(&mut sockets, 1, 5000)) as f64 / 5e6
@@ -251,14 +298,36 @@ fn main() {
         idle.push((peer.resident() - before) as f64 / IDLE as f64);
         drop((sockets, again));
     }
-    rows.push(("idle connection, resident: bytes", idle));
-    let names: Vec<_> = peers.iter().map(|peer| peer.name).collect();
+    rows.push(("idle connection, resident: bytes", idle.into_iter().map(Some).collect()));
+    let mut names: Vec<_> = peers.iter().map(|peer| peer.name).collect();
+    if let Ok(program) = env::var("NGINX_PROGRAM") {
+        let folder = env::temp_dir().join(format!("revolve-bench-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let nginx = Peer::start_nginx(&program, &folder);
+        names.push(nginx.name);
+        // tokio-rustls answers upgrades alone.
+        let web = [&peers[0], &peers[1], &nginx];
+        for (name, config) in [
+            ("connect, GET, go, full handshake: CPU µs", &fresh),
+            ("the same GET, resumed: CPU µs", &resuming),
+        ] {
+            let mut values = measured(&web, &|peer| requests(peer, config, 300));
+            (0..peers.len() - 2).for_each(|_| values.insert(2, None));
+            rows.push((name, values));
+        }
+        drop(nginx);
+        fs::remove_dir_all(&folder).unwrap();
+    }
     println!("| | {} |", names.join(" | "));
     println!("|---|{}", "--:|".repeat(names.len()));
     for (name, values) in rows {
-        let plain = values[0];
-        let cells: Vec<_> =
-            values.iter().map(|value| format!("{value:.2} ({:.2}×)", value / plain)).collect();
+        let plain = values[0].unwrap_or(f64::NAN);
+        let cell = |value: &Option<f64>| match value {
+            Some(value) => format!("{value:.2} ({:.2}×)", value / plain),
+            None => "–".to_owned(),
+        };
+        let mut cells: Vec<_> = values.iter().map(cell).collect();
+        cells.resize(names.len(), "–".to_owned());
         println!("| {name} | {} |", cells.join(" | "));
     }
 }
