@@ -7,7 +7,7 @@
 //!
 //! Invariant: once the receiver is gone and each send has returned, the channel is empty.
 //!
-//! Next: [`crate::session`]: what outlives a connection.
+//! Next: [`crate::one_writer_cell`]: what metrics are made of.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -105,6 +105,7 @@
 //! | [`transport`] | one socket: its readiness, reads and writes; listeners; how many sockets there may be |
 //! | [`contained`] | code and values of the application, so that a panic of theirs does no harm |
 //! | [`inbox`] | a bounded channel that keeps nothing when its receiver is gone |
+//! | [`one_writer_cell`] | a number that one thread writes and any other reads |
 //! | [`session`] | ids, who owns them, and one reactor's table of them |
 //! | [`store`] | the log in which sessions outlive the process, or the Redis in which they do; the thread that writes |
 //! | [`connection`] | a transport and an endpoint; why a connection stopped: `Rest`; the slab, the ready queue, the timer wheel |
@@ -280,6 +281,10 @@ pub mod observe;
 mod offload;
 #[cfg(feature = "internals")]
 pub mod offload;
+#[cfg(not(feature = "internals"))]
+mod one_writer_cell;
+#[cfg(feature = "internals")]
+pub mod one_writer_cell;
 #[cfg(not(feature = "internals"))]
 mod protocol;
 #[cfg(feature = "internals")]

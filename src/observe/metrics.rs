@@ -16,32 +16,7 @@ use std::time::Duration;
 
 use crate::application::{CloseReason, Side};
 use crate::offload::pool::PoolFigures;
-
-/// A number that one thread writes and any may read.
-#[derive(Debug, Default)]
-pub struct Cell(AtomicU64);
-
-impl Cell {
-    /// Adds; for its one writer.
-    #[inline]
-    pub fn add(&self, amount: u64) {
-        // Not `fetch_add`: with one writer a load and a store cannot lose an update, and need no
-        // locked instruction.
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
-    }
-
-    /// Sets; for its one writer.
-    #[inline]
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// Reads; for anyone.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::one_writer_cell::Cell;
 
 /// Close codes that have a label of their own; what else a peer may send falls into the last
 /// three.

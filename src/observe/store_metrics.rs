@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::metrics::{Page, ReactorMetrics};
-use crate::store::metrics::{SYNC_BOUNDS_US, StoreCell, StoreMetrics};
+use crate::one_writer_cell::Cell;
+use crate::store::metrics::{SYNC_BOUNDS_US, StoreMetrics};
 
-type CellOf = fn(&StoreMetrics) -> &StoreCell;
+type CellOf = fn(&StoreMetrics) -> &Cell;
 
 /// Families with one sample: name, type, help, cell.
 const FAMILIES: [(&str, &str, &str, CellOf); 8] = [

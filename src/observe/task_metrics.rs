@@ -10,9 +10,10 @@
 use std::time::Duration;
 
 use super::metrics::Page;
-use crate::tasks::metrics::{OUTCOMES, ROUND_TRIP_BOUNDS_MS, TaskCell, TaskMetrics};
+use crate::one_writer_cell::Cell;
+use crate::tasks::metrics::{OUTCOMES, ROUND_TRIP_BOUNDS_MS, TaskMetrics};
 
-type CellOf = fn(&TaskMetrics) -> &TaskCell;
+type CellOf = fn(&TaskMetrics) -> &Cell;
 
 /// Families with one sample: name, type, help, cell.
 const FAMILIES: [(&str, &str, &str, CellOf); 6] = [

@@ -7,61 +7,40 @@
 //!
 //! Next: `thread`: who counts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Figures;
 use super::claim::Outcome;
+use crate::one_writer_cell::Cell;
 
 /// Upper bounds of the histogram of syncs, in microseconds: from a good solid-state disk to one that hangs.
 pub const SYNC_BOUNDS_US: [u64; 12] =
     [100, 200, 300, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000];
 
-/// A number that one thread writes.
-#[derive(Debug, Default)]
-pub struct StoreCell(AtomicU64);
-
-impl StoreCell {
-    fn add(&self, amount: u64) {
-        // One writer, so nothing is lost between the two.
-        self.0.store(self.0.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// Its value.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// All of them.
 #[derive(Debug, Default)]
 pub struct StoreMetrics {
     /// Batches of reactors that were stored.
-    pub commits: StoreCell,
+    pub commits: Cell,
     /// Sessions in them.
-    pub sessions: StoreCell,
+    pub sessions: Cell,
     /// Syncs, each for one batch or several.
-    pub syncs: StoreCell,
+    pub syncs: Cell,
     /// What they took altogether, in nanoseconds.
-    pub sync_ns: StoreCell,
-    syncs_by_time: [StoreCell; SYNC_BOUNDS_US.len() + 1],
+    pub sync_ns: Cell,
+    syncs_by_time: [Cell; SYNC_BOUNDS_US.len() + 1],
     /// Bytes written for batches.
-    pub bytes: StoreCell,
+    pub bytes: Cell,
     /// Bytes of live sessions at the last compaction.
-    pub live_bytes: StoreCell,
+    pub live_bytes: Cell,
     /// Segments that were not compacted yet, the one in use included.
-    pub segments: StoreCell,
+    pub segments: Cell,
     /// Compactions.
-    pub compactions: StoreCell,
+    pub compactions: Cell,
     /// Sessions that the start found, and what that took in nanoseconds.
-    pub recovered: StoreCell,
+    pub recovered: Cell,
     /// See `recovered`.
-    pub recovery_ns: StoreCell,
+    pub recovery_ns: Cell,
     /// What there is to count of a store that several machines share, and only there.
     pub shared: SharedMetrics,
 }
@@ -71,19 +50,19 @@ pub struct StoreMetrics {
 #[derive(Debug, Default)]
 pub struct SharedMetrics {
     /// 1 if there is one.
-    pub is_used: StoreCell,
+    pub is_used: Cell,
     /// 1 if it can be had.
-    pub is_available: StoreCell,
+    pub is_available: Cell,
     /// Connections that were made to it, for batches.
-    pub connections: StoreCell,
+    pub connections: Cell,
     /// Sessions of which nothing was stored, because another claim has them.
-    pub refused: StoreCell,
+    pub refused: Cell,
     /// Takeovers that it has told of.
-    pub takeovers: StoreCell,
+    pub takeovers: Cell,
     /// Batches that were not answered in time.
-    pub unavailable: StoreCell,
+    pub unavailable: Cell,
     /// Sessions that were claimed.
-    pub claims: StoreCell,
+    pub claims: Cell,
 }
 
 impl SharedMetrics {
@@ -153,6 +132,6 @@ impl StoreMetrics {
 
     /// Syncs by the bound under which they stayed; those behind the last bound come last.
     pub fn syncs_by_time(&self) -> impl Iterator<Item = u64> {
-        self.syncs_by_time.iter().map(StoreCell::get)
+        self.syncs_by_time.iter().map(Cell::get)
     }
 }

@@ -7,10 +7,10 @@
 //!
 //! Next: `tracked`: one task under way.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::outcome::TaskOutcome;
+use crate::one_writer_cell::Cell;
 
 /// Upper bounds of the histogram of round trips, in milliseconds: from a worker that had nothing else to do to one that
 /// computes for minutes.
@@ -29,49 +29,28 @@ pub const OUTCOMES: [&str; 8] = [
     "maybe_sent",
 ];
 
-/// A number that one thread writes.
-#[derive(Debug, Default)]
-pub struct TaskCell(AtomicU64);
-
-impl TaskCell {
-    pub(super) fn add(&self, amount: u64) {
-        // One writer, so nothing is lost between the two.
-        self.set(self.get() + amount);
-    }
-
-    pub(super) fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// Its value.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// All of them.
 #[derive(Debug, Default)]
 pub struct TaskMetrics {
     /// 1 if there is a broker.
-    pub is_used: TaskCell,
+    pub is_used: Cell,
     /// 1 if it can be had.
-    pub is_available: TaskCell,
+    pub is_available: Cell,
     /// Times that it was connected to.
-    pub connections: TaskCell,
+    pub connections: Cell,
     /// Tasks that the broker has taken.
-    pub sent: TaskCell,
+    pub sent: Cell,
     /// Tasks that it has not answered yet.
-    pub under_way: TaskCell,
+    pub under_way: Cell,
     /// Tasks that nobody waited for any more.
-    pub abandoned: TaskCell,
+    pub abandoned: Cell,
     /// Tasks that were taken back: a worker that has not begun one does not.
-    pub taken_back: TaskCell,
+    pub taken_back: Cell,
     /// How many have ended like each of [`OUTCOMES`].
-    pub outcomes: [TaskCell; OUTCOMES.len()],
+    pub outcomes: [Cell; OUTCOMES.len()],
     /// What those that a worker has answered took altogether, in nanoseconds.
-    pub round_trip_ns: TaskCell,
-    round_trips: [TaskCell; ROUND_TRIP_BOUNDS_MS.len() + 1],
+    pub round_trip_ns: Cell,
+    round_trips: [Cell; ROUND_TRIP_BOUNDS_MS.len() + 1],
 }
 
 impl TaskMetrics {
@@ -102,6 +81,6 @@ impl TaskMetrics {
 
     /// Round trips by the bound under which they stayed; those behind the last bound come last.
     pub fn round_trips(&self) -> impl Iterator<Item = u64> {
-        self.round_trips.iter().map(TaskCell::get)
+        self.round_trips.iter().map(Cell::get)
     }
 }

@@ -10,9 +10,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::observe::metrics::{Cell, ReactorMetrics};
+use crate::observe::metrics::ReactorMetrics;
 use crate::observe::slab_map::SlabMap;
-use crate::store::metrics::{SharedMetrics, StoreCell, StoreMetrics};
+use crate::one_writer_cell::Cell;
+use crate::store::metrics::{SharedMetrics, StoreMetrics};
 
 type CellOf = fn(&ReactorMetrics) -> &Cell;
 
@@ -38,7 +39,7 @@ const NUMBERS: [(&str, CellOf); 15] = [
 /// Times: in microseconds, which a reader whose numbers have 53 bits can add up for centuries.
 const TIMES: [(&str, CellOf); 2] = [("busy_us", |r| &r.busy_ns), ("asleep_us", |r| &r.asleep_ns)];
 
-type StoreCellOf = fn(&StoreMetrics) -> &StoreCell;
+type StoreCellOf = fn(&StoreMetrics) -> &Cell;
 
 /// Numbers of the store: key and cell.
 const STORE_NUMBERS: [(&str, StoreCellOf); 6] = [
