@@ -1,6 +1,6 @@
 """What `--completions` prints makes bash, zsh and fish complete; what `--man` prints is a manual page.
 
-The options that a shell has to offer are read from docs/options.md. Starts no server. Called by tests/run, which has
+The options that a shell has to offer, and their words, are read from docs/options.md. Starts no server. Called by tests/run, which has
 seen to it that the shells, mandoc and groff are there.
 """
 
@@ -17,12 +17,7 @@ from harness import ROOT, case, command, expect, require, run
 from shell import Shell
 
 OTHERS = {"--help", "--version", "--check-config", "--print-config", "--completions", "--man"}
-WORDS = {
-    "--app": {"counter", "echo"},
-    "--log-level": {"critical", "error", "warning", "info", "debug", "trace"},
-    "--proxy-protocol": {"true", "false"},
-    "--completions": {"bash", "zsh", "fish"},
-}
+SWITCH = {"true", "false"}
 
 # In place of the program: shows what words the shell has made of the line.
 STAND_IN = "revolve() { printf '<%s>' \"$@\"; echo; }"
@@ -35,6 +30,18 @@ def documented():
     names = {name for row in rows for name in re.findall(r"--[a-z-]+", row)}
     require(len(names) > 50, f"docs/options.md has only {len(names)}")
     return names | OTHERS
+
+
+def words_documented():
+    """The words that each option takes. A switch may be alone, and only two of its words are offered."""
+    text = (ROOT / "docs/options.md").read_text()
+    rows = re.findall(
+        r"^\| `(--[a-z-]+)[^`]*` \| [^|]* \| ((?:\w+, )*\w+ or \w+) \|", text, re.MULTILINE
+    )
+    require(len(rows) > 10, f"docs/options.md has words for only {len(rows)}")
+    words = {name: set(re.split(", | or ", cell)) for name, cell in rows}
+    words = {name: SWITCH if "true" in said else said for name, said in words.items()}
+    return words | {"--completions": {"bash", "zsh", "fish"}}
 
 
 def script(shell):
@@ -75,7 +82,7 @@ async def bash_completes_names_words_and_paths():
         expect(offered("--port", "1", "--"), documented(), "bash offers behind an option")
         expect(offered("s"), {"store"}, "bash offers at the start")
         expect(offered("--app", "echo", "s"), set(), "bash offers later")
-        for name, words in WORDS.items():
+        for name, words in words_documented().items():
             expect(offered(name, ""), words, f"bash offers behind {name}")
             expect(offered(name, "="), words, f"bash offers behind {name}=")
             first = sorted(words)[0]
@@ -145,10 +152,11 @@ async def fish_completes_names_words_and_paths():
         # With "=" too, where a value may be left out.
         names = {name.removesuffix("=") for name in offered("revolve --")}
         expect(names, documented(), "fish offers")
-        for name in ("--app", "--log-level", "--completions"):
-            expect(offered(f"revolve {name} "), WORDS[name], f"fish offers behind {name}")
-        whole = {f"--proxy-protocol={word}" for word in WORDS["--proxy-protocol"]}
-        expect(offered("revolve --proxy-protocol="), whole, "fish offers behind --proxy-protocol=")
+        for name, words in words_documented().items():
+            if words != SWITCH:
+                expect(offered(f"revolve {name} "), words, f"fish offers behind {name}")
+            whole = {f"{name}={word}" for word in words}
+            expect(offered(f"revolve {name}="), whole, f"fish offers behind {name}=")
         expect(offered("revolve --port "), set(), "fish offers behind --port")
         require("revolve.fish" in offered("revolve --config "), "fish offers files")
         expect(offered("revolve "), {"store"}, "fish offers at the start")
