@@ -1,11 +1,12 @@
 //! Off-loaded jobs, from the reactor's side: which connection waits for which, and what follows.
 //!
 //! What is to be done stays here, on the reactor, and so need not be `Send`; only the job itself and
-//! its value travel. A question to another reactor is a job too, which that reactor does, and so is a task, which a
-//! worker does. A job whose
-//! connection has gone, or was taken back, is an orphan: it is cancelled, and when it has run for
-//! [`Limits::offload_orphan_timeout`] since then, it is given up. Runs nothing and delivers nothing:
-//! the shard does, and asks here whose turn it is.
+//! its value travel. A question to another reactor is a job too, which that reactor does, and so is a
+//! task, which a worker does. A job whose connection has gone, or was taken back, is an orphan: it is
+//! cancelled, and when it has run for [`Limits::offload_orphan_timeout`] since then, it is given up. A task
+//! is not: the broker's thread sees that it is cancelled, and answers at once, or when it is in its queue
+//! if it outlives its connection. Runs nothing and delivers nothing: the shard does, and asks here whose
+//! turn it is.
 //!
 //! Invariant: an entry stays until its job's one [`Finished`] has come, or the job is given up. An owner
 //! gets the answers of its ordered jobs in the order in which it asked, and each other one at once. While
@@ -69,8 +70,8 @@ enum Former {
     /// A WebSocket that has closed. A drain waits for it: what `on_close` has off-loaded may be what keeps
     /// a session.
     Connection,
-    /// A request that has been refused meanwhile, or whose client has left; or who asked took it back.
-    /// Nobody misses it.
+    /// A request that has been refused meanwhile, or whose client has left; or who asked took it back; or a
+    /// task that no worker is to do any more. Nobody misses it.
     Nobody,
 }
 
@@ -88,8 +89,14 @@ enum Doer {
     Pool,
     /// Another reactor, which answers in one of its turns.
     Reactor,
-    /// A worker of Celery or RQ.
-    Worker,
+    /// A worker of Celery or RQ, if nobody takes the task back before it is sent.
+    Worker { outlives_connection: bool },
+}
+
+impl Doer {
+    fn is_worker(self) -> bool {
+        matches!(self, Doer::Worker { .. })
+    }
 }
 
 struct Entry<A: Application> {
@@ -257,15 +264,15 @@ impl<A: Application> Jobs<A> {
         let progress = Arc::<Progress>::default();
         self.serial += 1;
         let serial = self.serial;
-        let doer = match source {
+        let doer = match &source {
             Source::Job(_) => Doer::Pool,
             Source::Reactor(..) => Doer::Reactor,
-            Source::Worker(_) => Doer::Worker,
+            Source::Worker(task) => Doer::Worker { outlives_connection: task.outlives },
         };
         let (progress_here, outcome) = (progress.clone(), None);
         let entry =
             Entry { serial, doer, continuation, delivery, progress: progress_here, outcome };
-        self.tasks += usize::from(doer == Doer::Worker);
+        self.tasks += usize::from(doer.is_worker());
         let key = self.entries.insert(entry);
         // There are at most `most` entries, and `Config::validate` bounds that.
         let id = JobId(key as u32);
@@ -320,20 +327,18 @@ impl<A: Application> Jobs<A> {
         {
             self.of_connections.remove(&id);
         }
-        // What a worker has not answered holds no thread: its slot is free at once.
-        let is_unheard = entry.doer == Doer::Worker && {
-            entry.progress.revoke();
-            entry.progress.give_up()
-        };
-        if entry.outcome.is_some() || is_unheard {
-            self.remove(key);
-        } else if let Some(at) = self.outgoing.iter().position(|job| job.id.0 as usize == key) {
-            // It has not left yet, so no answer will come.
-            self.outgoing.remove(at);
+        if entry.outcome.is_some() {
             self.remove(key);
         } else {
             entry.progress.revoke();
-            self.make_orphan(key, Former::Nobody, now);
+            // One that has not left yet is never answered.
+            let outgoing = self.outgoing.extract_if(.., |job| job.id.0 as usize == key).count();
+            let orders = self.orders.extract_if(.., |order| order.id.0 as usize == key).count();
+            if outgoing + orders > 0 {
+                self.remove(key);
+            } else {
+                self.make_orphan(key, Former::Nobody, now);
+            }
         }
         self.released.push(owner);
         true
@@ -374,7 +379,7 @@ impl<A: Application> Jobs<A> {
 
     fn remove(&mut self, key: usize) -> Option<Entry<A>> {
         let entry = self.entries.try_remove(key)?;
-        self.tasks -= usize::from(entry.doer == Doer::Worker);
+        self.tasks -= usize::from(entry.doer.is_worker());
         Some(entry)
     }
 
@@ -424,15 +429,16 @@ impl<A: Application> Jobs<A> {
         }
         for key in self.of_connections.remove(&id).unwrap_or_default() {
             let Some(entry) = self.entries.get_mut(key) else { continue };
-            // What a reactor or a worker has not answered holds no thread: its slot is free at once.
-            let is_unheard = entry.doer != Doer::Pool && entry.progress.give_up();
+            // What a reactor has not answered holds no thread: its slot is free at once.
+            let is_unheard = entry.doer == Doer::Reactor && entry.progress.give_up();
             if entry.outcome.is_some() || is_unheard {
                 self.remove(key);
                 continue;
             }
             entry.progress.cancel();
-            let former = match entry.continuation {
-                Continuation::OfRequest(..) => Former::Nobody,
+            let former = match (&entry.continuation, entry.doer) {
+                (Continuation::OfRequest(..), _)
+                | (_, Doer::Worker { outlives_connection: false }) => Former::Nobody,
                 _ => Former::Connection,
             };
             self.make_orphan(key, former, now);
@@ -532,7 +538,7 @@ impl<A: Application> Jobs<A> {
         };
         let unwanted = orphans().filter(|(orphan, _)| orphan.former == Former::Nobody).count();
         assert_eq!(self.unwanted, unwanted);
-        let tasks = self.entries.iter().filter(|(_, entry)| entry.doer == Doer::Worker).count();
+        let tasks = self.entries.iter().filter(|(_, entry)| entry.doer.is_worker()).count();
         assert_eq!(self.tasks, tasks);
         assert_eq!(self.entries.len(), waited_for + orphans().count(), "each is somebody's");
         assert!(orphans().next().is_none() || self.look_at.is_some(), "an orphan is forgotten");

@@ -102,6 +102,11 @@ impl Progress {
         self.is(GIVEN_UP)
     }
 
+    /// Whether nobody waits for its value any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.is(CANCELLED | GIVEN_UP)
+    }
+
     /// Whether a thread runs it now, and its reactor has not given it up.
     pub(crate) fn is_running(&self) -> bool {
         self.is(BEGUN) && !self.is(RETURNED | GIVEN_UP)
@@ -134,7 +139,7 @@ impl Cancellation {
     /// sleeps or waits is not woken by it.
     #[must_use]
     pub fn is_requested(&self) -> bool {
-        self.0.is(CANCELLED | GIVEN_UP)
+        self.0.is_cancelled()
     }
 }
 

@@ -92,19 +92,10 @@ impl<A: Application, E: Environment> Parts<A, E> {
     #[inline(never)]
     fn send_tasks(&mut self, orders: Vec<TaskOrder>, turn: &mut Turn<'_>, env: &mut E) {
         turn.tell(|trace| trace.enqueued(orders.len()));
-        let mut lost = 0;
         for order in orders {
-            let Err(order) = env.enqueue(order) else { continue };
-            let goes_on = order.goes_on();
-            match order.refuse() {
-                Some(finished) => self.take_finished(finished, turn),
-                None => lost += usize::from(goes_on),
+            if let Err(order) = env.enqueue(order) {
+                self.take_finished(order.refuse(), turn);
             }
-        }
-        if lost > 0 {
-            log::warn!(
-                "{lost} tasks that were to outlive their connections are not sent: too many wait"
-            );
         }
     }
 

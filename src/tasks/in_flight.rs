@@ -9,7 +9,7 @@
 //!
 //! What was sent and not acknowledged when the connections were lost is never sent again: a worker may have it.
 //!
-//! Invariant: a task is answered once, by its deadline, or given up by its reactor; there are never more than `most`.
+//! Invariant: a task is answered once, by its deadline; there are never more than `most`.
 //!
 //! Next: `link`: the two connections.
 
@@ -91,8 +91,6 @@ pub struct InFlight {
     unsent: usize,
     /// Whether tasks wait though there are connections.
     has_waiting: bool,
-    /// When was looked for those that nobody waits for.
-    looked_at: Option<Instant>,
     /// What the broker has refused last, and nobody was told of yet.
     complaint: Option<String>,
     /// Why it is not.
@@ -116,7 +114,6 @@ impl InFlight {
             is_connected: false,
             unsent: 0,
             has_waiting: false,
-            looked_at: None,
             complaint: None,
             away: "it was not connected to yet".to_owned(),
             expected: VecDeque::new(),
@@ -201,17 +198,11 @@ impl InFlight {
 
     /// A reactor wants a task done, under this id.
     pub fn receive(&mut self, reactor: usize, order: TaskOrder, id: TaskId, now: Now) {
-        let is_wanted = order.goes_on() || !order.is_abandoned();
-        if is_wanted && self.tasks.len() >= self.options.most {
-            // Their reactors have given up their places already.
-            self.look_for_abandoned(now.at);
+        if order.is_abandoned() && !order.goes_on() {
+            return self.release(reactor, order);
         }
-        if !is_wanted || self.tasks.len() >= self.options.most {
+        if self.tasks.len() >= self.options.most {
             let why = "as many tasks are under way as may be".to_owned();
-            if order.goes_on() {
-                self.complaint =
-                    Some(format!("{} is not done, though it was to be: {why}", order.task.name()));
-            }
             return self.tell(reactor, order, id, TaskOutcome::NotSent(why), Duration::ZERO);
         }
         let deadline = now.at + order.task.timeout;
@@ -391,26 +382,21 @@ impl InFlight {
     }
 
     /// Takes back those that nobody waits for any more.
-    pub fn look_for_abandoned(&mut self, now: Instant) {
-        if self.looked_at.replace(now) == Some(now) {
-            return;
-        }
+    pub fn look_for_abandoned(&mut self, now: Now) {
         for key in self.keys() {
             let tracked = &self.tasks[key];
             if !tracked.order.is_abandoned() {
                 continue;
             }
-            match tracked.stage {
+            match &tracked.stage {
                 // Sent all the same, or on its way.
                 Stage::Waiting | Stage::Subscribing | Stage::Sending if tracked.order.goes_on() => {
                 }
-                _ => {
-                    self.metrics.abandoned.add(1);
-                    if !tracked.order.goes_on() {
-                        self.take_back(key);
-                    }
-                    self.remove(key);
+                Stage::Unsure(why) if tracked.order.goes_on() => {
+                    let outcome = TaskOutcome::MaybeSent(why.clone());
+                    self.finish(key, outcome, now);
                 }
+                _ => self.let_go(key),
             }
         }
     }
@@ -451,18 +437,12 @@ impl InFlight {
         }
     }
 
-    /// The server ends: takes all back that need not go on.
-    pub fn abandon_all(&mut self) {
-        for key in self.keys() {
-            let is_unsent = !self.tasks[key].may_be_sent();
-            if self.tasks[key].order.goes_on() && is_unsent {
-                continue;
-            }
-            if !self.tasks[key].order.goes_on() {
-                self.take_back(key);
-            }
-            self.remove(key);
+    /// The server ends: nobody waits for any of them.
+    pub fn abandon_all(&mut self, now: Now) {
+        for (_, tracked) in &self.tasks {
+            tracked.order.progress.cancel();
         }
+        self.look_for_abandoned(now);
     }
 
     fn keys(&self) -> Vec<usize> {
@@ -508,9 +488,7 @@ impl InFlight {
     fn send(&mut self, key: usize, now: Now) {
         let tracked = &mut self.tasks[key];
         if tracked.order.is_abandoned() && !tracked.order.goes_on() {
-            self.metrics.abandoned.add(1);
-            self.remove(key);
-            return;
+            return self.let_go(key);
         }
         tracked.stage = Stage::Sending;
         let (id, task) = (tracked.id, &tracked.order.task);
@@ -594,10 +572,29 @@ impl InFlight {
         took: Duration,
     ) {
         self.metrics.note_outcome(&outcome, took);
-        match order.answer(TaskResult { id, outcome }) {
-            Some(finished) => self.answers.push((reactor, finished)),
-            None => self.metrics.abandoned.add(1),
+        if let TaskOutcome::NotSent(_) | TaskOutcome::MaybeSent(_) = outcome
+            && order.is_abandoned()
+            && order.goes_on()
+        {
+            // Nobody else will hear of it.
+            let name = order.task.name();
+            self.complaint = Some(format!("{name}, which outlives its connection: {outcome}"));
         }
+        self.answers.push((reactor, order.answer(TaskResult { id, outcome })));
+    }
+
+    /// Nobody waits for it; a worker does not do it either, unless it outlives its connection.
+    fn let_go(&mut self, key: usize) {
+        if !self.tasks[key].order.goes_on() {
+            self.take_back(key);
+        }
+        let Tracked { reactor, order, .. } = self.remove(key);
+        self.release(reactor, order);
+    }
+
+    fn release(&mut self, reactor: usize, order: TaskOrder) {
+        self.metrics.abandoned.add(1);
+        self.answers.push((reactor, order.release()));
     }
 }
 

@@ -4,7 +4,7 @@
 //! the number of the job. The two sides share the job's [`Progress`], by which the reactor says that nobody waits any
 //! more. Sends nothing. Made by `application/jobs.rs`.
 //!
-//! Invariant: an order is answered once, unless its reactor has given it up.
+//! Invariant: an order is answered once, whether anybody still waits or not: so its reactor has its slot back.
 //!
 //! Next: `celery`: what is said to workers of Celery.
 
@@ -32,7 +32,7 @@ impl TaskOrder {
     /// Whether nobody waits for the result any more.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
-        self.progress.is_given_up()
+        self.progress.is_cancelled()
     }
 
     /// Whether a worker is to do it even if nobody waits for the result.
@@ -41,17 +41,24 @@ impl TaskOrder {
         self.task.outlives && !self.progress.is_revoked()
     }
 
-    /// What becomes of it where the broker's thread does not take it; `None` as for [`Self::answer`].
+    /// What becomes of it where the broker's thread does not take it.
     #[must_use]
-    pub fn refuse(self) -> Option<Finished> {
-        let why = "as many tasks are under way as may be".to_owned();
+    pub fn refuse(self) -> Finished {
+        let why = "the thread of the broker has ended".to_owned();
         self.answer(TaskResult { id: TaskId::NONE, outcome: TaskOutcome::NotSent(why) })
     }
 
-    /// Its result, for the reactor; `None` if that has given it up.
+    /// Its result, for the reactor.
     #[must_use]
-    pub fn answer(self, result: TaskResult) -> Option<Finished> {
-        self.progress.answer(self.id, Some(boxed(result)))
+    pub fn answer(self, result: TaskResult) -> Finished {
+        Finished { id: self.id, value: Some(boxed(result)) }
+    }
+
+    /// Gives the reactor its slot back, since nobody waits for the result.
+    #[must_use]
+    pub fn release(self) -> Finished {
+        debug_assert!(self.is_abandoned(), "somebody waits for the result");
+        Finished { id: self.id, value: Some(boxed(())) }
     }
 }
 

@@ -87,7 +87,8 @@ impl Task {
 
     /// A worker does it even if the connection that has asked closes before. By default a task of which nobody waits
     /// for the result is taken back, if no worker has begun it. What is enqueued in
-    /// [`crate::Application::on_close`] is sent only if it outlives its connection.
+    /// [`crate::Application::on_close`] is sent only if it outlives its connection. If the broker cannot be had in
+    /// time, a line in the log says so, since nobody else would hear of it.
     #[must_use]
     pub fn outlives_connection(self) -> Task {
         Task { outlives: true, ..self }

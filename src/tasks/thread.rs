@@ -320,7 +320,7 @@ impl Broker {
             }
             let now = now();
             if self.take_orders(now)? && ends_by.is_none() {
-                self.tasks.abandon_all();
+                self.tasks.abandon_all(now);
                 ends_by = Some(now.at + GOODBYE);
             }
             self.connect(&mut availability, now);
@@ -393,7 +393,7 @@ impl Broker {
     fn turn_link(&mut self, availability: &mut Availability, now: Now) {
         if now.at.saturating_duration_since(self.looked) >= LOOK_EVERY {
             self.looked = now.at;
-            self.tasks.look_for_abandoned(now.at);
+            self.tasks.look_for_abandoned(now);
         }
         let read = self.link.as_mut().map(|link| link.read(&mut self.tasks, now));
         self.tasks.look(now);

@@ -10,7 +10,7 @@ use std::ops::Deref;
 use std::time::Instant;
 
 use crate::offload::Finished;
-use crate::tasks::{TaskId, TaskOrder, TaskOutcome, TaskResult};
+use crate::tasks::{Task, TaskId, TaskOrder, TaskOutcome, TaskResult};
 
 /// One of them.
 #[derive(Debug)]
@@ -18,7 +18,9 @@ pub struct HeldTask {
     /// Whose it is.
     pub shard: usize,
     /// What is to be done.
-    pub order: TaskOrder,
+    pub task: Task,
+    /// Who waits for the result, if anybody does: that shard has its slot back otherwise.
+    pub order: Option<TaskOrder>,
     /// When it is answered as late.
     pub deadline: Instant,
 }
@@ -43,7 +45,8 @@ impl HeldTasks {
     /// A shard has enqueued this.
     pub fn hold(&mut self, shard: usize, order: TaskOrder, now: Instant) {
         let deadline = now + order.task().time_to_answer();
-        self.held.push(HeldTask { shard, order, deadline });
+        let (task, order) = (order.task().clone(), Some(order));
+        self.held.push(HeldTask { shard, task, order, deadline });
     }
 
     /// The task at this place has ended like this: what its shard is to be told, if that still waits.
@@ -54,12 +57,21 @@ impl HeldTasks {
         let mut bytes = [0; 16];
         bytes[8..].copy_from_slice(&self.ended.to_be_bytes());
         let id = TaskId::from_random(bytes);
-        Some((shard, order.answer(TaskResult { id, outcome })?))
+        Some((shard, order?.answer(TaskResult { id, outcome })))
     }
 
-    /// Lets go of those that nobody waits for, and that no worker is to do.
-    pub fn let_go(&mut self) {
-        self.held.retain(|held| held.order.goes_on() || !held.order.is_abandoned());
+    /// Gives the shards the slots back of those that nobody waits for: what each is to be told. A task stays, if a
+    /// worker is to do it all the same.
+    #[must_use]
+    pub fn let_go(&mut self) -> Vec<(usize, Finished)> {
+        let mut released = Vec::new();
+        self.held.retain_mut(|held| {
+            let Some(order) = held.order.take_if(|order| order.is_abandoned()) else { return true };
+            let goes_on = order.goes_on();
+            released.push((held.shard, order.release()));
+            goes_on
+        });
+        released
     }
 
     /// One whose time is over.

@@ -121,12 +121,18 @@ impl Net {
 
     /// Answers the tasks whose time is over, and lets go of those that nobody waits for; whether there were any.
     pub fn expire_tasks(&mut self, now: Instant) -> bool {
-        let before = self.tasks.len();
-        self.tasks.let_go();
+        let mut acted = self.let_go_of_tasks();
         while let Some(late) = self.tasks.late(now) {
             self.finish_task(late, TaskOutcome::TimedOut);
+            acted = true;
         }
-        self.tasks.len() < before
+        acted
+    }
+
+    /// Gives the shards the slots back of tasks that nobody waits for; whether there were any.
+    pub fn let_go_of_tasks(&mut self) -> bool {
+        let released = self.tasks.let_go().into_iter();
+        released.map(|(shard, finished)| self.tell(shard, Mail::Finished(finished))).count() > 0
     }
 
     /// The batch at this place in [`Self::batches`] is safe, which its shard is told. What was in it.

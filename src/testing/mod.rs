@@ -343,7 +343,7 @@ impl<A: Application> TestServer<A> {
     pub fn tasks(&self) -> Vec<Task> {
         let world = self.0.borrow();
         let net = world.machine.net.borrow();
-        net.tasks.iter().map(|held| held.order.task().clone()).collect()
+        net.tasks.iter().map(|held| held.task.clone()).collect()
     }
 
     /// The task at this place in [`Self::tasks`] has ended like this.
@@ -433,7 +433,7 @@ impl<A: Application> World<A> {
         let mut net = self.machine.net.borrow_mut();
         let has_tasks = !net.tasks.is_empty();
         while let Some(held) = net.tasks.first() {
-            let outcome = worker(held.order.task());
+            let outcome = worker(&held.task);
             net.finish_task(0, outcome);
         }
         has_tasks

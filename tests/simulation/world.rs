@@ -367,12 +367,16 @@ fn waiting_most(config: &Config) -> usize {
     config.max_send_buffer + config.limits.cork_bytes + 150 + LARGEST + 14
 }
 
-/// Of the tasks under way, in whatever order, one ends: a worker has done it, or its time is over.
+/// Of the tasks under way, in whatever order, one ends: a worker has done it, or its time is over. Or the broker's
+/// thread sees that nobody waits for some.
 fn some_task_ends(net: &mut Net, chance: &mut Chance) -> bool {
+    if chance.percent(50) && net.let_go_of_tasks() {
+        return true;
+    }
     let Some(last) = net.tasks.len().checked_sub(1) else { return false };
     let at = chance.within(0, last);
     let outcome = match chance.percent(80) {
-        true => TaskOutcome::Success(net.tasks[at].order.task().args().to_owned()),
+        true => TaskOutcome::Success(net.tasks[at].task.args().to_owned()),
         false => TaskOutcome::TimedOut,
     };
     net.finish_task(at, outcome);
@@ -894,9 +898,10 @@ impl World {
     /// shards have seen that of each other.
     fn check_nobody_is_waited_for(&mut self) {
         let held = self.machine.sum(|r| r.connections.get());
-        let net = self.machine.net.borrow();
+        let mut net = self.machine.net.borrow_mut();
+        net.let_go_of_tasks();
         let is_idle = net.jobs.iter().all(|(_, job)| job.is_given_up())
-            && net.tasks.iter().all(|held| held.order.is_abandoned());
+            && net.tasks.iter().all(|held| held.order.is_none());
         drop(net);
         if held == 0 && is_idle {
             for _ in 0..5 {

@@ -46,6 +46,9 @@ fn drained(pipeline: &mut Pipeline) -> Vec<Vec<String>> {
     commands
 }
 
+/// What [`Bench::results`] says of one that nobody waited for.
+const RELEASED: &str = "released";
+
 struct Bench {
     tasks: InFlight,
     at: Instant,
@@ -99,10 +102,16 @@ impl Bench {
     /// The results so far, by the number of their job.
     fn results(&mut self) -> Vec<(u32, String)> {
         let results = self.tasks.take_answers().into_iter().map(|(_, finished)| {
-            let result: TaskResult = unboxed(finished.value.unwrap()).unwrap();
-            (finished.id.0, result.outcome.to_string())
+            let result = unboxed(finished.value.unwrap());
+            let said = result.map(|result: TaskResult| result.outcome.to_string());
+            (finished.id.0, said.unwrap_or_else(|| RELEASED.to_owned()))
         });
         results.collect()
+    }
+
+    fn released(&mut self) -> Vec<u32> {
+        let results = self.results().into_iter();
+        results.map(|(number, said)| (said == RELEASED).then_some(number).expect(&said)).collect()
     }
 
     fn subscribed(&mut self, number: u8) {
@@ -335,11 +344,12 @@ fn what_the_connections_do_not_take_waits_as_tasks_which_can_be_given_up() {
     bench.receive(4, Task::rq("jobs.add").timeout(SECOND));
     assert!(bench.commands().is_empty());
     bench.listening();
-    assert!(second.give_up());
-    bench.tasks.look_for_abandoned(bench.at);
+    second.cancel();
+    bench.tasks.look_for_abandoned(bench.now());
     bench.tasks.flow(HIGH_WATER_MARK, bench.now());
     assert!(bench.commands().is_empty());
-    assert!(third.give_up(), "in the moment in which it could go on");
+    // In the moment in which it could go on.
+    third.cancel();
     bench.tasks.flow(0, bench.now());
     let key = |number| celery::result_key(id(number));
     let listening = bench.listening();
@@ -367,9 +377,9 @@ fn what_nobody_waits_for_is_taken_back_unless_it_outlives_its_connection() {
     bench.replied(Reply::Integer(1));
     bench.replied(Reply::Integer(1));
     for progress in &progresses {
-        assert!(progress.give_up());
+        progress.cancel();
     }
-    bench.tasks.look_for_abandoned(bench.at);
+    bench.tasks.look_for_abandoned(bench.now());
     assert_eq!(
         bench.commands(),
         ["PUBLISH /3.celery.pidbox …"],
@@ -377,34 +387,60 @@ fn what_nobody_waits_for_is_taken_back_unless_it_outlives_its_connection() {
     );
     bench.replied(Reply::Integer(1));
     assert_eq!(bench.tasks.len(), 1, "that is to be sent all the same");
+    assert_eq!(bench.released(), [1, 2, 3]);
     bench.subscribed(4);
     assert_eq!(bench.commands(), ["LPUSH celery …"]);
     bench.replied(Reply::Integer(1));
     bench.pass(MS);
-    bench.tasks.look_for_abandoned(bench.at);
-    assert_eq!((bench.tasks.len(), bench.results().len()), (0, 0));
+    bench.tasks.look_for_abandoned(bench.now());
+    assert_eq!((bench.tasks.len(), bench.released()), (0, vec![4]));
     // One whose connection goes between the look and the broker's word.
     let early = bench.receive(7, celery(SECOND));
-    assert!(early.give_up());
+    early.cancel();
     bench.subscribed(7);
     assert!(bench.commands().is_empty() && bench.tasks.is_empty());
     let late = bench.receive(8, celery(SECOND));
     bench.subscribed(8);
-    assert!(late.give_up());
+    late.cancel();
     bench.replied(Reply::Integer(1));
     bench.pass(MS);
-    bench.tasks.look_for_abandoned(bench.at);
+    bench.tasks.look_for_abandoned(bench.now());
     assert_eq!(bench.commands(), ["LPUSH celery …", "PUBLISH /3.celery.pidbox …"]);
     bench.replied(Reply::Integer(1));
     // One whose connection had gone before it came here.
     let (late, progress) = order(5, celery(SECOND).outlives_connection());
-    assert!(progress.give_up());
+    progress.cancel();
     bench.tasks.receive(0, late, id(5), bench.now());
     assert_eq!(bench.commands(), ["LPUSH celery …"], "without listening");
     let (late, progress) = order(6, celery(SECOND));
-    assert!(progress.give_up());
+    progress.cancel();
     bench.tasks.receive(0, late, id(6), bench.now());
-    assert!(bench.commands().is_empty() && bench.results().is_empty());
+    assert!(bench.commands().is_empty());
+    assert_eq!(bench.released(), [7, 8, 6]);
+    assert_eq!(bench.tasks.take_complaint(), None);
+}
+
+#[test]
+fn one_that_outlives_its_connection_and_cannot_be_sent_is_complained_of() {
+    let mut bench = Bench::new(9);
+    bench.receive(1, celery(60 * SECOND).outlives_connection()).cancel();
+    bench.receive(2, celery(60 * SECOND)).cancel();
+    bench.tasks.look_for_abandoned(bench.now());
+    assert_eq!(bench.released(), [2]);
+    bench.pass(60 * SECOND);
+    let [(1, told)] = &bench.results()[..] else { panic!("the first is not answered") };
+    assert!(told.starts_with("not sent: "), "{told}");
+    let complaint = bench.tasks.take_complaint();
+    assert_eq!(complaint, Some(format!("w.add, which outlives its connection: {told}")));
+    // Or perhaps it was.
+    bench.tasks.connected(bench.now());
+    bench.receive(3, celery(60 * SECOND).outlives_connection()).cancel();
+    bench.subscribed(3);
+    assert_eq!(bench.commands(), ["LPUSH celery …"]);
+    bench.tasks.disconnected("lost", bench.now());
+    bench.tasks.look_for_abandoned(bench.now());
+    assert_eq!(bench.results(), [(3, "perhaps not sent: lost".to_owned())]);
+    assert!(bench.tasks.take_complaint().is_some());
 }
 
 #[test]
@@ -416,7 +452,7 @@ fn at_the_end_all_is_taken_back_that_need_not_go_on() {
     bench.receive(3, celery(SECOND));
     bench.subscribed(1);
     bench.commands();
-    bench.tasks.abandon_all();
+    bench.tasks.abandon_all(bench.now());
     assert_eq!(bench.commands(), ["PUBLISH /3.celery.pidbox …"]);
     assert_eq!(bench.tasks.len(), 1, "the one that is to be sent");
 }
@@ -571,7 +607,8 @@ struct Asked {
     id: TaskId,
     is_abandoned: bool,
     outlives: bool,
-    outcome: Option<TaskOutcome>,
+    /// `Some(None)` if it was only given its slot back.
+    answer: Option<Option<TaskOutcome>>,
 }
 
 struct World {
@@ -623,8 +660,8 @@ impl World {
         let mut bytes = [0; 16];
         bytes[12..].copy_from_slice(&number.to_be_bytes());
         let (id, deadline) = (TaskId::from_random(bytes), self.bench.at + timeout);
-        let (is_abandoned, outcome) = (false, None);
-        self.asked.push(Asked { deadline, progress, id, is_abandoned, outlives, outcome });
+        let (is_abandoned, answer) = (false, None);
+        self.asked.push(Asked { deadline, progress, id, is_abandoned, outlives, answer });
         self.bench.tasks.receive(0, order, id, self.bench.now());
     }
 
@@ -654,12 +691,13 @@ impl World {
     }
 
     fn abandon(&mut self) {
-        let open = self.asked.iter_mut().filter(|a| a.outcome.is_none() && !a.is_abandoned);
+        let open = self.asked.iter_mut().filter(|a| a.answer.is_none() && !a.is_abandoned);
         let open: Vec<_> = open.collect();
         let Some(most) = (open.len() as u64).checked_sub(1) else { return };
         let at = self.chance.below(most + 1) as usize;
         if let Some(asked) = open.into_iter().nth(at) {
-            asked.is_abandoned = asked.progress.give_up();
+            asked.progress.cancel();
+            asked.is_abandoned = true;
         }
     }
 
@@ -677,15 +715,19 @@ impl World {
         self.bench.pass(MS * self.chance.below(10) as u32);
         if self.bench.at - self.looked > 20 * MS {
             self.looked = self.bench.at;
-            self.bench.tasks.look_for_abandoned(self.bench.at);
+            self.bench.tasks.look_for_abandoned(self.bench.now());
         }
     }
 
     fn take_results(&mut self) {
         for (_, finished) in self.bench.tasks.take_answers() {
-            let result: TaskResult = unboxed(finished.value.unwrap()).unwrap();
             let asked = &mut self.asked[finished.id.0 as usize];
-            assert!(asked.outcome.is_none() && !asked.is_abandoned, "once");
+            assert!(asked.answer.is_none(), "once");
+            let Some(result) = unboxed::<TaskResult>(finished.value.unwrap()) else {
+                assert!(asked.is_abandoned, "{}: somebody waits", asked.id);
+                asked.answer = Some(None);
+                continue;
+            };
             assert!(self.bench.at <= asked.deadline + 10 * MS, "in time");
             assert_eq!(result.id, asked.id);
             let id = asked.id.to_string();
@@ -700,7 +742,7 @@ impl World {
                 TaskOutcome::MaybeSent(_) => {}
                 other => panic!("{other:?}"),
             }
-            asked.outcome = Some(result.outcome);
+            asked.answer = Some(Some(result.outcome));
         }
     }
 }
@@ -737,15 +779,15 @@ fn whatever_becomes_of_the_connections_each_task_has_one_answer_in_time_and_is_s
                 world.model.do_command();
                 world.deliver_reply(now);
             });
-            world.bench.tasks.look_for_abandoned(world.bench.at);
+            world.bench.tasks.look_for_abandoned(now);
             world.send();
             world.take_results();
         }
         // One that outlives its connection may wait for a broker for longer than that.
         assert!(world.bench.tasks.is_empty(), "seed {seed}");
         for asked in &world.asked {
-            assert!(asked.outcome.is_some() || asked.is_abandoned, "seed {seed}: {}", asked.id);
-            if let Some(outcome) = &asked.outcome {
+            assert!(asked.answer.is_some(), "seed {seed}: {}", asked.id);
+            if let Some(Some(outcome)) = &asked.answer {
                 *kinds.entry(std::mem::discriminant(outcome)).or_insert(0) += 1;
             }
         }
