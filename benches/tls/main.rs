@@ -251,16 +251,16 @@ fn main() {
         peers.push(Peer::start("tokio-rustls", &mut command, true));
     }
     let (fresh, resuming) = (client(false), client(true));
-    let mut rows: Vec<(&str, Vec<Option<f64>>)> = Vec::new();
+    let mut rows: Vec<(&str, Vec<f64>)> = Vec::new();
     // Round by round, one server after the other: what else the machine does, all of them feel.
-    let measured = |peers: &[&Peer], of: &dyn Fn(&Peer) -> f64| -> Vec<Option<f64>> {
+    let measured = |peers: &[&Peer], of: &dyn Fn(&Peer) -> f64| -> Vec<f64> {
         let mut found = vec![Vec::new(); peers.len()];
         for _ in 0..ROUNDS {
             for (peer, found) in peers.iter().zip(&mut found) {
                 found.push(of(peer));
             }
         }
-        found.into_iter().map(|values| Some(median(values))).collect()
+        found.into_iter().map(median).collect()
     };
     let all: Vec<&Peer> = peers.iter().collect();
     let mut row = |name, of: &dyn Fn(&Peer) -> f64| rows.push((name, measured(&all, of)));
@@ -298,36 +298,33 @@ fn main() {
         idle.push((peer.resident() - before) as f64 / IDLE as f64);
         drop((sockets, again));
     }
-    rows.push(("idle connection, resident: bytes", idle.into_iter().map(Some).collect()));
-    let mut names: Vec<_> = peers.iter().map(|peer| peer.name).collect();
+    rows.push(("idle connection, resident: bytes", idle));
+    print_table(&all, &rows);
     if let Ok(program) = env::var("NGINX_PROGRAM") {
         let folder = env::temp_dir().join(format!("revolve-bench-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         let nginx = Peer::start_nginx(&program, &folder);
-        names.push(nginx.name);
         // tokio-rustls answers upgrades alone.
         let web = [&peers[0], &peers[1], &nginx];
-        for (name, config) in [
-            ("connect, GET, go, full handshake: CPU µs", &fresh),
-            ("the same GET, resumed: CPU µs", &resuming),
-        ] {
-            let mut values = measured(&web, &|peer| requests(peer, config, 300));
-            (0..peers.len() - 2).for_each(|_| values.insert(2, None));
-            rows.push((name, values));
-        }
+        let row = |name, config| (name, measured(&web, &|peer| requests(peer, config, 300)));
+        let rows = [
+            row("connect, GET, go, full handshake: CPU µs", &fresh),
+            row("the same GET, resumed: CPU µs", &resuming),
+        ];
+        print_table(&web, &rows);
         drop(nginx);
         fs::remove_dir_all(&folder).unwrap();
     }
+}
+
+fn print_table(peers: &[&Peer], rows: &[(&str, Vec<f64>)]) {
+    let names: Vec<_> = peers.iter().map(|peer| peer.name).collect();
     println!("| | {} |", names.join(" | "));
     println!("|---|{}", "--:|".repeat(names.len()));
     for (name, values) in rows {
-        let plain = values[0].unwrap_or(f64::NAN);
-        let cell = |value: &Option<f64>| match value {
-            Some(value) => format!("{value:.2} ({:.2}×)", value / plain),
-            None => "–".to_owned(),
-        };
-        let mut cells: Vec<_> = values.iter().map(cell).collect();
-        cells.resize(names.len(), "–".to_owned());
+        let cell = |value: &f64| format!("{value:.2} ({:.2}×)", value / values[0]);
+        let cells: Vec<_> = values.iter().map(cell).collect();
         println!("| {name} | {} |", cells.join(" | "));
     }
+    println!();
 }

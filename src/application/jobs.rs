@@ -327,18 +327,14 @@ impl<A: Application> Jobs<A> {
         {
             self.of_connections.remove(&id);
         }
-        if entry.outcome.is_some() {
+        entry.progress.revoke();
+        // What has not left yet is never answered.
+        let jobs = self.outgoing.extract_if(.., |job| job.id.0 as usize == key).count();
+        let orders = self.orders.extract_if(.., |order| order.id.0 as usize == key).count();
+        if entry.outcome.is_some() || jobs + orders > 0 {
             self.remove(key);
         } else {
-            entry.progress.revoke();
-            // One that has not left yet is never answered.
-            let outgoing = self.outgoing.extract_if(.., |job| job.id.0 as usize == key).count();
-            let orders = self.orders.extract_if(.., |order| order.id.0 as usize == key).count();
-            if outgoing + orders > 0 {
-                self.remove(key);
-            } else {
-                self.make_orphan(key, Former::Nobody, now);
-            }
+            self.make_orphan(key, Former::Nobody, now);
         }
         self.released.push(owner);
         true

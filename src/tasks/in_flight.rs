@@ -583,7 +583,7 @@ impl InFlight {
         self.answers.push((reactor, order.answer(TaskResult { id, outcome })));
     }
 
-    /// Nobody waits for it; a worker does not do it either, unless it outlives its connection.
+    /// Ends one that nobody waits for; workers are told to leave it, unless it outlives its connection.
     fn let_go(&mut self, key: usize) {
         if !self.tasks[key].order.goes_on() {
             self.take_back(key);

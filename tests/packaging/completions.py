@@ -1,7 +1,7 @@
 """What `--completions` prints makes bash, zsh and fish complete; what `--man` prints is a manual page.
 
-The options that a shell has to offer, and their words, are read from docs/options.md. Starts no server. Called by tests/run, which has
-seen to it that the shells, mandoc and groff are there.
+The options that a shell has to offer, and their words, are read from docs/options.md. Starts no server. Called by
+tests/run, which has seen to it that the shells, mandoc and groff are there.
 """
 
 import os
