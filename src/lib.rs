@@ -31,7 +31,7 @@
 //! Everything that a server does happens in a turn of one of its reactors:
 //!
 //! ```text
-//!        poll.poll(events, timeout)      asleep, until an edge, mail, or the clock
+//!        poll.poll(events, …)            asleep, until an edge, mail, or the sleep timer
 //!                    │
 //!        for event in events: note it    readiness is written down, not acted on:
 //!                    │                   the order of events decides nothing
@@ -137,6 +137,7 @@
 //! |---|---|
 //! | [`shard`] | all that one thread owns, and its turn |
 //! | [`memory`] | the most memory that all this can take, term by term |
+//! | [`sleep_timer`] | what ends a sleep in which nothing happens |
 //! | [`reactor`] | the event loop |
 //! | [`server_store`] | what the reactors of a server need of a store, opening it, its end |
 //! | [`server_tasks`] | what the reactors of a server need of a broker |
@@ -330,6 +331,10 @@ pub mod session;
 mod shard;
 #[cfg(feature = "internals")]
 pub mod shard;
+#[cfg(not(feature = "internals"))]
+mod sleep_timer;
+#[cfg(feature = "internals")]
+pub mod sleep_timer;
 #[cfg(not(feature = "internals"))]
 mod store;
 #[cfg(feature = "internals")]

@@ -7,7 +7,7 @@
 //!
 //! Invariant: a term is an upper bound of what its limits allow, never an estimate of what is usual.
 //!
-//! Next: [`crate::reactor`], the loop.
+//! Next: [`crate::sleep_timer`]: what ends a sleep.
 
 use std::fmt;
 use std::fs;

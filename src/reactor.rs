@@ -22,6 +22,7 @@ use crate::observe::metrics::ReactorMetrics;
 use crate::offload::Job;
 use crate::offload::pool::{Pool, TaskEnd};
 use crate::shard::{DrainOutcome, Shard};
+use crate::sleep_timer::SleepTimer;
 use crate::store::CommitBatch;
 use crate::store::thread::{CommitSender, now_ms};
 use crate::tasks::TaskOrder;
@@ -35,6 +36,8 @@ use crate::transport::socket::Socket;
 pub const LISTENER: Token = Token(0);
 /// The mailbox's token.
 pub const MAILBOX: Token = Token(1);
+/// The sleep timer's.
+pub const SLEEP_TIMER: Token = Token(2);
 
 /// Both directions, registered once and never changed: mio is edge-triggered, so an interest that is
 /// always there costs nothing. And urgent data, where the poll can report it.
@@ -50,6 +53,8 @@ const URGENT_IS_UNTOLD: bool = !cfg!(any(target_os = "linux", target_os = "andro
 pub struct Reactor<A: Application> {
     /// Where readiness comes from.
     pub poll: Poll,
+    /// What ends the sleep when nothing comes from there.
+    pub sleep_timer: SleepTimer,
     /// What happens then.
     pub shard: Shard<A, OsEnvironment>,
     /// Sockets, mail, randomness, threads.
@@ -71,7 +76,7 @@ impl<A: Application> Reactor<A> {
         let mut now = Instant::now();
         loop {
             let timeout = self.shard.timeout(now);
-            let polled = self.poll.poll(&mut events, timeout);
+            let polled = self.poll.poll(&mut events, self.sleep_timer.time_out(now, timeout));
             let woken = Instant::now();
             metrics.asleep_ns.add(nanoseconds(now, woken));
             match polled {
@@ -149,6 +154,10 @@ impl<A: Application> Reactor<A> {
             MAILBOX => {
                 self.environment.mailbox.opened();
                 self.shard.note_mail();
+                false
+            }
+            SLEEP_TIMER => {
+                self.sleep_timer.fired();
                 false
             }
             token => {

@@ -25,13 +25,14 @@ use crate::live_settings::LiveSettings;
 use crate::liveness::Liveness;
 use crate::mailbox::{MailSender, Mailbox, mailbox};
 use crate::offload::pool::{Pool, PoolLimits};
-use crate::reactor::{LISTENER, MAILBOX, OsEnvironment, Reactor, Task};
+use crate::reactor::{LISTENER, MAILBOX, OsEnvironment, Reactor, SLEEP_TIMER, Task};
 use crate::serve_error::ServeError;
 use crate::server_status::ServerStatus;
 use crate::server_store::{NoStore, ReactorEnds, ServerStore, StoreAccessError, UnopenedStore};
 use crate::server_tasks::ServerTasks;
 use crate::server_tls::Certificates;
 use crate::shard::{DrainOutcome, Shard};
+use crate::sleep_timer::SleepTimer;
 use crate::store::thread::CommitSender;
 use crate::tasks::thread::{BrokerThread, OrderSender};
 use crate::token::Entrance;
@@ -260,6 +261,7 @@ impl Bound {
 /// What a reactor is made of that can fail, opened before any thread starts.
 struct Sockets {
     poll: Poll,
+    sleep_timer: SleepTimer,
     registry: Registry,
     listeners: Listeners,
     sender: MailSender<Socket>,
@@ -284,8 +286,9 @@ impl Sockets {
         let answers = limits.offloads_per_reactor + limits.tasks_per_reactor;
         let capacity = limits.mailbox_capacity;
         let (sender, mailbox) = mailbox(capacity, answers, poll.registry(), MAILBOX)?;
+        let sleep_timer = SleepTimer::new(poll.registry(), SLEEP_TIMER)?;
         let registry = poll.registry().try_clone()?;
-        Ok(Sockets { poll, registry, listeners, sender, mailbox })
+        Ok(Sockets { poll, sleep_timer, registry, listeners, sender, mailbox })
     }
 }
 
@@ -327,7 +330,7 @@ impl ReactorArgs {
         // A reactor that dies takes its sessions with it. The others must not go on as if nothing
         // had happened: clients of the dead one would wait for ever.
         let _guard = EndWithMe(&self.trigger);
-        let Sockets { poll, registry, listeners, mailbox, .. } = sockets;
+        let Sockets { poll, sleep_timer, registry, listeners, mailbox, .. } = sockets;
         let senders = self.trigger.senders.to_vec();
         let environment = OsEnvironment {
             registry,
@@ -350,7 +353,7 @@ impl ReactorArgs {
         if gate.is_started.recv().is_err() {
             return Ok(DrainOutcome::default());
         }
-        let reactor = Reactor { poll, shard, environment, slow_turn, events_per_poll };
+        let reactor = Reactor { poll, sleep_timer, shard, environment, slow_turn, events_per_poll };
         let outcome = reactor.run(self.status.reactor(self.number));
         if let Err(error) = &outcome {
             log::error!(reactor = self.number; "a reactor ended: {error}");

@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
@@ -131,7 +131,7 @@ fn connect_tcp(address: &SocketAddr, deadline: Instant) -> io::Result<TcpStream>
 /// wait too (socket(7), SO_SNDTIMEO); elsewhere a full queue refuses at once.
 fn connect_unix(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
     let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
-    rustix::io::ioctl_fioclex(&socket)?;
+    rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
     sockopt::set_socket_timeout(&socket, Timeout::Send, Some(left(deadline)?))?;
     match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
         Ok(()) => Ok(UnixStream::from(socket)),
