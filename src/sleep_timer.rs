@@ -2,8 +2,8 @@
 //!
 //! A time-out of the poll would do the same. But for that the kernel starts and cancels a timer in each sleep, and with
 //! one connection in ping-pong there is a sleep for each message: it cost 1.08 times the CPU time of the floor so with
-//! messages of 16 bytes, and costs 1.03 times; 1.11 and 1.00 with 1 KiB (medians of three runs of 12 rounds, in turn
-//! with the other, of `cargo bench --bench load`). A timer that is left set costs nothing until it fires.
+//! messages of 16 bytes, and costs 1.03 times; 1.11 and 1.02 with 1 KiB (medians of five runs of 12 rounds, in turn with
+//! the other, of `cargo bench --bench load`). A timer that is left set costs nothing until it fires.
 //!
 //! Linux alone has it as a descriptor. Elsewhere the poll gets its time-out. What is due, and when, is for the shard to
 //! say; a sleep that ends too early is a turn in which nothing is due. Called by `reactor.rs`.
