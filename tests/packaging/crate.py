@@ -113,6 +113,21 @@ async def every_licence_is_allowed():
 
 
 @case
+async def the_licences_of_a_crate_without_its_source_are_an_error():
+    # What stands for `cargo tree`, with the one crate whose texts nobody has.
+    cargo = TARGET / "no-source/cargo"
+    cargo.parent.mkdir(parents=True, exist_ok=True)
+    cargo.write_text("#!/bin/sh\nprintf 'nowhere v1.2.3|MIT\\n'\n")
+    cargo.chmod(0o755)
+    path = f"{cargo.parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ROOT / "packaging/third-party", env={**os.environ, "PATH": path}, text=True, capture_output=True
+    )
+    expect(done.returncode, 1, f"exit code, after {done.stdout!r}")
+    require("nowhere 1.2.3" in done.stderr, f"it names the crate: {done.stderr!r}")
+
+
+@case
 async def every_crate_is_from_the_registry_and_none_is_banned():
     lock = (ROOT / "Cargo.lock").read_text()
     packages = re.findall(r'\[\[package\]\]\nname = "([^"]*)"\nversion = "[^"]*"\n(?:source = "([^"]*)"\n)?', lock)
