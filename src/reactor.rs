@@ -127,19 +127,24 @@ impl<A: Application> Reactor<A> {
         }
     }
 
-    /// Writes down all events of a poll; how many they were.
+    /// Writes down all events of a poll; how many of them tell of readiness.
     #[inline(always)]
     fn note_all(&mut self, events: &Events) -> usize {
-        let (mut noted, mut edges) = (0, 0);
+        let (mut told, mut ready, mut edges) = (0, 0, 0);
         for event in events {
+            told += 1;
+            if event.token() == SLEEP_TIMER {
+                self.sleep_timer.fired();
+                continue;
+            }
+            ready += 1;
             edges += usize::from(self.note(event));
-            noted += 1;
         }
-        match noted < self.events_per_poll {
+        match told < self.events_per_poll {
             true => self.shard.note_whole_poll(),
             false => self.shard.note_full_poll(edges),
         }
-        noted
+        ready
     }
 
     /// Writes down what the kernel said. Acting on it is for the turn: so the order of events in
@@ -154,10 +159,6 @@ impl<A: Application> Reactor<A> {
             MAILBOX => {
                 self.environment.mailbox.opened();
                 self.shard.note_mail();
-                false
-            }
-            SLEEP_TIMER => {
-                self.sleep_timer.fired();
                 false
             }
             token => {

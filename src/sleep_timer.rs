@@ -8,7 +8,8 @@
 //! Linux alone has it as a descriptor. Elsewhere the poll gets its time-out. What is due, and when, is for the shard to
 //! say; a sleep that ends too early is a turn in which nothing is due. Called by `reactor.rs`.
 //!
-//! Invariant: while the poll sleeps without a time-out, the timer is set for no later than the deadline, if there is one.
+//! Invariant: while the poll sleeps without a time-out, the timer is set for no later than [`LATE_MOST`] behind the
+//! deadline, if there is one. A thread that was stopped while it set the timer sleeps longer, once.
 //!
 //! Next: [`crate::reactor`], the loop.
 
@@ -17,11 +18,18 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
+/// The timer is set in whole milliseconds, upwards, as the time-out of a poll is. So deadlines that follow each other
+/// closely, as those of sessions that were left in one moment, are due in one turn and not in one each.
+const GRAIN: Duration = Duration::from_millis(1);
+
+/// How late it may fire: a grain, and as much again for what passes between reading the clock and setting it.
+const LATE_MOST: Duration = Duration::from_millis(2);
+
 /// A timer that a poll tells of, and when it fires.
 #[derive(Debug)]
 pub struct SleepTimer {
     timer: Timer,
-    /// `None` if it is not set.
+    /// The latest that it may be; `None` if it is not set.
     fires_at: Option<Instant>,
 }
 
@@ -41,20 +49,23 @@ impl SleepTimer {
     #[inline]
     pub fn time_out(&mut self, now: Instant, longest: Option<Duration>) -> Option<Duration> {
         // With zero the poll does not sleep.
-        let deadline =
-            longest.filter(|after| !after.is_zero()).and_then(|after| now.checked_add(after));
-        let (Some(after), Some(deadline)) = (longest, deadline) else { return longest };
-        let ends_sleep =
-            self.fires_at.is_some_and(|at| at <= deadline) || self.set(after, deadline);
+        let Some(after) = longest.filter(|after| !after.is_zero()) else { return longest };
+        let latest = now.checked_add(after).and_then(|deadline| deadline.checked_add(LATE_MOST));
+        let Some(latest) = latest else { return longest };
+        let ends_sleep = self.fires_at.is_some_and(|at| at <= latest) || self.set(after);
         if ends_sleep { None } else { longest }
     }
 
-    /// Whether it could be set.
+    /// Whether it could be set. The clock is read behind that: if the thread has stood still since `after` was reckoned,
+    /// the timer is as much too late, and the next turn has to see it.
     #[cold]
-    fn set(&mut self, after: Duration, deadline: Instant) -> bool {
+    fn set(&mut self, after: Duration) -> bool {
+        let grain = GRAIN.subsec_nanos();
+        let up = (grain - after.subsec_nanos() % grain) % grain;
+        let after = after.saturating_add(Duration::from_nanos(up.into()));
         let is_set = self.timer.set(after);
         if is_set {
-            self.fires_at = Some(deadline);
+            self.fires_at = Instant::now().checked_add(after);
         }
         is_set
     }
@@ -179,19 +190,36 @@ mod tests {
     #[test]
     fn an_earlier_deadline_sets_it_and_a_later_one_leaves_it() {
         let mut sleeper = Sleeper::new();
-        let now = Instant::now();
-        let hour = 3_600_000 * MS;
-        assert_eq!(sleeper.timer.time_out(now, Some(2 * hour)), None);
-        assert_eq!(sleeper.timer.fires_at, Some(now + 2 * hour));
-        for (longest, fires_at) in
-            [(hour, hour), (3 * hour, hour), (hour, hour), (hour / 2, hour / 2)]
-        {
+        let (now, hour) = (Instant::now(), 3_600_000 * MS);
+        let mut set_for = |longest| {
             assert_eq!(sleeper.timer.time_out(now, Some(longest)), None);
-            assert_eq!(sleeper.timer.fires_at, Some(now + fires_at), "{longest:?}");
-        }
+            sleeper.timer.fires_at.unwrap()
+        };
+        let two_hours = set_for(2 * hour);
+        assert!(two_hours >= now + 2 * hour);
+        let one_hour = set_for(hour);
+        assert!(one_hour >= now + hour && one_hour < two_hours);
+        assert_eq!(set_for(3 * hour), one_hour);
+        assert!(set_for(hour / 2) < one_hour);
         // Whatever it was set for: it ends the sleep.
         sleeper.sleep(MS);
         assert_eq!(sleeper.timer.fires_at, None);
+    }
+
+    #[test]
+    fn deadlines_of_one_moment_share_it_and_one_that_is_too_late_is_set_anew() {
+        let mut sleeper = Sleeper::new();
+        let (now, second) = (Instant::now(), 1000 * MS);
+        // A deadline a little before what it is set for is not worth a call.
+        sleeper.timer.fires_at = Some(now + second);
+        for earlier in [MS / 2, MS, LATE_MOST] {
+            assert_eq!(sleeper.timer.time_out(now, Some(second - earlier)), None);
+            assert_eq!(sleeper.timer.fires_at, Some(now + second), "{earlier:?}");
+        }
+        // As if the thread had been stopped for an hour between the clock and the call.
+        sleeper.timer.fires_at = Some(now + 3_600 * second);
+        assert_eq!(sleeper.timer.time_out(now, Some(second)), None);
+        assert!(sleeper.timer.fires_at.unwrap() < now + 3_600 * second);
     }
 
     #[test]

@@ -488,15 +488,17 @@ impl<A: Application> Machine<A> {
         if station.ended {
             return false;
         }
-        let mut woken = station.wakes_at.is_some_and(|when| when <= self.now);
+        let is_due = station.wakes_at.is_some_and(|when| when <= self.now);
+        // A timer that has ended a sleep takes a place in the poll's list, as the listener and the waker do.
+        let mut others = usize::from(is_due && station.asleep_since < self.now);
         let mut net = self.net.borrow_mut();
         if std::mem::take(&mut net.arrivals[at]) && net.listening[at] {
             station.shard.note_listener();
-            woken = true;
+            others += 1;
         }
         if std::mem::take(&mut net.wakes[at]) | self.posted[at].swap(false, Ordering::Acquire) {
             station.shard.note_mail();
-            woken = true;
+            others += 1;
         }
         drop(net);
         // As epoll does: so many at the most, in the order in which they became ready.
@@ -510,17 +512,18 @@ impl<A: Application> Machine<A> {
                 station.ready.push_back(index);
             }
         }
-        let edges = station.ready.len().min(self.events_per_poll);
+        let places = self.events_per_poll.saturating_sub(others);
+        let edges = station.ready.len().min(places);
         for index in station.ready.drain(..edges) {
             let mut wire = self.wires[index].borrow_mut();
             if let Some((_, id)) = wire.registered {
                 station.shard.note_connection(id, wire.take_edge());
             }
         }
-        if edges == 0 && !woken {
+        if edges == 0 && others == 0 && !is_due {
             return false;
         }
-        match edges < self.events_per_poll {
+        match edges < places {
             true => station.shard.note_whole_poll(),
             false => station.shard.note_full_poll(edges),
         }
@@ -534,11 +537,9 @@ impl<A: Application> Machine<A> {
         if station.shard.outcome().is_some() {
             station.ended = true;
             self.net.borrow_mut().ended[at] = true;
-            // The receiver goes with its reactor, and what it had not read with it.
-            let mut net = self.net.borrow_mut();
-            let unread = (take(&mut net.boxes[at]), take(&mut net.answers[at]));
-            drop(net);
-            drop(unread);
+            // The receiver goes with its reactor, and what it had not read with it: when nobody borrows the net.
+            let _unread = take(&mut self.net.borrow_mut().boxes[at]);
+            let _answers = take(&mut self.net.borrow_mut().answers[at]);
         }
         station.wakes_at = station.shard.timeout(self.now).map(|sleep| self.now + sleep);
         if !station.ended {

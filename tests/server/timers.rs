@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use super::client::{Running, config, eventually, get};
+use super::client::{Running, config, eventually, get, metric};
 use revolve::{
     Application, Config, Context, HttpRequest, HttpResponse, Message, NoResponse, ReactorContext,
 };
@@ -64,6 +64,19 @@ fn timers_fire_on_a_reactor_that_has_nothing_else_to_do() {
     }
     assert_eq!(answers, ["one", "two", "bye"]);
     assert_eq!(raw.close(), (4000, "as timed".to_owned()));
+}
+
+#[test]
+fn a_turn_for_a_timer_alone_has_no_event() {
+    let server = Running::new(config(1), |_| Slowly);
+    // Beats only: this client is told of them, and says nothing.
+    let mut raw = server.open("");
+    for _ in 0..30 {
+        assert_eq!(raw.text(), "beat");
+    }
+    let turns = metric(&server.metrics(), "revolve_events_per_turn_bucket", r#"le="0""#);
+    // One may come together with the upgrade.
+    assert!(turns >= 25, "{turns} turns without an event");
 }
 
 // --- slow turns ------------------------------------------------------------------------------
