@@ -9,7 +9,8 @@ use revolve::config::{Address, Config};
 
 use super::available::{self, Available};
 
-/// Descriptors of each reactor, and of the process besides: its poll twice, waker, sleep timer and listener, and the log's.
+/// Descriptors of each reactor, and of the process besides: its poll twice, waker, sleep timer and listener, and the
+/// log's.
 const PER_REACTOR: usize = 5;
 const PER_PROCESS: usize = 8;
 
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn descriptors_are_reckoned_with_what_is_refused_and_what_is_ours() {
         let config = config(2, Some(100), 1);
-        let asked = 2 * 100 + 2 * config.limits.socket_margin + (PER_PROCESS + 2 * PER_REACTOR);
+        let asked = 2 * 100 + 2 * config.limits.socket_margin + 18;
         let with = |descriptors| Machine { descriptors: Some(descriptors), ..ENOUGH };
         assert_eq!(lines(&config, &with(asked)), [""; 0]);
         let [line] = &lines(&config, &with(asked - 1))[..] else { panic!("one line") };

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use super::client::{Running, config, eventually, get, metric};
+use super::client::{Running, config, eventually, get};
 use revolve::{
     Application, Config, Context, HttpRequest, HttpResponse, Message, NoResponse, ReactorContext,
 };
@@ -74,7 +74,7 @@ fn a_turn_for_a_timer_alone_has_no_event() {
     for _ in 0..30 {
         assert_eq!(raw.text(), "beat");
     }
-    let turns = metric(&server.metrics(), "revolve_events_per_turn_bucket", r#"le="0""#);
+    let turns = server.metric("revolve_events_per_turn_bucket", r#"le="0""#);
     // One may come together with the upgrade.
     assert!(turns >= 25, "{turns} turns without an event");
 }
