@@ -180,7 +180,8 @@ impl Running {
         self.handle().metrics()
     }
 
-    /// Waits until a metric's sum is `value`.
+    /// Waits until a metric's sum is `value`. How many sessions there are, left early or expired is told at the end of a
+    /// turn, and may come behind what else the turn has changed: that a WebSocket is gone does not say that they are told.
     #[track_caller]
     pub(crate) fn wait_for(&self, name: &str, label: &str, value: u64) {
         eventually(&format!("{name}{{{label}}} = {value}"), || self.metric(name, label) == value);
